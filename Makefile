@@ -1,0 +1,75 @@
+# `make demo` and `make test` need python3 and nothing else; `make help` says what there is.
+
+PYTHON3 ?= python3
+PORT ?= 8888
+ARGS ?=
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Jupyter refuses to run as root, which is who one is in most containers, unless told that it is meant
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-gpu test-multi-gpu test-browser lab web api lint format lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 22
+
+setup: ## make .venv hold what requirements.lock says; every other target does this first
+	@$(PYTHON3) .ci/environment.py
+
+# A kernel's working folder is its notebook's, so what every face shares is said in full.
+demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
+demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
+
+demo: notebooks/05_pipeline.ipynb | setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
+	@mkdir -p runs/demo
+	$(BIN)/python -m papermill $< runs/demo/05_pipeline.ipynb --cwd notebooks -p profile pocket -p interactive False
+
+test: setup ## the whole suite, the same on every machine: no GPU, no network
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal $(ARGS)
+
+test-gpu: setup ## what needs one NVIDIA GPU
+	$(PYTEST) -m "gpu and not multi_gpu" --need gpu $(ARGS)
+
+test-multi-gpu: setup ## what needs two NVIDIA GPUs or more
+	$(PYTEST) -m multi_gpu --need multi_gpu $(ARGS)
+
+test-browser: setup ## what needs Chromium
+	$(PYTEST) -m chromium --need chromium $(ARGS)
+
+lab: setup ## the notebooks in JupyterLab; PORT=8888
+	@echo "JupyterLab listens on 127.0.0.1 only and asks for a token: open the address with ?token= that it prints."
+	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --port=$(PORT) --no-browser $(AS_ROOT) --LabApp.default_url=/lab/tree/notebooks
+
+web: notebooks/app.ipynb voila.json | setup ## the same widgets as one page, by Voilà; PORT=8888
+	@echo "The page is at http://127.0.0.1:$(PORT)/ for this machine only. Voilà asks for no token."
+	$(BIN)/python -m voila notebooks/app.ipynb --Voila.ip=127.0.0.1 --port=$(PORT) --no-browser
+
+api: wanavatar_lab/api.py | setup ## the REST API
+	$(BIN)/python -m wanavatar_lab.api
+
+# These come with later versions. A rule without prerequisites runs only while its file is missing.
+notebooks/05_pipeline.ipynb notebooks/app.ipynb voila.json wanavatar_lab/api.py:
+	@echo "$@ is not part of this version yet, so make $(firstword $(MAKECMDGOALS)) has nothing to run." >&2; exit 1
+
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+lint: setup ## ruff, mypy, and no outputs in a committed notebook
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
+
+format: setup ## put the code into ruff's form, and take outputs out of the notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+
+lock: setup ## write requirements.lock again; ARGS=--upgrade takes every current release
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS) pyproject.toml
+
+clean: ## remove the environment and every cache; runs, data and weights stay
+	rm -rf .venv .bootstrap .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find wanavatar_lab training tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""What every test runs under: no network, few threads, the same examples each time, and skips that say why."""
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# set here and not in the Makefile, so that a single test run by hand is held to the same
+for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(variable, "1")
+# the suite runs a process per core, and torch would give each of them every core
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+# a busy machine draws examples slowly, which says nothing about the code under test
+settings.register_profile("lab", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lab")
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@cache
+def gpus_missing(wanted: int) -> str | None:
+    import torch
+
+    found = torch.cuda.device_count()
+    if found >= wanted:
+        return None
+    return f"needs {wanted} NVIDIA GPU{'s' if wanted > 1 else ''}, and torch sees {found} (make test hides them)"
+
+
+@cache
+def chromium_missing() -> str | None:
+    if any(shutil.which(name) for name in CHROMIUM):
+        return None
+    return f"needs Chromium, and PATH has none of {', '.join(CHROMIUM)}; on Debian: apt-get install chromium"
+
+
+# marker → why its tests cannot run here, or None
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "gpu": lambda: gpus_missing(1),
+    "multi_gpu": lambda: gpus_missing(2),
+    "chromium": chromium_missing,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--need", choices=sorted(NEEDS), help="end with an error where this is missing, instead of skips")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    needed = config.getoption("--need")
+    missing = NEEDS[needed]() if needed else None
+    if missing:
+        raise pytest.UsageError(f"--need {needed}: {missing}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, missing in NEEDS.items():
+            # asked only for tests that carry the marker: looking for a GPU imports torch, which takes seconds
+            reason = missing() if item.get_closest_marker(marker) else None
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
