@@ -1,0 +1,6 @@
+"""Wan2.2 speech-to-video as diffusers classes: the network, its checkpoints and its pipeline."""
+
+from .memory import SegmentMemory
+from .transformer import WanS2VTransformer3DModel
+
+__all__ = ["SegmentMemory", "WanS2VTransformer3DModel"]

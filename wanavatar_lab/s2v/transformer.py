@@ -1,0 +1,305 @@
+"""The Wan2.2-S2V network as a diffusers model (Wan-S2V, https://huggingface.co/papers/2508.18621)."""
+
+import math
+import os
+from typing import Any, Self
+
+import torch
+import torch.distributed
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding
+from diffusers.utils.peft_utils import apply_lora_scale
+from torch import nn
+
+from .block import WanS2VTransformerBlock
+from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
+from .layout import TokenLayout, WanS2VRotaryPosEmbed
+from .memory import BlockMemory, Conditions, SegmentMemory
+
+TEXT_LENGTH = 512
+VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
+
+
+class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
+    """A video diffusion transformer that hears: it moves a reference picture to speech, segment by segment.
+
+    Args:
+        patch_size: latent (frames, rows, columns) of one token.
+        num_attention_heads, attention_head_dim: the width is their product.
+        in_channels, out_channels: latent channels.
+        text_dim: width of the text encoder.
+        freq_dim: width of the sinusoidal time embedding.
+        ffn_dim: inner width of the feed-forward.
+        num_layers: number of blocks.
+        cross_attn_norm: norm with weights before the text cross-attention.
+        eps: epsilon of the norms.
+        audio_dim: width of the audio encoder's hidden states.
+        num_audio_layers: how many hidden states it gives per frame.
+        num_audio_tokens: audio tokens per latent frame.
+        audio_inject_layers: blocks that hear the audio.
+        audio_adain: whether a summary of the audio sets scale and shift before the injection.
+        pose_channels: latent channels of the pose video.
+        zero_timestep: whether reference and motion tokens are modulated as clean ones (timestep 0).
+        image_dim, added_kv_proj_dim: always None; LoRA loading of the Wan family asks for them.
+    """
+
+    _supports_gradient_checkpointing = True
+    _skip_layerwise_casting_patterns = [
+        "patch_embedding",
+        "pose_embedding",
+        "frame_packer",
+        "condition_embedder",
+        "token_kind_embedding",
+        "causal_audio_encoder",
+        "norm",
+    ]
+    _no_split_modules = ["WanS2VTransformerBlock"]
+    _keep_in_fp32_modules = [
+        "time_embedder",
+        "time_proj",
+        "causal_audio_encoder",
+        "scale_shift_table",
+        "norm1",
+        "norm2",
+        "norm3",
+    ]
+    _repeated_blocks = ["WanS2VTransformerBlock"]
+    _cp_plan = {
+        "rope": {
+            0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
+            1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
+        },
+        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False)},
+        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        cross_attn_norm: bool = True,
+        eps: float = 1e-6,
+        audio_dim: int = 1024,
+        num_audio_layers: int = 25,
+        num_audio_tokens: int = 4,
+        audio_inject_layers: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39),
+        audio_adain: bool = True,
+        pose_channels: int = 16,
+        zero_timestep: bool = True,
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        beyond = [layer for layer in audio_inject_layers if not 0 <= layer < num_layers]
+        if beyond:
+            raise ValueError(f"audio_inject_layers names blocks {beyond}, but there are only {num_layers} blocks.")
+        dim = num_attention_heads * attention_head_dim
+
+        self.rope = WanS2VRotaryPosEmbed(attention_head_dim)
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.pose_embedding = nn.Conv3d(pose_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.frame_packer = WanS2VFramePacker(in_channels, dim)
+        self.token_kind_embedding = nn.Embedding(3, dim)
+        self.condition_embedder = WanTimeTextImageEmbedding(
+            dim=dim, time_freq_dim=freq_dim, time_proj_dim=dim * 6, text_embed_dim=text_dim
+        )
+        self.causal_audio_encoder = WanS2VCausalAudioEncoder(
+            audio_dim, dim, num_audio_layers, num_audio_tokens, with_global=audio_adain
+        )
+        self.blocks = nn.ModuleList(
+            [
+                WanS2VTransformerBlock(
+                    dim, ffn_dim, num_attention_heads, cross_attn_norm, eps, i in audio_inject_layers, audio_adain
+                )
+                for i in range(num_layers)
+            ]
+        )
+        self.norm_out = FP32LayerNorm(dim, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.gradient_checkpointing = False
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        ref_latents: torch.Tensor,
+        audio_embeds: torch.Tensor,
+        motion_latents: torch.Tensor | None = None,
+        pose_latents: torch.Tensor | None = None,
+        motion_frames: int = 73,
+        drop_motion_frames: bool = False,
+        memory: SegmentMemory | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """Predict the flow of one segment.
+
+        Args:
+            hidden_states: noisy video latents [B, in_channels, F, h, w]; h and w even.
+            timestep: [B], 0 to 1000.
+            encoder_hidden_states: text embeddings [B, up to 512, text_dim]; shorter ones are filled with zeros.
+            ref_latents: latents of the reference picture [B, in_channels, 1, h, w].
+            audio_embeds: hidden states at the video's frame rate [B, num_audio_layers, audio_dim, 4·F].
+            motion_latents: latents of the frames before this segment [B, in_channels, T, h, w], oldest first.
+                Not looked at when `drop_motion_frames`.
+            pose_latents: latents of the pose video [B, pose_channels, F, h, w]; None counts as zeros.
+            motion_frames: how many frames the motion latents stand for; the first audio frame is repeated as often
+                before the segment, so that the causal audio encoder starts settled.
+            drop_motion_frames: leave the motion tokens out (the first segment of a clip).
+            memory: keeps what does not change between the steps of a segment; see `SegmentMemory`.
+            attention_kwargs: `{"scale": s}` scales all adapters.
+            return_dict: return a `Transformer2DModelOutput` instead of a tuple.
+
+        Raises:
+            ValueError: shapes that do not belong together; the text names them.
+        """
+        frames, height, width = self._patch_grid(hidden_states, ref_latents, audio_embeds)
+        motion = not drop_motion_frames
+        if motion and motion_latents is None:
+            raise ValueError("motion_latents is None: pass them, or drop_motion_frames=True for a first segment.")
+
+        if memory is None or memory.conditions is None:
+            conditions = self._embed_conditions(
+                encoder_hidden_states,
+                ref_latents,
+                motion_latents if motion else None,
+                audio_embeds,
+                motion_frames,
+                (frames, height, width),
+            )
+            if memory is not None:
+                memory.conditions = conditions
+                memory.blocks = [BlockMemory() for _ in self.blocks]
+        else:
+            conditions = memory.conditions
+
+        video = self.patch_embedding(hidden_states)
+        if pose_latents is None:
+            video = video + self.pose_embedding.bias.view(1, -1, 1, 1, 1)
+        else:
+            video = video + self.pose_embedding(pose_latents.type_as(hidden_states))
+        video = video.flatten(2).transpose(1, 2) + self.token_kind_embedding.weight[VIDEO].type_as(video)
+        video_tokens = video.shape[1]
+        tokens = torch.cat([video, conditions.tokens], dim=1)
+        temb, modulation = self._embed_time(timestep)
+        layout = TokenLayout.shard(tokens.shape[1], video_tokens, height * width, *self._sequence_rank())
+
+        for i, block in enumerate(self.blocks):
+            arguments = (
+                tokens,
+                conditions.encoder_hidden_states,
+                modulation,
+                conditions.rotary_emb,
+                layout,
+                conditions.audio_tokens,
+                conditions.audio_global,
+            )
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                tokens = self._gradient_checkpointing_func(block, *arguments)
+            else:
+                tokens = block(*arguments, memory=memory.blocks[i] if memory is not None else None)
+
+        if self._sequence_rank()[1] == 1:
+            tokens = tokens[:, :video_tokens]
+        shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
+        tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
+        # on several ranks `proj_out` gathers the whole sequence, and only then can the video be cut out
+        sample = self._unpatchify(self.proj_out(tokens)[:, :video_tokens], frames, height, width)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _embed_conditions(
+        self,
+        encoder_hidden_states: torch.Tensor,
+        ref_latents: torch.Tensor,
+        motion_latents: torch.Tensor | None,
+        audio_embeds: torch.Tensor,
+        motion_frames: int,
+        grid: tuple[int, int, int],
+    ) -> Conditions:
+        dtype = self.patch_embedding.weight.dtype
+        length = encoder_hidden_states.shape[1]
+        if length > TEXT_LENGTH:
+            raise ValueError(f"encoder_hidden_states has {length} tokens; at most {TEXT_LENGTH} are allowed.")
+        text = nn.functional.pad(encoder_hidden_states.to(dtype), (0, 0, 0, TEXT_LENGTH - length))
+
+        kinds = self.token_kind_embedding.weight.to(dtype)
+        tokens = [self.patch_embedding(ref_latents.to(dtype)).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
+        if motion_latents is not None:
+            tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
+
+        settled = audio_embeds[..., :1].expand(-1, -1, -1, motion_frames)
+        audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([settled, audio_embeds], dim=-1))
+        first = (motion_frames + 3) // 4
+        return Conditions(
+            encoder_hidden_states=self.condition_embedder.text_embedder(text),
+            tokens=torch.cat(tokens, dim=1),
+            rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
+            audio_tokens=audio_tokens[:, first:].to(dtype),
+            audio_global=None if audio_global is None else audio_global[:, first:].to(dtype),
+        )
+
+    def _embed_time(self, timestep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Time embedding [B, C] and block modulation [B, 2, 6, C] (noisy, clean), both in float32."""
+        embedder = self.condition_embedder
+        clean = torch.zeros_like(timestep) if self.config.zero_timestep else timestep
+        both = torch.cat([timestep, clean])
+        temb = embedder.time_embedder(embedder.timesteps_proj(both).to(embedder.time_embedder.linear_1.weight.dtype))
+        modulation = embedder.time_proj(embedder.act_fn(temb)).unflatten(1, (6, -1)).unflatten(0, (2, -1))
+        return temb[: timestep.shape[0]].float(), modulation.transpose(0, 1).float()
+
+    def _patch_grid(
+        self, hidden_states: torch.Tensor, ref_latents: torch.Tensor, audio_embeds: torch.Tensor
+    ) -> tuple[int, int, int]:
+        shape = tuple(hidden_states.shape)
+        if len(shape) != 5 or any(size % patch for size, patch in zip(shape[2:], self.config.patch_size, strict=True)):
+            raise ValueError(f"hidden_states is {shape}; need [B, C, F, h, w] in multiples of {self.config.patch_size}.")
+        if ref_latents.shape[2:] != (1, *shape[3:]):
+            raise ValueError(f"ref_latents is {tuple(ref_latents.shape)}; need one frame of {shape[3:]}.")
+        if audio_embeds.shape[-1] != 4 * shape[2]:
+            raise ValueError(
+                f"audio_embeds has {audio_embeds.shape[-1]} frames for {shape[2]} latent frames; need {4 * shape[2]}."
+            )
+        frames, height, width = (size // patch for size, patch in zip(shape[2:], self.config.patch_size, strict=True))
+        return frames, height, width
+
+    def _sequence_rank(self) -> tuple[int, int]:
+        """This process's place among those that share the sequence, and how many they are."""
+        config = getattr(self._parallel_config, "context_parallel_config", None)
+        if config is None:
+            return 0, 1
+        mesh = config._flattened_mesh
+        return torch.distributed.get_rank(mesh.get_group()), mesh.size()
+
+    def _unpatchify(self, tokens: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
+        patches = tokens.reshape(tokens.shape[0], frames, height, width, *self.config.patch_size, -1)
+        return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+    @classmethod
+    def from_official(
+        cls,
+        folder: str | os.PathLike[str],
+        torch_dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Read a checkpoint folder in the published layout; see `wanavatar_lab.s2v.checkpoint.load_transformer`."""
+        from .checkpoint import load_transformer
+
+        return load_transformer(cls, folder, torch_dtype=torch_dtype, device=device)
