@@ -1,0 +1,108 @@
+"""The table of profiles: `full` is the published models, `pocket` the same classes at toy size.
+
+This is the only place where the two differ. Everything else asks the profile: where a stage's weights lie, which
+defaults it overrides, how large its pictures are, and in which number format it computes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanavatar_lab.errors import LabError
+
+SIZE_MULTIPLE = 16  # VAE stride 8 times patch size 2, in FLUX.2 and in Wan alike
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One family of models.
+
+    Attributes:
+        name: what a request calls it.
+        labels: how people read it, by language.
+        locations: for each stage, the folder or file under the weights folder.
+        defaults: for each stage, the request's defaults that this family overrides.
+        aspects: width and height in pixels of each named aspect of text_to_image.
+        auto_area: pixels that a video has where the resolution is `auto`.
+        size_multiple: every width and height is a multiple of this.
+        dtypes: the number format by kind of device, as torch names it.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    locations: Mapping[str, str]
+    aspects: Mapping[str, tuple[int, int]]
+    auto_area: int
+    dtypes: Mapping[str, str]
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    size_multiple: int = SIZE_MULTIPLE
+
+    def weights(self, stage: str, weights_dir: Path | str) -> Path:
+        """Where the weights of `stage` lie; nothing is read.
+
+        Raises:
+            LabError: this profile has no such stage.
+        """
+        if stage not in self.locations:
+            raise LabError(f"The profile {self.name} has no stage {stage!r}; it has {', '.join(self.locations)}.")
+        return Path(weights_dir) / self.locations[stage]
+
+    def default_overrides(self, stage: str) -> dict[str, Any]:
+        """The defaults of the request of `stage` that differ in this profile."""
+        return dict(self.defaults.get(stage, {}))
+
+    def dtype(self, device: str) -> str:
+        """The number format on `device` ("cpu", "cuda", "cuda:1", ...), as torch names it.
+
+        Raises:
+            LabError: no format is chosen for such a device.
+        """
+        kind = device.partition(":")[0]
+        if kind not in self.dtypes:
+            raise LabError(
+                f"No number format is chosen for the device {device!r}; use one of {', '.join(self.dtypes)}."
+            )
+        return self.dtypes[kind]
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="full",
+            labels={"en": "Full: the published models", "ko": "전체: 공개된 원본 모델", "zh": "完整：公开发布的模型"},
+            locations={
+                "text_to_image": "FLUX.2-klein-9B",
+                "upscale": "RealESRGAN_x2plus.pth",
+                "image_to_video": "Wan2.2-I2V-A14B",
+                "speech_to_video": "Wan2.2-S2V-14B",
+            },
+            aspects={"portrait": (720, 1280), "landscape": (1280, 720), "square": (960, 960)},
+            auto_area=720 * 1280,
+            dtypes={"cpu": "bfloat16", "cuda": "bfloat16"},
+        ),
+        Profile(
+            name="pocket",
+            labels={
+                "en": "Pocket: small models for any CPU",
+                "ko": "포켓: CPU에서도 도는 작은 모델",
+                "zh": "口袋：普通 CPU 可运行的小模型",
+            },
+            locations={
+                "text_to_image": "pocket/text_to_image",
+                "upscale": "pocket/upscale",
+                "image_to_video": "pocket/image_to_video",
+                "speech_to_video": "pocket/speech_to_video",
+            },
+            aspects={"portrait": (96, 160), "landscape": (160, 96), "square": (128, 128)},
+            auto_area=128 * 128,
+            dtypes={"cpu": "float32", "cuda": "float32"},
+            defaults={
+                "text_to_image": {"aspect": "square"},
+                "image_to_video": {"resolution": "128x128", "frame_num": 49, "num_inference_steps": 8},
+                "speech_to_video": {"resolution": "128x128", "frames_per_segment": 80, "num_inference_steps": 8},
+            },
+        ),
+    )
+}

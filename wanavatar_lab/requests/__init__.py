@@ -1,0 +1,40 @@
+"""Every request: the only place where a parameter is named.
+
+    request = SpeechToVideo(image="a.png", audio="v.wav", profile="pocket", seed=1)
+    request = parse("speech_to_video", {"image": "a.png", "audio": "v.wav"})
+
+A value that is not allowed raises `RequestError`, in the same words for the Python call, the form, papermill, the
+command line and REST. `fields_of(SpeechToVideo)` describes each field in plain values, for whoever builds a face.
+"""
+
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.requests.base import STAGE_REQUESTS, Request, parse, plain_defaults
+from wanavatar_lab.requests.image_to_video import ImageToVideo
+from wanavatar_lab.requests.loras import ImageLoraChoice, LoraChoice
+from wanavatar_lab.requests.spec import LANGUAGES, FieldView, Words, fields_of
+from wanavatar_lab.requests.speech_to_video import SpeechToVideo
+from wanavatar_lab.requests.text_to_image import TextToImage
+from wanavatar_lab.requests.upscale import Upscale
+
+STAGE_REQUESTS.update({request.stage: request for request in (TextToImage, Upscale, ImageToVideo, SpeechToVideo)})
+
+from_json = Request.from_json
+
+__all__ = [
+    "LANGUAGES",
+    "STAGE_REQUESTS",
+    "FieldView",
+    "ImageLoraChoice",
+    "ImageToVideo",
+    "LoraChoice",
+    "Request",
+    "RequestError",
+    "SpeechToVideo",
+    "TextToImage",
+    "Upscale",
+    "Words",
+    "fields_of",
+    "from_json",
+    "parse",
+    "plain_defaults",
+]

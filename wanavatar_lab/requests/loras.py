@@ -1,0 +1,110 @@
+"""How a request names a LoRA and its weights. What a request does not name is not applied."""
+
+from typing import Annotated, Any
+
+from pydantic import model_validator
+
+from wanavatar_lab.requests.base import Described
+from wanavatar_lab.requests.refusal import refused
+from wanavatar_lab.requests.spec import spec
+
+MOST_LORAS = 32
+
+Name = Annotated[
+    str,
+    spec(
+        widget="text",
+        min_length=1,
+        max_length=200,
+        allowed="the name of a LoRA as the list of LoRAs shows it",
+        en=("Name", "As the list of LoRAs shows it."),
+        ko=("이름", "LoRA 목록에 표시된 이름입니다."),
+        zh=("名称", "LoRA 列表中显示的名称。"),
+    ),
+]
+
+
+class WrittenAdapter(Described):
+    """An adapter that can also be written as text: a name and weights with colons between."""
+
+    name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        weights = [name for name in cls.model_fields if name != "name"]
+        parts = [part.strip() for part in value.split(":")]
+        if len(parts) > 1 + len(weights):
+            raise refused(f"give {adapter_text(cls)}")
+        # one weight written for two is meant for both
+        written = parts[1:] + parts[-1:] * (len(weights) + 1 - len(parts)) if len(parts) > 1 else []
+        return {"name": parts[0], **dict(zip(weights, written, strict=False))}
+
+
+class LoraChoice(WrittenAdapter):
+    """A LoRA for video, with a weight for high noise (structure, pose) and one for low noise (detail)."""
+
+    high_weight: Annotated[
+        float,
+        spec(
+            widget="float",
+            ge=0.0,
+            le=2.0,
+            ui_range=(0.0, 1.5),
+            en=("High-noise weight", "Strength in the noisy steps, which settle structure and pose. 0 turns it off."),
+            ko=("고노이즈 가중치", "구조와 자세가 정해지는, 노이즈가 많은 스텝에서의 강도입니다. 0이면 꺼집니다."),
+            zh=("高噪声权重", "在决定结构和姿态的高噪声阶段的强度，0 表示关闭。"),
+        ),
+    ] = 1.0
+    low_weight: Annotated[
+        float,
+        spec(
+            widget="float",
+            ge=0.0,
+            le=2.0,
+            ui_range=(0.0, 1.5),
+            en=("Low-noise weight", "Strength in the last steps, which settle detail. 0 turns it off."),
+            ko=("저노이즈 가중치", "세부 묘사가 정해지는, 노이즈가 적은 스텝에서의 강도입니다. 0이면 꺼집니다."),
+            zh=("低噪声权重", "在决定细节的低噪声阶段的强度，0 表示关闭。"),
+        ),
+    ] = 1.0
+
+
+class ImageLoraChoice(WrittenAdapter):
+    """A LoRA for pictures, with one weight."""
+
+    weight: Annotated[
+        float,
+        spec(
+            widget="float",
+            ge=0.0,
+            le=2.0,
+            ui_range=(0.0, 1.5),
+            en=("Weight", "Strength of the adapter. 0 turns it off."),
+            ko=("가중치", "어댑터의 강도입니다. 0이면 꺼집니다."),
+            zh=("权重", "适配器的强度，0 表示关闭。"),
+        ),
+    ] = 1.0
+
+
+def adapter_text(model: type[Described]) -> str:
+    """How an adapter is written as text, in words."""
+    return "a LoRA as " + ":".join(name.upper() for name in model.model_fields) + " (weights from 0 to 2)"
+
+
+def read_adapters(value: Any) -> Any:
+    """A list of adapters from what a command line or papermill can hold: a list, or one text with commas between."""
+    if isinstance(value, str):
+        return [part for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def hold_adapters(adapters: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse an adapter that is named twice."""
+    names = [adapter.name for adapter in adapters]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise refused(f"{twice[0]!r} is named twice: name each LoRA once")
+    return adapters

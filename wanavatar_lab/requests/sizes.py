@@ -1,0 +1,89 @@
+"""Width and height of pictures and videos: how they are written, and how `auto` chooses them.
+
+A size is always width × height. `720x1280` is a portrait video, `1280x720` a landscape one.
+"""
+
+import math
+import re
+
+from wanavatar_lab.profiles import SIZE_MULTIPLE, Profile
+from wanavatar_lab.requests.refusal import refused
+
+SMALLEST_SIDE = 64
+LARGEST_SIDE = 2048
+NAMED_AREAS = {"480p": 480 * 832, "720p": 720 * 1280}
+RESOLUTION_ALLOWED = (
+    f"'auto', '480p', '720p', or width x height such as '720x1280', each from {SMALLEST_SIDE} to {LARGEST_SIDE} "
+    f"in multiples of {SIZE_MULTIPLE}"
+)
+
+_WRITTEN = re.compile(r"\s*([0-9]{1,6})\s*[xX×*]\s*([0-9]{1,6})\s*")
+
+
+def read_resolution(text: str) -> str:
+    """The one way to write a resolution: `auto`, `480p`, `720p` or `WIDTHxHEIGHT`.
+
+    Raises:
+        PydanticCustomError: it is none of these, or a side is not allowed; the nearest size is said.
+    """
+    word = text.strip().lower()
+    if word == "auto" or word in NAMED_AREAS:
+        return word
+    written = _WRITTEN.fullmatch(text)
+    if written is None:
+        raise refused(f"give {RESOLUTION_ALLOWED}")
+    width, height = int(written[1]), int(written[2])
+    nearest = (_nearest_side(width), _nearest_side(height))
+    if nearest != (width, height):
+        raise refused(f"give {RESOLUTION_ALLOWED}; the nearest is '{nearest[0]}x{nearest[1]}'")
+    return f"{width}x{height}"
+
+
+def video_size(resolution: str, picture: tuple[int, int], profile: Profile) -> tuple[int, int]:
+    """Width and height of a video in pixels.
+
+    Args:
+        resolution: as `read_resolution` gives it.
+        picture: width and height of the reference picture, whose shape `auto`, `480p` and `720p` keep.
+        profile: says how many pixels `auto` has.
+    """
+    if resolution == "auto" or resolution in NAMED_AREAS:
+        return fit_into(NAMED_AREAS.get(resolution, profile.auto_area), picture, profile.size_multiple)
+    width, height = resolution.split("x")
+    return int(width), int(height)
+
+
+def fit_into(area: int, picture: tuple[int, int], multiple: int = SIZE_MULTIPLE) -> tuple[int, int]:
+    """The size of at most `area` pixels whose shape is nearest to the picture's.
+
+    Args:
+        area: pixels.
+        picture: width and height of the picture, whatever its size.
+        multiple: both sides are multiples of this.
+
+    Returns:
+        Width and height. A picture so narrow that a side would leave the allowed range gets that range's end.
+    """
+    picture_width, picture_height = picture
+    sides = (math.isqrt(area * picture_width // picture_height), math.isqrt(area * picture_height // picture_width))
+    choices = [
+        (width, height)
+        for width in _around(sides[0], multiple)
+        for height in _around(sides[1], multiple)
+        if width * height <= area
+    ]
+    if not choices:
+        choices = [(_around(sides[0], multiple)[0], _around(sides[1], multiple)[0])]
+    wanted = math.log(picture_width / picture_height)
+    return min(choices, key=lambda size: (abs(math.log(size[0] / size[1]) - wanted), -size[0] * size[1]))
+
+
+def _around(side: int, multiple: int) -> list[int]:
+    """The multiples just below and just above `side`, within the allowed range."""
+    below = side // multiple * multiple
+    return sorted({min(max(value, SMALLEST_SIDE), LARGEST_SIDE) for value in (below, below + multiple)})
+
+
+def _nearest_side(side: int) -> int:
+    nearest = (side + SIZE_MULTIPLE // 2) // SIZE_MULTIPLE * SIZE_MULTIPLE
+    return min(max(nearest, SMALLEST_SIDE), LARGEST_SIDE)

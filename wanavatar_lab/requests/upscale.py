@@ -1,0 +1,60 @@
+"""upscale: a picture becomes twice as wide and high."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import field_validator
+
+from wanavatar_lab.requests.base import Request
+from wanavatar_lab.requests.refusal import refused
+from wanavatar_lab.requests.spec import Words, spec
+
+SMALLEST_TILE = 32
+LARGEST_TILE = 2048
+
+
+class Upscale(Request):
+    """A picture enlarged twofold, with Real-ESRGAN."""
+
+    stage: ClassVar[str] = "upscale"
+    labels: ClassVar[Words] = {"en": "Upscale", "ko": "업스케일", "zh": "图片放大"}
+    help: ClassVar[Words] = {
+        "en": "Make a picture twice as wide and high.",
+        "ko": "이미지의 가로와 세로를 두 배로 키웁니다.",
+        "zh": "将图片的宽和高放大到两倍。",
+    }
+    artifact: ClassVar[str] = "picture"
+    suffix: ClassVar[str] = ".png"
+
+    image: Annotated[
+        str,
+        spec(
+            widget="picture",
+            en=("Picture", "The picture to enlarge."),
+            ko=("이미지", "확대할 이미지입니다."),
+            zh=("图片", "要放大的图片。"),
+        ),
+    ]
+    tile: Annotated[
+        int,
+        spec(
+            widget="int",
+            unit="px",
+            group="advanced",
+            ge=0,
+            le=LARGEST_TILE,
+            allowed=f"0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}",
+            en=("Tile size", "Large pictures are worked on in tiles of this size to save memory. 0 takes them whole."),
+            ko=(
+                "타일 크기",
+                "메모리를 아끼도록 이미지를 이 크기의 조각으로 나누어 처리합니다. 0이면 통째로 처리합니다.",
+            ),
+            zh=("分块大小", "大图按此大小分块处理以节省显存；0 表示整张处理。"),
+        ),
+    ] = 512
+
+    @field_validator("tile")
+    @classmethod
+    def _large_enough(cls, tile: int) -> int:
+        if 0 < tile < SMALLEST_TILE:
+            raise refused(f"give 0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}")
+        return tile
