@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.requests.refusal import explain, refused, shown, suggestion
-from wanavatar_lab.requests.spec import FieldView, Words, fields_of, spec
+from wanavatar_lab.requests.spec import LANGUAGES, FieldView, Words, fields_of, spec
 
 STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # filled in the package's __init__
 
@@ -52,10 +52,10 @@ class Request(Described):
     """
 
     stage: ClassVar[str]
-    labels: ClassVar[Words]
-    help: ClassVar[Words]
-    artifact: ClassVar[str]  # the kind of the main artifact
-    suffix: ClassVar[str]  # the suffix of the main artifact's file
+    labels: ClassVar[Words] = {}  # people's name of the stage, by language; without it the stage's own
+    help: ClassVar[Words] = {}  # one sentence, by language; without it the class's docstring
+    artifact: ClassVar[str] = ""  # the kind of the main artifact; empty where the first one is
+    suffix: ClassVar[str] = ""  # how the main artifact's file ends; empty where it is not known before
 
     profile: Annotated[
         str,
@@ -80,6 +80,13 @@ class Request(Described):
         problems = self._conflicts()
         if problems:
             raise RequestError(problems)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        stage = getattr(cls, "stage", "")
+        cls.labels = cls.labels or dict.fromkeys(LANGUAGES, stage.replace("_", " ").capitalize())
+        cls.help = cls.help or dict.fromkeys(LANGUAGES, (cls.__doc__ or "").strip().partition("\n")[0])
 
     @classmethod
     def build(cls, /, **values: Any) -> Self:

@@ -112,10 +112,13 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldView]:
 
 
 def _view(name: str, info: FieldInfo) -> FieldView:
-    if not isinstance(info.json_schema_extra, dict):
-        raise TypeError(f"the field {name} has no spec: put one into its annotation")
-    extra: dict[str, Any] = dict(info.json_schema_extra)
     kind, optional = _kind(info.annotation)
+    extra: dict[str, Any] = {**_PLAIN, "widget": _WIDGETS.get(kind, "text")}
+    # a stage that others bring may have fields without a spec; those go by their name and description
+    extra |= {"labels": dict.fromkeys(LANGUAGES, info.title or name.replace("_", " ").capitalize())}
+    extra |= {"help": dict.fromkeys(LANGUAGES, info.description or "")}
+    if isinstance(info.json_schema_extra, dict):
+        extra |= {key: value for key, value in info.json_schema_extra.items() if key in extra}
     limits = {key: getattr(item, key) for item in info.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
     lengths = [item.max_length for item in info.metadata if hasattr(item, "max_length")]
     view = FieldView(
@@ -133,17 +136,29 @@ def _view(name: str, info: FieldInfo) -> FieldView:
     return view if view.allowed else FieldView(**{**view.__dict__, "allowed": _allowed(view)})
 
 
+_PLAIN: dict[str, Any] = {
+    "unit": "",
+    "unit_labels": UNITS[""],
+    "group": "basic",
+    "options": {},
+    "ui_range": None,
+    "step": None,
+    "allowed": "",
+}
+_WIDGETS = {"int": "int", "float": "float", "bool": "checkbox", "list": "loras"}
+
+
 def _kind(annotation: Any) -> tuple[str, bool]:
     """The kind of value that an annotation stands for, and whether None is one too."""
     options = get_args(annotation)
     if NoneType in options:
-        (inner,) = (option for option in options if option is not NoneType)
+        (inner, *_) = (option for option in options if option is not NoneType)
         return _kind(inner)[0], True
     if get_origin(annotation) is Literal:
         return "str", False
-    if get_origin(annotation) is tuple:
+    if get_origin(annotation) in (tuple, list):
         return "list", False
-    return str(annotation.__name__), False
+    return str(getattr(annotation, "__name__", annotation)), False
 
 
 def _allowed(view: FieldView) -> str:
@@ -155,15 +170,27 @@ def _allowed(view: FieldView) -> str:
         text = "true or false"
     elif view.kind in ("int", "float"):
         text = "a whole number" if view.kind == "int" else "a number"
-        if view.minimum is not None:
-            text += f" from {view.minimum:g} to {view.maximum:g}"
-        else:
-            text += f" above {view.above:g} and up to {view.maximum:g}"
-        if view.step:
-            low = int(view.minimum or 0)
-            text += f", in steps of {view.step} ({low}, {low + view.step}, {low + 2 * view.step}, ...)"
+        text += _range(view)
+    elif view.kind == "str":
+        text = "text" if view.max_length is None else f"text of at most {view.max_length} characters"
     else:
-        text = f"text of at most {view.max_length} characters"
+        text = f"a {view.kind}"
     if view.optional:
         text += ", or leave it empty" if view.kind == "str" else ", or 'auto'"
+    return text
+
+
+def _range(view: FieldView) -> str:
+    text = ""
+    if view.minimum is not None and view.maximum is not None:
+        text = f" from {view.minimum:g} to {view.maximum:g}"
+    elif view.minimum is not None:
+        text = f" of at least {view.minimum:g}"
+    elif view.above is not None:
+        text = f" above {view.above:g}" + (f" and up to {view.maximum:g}" if view.maximum is not None else "")
+    elif view.maximum is not None:
+        text = f" up to {view.maximum:g}"
+    if view.step:
+        low = int(view.minimum or 0)
+        text += f", in steps of {view.step} ({low}, {low + view.step}, {low + 2 * view.step}, ...)"
     return text
