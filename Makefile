@@ -72,4 +72,4 @@ lock: setup ## write requirements.lock again; ARGS=--upgrade takes every current
 
 clean: ## remove the environment and every cache; runs, data and weights stay
 	rm -rf .venv .bootstrap .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
-	find wanavatar_lab training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard wanavatar_lab training tests) -name __pycache__ -type d -prune -exec rm -rf {} +
