@@ -35,7 +35,9 @@ _PREFIXES = {
 }
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 _ATTENTION_LEAF = re.compile(r"\.(q|k|v|o)\.(weight|bias)$")
-_AUDIO_ENCODER = re.compile(r"^(?:condition_embedder\.)?ca(?:su|us)al_audio_encoder\.(?:encoder\.|weighted_avg\.)?(.+)$")
+_AUDIO_ENCODER = re.compile(
+    r"^(?:condition_embedder\.)?ca(?:su|us)al_audio_encoder\.(?:encoder\.|weighted_avg\.)?(.+)$"
+)
 _INJECTOR = re.compile(r"^audio_injector\.(injector|injector_adain_layers)\.(\d+)\.(.+)$")
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 # the reference calls the norms in the order norm1, norm3, norm2; only the middle one has weights
@@ -103,8 +105,8 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "enable_adain": "audio_adain",
     }
     same = (
-        "patch_size num_attention_heads attention_head_dim in_channels out_channels text_dim freq_dim ffn_dim num_layers "
-        "cross_attn_norm eps audio_dim num_audio_layers num_audio_tokens audio_inject_layers audio_adain "
+        "patch_size num_attention_heads attention_head_dim in_channels out_channels text_dim freq_dim ffn_dim "
+        "num_layers cross_attn_norm eps audio_dim num_audio_layers num_audio_tokens audio_inject_layers audio_adain "
         "pose_channels zero_timestep"
     ).split()
     for key, value in config.items():
@@ -181,7 +183,7 @@ def load_transformer(
     config = our_config(json.loads(config_file.read_text(encoding="utf-8")))
     with torch.device("meta"):
         model = model_class(**config)
-    targets = {name: parameter for name, parameter in model.named_parameters()}
+    targets = dict(model.named_parameters())
     layers = model.config.audio_inject_layers
 
     sources: dict[str, tuple[Path, str]] = {}

@@ -18,7 +18,9 @@ MOTION_BUCKETS = (1, 2, 16)  # latents, newest first
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The part of the sequence that this process holds; plain integers, so that a block compiles without guards on data.
+    """The part of the sequence that this process holds.
+
+    Plain integers, so that a block compiles without looking at data.
 
     Args:
         video_tokens: how many of the local tokens belong to the video; they come first.
@@ -35,7 +37,9 @@ class TokenLayout:
     frames: int
 
     @classmethod
-    def shard(cls, total: int, video_tokens: int, tokens_per_frame: int, rank: int = 0, world: int = 1) -> "TokenLayout":
+    def shard(
+        cls, total: int, video_tokens: int, tokens_per_frame: int, rank: int = 0, world: int = 1
+    ) -> "TokenLayout":
         """The layout of shard `rank` of `world` when `total` tokens are cut as `torch.tensor_split` cuts them."""
         size, longer = divmod(total, world)
         start = rank * size + min(rank, longer)

@@ -270,7 +270,9 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
     ) -> tuple[int, int, int]:
         shape = tuple(hidden_states.shape)
         if len(shape) != 5 or any(size % patch for size, patch in zip(shape[2:], self.config.patch_size, strict=True)):
-            raise ValueError(f"hidden_states is {shape}; need [B, C, F, h, w] in multiples of {self.config.patch_size}.")
+            raise ValueError(
+                f"hidden_states is {shape}; need [B, C, F, h, w] in multiples of {self.config.patch_size}."
+            )
         if ref_latents.shape[2:] != (1, *shape[3:]):
             raise ValueError(f"ref_latents is {tuple(ref_latents.shape)}; need one frame of {shape[3:]}.")
         if audio_embeds.shape[-1] != 4 * shape[2]:

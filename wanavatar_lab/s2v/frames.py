@@ -1,0 +1,69 @@
+"""Pixels to latents and back, as the S2V pipeline needs them."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+
+MOTION_FRAMES = 73
+START_PICTURE_FRAMES = 6  # how many motion frames show the picture when a clip starts from it
+
+
+def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cut at its centre.
+
+    Args:
+        picture: a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
+    """
+    if isinstance(picture, torch.Tensor):
+        levels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        picture = Image.fromarray(levels)
+    elif isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    picture = picture.convert("RGB")
+    scale = max(width / picture.width, height / picture.height)
+    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    levels = np.array(picture.crop((left, top, left + width, top + height)))
+    pixels = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
+    return (pixels * 2 - 1)[None, :, None]
+
+
+class LatentCodec:
+    """A Wan VAE whose latents are normalised, as the diffusion networks know them."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        self.vae = vae
+        shape = (1, vae.config.z_dim, 1, 1, 1)
+        self.mean = torch.tensor(vae.config.latents_mean).view(shape)
+        self.std = torch.tensor(vae.config.latents_std).view(shape)
+
+    def encode(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """[B, 3, F, H, W] in [-1, 1] -> latents [B, z, (F + 3) // 4, H/8, W/8] in float32 on `device`."""
+        latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
+        return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32."""
+        latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+
+    def encode_pose(
+        self, pose_video: torch.Tensor | None, window: slice, size: tuple[int, int], device: torch.device
+    ) -> torch.Tensor | None:
+        """Latents [1, z, F/4, h, w] of frames `window` of a pose video [T, 3, *size] in [0, 1]; black beyond its end.
+
+        Raises:
+            ValueError: the pose video is not of this size.
+        """
+        if pose_video is None:
+            return None
+        if pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, *size):
+            raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {size[0]}, {size[1]}].")
+        pixels = pose_video[window].float().cpu() * 2 - 1
+        black = -torch.ones(window.stop - window.start - len(pixels), 3, *size)
+        pixels = torch.cat([pixels, black]).transpose(0, 1)[None]
+        # the VAE encodes a first frame on its own; with that one doubled the rest falls into whole groups of four
+        return self.encode(torch.cat([pixels[:, :, :1], pixels], dim=2), device)[:, :, 1:]

@@ -1,0 +1,26 @@
+"""The flow solver of the reference: diffusers' UniPC on the sigmas that Wan uses."""
+
+import numpy as np
+from diffusers import UniPCMultistepScheduler
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+def flow_unipc(flow_shift: float = 3.0) -> UniPCMultistepScheduler:
+    """UniPC (order 2, bh2) for flow matching, as the reference configures it."""
+    return UniPCMultistepScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=flow_shift,
+    )
+
+
+def flow_sigmas(num_inference_steps: int) -> np.ndarray:
+    """The unshifted sigmas [num_inference_steps] from 0.999 towards 0, the last 0 left out.
+
+    diffusers' own start at 1, which shifts every integer timestep a little. The first value passes through float32
+    because the reference's does: the timesteps are truncated to integers, and a hair decides.
+    """
+    largest = float(np.float32(1 - 1 / NUM_TRAIN_TIMESTEPS))
+    return np.linspace(largest, 0.0, num_inference_steps + 1)[:-1]
