@@ -1,0 +1,181 @@
+"""Read the sound of any audio or video file that FFmpeg knows."""
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.media.audio import BLOCK, Audio, check_channels, check_finite, check_rate, resampled
+from wanavatar_lab.media.container import packets, reading, threads
+from wanavatar_lab.media.timing import seconds_asked, sound_and_picture, zero_time
+from wanavatar_lab.settings import Settings, read_settings
+
+Samples = NDArray[np.float32]
+# timestamps that differ by less than this from the samples counted so far are rounding, not a hole
+HOLE_SECONDS = Fraction(1, 20)
+# the last AAC frames (1024 samples, 2048 with SBR, two of them at most) are filled up
+FILLED_UP_SAMPLES = 4096
+
+
+def read_audio(
+    path: Path | str, *, rate: int | None = None, mono: bool = False, start: float = 0.0, duration: float | None = None
+) -> Audio:
+    """Read the sound of an audio or video file.
+
+    Time 0 is the file's zero, which `read_frames` shares: sound that begins after the picture gets silence in
+    front, holes in the timestamps are filled with silence, and an encoder's run-in and fill-up are left out.
+
+    Args:
+        rate: Hz to resample to (soxr, HQ); the file's own rate if None.
+        mono: average the channels into one.
+        start: seconds from the file's zero where the result begins.
+        duration: seconds at most; to the end if None.
+
+    Raises:
+        MediaError: no such file, no sound in it, damaged or cut short, samples that are not finite, nothing after
+            `start`, a rate outside 8 to 192 kHz, more than 8 channels, or larger than the settings allow
+            (`max_media_bytes`, which the decoded samples must not exceed either, and `max_audio_seconds`, which
+            counts up to the end of the part that is asked for).
+    """
+    settings = read_settings()
+    begin = seconds_asked("The audio start", start)
+    length = None if duration is None else seconds_asked("The audio duration", duration)
+    if length == 0:
+        raise MediaError("The audio duration is 0 s. Ask for more than that, or leave it out to read to the end.")
+    if rate is not None:
+        check_rate("The rate asked for", rate)
+    with reading(path, settings) as container:
+        stream = _sound_stream(container, path)
+        frames = _decoded(container, stream, path)
+        head = next(frames, None)
+        if head is None:
+            raise MediaError(f"{path} has no sound in it: not one sample decodes. Give another file.")
+        own_rate = head.sample_rate
+        check_rate(f"The rate of {path}", own_rate)
+        check_channels(f"{path}", head.layout.nb_channels)
+        blocks = _positioned(itertools.chain([head], frames), zero_time(container), path, settings)
+        blocks = _without_fill_up(blocks, _stated_samples(container, stream, own_rate))
+        first = round(begin * own_rate)
+        part = _part(blocks, first, None if length is None else first + max(1, round(length * own_rate)))
+        samples = _gathered(_converted(part, own_rate, rate, mono), path, settings)
+    if samples is None:
+        after = f" after {float(begin):g} s" if begin else ""
+        raise MediaError(f"{path} has no sound{after}. Give another file or an earlier start.")
+    return Audio(samples, rate or own_rate)
+
+
+def extract_audio(source: Path | str) -> Audio:
+    """The sound of a video at its own rate and channels: `read_audio` without options."""
+    return read_audio(source)
+
+
+def _sound_stream(container: InputContainer, path: Path | str) -> AudioStream:
+    for stream in sound_and_picture(container):
+        if isinstance(stream, AudioStream) and stream.codec_context is not None:
+            stream.codec_context.thread_count = threads()
+            return stream
+    raise MediaError(f"{path} has no sound that can be read. Give an audio file, or a video with sound.")
+
+
+def _decoded(container: InputContainer, stream: AudioStream, path: Path | str) -> Iterator[av.AudioFrame]:
+    for packet in packets(container, path):
+        if packet.stream is stream:
+            yield from stream.decode(packet)
+
+
+def _positioned(
+    frames: Iterator[av.AudioFrame], zero: Fraction, path: Path | str, settings: Settings
+) -> Iterator[tuple[int, Samples]]:
+    """(position in samples from the file's zero, samples `[n, C]`), in order and without holes."""
+    place, rate, channels = 0, 0, 0
+    for frame in frames:
+        rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
+        if frame.sample_rate != rate or frame.layout.nb_channels != channels:
+            raise MediaError(f"{path} changes its rate or its channels midway. Convert it to WAV and give that.")
+        samples = _as_float(frame)
+        position = place
+        if frame.pts is not None and frame.time_base:
+            position = round((frame.pts * frame.time_base - zero) * rate)
+        if place == 0 and position < 0:
+            samples, position = samples[-position:], 0
+        elif position - place <= (HOLE_SECONDS * rate if place else 0):
+            position = place
+        if position + len(samples) > settings.max_audio_seconds * rate:
+            raise MediaError(
+                f"The sound of {path} is longer than {settings.max_audio_seconds:g} s. Ask for a shorter part with "
+                "the audio start and duration, or raise WANAVATAR_MAX_AUDIO_SECONDS."
+            )
+        while place < position:
+            silence = np.zeros((min(BLOCK, position - place), channels), np.float32)
+            yield place, silence
+            place += len(silence)
+        yield place, samples
+        place += len(samples)
+
+
+def _as_float(frame: av.AudioFrame) -> Samples:
+    samples: NDArray[Any] = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    if samples.dtype.kind == "u":
+        return (samples.astype(np.float32) - 128) / np.float32(128)
+    return (samples / float(1 << samples.dtype.itemsize * 8 - 1)).astype(np.float32)
+
+
+def _stated_samples(container: InputContainer, stream: AudioStream, rate: int) -> int | None:
+    """How many samples an MP4 says there are, counted from the file's zero; None for other containers."""
+    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
+        return None
+    return round(((stream.start_time or 0) + stream.duration) * stream.time_base * rate - zero_time(container) * rate)
+
+
+def _without_fill_up(blocks: Iterator[tuple[int, Samples]], end: int | None) -> Iterator[tuple[int, Samples]]:
+    """Drop what a codec's last frame has after position `end`; more than that after it means that `end` is wrong."""
+    held: list[tuple[int, Samples]] = []
+    for place, block in blocks:
+        if end is not None and end < place + len(block) <= end + FILLED_UP_SAMPLES:
+            held.append((place, block))
+            continue
+        yield from held
+        held.clear()
+        yield place, block
+    for place, block in held:
+        yield place, block[: max(0, (end or 0) - place)]
+
+
+def _part(blocks: Iterator[tuple[int, Samples]], first: int, last: int | None) -> Iterator[Samples]:
+    """The samples from position `first` up to `last`; decoding stops there."""
+    for place, block in blocks:
+        wanted = block[max(0, first - place) : None if last is None else max(0, last - place)]
+        if len(wanted):
+            yield wanted
+        if last is not None and place + len(block) >= last:
+            return
+
+
+def _converted(blocks: Iterator[Samples], rate: int, wanted: int | None, mono: bool) -> Iterator[Samples]:
+    averaged = (block.mean(axis=1, keepdims=True, dtype=np.float32) for block in blocks) if mono else blocks
+    return resampled(averaged, rate, wanted or rate)
+
+
+def _gathered(blocks: Iterator[Samples], path: Path | str, settings: Settings) -> Samples | None:
+    gathered, size = [], 0
+    for block in blocks:
+        check_finite(f"{path}", block)
+        size += block.nbytes
+        if size > settings.max_media_bytes:
+            raise MediaError(
+                f"The sound of {path} takes more than {settings.max_media_bytes:,} bytes when decoded. Ask for "
+                "mono, a lower rate or a shorter part, or raise WANAVATAR_MAX_MEDIA_BYTES."
+            )
+        gathered.append(block)
+    return np.concatenate(gathered) if size else None

@@ -1,0 +1,117 @@
+"""Write sound: WAV and FLAC files, and the AAC track of a video while its frames arrive."""
+
+import json
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from numpy.typing import NDArray
+
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.media.audio import BLOCK, Audio, resampled
+from wanavatar_lab.media.container import writing
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
+AAC_FRAME = 1024  # samples
+AAC_BITS_PER_CHANNEL = 96_000  # per second
+
+
+def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write 16-bit WAV or FLAC, chosen by the suffix; samples beyond ±1 are clipped. Whole or not at all.
+
+    Args:
+        metadata: written as one JSON object into the file's comment.
+
+    Raises:
+        MediaError: another suffix, or the folder cannot be written to.
+        DiskFull: there is no room.
+    """
+    codec = CODECS.get(Path(path).suffix.lower())
+    if codec is None:
+        raise MediaError(f"{path} does not end in .wav or .flac. Choose one of these.")
+    with writing(path) as container:
+        if metadata:
+            container.metadata["comment"] = comment(metadata)
+        stream = container.add_stream(codec, rate=audio.rate, layout=LAYOUTS[audio.channels], format="s16")
+        assert isinstance(stream, AudioStream)
+        for place in range(0, len(audio.samples), BLOCK):
+            # 32768 is the scale that reading undoes, so that a file read and written again keeps its samples
+            scaled = np.rint(audio.samples[place : place + BLOCK] * np.float32(32768))
+            samples = np.clip(scaled, -32768, 32767).astype(np.int16)
+            container.mux(stream.encode(_frame(samples.reshape(1, -1), "s16", audio.channels, audio.rate, place)))
+        container.mux(stream.encode(None))
+
+
+def comment(metadata: Mapping[str, str]) -> str:
+    """The JSON object that carries `metadata` in a container's comment."""
+    return json.dumps(dict(metadata), ensure_ascii=False)
+
+
+class SoundTrack:
+    """The AAC track of a video that is being written; sound is resampled and encoded only as far as it is needed.
+
+    Mono and stereo stay as they are, more channels are averaged into one (players mix them differently). The rate
+    is 44,100 Hz for that rate and its fractions and multiples, else 48,000 Hz: all players know these two.
+    """
+
+    def __init__(self, container: OutputContainer, audio: Audio) -> None:
+        self.seconds = Fraction(len(audio.samples), audio.rate)
+        self.rate = 44_100 if audio.rate % 11_025 == 0 else 48_000
+        self.channels = audio.channels if audio.channels <= 2 else 1
+        stream = container.add_stream("aac", rate=self.rate, layout=LAYOUTS[self.channels], format="fltp")
+        assert isinstance(stream, AudioStream)
+        stream.bit_rate = AAC_BITS_PER_CHANNEL * self.channels
+        self._container, self._stream = container, stream
+        self._blocks = resampled(_blocks(audio, mono=audio.channels > 2), audio.rate, self.rate)
+        self._waiting = np.zeros((0, self.channels), np.float32)
+        self._written = 0
+
+    def advance(self, seconds: Fraction) -> None:
+        """Write whole AAC frames until the sound reaches `seconds`, or as far as it goes."""
+        while self._written < seconds * self.rate and self._fill(AAC_FRAME):
+            self._encode(AAC_FRAME)
+
+    def finish(self, seconds: Fraction) -> None:
+        """Write the rest, fill up with silence so that the sound ends at `seconds`, and flush the encoder."""
+        end = -(-seconds * self.rate // 1)  # upwards, so that nothing of the sound is cut
+        while self._fill(AAC_FRAME):
+            self._encode(AAC_FRAME)
+        missing = max(0, int(end) - self._written - len(self._waiting))
+        self._waiting = np.pad(self._waiting, ((0, missing), (0, 0)))
+        while len(self._waiting):
+            self._encode(min(AAC_FRAME, len(self._waiting)))
+        self._container.mux(self._stream.encode(None))
+
+    def _fill(self, count: int) -> bool:
+        while len(self._waiting) < count:
+            block = next(self._blocks, None)
+            if block is None:
+                return False
+            self._waiting = np.concatenate([self._waiting, block])
+        return True
+
+    def _encode(self, count: int) -> None:
+        samples, self._waiting = self._waiting[:count], self._waiting[count:]
+        planes = np.ascontiguousarray(np.clip(samples, -1, 1).T)
+        self._container.mux(self._stream.encode(_frame(planes, "fltp", self.channels, self.rate, self._written)))
+        self._written += count
+
+
+def _blocks(audio: Audio, *, mono: bool) -> Iterator[NDArray[np.float32]]:
+    for place in range(0, len(audio.samples), BLOCK):
+        block = audio.samples[place : place + BLOCK]
+        yield block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block
+
+
+def _frame(samples: NDArray[Any], kind: str, channels: int, rate: int, place: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(samples, format=kind, layout=LAYOUTS[channels])
+    frame.sample_rate = rate
+    frame.pts = place
+    frame.time_base = Fraction(1, rate)
+    return frame

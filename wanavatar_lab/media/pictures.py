@@ -1,0 +1,181 @@
+"""Read and write pictures through Pillow."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.files import write_bytes
+from wanavatar_lab.media.container import existing_file
+from wanavatar_lab.settings import Settings, read_settings
+
+# What people have; others, such as EPS, which starts an interpreter, are refused.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
+COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "quality": 95, "method": 4},
+}
+# Pillow keeps its own limit on size in a module variable
+_pillow_limit = threading.Lock()
+
+
+def read_picture(path: Path | str) -> Image.Image:
+    """Read a picture as upright 8-bit RGB.
+
+    EXIF orientation is applied; transparency is laid over white; 16 bits are scaled to 8; an embedded colour
+    profile that fits the picture is converted to sRGB (CMYK without one by the plain formula); of an animation the
+    first frame is taken.
+
+    Raises:
+        MediaError: no such file, not a picture, damaged, cut short, or larger than the settings allow
+            (`max_picture_pixels`, `max_media_bytes`).
+    """
+    settings = read_settings()
+    path = existing_file(path, settings)
+    with _opened(path, settings) as image:
+        image.load()
+        return _rgb(_to_srgb(ImageOps.exif_transpose(image)), path)
+
+
+def is_picture(path: Path | str) -> bool:
+    """Whether the file begins as a picture of a known kind does; it may still be damaged."""
+    try:
+        with _opened(existing_file(path, read_settings()), read_settings()):
+            return True
+    except _NotAPicture:
+        return False
+
+
+def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write PNG, JPEG or WebP, chosen by the suffix; whole or not at all. The same picture gives the same bytes.
+
+    Args:
+        image: mode RGB or L, or RGBA where the format has transparency (not JPEG).
+        metadata: in PNG one text chunk per entry; in JPEG and WebP one JSON object in EXIF's ImageDescription.
+
+    Raises:
+        MediaError: another suffix or mode, a missing folder, or metadata that does not fit (64 KB in JPEG).
+        DiskFull: there is no room.
+    """
+    path = Path(path)
+    options = OPTIONS.get(path.suffix.lower())
+    if options is None:
+        raise MediaError(f"{path} does not end in {', '.join(OPTIONS)}. Choose one of these.")
+    modes = ("RGB", "L") if options["format"] == "JPEG" else ("RGB", "L", "RGBA")
+    if image.mode not in modes:
+        raise MediaError(f"The picture for {path} has mode {image.mode}; {options['format']} takes {', '.join(modes)}.")
+    clean = image.copy()
+    clean.info = {}  # Pillow would write what the picture's source file said: its profile, its comment, its time
+    memory = io.BytesIO()
+    try:
+        clean.save(memory, **options, **_carried(options["format"], metadata or {}))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
+    try:
+        # written from memory, because Pillow's own writing loses the reason when the disk is full
+        write_bytes(path, memory.getvalue())
+    except OSError as error:
+        raise MediaError(
+            f"{path} cannot be written: {error.strerror}. Check the folder and its permissions."
+        ) from error
+
+
+class _NotAPicture(MediaError):
+    pass
+
+
+@contextmanager
+def _opened(path: Path, settings: Settings) -> Iterator[Image.Image]:
+    try:
+        with _sized(path, settings) as image:
+            yield image
+    except MediaError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _NotAPicture(f"{path} is not a picture that can be read. Give a PNG, JPEG, WebP or TIFF file.") from error
+    except Exception as error:
+        # Pillow's decoders raise nearly every kind of exception on damaged data; each of them means just that
+        raise MediaError(f"{path} is damaged or cut short: {error}. Copy, download or export it again.") from error
+
+
+@contextmanager
+def _sized(path: Path, settings: Settings) -> Iterator[Image.Image]:
+    with _pillow_limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # our own limit follows, with our own words
+        try:
+            image = Image.open(path, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+    with image:
+        width, height = image.size
+        if width * height > settings.max_picture_pixels:
+            raise MediaError(
+                f"{path} has {width}×{height} pixels and the limit is {settings.max_picture_pixels:,}. "
+                "Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
+            )
+        yield image
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    embedded = image.info.get("icc_profile")
+    if not embedded or image.mode not in COLOUR_SPACES:
+        return image
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    if profile.profile.xcolor_space != COLOUR_SPACES[image.mode]:
+        return image  # a profile for another kind of picture, left behind by an editor, says nothing about this one
+    if image.mode in ("RGBA", "LA"):
+        alpha = image.getchannel("A")
+        opaque = _to_srgb(_with_profile(image.convert(image.mode[:-1]), embedded)).convert("RGB")
+        opaque.putalpha(alpha)
+        return opaque
+    converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # it is None only when converting in place
+    return converted
+
+
+def _with_profile(image: Image.Image, embedded: bytes) -> Image.Image:
+    image.info["icc_profile"] = embedded
+    return image
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode in SIXTEEN_BIT or image.mode == "I":
+        return _from_wide(image, path)
+    if image.mode == "F":
+        raise MediaError(f"{path} has floating-point samples, whose white is unknown. Save it with 8 or 16 bits.")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide(image: Image.Image, path: Path) -> Image.Image:
+    samples = np.asarray(image).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise MediaError(f"{path} has samples of more than 16 bits, whose white is unknown. Save it with 8 or 16 bits.")
+    return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _carried(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if not metadata:
+        return {}
+    if kind == "PNG":
+        texts = PngImagePlugin.PngInfo()
+        for name, text in metadata.items():
+            texts.add_itxt(name, text)
+        return {"pnginfo": texts}
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = json.dumps(dict(metadata))
+    return {"exif": exif.tobytes()}

@@ -1,0 +1,148 @@
+"""Write a video that every browser plays: H.264 in yuv420p, AAC, MP4 with its index in front."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.media.audio import Audio
+from wanavatar_lab.media.audio_writer import SoundTrack, comment
+from wanavatar_lab.media.container import threads, writing
+from wanavatar_lab.media.timing import frame_rate
+
+# index in front; track times in 1/90,000 s, in which the frames of all usual rates are whole numbers
+MP4 = {"movflags": "+faststart", "movie_timescale": "90000"}
+# no B-frames: they start a track late and rely on an edit list, which some players ignore, against the sound
+H264 = {"preset": "medium", "crf": "18", "bf": "0"}
+SECONDS_BETWEEN_KEYFRAMES = 2
+SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+
+class VideoWriter:
+    """A context manager that writes an MP4 frame by frame; the file appears whole at the end or not at all.
+
+    Memory does not grow with the number of frames. Picture and sound begin together and end together: where the
+    sound is longer, the last frame is held (up to a whole frame); where it is shorter, silence follows.
+
+    yuv420p stores colour for pairs of pixels. A picture whose width or height is odd is made even by repeating its
+    last column or row, so that no pixel is lost; MP4 has no way to hide that pixel which all players follow. Colours
+    are BT.709 in limited range and are tagged so.
+
+    Args:
+        path: ends in .mp4.
+        fps: frames per second; frame times are constant.
+        audio: the sound, if any; see `audio_writer.SoundTrack` for its rate and channels in the file.
+        metadata: written as one JSON object into the file's comment.
+
+    Raises:
+        MediaError: (also from `write`) another suffix, an impossible rate, no frame, or a frame that does not fit.
+        DiskFull: there is no room.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        fps: float | Fraction,
+        audio: Audio | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".mp4":
+            raise MediaError(f"{path} does not end in .mp4. Videos are written as MP4; choose such a name.")
+        self.fps = frame_rate(fps)
+        self.frames = 0
+        self._audio, self._metadata = audio, metadata
+        self._shape: tuple[int, ...] | None = None
+        self._reformatter = VideoReformatter()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._container = stack.enter_context(writing(self.path, MP4))
+            stack.push(self._finish)
+            if self._metadata:
+                self._container.metadata["comment"] = comment(self._metadata)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, trace)
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Add one frame, uint8 `[H, W, 3]` in RGB; all frames have the size of the first."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise MediaError(f"A video frame is {frame.dtype} {list(frame.shape)}; it must be uint8 [H, W, 3].")
+        if self._shape is None:
+            self._begin(frame.shape)
+        elif frame.shape != self._shape:
+            raise MediaError(
+                f"Frame {self.frames} of {self.path.name} is {_size(frame.shape)} and the first one is "
+                f"{_size(self._shape)}; all must have the same size."
+            )
+        self._last = self._prepared(frame)
+        self._encode()
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options())
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
+        context = stream.codec_context
+        context.thread_count = threads()
+        context.time_base = 1 / self.fps
+        context.color_range = ColorRange.MPEG
+        context.colorspace = Colorspace.ITU709
+        context.color_primaries = ColorPrimaries.BT709
+        context.color_trc = ColorTrc.BT709
+        self._stream = stream
+        self._sound = SoundTrack(self._container, self._audio) if self._audio else None
+
+    def _options(self) -> dict[str, str]:
+        return {**H264, "g": str(max(1, round(self.fps * SECONDS_BETWEEN_KEYFRAMES)))}
+
+    def _prepared(self, frame: NDArray[np.uint8]) -> av.VideoFrame:
+        odd = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)]
+        even = np.ascontiguousarray(np.pad(frame, odd, mode="edge") if odd[0][1] or odd[1][1] else frame)
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(even, format="rgb24"),
+            format="yuv420p",
+            interpolation=SCALING,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709,
+            threads=1,
+        )
+
+    def _encode(self) -> None:
+        self._last.pts = self.frames
+        self._last.time_base = 1 / self.fps
+        self._container.mux(self._stream.encode(self._last))
+        self.frames += 1
+        if self._sound:
+            self._sound.advance(self.frames / self.fps)
+
+    def _finish(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            return
+        if self._shape is None:
+            raise MediaError(f"No frame was written to {self.path}. A video needs at least one.")
+        while self._sound and self.frames < self._sound.seconds * self.fps:
+            self._encode()
+        self._container.mux(self._stream.encode(None))
+        if self._sound:
+            self._sound.finish(self.frames / self.fps)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}×{shape[0]}"

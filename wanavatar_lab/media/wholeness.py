@@ -1,0 +1,166 @@
+"""Is a media file whole? Answered from the sizes that its own container states, before anything is decoded.
+
+FFmpeg plays what is left of a file that was cut and says nothing. Here such a file is refused. What is checked,
+and so what can honestly be known:
+
+- MP4, MOV, M4A, 3GP: every top-level box ends inside the file.
+- WAV, AVI, AIFF: every chunk ends inside the file.
+- Matroska, WebM: the segment ends inside the file. A live recording states no size; then only decoding can tell.
+- Ogg: the last page is complete and carries the end-of-stream mark.
+- MP3: the byte count of the Xing or Info header fits the file. An MP3 without one states no length.
+
+What these let through is caught while decoding, in `container.packets`: a packet that was cut, data that does
+not decode, and an end that comes earlier than the header says.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from wanavatar_lab.errors import MediaError
+
+# streaming writers that cannot go back leave "unknown" as all ones (or as nearly 2 GiB), never a real size
+UNKNOWN_SIZE = 0x7FFF0000
+# a file with more boxes or chunks than this is left to the decoder, so that no file keeps this check busy
+MOST_BOXES = 200_000
+MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid", b"pnot"}
+OGG_TAIL = 2 * 65_307  # the largest Ogg page is 65,307 bytes
+
+
+def check_whole(path: Path) -> None:
+    """Compare the sizes that the container states with the file.
+
+    Raises:
+        MediaError: the file ends before its container does.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(16)
+        if head[4:8] in MP4_BOXES:
+            missing = _missing_in_boxes(file, size)
+        elif head[:4] in (b"RIFF", b"FORM"):
+            missing = _missing_in_chunks(file, size, "little" if head[:4] == b"RIFF" else "big")
+        elif head[:4] == b"\x1a\x45\xdf\xa3":
+            missing = _missing_in_segment(file, size)
+        elif head[:4] == b"OggS":
+            missing = _missing_in_ogg(file, size)
+        else:
+            missing = _missing_in_mp3(file, size)
+    if missing:
+        raise MediaError(f"{path} is cut short: {missing}. Copy, download or export it again.")
+
+
+def _missing_in_boxes(file: BinaryIO, size: int) -> str | None:
+    place = 0
+    for _ in range(MOST_BOXES):
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8:
+            return None
+        length = int.from_bytes(head[:4], "big")
+        name = head[4:8]
+        if length == 0:  # "to the end of the file"
+            return None
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if place + length > size:
+            return f"its {_ascii(name)} box ends at byte {place + length:,} and the file at {size:,}"
+        if length < 8:
+            return None
+        place += length
+    return None
+
+
+def _missing_in_chunks(file: BinaryIO, size: int, order: str) -> str | None:
+    for name, start, length in _chunks(file, order):
+        # the pad byte after an odd chunk is often left out
+        if length < UNKNOWN_SIZE and start + length > size:
+            return f"its {_ascii(name)} chunk ends at byte {start + length:,} and the file at {size:,}"
+    return None
+
+
+def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte of the content, length) of the chunks in a RIFF or FORM file."""
+    place = 12
+    for _ in range(MOST_BOXES):
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or not head[:4].isascii():
+            return
+        length = int.from_bytes(head[4:8], "little" if order == "little" else "big")
+        yield head[:4], place + 8, length
+        place += 8 + length + length % 2
+
+
+def _missing_in_segment(file: BinaryIO, size: int) -> str | None:
+    place = 0
+    for _ in range(8):  # the EBML header, perhaps Void elements, then the segment
+        file.seek(place)
+        head = file.read(16)
+        id_length = _vint_length(head[:1])
+        size_length = _vint_length(head[id_length : id_length + 1])
+        start = id_length + size_length
+        if not id_length or not size_length or len(head) < start:
+            return None
+        length = int.from_bytes(head[id_length:start], "big") & ((1 << 7 * size_length) - 1)
+        if length == (1 << 7 * size_length) - 1:  # all ones: unknown
+            return None
+        if place + start + length > size:
+            return f"its content ends at byte {place + start + length:,} and the file at {size:,}"
+        if head[:4] == b"\x18\x53\x80\x67":
+            return None
+        place += start + length
+    return None
+
+
+def _vint_length(first: bytes) -> int:
+    """Bytes of an EBML variable-length number, from its first byte; 0 if there is none."""
+    return 9 - first[0].bit_length() if first and first[0] else 0
+
+
+def _missing_in_ogg(file: BinaryIO, size: int) -> str | None:
+    file.seek(max(0, size - OGG_TAIL))
+    tail = file.read()
+    place = tail.rfind(b"OggS")
+    if place < 0:
+        return "its last Ogg page is incomplete"
+    page = tail[place:]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return "its last Ogg page is incomplete"
+    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+        return "its last Ogg page is incomplete"
+    if not page[5] & 4:
+        return "its last Ogg page lacks the end-of-stream mark, so the recording was stopped or cut"
+    return None
+
+
+def _missing_in_mp3(file: BinaryIO, size: int) -> str | None:
+    start = _after_id3(file)
+    file.seek(start)
+    frame = file.read(4 + 32 + 4 + 12)
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # not a layer III frame
+        return None
+    mpeg1, mono = bool(frame[1] & 8), frame[3] >> 6 == 3
+    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
+    header = frame[4 + side :]
+    if header[:4] not in (b"Xing", b"Info") or len(header) < 16 or header[7] & 3 != 3:
+        return None
+    length = int.from_bytes(header[12:16], "big")
+    if start + length > size:
+        return f"its header states {length:,} bytes of sound and {size - start:,} are there"
+    return None
+
+
+def _after_id3(file: BinaryIO) -> int:
+    file.seek(0)
+    head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    length = 0
+    for byte in head[6:10]:
+        length = length << 7 | byte & 0x7F
+    return 10 + length + (10 if head[5] & 0x10 else 0)
+
+
+def _ascii(name: bytes) -> str:
+    return name.decode("ascii", "replace").strip()
