@@ -109,7 +109,6 @@ Offload = Annotated[
 VideoLoras = Annotated[
     tuple[LoraChoice, ...],
     BeforeValidator(read_adapters),
-    AfterValidator(hold_adapters),
     spec(
         widget="loras",
         group="advanced",
@@ -119,12 +118,12 @@ VideoLoras = Annotated[
         ko=("LoRA 어댑터", "인물, 동작, 카메라 움직임을 위한 어댑터입니다. 여기에 없는 것은 적용되지 않습니다."),
         zh=("LoRA 适配器", "用于人物、动作或运镜的适配器。未列出的不会生效。"),
     ),
+    AfterValidator(hold_adapters),
 ]
 
 ImageLoras = Annotated[
     tuple[ImageLoraChoice, ...],
     BeforeValidator(read_adapters),
-    AfterValidator(hold_adapters),
     spec(
         widget="loras",
         group="advanced",
@@ -134,4 +133,5 @@ ImageLoras = Annotated[
         ko=("LoRA 어댑터", "화풍이나 인물을 위한 어댑터입니다. 여기에 없는 것은 적용되지 않습니다."),
         zh=("LoRA 适配器", "用于画风或人物的适配器。未列出的不会生效。"),
     ),
+    AfterValidator(hold_adapters),
 ]

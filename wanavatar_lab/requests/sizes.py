@@ -54,7 +54,7 @@ def video_size(resolution: str, picture: tuple[int, int], profile: Profile) -> t
 
 
 def fit_into(area: int, picture: tuple[int, int], multiple: int = SIZE_MULTIPLE) -> tuple[int, int]:
-    """The size of at most `area` pixels whose shape is nearest to the picture's.
+    """The size of at most `area` pixels that is near to the picture's shape and wastes little of the area.
 
     Args:
         area: pixels.
@@ -66,22 +66,23 @@ def fit_into(area: int, picture: tuple[int, int], multiple: int = SIZE_MULTIPLE)
     """
     picture_width, picture_height = picture
     sides = (math.isqrt(area * picture_width // picture_height), math.isqrt(area * picture_height // picture_width))
-    choices = [
-        (width, height)
-        for width in _around(sides[0], multiple)
-        for height in _around(sides[1], multiple)
-        if width * height <= area
-    ]
-    if not choices:
-        choices = [(_around(sides[0], multiple)[0], _around(sides[1], multiple)[0])]
-    wanted = math.log(picture_width / picture_height)
-    return min(choices, key=lambda size: (abs(math.log(size[0] / size[1]) - wanted), -size[0] * size[1]))
+    choices = [(width, height) for width in _around(sides[0], multiple) for height in _around(sides[1], multiple)]
+    # only a picture so narrow that its short side had to grow can find no choice within the area
+    within = [size for size in choices if size[0] * size[1] <= area] or [min(choices)]
+
+    def cost(size: tuple[int, int]) -> float:
+        width, height = size
+        distortion = abs(math.log(width * picture_height / (height * picture_width)))
+        return distortion + 0.5 * math.log(area / (width * height))
+
+    return min(within, key=cost)
 
 
 def _around(side: int, multiple: int) -> list[int]:
-    """The multiples just below and just above `side`, within the allowed range."""
+    """The multiples nearest to `side`, within the allowed range."""
     below = side // multiple * multiple
-    return sorted({min(max(value, SMALLEST_SIDE), LARGEST_SIDE) for value in (below, below + multiple)})
+    nearby = (below - multiple, below, below + multiple)
+    return sorted({min(max(value, SMALLEST_SIDE), LARGEST_SIDE) for value in nearby})
 
 
 def _nearest_side(side: int) -> int:

@@ -1,0 +1,94 @@
+"""The table of profiles: what a profile fills in, what it never overrides, and that nothing else asks for its name."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, SpeechToVideo, TextToImage, from_json, parse
+
+PACKAGE = Path(__file__).resolve().parent.parent / "wanavatar_lab"
+REQUIRED = {
+    "text_to_image": {"prompt": "a woman with red hair"},
+    "upscale": {"image": "a.png"},
+    "image_to_video": {"image": "a.png"},
+    "speech_to_video": {"image": "a.png", "audio": "v.wav"},
+}
+
+
+def test_pocket_fills_in_what_was_not_named() -> None:
+    pocket = SpeechToVideo(profile="pocket", image="a.png", audio="v.wav")
+    full = SpeechToVideo(image="a.png", audio="v.wav")
+    assert (pocket.resolution, pocket.frames_per_segment) == ("128x128", 80)
+    assert pocket.num_inference_steps < full.num_inference_steps == 25
+    assert full.resolution == "720x1280"
+
+
+def test_a_named_field_wins_even_with_the_default_of_full() -> None:
+    request = parse("speech_to_video", {**REQUIRED["speech_to_video"], "profile": "pocket", "resolution": "720*1280"})
+    assert request.to_json()["resolution"] == "720x1280"
+
+
+def test_defaults_follow_a_changed_profile_and_named_fields_stay() -> None:
+    request = SpeechToVideo(profile="pocket", image="a.png", audio="v.wav", num_inference_steps=7)
+    assert request.named() == {"profile": "pocket", "image": "a.png", "audio": "v.wav", "num_inference_steps": 7}
+    changed = request.changed(profile="full")
+    assert (changed.resolution, changed.num_inference_steps) == ("720x1280", 7)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("stage", STAGE_REQUESTS)
+def test_every_override_is_a_field_and_allowed(stage: str, profile: str) -> None:
+    request = parse(stage, {**REQUIRED[stage], "profile": profile})
+    overrides = PROFILES[profile].default_overrides(stage)
+    assert overrides.items() <= request.to_json().items()
+    assert from_json(request.to_json()) == request
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_every_stage_has_weights_and_every_aspect_a_size(profile: object) -> None:
+    assert profile in PROFILES.values()
+    entry = PROFILES[profile.name]  # type: ignore[attr-defined]
+    assert set(entry.locations) == set(STAGE_REQUESTS)
+    assert set(entry.labels) == {"en", "ko", "zh"}
+    for aspect in ("portrait", "landscape", "square"):
+        width, height = TextToImage(prompt="x", aspect=aspect, profile=entry.name).size()
+        assert width % entry.size_multiple == height % entry.size_multiple == 0
+        assert (width < height, width > height) == (aspect == "portrait", aspect == "landscape")
+
+
+def test_where_weights_lie() -> None:
+    assert PROFILES["full"].weights("speech_to_video", "w") == Path("w/Wan2.2-S2V-14B")
+    assert PROFILES["full"].weights("image_to_video", "w") == Path("w/Wan2.2-I2V-A14B")
+    assert PROFILES["full"].weights("text_to_image", Path("w")) == Path("w/FLUX.2-klein-9B")
+    assert PROFILES["full"].weights("upscale", "w") == Path("w/RealESRGAN_x2plus.pth")
+    assert PROFILES["pocket"].weights("upscale", "w") == Path("w/pocket/upscale")
+    with pytest.raises(LabError, match="no stage 'dance'"):
+        PROFILES["pocket"].weights("dance", "w")
+
+
+def test_number_format_by_device() -> None:
+    assert PROFILES["full"].dtype("cuda:1") == PROFILES["full"].dtype("cuda") == "bfloat16"
+    with pytest.raises(LabError, match="'abacus'"):
+        PROFILES["full"].dtype("abacus")
+
+
+def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(RequestError) as caught:
+        SpeechToVideo(profile="pokket", image="a.png", audio="v.wav")
+    assert caught.value.problems == [("profile", "'pokket' is not allowed; give one of 'full', 'pocket'")]
+
+
+def test_no_other_file_asks_for_a_profile_by_name() -> None:
+    asking = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "profiles.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                compared = [part.value for part in [node.left, *node.comparators] if isinstance(part, ast.Constant)]
+                if {"pocket", "full"} & {value for value in compared if isinstance(value, str)}:
+                    asking.append(f"{path.name}:{node.lineno}")
+    assert asking == []
