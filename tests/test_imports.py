@@ -18,11 +18,12 @@ PACKAGE = "wanavatar_lab"
 # lowest first; a new module of the package gets its place here
 LAYERS: tuple[set[str], ...] = (
     {"errors", "settings", "files", "reserve"},
-    {"requests", "extensions", "profiles", "weights", "status", "runs", "media", "metrics"},
+    {"requests", "extensions", "profiles", "weights", "media", "metrics"}
+    | {"status", "runs", "manifest", "failures", "ending"},
     {"s2v", "lora", "residency", "speed", "parallel"},
     {"stages"},
-    {"worker"},
-    {"jobs"},
+    {"progress", "execution", "worker", "worker_process"},
+    {"lane", "keeper", "jobs"},
     {"ui", "api", "cli", "bench", "__init__", "__main__"},
 )
 
