@@ -32,17 +32,17 @@ Resolution = Annotated[
         allowed=RESOLUTION_ALLOWED,
         en=(
             "Resolution",
-            "Width x height of the video: 480x832 is fast, 720x1280 is fine. auto, 480p and 720p keep the shape of "
-            "the picture, at the profile's usual area or at the one named.",
+            "Width x height of the video: 480x832 is faster, 720x1280 sharper. auto, 480p and 720p keep the shape "
+            "of the picture, at the profile's usual area or at the one named.",
         ),
         ko=(
             "해상도",
-            "영상의 너비x높이입니다. 480x832는 빠르고 720x1280은 선명합니다. auto, 480p, 720p는 이미지의 비율을 "
+            "영상의 너비x높이입니다. 480x832는 더 빠르고 720x1280은 더 선명합니다. auto, 480p, 720p는 이미지의 비율을 "
             "따르며, auto는 모델 구성의 기본 넓이를, 나머지는 이름대로의 넓이를 씁니다.",
         ),
         zh=(
             "分辨率",
-            "视频的宽x高：480x832 较快，720x1280 更清晰。auto、480p、720p 沿用图片的比例，"
+            "视频的宽x高：480x832 更快，720x1280 更清晰。auto、480p、720p 沿用图片的比例，"
             "面积分别取模型规格的默认值或所选的值。",
         ),
     ),

@@ -1,0 +1,46 @@
+"""The command line: one command per stage, made from its request, and commands for runs.
+
+    wanavatar-lab speech-to-video --profile pocket --image a.png --audio v.wav --seed 1 --out d.mp4
+    wanavatar-lab runs | status ID | attach ID | logs ID | cancel ID
+
+What was made or asked for goes to standard output, everything else to standard error. The exit code is 0, or 1 if the
+run failed, 2 if the request was refused (nothing was loaded, no file is left), 130 after Ctrl-C, which cancels the run.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from wanavatar_lab.cli.arguments import Usage, read_arguments
+from wanavatar_lab.cli.commands import COMMANDS, make
+from wanavatar_lab.cli.output import complain
+from wanavatar_lab.errors import LabError, RequestError, RunError
+
+FAILED = 1
+REFUSED = 2
+INTERRUPTED = 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        words: the arguments without the program's name; those of this process if None.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    machine = "--json" in words
+    try:
+        arguments = read_arguments(words)
+        return COMMANDS.get(arguments.command, make)(arguments)
+    except (RequestError, RunError, Usage) as error:
+        complain(error, machine=machine)
+        return REFUSED
+    except LabError as error:
+        complain(error, machine=machine)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read the output has gone; what is left in the buffer must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED

@@ -1,0 +1,177 @@
+"""The command line's arguments, made from the requests: a parameter is named there and nowhere here."""
+
+import argparse
+import difflib
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.extensions import register_extra_stages
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
+
+FIELD = "field:"  # marks what belongs to the request, so that no field's name clashes with an option's
+
+
+class Usage(LabError):
+    """A command line that cannot be read."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Usage(f"{message}. See {self.prog} --help.")
+
+
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    Returns:
+        `command`, the options of that command, and for a stage: `stage`, and in `values` the fields that were given,
+        as text, with unknown ones among them for the request to refuse.
+
+    Raises:
+        Usage: it cannot be read.
+    """
+    register_extra_stages()
+    parser, commands = _parsers()
+    words = list(_with_dashes(words))
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        near = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands)}"
+        raise Usage(f"{words[0]!r} is not a command; {advice}")
+    arguments, unknown = parser.parse_known_args(words)
+    arguments.stage = arguments.command.replace("-", "_")
+    if unknown and arguments.stage not in STAGE_REQUESTS:
+        raise Usage(f"{unknown[0]!r} is not known to the command {arguments.command}. See its --help.")
+    arguments.values = dict(_unknown_fields(unknown))
+    for name in [name for name in vars(arguments) if name.startswith(FIELD)]:
+        arguments.values[name.removeprefix(FIELD)] = getattr(arguments, name)
+    return arguments
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
+    parser = _Parser(
+        prog="wanavatar-lab",
+        description="Make a talking avatar from a sentence, a picture and a voice.",
+        epilog="Each command has its own --help.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for stage, request in STAGE_REQUESTS.items():
+        command = _add(commands, stage.replace("_", "-"), request.help["en"])
+        fields = command.add_argument_group("fields of the request")
+        for view in fields_of(request).values():
+            _add_field(fields, request, view)
+        _add_output(command, request)
+    listing = _add(commands, "runs", "List the runs, newest first.")
+    listing.add_argument("--limit", type=int, metavar="N", default=20, help="at most so many (default 20)")
+    _add_common(listing)
+    for name, text in (
+        ("status", "Say how far a run is."),
+        ("attach", "Wait for a run that was started elsewhere, showing its progress."),
+        ("cancel", "Ask a run to end."),
+        ("logs", "Show the end of a run's log."),
+    ):
+        command = _add(commands, name, text)
+        command.add_argument("id", metavar="ID", help="the run, as `wanavatar-lab runs` lists it")
+        if name == "logs":
+            command.add_argument("--lines", type=int, metavar="N", default=50, help="at most so many (default 50)")
+        if name == "attach":
+            _add_output(command, None)
+        else:
+            _add_common(command)
+    return parser, list(commands.choices)
+
+
+def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    return parser
+
+
+def _add_output(command: argparse.ArgumentParser, request: type[Request] | None) -> None:
+    ending = f", ending in {request.suffix}" if request and request.suffix else ""
+    command.add_argument(
+        "--out", metavar="FILE", help=f"copy the result here{ending}; it also stays in the run's folder"
+    )
+    _add_common(command)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="put one JSON document on standard output, for machines")
+    command.add_argument(
+        "--runs-dir", metavar="FOLDER", help="where the runs lie (default: WANAVATAR_RUNS_DIR, or runs)"
+    )
+
+
+def _add_field(group: Any, request: type[Request], view: FieldView) -> None:
+    flag = "--" + view.name.replace("_", "-")
+    options: dict[str, Any] = {"dest": FIELD + view.name, "default": argparse.SUPPRESS, "help": _help(request, view)}
+    if view.kind == "bool":
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+    elif view.widget == "loras":
+        # one at a time, so that the name on the command line is the singular
+        weights = [name for name in _item_names(request, view.name) if name != "name"]
+        metavar = "NAME" + "".join(f"[:{weight.upper()}" for weight in weights) + "]" * len(weights)
+        group.add_argument(flag.removesuffix("s"), action="append", metavar=metavar, **options)
+    elif view.options:
+        group.add_argument(flag, metavar="{" + ",".join(view.options) + "}", **options)
+    else:
+        group.add_argument(flag, metavar=_metavar(view), **options)
+
+
+def _item_names(request: type[Request], name: str) -> list[str]:
+    return list(request.model_fields[name].annotation.__args__[0].model_fields)  # type: ignore[union-attr]
+
+
+def _metavar(view: FieldView) -> str:
+    return "FILE" if view.is_file else {"int": "N", "float": "X"}.get(view.kind, "TEXT")
+
+
+def _help(request: type[Request], view: FieldView) -> str:
+    """What a field is, what it takes, and its default in every profile where that differs."""
+    facts = [] if view.kind == "bool" or view.options else [view.allowed]
+    if view.required:
+        facts.append("required")
+    elif view.default not in (None, "", ()):
+        facts.append(f"default {_short(view.default)}")
+    for profile in PROFILES.values():
+        own = profile.default_overrides(request.stage).get(view.name, view.default)
+        if own != view.default:
+            facts.append(f"in the profile {profile.name} {_short(own)}")
+    text = view.help["en"] + (f" ({'; '.join(facts)})" if facts else "")
+    return text.replace("%", "%%")
+
+
+def _short(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else textwrap.shorten(text, 60, placeholder="…") if " " in text else text[:20] + "…"
+
+
+def _with_dashes(words: Sequence[str]) -> Iterator[str]:
+    """The words with --some_field read as --some-field, and a stage by its own name as the command."""
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if word.startswith("--") or (index == 0 and name in STAGE_REQUESTS):
+            yield name.replace("_", "-") + equals + value
+        else:
+            yield word
+
+
+def _unknown_fields(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Fields that no request has, with their values; the request refuses them and says the nearest name.
+
+    Raises:
+        Usage: a word stands alone.
+    """
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if not word.startswith("--"):
+            raise Usage(f"{word!r} belongs to no option. See --help.")
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals and position + 1 < len(words) and not words[position + 1].startswith("--"):
+            position += 1
+            value = words[position]
+        position += 1
+        yield name.replace("-", "_"), value

@@ -1,0 +1,199 @@
+"""What each command does."""
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wanavatar_lab import jobs
+from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, progress_line, say
+from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.files import whole_file
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
+from wanavatar_lab.runs import Run
+from wanavatar_lab.status import Artifact, Status
+
+SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
+POLL_SECONDS = 0.2
+
+
+def make(arguments: argparse.Namespace) -> int:
+    """Submit the request, wait for its run, and hand over the result.
+
+    Raises:
+        RequestError: a field, an input file or --out is wrong; all of them are named, and nothing was submitted.
+    """
+    problems: list[tuple[str, str]] = []
+    request = None
+    try:
+        request = parse(arguments.stage, arguments.values)
+        request.check_inputs()
+    except RequestError as error:
+        problems += error.problems
+    problems += _out_problems(arguments.out, STAGE_REQUESTS[arguments.stage])
+    if problems or request is None:
+        raise RequestError(problems)
+    job = jobs.submit(request, runs_dir=arguments.runs_dir)
+    return _follow(job, arguments, request)
+
+
+def attach(arguments: argparse.Namespace) -> int:
+    """Wait for a run that is under way, and hand over its result."""
+    job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
+    request = job.run.request()
+    problems = _out_problems(arguments.out, type(request))
+    if problems:
+        raise RequestError(problems)
+    return _follow(job, arguments, request)
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    """List the runs, newest first."""
+    listed = [(job, job.status()) for job in jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]]
+    if arguments.json:
+        answer([_facts(job, status) for job, status in listed])
+    elif listed:
+        answer("\n".join(f"{job.id}  {status.state:<9}  {_summary(status)}" for job, status in listed))
+    else:
+        say("There are no runs yet.")
+    return SUCCEEDED
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Say how far a run is."""
+    job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
+    now = job.status()
+    if arguments.json:
+        answer(_facts(job, now))
+        return SUCCEEDED
+    lines = [f"{arguments.id}  {now.state}", _summary(now)]
+    lines += [str(job.run.path(artifact)) for artifact in now.artifacts]
+    answer("\n".join(line for line in lines if line))
+    return SUCCEEDED
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """Ask a run to end."""
+    job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
+    before = job.status()
+    if not before.ended:
+        job.cancel()
+    if arguments.json:
+        answer(_facts(job, job.status()))
+    else:
+        say(f"{job.id} had already ended: {before.state}." if before.ended else f"{job.id} is asked to end.")
+    return SUCCEEDED
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Show the end of a run's log."""
+    text = Run.open(arguments.id, runs_dir=arguments.runs_dir).log_tail(max(arguments.lines, 1))
+    answer({"id": arguments.id, "log": text} if arguments.json else text)
+    return SUCCEEDED
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "runs": runs,
+    "status": status,
+    "attach": attach,
+    "cancel": cancel,
+    "logs": logs,
+}
+
+
+def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> int:
+    """Show progress until the run has ended, then hand over its result. Ctrl-C cancels the run."""
+    try:
+        ended = _wait(job)
+    except RunError as error:  # not the request is wrong, but the run's folder went away under it
+        raise LabError(str(error)) from error
+    except KeyboardInterrupt:
+        job.cancel()
+        say(f"Cancelling {job.id} ... (Ctrl-C again leaves without waiting for it.)")
+        ended = _wait(job)
+        if arguments.json:
+            complain(LabError(f"The run {job.id} was cancelled."), machine=True, facts=_facts(job, ended))
+        return INTERRUPTED
+    if ended.state != "succeeded":
+        reason = ended.error or ended.message or f"It ended as {ended.state}."
+        text = f"The run {job.id} {'was cancelled' if ended.state == 'cancelled' else 'failed'}: {reason}"
+        complain(LabError(text), machine=arguments.json, facts=_facts(job, ended))
+        if not arguments.json:
+            say(f"wanavatar-lab logs {job.id} shows its log.")
+        return FAILED
+    result = job.run.path(_main_artifact(ended, request))
+    if arguments.out:
+        result = _hand_over(result, Path(arguments.out))
+    answer({**_facts(job, ended), "out": str(result.absolute())} if arguments.json else str(result))
+    return SUCCEEDED
+
+
+def _wait(job: jobs.Job) -> Status:
+    line = ProgressLine()
+    try:
+        while not (now := job.status()).ended:
+            line.show(progress_line(now))
+            time.sleep(POLL_SECONDS)
+    finally:
+        line.clear()
+    return now
+
+
+def _main_artifact(ended: Status, request: Request) -> Artifact:
+    """The file that the stage is for: the first of its kind."""
+    for artifact in ended.artifacts:
+        if request.artifact in ("", artifact.kind):
+            return artifact
+    made = ", ".join(artifact.path for artifact in ended.artifacts) or "nothing"
+    raise LabError(f"The run succeeded and should have made a {request.artifact}, but made {made}.")
+
+
+def _hand_over(result: Path, out: Path) -> Path:
+    """Copy the result to where it was asked for, whole or not at all.
+
+    Raises:
+        LabError: it cannot be written there; the text says where the result lies.
+    """
+    if result.suffix.lower() != out.suffix.lower():
+        raise LabError(f"The result is a {result.suffix} file, so it cannot become {out}. It lies at {result}.")
+    try:
+        with whole_file(out) as temporary:
+            shutil.copyfile(result, temporary)
+    except OSError as error:
+        raise LabError(f"{out} could not be written ({error.strerror}). The result lies at {result}.") from error
+    return out
+
+
+def _out_problems(out: str | None, request: type[Request]) -> list[tuple[str, str]]:
+    """Why the result could not be put there, seen before anything is made."""
+    if out is None:
+        return []
+    path = Path(out)
+    advice = ""
+    if request.suffix and path.suffix.lower() != request.suffix:
+        advice = f"give a name that ends in {request.suffix}"
+    elif path.is_dir() or not path.name:
+        advice = "it is a folder: give the name of a file"
+    elif not path.parent.is_dir():
+        advice = f"there is no folder {str(path.parent)!r}: make it first"
+    elif not os.access(path.parent, os.W_OK):
+        advice = f"the folder {str(path.parent)!r} cannot be written to: give another one"
+    return [("out", f"{out!r} is not allowed; {advice}")] if advice else []
+
+
+def _facts(job: jobs.Job, now: Status) -> dict[str, Any]:
+    return {"id": job.id, "stage": job.run.stage, "folder": str(job.run.folder), **now.model_dump(mode="json")}
+
+
+def _summary(now: Status) -> str:
+    """One line on what a run does or how it ended."""
+    if not now.ended:
+        return progress_line(now)
+    if now.state == "failed":
+        return now.error or now.message
+    if now.started_at is None or now.finished_at is None:
+        return now.message
+    return f"{now.message or now.state} ({clock(now.finished_at - now.started_at)})"

@@ -1,0 +1,78 @@
+"""What the command line says: results on standard output, progress and complaints on standard error."""
+
+import json
+import shutil
+import sys
+from typing import Any
+
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.status import Status
+
+
+def answer(value: Any) -> None:
+    """Put a result on standard output: text as it is, anything else as one JSON document."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is no result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = None) -> None:
+    """Say what was wrong, once: for people on standard error, for machines as JSON with `facts` on standard output."""
+    problems = error.problems if isinstance(error, RequestError) else []
+    if machine:
+        listed = [{"field": field, "message": message} for field, message in problems]
+        answer({**(facts or {}), "error": str(error), **({"problems": listed} if listed else {})})
+        return
+    lines = [f"{field}: {message}" if field else message for field, message in problems] or [str(error)]
+    say("\n".join(f"wanavatar-lab: {line}" for line in lines))
+
+
+def progress_line(status: Status) -> str:
+    """One line on how far a run is."""
+    if status.state == "queued":
+        place = f", place {status.queue_place}" if status.queue_place is not None else ""
+        return f"waiting in the queue{place}"
+    parts = [status.phase or status.state]
+    if status.segment is not None and status.segments is not None:
+        parts.append(f"segment {status.segment} of {status.segments}")
+    if status.step is not None and status.steps is not None:
+        parts.append(f"step {status.step} of {status.steps}")
+    parts.append(f"{status.fraction:.0%}")
+    if status.eta_seconds is not None:
+        parts.append(f"{clock(status.eta_seconds)} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """A duration as 0:42, 12:05 or 1:02:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class ProgressLine:
+    """A line on standard error that is drawn over itself; nothing where that is not a terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._drawn = ""
+
+    def show(self, text: str) -> None:
+        """Replace the line by `text`, cut to the terminal's width."""
+        if not self._terminal:
+            return
+        text = text[: shutil.get_terminal_size().columns - 1]
+        if text != self._drawn:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._drawn = text
+
+    def clear(self) -> None:
+        """Take the line away."""
+        self.show("")
