@@ -1,8 +1,7 @@
 """The Wan2.2-S2V network as a diffusers model (Wan-S2V, https://huggingface.co/papers/2508.18621)."""
 
 import math
-import os
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed
@@ -22,12 +21,15 @@ from .block import WanS2VTransformerBlock
 from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
 from .layout import TokenLayout, WanS2VRotaryPosEmbed
 from .memory import BlockMemory, Conditions, SegmentMemory
+from .pretrained import FromPublishedMixin
 
 TEXT_LENGTH = 512
 VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
 
 
-class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
+class WanS2VTransformer3DModel(
+    FromPublishedMixin, ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin
+):
     """A video diffusion transformer that hears: it moves a reference picture to speech, segment by segment.
 
     Args:
@@ -293,15 +295,3 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
     def _unpatchify(self, tokens: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
         patches = tokens.reshape(tokens.shape[0], frames, height, width, *self.config.patch_size, -1)
         return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
-
-    @classmethod
-    def from_official(
-        cls,
-        folder: str | os.PathLike[str],
-        torch_dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-    ) -> Self:
-        """Read a checkpoint folder in the published layout; see `wanavatar_lab.s2v.checkpoint.load_transformer`."""
-        from .checkpoint import load_transformer
-
-        return load_transformer(cls, folder, torch_dtype=torch_dtype, device=device)
