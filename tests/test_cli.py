@@ -311,6 +311,25 @@ def test_a_failed_run_is_told_and_leaves_no_file(studio: Shell) -> None:
     assert not (studio.folder / "wet.png").exists()
 
 
+def test_no_room_for_the_copy_is_told_and_leaves_no_file(studio: Shell) -> None:
+    made = studio.json("paint")
+    before = studio.files()
+    # a limit on the size of files fails a write as a full disk does
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3, 3)); "
+    code = limited + "from wanavatar_lab.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "attach", made["id"], "--out", "full.png"],
+        cwd=studio.folder,
+        env=studio.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"There is no room for full.png. Free some space there; the result lies at {made['out']}" in done.stderr
+    assert studio.files() == before
+    assert Path(made["out"]).read_bytes() == b"painted"
+
+
 def test_ctrl_c_cancels_the_run(studio: Shell) -> None:
     known = studio.ids()
     process = studio.start("paint", "--steps", "10000", "--out", "never.png")

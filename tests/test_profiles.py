@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, SpeechToVideo, TextToImage, from_json, parse
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wanavatar_lab"
@@ -48,14 +48,12 @@ def test_every_override_is_a_field_and_allowed(stage: str, profile: str) -> None
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
-def test_every_stage_has_weights_and_every_aspect_a_size(profile: object) -> None:
-    assert profile in PROFILES.values()
-    entry = PROFILES[profile.name]  # type: ignore[attr-defined]
-    assert set(entry.locations) == set(STAGE_REQUESTS)
-    assert set(entry.labels) == {"en", "ko", "zh"}
+def test_every_stage_has_weights_and_every_aspect_a_size(profile: Profile) -> None:
+    assert set(profile.locations) == set(STAGE_REQUESTS)
+    assert set(profile.labels) == {"en", "ko", "zh"}
     for aspect in ("portrait", "landscape", "square"):
-        width, height = TextToImage(prompt="x", aspect=aspect, profile=entry.name).size()
-        assert width % entry.size_multiple == height % entry.size_multiple == 0
+        width, height = TextToImage(prompt="x", aspect=aspect, profile=profile.name).size()
+        assert width % profile.size_multiple == height % profile.size_multiple == 0
         assert (width < height, width > height) == (aspect == "portrait", aspect == "landscape")
 
 

@@ -273,7 +273,18 @@ def test_a_long_value_is_shown_short() -> None:
     assert len(problems("upscale", **{"x" * 100_000: 1})["x" * 79 + "…"]) < 200
 
 
-@pytest.mark.parametrize("build", [Upscale, Upscale.build, lambda **values: parse("upscale", values)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        Upscale,
+        Upscale.build,
+        lambda **values: parse("upscale", values),
+        lambda **values: from_json({"stage": "upscale", **values}),
+        lambda **values: Upscale.model_validate(values),
+        lambda **values: Upscale.model_validate_json(json.dumps(values)),
+        lambda **values: Upscale(image="b.png").changed(**values),
+    ],
+)
 def test_the_words_are_the_same_however_it_is_made(build: Any) -> None:
     with pytest.raises(RequestError) as caught:
         build(image="a.png", tile=5)

@@ -10,7 +10,7 @@ from typing import Any
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, progress_line, say
-from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
 from wanavatar_lab.runs import Run
@@ -155,13 +155,16 @@ def _hand_over(result: Path, out: Path) -> Path:
     """Copy the result to where it was asked for, whole or not at all.
 
     Raises:
-        LabError: it cannot be written there; the text says where the result lies.
+        DiskFull: there is no room for it there; nothing is left behind.
+        LabError: it cannot be written there, or is another kind of file. Either text says where the result lies.
     """
     if result.suffix.lower() != out.suffix.lower():
         raise LabError(f"The result is a {result.suffix} file, so it cannot become {out}. It lies at {result}.")
     try:
         with whole_file(out) as temporary:
             shutil.copyfile(result, temporary)
+    except DiskFull as error:
+        raise DiskFull(f"There is no room for {out}. Free some space there; the result lies at {result}.") from error
     except OSError as error:
         raise LabError(f"{out} could not be written ({error.strerror}). The result lies at {result}.") from error
     return out
