@@ -1,0 +1,195 @@
+"""A picture and a voice become a talking clip."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FirstBlockCacheConfig
+from PIL import Image
+
+from wanavatar_lab import media
+from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
+from wanavatar_lab.s2v.audio import SAMPLE_RATE
+from wanavatar_lab.s2v.components import load_components
+from wanavatar_lab.s2v.frames import picture_to_pixels
+from wanavatar_lab.s2v.pipeline import FPS
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.placement import place
+from wanavatar_lab.status import Artifact
+
+FILE = "talking.mp4"
+
+
+@dataclass
+class Models:
+    """What the worker keeps warm.
+
+    Attributes:
+        folder: where the weights lie.
+        dtype: of the networks.
+        device: where they compute.
+        fingerprint: of the weights, for the manifest.
+        pipeline: all components.
+        placed: how the pipeline lies on the device, as `place` says it.
+    """
+
+    folder: Path
+    dtype: torch.dtype
+    device: str
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    pipeline: WanSpeechToVideoPipeline = field(init=False)
+    placed: str | None = None
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.folder)
+        self._read()
+
+    def _read(self) -> None:
+        components = load_components(self.folder, torch_dtype=self.dtype, device="cpu")
+        self.pipeline, self.placed = WanSpeechToVideoPipeline(**components), None
+
+    def place(self, offload: str) -> None:
+        """Put the pipeline where this run wants it."""
+        if self.placed == "group" != offload:
+            self._read()
+        self.placed = place(self.pipeline, self.device, offload, self.placed)
+
+
+def load(profile: Profile, device: str) -> Models:
+    """Load the S2V models of a profile into main memory.
+
+    Raises:
+        WeightsError: they are not there, or not what the network needs.
+    """
+    folder = profile.weights(SpeechToVideo.stage, read_settings().weights_dir)
+    if not folder.is_dir():
+        raise WeightsError(
+            f"The {profile.name} weights of speech_to_video are not at {folder}. Put them there, or set "
+            "WANAVATAR_WEIGHTS to the folder that has them."
+        )
+    return Models(folder, getattr(torch, profile.dtype(device)), device)
+
+
+def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
+    """Make the clip; frames are written segment by segment as they are ready.
+
+    Raises:
+        LabError: an input cannot be read, or the request asks for what this release does not do.
+        Cancelled: the user has asked for the run to end.
+    """
+    if request.loras:
+        names = ", ".join(lora.name for lora in request.loras)
+        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
+    picture = media.read_picture(request.image)
+    width, height = request.size(picture.size)
+    voice, waveform, segments = _voice(request)
+    models.place(request.offload)
+    pipeline = models.pipeline
+    _set_step_cache(pipeline, request)
+
+    def on_step(_: Any, step: int, __: torch.Tensor, facts: dict[str, Any]) -> None:
+        context.progress(
+            "denoise", step + 1, request.num_inference_steps, segment=facts["segment"] + 1, segments=segments
+        )
+        context.check()
+
+    context.progress("denoise", 0, request.num_inference_steps, segment=1, segments=segments)
+    stream = pipeline.stream(
+        image=picture,
+        audio=waveform,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        height=height,
+        width=width,
+        pose_video=PoseVideo(request.pose_video, height, width) if request.pose_video else None,
+        start_from_image=request.start_from_image,
+        frames_per_segment=request.frames_per_segment,
+        num_segments=segments,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        flow_shift=request.flow_shift_at(width, height),
+        seed=context.seed,
+        callback_on_step_end=on_step,
+        callback_on_step_end_tensor_inputs=(),
+    )
+    path = context.folder / FILE
+    first = next(stream)
+    # the mux reads frames one by one: what is not written yet is at most one segment
+    clip = media.write_talking_clip(
+        path, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+    )
+    context.record(weights=models.fingerprint, width=width, height=height, frames=clip.frames, seconds=clip.duration)
+    return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
+
+
+def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
+    """The sound for the file, the waveform for the network, and how many segments they need."""
+    start, duration = request.audio_start, request.audio_duration
+    voice = media.read_audio(request.audio, start=start, duration=duration)
+    per_segment = request.frames_per_segment / FPS
+    segments = max(1, math.ceil(voice.seconds / per_segment - 1e-6))
+    if 0 < request.num_segments < segments:
+        # fewer segments than the voice lasts are a preview: the voice ends with the picture
+        segments, duration = request.num_segments, request.num_segments * per_segment
+        voice = replace(voice, samples=voice.samples[: round(duration * voice.rate)])
+    heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration)
+    waveform = heard.samples[:, 0]
+    return voice, waveform, segments
+
+
+def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
+    for segment in segments:
+        for frame in segment.frames[0]:
+            yield (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) -> None:
+    # a warm pipeline still has the last run's cache
+    if pipeline.transformer.is_cache_enabled:
+        pipeline.transformer.disable_cache()
+    if request.step_cache == "first_block":
+        pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """For each weights file under `folder`, a hash of its size and of its first and last MiB.
+
+    Tells two checkpoints apart without reading tens of gigabytes before every run; small files are hashed whole.
+    """
+    edge = 1 << 20
+    hashes: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".pth", ".bin"):
+            size = path.stat().st_size
+            digest = hashlib.sha256(str(size).encode())
+            with open(path, "rb") as file:
+                digest.update(file.read(edge))
+                file.seek(max(edge, size - edge))
+                digest.update(file.read(edge))
+            hashes[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return hashes
+
+
+class PoseVideo:
+    """The frames of a pose video, read as segments ask for them: a slice gives [n, 3, height, width] in [0, 1]."""
+
+    ndim = 4
+
+    def __init__(self, path: str, height: int, width: int) -> None:
+        self.path, self.size = path, (height, width)
+        self.shape = (media.probe(path).frames, 3, height, width)
+
+    def __getitem__(self, window: slice) -> torch.Tensor:
+        frames = media.read_frames(self.path, fps=FPS, start=window.start / FPS, limit=window.stop - window.start)
+        pixels = [picture_to_pixels(Image.fromarray(frame), *self.size)[0, :, 0] / 2 + 0.5 for frame in frames]
+        return torch.stack(pixels) if pixels else torch.empty(0, 3, *self.size)
