@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -23,6 +23,16 @@ Samples = NDArray[np.float32]
 HOLE_SECONDS = Fraction(1, 20)
 # the last AAC frames (1024 samples, 2048 with SBR, two of them at most) are filled up
 FILLED_UP_SAMPLES = 4096
+# an MP4's edit list may count in whole milliseconds
+CLOCK_TICK = Fraction(1, 1000)
+
+
+class Block(NamedTuple):
+    """Decoded samples `[n, C]`, their position in samples from the file's zero, and how many the file says they are."""
+
+    place: int
+    samples: Samples
+    stated: int
 
 
 def read_audio(
@@ -62,7 +72,7 @@ def read_audio(
         check_rate(f"The rate of {path}", own_rate)
         check_channels(f"{path}", head.layout.nb_channels)
         blocks = _positioned(itertools.chain([head], frames), zero_time(container), path, settings)
-        blocks = _without_fill_up(blocks, _stated_samples(container, stream, own_rate))
+        blocks = _without_fill_up(blocks, _stated_end(container, stream, own_rate), own_rate)
         first = round(begin * own_rate)
         part = _part(blocks, first, None if length is None else first + max(1, round(length * own_rate)))
         samples = _gathered(_converted(part, own_rate, rate, mono), path, settings)
@@ -93,8 +103,8 @@ def _decoded(container: InputContainer, stream: AudioStream, path: Path | str) -
 
 def _positioned(
     frames: Iterator[av.AudioFrame], zero: Fraction, path: Path | str, settings: Settings
-) -> Iterator[tuple[int, Samples]]:
-    """(position in samples from the file's zero, samples `[n, C]`), in order and without holes."""
+) -> Iterator[Block]:
+    """The sound in order and without holes."""
     place, rate, channels = 0, 0, 0
     for frame in frames:
         rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
@@ -115,9 +125,10 @@ def _positioned(
             )
         while place < position:
             silence = np.zeros((min(BLOCK, position - place), channels), np.float32)
-            yield place, silence
+            yield Block(place, silence, len(silence))
             place += len(silence)
-        yield place, samples
+        stated = round(frame.duration * frame.time_base * rate) if frame.duration and frame.time_base else len(samples)
+        yield Block(place, samples, stated)
         place += len(samples)
 
 
@@ -131,34 +142,38 @@ def _as_float(frame: av.AudioFrame) -> Samples:
     return (samples / float(1 << samples.dtype.itemsize * 8 - 1)).astype(np.float32)
 
 
-def _stated_samples(container: InputContainer, stream: AudioStream, rate: int) -> int | None:
-    """How many samples an MP4 says there are, counted from the file's zero; None for other containers."""
+def _stated_end(container: InputContainer, stream: AudioStream, rate: int) -> int | None:
+    """The position at which an MP4 says its sound ends; None for other containers."""
     if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
         return None
     return round(((stream.start_time or 0) + stream.duration) * stream.time_base * rate - zero_time(container) * rate)
 
 
-def _without_fill_up(blocks: Iterator[tuple[int, Samples]], end: int | None) -> Iterator[tuple[int, Samples]]:
-    """Drop what a codec's last frame has after position `end`; more than that after it means that `end` is wrong."""
-    held: list[tuple[int, Samples]] = []
-    for place, block in blocks:
-        if end is not None and end < place + len(block) <= end + FILLED_UP_SAMPLES:
-            held.append((place, block))
+def _without_fill_up(blocks: Iterator[Block], end: int | None, rate: int) -> Iterator[Block]:
+    """Drop what a codec's last frames have after the stated end; much more than that means that `end` is wrong."""
+    held: list[Block] = []
+    for block in blocks:
+        if end is not None and end < block.place + len(block.samples) <= end + FILLED_UP_SAMPLES:
+            held.append(block)
             continue
         yield from held
         held.clear()
-        yield place, block
-    for place, block in held:
-        yield place, block[: max(0, (end or 0) - place)]
+        yield block
+    if not held or end is None:
+        return
+    exact = held[-1].place + held[-1].stated
+    end = exact if 0 <= exact - end <= CLOCK_TICK * rate + 1 else end
+    for block in held:
+        yield block._replace(samples=block.samples[: max(0, end - block.place)])
 
 
-def _part(blocks: Iterator[tuple[int, Samples]], first: int, last: int | None) -> Iterator[Samples]:
+def _part(blocks: Iterator[Block], first: int, last: int | None) -> Iterator[Samples]:
     """The samples from position `first` up to `last`; decoding stops there."""
-    for place, block in blocks:
-        wanted = block[max(0, first - place) : None if last is None else max(0, last - place)]
+    for place, samples, _ in blocks:
+        wanted = samples[max(0, first - place) : None if last is None else max(0, last - place)]
         if len(wanted):
             yield wanted
-        if last is not None and place + len(block) >= last:
+        if last is not None and place + len(samples) >= last:
             return
 
 

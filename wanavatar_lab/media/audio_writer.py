@@ -19,7 +19,7 @@ from wanavatar_lab.media.container import writing
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
 AAC_FRAME = 1024  # samples
-AAC_BITS_PER_CHANNEL = 96_000  # per second
+AAC_BITS_PER_CHANNEL = 160_000  # per second; FFmpeg's encoder is audibly coarse below 128,000
 
 
 def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] | None = None) -> None:

@@ -36,11 +36,13 @@ STATED_LENGTH_SLACK = {
     "wav": Fraction(1, 1000),
     "aiff": Fraction(1, 1000),
     "w64": Fraction(1, 1000),
+    "au": Fraction(1, 1000),
     "mov,mp4,m4a,3gp,3g2,mj2": Fraction(1, 10),
     "matroska,webm": Fraction(1, 10),
     "ogg": Fraction(1, 10),
     "avi": Fraction(1, 10),
     "asf": Fraction(1, 2),
+    "flv": Fraction(1, 2),
 }
 MOST_THREADS = 8
 
@@ -112,7 +114,8 @@ def packets(container: InputContainer, path: Path | str) -> Iterator["Packet[Str
     streams = sound_and_picture(container)
     reached = Fraction(0)
     for packet in container.demux(streams):
-        if packet.is_corrupt:
+        # the last packet of a WAV that a recorder left without a length is shorter than FFmpeg asked for
+        if packet.is_corrupt and container.format.name != "wav":
             raise MediaError(f"{path} is cut short or damaged near {float(reached):.2f} s. Copy or export it again.")
         time = packet.pts if packet.pts is not None else packet.dts
         if time is not None and packet.time_base:

@@ -22,7 +22,7 @@ from wanavatar_lab.media.timing import frame_rate
 # index in front; track times in 1/90,000 s, in which the frames of all usual rates are whole numbers
 MP4 = {"movflags": "+faststart", "movie_timescale": "90000"}
 # no B-frames: they start a track late and rely on an edit list, which some players ignore, against the sound
-H264 = {"preset": "medium", "crf": "18", "bf": "0"}
+H264 = {"preset": "fast", "crf": "18", "bf": "0"}
 SECONDS_BETWEEN_KEYFRAMES = 2
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 

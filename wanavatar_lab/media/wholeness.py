@@ -5,12 +5,14 @@ and so what can honestly be known:
 
 - MP4, MOV, M4A, 3GP: every top-level box ends inside the file.
 - WAV, AVI, AIFF: every chunk ends inside the file.
-- Matroska, WebM: the segment ends inside the file. A live recording states no size; then only decoding can tell.
+- Matroska, WebM: the segment ends inside the file; of a live recording, which states no size, every block does.
 - Ogg: the last page is complete and carries the end-of-stream mark.
-- MP3: the byte count of the Xing or Info header fits the file. An MP3 without one states no length.
+- MP3: the byte count of the Xing or Info header fits the file, and the last frame is complete.
+- MPEG-TS: the last packet is complete.
 
 What these let through is caught while decoding, in `container.packets`: a packet that was cut, data that does
-not decode, and an end that comes earlier than the header says.
+not decode, and an end that comes earlier than the header says. What no reader can know: a live WebM, MPEG-TS, MP3
+without Xing header or raw stream that was cut exactly between two of its blocks is a shorter file of its kind.
 """
 
 from collections.abc import Iterator
@@ -22,9 +24,18 @@ from wanavatar_lab.errors import MediaError
 # streaming writers that cannot go back leave "unknown" as all ones (or as nearly 2 GiB), never a real size
 UNKNOWN_SIZE = 0x7FFF0000
 # a file with more boxes or chunks than this is left to the decoder, so that no file keeps this check busy
-MOST_BOXES = 200_000
+MOST_BOXES = 300_000
 MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid", b"pnot"}
 OGG_TAIL = 2 * 65_307  # the largest Ogg page is 65,307 bytes
+SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+TS_PACKET = 188  # bytes, each beginning with 0x47
+MP3_TAIL = 16_384  # several frames: the largest has 1,441 bytes in MPEG-1, 2,881 in MPEG-2.5
+# kbit/s of Layer III by the header's index, and Hz by version (MPEG-2.5, reserved, 2, 1) and index
+MP3_KBITS = {
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+MP3_RATES = {0: (11025, 12000, 8000), 2: (22050, 24000, 16000), 3: (44100, 48000, 32000)}
 
 
 def check_whole(path: Path) -> None:
@@ -44,6 +55,8 @@ def check_whole(path: Path) -> None:
             missing = _missing_in_segment(file, size)
         elif head[:4] == b"OggS":
             missing = _missing_in_ogg(file, size)
+        elif head[:1] == b"G" and _begins_as_ts(file):
+            missing = "its last packet is incomplete" if size % TS_PACKET else None
         else:
             missing = _missing_in_mp3(file, size)
     if missing:
@@ -94,7 +107,7 @@ def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
 
 def _missing_in_segment(file: BinaryIO, size: int) -> str | None:
     place = 0
-    for _ in range(8):  # the EBML header, perhaps Void elements, then the segment
+    for _ in range(MOST_BOXES):
         file.seek(place)
         head = file.read(16)
         id_length = _vint_length(head[:1])
@@ -102,12 +115,15 @@ def _missing_in_segment(file: BinaryIO, size: int) -> str | None:
         start = id_length + size_length
         if not id_length or not size_length or len(head) < start:
             return None
-        length = int.from_bytes(head[id_length:start], "big") & ((1 << 7 * size_length) - 1)
-        if length == (1 << 7 * size_length) - 1:  # all ones: unknown
-            return None
-        if place + start + length > size:
+        unknown = (1 << 7 * size_length) - 1  # all ones
+        length = int.from_bytes(head[id_length:start], "big") & unknown
+        if length == unknown:
+            if head[:4] not in (SEGMENT, CLUSTER):
+                return None
+            length = 0  # a live recording: go through what is inside
+        elif place + start + length > size:
             return f"its content ends at byte {place + start + length:,} and the file at {size:,}"
-        if head[:4] == b"\x18\x53\x80\x67":
+        elif head[:4] == SEGMENT:
             return None
         place += start + length
     return None
@@ -134,21 +150,53 @@ def _missing_in_ogg(file: BinaryIO, size: int) -> str | None:
     return None
 
 
+def _begins_as_ts(file: BinaryIO) -> bool:
+    file.seek(0)
+    return set(file.read(4 * TS_PACKET)[::TS_PACKET]) == {0x47}
+
+
 def _missing_in_mp3(file: BinaryIO, size: int) -> str | None:
     start = _after_id3(file)
     file.seek(start)
     frame = file.read(4 + 32 + 4 + 12)
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # not a layer III frame
+    if not _mp3_frame_length(frame):
         return None
-    mpeg1, mono = bool(frame[1] & 8), frame[3] >> 6 == 3
+    mpeg1, mono = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
     side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
     header = frame[4 + side :]
-    if header[:4] not in (b"Xing", b"Info") or len(header) < 16 or header[7] & 3 != 3:
+    if header[:4] in (b"Xing", b"Info") and header[7:8] and header[7] & 3 == 3:
+        length = int.from_bytes(header[12:16], "big")
+        if start + length > size:
+            return f"its header states {length:,} bytes of sound and {size - start:,} are there"
+    file.seek(max(start, size - MP3_TAIL))
+    return _missing_in_last_mp3_frame(file.read())
+
+
+def _missing_in_last_mp3_frame(tail: bytes) -> str | None:
+    """Follow the frames from the first three in a row up to the end, which may also be a tag."""
+    for place in range(len(tail)):
+        following = place
+        for _ in range(3):
+            length = _mp3_frame_length(tail[following : following + 4])
+            following += length or len(tail)
+        if following < len(tail):
+            break
+    else:
         return None
-    length = int.from_bytes(header[12:16], "big")
-    if start + length > size:
-        return f"its header states {length:,} bytes of sound and {size - start:,} are there"
-    return None
+    while length := _mp3_frame_length(tail[place : place + 4]):
+        place += length
+    return "its last frame is incomplete" if place > len(tail) else None
+
+
+def _mp3_frame_length(head: bytes) -> int:
+    """Bytes of the MPEG Layer III frame that begins with these four; 0 if none does."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return 0
+    version, rate, kbits = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
+    if version == 1 or rate == 3 or kbits in (0, 15):
+        return 0
+    bits = MP3_KBITS[version == 3][kbits] * 1000
+    return (144 if version == 3 else 72) * bits // MP3_RATES[version][rate] + (head[2] >> 1 & 1)
 
 
 def _after_id3(file: BinaryIO) -> int:

@@ -1,0 +1,277 @@
+"""Sound read from and written to files."""
+
+import json
+import re
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.media.samples import clicks, mux, onsets, tone
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.media import Audio, extract_audio, probe, read_audio, write_audio
+
+VIDEO_AND_SOUND = {
+    "mp4": ("libx264", "aac"),
+    "mov": ("libx264", "aac"),
+    "mkv": ("libx264", "aac"),
+    "webm": ("libvpx", "libopus"),
+    "ts": ("libx264", "aac"),
+}
+SOUND = {"wav": "pcm_s16le", "flac": "flac", "m4a": "aac", "mp3": "libmp3lame", "ogg": "libopus", "aiff": "pcm_s16be"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "sample_format", "error"),
+    [
+        ("pcm_u8", "u8", 1 / 128),
+        ("pcm_s16le", "s16", 1 / 32768),
+        ("pcm_s24le", "s32", 2**-23),
+        ("pcm_s32le", "s32", 1e-7),
+        ("pcm_f32le", "flt", 0.0),
+        ("pcm_f64le", "dbl", 0.0),
+    ],
+)
+def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str, sample_format: str, error: float) -> None:
+    samples = tone(16_000, 0.2)
+    path = mux(tmp_path / "a.wav", audio=codec, rate=16_000, samples=samples, sample_format=sample_format)
+    read = read_audio(path)
+    assert read.rate == 16_000
+    assert read.samples.dtype == np.float32
+    assert np.abs(read.samples - samples).max() <= error
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 96_000, 192_000])
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_wav_returns_every_rate_and_channel(tmp_path: Path, rate: int, channels: int) -> None:
+    samples = tone(rate, 0.05, channels)
+    write_audio(tmp_path / "a.wav", Audio(samples, rate))
+    read = read_audio(tmp_path / "a.wav")
+    assert (read.rate, read.channels) == (rate, channels)
+    assert np.abs(read.samples - samples).max() <= 0.5 / 32768
+    info = probe(tmp_path / "a.wav")
+    assert (info.kind, info.audio_rate, info.audio_channels) == ("audio", rate, channels)
+    assert info.duration == pytest.approx(0.05, abs=1 / rate)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_flac_and_wav_hold_the_same_samples(tmp_path: Path, channels: int) -> None:
+    audio = Audio(tone(44_100, 0.3, channels), 44_100)
+    for name in ("a.wav", "a.flac"):
+        write_audio(tmp_path / name, audio)
+    assert np.array_equal(read_audio(tmp_path / "a.wav").samples, read_audio(tmp_path / "a.flac").samples)
+
+
+def test_writing_what_was_read_changes_nothing_and_loud_samples_are_clipped(tmp_path: Path) -> None:
+    loud = Audio(np.array([[0.5], [1.5], [-1.0], [-9.0], [1.0]], np.float32), 8_000)
+    write_audio(tmp_path / "a.wav", loud)
+    once = read_audio(tmp_path / "a.wav")
+    assert np.allclose(once.samples[:, 0], [0.5, 32767 / 32768, -1, -1, 32767 / 32768], atol=1e-7)
+    write_audio(tmp_path / "b.wav", once)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(8_000, 16_000), (44_100, 16_000), (192_000, 16_000), (16_000, 48_000)])
+def test_resampling_keeps_pitch_level_length_and_place(tmp_path: Path, rate: int, wanted: int) -> None:
+    write_audio(tmp_path / "a.flac", Audio(tone(rate, 1.0), rate))
+    read = read_audio(tmp_path / "a.flac", rate=wanted)
+    assert read.rate == wanted
+    assert len(read.samples) == wanted
+    middle = slice(wanted // 10, -wanted // 10)
+    assert np.abs(read.samples[middle] - tone(wanted, 1.0)[middle]).max() < 2e-4
+
+
+def test_mono_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    samples = tone(16_000, 0.2, 3)
+    mux(tmp_path / "a.wav", audio="pcm_f32le", rate=16_000, samples=samples)
+    read = read_audio(tmp_path / "a.wav", mono=True)
+    assert np.allclose(read.samples, samples.mean(axis=1, keepdims=True), atol=1e-7)
+
+
+def test_a_part_is_the_same_samples_as_in_the_whole(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.flac", audio="flac", rate=22_050, samples=tone(22_050, 2.0, 2), sample_format="s16")
+    whole = read_audio(path).samples
+    assert np.array_equal(read_audio(path, start=0.5, duration=1.0).samples, whole[11_025 : 11_025 + 22_050])
+    assert np.array_equal(read_audio(path, start=1.5).samples, whole[round(1.5 * 22_050) :])
+    assert np.array_equal(read_audio(path, duration=99.0).samples, whole)
+
+
+@pytest.mark.parametrize("suffix", SOUND)
+def test_a_click_keeps_its_time_in_every_sound_container(tmp_path: Path, suffix: str) -> None:
+    samples = clicks(48_000, 1.5, [0.25, 1.0])
+    kind = "flt" if suffix in ("m4a", "mp3", "ogg") else "s16"
+    path = mux(tmp_path / f"a.{suffix}", audio=SOUND[suffix], samples=samples, sample_format=kind)
+    assert onsets(read_audio(path).samples, 48_000) == pytest.approx([0.25, 1.0], abs=0.002)
+
+
+@pytest.mark.parametrize("suffix", VIDEO_AND_SOUND)
+def test_a_click_keeps_its_time_in_every_video_container(tmp_path: Path, suffix: str) -> None:
+    video, audio = VIDEO_AND_SOUND[suffix]
+    samples = clicks(48_000, 1.5, [0.25, 1.0])
+    path = mux(tmp_path / f"a.{suffix}", video=video, audio=audio, samples=samples, video_options={"bf": "0"})
+    # MPEG-TS cannot say how long AAC's run-in is: 1024 samples
+    late = 1024 / 48_000 if suffix == "ts" else 0.0
+    found = onsets(read_audio(path).samples, 48_000)
+    assert found == pytest.approx([0.25 + late, 1.0 + late], abs=0.003)
+    assert np.array_equal(extract_audio(path).samples, read_audio(path).samples)
+
+
+def test_an_mp4_returns_exactly_the_samples_that_went_in(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.m4a", audio="aac", rate=44_100, samples=clicks(44_100, 1.2345, [1.2345 - 0.004]))
+    read = read_audio(path)
+    assert len(read.samples) == round(1.2345 * 44_100)
+    assert np.abs(read.samples[-20:]).max() > 0.5
+
+
+def test_sound_that_begins_after_the_picture_gets_silence_in_front(tmp_path: Path) -> None:
+    samples = clicks(48_000, 1.0, [0.25])
+    path = mux(
+        tmp_path / "a.mkv", video="libx264", audio="pcm_s16le", samples=samples, audio_start=0.5, sample_format="s16"
+    )
+    read = read_audio(path)
+    assert onsets(read.samples, 48_000) == pytest.approx([0.75], abs=0.0015)
+    assert read.seconds == pytest.approx(1.5, abs=0.0015)
+
+
+def test_a_hole_in_the_timestamps_becomes_silence(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for start in (0, 48_000):
+            block = (clicks(16_000, 1.0, [0.25]) * 32767).astype(np.int16).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            file.mux(stream.encode(frame))
+    read = read_audio(path)
+    assert onsets(read.samples, 16_000) == pytest.approx([0.25, 3.25], abs=0.0015)
+    assert read.seconds == pytest.approx(4.0, abs=0.0015)
+
+
+def test_metadata_travels_in_the_comment(tmp_path: Path) -> None:
+    parameters = {"seed": "7", "prompt": "안녕 “x”"}
+    for name in ("a.wav", "a.flac"):
+        write_audio(tmp_path / name, Audio(tone(16_000, 0.1), 16_000), metadata=parameters)
+        with av.open(str(tmp_path / name)) as file:
+            tags = {key.lower(): value for key, value in file.metadata.items()}
+        assert json.loads(tags["comment"]) == parameters
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "said"),
+    [
+        (np.zeros((4, 1), np.float64), 16_000, "float64 [4, 1]"),
+        (np.zeros(4, np.float32), 16_000, "float32 [4]"),
+        (np.zeros((0, 1), np.float32), 16_000, "no samples"),
+        (np.zeros((4, 9), np.float32), 16_000, "9 channels"),
+        (np.zeros((4, 0), np.float32), 16_000, "0 channels"),
+        (np.zeros((4, 1), np.float32), 4_000, "4000 Hz"),
+        (np.zeros((4, 1), np.float32), 400_000, "400000 Hz"),
+        (np.full((4, 1), np.nan, np.float32), 16_000, "not numbers"),
+        (np.full((4, 1), -np.inf, np.float32), 16_000, "not numbers"),
+    ],
+)
+def test_impossible_audio_is_refused(samples: np.ndarray, rate: int, said: str) -> None:
+    with pytest.raises(MediaError, match=re.escape(said)):
+        Audio(samples, rate)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_file_with_samples_that_are_no_numbers_is_refused(tmp_path: Path, bad: float) -> None:
+    samples = tone(16_000, 0.5)
+    samples[4_321] = bad
+    path = mux(tmp_path / "a.wav", audio="pcm_f32le", rate=16_000, samples=samples)
+    with pytest.raises(MediaError, match="not numbers"):
+        read_audio(path)
+
+
+def test_what_is_no_sound_is_refused_in_clear_words(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.mp4").write_text("This is a letter.\n" * 100)
+    mux(tmp_path / "silent.mp4", video="libx264")
+    with wave.open(str(tmp_path / "nothing.wav"), "wb") as nothing:
+        nothing.setparams((1, 2, 16_000, 0, "NONE", ""))
+    mux(tmp_path / "slow.wav", audio="pcm_s16le", rate=4_000, samples=tone(4_000, 0.5), sample_format="s16")
+    for name, said in {
+        "missing.wav": "There is no file",
+        ".": "is a folder",
+        "empty.wav": "is empty",
+        "text.mp4": "cannot be read",
+        "silent.mp4": "has no sound",
+        "nothing.wav": "no sound",
+        "slow.wav": "4000 Hz",
+    }.items():
+        with pytest.raises(MediaError, match=said):
+            read_audio(tmp_path / name)
+
+
+def test_what_is_asked_for_has_to_make_sense(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", Audio(tone(16_000, 1.0), 16_000))
+    for options, said in (
+        ({"start": 1.0}, "no sound after 1 s"),
+        ({"start": -0.1}, "-0.1 s"),
+        ({"start": float("nan")}, "nan s"),
+        ({"duration": 0.0}, "0 s"),
+        ({"duration": -1.0}, "-1.0 s"),
+        ({"rate": 4_000}, "4000 Hz"),
+    ):
+        with pytest.raises(MediaError, match=said):
+            read_audio(tmp_path / "a.wav", **options)
+
+
+def test_limits_come_from_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_audio(tmp_path / "a.flac", Audio(tone(48_000, 4.0, 2), 48_000))
+    monkeypatch.setenv("WANAVATAR_MAX_AUDIO_SECONDS", "2.5")
+    with pytest.raises(MediaError, match=r"longer than 2\.5 s.*WANAVATAR_MAX_AUDIO_SECONDS"):
+        read_audio(tmp_path / "a.flac")
+    assert read_audio(tmp_path / "a.flac", start=1.0, duration=1.0).seconds == 1.0
+    # what little is in the file unpacks to more than is allowed
+    monkeypatch.setenv("WANAVATAR_MAX_AUDIO_SECONDS", "3600")
+    write_audio(tmp_path / "b.flac", Audio(np.zeros((48_000 * 60, 8), np.float32), 48_000))
+    monkeypatch.setenv("WANAVATAR_MAX_MEDIA_BYTES", "1000000")
+    with pytest.raises(MediaError, match="when decoded"):
+        read_audio(tmp_path / "b.flac")
+    assert read_audio(tmp_path / "b.flac", duration=0.1).channels == 8
+    monkeypatch.setenv("WANAVATAR_MAX_MEDIA_BYTES", "1000")
+    with pytest.raises(MediaError, match="limit is 1,000"):
+        read_audio(tmp_path / "b.flac")
+
+
+@pytest.mark.parametrize("suffix", SOUND)
+def test_a_cut_file_is_refused_and_never_shortened(tmp_path: Path, suffix: str) -> None:
+    kind = "flt" if suffix in ("m4a", "mp3", "ogg") else "s16"
+    whole = mux(tmp_path / f"a.{suffix}", audio=SOUND[suffix], sample_format=kind).read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    for end in [*range(len(whole) // 16, len(whole), len(whole) // 16), len(whole) - 9, len(whole) - 3]:
+        cut.write_bytes(whole[:end])
+        with pytest.raises(MediaError):
+            read_audio(cut)
+
+
+def test_an_mp3_without_a_length_is_refused_when_its_last_frame_is_cut(tmp_path: Path) -> None:
+    whole = mux(tmp_path / "a.mp3", audio="libmp3lame", options={"write_xing": "0"}).read_bytes()
+    cut = tmp_path / "cut.mp3"
+    for end in range(len(whole) // 2, len(whole) // 2 + 200, 7):
+        cut.write_bytes(whole[:end])
+        with pytest.raises(MediaError, match="last frame is incomplete"):
+            read_audio(cut)
+    cut.write_bytes(whole + b"TAG" + bytes(125))  # a tag at the end is not a cut
+    assert read_audio(cut).seconds == read_audio(tmp_path / "a.mp3").seconds
+
+
+def test_a_recorder_that_left_its_length_open_is_read_to_the_end(tmp_path: Path) -> None:
+    whole = bytearray(mux(tmp_path / "a.wav", audio="pcm_s16le", sample_format="s16").read_bytes())
+    place = whole.index(b"data") + 4
+    whole[4:8] = whole[place : place + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "open.wav").write_bytes(whole)
+    assert read_audio(tmp_path / "open.wav").seconds == 1.5
+
+
+def test_writing_refuses_other_kinds_and_missing_folders(tmp_path: Path) -> None:
+    audio = Audio(tone(16_000, 0.1), 16_000)
+    with pytest.raises(MediaError, match=r"\.wav or \.flac"):
+        write_audio(tmp_path / "a.mp3", audio)
+    with pytest.raises(MediaError, match="does not exist"):
+        write_audio(tmp_path / "none" / "a.wav", audio)
+    assert list(tmp_path.iterdir()) == []
