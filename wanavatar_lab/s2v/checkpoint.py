@@ -62,7 +62,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise WeightsError(f"{folder} has no config.json. Point to the folder that holds the S2V transformer.")
-    return _read_json(file)
+    return read_json(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The fields of a JSON file that comes with a checkpoint.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{file} holds a {type(value).__name__} instead of named fields. Download it again.")
+    return value
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -73,7 +88,7 @@ def shard_files(folder: Path) -> list[Path]:
     """
     index = folder / f"{WEIGHTS_STEM}.safetensors.index.json"
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise WeightsError(f"{index} has no weight_map. Download it again.")
         files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -149,13 +164,3 @@ def load_transformer(
             raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
     checkpoint.model.register_to_config(_name_or_path=str(folder))
     return checkpoint.model.eval()
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{file} holds a {type(value).__name__} instead of named fields. Download it again.")
-    return value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import snapshot_download
 
 from wanavatar_lab.errors import WeightsError
@@ -24,8 +25,8 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _SAVE_FIRST = "Load it without, call save_pretrained(<new folder>), and load that folder."
 
 
-class FromPublishedMixin:
-    """Loaders for a class that also is a diffusers `ModelMixin`; stands before it among the bases."""
+class FromPublishedMixin(ModelMixin):
+    """A diffusers model that also loads what others have published."""
 
     @classmethod
     def from_official(

@@ -73,8 +73,9 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
             f"{file} was refused: it is damaged, or holds more than tensors, which could run code when loaded. "
             "Download it again from a source that you trust."
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise WeightsError(f"{file} is damaged ({str(error).splitlines()[0]}). Download it again.") from error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{file} is damaged ({reason}). Download it again.") from error
     if not isinstance(tensors, dict):
         raise WeightsError(f"{file} holds a {type(tensors).__name__} instead of named tensors. Download it again.")
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]

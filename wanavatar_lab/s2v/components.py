@@ -1,0 +1,143 @@
+"""Everything the S2V pipeline is made of, from one folder: the published flat one, or any in diffusers layout."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors import SafetensorError
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    UMT5EncoderModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+
+from wanavatar_lab.errors import WeightsError
+
+from .checkpoint import read_json
+from .text_checkpoint import load_text_encoder
+from .transformer import WanS2VTransformer3DModel
+from .vae_checkpoint import load_vae
+
+# where the published folder keeps each part; in diffusers layout each has a folder of its own name
+PUBLISHED_PLACES = {
+    "transformer": ".",
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+    "tokenizer": "google/umt5-xxl",
+    "audio_encoder": "wav2vec2-large-xlsr-53-english",
+    "audio_processor": "wav2vec2-large-xlsr-53-english",
+}
+
+
+class Components(TypedDict):
+    """What `WanSpeechToVideoPipeline` takes, but for its scheduler; None for a part that was left out on saving."""
+
+    transformer: WanS2VTransformer3DModel
+    vae: AutoencoderKLWan
+    text_encoder: UMT5EncoderModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+    audio_encoder: Wav2Vec2Model | None
+    audio_processor: Wav2Vec2FeatureExtractor | None
+
+
+def load_components(
+    folder: str | os.PathLike[str],
+    torch_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    vae_dtype: torch.dtype = torch.float32,
+) -> Components:
+    """Load all parts of the pipeline, ready to run: in evaluation mode, their weights frozen.
+
+    Args:
+        folder: the published folder (shards and `config.json` at its top, `Wan2.1_VAE.pth` and so on beside them), or
+            one with a folder per part: the published conversions, or what `save_pretrained` wrote.
+        torch_dtype: dtype of transformer and text encoder.
+        device: where the models go.
+        vae_dtype: dtype of the VAE; float32 is what Wan's pipelines advise. The audio encoder is always in float32.
+
+    Raises:
+        WeightsError: a part is missing or cannot be read, or a tensor is missing, left over or of another shape.
+    """
+    folder = Path(folder)
+    places = _places(folder)
+    gone = [str(place.relative_to(folder)) for place in places.values() if place is not None and not place.exists()]
+    if gone:
+        raise WeightsError(f"{folder} lacks {', '.join(dict.fromkeys(gone))}. Download what is missing.")
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        "tokenizer": lambda place: _read(AutoTokenizer.from_pretrained, place),
+        "audio_processor": lambda place: _read(Wav2Vec2FeatureExtractor.from_pretrained, place),
+        "audio_encoder": lambda place: _audio_encoder(place).to(device),
+        "vae": lambda place: _vae(place, vae_dtype, device),
+        "text_encoder": lambda place: _text_encoder(place, torch_dtype, device),
+        "transformer": lambda place: WanS2VTransformer3DModel.from_official(place, torch_dtype, device),
+    }
+    # the small parts first: what is wrong with them is said before the large ones are read
+    parts: dict[str, Any] = dict.fromkeys(places)
+    for name, read in readers.items():
+        place = places[name]
+        if place is not None:
+            parts[name] = read(place)
+            if isinstance(parts[name], torch.nn.Module):
+                parts[name].eval().requires_grad_(False)
+    return cast(Components, parts)
+
+
+def _places(folder: Path) -> dict[str, Path | None]:
+    if (folder / "transformer").is_dir():
+        index = folder / "model_index.json"
+        listed = read_json(index) if index.is_file() else {}
+        # a pipeline that was saved without a part lists it as [null, null]
+        return {name: None if listed.get(name) == [None, None] else folder / name for name in PUBLISHED_PLACES}
+    if (folder / "config.json").is_file():
+        return {name: folder / place for name, place in PUBLISHED_PLACES.items()}
+    raise WeightsError(
+        f"{folder} holds neither a transformer folder nor a config.json. Point to the downloaded Wan2.2-S2V-14B folder."
+    )
+
+
+def _vae(place: Path, dtype: torch.dtype, device: torch.device | str) -> AutoencoderKLWan:
+    if place.is_file():
+        return load_vae(place, dtype, device)
+    return _model(AutoencoderKLWan, place, dtype).to(device)
+
+
+def _text_encoder(place: Path, dtype: torch.dtype, device: torch.device | str) -> UMT5EncoderModel:
+    if place.is_file():
+        return load_text_encoder(place, dtype, device)
+    return _model(UMT5EncoderModel, place, dtype).to(device)
+
+
+def _audio_encoder(place: Path) -> Wav2Vec2Model:
+    # published with the head that reads letters; `masked_spec_embed` is for training only, and some files lack it
+    heads = ("lm_head.weight", "lm_head.bias")
+    return _model(Wav2Vec2Model, place, torch.float32, may_lack=("masked_spec_embed",), may_hold=heads)
+
+
+def _model(
+    model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
+) -> Any:
+    """A model in diffusers' or transformers' layout; their loaders draw at random what is missing, and only warn."""
+    model, info = _read(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
+    missing = sorted(set(info["missing_keys"]) - set(may_lack))
+    left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
+    problems = [
+        f"{len(names)} tensors {label}: {', '.join(names[:5])}"
+        for label, names in (("missing", missing), ("left over", left_over))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {'; '.join(problems)}.")
+    return model
+
+
+def _read(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) -> Any:
+    try:
+        return from_pretrained(str(folder), local_files_only=True, **kwargs)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} cannot be read: {error}") from error
