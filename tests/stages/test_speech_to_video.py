@@ -1,0 +1,130 @@
+"""The stage speech_to_video from request to file, on untrained networks of the true classes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import toys
+from wanavatar_lab import jobs, media
+from wanavatar_lab.requests import SpeechToVideo
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.pocket_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(weights))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "3")
+    return tmp_path
+
+
+def request(place: Path, seconds: float = 1.0, **fields: object) -> SpeechToVideo:
+    values = {
+        "profile": "pocket",
+        "image": str(toys.picture(place / "a.png")),
+        "audio": str(toys.voice(place / "v.wav", seconds)),
+        "resolution": "64x64",
+        "frames_per_segment": 16,
+        "num_inference_steps": STEPS,
+        "seed": 1,
+    }
+    return SpeechToVideo(**values | fields)
+
+
+def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> None:
+    run = jobs.run_here(request(place, seconds=2.3))
+    status = run.status()
+    assert status.state == "succeeded", status.error
+    clip = media.probe(run.path(status.artifacts[0]))
+    assert (clip.width, clip.height, clip.fps) == (64, 64, 16)
+    assert clip.frames == 37  # 2.3 s are 36.8 frames
+    assert abs(clip.duration - 37 / 16) < 0.5 / 16
+    sound = media.read_audio(run.path(status.artifacts[0]))
+    assert abs(sound.seconds - clip.duration) <= 1 / 16
+    facts = run.manifest()
+    assert facts["seed"] == 1
+    assert "transformer/diffusion_pytorch_model.safetensors" in json.dumps(facts)
+
+
+def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path) -> None:
+    def frames(seed: int) -> np.ndarray:
+        run = jobs.run_here(request(place, seed=seed))
+        return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+
+    first = frames(1)
+    assert np.array_equal(first, frames(1))
+    assert not np.array_equal(first, frames(2))
+
+
+def test_a_preview_of_one_segment_ends_with_its_sound(place: Path) -> None:
+    run = jobs.run_here(request(place, seconds=2.3, num_segments=1))
+    clip = media.probe(run.path(run.status().artifacts[0]))
+    assert clip.frames == 16
+    assert abs(media.read_audio(run.path(run.status().artifacts[0])).seconds - 1.0) <= 1 / 16
+
+
+def test_part_of_the_voice_is_spoken(place: Path) -> None:
+    run = jobs.run_here(request(place, seconds=2.3, audio_start=0.5, audio_duration=0.75))
+    assert media.probe(run.path(run.status().artifacts[0])).frames == 12
+
+
+def test_a_step_cache_is_gone_in_the_next_run(place: Path) -> None:
+    plain = jobs.run_here(request(place))
+    cached = jobs.run_here(request(place, step_cache="first_block", step_cache_threshold=1.0))
+    again = jobs.run_here(request(place))
+    pictures = [np.stack(list(media.read_frames(run.path(run.status().artifacts[0])))) for run in (plain, cached, again)]
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_missing_weights_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(place / "nowhere"))
+    status = jobs.run_here(request(place)).status()
+    assert status.state == "failed"
+    assert str(place / "nowhere") in (status.error or "")
+
+
+def test_cancel_takes_effect_within_one_denoising_step(place: Path) -> None:
+    job = jobs.submit(request(place, seconds=60, num_inference_steps=20))
+    deadline = time.monotonic() + 60
+    while (status := job.status()).step is None or status.phase != "denoise":
+        assert not status.ended, status.error
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    before = job.status()
+    job.cancel()
+    status = job.wait(30)
+    assert status.state == "cancelled"
+    done = (status.segment or 1) * 20 + (status.step or 0)
+    assert done <= (before.segment or 1) * 20 + (before.step or 0) + 2, "one step that ran, one that had begun"
+    assert not list(job.run.folder.glob("*.mp4"))
+
+
+def test_from_the_command_line(place: Path) -> None:
+    out = place / "d.mp4"
+    toys.picture(place / "a.png")
+    toys.voice(place / "v.wav")
+    words = f"speech-to-video --profile pocket --image {place}/a.png --audio {place}/v.wav --seed 1 --out {out} --json"
+    size = ["--resolution", "64x64", "--num-inference-steps", "2", "--frames-per-segment", "16"]
+    done = subprocess.run(
+        [sys.executable, "-m", "wanavatar_lab", *words.split(), *size],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)
+    assert media.probe(out).frames == 16
