@@ -51,7 +51,8 @@ class WanS2VAttnProcessor:
             query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
             key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
             value = value.unflatten(2, (attn.heads, -1))
-            query, key = apply_rotary_emb(query, rotary_emb), apply_rotary_emb(key, rotary_emb)
+            if rotary_emb is not None:
+                query, key = apply_rotary_emb(query, rotary_emb), apply_rotary_emb(key, rotary_emb)
 
         hidden_states = dispatch_attention_fn(
             query,

@@ -66,14 +66,16 @@ class AudioFeatures:
         nearest = np.round(frames / fps * INTERPOLATED_RATE).astype(np.int64)
         heard = nearest[nearest < total]
         if len(heard) == 0:
-            layers, _, dim = self.read(0, min(1, self.length)).shape
+            # the last frame, since a lazy reader most likely has its window at hand
+            layers, _, dim = self.read(max(0, self.length - 1), self.length).shape
             return torch.zeros(layers, dim, frames_per_segment)
-        # linear interpolation with aligned corners, done only where it is looked at
-        step = (self.length - 1) / (total - 1) if total > 1 else 0.0
-        position = heard * step
+        # linear interpolation with aligned corners, done only where it is looked at, and in the reference's float32:
+        # minutes into the audio its positions are off by a thousandth of a frame, and equal is equal
+        step = np.float32(self.length - 1) / np.float32(total - 1) if total > 1 else np.float32(0)
+        position = heard.astype(np.float32) * step
         left = np.minimum(np.floor(position).astype(np.int64), self.length - 1)
         right = np.minimum(left + 1, self.length - 1)
-        weight = torch.from_numpy((position - left).astype(np.float32))[None, :, None]
+        weight = torch.from_numpy(position - left.astype(np.float32))[None, :, None]
         start, stop = int(left[0]), int(right[-1]) + 1
         features = self.read(start, stop)
         mixed = features[:, left - start] * (1 - weight) + features[:, right - start] * weight
@@ -85,7 +87,6 @@ class AudioFeatures:
         return int(self.length / FEATURE_RATE * INTERPOLATED_RATE)
 
 
-@torch.no_grad()
 def encode_audio(
     waveform: np.ndarray | torch.Tensor,
     audio_encoder: Wav2Vec2Model,
@@ -111,6 +112,7 @@ def encode_audio(
         raise ValueError(f"The audio has {len(samples)} samples at {SAMPLE_RATE} Hz; at least 25 ms are needed.")
     normalised = audio_processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
 
+    @torch.no_grad()  # here, since windows are encoded when they are asked for
     def encode(start: int, stop: int) -> torch.Tensor:
         # feature frame i looks at samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple of HOP gives
         # the same frames as the whole audio, apart from what the transformer sees around them
@@ -141,7 +143,8 @@ class _Windows:
             if number != self.number:
                 before = max(0, first - self.context)
                 after = min(self.length, first + self.window + self.context)
-                self.features = self.encode(before, after)[:, first - before : first - before + self.window]
+                seen = self.encode(before, after)
+                self.features = seen[:, first - before : first - before + self.window].clone()
                 self.number = number
             parts.append(self.features[:, max(start - first, 0) : stop - first])
         return torch.cat(parts, dim=1)

@@ -54,7 +54,6 @@ class WanS2VAudioInjection(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, eps: float, adain: bool) -> None:
         super().__init__()
-        self.adain = adain
         self.norm = AdaLayerNorm(dim, output_dim=2 * dim, chunk_dim=1) if adain else nn.LayerNorm(dim, eps, False)
         self.attn = _cross_attention(dim, num_heads, eps)
 
@@ -77,7 +76,7 @@ class WanS2VAudioInjection(nn.Module):
         frames = slice(layout.first_frame, layout.first_frame + layout.frames)
         per_frame = whole.reshape(batch * layout.frames, layout.tokens_per_frame, channels)
 
-        if self.adain:
+        if audio_global is not None:
             normed = self.norm(per_frame, temb=audio_global[:, frames].reshape(batch * layout.frames, channels))
         else:
             normed = self.norm(per_frame)
@@ -135,7 +134,7 @@ class WanS2VTransformerBlock(nn.Module):
         temb: torch.Tensor,
         rotary_emb: tuple[torch.Tensor, torch.Tensor],
         layout: TokenLayout,
-        audio_tokens: torch.Tensor | None = None,
+        audio_tokens: torch.Tensor,
         audio_global: torch.Tensor | None = None,
         memory: BlockMemory | None = None,
     ) -> torch.Tensor:

@@ -55,7 +55,7 @@ class WanS2VCausalAudioEncoder(nn.Module):
         local = self._downsample(local).unflatten(0, (-1, self.num_tokens)).transpose(1, 2)
         padding = self.padding_tokens.expand(local.shape[0], local.shape[1], 1, -1)
         tokens = torch.cat([local, padding], dim=2)
-        if self.conv1_global is None:
+        if self.conv1_global is None or self.final_linear is None:
             return tokens, None
         return tokens, self.final_linear(self._downsample(self.conv1_global(mixed)))
 

@@ -1,6 +1,7 @@
 """The denoising loop of one segment."""
 
 import inspect
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,8 +22,41 @@ class Sampling:
     num_inference_steps: int
     guidance_scale: float
     flow_shift: float
-    pose_range: tuple[float, float]
-    attention_kwargs: dict[str, Any] | None
+    pose_range: tuple[float, float] = (0.0, 1.0)
+    attention_kwargs: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {self.num_inference_steps}; need 1 or more.")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; need a finite number, 1 for no guidance.")
+        if not (math.isfinite(self.flow_shift) and self.flow_shift > 0):
+            raise ValueError(f"flow_shift is {self.flow_shift}; need a positive number.")
+        start, end = self.pose_range
+        if not 0 <= start <= end <= 1:
+            raise ValueError(f"pose_start is {start} and pose_end is {end}; need 0 ≤ pose_start ≤ pose_end ≤ 1.")
+
+    @property
+    def guided(self) -> bool:
+        """Whether a second pass, with the negative prompt, is needed."""
+        return self.guidance_scale > 1
+
+
+@dataclass
+class PromptPass:
+    """One of the network's calls in a step.
+
+    Args:
+        name: "cond" or "uncond"; step caches keep them apart by it.
+        text: embeddings [1, L, text_dim].
+        audio_embeds: [1, layers, dim, 4·F].
+        memory: what this pass keeps between the steps.
+    """
+
+    name: str
+    text: torch.Tensor
+    audio_embeds: torch.Tensor
+    memory: SegmentMemory = field(default_factory=SegmentMemory)
 
 
 @dataclass
@@ -31,8 +65,7 @@ class SegmentInputs:
 
     Args:
         noise: [1, C, F, h, w] in float32.
-        texts: embeddings of the prompt and, when guided, of the negative prompt.
-        audio_embeds: [1, layers, dim, 4·F].
+        passes: the prompt's, and the negative prompt's when there is guidance.
         ref_latents: [1, C, 1, h, w].
         motion_latents: [1, C, T, h, w], or None for a first segment.
         pose_latents: [1, C, F, h, w] or None.
@@ -40,13 +73,17 @@ class SegmentInputs:
     """
 
     noise: torch.Tensor
-    texts: list[torch.Tensor]
-    audio_embeds: torch.Tensor
+    passes: list[PromptPass]
     ref_latents: torch.Tensor
     motion_latents: torch.Tensor | None
     pose_latents: torch.Tensor | None
     motion_frames: int
-    memories: list[SegmentMemory] = field(default_factory=lambda: [SegmentMemory(), SegmentMemory()])
+
+
+def prompt_passes(texts: list[torch.Tensor], audio_embeds: torch.Tensor) -> list[PromptPass]:
+    """The passes of one segment: the prompt with the audio and, if there is a second text, that one with silence."""
+    heard = (audio_embeds, torch.zeros_like(audio_embeds))
+    return [PromptPass(*one) for one in zip(("cond", "uncond"), texts, heard, strict=False)]
 
 
 def prepare_scheduler(scheduler: SchedulerMixin, sampling: Sampling, device: torch.device) -> SchedulerMixin:
@@ -83,16 +120,14 @@ def denoise_segment(
         # a step cache compares with the step before; the last step of another segment is none
         transformer._reset_stateful_cache()
 
+    start, end = sampling.pose_range
     for step, timestep in enumerate(solver.timesteps):
-        start, end = sampling.pose_range
-        posed = inputs.pose_latents if start <= step / steps < end or (start <= 0 and end >= 1) else None
+        posed = inputs.pose_latents if start <= step / steps < end else None
         predictions = []
-        for name, text, memory, heard in zip(
-            ("cond", "uncond"), inputs.texts, inputs.memories, (1.0, 0.0), strict=False
-        ):
+        for one in inputs.passes:
             context = (
                 transformer.cache_context(
-                    name, step_index=step, sigma=float(solver.sigmas[step]), num_inference_steps=steps
+                    one.name, step_index=step, sigma=float(solver.sigmas[step]), num_inference_steps=steps
                 )
                 if transformer.is_cache_enabled
                 else nullcontext()
@@ -101,14 +136,14 @@ def denoise_segment(
                 prediction = transformer(
                     hidden_states=latents.to(dtype),
                     timestep=timestep.expand(latents.shape[0]),
-                    encoder_hidden_states=text.to(dtype),
+                    encoder_hidden_states=one.text,
                     ref_latents=inputs.ref_latents,
-                    audio_embeds=inputs.audio_embeds * heard,
+                    audio_embeds=one.audio_embeds,
                     motion_latents=inputs.motion_latents,
                     pose_latents=posed,
                     motion_frames=inputs.motion_frames,
                     drop_motion_frames=inputs.motion_latents is None,
-                    memory=memory,
+                    memory=one.memory,
                     attention_kwargs=sampling.attention_kwargs,
                     return_dict=False,
                 )[0]

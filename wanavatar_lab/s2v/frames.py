@@ -1,5 +1,7 @@
 """Pixels to latents and back, as the S2V pipeline needs them."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
@@ -7,6 +9,18 @@ from PIL import Image
 
 MOTION_FRAMES = 73
 START_PICTURE_FRAMES = 6  # how many motion frames show the picture when a clip starts from it
+
+
+class PoseFrames(Protocol):
+    """A pose video [F, 3, H, W] in [0, 1] that is read window by window; a tensor is one too."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, window: slice) -> torch.Tensor: ...
 
 
 def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -51,17 +65,15 @@ class LatentCodec:
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 
     def encode_pose(
-        self, pose_video: torch.Tensor | None, window: slice, size: tuple[int, int], device: torch.device
+        self,
+        pose_video: torch.Tensor | PoseFrames | None,
+        window: slice,
+        size: tuple[int, int],
+        device: torch.device,
     ) -> torch.Tensor | None:
-        """Latents [1, z, F/4, h, w] of frames `window` of a pose video [T, 3, *size] in [0, 1]; black beyond its end.
-
-        Raises:
-            ValueError: the pose video is not of this size.
-        """
+        """Latents [1, z, F/4, h, w] of the frames `window` of a pose video in [0, 1]; black beyond its end."""
         if pose_video is None:
             return None
-        if pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, *size):
-            raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {size[0]}, {size[1]}].")
         pixels = pose_video[window].float().cpu() * 2 - 1
         black = -torch.ones(window.stop - window.start - len(pixels), 3, *size)
         pixels = torch.cat([pixels, black]).transpose(0, 1)[None]

@@ -28,6 +28,7 @@ class Conditions:
     Args:
         encoder_hidden_states: projected text [B, text_len, C].
         tokens: reference and motion tokens, their kind already added [B, Lc, C].
+        video_kind: what is added to video tokens [C].
         rotary_emb: cosines and sines [1, L, 1, D/2] of the whole sequence (of this process's shard).
         audio_tokens: [B, F, N, C] audio tokens per latent frame, N counts the padding token.
         audio_global: [B, F, C], the summary that sets scale and shift of the injection; None without AdaIN.
@@ -35,6 +36,7 @@ class Conditions:
 
     encoder_hidden_states: torch.Tensor
     tokens: torch.Tensor
+    video_kind: torch.Tensor
     rotary_emb: tuple[torch.Tensor, torch.Tensor]
     audio_tokens: torch.Tensor
     audio_global: torch.Tensor | None

@@ -1,11 +1,13 @@
 """The Wan2.2-S2V network as a diffusers model (Wan-S2V, https://huggingface.co/papers/2508.18621)."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.distributed
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks import FirstBlockCacheConfig
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
@@ -22,8 +24,8 @@ from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
 from .layout import TokenLayout, WanS2VRotaryPosEmbed
 from .memory import BlockMemory, Conditions, SegmentMemory
 from .pretrained import FromPublishedMixin
+from .shapes import TEXT_LENGTH, check_shapes
 
-TEXT_LENGTH = 512
 VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
 
 
@@ -78,7 +80,7 @@ class WanS2VTransformer3DModel(
             0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
             1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
         },
-        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False)},
+        "sequence": {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)},
         "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
     }
 
@@ -123,6 +125,8 @@ class WanS2VTransformer3DModel(
         self.causal_audio_encoder = WanS2VCausalAudioEncoder(
             audio_dim, dim, num_audio_layers, num_audio_tokens, with_global=audio_adain
         )
+        # where context parallel cuts the sequence: before the first block, whose step caches have to see the cut one
+        self.sequence = nn.Identity()
         self.blocks = nn.ModuleList(
             [
                 WanS2VTransformerBlock(
@@ -173,19 +177,31 @@ class WanS2VTransformer3DModel(
         Raises:
             ValueError: shapes that do not belong together; the text names them.
         """
-        frames, height, width = self._patch_grid(hidden_states, ref_latents, audio_embeds)
-        motion = not drop_motion_frames
-        if motion and motion_latents is None:
+        if drop_motion_frames:
+            motion_latents = None
+        elif motion_latents is None:
             raise ValueError("motion_latents is None: pass them, or drop_motion_frames=True for a first segment.")
+        frames, height, width = grid = check_shapes(
+            self.config,
+            hidden_states,
+            timestep,
+            encoder_hidden_states,
+            ref_latents,
+            audio_embeds,
+            motion_latents,
+            pose_latents,
+        )
+        rank, ranks = self._sequence_rank()
+        if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig):
+            raise ValueError(
+                "FirstBlockCache decides by the tokens of one rank, and ranks that decide differently wait for each "
+                "other for ever. With context parallel use MagCache, which decides by the step."
+            )
 
+        filling = memory is not None and memory.conditions is None
         if memory is None or memory.conditions is None:
             conditions = self._embed_conditions(
-                encoder_hidden_states,
-                ref_latents,
-                motion_latents if motion else None,
-                audio_embeds,
-                motion_frames,
-                (frames, height, width),
+                encoder_hidden_states, ref_latents, motion_latents, audio_embeds, motion_frames, grid
             )
             if memory is not None:
                 memory.conditions = conditions
@@ -194,32 +210,35 @@ class WanS2VTransformer3DModel(
             conditions = memory.conditions
 
         video = self.patch_embedding(hidden_states)
-        if pose_latents is None:
-            video = video + self.pose_embedding.bias.view(1, -1, 1, 1, 1)
-        else:
-            video = video + self.pose_embedding(pose_latents.type_as(hidden_states))
-        video = video.flatten(2).transpose(1, 2) + self.token_kind_embedding.weight[VIDEO].type_as(video)
+        if pose_latents is None:  # one patch of zeros broadcasts to the whole grid
+            pose_latents = hidden_states.new_zeros(1, self.config.pose_channels, *self.config.patch_size)
+        video = video + self.pose_embedding(pose_latents.type_as(hidden_states))
+        video = video.flatten(2).transpose(1, 2) + conditions.video_kind
         video_tokens = video.shape[1]
-        tokens = torch.cat([video, conditions.tokens], dim=1)
+        whole = torch.cat([video, conditions.tokens], dim=1)
+        layout = TokenLayout.shard(whole.shape[1], video_tokens, height * width, rank, ranks)
+        tokens = self.sequence(whole)
         temb, modulation = self._embed_time(timestep)
-        layout = TokenLayout.shard(tokens.shape[1], video_tokens, height * width, *self._sequence_rank())
 
-        for i, block in enumerate(self.blocks):
-            arguments = (
-                tokens,
-                conditions.encoder_hidden_states,
-                modulation,
-                conditions.rotary_emb,
-                layout,
-                conditions.audio_tokens,
-                conditions.audio_global,
-            )
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                tokens = self._gradient_checkpointing_func(block, *arguments)
-            else:
-                tokens = block(*arguments, memory=memory.blocks[i] if memory is not None else None)
+        # one step in many fills the memory; compiled, it would cost every kind of block a second graph
+        eager = filling and not torch.compiler.is_compiling()
+        with torch.compiler.set_stance("force_eager") if eager else nullcontext():
+            for i, block in enumerate(self.blocks):
+                arguments = (
+                    tokens,
+                    conditions.encoder_hidden_states,
+                    modulation,
+                    conditions.rotary_emb,
+                    layout,
+                    conditions.audio_tokens,
+                    conditions.audio_global,
+                )
+                if torch.is_grad_enabled() and self.gradient_checkpointing:
+                    tokens = self._gradient_checkpointing_func(block, *arguments)
+                else:
+                    tokens = block(*arguments, memory=memory.blocks[i] if memory is not None else None)
 
-        if self._sequence_rank()[1] == 1:
+        if ranks == 1:
             tokens = tokens[:, :video_tokens]
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
@@ -237,12 +256,11 @@ class WanS2VTransformer3DModel(
         grid: tuple[int, int, int],
     ) -> Conditions:
         dtype = self.patch_embedding.weight.dtype
-        length = encoder_hidden_states.shape[1]
-        if length > TEXT_LENGTH:
-            raise ValueError(f"encoder_hidden_states has {length} tokens; at most {TEXT_LENGTH} are allowed.")
-        text = nn.functional.pad(encoder_hidden_states.to(dtype), (0, 0, 0, TEXT_LENGTH - length))
+        text = encoder_hidden_states.to(dtype)
+        text = nn.functional.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
 
-        kinds = self.token_kind_embedding.weight.to(dtype)
+        # through the module and not its weight: offload brings weights to the device when a module is called
+        kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
         tokens = [self.patch_embedding(ref_latents.to(dtype)).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
         if motion_latents is not None:
             tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
@@ -253,6 +271,7 @@ class WanS2VTransformer3DModel(
         return Conditions(
             encoder_hidden_states=self.condition_embedder.text_embedder(text),
             tokens=torch.cat(tokens, dim=1),
+            video_kind=kinds[VIDEO],
             rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
             audio_tokens=audio_tokens[:, first:].to(dtype),
             audio_global=None if audio_global is None else audio_global[:, first:].to(dtype),
@@ -266,23 +285,6 @@ class WanS2VTransformer3DModel(
         temb = embedder.time_embedder(embedder.timesteps_proj(both).to(embedder.time_embedder.linear_1.weight.dtype))
         modulation = embedder.time_proj(embedder.act_fn(temb)).unflatten(1, (6, -1)).unflatten(0, (2, -1))
         return temb[: timestep.shape[0]].float(), modulation.transpose(0, 1).float()
-
-    def _patch_grid(
-        self, hidden_states: torch.Tensor, ref_latents: torch.Tensor, audio_embeds: torch.Tensor
-    ) -> tuple[int, int, int]:
-        shape = tuple(hidden_states.shape)
-        if len(shape) != 5 or any(size % patch for size, patch in zip(shape[2:], self.config.patch_size, strict=True)):
-            raise ValueError(
-                f"hidden_states is {shape}; need [B, C, F, h, w] in multiples of {self.config.patch_size}."
-            )
-        if ref_latents.shape[2:] != (1, *shape[3:]):
-            raise ValueError(f"ref_latents is {tuple(ref_latents.shape)}; need one frame of {shape[3:]}.")
-        if audio_embeds.shape[-1] != 4 * shape[2]:
-            raise ValueError(
-                f"audio_embeds has {audio_embeds.shape[-1]} frames for {shape[2]} latent frames; need {4 * shape[2]}."
-            )
-        frames, height, width = (size // patch for size, patch in zip(shape[2:], self.config.patch_size, strict=True))
-        return frames, height, width
 
     def _sequence_rank(self) -> tuple[int, int]:
         """This process's place among those that share the sequence, and how many they are."""

@@ -1,0 +1,79 @@
+"""What the pipeline's arguments may be: refused by name and value before anything is computed."""
+
+import math
+
+import numpy as np
+import torch
+
+from .audio import SAMPLE_RATE, AudioFeatures
+from .frames import PoseFrames
+
+PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
+
+
+def check_sizes(
+    height: int,
+    width: int,
+    frames_per_segment: int,
+    num_segments: int | None,
+    motion_frames: int,
+    pose_video: torch.Tensor | PoseFrames | None,
+) -> None:
+    """Check the sizes of a clip; arguments as in `WanSpeechToVideoPipeline.stream`.
+
+    Raises:
+        ValueError: names the argument, its value and what is needed.
+    """
+    for name, value, multiple in (
+        ("height", height, PIXEL_MULTIPLE),
+        ("width", width, PIXEL_MULTIPLE),
+        ("frames_per_segment", frames_per_segment, 4),
+    ):
+        if value < multiple or value % multiple:
+            raise ValueError(f"{name} is {value}; need a positive multiple of {multiple}.")
+    if motion_frames < 1 or motion_frames % 4 != 1:
+        raise ValueError(f"motion_frames is {motion_frames}; need 4n + 1, as the VAE groups frames.")
+    if num_segments is not None and num_segments < 0:
+        raise ValueError(f"num_segments is {num_segments}; need 1 or more, or None for as many as the audio needs.")
+    if pose_video is not None and (pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, height, width)):
+        raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {height}, {width}].")
+
+
+def cut_audio(
+    audio: np.ndarray | torch.Tensor | None,
+    features: torch.Tensor | AudioFeatures | None,
+    start: float,
+    duration: float | None,
+) -> np.ndarray | torch.Tensor | AudioFeatures:
+    """The part of the waveform, or of its features, that the clip is made for.
+
+    Args:
+        audio: mono waveform [T] at 16 kHz, or None.
+        features: hidden states [layers, T, dim] at 50 Hz, or None; exactly one of the two is given.
+        start, duration: in seconds; a duration of None goes to the end.
+
+    Raises:
+        ValueError: both or neither is given, a shape is wrong, or nothing is left between start and end.
+    """
+    if audio is not None and features is not None:
+        raise ValueError("Pass either audio (a waveform) or audio_features, and not both.")
+    if not (math.isfinite(start) and start >= 0):
+        raise ValueError(f"audio_start is {start}; need seconds from the audio's start, 0 or more.")
+    if duration is not None and not (math.isfinite(duration) and duration > 0):
+        raise ValueError(f"audio_duration is {duration}; need more than 0 seconds, or None for all of it.")
+    stop = None if duration is None else start + duration
+    if features is not None:
+        whole = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
+        _check_start(start, whole.duration)
+        return whole.part(start, stop)
+    if audio is None:
+        raise ValueError("Pass audio (a waveform) or audio_features.")
+    if audio.ndim != 1:
+        raise ValueError(f"audio is {tuple(audio.shape)}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
+    _check_start(start, len(audio) / SAMPLE_RATE)
+    return audio[round(start * SAMPLE_RATE) : None if stop is None else round(stop * SAMPLE_RATE)]
+
+
+def _check_start(start: float, seconds: float) -> None:
+    if start >= seconds:
+        raise ValueError(f"audio_start is {start} s, but the audio ends at {seconds:.2f} s.")
