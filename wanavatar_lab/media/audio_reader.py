@@ -75,7 +75,7 @@ def read_audio(
         blocks = _without_fill_up(blocks, _stated_end(container, stream, own_rate), own_rate)
         first = round(begin * own_rate)
         part = _part(blocks, first, None if length is None else first + max(1, round(length * own_rate)))
-        samples = _gathered(_converted(part, own_rate, rate, mono), path, settings)
+        samples = _gathered(resampled(_mixed(part, mono, path), own_rate, rate or own_rate), path, settings)
     if samples is None:
         after = f" after {float(begin):g} s" if begin else ""
         raise MediaError(f"{path} has no sound{after}. Give another file or an earlier start.")
@@ -177,15 +177,15 @@ def _part(blocks: Iterator[Block], first: int, last: int | None) -> Iterator[Sam
             return
 
 
-def _converted(blocks: Iterator[Samples], rate: int, wanted: int | None, mono: bool) -> Iterator[Samples]:
-    averaged = (block.mean(axis=1, keepdims=True, dtype=np.float32) for block in blocks) if mono else blocks
-    return resampled(averaged, rate, wanted or rate)
+def _mixed(blocks: Iterator[Samples], mono: bool, path: Path | str) -> Iterator[Samples]:
+    for block in blocks:
+        check_finite(f"{path}", block)
+        yield block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block
 
 
 def _gathered(blocks: Iterator[Samples], path: Path | str, settings: Settings) -> Samples | None:
     gathered, size = [], 0
     for block in blocks:
-        check_finite(f"{path}", block)
         size += block.nbytes
         if size > settings.max_media_bytes:
             raise MediaError(

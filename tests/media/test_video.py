@@ -1,0 +1,343 @@
+"""Videos read from and written to files."""
+
+import json
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.media.samples import decoded_clip, mux, number_in, numbered, onsets, tone
+from wanavatar_lab.errors import MediaError
+from wanavatar_lab.media import Audio, VideoWriter, probe, read_audio, read_frame, read_frames, write_audio
+
+READABLE = {
+    "mp4": "libx264",
+    "mov": "libx264",
+    "mkv": "libx264",
+    "webm": "libvpx",
+    "avi": "mpeg4",
+    "ts": "libx264",
+    "gif": "gif",
+}
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (224, 172, 140)]
+
+GROWTH = """
+import sys
+import numpy as np
+from wanavatar_lab.media import Audio, VideoWriter, read_frames
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+path, sound = sys.argv[1], Audio(np.zeros((16_000 * 625, 1), np.float32), 16_000)
+frame, early = np.zeros((64, 64, 3), np.uint8), 0
+with VideoWriter(path, fps=16, audio=sound) as writer:
+    for index in range(10_000):
+        frame[index % 64] = index % 256
+        writer.write(frame)
+        early = resident() if index == 500 else early
+written = resident()
+count = sum(1 for _ in read_frames(path))
+print(count, written - early, resident() - written)
+"""
+
+
+def stripes() -> NDArray[np.uint8]:
+    return np.concatenate([np.full((32, 16, 3), colour, np.uint8) for colour in COLOURS], axis=1)
+
+
+def written(path: Path, frames: list[NDArray[np.uint8]], fps: float | Fraction = 16) -> Path:
+    with VideoWriter(path, fps=fps) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def test_the_file_is_what_browsers_play(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    parameters = {"seed": "7", "왜": "“”"}
+    with VideoWriter(path, fps=16, audio=Audio(tone(16_000, 1.0), 16_000), metadata=parameters) as writer:
+        for number in range(16):
+            writer.write(numbered(number))
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "the index must come first for a player to begin at once"
+    assert data[data.index(b"avcC") + 5] == 100, "High profile"
+    with av.open(str(path)) as file:
+        picture, sound = file.streams.video[0].codec_context, file.streams.audio[0].codec_context
+        assert (picture.name, picture.pix_fmt, sound.name) == ("h264", "yuv420p", "aac")
+        assert (picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc) == (1, 1, 1, 1)
+        assert json.loads(file.metadata["comment"]) == parameters
+    times, pictures, _, _ = decoded_clip(path)
+    assert times == pytest.approx([k / 16 for k in range(16)])
+    assert [number_in(picture) for picture in pictures] == list(range(16))
+
+
+def test_saturated_colours_survive_both_ways(tmp_path: Path) -> None:
+    frame = next(read_frames(written(tmp_path / "a.mp4", [stripes()] * 3)))
+    for index, colour in enumerate(COLOURS):
+        shown = frame[8:24, index * 16 + 6 : index * 16 + 10].reshape(-1, 3).astype(int)
+        assert np.abs(shown - colour).max() <= 4, f"{colour} came back as {shown.mean(axis=0)}"
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p", "rgb24"])
+def test_untagged_and_full_range_colours_are_read_as_players_do(tmp_path: Path, pixels: str) -> None:
+    codec = {"yuv420p": "libx264", "yuvj420p": "mjpeg", "rgb24": "png"}[pixels]
+    path = mux(tmp_path / "a.mov", video=codec, pixels=pixels, frames=[stripes()] * 2)
+    frame = next(read_frames(path))
+    for index, colour in enumerate(COLOURS):
+        shown = frame[8:24, index * 16 + 6 : index * 16 + 10].reshape(-1, 3).astype(int)
+        assert np.abs(shown - colour).max() <= (0 if pixels == "rgb24" else 12)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 2), (3, 5), (16, 9), (161, 91), (64, 33)])
+def test_odd_sizes_are_made_even_by_repeating_the_edge(tmp_path: Path, width: int, height: int) -> None:
+    ramp = np.linspace(0, 255, width * height).astype(np.uint8).reshape(height, width, 1).repeat(3, axis=2)
+    path = written(tmp_path / "a.mp4", [ramp] * 2)
+    info = probe(path)
+    assert (info.width, info.height) == (width + width % 2, height + height % 2)
+    frame = next(read_frames(path))
+    assert frame.shape == (info.height, info.width, 3)
+    assert np.abs(frame[:height, :width].astype(int) - ramp).mean() < 6
+    assert np.abs(frame[:, width - 1].astype(int) - frame[:, -1]).max() <= 12
+    assert np.abs(frame[height - 1].astype(int) - frame[-1]).max() <= 12
+
+
+@pytest.mark.parametrize("fps", [1, 16, 23.976, Fraction(30_000, 1001), 60])
+def test_one_frame_is_a_video(tmp_path: Path, fps: float | Fraction) -> None:
+    info = probe(written(tmp_path / "a.mp4", [numbered(5)], fps))
+    assert (info.kind, info.frames) == ("video", 1)
+    assert info.duration == pytest.approx(1 / float(fps), rel=0.01)
+    assert info.fps == pytest.approx(float(fps), rel=1e-4)
+
+
+def test_memory_does_not_grow_with_ten_thousand_frames(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", GROWTH, str(tmp_path / "a.mp4")]
+    count, while_writing, while_reading = map(int, subprocess.check_output(command, timeout=120).split())
+    assert count == 10_000
+    # the frames alone would be 123 MB, the sound at its rate in the file 120 MB
+    assert while_writing < 16_000_000
+    assert while_reading < 16_000_000
+    assert probe(tmp_path / "a.mp4").frames == 10_000
+
+
+def test_picture_and_sound_end_together(tmp_path: Path) -> None:
+    for seconds, frames, expected in ((2.03, 16, 33), (0.5, 16, 16)):
+        path = tmp_path / "a.mp4"
+        with VideoWriter(path, fps=16, audio=Audio(tone(16_000, seconds), 16_000)) as writer:
+            for number in range(frames):
+                writer.write(numbered(number))
+        _, pictures, samples, rate = decoded_clip(path)
+        assert len(pictures) == expected
+        assert number_in(pictures[-1]) == frames - 1
+        assert len(samples) / rate == pytest.approx(expected / 16, abs=1e-4)
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.mp4", [numbered(1)])
+    before = path.read_bytes()
+    with pytest.raises(KeyError), VideoWriter(path, fps=16) as writer:
+        writer.write(numbered(2))
+        raise KeyError("in the middle")
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    good = numbered(0)
+    floats: NDArray[Any] = good.astype(np.float32)
+    for bad, said in (
+        (floats, "float32 [32, 96, 3]"),
+        (good[..., 0], "uint8 [32, 96]"),
+        (good[:0], "uint8 [0, 96, 3]"),
+        (good[:16], "96×16 and the first one is 96×32"),
+    ):
+        with pytest.raises(MediaError, match=re.escape(said)), VideoWriter(tmp_path / "a.mp4", fps=16) as writer:
+            writer.write(good)
+            writer.write(bad)
+    with pytest.raises(MediaError, match="No frame"), VideoWriter(tmp_path / "a.mp4", fps=16):
+        pass
+    with pytest.raises(MediaError, match="does not exist"), VideoWriter(tmp_path / "none" / "a.mp4", fps=16):
+        pass
+    with pytest.raises(MediaError, match=r"\.mp4"):
+        VideoWriter(tmp_path / "a.avi", fps=16)
+    for fps in (0, -1, float("nan"), float("inf"), 1e9):
+        with pytest.raises(MediaError, match="frame rate"):
+            VideoWriter(tmp_path / "a.mp4", fps=fps)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", READABLE)
+def test_every_container_gives_its_frames_in_order(tmp_path: Path, suffix: str) -> None:
+    pixels = "rgb8" if suffix == "gif" else "yuv420p"
+    path = mux(tmp_path / f"a.{suffix}", video=READABLE[suffix], pixels=pixels, fps=20)
+    assert [number_in(frame) for frame in read_frames(path)] == list(range(24))
+    for wanted in (0, 7, 23):
+        assert number_in(read_frame(path, wanted / 20)) == wanted
+    info = probe(path)
+    if suffix == "gif":
+        assert (info.kind, info.width, info.height) == ("picture", 96, 32)
+    else:
+        assert (info.kind, info.width, info.height, info.frames) == ("video", 96, 32, 24)
+        # AVI and MPEG-TS count the delay of the codec as time
+        assert info.duration == pytest.approx(1.2, abs=0.06)
+        assert info.fps == pytest.approx(20, rel=0.06)
+
+
+@pytest.mark.parametrize(("source", "wanted"), [(30, 16), (25, 16), (16, 16), (10, 16), (24, 25)])
+def test_another_frame_rate_takes_the_nearest_frame_and_never_drifts(tmp_path: Path, source: int, wanted: int) -> None:
+    path = mux(tmp_path / "a.mp4", video="libx264", fps=source, frames=[numbered(k) for k in range(40 * source)])
+    numbers = [number_in(frame) for frame in read_frames(path, fps=wanted)]
+    assert len(numbers) == 40 * wanted
+    for index, number in enumerate(numbers):
+        distance = abs(Fraction(number, source) - Fraction(index, wanted))
+        assert distance <= Fraction(1, 2 * source) or number == 40 * source - 1
+
+
+def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> None:
+    times = [0, 1, 2, 20, 21, 60]
+    path = mux(tmp_path / "a.mkv", video="libx264", fps=20, times=times, frames=[numbered(k) for k in range(6)])
+    numbers = [number_in(frame) for frame in read_frames(path, fps=10)]
+    expected = [int(np.argmin([abs(time / 20 - k / 10) for time in times])) for k in range(31)]
+    assert numbers[:31] == expected
+    assert [number_in(frame) for frame in read_frames(path)] == list(range(6))
+
+
+def test_start_and_limit_choose_a_part(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.mp4", video="libx264", fps=20, frames=[numbered(k) for k in range(200)])
+    assert [number_in(frame) for frame in read_frames(path, start=5.02, limit=3)] == [100, 101, 102]
+    assert [number_in(frame) for frame in read_frames(path, start=5.0, fps=10, limit=3)] == [100, 102, 104]
+    assert [number_in(frame) for frame in read_frames(path, start=9.9)] == [198, 199]
+    assert number_in(read_frame(path, 10.0)) == 199
+    for start, said in ((10.2, "no frame at 10.2 s"), (-1.0, "-1.0 s"), (float("nan"), "nan s")):
+        with pytest.raises(MediaError, match=said):
+            read_frame(path, start)
+    with pytest.raises(MediaError, match="limit is 0"):
+        read_frames(path, limit=0)
+    with pytest.raises(MediaError, match="frame rate"):
+        read_frames(path, fps=0)
+
+
+def test_picture_and_sound_share_their_zero(tmp_path: Path) -> None:
+    # MPEG-TS begins at 1.4 s in its own time; the sound begins 0.5 s after the picture
+    samples = np.zeros((24_000, 1), np.float32)
+    samples[:200] = 0.9
+    path = mux(
+        tmp_path / "a.ts", video="libx264", audio="aac", samples=samples, audio_start=0.5, video_options={"bf": "0"}
+    )
+    assert onsets(read_audio(path).samples, 48_000) == pytest.approx([0.5], abs=0.03)
+    assert number_in(read_frame(path, 0.5)) == 8
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_turned_phone_gives_an_upright_picture(tmp_path: Path, rotation: int) -> None:
+    frame = np.zeros((32, 96, 3), np.uint8)
+    frame[:8, :24] = 255
+    path = mux(tmp_path / "a.mp4", video="libx264", frames=[frame] * 3, rotation=rotation)
+    read, upright = next(read_frames(path)), np.rot90(frame, rotation // 90)
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).mean() < 4
+    info = probe(path)
+    assert (info.height, info.width) == upright.shape[:2]
+
+
+def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.mp4", video="libx264", aspect=Fraction(4, 3))
+    assert next(read_frames(path)).shape == (32, 128, 3)
+    assert (probe(path).width, probe(path).height) == (128, 32)
+
+
+def test_transparent_frames_are_laid_over_white(tmp_path: Path) -> None:
+    frame = np.zeros((16, 32, 4), np.uint8)
+    frame[:, :16] = (200, 0, 0, 128)
+    path = mux(tmp_path / "a.mov", video="png", pixels="rgba", frames=[frame])
+    read = next(read_frames(path))
+    assert read[8, 8].tolist() == [227, 127, 127]
+    assert read[8, 24].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi"])
+def test_a_cut_file_is_refused_and_never_shortened(tmp_path: Path, suffix: str) -> None:
+    sound = "libopus" if suffix == "webm" else "aac"
+    whole = mux(tmp_path / f"a.{suffix}", video=READABLE[suffix], audio=sound).read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    for end in [*range(len(whole) // 16, len(whole), len(whole) // 16), len(whole) - 3]:
+        cut.write_bytes(whole[:end])
+        for read in (probe, lambda path: list(read_frames(path))):
+            with pytest.raises(MediaError):
+                read(cut)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("webm", {"live": "1"}), ("ts", {})])
+def test_a_live_recording_is_refused_when_it_ends_within_a_block(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    whole = mux(tmp_path / f"a.{suffix}", video=READABLE[suffix], options=options).read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    refused = 0
+    for end in range(len(whole) // 2, len(whole) // 2 + 200):
+        cut.write_bytes(whole[:end])
+        try:
+            list(read_frames(cut))
+        except MediaError:
+            refused += 1
+    # cut exactly between two blocks it is a whole, shorter recording
+    assert refused >= 195
+
+
+def test_what_is_no_video_is_refused_in_clear_words(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("This is a letter.\n" * 100)
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    Image.new("RGB", (32, 32)).save(tmp_path / "still.png")
+    mux(tmp_path / "a.mp3", audio="libmp3lame")
+    for name, said in {
+        "missing.mp4": "There is no file",
+        ".": "is a folder",
+        "empty.mp4": "is empty",
+        "text.mp4": "cannot be read",
+        "list.mp4": "cannot be read",
+        "still.png": "cannot be read",
+        "a.mp3": "no picture that moves",
+    }.items():
+        with pytest.raises(MediaError, match=said):
+            read_frames(tmp_path / name)
+
+
+def test_cover_art_does_not_make_a_song_a_video(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.flac", Audio(tone(16_000, 0.5), 16_000))
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    cover = (tmp_path / "a.png").read_bytes()
+    fields = [(3).to_bytes(4, "big"), (9).to_bytes(4, "big"), b"image/png", bytes(4), (32).to_bytes(4, "big")]
+    fields += [(32).to_bytes(4, "big"), (24).to_bytes(4, "big"), bytes(4), len(cover).to_bytes(4, "big"), cover]
+    block = b"".join(fields)
+    data = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(data[:42] + b"\6" + len(block).to_bytes(3, "big") + block + data[42:])
+    assert probe(tmp_path / "a.flac").kind == "audio"
+    assert read_audio(tmp_path / "a.flac").seconds == 0.5
+    with pytest.raises(MediaError, match="no picture that moves"):
+        read_frames(tmp_path / "a.flac")
+
+
+def test_limits_come_from_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.mp4", [numbered(k) for k in range(32)])
+    live = mux(tmp_path / "a.ts", video="libx264", frames=[numbered(k) for k in range(32)])
+    for variable, value, said in (
+        ("WANAVATAR_MAX_VIDEO_SECONDS", "1.5", r"longer than 1\.5 s"),
+        ("WANAVATAR_MAX_VIDEO_PIXELS", "3000", "96×32 and the limit is 3,000"),
+        ("WANAVATAR_MAX_MEDIA_BYTES", "500", "limit is 500"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            for source in (path, live):
+                with pytest.raises(MediaError, match=said):
+                    list(read_frames(source))
+                with pytest.raises(MediaError, match=said):
+                    probe(source)
