@@ -3,15 +3,17 @@
 import errno
 import json
 import os
+import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.errors import DiskFull
+from wanavatar_lab.errors import Cancelled, DiskFull, LabError
 
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LEAST_ROOM = 64 * 1024  # bytes; a write that fails while fewer are free has failed for that reason
 
 
 @contextmanager
@@ -32,15 +34,20 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
-    except OSError as error:
-        if error.errno in OUT_OF_ROOM:
-            raise DiskFull(
-                f"There is no room for {target.name} in {target.parent}. Free some space there, or set "
-                "WANAVATAR_RUNS_DIR to a folder on a larger disk, and run it again."
-            ) from error
+    except Exception as error:
+        if _found_no_room(error, temporary):
+            raise disk_full(target) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_full(path: Path) -> DiskFull:
+    """The error to raise where a write to `path` found no room."""
+    return DiskFull(
+        f"There is no room for {path.name} in {path.parent}. Free some space there, or set WANAVATAR_RUNS_DIR to a "
+        "folder on a larger disk, and run it again."
+    )
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -57,6 +64,17 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def _found_no_room(error: Exception, written: Path) -> bool:
+    """Whether `error` came of a full disk, or of a limit on the size of a file, while `written` was written."""
+    if getattr(error, "errno", None) in OUT_OF_ROOM:
+        return True
+    if isinstance(error, LabError | Cancelled) or not written.exists():
+        return False
+    # numpy, Pillow, torch and safetensors tell of a failed write in words of their own, without the system's number
+    disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
 
 
 def _sync_folder(folder: Path) -> None:

@@ -26,6 +26,9 @@ class Settings(BaseModel):
     max_video_pixels: int = Field(default=8192 * 8192, gt=0, description="largest video frame that is read")
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
+    cancel_grace_seconds: float = Field(
+        default=60.0, gt=0, description="a cancelled run whose stage does not stop is killed after this"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
 
 
@@ -47,4 +50,6 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         variable = f"WANAVATAR_{str(first['loc'][0]).upper()}"
-        raise LabError(f"{variable} is {first['input']!r}: {first['msg']}. Unset it or give a value that fits.") from error
+        raise LabError(
+            f"{variable} is {first['input']!r}: {first['msg']}. Unset it or give a value that fits."
+        ) from error

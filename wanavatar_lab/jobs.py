@@ -1,0 +1,184 @@
+"""Submit a request, watch it, cancel it, find it again.
+
+    job = submit(SpeechToVideo(image="a.png", audio="v.wav", profile="pocket"))
+    job.wait()                        # or: artifacts = await job.result()
+    attach(job.id).status()           # later, from anywhere, also after this process has died
+
+The work is done by processes that outlive the client: see `wanavatar_lab.keeper`. Nothing here imports torch.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanavatar_lab.ending import end_run
+from wanavatar_lab.errors import RunError
+from wanavatar_lab.failures import worker_died
+from wanavatar_lab.keeper import start_keeper
+from wanavatar_lab.lane import Lane
+from wanavatar_lab.requests import Request
+from wanavatar_lab.runs import Run, draft, list_runs, runs_folder
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.status import STARTING, Artifact, Status
+
+_SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as its clients see it. Nothing is kept in memory: any number of clients may hold the same."""
+
+    run: Run
+
+    @property
+    def id(self) -> str:
+        """The run's id, for `attach`."""
+        return self.run.id
+
+    def status(self) -> Status:
+        """How far it is, now. A run whose processes were all killed is ended here, as failed.
+
+        Raises:
+            RunError: its folder is gone or damaged.
+        """
+        status = self.run.status()
+        if status.ended:
+            return status
+        lane = Lane(self.run.folder.parent)
+        if lane.folder.exists():
+            _tend(lane, start=True)
+        place = lane.place(self.id)
+        if place is None and status.state == "running" and not self.run.is_held():
+            # it ran in a client's own process, or there was no room to write how it ended
+            with self.run.held():
+                if not self.run.status().ended:
+                    end_run(self.run, "failed", error=worker_died("the process that executed it is gone"))
+        status = self.run.status()
+        if status.state != "queued":
+            return status
+        message = "is in no queue" if place is None else "next" if place == 1 else f"waits for {place - 1} before it"
+        return status.model_copy(update={"queue_place": place, "message": message})
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        nap = _SHORTEST_NAP
+        while not (status := self.status()).ended:
+            left = nap if deadline is None else min(nap, deadline - time.monotonic())
+            if left <= 0:
+                break
+            time.sleep(left)
+            nap = min(2 * nap, _LONGEST_NAP)
+        return status
+
+    async def result(self) -> list[Artifact]:
+        """Wait without blocking the event loop. To give up waiting is not to cancel the run.
+
+        Returns:
+            What it made.
+
+        Raises:
+            RunError: it failed or was cancelled.
+        """
+        import asyncio  # slow to import, and only asynchronous clients need it
+
+        while not (status := self.status()).ended:
+            await asyncio.sleep(_LONGEST_NAP)
+        if status.state != "succeeded":
+            raise RunError(f"The run {self.id} {'failed: ' if status.error else 'was '}{status.message}")
+        return status.artifacts
+
+    def cancel(self, *, now: bool = False) -> None:
+        """Ask for it to end. A queued run ends at once, a running one within a denoising step.
+
+        Args:
+            now: kill the worker without waiting for the stage, which costs the next run the loading of its models.
+        """
+        lane = Lane(self.run.folder.parent)
+        lane.prepare()
+        with lane.locked():
+            status = self.run.status()
+            if status.state == "queued":
+                end_run(self.run, "cancelled")
+                lane.remove(self.id)
+            elif not status.ended:
+                self.run.request_cancel(now=now)
+
+    def artifacts(self) -> list[Artifact]:
+        """What it made; empty until it has succeeded. `job.run.path(artifact)` says where a file lies."""
+        return self.status().artifacts
+
+
+def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
+    """Put a run at the end of the queue, and see that someone is there to take it.
+
+    Raises:
+        RequestError: an input file is missing or cannot be read.
+        DiskFull: there is no room; nothing is left behind.
+    """
+    request.check_inputs()
+    # the worker has a working folder of its own
+    request = request.with_absolute_paths()
+    root = runs_folder(runs_dir)
+    lane = Lane(root)
+    with draft(request, root, Status(message="waits for the worker", submitted_at=time.time())) as drafted:
+        lane.prepare()
+        with lane.locked():
+            lane.add(drafted.id)
+            try:
+                run = drafted.publish()
+            except BaseException:
+                lane.remove(drafted.id)
+                raise
+    _tend(lane, start=True)
+    return Job(run)
+
+
+def attach(run_id: str, *, runs_dir: Path | str | None = None) -> Job:
+    """The job of a run that someone submitted at some time.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    return Job(Run.open(run_id, runs_dir=runs_dir))
+
+
+def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
+    """All jobs, newest first."""
+    lane = Lane(runs_folder(runs_dir))
+    if lane.folder.exists():
+        _tend(lane, start=False)
+    return [Job(run) for run in list_runs(lane.root)]
+
+
+def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
+    """Execute a request in this process, without queue or worker, in the very same steps: for debugging.
+
+    Returns:
+        The run, which has ended; its status says how.
+    """
+    # not at the top: clients that only submit need none of it
+    from wanavatar_lab.execution import WarmStage, choose_device, execute
+
+    request = request.with_absolute_paths()
+    now = time.time()
+    status = Status(state="running", phase=STARTING, message=STARTING, submitted_at=now, started_at=now)
+    with draft(request, runs_folder(runs_dir), status) as drafted, drafted.held():
+        run = drafted.publish()
+        execute(run, WarmStage(choose_device(read_settings().device)))
+    return run
+
+
+def _tend(lane: Lane, *, start: bool) -> None:
+    """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait."""
+    with lane.locked():
+        lock = lane.claim()
+        if lock is None:
+            return
+        try:
+            lane.bury()
+            if start and lane.queue():
+                start_keeper(lane, lock)
+        finally:
+            os.close(lock)

@@ -1,0 +1,38 @@
+"""The stages. Each is a module with two public names:
+
+    load(profile, device) -> models                        what is slow to get, kept warm by the worker
+    run(request, models, context) -> list[Artifact]        the work; files go into context.folder, whole or not at all
+
+Importing a stage may import torch, so `stage_module` imports one only when it is needed. For stages that others
+bring see `wanavatar_lab.extensions`.
+"""
+
+import importlib
+from types import ModuleType
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.extensions import extra_module
+from wanavatar_lab.requests import STAGE_REQUESTS
+
+
+def stage_module(stage: str) -> ModuleType:
+    """The module of `stage`, imported now if it was not.
+
+    Raises:
+        LabError: there is no such stage, or its module lacks `load` or `run`.
+    """
+    module = extra_module(stage)
+    if module is None:
+        if stage not in STAGE_REQUESTS:
+            raise LabError(f"There is no stage {stage!r}; there are {', '.join(STAGE_REQUESTS)}.")
+        name = f"{__name__}.{stage}"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise LabError(f"The stage {stage} is not part of this release.") from error
+    lacking = [name for name in ("load", "run") if not callable(getattr(module, name, None))]
+    if lacking:
+        raise LabError(f"{module.__name__} lacks {' and '.join(lacking)}, so it cannot be run as the stage {stage}.")
+    return module
