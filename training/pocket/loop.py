@@ -1,0 +1,205 @@
+"""What every toy model's training shares: budget, schedule, averaged weights, log, and going on where one stopped.
+
+A run's folder holds `state-*.safetensors` (weights, their average, the optimizer's moments), `state.json` (step and
+seconds) and TensorBoard's event files. No state file is larger than what is easily carried from machine to machine.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+LARGEST_FILE = 14 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: the whole training has at most so many, over all sittings.
+        total_minutes: and it lasts at most so long.
+        minutes: this sitting ends after so many, finished or not.
+        learning_rate: after the warm-up; it falls to a twentieth along a cosine over the whole training.
+        warm_up: steps of linear rise, also after each resumption.
+        average: decay of the averaged weights, reached gradually.
+        clip: largest norm of the gradient.
+    """
+
+    steps: int
+    total_minutes: float
+    minutes: float
+    learning_rate: float
+    warm_up: int = 100
+    average: float = 0.999
+    clip: float = 1.0
+
+
+class Training:
+    """One model in training.
+
+    Args:
+        model: its trainable parameters are trained; in place.
+        folder: of the run; what is there is resumed.
+        plan: see `Plan`.
+        betas, weight_decay: of AdamW.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        plan: Plan,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.model, self.folder, self.plan = model, folder, plan
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        fused = next(iter(self.parameters.values())).is_cuda
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=plan.learning_rate, betas=betas, weight_decay=weight_decay, fused=fused
+        )
+        self.step, self.seconds = 0, 0.0
+        self.resumed_at = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "state.json").is_file():
+            self._resume()
+        self.log = SummaryWriter(folder)
+
+    def run(
+        self, loss_of: Callable[[int], Mapping[str, Tensor]], every: int = 50, save_every_seconds: float = 120.0
+    ) -> None:
+        """Train until the plan's steps or minutes are used up, then save.
+
+        Args:
+            loss_of: `loss_of(step)` gives named scalars; "loss" is what is minimised.
+            every: steps between two lines of the log.
+        """
+        began = saved = time.monotonic()
+        before = self.seconds
+        while self.progress < 1 and time.monotonic() - began < self.plan.minutes * 60:
+            self.seconds = before + time.monotonic() - began
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+            losses = loss_of(self.step)
+            losses["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self._update_average()
+            self.step += 1
+            if self.step % every == 0:
+                values = {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
+                for name, value in values.items():
+                    self.log.add_scalar(name, value, self.step)
+                words = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+                print(f"step {self.step:6d}  {self.seconds:6.0f} s  {words}", flush=True)
+                if not math.isfinite(values["loss"]):
+                    raise FloatingPointError(
+                        f"The loss is {values['loss']} at step {self.step}: lower the learning rate."
+                    )
+            if time.monotonic() - saved > save_every_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.seconds = before + time.monotonic() - began
+        self.save()
+
+    @property
+    def progress(self) -> float:
+        """How much of the whole training is done, 0 to 1, by steps or by time, whichever is further."""
+        return max(self.step / self.plan.steps, self.seconds / (60 * self.plan.total_minutes))
+
+    def averaged(self) -> "AveragedWeights":
+        """A context in which the model has its averaged weights."""
+        return AveragedWeights(self.parameters, self.average)
+
+    def save(self) -> None:
+        """Write the state; half-written files of a broken-off save are never read."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            state = self.optimizer.state.get(parameter, {})
+            tensors[f"weight.{name}"] = parameter.detach()
+            tensors[f"average.{name}"] = self.average[name].bfloat16()
+            if "exp_avg" in state:
+                # the moments steer and are not steered by: eight bits of mantissa are enough for them
+                tensors[f"first.{name}"] = state["exp_avg"].bfloat16()
+                tensors[f"second.{name}"] = state["exp_avg_sq"].bfloat16()
+        names = []
+        for number, part in enumerate(_parts(tensors)):
+            names.append(f"state-{self.step}-{number}.safetensors")
+            save_file({name: tensor.contiguous().cpu() for name, tensor in part.items()}, self.folder / names[-1])
+        fresh = self.folder / "state.json.new"
+        fresh.write_text(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "files": names}) + "\n")
+        fresh.replace(self.folder / "state.json")
+        for old in self.folder.glob("state-*.safetensors"):
+            if old.name not in names:
+                old.unlink()
+        self.log.flush()
+
+    def _resume(self) -> None:
+        facts = json.loads((self.folder / "state.json").read_text())
+        tensors: dict[str, Tensor] = {}
+        for name in facts["files"]:
+            tensors.update(load_file(self.folder / name))
+        self.step, self.seconds = facts["step"], facts["seconds"]
+        self.resumed_at = self.step
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"weight.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+                if f"first.{name}" in tensors:
+                    self.optimizer.state[parameter] = {
+                        "step": torch.tensor(float(self.step), device=parameter.device),
+                        "exp_avg": tensors[f"first.{name}"].to(parameter),
+                        "exp_avg_sq": tensors[f"second.{name}"].to(parameter),
+                    }
+        print(f"resumed at step {self.step} after {self.seconds:.0f} s", flush=True)
+
+    def _learning_rate(self) -> float:
+        rise = min(1.0, (self.step - self.resumed_at + 1) / self.plan.warm_up)
+        fall = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress)))
+        return self.plan.learning_rate * rise * fall
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.plan.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
+
+
+class AveragedWeights:
+    """Swaps a model's weights for their average, and back."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
+        self.parameters, self.average = parameters, average
+
+    def __enter__(self) -> None:
+        self.kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self._put(self.average)
+
+    def __exit__(self, *_: object) -> None:
+        self._put(self.kept)
+
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        if part and size + tensor.nbytes > LARGEST_FILE:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += tensor.nbytes
+    yield part

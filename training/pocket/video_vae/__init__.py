@@ -1,0 +1,1 @@
+"""The Wan VAE at toy size: `together` (all frames at once), `clips` (what it sees), `train`, `evaluate`."""

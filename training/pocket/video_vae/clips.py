@@ -1,0 +1,73 @@
+"""Drawn clips in the device's memory, from which training takes its batches."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.pocket.world.attributes import sample_attributes
+from training.pocket.world.figure import render, sheet_of
+from training.pocket.world.motion import sample_actions, sample_motion
+from training.pocket.world.truth import masks_of
+from training.pocket.world.visemes import FPS, NAMES, Sound, mouth_track
+
+
+def babble(seconds: float, generator: torch.Generator) -> list[Sound]:
+    """Sounds in random order, between 60 and 260 ms each, with pauses."""
+    sounds: list[Sound] = []
+    time = float(torch.rand((), generator=generator)) * 0.3
+    while time < seconds:
+        length = 0.06 + 0.2 * float(torch.rand((), generator=generator))
+        name = NAMES[int(torch.randint(len(NAMES), (), generator=generator))]
+        loudness = 0.4 + 0.6 * float(torch.rand((), generator=generator))
+        sounds.append(Sound(time, time + length, name, loudness))
+        time += length + (0.4 if float(torch.rand((), generator=generator)) < 0.08 else 0.0)
+    return sounds
+
+
+@dataclass
+class ClipBank:
+    """`pixels` uint8 [N, F, 3, H, W] and `mouths` uint8 [N, F, H/8, W/8] (0..255, how much of the cell is lips)."""
+
+    pixels: Tensor
+    mouths: Tensor
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+        return self.pixels.shape[1]
+
+    @classmethod
+    def draw(
+        cls, count: int, frames: int, size: int, device: torch.device, seed: int, split: str = "train"
+    ) -> "ClipBank":
+        """Draw `count` clips of different, talking avatars."""
+        pixels = torch.empty(count, frames, 3, size, size, dtype=torch.uint8, device=device)
+        mouths = torch.empty(count, frames, size // 8, size // 8, dtype=torch.uint8, device=device)
+        chunk = 64
+        for start in range(0, count, chunk):
+            stop = min(count, start + chunk)
+            chunk_seed = seed * 1_000_003 + start
+            generator = torch.Generator().manual_seed(chunk_seed)
+            attributes = sample_attributes(stop - start, chunk_seed, split)
+            actions = [names if i % 2 else () for i, names in enumerate(sample_actions(stop - start, chunk_seed))]
+            pose = sample_motion(stop - start, frames, chunk_seed, actions)
+            tracks = [mouth_track(babble(frames / FPS, generator), frames).mouth for _ in range(stop - start)]
+            pose = pose.speaking(torch.stack(tracks))
+            pixels[start:stop] = (render(attributes, pose, (size, size), device) * 255).round().to(torch.uint8)
+            lips = masks_of(sheet_of(attributes, pose).to(device), size, size)[1]
+            cells = F.avg_pool2d(lips.float()[:, None], 8) * 255
+            mouths[start:stop] = cells.to(torch.uint8).view(mouths[start:stop].shape)
+        return cls(pixels, mouths)
+
+    def batch(self, count: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` cuts of `frames` frames: pixels [B, 3, F, H, W] in [-1, 1], where the mouth is [B, 1, F, H, W]."""
+        rows = torch.randint(len(self.pixels), (count,), generator=generator)
+        starts = torch.randint(self.frames - frames + 1, (count,), generator=generator)
+        index = (starts[:, None] + torch.arange(frames)).to(self.pixels.device)
+        rows = rows.to(self.pixels.device)[:, None]
+        pixels = self.pixels[rows, index].transpose(1, 2).float() / 127.5 - 1
+        mouth = self.mouths[rows, index].unsqueeze(1).float() / 255
+        mouth = mouth.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
+        return pixels, mouth
