@@ -90,7 +90,7 @@ def write_checkpoint(
             filled = 0
         shards[-1][name] = tensor
         filled += tensor.nbytes
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"{STEM}-{number:05}-of-{len(shards):05}.safetensors"
         save_file(shard, folder / file)

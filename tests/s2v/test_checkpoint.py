@@ -224,6 +224,11 @@ def cut(file: Path, keep: float) -> None:
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
 
 
+def empty(folder: Path) -> None:
+    for file in folder.glob(f"{STEM}*"):
+        file.unlink()
+
+
 Q = "blocks.1.self_attn.q.weight"
 HEAD = "head.head.bias"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -256,7 +261,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "config.json").write_text("[]"),
         "holds a list instead of named fields",
     ),
-    "no weights": (lambda f: [file.unlink() for file in f.glob(f"{STEM}*")], rf"lacks {STEM}\*\.safetensors"),
+    "no weights": (empty, rf"lacks {STEM}\*\.safetensors"),
 }
 
 

@@ -19,6 +19,7 @@ from transformers import (
 from wanavatar_lab.errors import WeightsError
 
 from .checkpoint import read_json
+from .tensor_files import name_problems
 from .text_checkpoint import load_text_encoder
 from .transformer import WanS2VTransformer3DModel
 from .vae_checkpoint import load_vae
@@ -126,13 +127,9 @@ def _model(
     model, info = _read(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
     missing = sorted(set(info["missing_keys"]) - set(may_lack))
     left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
-    problems = [
-        f"{len(names)} tensors {label}: {', '.join(names[:5])}"
-        for label, names in (("missing", missing), ("left over", left_over))
-        if names
-    ]
+    problems = name_problems({"missing": missing, "left over": left_over})
     if problems:
-        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {'; '.join(problems)}.")
+        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {problems}.")
     return model
 
 

@@ -27,14 +27,20 @@ def compare_names(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
         for name in sorted(found.keys() & expected.keys())
         if tuple(found[name]) != tuple(expected[name])
     ]
-    problems = []
-    for label, names in (("missing", missing), ("left over", left_over), ("of another shape", reshaped)):
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            noun = "tensor" if len(names) == 1 else "tensors"
-            problems.append(f"{len(names)} {noun} {label}: {', '.join(names[:5])}{more}")
+    problems = name_problems({"missing": missing, "left over": left_over, "of another shape": reshaped})
     if problems:
-        raise WeightsError(f"{where} is not the checkpoint this model needs. {'; '.join(problems)}.")
+        raise WeightsError(f"{where} is not the checkpoint this model needs. {problems}.")
+
+
+def name_problems(kinds: Mapping[str, list[str]]) -> str:
+    """Say how many tensors have which problem and name the first five of each kind; empty when there is none."""
+    said = []
+    for kind, names in kinds.items():
+        if names:
+            noun = "tensor" if len(names) == 1 else "tensors"
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            said.append(f"{len(names)} {noun} {kind}: {', '.join(names[:5])}{more}")
+    return "; ".join(said)
 
 
 def safetensors_shapes(file: Path) -> Shapes:
