@@ -88,21 +88,35 @@ def let_go(job: Job) -> None:
     (job.run.folder / "go").touch()
 
 
+def set_lane(patch: pytest.MonkeyPatch, runs_dir: Path, *, idle_seconds: int = 5) -> Path:
+    """The environment of a lane, for this process and those that it starts."""
+    patch.setenv("WANAVATAR_RUNS_DIR", str(runs_dir))
+    patch.setenv("WANAVATAR_EXTRA_STAGES", "relax=tests.stages_for_tests")
+    patch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", str(idle_seconds))
+    patch.setenv("WANAVATAR_DEVICE", "cpu")
+    patch.setenv("PYTHONPATH", str(REPOSITORY))
+    register_extra_stages()
+    return runs_dir
+
+
 @pytest.fixture(name="lane_settings")
 def lane_settings_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The environment of a lane in a folder of its own, for this process and those that it starts."""
-    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setenv("WANAVATAR_EXTRA_STAGES", "relax=tests.stages_for_tests")
-    monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "5")
-    monkeypatch.setenv("WANAVATAR_DEVICE", "cpu")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    register_extra_stages()
-    return tmp_path / "runs"
+    """A runs folder of the test's own, which is not there yet."""
+    return set_lane(monkeypatch, tmp_path / "runs")
 
 
 @pytest.fixture(name="lane")
 def lane_fixture(lane_settings: Path) -> Iterator[LaneUnderTest]:
-    """A lane with its processes."""
+    """A lane of the test's own, with its processes."""
     lane = LaneUnderTest(lane_settings)
     yield lane
     lane.close()
+
+
+@pytest.fixture(name="shared_lane", scope="module")
+def shared_lane_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaneUnderTest]:
+    """One lane for all tests of a file that leave it as they found it: processes take a second to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        lane = LaneUnderTest(set_lane(patch, tmp_path_factory.mktemp("shared") / "runs", idle_seconds=60))
+        yield lane
+        lane.close()

@@ -5,6 +5,7 @@ It also is the example of a stage of one's own: REQUEST, load and run.
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from wanavatar_lab.status import Artifact
 
 SIDE = 64
 LEDGER = "steps.txt"  # a line per step that was really done
-FAULTS = ("", "bug", "weights", "gpu memory", "gpu broken", "exit", "crash", "deaf", "scratch", "nothing made")
+FAULTS = ("", "bug", "weights", "gpu memory", "gpu broken", "exit", "crash", "deaf", "scratch", "nothing made", "child")
 
 
 class OutOfMemoryError(RuntimeError):
@@ -112,6 +113,10 @@ def _go_wrong(fault: str, context: StageContext) -> None:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         case "gpu broken":
             raise AcceleratorError("CUDA error: an illegal memory access was encountered")
+        case "child":
+            child = subprocess.Popen(["sleep", "60"])
+            (context.folder / "child").write_text(str(child.pid))
+            _wait_for(context.folder / "go", context, deaf=False)
         case "exit":
             sys.exit(3)
         case "crash":

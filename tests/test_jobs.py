@@ -17,6 +17,7 @@ from tests.lane_for_tests import (  # noqa: F401  fixtures
     lane_fixture,
     lane_settings_fixture,
     let_go,
+    shared_lane_fixture,
     steps_done,
 )
 from wanavatar_lab.errors import RequestError, RunError
@@ -39,9 +40,9 @@ def test_a_job_runs_elsewhere_and_is_found_again(lane: LaneUnderTest, monkeypatc
     assert job.status() == status, "what has ended stays as it is"
 
 
-def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(lane: LaneUnderTest) -> None:
+def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(shared_lane: LaneUnderTest) -> None:
     faults = ["", "bug", "", "exit", "gpu memory", "", "gpu broken", ""]
-    jobs = [lane.submit(fault=fault) for fault in faults]
+    jobs = [shared_lane.submit(fault=fault) for fault in faults]
     states = [job.wait(PATIENCE).state for job in jobs]
     assert states == ["failed" if fault else "succeeded" for fault in faults]
     facts = [job.run.manifest()["facts"] for job in jobs]
@@ -53,7 +54,7 @@ def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(lane: LaneUnderTes
     assert processes[7] != processes[6], "a broken GPU context takes a new process"
 
 
-def test_another_profile_loads_other_models(lane: LaneUnderTest) -> None:
+def test_another_profile_loads_other_models(shared_lane: LaneUnderTest) -> None:
     from tests.stages_for_tests import Relax
 
     jobs = [submit(Relax(profile=profile)) for profile in ("pocket", "full", "full", "pocket")]
@@ -64,21 +65,21 @@ def test_another_profile_loads_other_models(lane: LaneUnderTest) -> None:
     assert len({fact["process"] for fact in facts}) == 1
 
 
-def test_two_clients_are_served_in_order_and_see_their_places(lane: LaneUnderTest) -> None:
-    first = lane.submit(hold_at=1)
-    lane.worker_at(first, step=1)
+def test_two_clients_are_served_in_order_and_see_their_places(shared_lane: LaneUnderTest) -> None:
+    first = shared_lane.submit(hold_at=1)
+    shared_lane.worker_at(first, step=1)
     code = "print(submit(Relax(profile='pocket')).id, flush=True)"
     ids = [first.id]
     jobs = []
     for _ in range(2):
-        jobs.append(lane.submit())
-        client = lane.client(code, stdout=subprocess.PIPE)
+        jobs.append(shared_lane.submit())
+        client = shared_lane.client(code, stdout=subprocess.PIPE)
         jobs.append(attach(client.communicate(timeout=PATIENCE)[0].strip()))
     ids += [job.id for job in jobs]
     assert first.status().queue_place is None
     assert [job.status().queue_place for job in jobs] == [1, 2, 3, 4]
     assert [job.status().message for job in jobs[:2]] == ["next", "waits for 1 before it"]
-    seen = lane.client(f"print(attach('{jobs[3].id}').status().queue_place)", stdout=subprocess.PIPE)
+    seen = shared_lane.client(f"print(attach('{jobs[3].id}').status().queue_place)", stdout=subprocess.PIPE)
     assert seen.communicate(timeout=PATIENCE)[0].strip() == "4", "another client sees the same place"
     jobs[1].cancel()
     assert [job.status().queue_place for job in jobs] == [1, None, 2, 3]
@@ -100,9 +101,9 @@ def test_many_clients_at_once_get_one_keeper_and_lose_nothing(lane: LaneUnderTes
     assert sorted(run.id for run in list_runs()) == sorted(ids)
 
 
-def test_cancel_takes_effect_within_one_step(lane: LaneUnderTest) -> None:
-    job, after = lane.submit(steps=200, step_seconds=0.1), lane.submit()
-    worker = lane.worker_at(job, step=3)
+def test_cancel_takes_effect_within_one_step(shared_lane: LaneUnderTest) -> None:
+    job, after = shared_lane.submit(steps=200, step_seconds=0.1), shared_lane.submit()
+    worker = shared_lane.worker_at(job, step=3)
     job.cancel()
     done = steps_done(job)
     status = job.wait(PATIENCE)
@@ -112,13 +113,13 @@ def test_cancel_takes_effect_within_one_step(lane: LaneUnderTest) -> None:
     assert not (job.run.folder / "result.npy").exists()
     assert job.run.manifest()["state"] == "cancelled"
     assert after.wait(PATIENCE).state == "succeeded"
-    assert lane.note().worker == worker, "the worker and its models stay"
+    assert shared_lane.note().worker == worker, "the worker and its models stay"
 
 
-def test_cancel_of_a_queued_run_is_at_once(lane: LaneUnderTest) -> None:
-    running = lane.submit(hold_at=1)
-    lane.worker_at(running, step=1)
-    queued = lane.submit()
+def test_cancel_of_a_queued_run_is_at_once(shared_lane: LaneUnderTest) -> None:
+    running = shared_lane.submit(hold_at=1)
+    shared_lane.worker_at(running, step=1)
+    queued = shared_lane.submit()
     queued.cancel()
     assert queued.run.status().state == "cancelled", "no keeper had to look at it"
     assert running.status().state == "running"
@@ -160,20 +161,20 @@ def test_a_stage_that_never_looks_is_killed_after_the_grace(
     assert after.run.manifest()["facts"]["process"] != worker
 
 
-def test_cancel_now_does_not_wait(lane: LaneUnderTest) -> None:
-    deaf = lane.submit(steps=2, hold_at=1, fault="deaf")
-    worker = lane.worker_at(deaf, step=1)
+def test_cancel_now_does_not_wait(shared_lane: LaneUnderTest) -> None:
+    deaf = shared_lane.submit(steps=2, hold_at=1, fault="deaf")
+    worker = shared_lane.worker_at(deaf, step=1)
     deaf.cancel(now=True)
     assert deaf.wait(PATIENCE).state == "cancelled"
     assert not is_alive(worker)
 
 
-def test_a_client_killed_at_work_loses_nothing(lane: LaneUnderTest) -> None:
+def test_a_client_killed_at_work_loses_nothing(shared_lane: LaneUnderTest) -> None:
     code = "job = submit(Relax(profile='pocket', hold_at=2)); print(job.id, flush=True); job.wait()"
-    client = lane.client(code, stdout=subprocess.PIPE)
+    client = shared_lane.client(code, stdout=subprocess.PIPE)
     assert client.stdout is not None
     job = attach(client.stdout.readline().strip())
-    lane.worker_at(job, step=2)
+    shared_lane.worker_at(job, step=2)
     os.kill(client.pid, signal.SIGKILL)
     client.communicate()
     assert job.status().state == "running"
@@ -181,9 +182,9 @@ def test_a_client_killed_at_work_loses_nothing(lane: LaneUnderTest) -> None:
     assert job.wait(PATIENCE).state == "succeeded"
 
 
-def test_results_are_awaited_without_blocking(lane: LaneUnderTest) -> None:
+def test_results_are_awaited_without_blocking(shared_lane: LaneUnderTest) -> None:
     async def both() -> list[str]:
-        good, bad = lane.submit(steps=3), lane.submit(fault="weights")
+        good, bad = shared_lane.submit(steps=3), shared_lane.submit(fault="weights")
         artifacts = await good.result()
         with pytest.raises(RunError, match=r"failed: The weights of relax are missing"):
             await bad.result()
@@ -210,13 +211,13 @@ def test_a_missing_input_is_refused_before_there_is_a_run(lane_settings: Path) -
 
 
 def test_inputs_are_found_from_the_clients_folder(
-    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = lane.submit(seed=1)
+    first = shared_lane.submit(seed=1)
     first.wait(PATIENCE)
     first.run.path(first.artifacts()[0]).rename(tmp_path / "mine.npy")
     monkeypatch.chdir(tmp_path)
-    job = lane.submit(start="mine.npy")
+    job = shared_lane.submit(start="mine.npy")
     assert job.wait(PATIENCE).state == "succeeded"
     assert job.run.manifest()["inputs"]["start"]["name"] == "mine.npy"
 
@@ -234,8 +235,8 @@ def test_an_idle_keeper_leaves_with_its_worker_and_a_later_run_gets_new_ones(
     assert again.run.manifest()["facts"]["process"] != note.worker
 
 
-def test_progress_counts_up_and_says_how_long_it_takes(lane: LaneUnderTest) -> None:
-    job = lane.submit(steps=12, step_seconds=0.11)
+def test_progress_counts_up_and_says_how_long_it_takes(shared_lane: LaneUnderTest) -> None:
+    job = shared_lane.submit(steps=12, step_seconds=0.11)
     seen = []
     while not (status := job.status()).ended:
         seen.append(status)

@@ -48,6 +48,24 @@ def test_a_killed_worker_fails_its_run_alone_and_unwatched(lane: LaneUnderTest) 
     assert fresh != worker and is_alive(fresh)
 
 
+def test_a_worker_killed_while_idle_costs_the_next_run_nothing(lane: LaneUnderTest) -> None:
+    assert lane.submit().wait(PATIENCE).state == "succeeded"
+    worker = lane.note().worker
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    after = lane.submit()
+    assert after.wait(PATIENCE).state == "succeeded"
+    assert after.run.manifest()["facts"]["process"] != worker
+
+
+def test_what_a_killed_worker_had_started_is_killed_too(lane: LaneUnderTest) -> None:
+    job = lane.submit(fault="child")
+    child = eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text())
+    os.kill(lane.worker_at(job), signal.SIGKILL)
+    assert job.wait(PATIENCE).state == "failed"
+    eventually(lambda: not is_alive(int(child)))
+
+
 def test_a_crash_below_python_is_named_and_leaves_its_traceback_in_the_log(lane: LaneUnderTest) -> None:
     job = lane.submit(fault="crash")
     status = job.wait(PATIENCE)
@@ -121,6 +139,15 @@ def test_a_killed_run_in_a_clients_own_process_is_seen(lane: LaneUnderTest) -> N
     client.wait()
     status = attach(job.id).status()
     assert status.state == "failed" and (status.error or "").startswith("worker died (the process that executed it")
+
+
+def test_ctrl_c_on_a_run_in_ones_own_process_cancels_it(lane: LaneUnderTest) -> None:
+    client = lane.client("run_here(Relax(profile='pocket', hold_at=1))", stderr=subprocess.PIPE)
+    (job,) = eventually(list_jobs)
+    eventually(lambda: steps_done(job) == 1)
+    os.kill(client.pid, signal.SIGINT)
+    assert "KeyboardInterrupt" in client.communicate(timeout=PATIENCE)[1]
+    assert job.run.status().state == "cancelled" and job.run.manifest()["state"] == "cancelled"
 
 
 def test_a_run_whose_folder_is_removed_does_not_hold_up_the_next(lane: LaneUnderTest) -> None:

@@ -57,19 +57,21 @@ class Keeper:
             if run is not None:
                 self._see_through(run)
                 idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > self._settings.worker_idle_seconds and self._leave():
-                return
-            else:
+            elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
                 time.sleep(POLL)
+            else:
+                # before the lane is free, so that the next keeper's worker finds the GPU free too
+                self._dismiss_worker()
+                if self._leave():
+                    return
 
     def close(self) -> None:
         """End the worker, and the run that it may be at."""
-        worker, run = self._worker, self._current
-        if worker is not None and run is not None:
-            worker.kill()
+        run = self._current
+        if run is not None and self._worker is not None:
+            self._worker.kill()
             self._end(run, "failed", worker_died("its keeper was told to end"))
-        elif worker is not None:
-            worker.end()
+        self._dismiss_worker()
 
     def _take(self) -> Run | None:
         """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead keeper."""
@@ -99,6 +101,8 @@ class Keeper:
     def _see_through(self, run: Run) -> None:
         """Give `run` to the worker and wait until it has ended, whatever comes."""
         self._current = run
+        if self._worker is not None and not self._worker.is_alive():
+            self._dismiss_worker()  # it was killed while it had nothing to do, which is no fault of this run
         worker = self._worker = self._worker or WorkerProcess(self._lane.root)
         self._note(run)
         worker.give(run.id)
@@ -107,21 +111,23 @@ class Keeper:
             deadline = deadline or self._deadline(run)
             if run.cancel_requested(now=True) or (deadline is not None and time.monotonic() > deadline):
                 worker.kill()
-                self._worker = None
                 self._end(run, "cancelled")
                 break
         if news == "died":
-            # before the first phase it has not yet turned its output to the run's log
+            # before its first phase it has not yet turned its output to the run's log
             log = "log.txt" if self._phase(run) != STARTING else str(self._lane.log)
             self._end(run, "failed", worker_died(worker.how_it_died(), log))
-            self._worker = None
-        elif news == "unfit":
-            worker.end()
-            self._worker = None
+        if news != "done":
+            self._dismiss_worker()
         self._current = None
         with self._lane.locked():
             self._lane.remove(run.id)
         self._note(run if news == "done" else None)
+
+    def _dismiss_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
     def _deadline(self, run: Run) -> float | None:
         """When a run that was asked to end is killed; None while it was not asked, or while models load."""

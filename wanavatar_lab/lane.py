@@ -52,6 +52,7 @@ class Lane:
         """
         with says_disk_full(self.folder / "the queue"):
             (self.folder / "queue").mkdir(parents=True, exist_ok=True)
+            self.log.touch()
             with open(self.folder / "lock", "ab") as file:
                 if file.tell() < _NOTE_BYTES:
                     file.write(b" " * _NOTE_BYTES)

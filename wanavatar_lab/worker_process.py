@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO, Literal
 
@@ -53,7 +54,14 @@ class WorkerProcess:
         if UNFIT in words:
             return "unfit"
         # a process forked by a stage may hold the pipe open, so its end is not waited for alone
-        return "died" if words or self._is_dead() else None
+        return "died" if words or not self.is_alive() else None
+
+    def is_alive(self) -> bool:
+        """Whether it can take a run."""
+        if self._process.returncode is not None:
+            return False
+        # without taking the return code, which frees its number for another process
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def how_it_died(self) -> str:
         """The reason, once `news` was `died`; what it had started is killed."""
@@ -74,18 +82,15 @@ class WorkerProcess:
         return self._process.returncode
 
     def end(self) -> None:
-        """Let it leave by itself; kill it if it does not."""
-        self.give(STOP)
-        for _ in range(int(_LAST_WAIT * 10)):
-            if self._is_dead():
-                break
-            select.select([], [], [], 0.1)
+        """Let it leave by itself if it lives; kill it if it does not."""
+        deadline = time.monotonic() + _LAST_WAIT
+        if self.is_alive():
+            self.give(STOP)
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.kill()
 
     @property
     def _orders(self) -> IO[bytes]:
         assert self._process.stdin is not None  # it was started with a pipe
         return self._process.stdin
-
-    def _is_dead(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
