@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 BITS, CELL = 12, 8  # a frame's number is drawn as 12 black or white squares of 8 × 8 pixels
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (224, 172, 140)]
 
 
 def tone(rate: int, seconds: float, channels: int = 1, hz: float = 440.0) -> NDArray[np.float32]:
@@ -48,6 +49,11 @@ def number_in(frame: NDArray[np.uint8]) -> int:
     """The number that a frame shows."""
     cells = [frame[2 : CELL - 2, bit * CELL + 2 : (bit + 1) * CELL - 2].mean() > 128 for bit in range(BITS)]
     return sum(1 << bit for bit, white in enumerate(cells) if white)
+
+
+def stripes() -> NDArray[np.uint8]:
+    """A frame `[32, 112, 3]` of seven upright stripes, in COLOURS."""
+    return np.concatenate([np.full((32, 16, 3), colour, np.uint8) for colour in COLOURS], axis=1)
 
 
 def mux(

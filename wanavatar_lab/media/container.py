@@ -106,7 +106,7 @@ def reading(path: Path | str, settings: Settings) -> Iterator[InputContainer]:
 
 
 def packets(container: InputContainer, path: Path | str) -> Iterator["Packet[Stream]"]:
-    """All packets of picture and sound; those of no stream's data (the last ones) flush the decoders.
+    """All packets of picture and sound; empty ones at the end flush the decoders.
 
     Raises:
         MediaError: a packet was cut, or the file ends earlier than its header says.

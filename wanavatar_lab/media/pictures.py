@@ -49,9 +49,14 @@ def read_picture(path: Path | str) -> Image.Image:
 
 
 def is_picture(path: Path | str) -> bool:
-    """Whether the file begins as a picture of a known kind does; it may still be damaged."""
+    """Whether the file begins as a picture of a known kind does.
+
+    Raises:
+        MediaError: no such file, a picture whose beginning is damaged, or one larger than the settings allow.
+    """
+    settings = read_settings()
     try:
-        with _opened(existing_file(path, read_settings()), read_settings()):
+        with _opened(existing_file(path, settings), settings):
             return True
     except _NotAPicture:
         return False

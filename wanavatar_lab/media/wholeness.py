@@ -17,7 +17,7 @@ without Xing header or raw stream that was cut exactly between two of its blocks
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from wanavatar_lab.errors import MediaError
 
@@ -84,7 +84,7 @@ def _missing_in_boxes(file: BinaryIO, size: int) -> str | None:
     return None
 
 
-def _missing_in_chunks(file: BinaryIO, size: int, order: str) -> str | None:
+def _missing_in_chunks(file: BinaryIO, size: int, order: Literal["little", "big"]) -> str | None:
     for name, start, length in _chunks(file, order):
         # the pad byte after an odd chunk is often left out
         if length < UNKNOWN_SIZE and start + length > size:
@@ -92,7 +92,7 @@ def _missing_in_chunks(file: BinaryIO, size: int, order: str) -> str | None:
     return None
 
 
-def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int, int]]:
     """(name, first byte of the content, length) of the chunks in a RIFF or FORM file."""
     place = 12
     for _ in range(MOST_BOXES):
@@ -100,7 +100,7 @@ def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
         head = file.read(8)
         if len(head) < 8 or not head[:4].isascii():
             return
-        length = int.from_bytes(head[4:8], "little" if order == "little" else "big")
+        length = int.from_bytes(head[4:8], order)
         yield head[:4], place + 8, length
         place += 8 + length + length % 2
 
