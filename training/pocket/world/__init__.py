@@ -1,0 +1,1 @@
+"""The toy world: avatars drawn from attributes, moved by poses, with ground truth and captions."""
