@@ -92,7 +92,9 @@ def landmarks_of(sheet: Sheet, height: int, width: int) -> dict[str, Tensor]:
     lips = Lips.of(sheet)
     angle = torch.arange(36, device=sheet.values.device) * (2 * math.pi / 36)
     on_face = {
-        "lips_outer": _lip_points(sheet, lips, lips.half_outer, lips.up_outer, lips.down_outer, lips.bow),
+        "lips_outer": _lip_points(
+            sheet, lips, lips.half_outer + Lips.LINE, lips.up_outer + Lips.LINE, lips.down_outer + Lips.LINE, lips.bow
+        ),
         "lips_inner": _lip_points(sheet, lips, lips.half, lips.up, lips.down, torch.zeros_like(lips.bow)),
         "nose_tip": nose_tip(sheet, rig),
     }
