@@ -92,10 +92,14 @@ def test_a_small_picture_is_a_large_one_seen_from_afar(size: tuple[int, int]) ->
 
 
 def test_edges_are_smooth_at_one_pixel() -> None:
-    # A disc of one clear colour has as many levels between its own and its surroundings' as its edge needs.
-    picture = one(usual(hair="bald", background_colour="blue", skin="pale"))
-    levels = picture[2, 20:40].unique()
-    assert len(levels) > 40
+    # Above the head is nothing but a disc and what is behind it: two colours, and mixtures of them along the edge.
+    above = one(usual(hair="bald", background="circle", background_colour="green"))[0, :10]
+    levels = above.unique()
+    between = (above > levels[0] + 0.01) & (above < levels[-1] - 0.01)
+    assert len(levels) > 12
+    assert 20 < int(between.sum()) < 200
+    # A mixture never lies beside another one on both sides: the edge is no wider than a pixel or two.
+    assert not (between[:-2] & between[1:-1] & between[2:]).any()
 
 
 @pytest.mark.parametrize("name", CHOICES)
