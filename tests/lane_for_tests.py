@@ -69,12 +69,16 @@ class LaneUnderTest:
         return subprocess.Popen([sys.executable, "-c", head + code], cwd=REPOSITORY, text=True, **popen)
 
     def close(self) -> None:
-        """End the keeper, and see that nothing is left."""
+        """End the keeper, and see that it left nothing; what it did leave is killed, so that no test does."""
         if (note := Lane(self.runs_dir).note()) is not None:
             self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
             if is_alive(note.keeper):
                 os.kill(note.keeper, signal.SIGTERM)
-        eventually(lambda: not any(is_alive(pid) for pid in self.seen))
+        try:
+            eventually(lambda: not any(is_alive(pid) for pid in self.seen))
+        finally:
+            for pid in filter(is_alive, self.seen):
+                os.kill(pid, signal.SIGKILL)
 
 
 def steps_done(job: Job) -> int:

@@ -24,7 +24,20 @@ from wanavatar_lab.status import Artifact
 
 SIDE = 64
 LEDGER = "steps.txt"  # a line per step that was really done
-FAULTS = ("", "bug", "weights", "gpu memory", "gpu broken", "exit", "crash", "deaf", "scratch", "nothing made", "child")
+FAULTS = (
+    "",
+    "bug",
+    "weights",
+    "gpu memory",
+    "gpu broken",
+    "exit",
+    "crash",
+    "deaf",
+    "scratch",
+    "nothing made",
+    "child",
+    "fork",
+)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -116,6 +129,13 @@ def _go_wrong(fault: str, context: StageContext) -> None:
         case "child":
             child = subprocess.Popen(["sleep", "60"])
             (context.folder / "child").write_text(str(child.pid))
+            _wait_for(context.folder / "go", context, deaf=False)
+        case "fork":
+            if (forked := os.fork()) == 0:
+                os.setsid()  # away from the worker's group, which would take it along
+                time.sleep(60)
+                os._exit(0)
+            (context.folder / "child").write_text(str(forked))
             _wait_for(context.folder / "go", context, deaf=False)
         case "exit":
             sys.exit(3)

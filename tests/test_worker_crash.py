@@ -120,6 +120,34 @@ def test_the_worker_dies_with_its_keeper(lane: LaneUnderTest) -> None:
     assert steps_done(job) == 1
 
 
+def test_a_process_forked_by_a_stage_does_not_stand_for_its_dead_worker(lane: LaneUnderTest) -> None:
+    job, queued = lane.submit(fault="fork"), lane.submit()
+    child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
+    worker = lane.worker_at(job)
+    os.kill(lane.note().keeper, signal.SIGKILL)
+    eventually(lambda: not is_alive(worker))
+    assert is_alive(child)
+    try:
+        assert job.wait(PATIENCE).state == "failed"
+        assert queued.wait(PATIENCE).state == "succeeded"
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(lane: LaneUnderTest) -> None:
+    job, queued = lane.submit(hold_at=1), lane.submit()
+    worker = lane.worker_at(job, step=1)
+    os.kill(lane.note().keeper, signal.SIGKILL)
+    eventually(lambda: not is_alive(worker))
+    for name in ("manifest.json", ".reserve.manifest.json"):  # a folder where a file has to go
+        (job.run.folder / name).unlink(missing_ok=True)
+        (job.run.folder / name).mkdir()
+    (job.run.folder / "manifest.json" / "in the way").touch()
+    status = job.wait(PATIENCE)
+    assert status.state == "failed" and "could not be written into its folder" in (status.error or "")
+    assert queued.wait(PATIENCE).state == "succeeded"
+
+
 def test_a_keeper_told_to_end_ends_its_run_and_leaves_the_queue_for_the_next(lane: LaneUnderTest) -> None:
     job, queued = lane.submit(hold_at=1), lane.submit()
     worker = lane.worker_at(job, step=1)

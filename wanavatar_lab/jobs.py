@@ -7,13 +7,13 @@
 The work is done by processes that outlive the client: see `wanavatar_lab.keeper`. Nothing here imports torch.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanavatar_lab import locks
 from wanavatar_lab.ending import end_run
-from wanavatar_lab.errors import RunError
+from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.failures import worker_died
 from wanavatar_lab.keeper import start_keeper
 from wanavatar_lab.lane import Lane
@@ -50,15 +50,26 @@ class Job:
             _tend(lane, start=True)
         place = lane.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
-            # it ran in a client's own process, or there was no room to write how it ended
-            with self.run.held():
-                if not self.run.status().ended:
-                    end_run(self.run, "failed", error=worker_died("the process that executed it is gone"))
+            return self._end_abandoned()
         status = self.run.status()
         if status.state != "queued":
             return status
         message = "is in no queue" if place is None else "next" if place == 1 else f"waits for {place - 1} before it"
         return status.model_copy(update={"queue_place": place, "message": message})
+
+    def _end_abandoned(self) -> Status:
+        """End a run that a killed client executed itself, or whose end its keeper could not write."""
+        with self.run.held():
+            status = self.run.status()
+            if status.ended:
+                return status
+            error = worker_died("the process that executed it is gone")
+            try:
+                return end_run(self.run, "failed", error=error)
+            except (LabError, OSError) as fault:
+                # true all the same, and the next who looks tries again to write it down
+                error = f"{error} This could not be written into its folder: {fault}"
+                return status.model_copy(update={"state": "failed", "error": error, "message": error})
 
     def wait(self, timeout: float | None = None) -> Status:
         """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
@@ -181,4 +192,4 @@ def _tend(lane: Lane, *, start: bool) -> None:
             if start and lane.queue():
                 start_keeper(lane, lock)
         finally:
-            os.close(lock)
+            locks.drop(lock)

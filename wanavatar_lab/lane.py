@@ -5,18 +5,18 @@
                        lock                           held by the keeper while it lives; says its process id
                        worker.log                     what keeper and worker print between runs
 
-Locks are `flock`s, so they are gone with the process that held them, however it ended. Clients of several machines
-may share a runs folder on a disk whose locks work between them.
+Clients of several machines may share a runs folder on a disk whose locks work between them.
 """
 
-import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wanavatar_lab import locks
 from wanavatar_lab.ending import end_run
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.failures import worker_died
@@ -25,6 +25,8 @@ from wanavatar_lab.runs import Run
 from wanavatar_lab.status import Status
 
 _NOTE_BYTES = 512
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,24 +66,12 @@ class Lane:
         Raises:
             FileNotFoundError: the lane was never prepared, or its folder is gone.
         """
-        handle = os.open(self.folder / "queue.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locks.locked(self.folder / "queue.lock"):
             yield
-        finally:
-            # said, not left to close: a process forked meanwhile by another thread has this handle too
-            fcntl.flock(handle, fcntl.LOCK_UN)
-            os.close(handle)
 
     def claim(self) -> int | None:
-        """Locked. Take the keeper's lock: a handle to keep open, or None if a keeper lives."""
-        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        return handle
+        """Locked. Take the keeper's lock: a handle for `locks.drop`, or None if a keeper lives."""
+        return locks.take(self.folder / "lock", wait=False)
 
     def is_ours(self, handle: int) -> bool:
         """Whether `handle` still is the lock that others would try: not if the lane's folder was removed."""
@@ -142,11 +132,14 @@ class Lane:
         """Locked, with the keeper's lock claimed. End what a keeper left running when it died with its worker."""
         for run in self.runs():
             status = self._status(run.id)
-            if status is not None and status.state == "running" and not run.is_held():
-                end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
-                status = run.status()
-            if status is not None and status.ended:
-                self.remove(run.id)
+            if status is None or status.state == "queued" or (status.state == "running" and run.is_held()):
+                continue
+            if not status.ended:
+                try:
+                    end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
+                except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on
+                    _log.exception("%s could not be ended as failed", run.id)
+            self.remove(run.id)
 
     def _tickets(self) -> list[str]:
         try:

@@ -10,7 +10,6 @@
 A name that begins with a dot is not part of the result: a draft, a half-written file, blocks set aside.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wanavatar_lab import reserve
+from wanavatar_lab import locks, reserve
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.extensions import extra_module
 from wanavatar_lab.files import write_json, write_text
@@ -172,18 +171,12 @@ class Run:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the run while executing it; the system lets go when the process dies, however it dies."""
-        with open(self.folder / "log.txt", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locks.locked(self.folder / "log.txt"):
             yield
 
     def is_held(self) -> bool:
         """Whether a process is executing the run now."""
-        with open(self.folder / "log.txt", "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return locks.is_locked(self.folder / "log.txt")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """What one of the run's JSON files holds, unchecked.
