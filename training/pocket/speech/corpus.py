@@ -51,26 +51,27 @@ class Spoken:
     utterance: Utterance
 
 
-def speak_corpus(minutes: dict[Split, float], seed: int, *, processes: int | None = None) -> list[Spoken]:
-    """Speak about `minutes` of each part of the corpus, shared evenly by its voices.
+def speak_corpus(minutes: dict[Split, float], seed: int, *, only: int | None = None) -> list[Spoken]:
+    """Speak about `minutes` of each part of the corpus, shared evenly by its voices, or by the first `only` of them.
+
+    Every voice speaks one clip at least.
 
     Raises:
         SpeechToolMissing: espeak-ng or flite is not installed.
     """
     tasks: list[tuple[Split, list[Voice], float, int]] = []
     for split, wanted in minutes.items():
-        cast = voices(split)
+        cast = voices(split)[:only]
         share = wanted * 60 / sum(_weight(voice) for voice in cast)
         for first in range(0, len(cast), _VOICES_PER_PROCESS):
             tasks.append((split, cast[first : first + _VOICES_PER_PROCESS], share, seed * 1000 + len(tasks)))
     context = multiprocessing.get_context("spawn")
-    workers = processes or os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context, max_tasks_per_child=1) as pool:
         return [spoken for batch in pool.map(_speak_batch, tasks) for spoken in batch]
 
 
-def build(out: Path, *, minutes: dict[Split, float], seed: int = 0) -> Path:
-    """Speak, find the mouths, and write `out`/speech.safetensors; gives its path."""
+def build(out: Path, *, minutes: dict[Split, float], seed: int = 0, only: int | None = None) -> Path:
+    """Speak (see `speak_corpus`), find the mouths, and write `out`/speech.safetensors; gives its path."""
     # torch, which the world draws with, takes seconds to import: not in every process that speaks
     from training.pocket.speech.clips import Clip, Recorded, write_corpus
     from training.pocket.speech.loudness import loudness
@@ -78,7 +79,7 @@ def build(out: Path, *, minutes: dict[Split, float], seed: int = 0) -> Path:
     from training.pocket.speech.visemes import viseme_events
 
     recorded: list[Recorded] = []
-    for spoken in speak_corpus(minutes, seed):
+    for spoken in speak_corpus(minutes, seed, only=only):
         frames = -(-len(spoken.utterance.samples) // (RATE // _FPS))
         samples = np.pad(spoken.utterance.samples, (0, frames * RATE // _FPS - len(spoken.utterance.samples)))
         events = viseme_events(spoken.utterance)
@@ -132,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/pocket/speech"), help="folder to write to")
     parser.add_argument("--train-minutes", type=float, default=105.0)
     parser.add_argument("--held-out-minutes", type=float, default=14.0)
+    parser.add_argument("--voices", type=int, default=None, help="only so many voices of each part, for a quick look")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     began = time.monotonic()
     minutes: dict[Split, float] = {"train": options.train_minutes, "held_out": options.held_out_minutes}
-    path = build(options.out, minutes=minutes, seed=options.seed)
+    path = build(options.out, minutes=minutes, seed=options.seed, only=options.voices)
     print(summary(path))
     print(f"built in {time.monotonic() - began:.0f} s")
 
