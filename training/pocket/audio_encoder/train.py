@@ -21,6 +21,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from training.pocket.loop import Plan, Training
 from training.pocket.speech.augment import augment
 from training.pocket.speech.clips import SAMPLES_PER_FRAME, Corpus
+from training.pocket.speech.sentences import Split
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.visemes import FPS, NAMES
 
@@ -90,7 +91,7 @@ class SpeechBank:
         device: where they go.
     """
 
-    def __init__(self, corpus: Corpus, split: str, device: torch.device) -> None:
+    def __init__(self, corpus: Corpus, split: Split, device: torch.device) -> None:
         corpus.preload(split, threads=8)
         self.clips = corpus.indices(split)
         frames = [corpus.clips[i].frames for i in self.clips]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.pocket.world.attributes import sample_attributes
+from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.truth import masks_of
@@ -40,7 +40,7 @@ class ClipBank:
 
     @classmethod
     def draw(
-        cls, count: int, frames: int, size: int, device: torch.device, seed: int, split: str = "train"
+        cls, count: int, frames: int, size: int, device: torch.device, seed: int, split: Split = "train"
     ) -> "ClipBank":
         """Draw `count` clips of different, talking avatars."""
         pixels = torch.empty(count, frames, 3, size, size, dtype=torch.uint8, device=device)
