@@ -4,15 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import toys
 from wanavatar_lab import jobs, media
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.stages import speech_to_video
+from wanavatar_lab.stages.context import StageContext
 
 STEPS = 3
 
@@ -30,7 +35,7 @@ def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def request(place: Path, seconds: float = 1.0, **fields: object) -> SpeechToVideo:
+def request(place: Path, seconds: float = 1.0, **fields: Any) -> SpeechToVideo:
     values = {
         "profile": "pocket",
         "image": str(toys.picture(place / "a.png")),
@@ -50,9 +55,9 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     clip = media.probe(run.path(status.artifacts[0]))
     assert (clip.width, clip.height, clip.fps) == (64, 64, 16)
     assert clip.frames == 37  # 2.3 s are 36.8 frames
-    assert abs(clip.duration - 37 / 16) < 0.5 / 16
+    assert clip.duration == pytest.approx(37 / 16, abs=0.5 / 16)
     sound = media.read_audio(run.path(status.artifacts[0]))
-    assert abs(sound.seconds - clip.duration) <= 1 / 16
+    assert sound.seconds == pytest.approx(37 / 16, abs=1 / 16)
     facts = run.manifest()
     assert facts["seed"] == 1
     assert "transformer/diffusion_pytorch_model.safetensors" in json.dumps(facts)
@@ -80,13 +85,32 @@ def test_part_of_the_voice_is_spoken(place: Path) -> None:
     assert media.probe(run.path(run.status().artifacts[0])).frames == 12
 
 
-def test_a_step_cache_is_gone_in_the_next_run(place: Path) -> None:
-    plain = jobs.run_here(request(place))
-    cached = jobs.run_here(request(place, step_cache="first_block", step_cache_threshold=1.0))
-    again = jobs.run_here(request(place))
-    pictures = [np.stack(list(media.read_frames(run.path(run.status().artifacts[0])))) for run in (plain, cached, again)]
-    assert np.array_equal(pictures[0], pictures[2])
-    assert not np.array_equal(pictures[0], pictures[1])
+def test_a_step_cache_is_gone_when_the_next_run_does_not_ask_for_it(place: Path) -> None:
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+
+    def pictures(**fields: Any) -> np.ndarray:
+        folder = Path(tempfile.mkdtemp(dir=place))
+        (artifact,) = speech_to_video.run(request(place, **fields), models, StageContext(folder, seed=1))
+        return np.stack(list(media.read_frames(folder / artifact.path)))
+
+    plain = pictures()
+    cached = pictures(step_cache="first_block", step_cache_threshold=1.0)
+    assert not np.array_equal(plain, cached)
+    assert np.array_equal(plain, pictures())
+
+
+def test_a_pose_video_is_followed(place: Path) -> None:
+    poses = place / "pose.mp4"
+    with media.VideoWriter(poses, fps=25) as writer:
+        for level in range(40):
+            writer.write(np.full((48, 64, 3), level * 6, np.uint8))
+
+    def pictures(**fields: Any) -> np.ndarray:
+        run = jobs.run_here(request(place, **fields))
+        assert run.status().state == "succeeded", run.status().error
+        return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+
+    assert not np.array_equal(pictures(), pictures(pose_video=str(poses)))
 
 
 def test_missing_weights_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,11 +183,11 @@ def fingerprint(folder: Path) -> dict[str, str]:
 class PoseVideo:
     """The frames of a pose video, read as segments ask for them: a slice gives [n, 3, height, width] in [0, 1]."""
 
-    ndim = 4
+    ndim: int = 4
 
     def __init__(self, path: str, height: int, width: int) -> None:
         self.path, self.size = path, (height, width)
-        self.shape = (media.probe(path).frames, 3, height, width)
+        self.shape: tuple[int, ...] = (media.probe(path).frames or 0, 3, height, width)
 
     def __getitem__(self, window: slice) -> torch.Tensor:
         frames = media.read_frames(self.path, fps=FPS, start=window.start / FPS, limit=window.stop - window.start)
