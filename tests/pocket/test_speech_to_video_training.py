@@ -1,0 +1,88 @@
+"""What the toy S2V is trained on is what the pipeline will show it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from tests import toys
+from training.pocket.speech_to_video.segments import SegmentBank, at_video_rate
+from training.pocket.speech_to_video.train import flow_loss, flow_sigmas
+from training.pocket.text import embed, train_tokenizer
+from wanavatar_lab.s2v.audio import AudioFeatures
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "pocket"
+
+
+def test_the_voice_is_sampled_as_the_pipeline_samples_it() -> None:
+    states = torch.randn(3, 249, 8, generator=torch.Generator().manual_seed(0))
+    features = AudioFeatures.from_tensor(states)
+    buckets = torch.cat([features.bucket(i, 16, 40) for i in range(3)], dim=2)[:, :, :90]
+    assert torch.allclose(at_video_rate(states[None], 90)[0], buckets, atol=1e-4)
+
+
+def test_noise_levels_follow_the_shift() -> None:
+    sigmas = flow_sigmas(20_000, torch.Generator().manual_seed(0), shift=3.0)
+    assert sigmas.min() >= 0 and sigmas.max() <= 1
+    assert sigmas.median() == pytest.approx(0.75, abs=0.01)  # 3·½ / (1 + 2·½)
+
+
+def test_the_loss_is_zero_for_the_true_flow_and_counts_the_mouth_more() -> None:
+    clean, noise = torch.randn(2, 2, 4, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    mouth = torch.zeros(2, 5, 6, 6)
+    mouth[:, :, 2:4, 2:4] = 1.0
+    assert flow_loss(noise - clean, clean, noise, mouth)[0] == 0
+    in_mouth, elsewhere = torch.zeros_like(clean), torch.zeros_like(clean)
+    in_mouth[..., 2, 2] = 1.0
+    elsewhere[..., 0, 0] = 1.0
+    losses = [flow_loss(noise - clean + wrong, clean, noise, mouth)[0] for wrong in (in_mouth, elsewhere)]
+    assert losses[0] > 5 * losses[1]
+
+
+def test_embeddings_end_where_the_text_ends() -> None:
+    tokenizer = train_tokenizer()
+    encoder, _ = toys.text_encoder()
+    encoder.resize_token_embeddings(len(tokenizer))
+    states = embed(["a woman with red hair", ""], tokenizer, encoder, length=16)
+    lengths = [len(tokenizer(text).input_ids) for text in ("a woman with red hair", "")]
+    for row, length in zip(states, lengths, strict=True):
+        assert row[:length].abs().sum(dim=1).min() > 0
+        assert row[length:].abs().max() == 0
+    assert tokenizer.decode(tokenizer("a lilac xylophone").input_ids, skip_special_tokens=True).strip() == (
+        "a lilac xylophone"
+    )
+
+
+def test_a_batch_is_of_one_kind() -> None:
+    count, frames = 3, 160
+    generator = torch.Generator().manual_seed(0)
+    bank = SegmentBank(
+        reference=torch.zeros(count, 4, 1, 2, 2),
+        first=torch.ones(count, 4, 20, 2, 2),
+        motion=torch.full((count, 4, 19, 2, 2), 2.0),
+        second=torch.full((count, 4, 20, 2, 2), 3.0),
+        mouths=torch.rand(count, 2, 20, 2, 2, generator=generator),
+        audio=torch.arange(frames).float().expand(count, 2, 3, frames),
+        captions=["a"] * count,
+    )
+    first, second = (bank.batch(torch.tensor([0, 2]), continued) for continued in (False, True))
+    assert first["target"].unique().tolist() == [1.0] and second["target"].unique().tolist() == [3.0]
+    assert first["audio_embeds"][0, 0, 0].tolist() == list(range(80))
+    assert second["audio_embeds"][0, 0, 0].tolist() == list(range(80, 160))
+    assert torch.equal(second["mouth"], bank.mouths[[0, 2], 1])
+
+
+def test_the_shipped_vae_holds_its_quality_over_a_long_clip() -> None:
+    from training.pocket.video_vae.clips import ClipBank
+    from training.pocket.video_vae.evaluate import psnr
+
+    vae = AutoencoderKLWan.from_pretrained(WEIGHTS / "video_vae", torch_dtype=torch.float32).eval()
+    bank = ClipBank.draw(2, 33, 128, torch.device("cpu"), seed=1, split="held_out")
+    clips, _ = bank.batch(2, 33, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made = vae.decode(vae.encode(clips).latent_dist.mode()).sample
+    each = psnr(made, clips).mean(dim=0).numpy()
+    assert np.mean(each) > 26
+    assert each[-1] > each[0] - 2

@@ -1,0 +1,1 @@
+"""The toy S2V: `segments` (drawn, spoken and encoded), `train` (flow matching on them)."""

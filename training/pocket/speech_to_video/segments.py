@@ -1,0 +1,145 @@
+"""Talking avatars as the S2V network sees them: latents of pictures, hidden states of voices, embedded once."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+from transformers import Wav2Vec2Model
+
+from training.pocket.audio_encoder.train import SpeechBank, normalised
+from training.pocket.speech.augment import augment
+from training.pocket.video_vae.together import encode_together
+from training.pocket.world.attributes import Split, sample_attributes
+from training.pocket.world.captions import caption
+from training.pocket.world.figure import render, sheet_of
+from training.pocket.world.motion import sample_actions, sample_motion
+from training.pocket.world.pose import Pose
+from training.pocket.world.truth import masks_of
+from wanavatar_lab.s2v.audio import FEATURE_RATE, INTERPOLATED_RATE
+
+FPS = 16
+SEGMENT, MOTION = 80, 73  # frames
+CLIP = 2 * SEGMENT  # a first segment and one that continues it
+FIRST_MOTION = SEGMENT - MOTION  # where the motion frames of the second segment begin
+
+
+@dataclass
+class SegmentBank:
+    """N clips of two segments each, in the device's memory.
+
+    Attributes:
+        reference: [N, z, 1, h, w], the picture, drawn at another moment than the clip.
+        first: [N, z, 20, h, w] latents of frames 0 to 79 behind the reference.
+        motion: [N, z, 19, h, w] latents of frames 7 to 79.
+        second: [N, z, 20, h, w] latents of frames 80 to 159 behind the motion.
+        mouths: [N, 2, 20, h, w], how much of each latent cell is lips.
+        audio: [N, layers, dim, 160] at 16 fps.
+        captions: what is seen and done.
+    """
+
+    reference: Tensor
+    first: Tensor
+    motion: Tensor
+    second: Tensor
+    mouths: Tensor
+    audio: Tensor
+    captions: list[str]
+
+    def batch(self, rows: Tensor, continued: bool) -> dict[str, Tensor]:
+        """What one training step needs of the clips `rows`, of their first or their second segment."""
+        frames = slice(SEGMENT, CLIP) if continued else slice(0, SEGMENT)
+        return {
+            "target": (self.second if continued else self.first)[rows].float(),
+            "ref_latents": self.reference[rows].float(),
+            "motion_latents": self.motion[rows].float(),
+            "audio_embeds": self.audio[rows][..., frames].float(),
+            "mouth": self.mouths[rows, int(continued)].float(),
+        }
+
+
+@torch.no_grad()
+def draw_segments(
+    count: int,
+    speech: SpeechBank,
+    vae: AutoencoderKLWan,
+    listener: Wav2Vec2Model,
+    seed: int,
+    size: int = 128,
+    split: Split = "train",
+    chunk: int = 16,
+) -> SegmentBank:
+    """Draw, speak and encode `count` clips of ten seconds.
+
+    Args:
+        speech: voices with their mouths.
+        vae: its latents are normalised by its config.
+        listener: the trained audio encoder, in evaluation mode.
+        seed: of everything that is drawn at random.
+        size: of the pictures.
+        chunk: clips at a time.
+    """
+    device = speech.audio.device
+    parts: list[dict[str, Tensor]] = []
+    words: list[str] = []
+    for start in range(0, count, chunk):
+        clips = min(chunk, count - start)
+        chunk_seed = seed * 1_000_003 + start
+        generator = torch.Generator().manual_seed(chunk_seed)
+        voices, mouth, _, _ = speech.batch(clips, CLIP, generator)
+        attributes = sample_attributes(clips, chunk_seed, split)
+        actions = [names if i % 2 else () for i, names in enumerate(sample_actions(clips, chunk_seed))]
+        pose = sample_motion(clips, CLIP, chunk_seed, actions).speaking(mouth.cpu())
+        # the picture shows the same person before the clip, the mouth anywhere
+        moment = torch.randint(CLIP, (clips,), generator=generator)
+        before = sample_motion(clips, CLIP, chunk_seed + 1).speaking(mouth.cpu())
+        picture = Pose(before.values[torch.arange(clips), moment][:, None])
+        pixels = render(attributes, Pose(torch.cat([picture.values, pose.values], dim=1)), (size, size), device) * 2 - 1
+        lips = masks_of(sheet_of(attributes, pose).to(device), size, size)[1]
+        cells = F.avg_pool2d(lips.float()[:, None], 8)[:, 0].unflatten(0, (clips, 2, SEGMENT // 4, 4)).mean(dim=3)
+        pixels = pixels.transpose(1, 2)
+        with torch.autocast(device.type, torch.bfloat16):
+            first = _latents(vae, pixels[:, :, : SEGMENT + 1])
+            second = _latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
+            hidden = listener(normalised(augment(voices, generator)), output_hidden_states=True).hidden_states
+        states = torch.stack(hidden, dim=1).float()
+        parts.append(
+            {
+                "reference": first[:, :, :1],
+                "first": first[:, :, 1:],
+                "motion": second[:, :, : (MOTION + 3) // 4],
+                "second": second[:, :, (MOTION + 3) // 4 :],
+                "mouths": cells,
+                "audio": at_video_rate(states, CLIP),
+            }
+        )
+        words += [
+            caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 8 == 5, must=("hair",))
+            for i in range(clips)
+        ]
+    joined = {name: torch.cat([part[name].bfloat16() for part in parts]) for name in parts[0]}
+    return SegmentBank(**joined, captions=words)
+
+
+def at_video_rate(states: Tensor, frames: int) -> Tensor:
+    """Hidden states [B, layers, T, dim] at 50 Hz -> [B, layers, dim, frames] at 16 fps, like `AudioFeatures.bucket`."""
+    length = states.shape[2]
+    total = int(length / FEATURE_RATE * INTERPOLATED_RATE)
+    # round half to even, as torch and numpy both do
+    nearest = torch.round(torch.arange(frames, dtype=torch.float64) / FPS * INTERPOLATED_RATE)
+    position = (nearest * (length - 1) / (total - 1)).to(states.device)
+    left = position.floor().long().clamp(max=length - 1)
+    right = (left + 1).clamp(max=length - 1)
+    weight = (position - left).float()[:, None]
+    mixed = states[:, :, left] * (1 - weight) + states[:, :, right] * weight
+    mixed = torch.where((nearest < total).to(states.device)[:, None], mixed, torch.zeros_like(mixed))
+    return mixed.transpose(2, 3)
+
+
+def _latents(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
+    mean = encode_together(vae, pixels)[:, : vae.config.z_dim].float()
+    shape = (1, -1, 1, 1, 1)
+    centre = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
+    spread = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)
+    return (mean - centre) / spread
