@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from training.pocket.speech import sentences as said
 from training.pocket.speech.clips import SAMPLES_PER_FRAME, Clip, Corpus, Recorded, write_corpus
-from training.pocket.speech.loudness import best_lag, correlation, loudness
 from training.pocket.speech.mouth import relative_loudness, speech_mouth
 from training.pocket.speech.ogg import with_serial
 from training.pocket.speech.phonemes import BREATH, VISEME_OF, parse
@@ -23,6 +22,7 @@ from training.pocket.speech.voices import delivery, own_voices, voices
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.visemes import NAMES, Sound
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.metrics import best_lag, correlation, loudness
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 OPEN, PRESS = MOUTH.index("open"), MOUTH.index("press")
@@ -146,21 +146,6 @@ def test_a_window_of_a_mouth_is_a_part_of_the_whole() -> None:
     events, relative = viseme_events(spoken), relative_loudness(spoken.samples)
     whole = speech_mouth(events, relative).mouth
     torch.testing.assert_close(speech_mouth(events, relative[9:20], first_frame=9).mouth, whole[9:20])
-
-
-def test_loudness_is_the_root_mean_square_of_each_frame() -> None:
-    sound = np.concatenate([np.zeros(1000), 0.5 * np.sin(np.arange(1500) * np.pi / 4)])
-    assert loudness(sound) == pytest.approx([0.0, 0.5 / np.sqrt(2), 0.5 / 2], abs=1e-3)
-    assert loudness(sound, frames=5)[3:] == pytest.approx([0, 0])
-
-
-def test_the_lag_of_a_late_mouth_is_found_and_constant_tracks_are_refused() -> None:
-    track = np.random.default_rng(0).random(80)
-    assert [best_lag(np.roll(track, shift), track) for shift in (-2, 0, 3)] == [-2, 0, 3]
-    with pytest.raises(ValueError, match="does not change"):
-        correlation(track, np.ones(80))
-    with pytest.raises(ValueError, match="same length"):
-        correlation(track, track[1:])
 
 
 def recorded(frames: int, seed: int) -> Recorded:

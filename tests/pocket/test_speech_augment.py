@@ -7,9 +7,9 @@ from torch import Tensor
 
 from training.pocket.speech.augment import CONDITIONS, at_speed, augment, degraded
 from training.pocket.speech.draws import Draws
-from training.pocket.speech.loudness import best_lag, correlation, decibels, loudness
 from training.pocket.speech.utterance import RATE
 from training.pocket.speech.vocoder import Throat, pitch_track, revoice
+from wanavatar_lab.metrics import best_lag, correlation, decibels, loudness
 
 SECONDS = 3
 

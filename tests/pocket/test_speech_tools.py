@@ -10,7 +10,6 @@ import pytest
 
 from training.pocket.speech import corpus as corpus_builder
 from training.pocket.speech.clips import Corpus
-from training.pocket.speech.loudness import best_lag, correlation, loudness
 from training.pocket.speech.mouth import relative_loudness, speech_mouth
 from training.pocket.speech.sentences import LANGUAGES, Split, sentences
 from training.pocket.speech.synthesise import Synthesiser, joined
@@ -18,6 +17,7 @@ from training.pocket.speech.utterance import RATE, SpeechToolMissing, Utterance
 from training.pocket.speech.visemes import viseme_events
 from training.pocket.speech.voices import Delivery, Voice, voices
 from training.pocket.world.visemes import FPS
+from wanavatar_lab.metrics import best_lag, correlation, loudness
 
 needs_espeak = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None,

@@ -8,7 +8,6 @@ synthesise.py  one utterance from either, at 16 kHz, with phoneme times
 phonemes.py    which viseme each phoneme asks for
 visemes.py     viseme events: when the lips do what, and how loud it is
 mouth.py       the mouth at every frame, from events and loudness
-loudness.py    loudness per video frame, and how well a mouth follows it
 vocoder.py     another throat for the same words: new pitch, formants and excitation
 augment.py     everything that may happen to speech, drawn for a batch; rooms.py and noises.py are what it draws from
 clips.py       the corpus as one file: reading and writing it

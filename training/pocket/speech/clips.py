@@ -124,7 +124,7 @@ class Corpus:
         return self._framed("visemes", index).astype(np.int64)
 
     def loudness(self, index: int) -> NDArray[np.float32]:
-        """The loudness of the clean sound per frame, [frames]; see `loudness.loudness`."""
+        """The loudness of the clean sound per frame, [frames]; see `metrics.loudness`."""
         return self._framed("loudness", index).astype(np.float32)
 
     def events(self, index: int) -> list[Sound]:

@@ -74,9 +74,9 @@ def build(out: Path, *, minutes: dict[Split, float], seed: int = 0, only: int | 
     """Speak (see `speak_corpus`), find the mouths, and write `out`/speech.safetensors; gives its path."""
     # torch, which the world draws with, takes seconds to import: not in every process that speaks
     from training.pocket.speech.clips import Clip, Recorded, write_corpus
-    from training.pocket.speech.loudness import loudness
     from training.pocket.speech.mouth import relative_loudness, speech_mouth
     from training.pocket.speech.visemes import viseme_events
+    from wanavatar_lab.metrics import loudness
 
     recorded: list[Recorded] = []
     for spoken in speak_corpus(minutes, seed, only=only):
@@ -107,7 +107,7 @@ def build(out: Path, *, minutes: dict[Split, float], seed: int = 0, only: int | 
 def summary(path: Path) -> str:
     """What a corpus holds and how well its mouths go with its sound, in a few lines."""
     from training.pocket.speech.clips import Corpus
-    from training.pocket.speech.loudness import best_lag, correlation
+    from wanavatar_lab.metrics import best_lag, correlation
 
     corpus = Corpus(path)
     lines = [f"{path}: {path.stat().st_size / 1e6:.1f} MB"]

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.pocket.speech.loudness import loudness
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.visemes import FPS, NAMES, MouthTrack, Sound, mouth_track
+from wanavatar_lab.metrics import loudness
 
 _OPEN, _CLOSED = MOUTH.index("open"), NAMES.index("M")
 # The opening goes with loudness to this power; the differences between visemes count with the other one, which
