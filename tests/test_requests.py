@@ -150,7 +150,13 @@ def test_text_is_read_as_a_command_line_has_it() -> None:
 def test_paths_and_numpy_numbers_are_read() -> None:
     numpy = pytest.importorskip("numpy")
     request = Upscale(image=Path("a.png"), tile=numpy.int64(64))
-    assert request.to_json() == {"stage": "upscale", "profile": "full", "image": "a.png", "tile": 64}
+    assert request.to_json() == {
+        "stage": "upscale",
+        "profile": "full",
+        "image": "a.png",
+        "tile": 64,
+        "weights": None,
+    }
 
 
 def test_a_request_cannot_be_changed_in_place_and_can_be_a_key() -> None:
@@ -236,7 +242,7 @@ def test_all_problems_are_told_at_once_and_in_order() -> None:
 
 
 def test_an_unknown_field_that_is_like_no_other_gets_the_whole_list() -> None:
-    assert problems("upscale", zzz=1)["zzz"] == "there is no such field; there are profile, image, tile"
+    assert problems("upscale", zzz=1)["zzz"] == "there is no such field; there are profile, image, tile, weights"
 
 
 @pytest.mark.parametrize("name", ["self", "cls", "stage", "values", "data", "__init__", "model_config", ""])

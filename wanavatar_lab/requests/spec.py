@@ -15,7 +15,12 @@ from pydantic.fields import FieldInfo
 Words = dict[str, str]  # language -> text
 
 LANGUAGES = ("en", "ko", "zh")
-FILE_WIDGETS = {"picture": "a picture file", "audio": "a sound file", "video": "a video file"}
+FILE_WIDGETS = {
+    "picture": "a picture file",
+    "audio": "a sound file",
+    "video": "a video file",
+    "weights": "a weights file",
+}
 UNITS: dict[str, Words] = {
     "": {"en": "", "ko": "", "zh": ""},
     "px": {"en": "px", "ko": "픽셀", "zh": "像素"},
@@ -44,7 +49,7 @@ def spec(
 
     Args:
         widget: a hint for forms: text, textarea, int, float, checkbox, select, seed, size, loras, or a file:
-            picture, audio, video.
+            picture, audio, video, weights.
         en, ko, zh: label and help in each language.
         unit: a key of `UNITS`.
         group: what one sets always (basic) or seldom (advanced).

@@ -10,6 +10,7 @@ from wanavatar_lab.requests.spec import Words, spec
 
 SMALLEST_TILE = 32
 LARGEST_TILE = 2048
+WEIGHTS_SUFFIXES = (".safetensors", ".pth")
 
 
 class Upscale(Request):
@@ -51,6 +52,17 @@ class Upscale(Request):
             zh=("分块大小", "大图按此大小分块处理以节省显存；0 表示整张处理。"),
         ),
     ] = 512
+    weights: Annotated[
+        str | None,
+        spec(
+            widget="weights",
+            group="advanced",
+            allowed="the path of an x2 RRDBNet file (.safetensors or .pth), or leave it empty",
+            en=("Weights", "A weights file of your own, of any x2 RRDBNet; empty takes the one of the models above."),
+            ko=("가중치", "x2 RRDBNet이면 어떤 가중치 파일이든 쓸 수 있습니다. 비워 두면 모델 구성의 것을 씁니다."),
+            zh=("权重文件", "任意 x2 RRDBNet 的权重文件；留空则使用所选模型规格自带的。"),
+        ),
+    ] = None
 
     @field_validator("tile")
     @classmethod
@@ -58,3 +70,10 @@ class Upscale(Request):
         if 0 < tile < SMALLEST_TILE:
             raise refused(f"give 0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}")
         return tile
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_file(cls, weights: str | None) -> str | None:
+        if weights is not None and not weights.lower().endswith(WEIGHTS_SUFFIXES):
+            raise refused("give the path of an x2 RRDBNet file that ends in .safetensors or .pth")
+        return weights

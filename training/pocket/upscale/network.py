@@ -1,0 +1,43 @@
+"""An x2 RRDBNet of the class that the stage uses, and its weights under the names that Real-ESRGAN published."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from spandrel.architectures.ESRGAN import ESRGAN
+from torch import Tensor, nn
+
+FEATURES, BLOCKS = 24, 2
+
+_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
+
+
+def build(seed: int = 0, features: int = FEATURES, blocks: int = BLOCKS) -> nn.Module:
+    """The network before training: [B, 3, H, W] in 0..1, H and W even, to [B, 3, 2H, 2W]."""
+    torch.manual_seed(seed)
+    network: nn.Module = ESRGAN(in_nc=12, out_nc=3, num_filters=features, num_blocks=blocks, scale=4, shuffle_factor=2)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            # as in ESRGAN (Wang et al. 2018): dense blocks begin as little more than the identity
+            if _BLOCK.fullmatch(name):
+                nn.init.kaiming_normal_(parameter).mul_(0.1) if parameter.ndim == 4 else parameter.zero_()
+    return network
+
+
+def published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a network from `build` under the names of the published files.
+
+    Raises:
+        KeyError: a tensor has no published name.
+    """
+    return {_published_name(name): tensor for name, tensor in state.items()}
+
+
+def _published_name(name: str) -> str:
+    if block := _BLOCK.fullmatch(name):
+        return "body.{}.rdb{}.conv{}.{}".format(*block.groups())
+    layer, _, part = name.rpartition(".")
+    if re.fullmatch(r"model\.1\.sub\.\d+", layer):
+        return f"conv_body.{part}"
+    plain = {"0": "conv_first", "3": "conv_up1", "6": "conv_up2", "8": "conv_hr", "10": "conv_last"}
+    return f"{plain[layer.removeprefix('model.')]}.{part}"

@@ -1,0 +1,190 @@
+"""A picture becomes twice as wide and high, in tiles that overlap as Real-ESRGAN's own RealESRGANer lays them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from wanavatar_lab import media
+from wanavatar_lab.errors import LabError, MediaError, WeightsError
+from wanavatar_lab.failures import is_out_of_memory
+from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import Upscale
+from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.rrdbnet import SCALE, Network, read_network
+from wanavatar_lab.status import Artifact
+
+FILE = "upscaled.png"
+TILE_PAD = 10  # pixels of the picture around a tile that the network sees too
+
+
+@dataclass
+class Models:
+    """What the worker keeps warm: the network that ran last.
+
+    Attributes:
+        location: the profile's weights file, or the folder that holds it.
+        device: where it computes.
+    """
+
+    location: Path
+    device: str
+    _read: tuple[tuple[Path, int, int], Network] | None = field(default=None, repr=False)
+
+    def network(self, weights: str | None = None) -> Network:
+        """The network of the file `weights`, or the profile's; read anew only if it is another file than last time.
+
+        Raises:
+            WeightsError: it is missing, damaged, or not an x2 RRDBNet.
+        """
+        path = Path(weights) if weights else self._own_file()
+        facts = path.stat() if path.is_file() else None
+        mark = (path, facts.st_size, facts.st_mtime_ns) if facts else (path, 0, 0)
+        if self._read is None or self._read[0] != mark:
+            self._read = None  # before the next one is read, so that no more than one is in memory
+            self._read = mark, read_network(path, self.device)
+        return self._read[1]
+
+    def _own_file(self) -> Path:
+        if self.location.is_file():
+            return self.location
+        if not self.location.is_dir():
+            raise WeightsError(
+                f"The weights of upscale are not at {self.location}. Put them there, set WANAVATAR_WEIGHTS to the "
+                "folder that has them, or name a file of your own as weights."
+            )
+        files = sorted(path for path in self.location.iterdir() if path.suffix.lower() in WEIGHTS_SUFFIXES)
+        if len(files) != 1:
+            found = ", ".join(path.name for path in files) or "none"
+            raise WeightsError(
+                f"{self.location} has to hold one file ending in {' or '.join(WEIGHTS_SUFFIXES)}, and holds {found}. "
+                "Leave the one that is meant."
+            )
+        return files[0]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the picture, in its pixels: rows and columns of the part itself, and with the overlap around it."""
+
+    rows: slice
+    columns: slice
+    seen_rows: slice
+    seen_columns: slice
+
+
+def load(profile: Profile, device: str) -> Models:
+    """Where the network of a profile lies. Nothing is read yet, because a request may bring weights of its own."""
+    return Models(profile.weights(Upscale.stage, read_settings().weights_dir), device)
+
+
+def run(request: Upscale, models: Models, context: StageContext) -> list[Artifact]:
+    """Enlarge the picture; transparency is laid over white.
+
+    Raises:
+        MediaError: it cannot be read, or the result would be larger than the settings allow.
+        WeightsError: the weights are missing, damaged, or not an x2 RRDBNet.
+        LabError: the network fails on it.
+        Cancelled: the user has asked for the run to end.
+    """
+    picture = media.read_picture(request.image)
+    _hold_size(picture, request.image)
+    network = models.network(request.weights)
+    context.check()
+    made = enlarge(picture, network, request.tile, context)
+    known = {"Software": "WanAvatar Lab", "Stage": request.stage, "Weights": f"{network.file} sha256:{network.sha256}"}
+    media.write_picture(context.folder / FILE, made, metadata=known)
+    context.record(weights={network.file: network.sha256}, width=made.width, height=made.height)
+    return [Artifact(kind=Upscale.artifact, path=FILE, role="upscaled")]
+
+
+@torch.inference_mode()
+def enlarge(picture: Image.Image, network: Network, tile: int, context: StageContext) -> Image.Image:
+    """The RGB picture at twice its width and height.
+
+    Args:
+        picture: RGB.
+        network: from `Models.network`.
+        tile: side of a tile in pixels of the picture, 0 for the whole; an odd one counts as the next even one.
+        context: hears of every tile, and may end it between two.
+
+    Raises:
+        LabError: there is not enough memory for a tile, or the network gives values that are no numbers.
+        Cancelled: the user has asked for the run to end.
+    """
+    pixels = _even(np.asarray(picture))
+    height, width = pixels.shape[:2]
+    made = np.empty((height * SCALE, width * SCALE, 3), np.uint8)
+    parts = list(tiles(height, width, tile))
+    context.progress("upscale", 0, len(parts))
+    for number, part in enumerate(parts, start=1):
+        try:
+            made[_scaled(part.rows), _scaled(part.columns)] = _enlarged(pixels, part, network)
+        except Exception as error:
+            if is_out_of_memory(error):
+                whole = f"{width}×{height} pixels at once" if tile == 0 else f"tiles of {tile} pixels"
+                raise LabError(
+                    f"There is not enough memory for {whole}. Choose a smaller tile, such as 256."
+                ) from error
+            raise
+        context.progress("upscale", number, len(parts))
+        context.check()
+    return Image.fromarray(made[: picture.height * SCALE, : picture.width * SCALE])
+
+
+def tiles(height: int, width: int, tile: int) -> Iterator[Tile]:
+    """The tiles of a picture, row by row; every pixel lies in one of them."""
+    # the network sees pixels in pairs: a tile that began at an odd one would pair them otherwise
+    side = tile + tile % 2 or max(height, width)
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))
+            yield Tile(rows, columns, _around(rows, height), _around(columns, width))
+
+
+def _around(part: slice, end: int) -> slice:
+    return slice(max(part.start - TILE_PAD, 0), min(part.stop + TILE_PAD, end))
+
+
+def _scaled(part: slice, origin: int = 0) -> slice:
+    return slice((part.start - origin) * SCALE, (part.stop - origin) * SCALE)
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    """The picture with even sides: mirrored at its last row and column where they are odd."""
+    for axis in (0, 1):
+        if pixels.shape[axis] % 2:
+            widths = [(0, 0)] * 3
+            widths[axis] = (0, 1)
+            pixels = np.pad(pixels, widths, mode="reflect" if pixels.shape[axis] > 1 else "edge")
+    return pixels
+
+
+def _enlarged(pixels: np.ndarray, part: Tile, network: Network) -> np.ndarray:
+    """A tile of levels uint8 [H, W, 3], at twice its size and without the overlap."""
+    seen = pixels[part.seen_rows, part.seen_columns]
+    given = torch.from_numpy(seen.transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    given = given.to(network.device, network.dtype, memory_format=torch.channels_last)
+    made = network.module(given)[0].float()
+    if not bool(made.isfinite().all()):
+        raise LabError(
+            f"The network of {network.file} gave values that are no numbers. The file may be damaged: download it "
+            "again, or set WANAVATAR_DEVICE=cpu to compute in float32."
+        )
+    made = made[:, _scaled(part.rows, part.seen_rows.start), _scaled(part.columns, part.seen_columns.start)]
+    return (made.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def _hold_size(picture: Image.Image, path: str) -> None:
+    limit = read_settings().max_picture_pixels
+    made = SCALE * SCALE * picture.width * picture.height
+    if made > limit:
+        raise MediaError(
+            f"{path} has {picture.width}×{picture.height} pixels, so that the result would have {made:,}; the limit is "
+            f"{limit:,}. Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
+        )
