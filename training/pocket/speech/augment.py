@@ -19,9 +19,9 @@ from training.pocket.speech.vocoder import Throat, revoice
 def augment(audio: Tensor, generator: torch.Generator) -> Tensor:
     """Disturb clean speech as recordings are disturbed: float32 [B, T] at 16 kHz in and out, within -1..1.
 
-    Every clip draws its own: another throat, a room, a microphone, noise of several kinds from far below the speech to
-    3 dB below it, overdrive, a narrow band, a codec, an offset, and a level of -35 to -3 dBFS at its peak. A clip of
-    pure silence comes out as noise alone.
+    A sixth of the clips change in level alone. The others draw their own: another throat, a room, a microphone, noise
+    of several kinds from far below the speech to 3 dB below it, overdrive, a narrow band, a codec and an offset. The
+    level is -35 to -3 dBFS at the peak. A clip of pure silence comes out as faint noise, or as it was.
 
     Args:
         audio: clean speech; the level does not matter.
@@ -42,6 +42,7 @@ def augment(audio: Tensor, generator: torch.Generator) -> Tensor:
     mixed = _some(draws, 0.35, mixed, lambda it: rooms.band_limited(it, *limits))
     mixed = _some(draws, 0.2, mixed, lambda it: rooms.perceptually_coded(it, draws.uniform(0.3, 1.5)))
     mixed = _some(draws, 0.1, mixed, lambda it: rooms.rounded(it, draws.uniform(5, 8)))
+    mixed = _some(draws, 1 / 6, mixed, lambda _: _levelled(audio)[0])
     mixed = _at_peak(mixed, draws.decibels(-35, -3), draws.decibels(-55, -30), silent)
     mixed = _some(draws, 0.1, mixed, lambda it: it + draws.uniform(-0.02, 0.02)[:, None])
     # sixteen bits: what is quieter than their last step is not heard by any program
@@ -113,9 +114,9 @@ CONDITIONS: dict[str, Callable[[Tensor, Draws], Tensor]] = {
 def _noise(draws: Draws, speech: Tensor) -> Tensor:
     """Noise for speech of unit level, of the kinds and levels that `augment` promises."""
     length = speech.shape[-1]
-    steady = noises.sloped(draws, length, draws.uniform(0, 2)) * draws.decibels(-45, -6)[:, None]
+    steady = noises.sloped(draws, length, draws.uniform(0, 2)) * draws.decibels(-60, -6)[:, None]
     # everything recorded has some noise, though often far below what is heard
-    total = steady * draws.decibels(-40, 0)[:, None] ** draws.chance(0.5)[:, None].float()
+    total = steady * draws.decibels(-30, 0)[:, None] ** draws.chance(0.5)[:, None].float()
     kinds: tuple[tuple[float, float, float, Callable[[], Tensor]], ...] = (
         (0.15, -35, -10, lambda: noises.hum(draws, length)),
         (0.2, -30, -6, lambda: noises.babble(draws, speech)),
