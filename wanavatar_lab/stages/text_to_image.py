@@ -1,0 +1,168 @@
+"""A prompt becomes a picture, and that one twice as wide and high if it is asked for."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import Qwen3ForCausalLM
+
+from wanavatar_lab import media
+from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import TextToImage, Upscale
+from wanavatar_lab.s2v.tensor_files import name_problems
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.stages import stage_module
+from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.placement import place
+from wanavatar_lab.status import Artifact
+
+FILE = "picture.png"
+# the parts with weights, by their folder
+NETWORKS = {"vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "transformer": Flux2Transformer2DModel}
+
+
+@dataclass
+class Models:
+    """What the worker keeps warm.
+
+    Attributes:
+        profile: whose models these are.
+        device: where the networks compute.
+        pipeline: all components.
+        fingerprint: of the weights, for the manifest.
+        placed: how the pipeline lies on the device, as `place` says it.
+        upscaler: the models of the stage upscale, once a request has asked for them.
+    """
+
+    profile: Profile
+    device: str
+    pipeline: Flux2KleinPipeline
+    fingerprint: dict[str, str]
+    placed: str | None = None
+    upscaler: Any = field(default=None, repr=False)
+
+
+def load(profile: Profile, device: str) -> Models:
+    """Load the FLUX.2-klein models of a profile into main memory, from a folder in diffusers layout.
+
+    Raises:
+        WeightsError: they are not there, or not what the pipeline needs.
+    """
+    folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
+    if not folder.is_dir():
+        raise WeightsError(
+            f"The {profile.name} weights of text_to_image are not at {folder}. Put them there, or set "
+            "WANAVATAR_WEIGHTS to the folder that has them."
+        )
+    dtype = getattr(torch, profile.dtype(device))
+    return Models(profile, device, load_pipeline(folder, dtype), fingerprint(folder))
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
+    """The pipeline of a folder as `save_pretrained` writes it, in main memory.
+
+    Raises:
+        WeightsError: a part cannot be read, or a tensor is missing or left over.
+    """
+    try:
+        networks = {name: _network(kind, folder / name, dtype) for name, kind in NETWORKS.items()}
+        pipeline = Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True, **networks)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} cannot be read: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(request: TextToImage, models: Models, context: StageContext) -> list[Artifact]:
+    """Make the picture, and a larger one of it if the request says so.
+
+    Raises:
+        WeightsError: the picture is to be enlarged and the weights for that are missing or damaged.
+        LabError: the request asks for what this release does not do.
+        Cancelled: the user has asked for the run to end.
+    """
+    if request.loras:
+        names = ", ".join(lora.name for lora in request.loras)
+        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
+    upscale = _upscaling(models) if request.upscale else None
+    models.placed = place(models.pipeline, models.device, "auto", models.placed)
+    picture = _draw(request, models.pipeline, context)
+    context.check()
+    path = context.folder / FILE
+    known = {**request.to_json(), "seed": context.seed}
+    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
+    media.write_picture(path, picture, metadata=metadata)
+    context.record(weights=models.fingerprint, width=picture.width, height=picture.height)
+    artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
+    if upscale is not None:
+        # what the other stage records has the names of what this one does
+        its_context = StageContext(context.folder, context.seed, context.on_step)
+        enlarging = Upscale(profile=request.profile, image=str(path))
+        made = upscale.run(enlarging, models.upscaler, its_context)
+        artifacts += [artifact.model_copy(update={"role": "upscaled"}) for artifact in made]
+        context.record(upscale=its_context.facts)
+    return artifacts
+
+
+def _draw(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> Image.Image:
+    _say_what_is_ignored(request, pipeline, context)
+    width, height = request.size()
+    steps = request.num_inference_steps
+
+    def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
+        context.progress("denoise", step + 1, steps)
+        context.check()
+        return {}
+
+    context.progress("denoise", 0, steps)
+    return pipeline(
+        prompt=request.prompt,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=request.guidance_scale,
+        # the noise is drawn on the CPU, so that a seed means the same picture on every device
+        generator=torch.Generator("cpu").manual_seed(context.seed),
+        callback_on_step_end=on_step,
+        callback_on_step_end_tensor_inputs=[],
+    ).images[0]
+
+
+def _say_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> None:
+    if request.guidance_scale > 1 and pipeline.config.is_distilled:
+        context.log(f"guidance_scale {request.guidance_scale:g} has no effect: guidance is distilled into this model.")
+    words = [{"role": "user", "content": request.prompt}]
+    text = pipeline.tokenizer.apply_chat_template(
+        words, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    tokens, most = len(pipeline.tokenizer(text).input_ids), pipeline.tokenizer_max_length
+    if tokens > most:
+        context.log(f"The prompt has {tokens} tokens, and the model reads the first {most} of them.")
+
+
+def _upscaling(models: Models) -> ModuleType:
+    """The stage upscale, its models loaded beside those of `models`."""
+    stage = stage_module(Upscale.stage)
+    if models.upscaler is None:
+        models.upscaler = stage.load(models.profile, models.device)
+    # a file that is missing or damaged is better said before the picture is made than after
+    models.upscaler.network()
+    return stage
+
+
+def _network(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    # the loaders draw at random what is missing, and only warn
+    model, info = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, output_loading_info=True)
+    problems = name_problems({"missing": sorted(info["missing_keys"]), "left over": sorted(info["unexpected_keys"])})
+    if problems:
+        raise WeightsError(f"{folder} is not the {kind.__name__} this pipeline needs. {problems}.")
+    module: torch.nn.Module = model.eval().requires_grad_(False)
+    return module
