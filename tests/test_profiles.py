@@ -67,6 +67,17 @@ def test_where_weights_lie() -> None:
         PROFILES["pocket"].weights("dance", "w")
 
 
+def test_parts_that_stages_share_lie_once() -> None:
+    shared = PROFILES["pocket"].shared_parts("image_to_video", "w")
+    assert shared["vae"] == PROFILES["pocket"].shared_parts("speech_to_video", Path("w"))["vae"]
+    # what one stage owns and another uses lies in the owner's folder
+    assert shared["text_encoder"].parent == PROFILES["pocket"].weights("speech_to_video", "w")
+    assert PROFILES["pocket"].shared_parts("upscale", "w") == {}
+    assert all(PROFILES["full"].shared_parts(stage, "w") == {} for stage in STAGE_REQUESTS), (
+        "published folders are whole"
+    )
+
+
 def test_number_format_by_device() -> None:
     assert PROFILES["full"].dtype("cuda:1") == PROFILES["full"].dtype("cuda") == "bfloat16"
     with pytest.raises(LabError, match="'abacus'"):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     PreTrainedTokenizerFast,
     UMT5Config,
@@ -16,6 +16,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from training.pocket.saving import save_all_parts
 from wanavatar_lab import media
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
 
@@ -57,6 +58,7 @@ def text_encoder(seed: int = 0) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFa
     encoder = UMT5EncoderModel(UMT5Config(vocab_size=len(WORDS), **sizes)).eval()
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
     )
@@ -96,7 +98,7 @@ def s2v_pipeline(seed: int = 0) -> WanSpeechToVideoPipeline:
 
 def pocket_weights(folder: Path) -> Path:
     """A weights folder whose pocket speech_to_video is the toy pipeline; returns it, for WANAVATAR_WEIGHTS."""
-    s2v_pipeline().save_pretrained(folder / "pocket" / "speech_to_video")
+    save_all_parts(s2v_pipeline(), "speech_to_video", folder)
     return folder
 
 

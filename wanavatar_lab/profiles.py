@@ -22,6 +22,8 @@ class Profile:
         name: what a request calls it.
         labels: how people read it, by language.
         locations: for each stage, the folder or file under the weights folder.
+        shared: for each stage whose folder is not whole, the parts that it shares with others, and the folder under the
+            weights folder where each is kept once.
         defaults: for each stage, the request's defaults that this family overrides.
         aspects: width and height in pixels of each named aspect of text_to_image.
         auto_area: pixels that a video has where the resolution is `auto`.
@@ -35,6 +37,7 @@ class Profile:
     aspects: Mapping[str, tuple[int, int]]
     auto_area: int
     dtypes: Mapping[str, str]
+    shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     size_multiple: int = SIZE_MULTIPLE
 
@@ -47,6 +50,10 @@ class Profile:
         if stage not in self.locations:
             raise LabError(f"The profile {self.name} has no stage {stage!r}; it has {', '.join(self.locations)}.")
         return Path(weights_dir) / self.locations[stage]
+
+    def shared_parts(self, stage: str, weights_dir: Path | str) -> dict[str, Path]:
+        """Where the parts of `stage` lie that are not in its own folder, by name; nothing is read."""
+        return {name: Path(weights_dir) / place for name, place in self.shared.get(stage, {}).items()}
 
     def default_overrides(self, stage: str) -> dict[str, Any]:
         """The defaults of the request of `stage` that differ in this profile."""
@@ -94,6 +101,18 @@ PROFILES: dict[str, Profile] = {
                 "upscale": "pocket/upscale",
                 "image_to_video": "pocket/image_to_video",
                 "speech_to_video": "pocket/speech_to_video",
+            },
+            shared={
+                "image_to_video": {
+                    "vae": "pocket/video_vae",
+                    "text_encoder": "pocket/speech_to_video/text_encoder",
+                    "tokenizer": "pocket/speech_to_video/tokenizer",
+                },
+                "speech_to_video": {
+                    "vae": "pocket/video_vae",
+                    "audio_encoder": "pocket/audio_encoder",
+                    "audio_processor": "pocket/audio_encoder",
+                },
             },
             aspects={"portrait": (96, 160), "landscape": (160, 96), "square": (128, 128)},
             auto_area=128 * 128,

@@ -180,6 +180,20 @@ def test_a_part_left_out_on_saving_is_none(folders: dict[str, Path], tmp_path: P
     assert parts["audio_encoder"] is not None
 
 
+def test_parts_that_lie_elsewhere_are_read_from_there(folders: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(folders["ours"], tmp_path / "own")
+    shutil.move(root / "vae", tmp_path / "shared_vae")
+    (root / "model_index.json").write_text(json.dumps({"vae": [None, None]}))
+    with pytest.raises(WeightsError, match="lacks vae"):
+        load_components(root)
+    with pytest.raises(WeightsError, match="nowhere"):
+        load_components(root, elsewhere={"vae": tmp_path / "nowhere"})
+    parts = load_components(root, elsewhere={"vae": tmp_path / "shared_vae"})
+    whole = load_components(folders["ours"])
+    for name, tensor in whole["vae"].state_dict().items():
+        assert torch.equal(tensor, parts["vae"].state_dict()[name])
+
+
 def test_a_text_encoder_that_stores_its_embedding_twice_is_read(folders: dict[str, Path], tmp_path: Path) -> None:
     root = tmp_path / "ours"
     shutil.copytree(folders["ours"], root)

@@ -1,7 +1,7 @@
 """Everything the S2V pipeline is made of, from one folder: the published flat one, or any in diffusers layout."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -33,6 +33,7 @@ PUBLISHED_PLACES = {
     "audio_encoder": "wav2vec2-large-xlsr-53-english",
     "audio_processor": "wav2vec2-large-xlsr-53-english",
 }
+_NEVER_LEFT_OUT = ("transformer", "vae")
 
 
 class Components(TypedDict):
@@ -51,6 +52,7 @@ def load_components(
     torch_dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     vae_dtype: torch.dtype = torch.float32,
+    elsewhere: Mapping[str, Path] | None = None,
 ) -> Components:
     """Load all parts of the pipeline, ready to run: in evaluation mode, their weights frozen.
 
@@ -60,19 +62,21 @@ def load_components(
         torch_dtype: dtype of transformer and text encoder.
         device: where the models go.
         vae_dtype: dtype of the VAE; float32 is what Wan's pipelines advise. The audio encoder is always in float32.
+        elsewhere: folders of parts that lie outside of `folder`, by name, each as `save_pretrained` wrote it.
 
     Raises:
         WeightsError: a part is missing or cannot be read, or a tensor is missing, left over or of another shape.
     """
     folder = Path(folder)
-    places = _places(folder)
-    gone = [str(place.relative_to(folder)) for place in places.values() if place is not None and not place.exists()]
+    places = _places(folder) | dict(elsewhere or {})
+    gone = [place for place in places.values() if place is not None and not place.exists()]
     if gone:
-        raise WeightsError(f"{folder} lacks {', '.join(dict.fromkeys(gone))}. Download what is missing.")
+        names = [str(place.relative_to(folder) if place.is_relative_to(folder) else place) for place in gone]
+        raise WeightsError(f"{folder} lacks {', '.join(dict.fromkeys(names))}. Download what is missing.")
 
     readers: dict[str, Callable[[Path], Any]] = {
-        "tokenizer": lambda place: _read(AutoTokenizer.from_pretrained, place),
-        "audio_processor": lambda place: _read(Wav2Vec2FeatureExtractor.from_pretrained, place),
+        "tokenizer": lambda place: load_part(AutoTokenizer.from_pretrained, place),
+        "audio_processor": lambda place: load_part(Wav2Vec2FeatureExtractor.from_pretrained, place),
         "audio_encoder": lambda place: _audio_encoder(place).to(device),
         "vae": lambda place: _vae(place, vae_dtype, device),
         "text_encoder": lambda place: _text_encoder(place, torch_dtype, device),
@@ -89,12 +93,45 @@ def load_components(
     return cast(Components, parts)
 
 
+def load_model(
+    model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
+) -> Any:
+    """A model in diffusers' or transformers' layout, whose own loaders draw at random what is missing and only warn.
+
+    Args:
+        may_lack, may_hold: tensors that the files may lack, or hold beyond what the model needs.
+
+    Raises:
+        WeightsError: it cannot be read, or a tensor is missing or left over.
+    """
+    model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
+    missing = sorted(set(info["missing_keys"]) - set(may_lack))
+    left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
+    problems = name_problems({"missing": missing, "left over": left_over})
+    if problems:
+        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {problems}.")
+    return model
+
+
+def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) -> Any:
+    """What a library's `from_pretrained` reads from a folder; nothing is downloaded.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        return from_pretrained(str(folder), local_files_only=True, **kwargs)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} cannot be read: {error}") from error
+
+
 def _places(folder: Path) -> dict[str, Path | None]:
     if (folder / "transformer").is_dir():
         index = folder / "model_index.json"
         listed = read_json(index) if index.is_file() else {}
         # a pipeline that was saved without a part lists it as [null, null]
-        return {name: None if listed.get(name) == [None, None] else folder / name for name in PUBLISHED_PLACES}
+        left_out = {name for name in listed if listed[name] == [None, None]} - {*_NEVER_LEFT_OUT}
+        return {name: None if name in left_out else folder / name for name in PUBLISHED_PLACES}
     if (folder / "config.json").is_file():
         return {name: folder / place for name, place in PUBLISHED_PLACES.items()}
     raise WeightsError(
@@ -105,36 +142,16 @@ def _places(folder: Path) -> dict[str, Path | None]:
 def _vae(place: Path, dtype: torch.dtype, device: torch.device | str) -> AutoencoderKLWan:
     if place.is_file():
         return load_vae(place, dtype, device)
-    return _model(AutoencoderKLWan, place, dtype).to(device)
+    return load_model(AutoencoderKLWan, place, dtype).to(device)
 
 
 def _text_encoder(place: Path, dtype: torch.dtype, device: torch.device | str) -> UMT5EncoderModel:
     if place.is_file():
         return load_text_encoder(place, dtype, device)
-    return _model(UMT5EncoderModel, place, dtype).to(device)
+    return load_model(UMT5EncoderModel, place, dtype).to(device)
 
 
 def _audio_encoder(place: Path) -> Wav2Vec2Model:
     # published with the head that reads letters; `masked_spec_embed` is for training only, and some files lack it
     heads = ("lm_head.weight", "lm_head.bias")
-    return _model(Wav2Vec2Model, place, torch.float32, may_lack=("masked_spec_embed",), may_hold=heads)
-
-
-def _model(
-    model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
-) -> Any:
-    """A model in diffusers' or transformers' layout; their loaders draw at random what is missing, and only warn."""
-    model, info = _read(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
-    missing = sorted(set(info["missing_keys"]) - set(may_lack))
-    left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
-    problems = name_problems({"missing": missing, "left over": left_over})
-    if problems:
-        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {problems}.")
-    return model
-
-
-def _read(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) -> Any:
-    try:
-        return from_pretrained(str(folder), local_files_only=True, **kwargs)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{folder} cannot be read: {error}") from error
+    return load_model(Wav2Vec2Model, place, torch.float32, may_lack=("masked_spec_embed",), may_hold=heads)

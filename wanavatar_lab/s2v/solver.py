@@ -1,6 +1,9 @@
 """The flow solver of the reference: diffusers' UniPC on the sigmas that Wan uses."""
 
+from typing import Any
+
 import numpy as np
+import torch
 from diffusers import UniPCMultistepScheduler
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -24,3 +27,26 @@ def flow_sigmas(num_inference_steps: int) -> np.ndarray:
     """
     largest = float(np.float32(1 - 1 / NUM_TRAIN_TIMESTEPS))
     return np.linspace(largest, 0.0, num_inference_steps + 1)[:-1]
+
+
+class WanUniPCScheduler(UniPCMultistepScheduler):
+    """UniPC on Wan's sigmas, for diffusers' pipelines, which only say how many steps they want."""
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: Any = None,
+        mu: Any = None,
+    ) -> None:
+        """As the base class, but that a number of steps means `flow_sigmas` of it."""
+        if sigmas is None and num_inference_steps is not None:
+            sigmas = flow_sigmas(num_inference_steps)
+        super().set_timesteps(device=device, sigmas=sigmas, mu=mu)
+        # with the index known from the start no step waits for the device to compare timesteps
+        self.set_begin_index(0)
+
+    @classmethod
+    def shifted(cls, flow_shift: float) -> "WanUniPCScheduler":
+        """Configured as `flow_unipc` is."""
+        return cls.from_config(flow_unipc(flow_shift).config)

@@ -1,8 +1,7 @@
 """A picture and a voice become a talking clip."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from wanavatar_lab.s2v.frames import picture_to_pixels
 from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.placement import place
 from wanavatar_lab.status import Artifact
 
@@ -36,6 +36,7 @@ class Models:
 
     Attributes:
         folder: where the weights lie.
+        elsewhere: where parts lie that other stages use too, by name.
         dtype: of the networks.
         device: where they compute.
         fingerprint: of the weights, for the manifest.
@@ -44,6 +45,7 @@ class Models:
     """
 
     folder: Path
+    elsewhere: Mapping[str, Path]
     dtype: torch.dtype
     device: str
     fingerprint: dict[str, str] = field(default_factory=dict)
@@ -51,11 +53,11 @@ class Models:
     placed: str | None = None
 
     def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.folder)
+        self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
         self._read()
 
     def _read(self) -> None:
-        components = load_components(self.folder, torch_dtype=self.dtype, device="cpu")
+        components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
         self.pipeline, self.placed = WanSpeechToVideoPipeline(**components), None
 
     def place(self, offload: str) -> None:
@@ -71,13 +73,15 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are not there, or not what the network needs.
     """
-    folder = profile.weights(SpeechToVideo.stage, read_settings().weights_dir)
+    weights_dir = read_settings().weights_dir
+    folder = profile.weights(SpeechToVideo.stage, weights_dir)
     if not folder.is_dir():
         raise WeightsError(
             f"The {profile.name} weights of speech_to_video are not at {folder}. Put them there, or set "
             "WANAVATAR_WEIGHTS to the folder that has them."
         )
-    return Models(folder, getattr(torch, profile.dtype(device)), device)
+    elsewhere = profile.shared_parts(SpeechToVideo.stage, weights_dir)
+    return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
@@ -159,25 +163,6 @@ def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) 
         pipeline.transformer.disable_cache()
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """For each weights file under `folder`, a hash of its size and of its first and last MiB.
-
-    Tells two checkpoints apart without reading tens of gigabytes before every run; small files are hashed whole.
-    """
-    edge = 1 << 20
-    hashes: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".safetensors", ".pth", ".bin"):
-            size = path.stat().st_size
-            digest = hashlib.sha256(str(size).encode())
-            with open(path, "rb") as file:
-                digest.update(file.read(edge))
-                file.seek(max(edge, size - edge))
-                digest.update(file.read(edge))
-            hashes[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    return hashes
 
 
 class PoseVideo:

@@ -1,0 +1,218 @@
+"""The stage image_to_video from request to file, on untrained networks of the true classes."""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import toys
+from tests.s2v.toy import golden_tensors
+from tests.toy_i2v import i2v_pipeline
+from training.pocket.saving import save_all_parts
+from wanavatar_lab import jobs, media
+from wanavatar_lab.errors import Cancelled, WeightsError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import ImageToVideo, RequestError
+from wanavatar_lab.s2v.frames import picture_to_pixels
+from wanavatar_lab.s2v.solver import WanUniPCScheduler, flow_sigmas
+from wanavatar_lab.stages import image_to_video
+from wanavatar_lab.stages.context import StageContext, Step
+
+BOUNDARY = 900  # timesteps from here on are the first expert's
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    save_all_parts(i2v_pipeline(), "image_to_video", folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(weights))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "3")
+    return tmp_path
+
+
+@pytest.fixture
+def models(place: Path) -> image_to_video.Models:
+    return image_to_video.load(PROFILES["pocket"], "cpu")
+
+
+def request(place: Path, **fields: Any) -> ImageToVideo:
+    values = {
+        "profile": "pocket",
+        "image": str(toys.picture(place / "a.png")),
+        "prompt": "a person speaks",
+        "resolution": "64x64",
+        "frame_num": 9,
+        "num_inference_steps": 4,
+        "guidance_scale": 2.0,
+        "seed": 1,
+    }
+    return ImageToVideo(**values | fields)
+
+
+def frames(place: Path, models: image_to_video.Models, seed: int = 1, **fields: Any) -> np.ndarray:
+    folder = Path(tempfile.mkdtemp(dir=place))
+    (artifact,) = image_to_video.run(request(place, **fields), models, StageContext(folder, seed=seed))
+    return np.stack(list(media.read_frames(folder / artifact.path)))
+
+
+def test_the_clip_has_the_frames_asked_for_and_says_what_made_it(place: Path) -> None:
+    run = jobs.run_here(request(place))
+    status = run.status()
+    assert status.state == "succeeded", status.error
+    (artifact,) = status.artifacts
+    assert (artifact.kind, artifact.path) == ("video", "moving.mp4")
+    clip = media.probe(run.path(artifact))
+    assert (clip.width, clip.height, clip.fps, clip.frames) == (64, 64, 16, 9)
+    facts = run.manifest()
+    assert facts["seed"] == 1
+    hashes = json.dumps(facts)
+    for name in ("transformer/", "transformer_2/", "video_vae/", "text_encoder/"):
+        assert f'"{name}' in hashes
+
+
+def test_the_size_is_of_the_pictures_shape_if_it_is_automatic(place: Path, models: image_to_video.Models) -> None:
+    assert frames(place, models, resolution="auto", frame_num=5, num_inference_steps=1).shape == (5, 144, 112, 3)
+
+
+@pytest.mark.parametrize("frame_num", [48, 0, 1, 8])
+def test_other_numbers_of_frames_are_refused(place: Path, frame_num: int) -> None:
+    with pytest.raises(RequestError, match="frame_num"):
+        request(place, frame_num=frame_num)
+
+
+def test_each_expert_works_on_its_side_of_the_boundary_with_its_own_guidance(
+    place: Path, models: image_to_video.Models
+) -> None:
+    seen: dict[str, list[int]] = {"transformer": [], "transformer_2": []}
+    hooks = [
+        getattr(models.pipeline, name).register_forward_pre_hook(
+            lambda _, __, given, name=name: seen[name].append(int(given["timestep"])), with_kwargs=True
+        )
+        for name in seen
+    ]
+    both = frames(place, models, num_inference_steps=6)
+    for hook in hooks:
+        hook.remove()
+    expected = shifted(6, 5.0).tolist()
+    high = [t for t in expected if t >= BOUNDARY]
+    low = [t for t in expected if t < BOUNDARY]
+    assert len(high) >= 2 and len(low) >= 2
+    # with guidance the prompt and the negative prompt take a pass each
+    assert seen == {"transformer": [t for t in high for _ in "ab"], "transformer_2": [t for t in low for _ in "ab"]}
+    assert not np.array_equal(both, frames(place, models, num_inference_steps=6, guidance_scale_2=9.0))
+
+
+def test_the_steps_are_the_references(place: Path, models: image_to_video.Models) -> None:
+    golden = golden_tensors("flow_unipc_a.safetensors")
+    solver = WanUniPCScheduler.shifted(5.0)
+    solver.set_timesteps(40)
+    assert torch.equal(solver.timesteps, golden["40_5.0_timesteps"])
+    frames(place, models, flow_shift=3.0, num_inference_steps=5, guidance_scale=1.0)
+    assert models.pipeline.scheduler.timesteps.tolist() == shifted(5, 3.0).tolist()
+    assert models.pipeline.scheduler.config.solver_order == 2
+
+
+def shifted(steps: int, shift: float) -> np.ndarray:
+    sigmas = flow_sigmas(steps)
+    return (1000 * shift * sigmas / (1 + (shift - 1) * sigmas)).astype(np.int64)
+
+
+def test_the_picture_is_covered_and_cut_at_its_centre(
+    place: Path, models: image_to_video.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+    prepare = models.pipeline.prepare_latents
+
+    def prepare_latents(image: torch.Tensor, *others: Any, **named: Any) -> Any:
+        given.append(image)
+        return prepare(image, *others, **named)
+
+    monkeypatch.setattr(models.pipeline, "prepare_latents", prepare_latents)
+    frames(place, models, num_inference_steps=1, guidance_scale=1.0)
+    expected = picture_to_pixels(Image.open(place / "a.png"), 64, 64)[:, :, 0]
+    assert torch.allclose(given[0], expected, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path, models: image_to_video.Models) -> None:
+    first = frames(place, models)
+    assert np.array_equal(first, frames(place, models))
+    assert not np.array_equal(first, frames(place, models, seed=2))
+
+
+def test_cancel_takes_effect_within_one_step(place: Path, models: image_to_video.Models) -> None:
+    folder = place / "cancelled"
+    folder.mkdir()
+    done: list[int] = []
+
+    def on_step(step: Step) -> None:
+        done.append(step.step)
+        if step.step == 2:
+            (folder / "cancel").touch()
+
+    with pytest.raises(Cancelled):
+        image_to_video.run(request(place, num_inference_steps=9), models, StageContext(folder, 1, on_step))
+    assert done == [0, 1, 2]
+    assert not list(folder.glob("*.mp4"))
+    assert len(frames(place, models)) == 9, "the models are fit for another run"
+
+
+def test_a_running_job_is_cancelled(place: Path) -> None:
+    job = jobs.submit(request(place, frame_num=41, num_inference_steps=100))
+    deadline = time.monotonic() + 60
+    while (status := job.status()).phase != "denoise" or not status.step:
+        assert not status.ended, status.error
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    job.cancel()
+    status = job.wait(30)
+    assert status.state == "cancelled"
+    assert (status.step or 0) < 100
+    assert not list(job.run.folder.glob("*.mp4"))
+
+
+def test_adapters_are_not_ignored(place: Path) -> None:
+    status = jobs.run_here(request(place, loras=[{"name": "smile"}])).status()
+    assert status.state == "failed"
+    assert "smile" in (status.error or "")
+
+
+def test_what_is_missing_is_named(place: Path, weights: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(PROFILES["pocket"].weights("image_to_video", weights), tmp_path / "i2v")
+    elsewhere = PROFILES["pocket"].shared_parts("image_to_video", weights)
+    with pytest.raises(WeightsError, match="vae"):
+        image_to_video.load_pipeline(folder, torch.float32)
+    shutil.rmtree(folder / "transformer_2")
+    with pytest.raises(WeightsError, match="transformer_2"):
+        image_to_video.load_pipeline(folder, torch.float32, elsewhere)
+
+
+def test_a_whole_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    made = i2v_pipeline()
+    made.save_pretrained(tmp_path)
+    read = image_to_video.load_pipeline(tmp_path, torch.float32)
+    for name in ("vae", "text_encoder", "transformer", "transformer_2"):
+        expected, found = getattr(made, name).state_dict(), getattr(read, name).state_dict()
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert read.config.boundary_ratio == 0.9
+
+
+def test_two_experts_without_a_boundary_are_refused(tmp_path: Path) -> None:
+    i2v_pipeline().save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"boundary_ratio": None}))
+    with pytest.raises(WeightsError, match="boundary_ratio"):
+        image_to_video.load_pipeline(tmp_path, torch.float32)

@@ -1,0 +1,198 @@
+"""A picture starts to move."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from PIL import Image
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from wanavatar_lab import media
+from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import ImageToVideo
+from wanavatar_lab.s2v.components import load_model, load_part
+from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
+from wanavatar_lab.s2v.solver import WanUniPCScheduler
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.placement import place
+from wanavatar_lab.status import Artifact
+
+FILE = "moving.mp4"
+FPS = 16
+PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "transformer_2")
+
+
+@dataclass
+class Models:
+    """What the worker keeps warm.
+
+    Attributes:
+        folder: where the weights lie.
+        elsewhere: where parts lie that other stages use too, by name.
+        dtype: of the experts and the text encoder.
+        device: where they compute.
+        fingerprint: of the weights, for the manifest.
+        pipeline: all components.
+        placed: how the pipeline lies on the device, as `place` says it.
+    """
+
+    folder: Path
+    elsewhere: Mapping[str, Path]
+    dtype: torch.dtype
+    device: str
+    fingerprint: dict[str, str] = field(init=False)
+    pipeline: WanImageToVideoPipeline = field(init=False)
+    placed: str | None = None
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
+        self._read()
+
+    def _read(self) -> None:
+        self.pipeline, self.placed = load_pipeline(self.folder, self.dtype, self.elsewhere), None
+
+    def place(self, offload: str) -> None:
+        """Put the pipeline where this run wants it."""
+        if self.placed == "group" != offload:
+            self._read()
+        self.placed = place(self.pipeline, self.device, offload, self.placed)
+
+
+def load(profile: Profile, device: str) -> Models:
+    """Load the I2V models of a profile into main memory, from folders in diffusers layout.
+
+    Raises:
+        WeightsError: they are not there, or not what the pipeline needs.
+    """
+    weights_dir = read_settings().weights_dir
+    folder = profile.weights(ImageToVideo.stage, weights_dir)
+    if not folder.is_dir():
+        raise WeightsError(
+            f"The {profile.name} weights of image_to_video are not at {folder}. Put them there, or set "
+            "WANAVATAR_WEIGHTS to the folder that has them."
+        )
+    elsewhere = profile.shared_parts(ImageToVideo.stage, weights_dir)
+    return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
+
+
+def load_pipeline(
+    folder: Path, dtype: torch.dtype, elsewhere: Mapping[str, Path] | None = None
+) -> WanImageToVideoPipeline:
+    """Wan's image to video pipeline with both experts, in main memory.
+
+    Args:
+        folder: as `save_pretrained` writes it.
+        dtype: of the experts and the text encoder; the VAE is in float32, as Wan's pipelines advise.
+        elsewhere: folders of parts that lie outside of `folder`, by name.
+
+    Raises:
+        WeightsError: a part is missing or cannot be read, or a tensor is missing or left over.
+    """
+    places = {name: folder / name for name in PARTS} | dict(elsewhere or {})
+    gone = [str(place) for place in (folder / "model_index.json", *places.values()) if not place.exists()]
+    if gone:
+        raise WeightsError(
+            f"The weights of image_to_video lack {', '.join(gone)}. They are read in diffusers layout, with both "
+            "experts: download what is missing."
+        )
+    parts = {
+        "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"]),
+        "vae": load_model(AutoencoderKLWan, places["vae"], torch.float32),
+        "text_encoder": load_model(UMT5EncoderModel, places["text_encoder"], dtype),
+        "transformer": load_model(WanTransformer3DModel, places["transformer"], dtype),
+        "transformer_2": load_model(WanTransformer3DModel, places["transformer_2"], dtype),
+    }
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    pipeline = load_part(WanImageToVideoPipeline.from_pretrained, folder, **parts)
+    if pipeline.config.boundary_ratio is None:
+        raise WeightsError(
+            f"{folder}/model_index.json has no boundary_ratio, so the second expert has no work. Add it."
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
+    """Make the clip.
+
+    Raises:
+        LabError: the picture cannot be read, or the request asks for what this release does not do.
+        Cancelled: the user has asked for the run to end.
+    """
+    if request.loras:
+        names = ", ".join(lora.name for lora in request.loras)
+        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
+    picture = media.read_picture(request.image)
+    width, height = request.size(picture.size)
+    models.place(request.offload)
+    try:
+        latents = _denoise(request, models.pipeline, context, picture, (width, height))
+        context.progress("decode", 0, 1)
+        pixels = LatentCodec(models.pipeline.vae).decode(latents)
+    finally:
+        # a run that ends early leaves a network on the device that the next one has no room beside
+        models.pipeline.maybe_free_model_hooks()
+    context.check()
+    known = {**request.to_json(), "seed": context.seed}
+    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
+    with media.VideoWriter(context.folder / FILE, fps=FPS, metadata=metadata) as writer:
+        for frame in _levels(pixels):
+            writer.write(frame)
+    context.record(
+        weights=models.fingerprint, width=width, height=height, frames=writer.frames, seconds=writer.frames / FPS
+    )
+    return [Artifact(kind=ImageToVideo.artifact, path=FILE)]
+
+
+def _denoise(
+    request: ImageToVideo,
+    pipeline: WanImageToVideoPipeline,
+    context: StageContext,
+    picture: Image.Image,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Normalised latents [1, z, F, h, w] of the clip."""
+    width, height = size
+    steps = request.num_inference_steps
+
+    def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
+        context.progress("denoise", step + 1, steps)
+        context.check()
+        return {}
+
+    # a step depends on the sigmas, so that a warm pipeline gets a solver for each run
+    pipeline.register_modules(scheduler=WanUniPCScheduler.shifted(request.flow_shift))
+    context.progress("denoise", 0, steps)
+    return pipeline(
+        # the pipeline takes tensors in [0, 1]
+        image=picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=width,
+        height=height,
+        num_frames=request.frame_num,
+        num_inference_steps=steps,
+        guidance_scale=request.guidance_scale,
+        guidance_scale_2=request.low_noise_guidance_scale(),
+        # the noise is drawn on the CPU, so that a seed means the same clip on every device
+        generator=torch.Generator("cpu").manual_seed(context.seed),
+        output_type="latent",
+        callback_on_step_end=on_step,
+        callback_on_step_end_tensor_inputs=[],
+    ).frames
+
+
+def _levels(pixels: torch.Tensor) -> Iterator[np.ndarray]:
+    """Pixels [1, 3, F, H, W] in [-1, 1] as frames uint8 [H, W, 3]."""
+    for frame in pixels[0].unbind(dim=1):
+        yield ((frame / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
