@@ -5,10 +5,12 @@ import math
 import numpy as np
 import torch
 
-from .audio import SAMPLE_RATE, AudioFeatures
+from .audio import FEATURE_RATE, SAMPLE_RATE, SHORTEST_SAMPLES, AudioFeatures
 from .frames import PoseFrames
+from .shapes import TEXT_LENGTH
 
 PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
+LEAST_PIXELS = 64  # the oldest motion frames are packed eight latents at a time
 
 
 def check_sizes(
@@ -24,19 +26,30 @@ def check_sizes(
     Raises:
         ValueError: names the argument, its value and what is needed.
     """
-    for name, value, multiple in (
-        ("height", height, PIXEL_MULTIPLE),
-        ("width", width, PIXEL_MULTIPLE),
-        ("frames_per_segment", frames_per_segment, 4),
+    for name, value, multiple, least in (
+        ("height", height, PIXEL_MULTIPLE, LEAST_PIXELS),
+        ("width", width, PIXEL_MULTIPLE, LEAST_PIXELS),
+        ("frames_per_segment", frames_per_segment, 4, 4),
     ):
-        if value < multiple or value % multiple:
-            raise ValueError(f"{name} is {value}; need a positive multiple of {multiple}.")
+        if value < least or value % multiple:
+            raise ValueError(f"{name} is {value}; need a multiple of {multiple}, {least} or more.")
     if motion_frames < 1 or motion_frames % 4 != 1:
         raise ValueError(f"motion_frames is {motion_frames}; need 4n + 1, as the VAE groups frames.")
     if num_segments is not None and num_segments < 0:
         raise ValueError(f"num_segments is {num_segments}; need 1 or more, or None for as many as the audio needs.")
     if pose_video is not None and (pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, height, width)):
         raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {height}, {width}].")
+
+
+def check_embeds(name: str, embeds: torch.Tensor, text_dim: int) -> None:
+    """Check prompt embeddings.
+
+    Raises:
+        ValueError: they are not [1, L, text_dim] with 1 ≤ L ≤ 512; the text has `name` and their shape.
+    """
+    shape = tuple(embeds.shape)
+    if len(shape) != 3 or shape[0] != 1 or not 1 <= shape[1] <= TEXT_LENGTH or shape[2] != text_dim:
+        raise ValueError(f"{name} is {shape}; need [1, L, {text_dim}] with L from 1 to {TEXT_LENGTH}.")
 
 
 def cut_audio(
@@ -65,15 +78,27 @@ def cut_audio(
     if features is not None:
         whole = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
         _check_start(start, whole.duration)
-        return whole.part(start, stop)
+        kept = whole.part(start, stop)
+        _check_rest(kept.length, 1, FEATURE_RATE, start, duration)
+        return kept
     if audio is None:
         raise ValueError("Pass audio (a waveform) or audio_features.")
     if audio.ndim != 1:
         raise ValueError(f"audio is {tuple(audio.shape)}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
     _check_start(start, len(audio) / SAMPLE_RATE)
-    return audio[round(start * SAMPLE_RATE) : None if stop is None else round(stop * SAMPLE_RATE)]
+    heard = audio[round(start * SAMPLE_RATE) : None if stop is None else round(stop * SAMPLE_RATE)]
+    _check_rest(len(heard), SHORTEST_SAMPLES, SAMPLE_RATE, start, duration)
+    return heard
 
 
 def _check_start(start: float, seconds: float) -> None:
     if start >= seconds:
         raise ValueError(f"audio_start is {start} s, but the audio ends at {seconds:.2f} s.")
+
+
+def _check_rest(length: int, least: int, rate: int, start: float, duration: float | None) -> None:
+    if length < least:
+        raise ValueError(
+            f"audio_start is {start} s and audio_duration is {duration}: that leaves {1000 * length / rate:g} ms of "
+            f"audio; need {1000 * least / rate:g} ms or more."
+        )

@@ -52,5 +52,6 @@ class Continuation:
         self.start_frame += frames
         self._encode_motion()
 
+    @torch.no_grad()
     def _encode_motion(self) -> None:
         self.motion_latents = self._codec.encode(self._frames, self._device)

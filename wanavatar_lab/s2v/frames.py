@@ -28,7 +28,12 @@ def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: 
 
     Args:
         picture: a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
+
+    Raises:
+        ValueError: the picture is none of these.
     """
+    if not isinstance(picture, Image.Image):
+        _check_picture(picture)
     if isinstance(picture, torch.Tensor):
         levels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         picture = Image.fromarray(levels)
@@ -43,6 +48,21 @@ def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: 
     levels = np.array(picture.crop((left, top, left + width, top + height)))
     pixels = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
     return (pixels * 2 - 1)[None, :, None]
+
+
+def _check_picture(picture: object) -> None:
+    found = type(picture).__name__
+    if isinstance(picture, np.ndarray | torch.Tensor):
+        shape = tuple(picture.shape)
+        kind = (
+            picture.is_floating_point() and shape[:1] == (3,)
+            if isinstance(picture, torch.Tensor)
+            else picture.dtype == np.uint8 and shape[2:] == (3,)
+        )
+        if kind and len(shape) == 3 and 0 not in shape:
+            return
+        found = f"{picture.dtype} {list(shape)}"
+    raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
 
 
 class LatentCodec:

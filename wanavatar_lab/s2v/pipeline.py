@@ -18,7 +18,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from .arguments import check_sizes, cut_audio
+from .arguments import check_embeds, check_sizes, cut_audio
 from .audio import AudioFeatures, encode_audio
 from .continuation import Continuation
 from .denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
@@ -166,7 +166,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             image: the reference picture; it is scaled to cover the frame and cut at its centre.
             audio: mono waveform [T] at 16 kHz; or give `audio_features` [layers, T, dim] at 50 Hz instead.
             prompt, negative_prompt: text; or give `prompt_embeds` and `negative_prompt_embeds` [1, L, text_dim].
-            height, width: in pixels, multiples of 16.
+            height, width: in pixels, multiples of 16, at least 64.
             audio_start, audio_duration: seconds of the audio to use; None goes to its end.
             pose_video: [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start; frames beyond it are black.
             pose_start, pose_end: share of the denoising steps (0 to 1) between which the pose counts.
@@ -200,6 +200,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         heard = cut_audio(audio, audio_features, audio_start, audio_duration)
         if not isinstance(heard, AudioFeatures):
             self._audio_models()
+        picture = picture_to_pixels(image, height, width)
         self._interrupt = False
 
         def on_step(
@@ -212,7 +213,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return None if self._interrupt else latents
 
         return self._segments(
-            image=image,
+            picture=picture,
             heard=heard,
             texts=texts,
             size=(height, width),
@@ -226,11 +227,10 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             on_step=on_step,
         )
 
-    @torch.no_grad()
     def _segments(
         self,
         *,
-        image: Image.Image | np.ndarray | torch.Tensor,
+        picture: torch.Tensor,
         heard: np.ndarray | torch.Tensor | AudioFeatures,
         texts: list[str | torch.Tensor],
         size: tuple[int, int],
@@ -244,37 +244,42 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         on_step: Callable[[dict[str, int], int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None],
     ) -> Iterator[WanS2VSegment]:
         try:
-            device = self._execution_device
-            features = heard if isinstance(heard, AudioFeatures) else self.encode_audio(heard)
-            count = features.num_segments(FPS, frames_per_segment)
-            count = min(num_segments, count) if num_segments else count
-            embeds = [self.encode_prompt(text) if isinstance(text, str) else text.to(device) for text in texts]
-            codec = LatentCodec(self.vae)
-            before = Continuation(codec, picture_to_pixels(image, *size), motion_frames, start_from_image, device)
+            # not as a decorator of this generator: that would hold the last segment while the next one is computed
+            with torch.no_grad():
+                device = self._execution_device
+                features = heard if isinstance(heard, AudioFeatures) else self.encode_audio(heard)
+                count = features.num_segments(FPS, frames_per_segment)
+                count = min(num_segments, count) if num_segments else count
+                embeds = [self.encode_prompt(text) if isinstance(text, str) else text.to(device) for text in texts]
+                codec = LatentCodec(self.vae)
+                before = Continuation(codec, picture, motion_frames, start_from_image, device)
             z, _, *latent_size = before.ref_latents.shape[1:]
 
             for index in range(count):
-                window = slice(index * frames_per_segment, (index + 1) * frames_per_segment)
-                noise = torch.Generator().manual_seed(seed + index)
-                self._inputs = SegmentInputs(
-                    noise=torch.randn(1, z, frames_per_segment // 4, *latent_size, generator=noise).to(device),
-                    passes=prompt_passes(embeds, features.bucket(index, FPS, frames_per_segment)[None].to(device)),
-                    ref_latents=before.ref_latents,
-                    motion_latents=before.motion_latents,
-                    pose_latents=codec.encode_pose(pose_video, window, size, device),
-                    motion_frames=motion_frames,
-                )
-                after_step = partial(on_step, {"segment": index, "num_segments": count})
-                latents = denoise_segment(self.transformer, self.scheduler, self._inputs, sampling, after_step)
-                self._inputs = None  # else the keys and values of all blocks lie beside the decoder's peak
-                if latents is None:
-                    return
-                frames = before.decode(latents)
-                yield WanS2VSegment(frames, index, count, before.start_frame)
+                with torch.no_grad():
+                    window = slice(index * frames_per_segment, (index + 1) * frames_per_segment)
+                    noise = torch.Generator().manual_seed(seed + index)
+                    self._inputs = SegmentInputs(
+                        noise=torch.randn(1, z, frames_per_segment // 4, *latent_size, generator=noise).to(device),
+                        passes=prompt_passes(embeds, features.bucket(index, FPS, frames_per_segment)[None].to(device)),
+                        ref_latents=before.ref_latents,
+                        motion_latents=before.motion_latents,
+                        pose_latents=codec.encode_pose(pose_video, window, size, device),
+                        motion_frames=motion_frames,
+                    )
+                    after_step = partial(on_step, {"segment": index, "num_segments": count})
+                    latents = denoise_segment(self.transformer, self.scheduler, self._inputs, sampling, after_step)
+                    self._inputs = None  # else the keys and values of all blocks lie beside the decoder's peak
+                    if latents is None:
+                        return
+                    segment = WanS2VSegment(before.decode(latents), index, count, before.start_frame)
+                length = segment.frames.shape[1]
+                yield segment
+                del segment  # hundreds of megabytes, which must not lie beside the next one's
                 if self._interrupt:
                     return
                 if index + 1 < count:
-                    before.advance(frames.shape[1])
+                    before.advance(length)
         finally:
             self._inputs = None
             self.maybe_free_model_hooks()
@@ -302,6 +307,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def _text(self, text: str | None, embeds: torch.Tensor | None, name: str) -> str | torch.Tensor:
         if embeds is not None:
+            check_embeds(f"{name}_embeds", embeds, self.transformer.config.text_dim)
             return embeds
         if text is None:
             raise ValueError(f"Pass {name} or {name}_embeds.")

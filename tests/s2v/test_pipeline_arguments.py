@@ -1,0 +1,90 @@
+"""What the S2V pipeline's arguments may be, and what it says to those that do not fit."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.s2v.test_pipeline import TEXT_DIM, arguments, clip, shared_pipe, waveform
+from wanavatar_lab.s2v import WanSpeechToVideoPipeline
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"height": 72}, "height is 72"),
+    ({"width": 0}, "width is 0"),
+    ({"width": -64}, "width is -64"),
+    ({"height": 48}, "height is 48; .*64 or more"),
+    ({"frames_per_segment": 6}, "frames_per_segment is 6"),
+    ({"frames_per_segment": 0}, "frames_per_segment is 0"),
+    ({"motion_frames": 72}, "motion_frames is 72"),
+    ({"num_segments": -1}, "num_segments is -1"),
+    ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+    ({"guidance_scale": math.nan}, "guidance_scale is nan"),
+    ({"flow_shift": -1.0}, "flow_shift is -1.0"),
+    ({"pose_start": 0.8, "pose_end": 0.1}, "pose_start is 0.8 and pose_end is 0.1"),
+    ({"pose_video": torch.zeros(8, 3, 32, 64)}, r"pose_video is \(8, 3, 32, 64\)"),
+    ({"audio_features": None}, "Pass audio"),
+    ({"audio": waveform()}, "either audio .* or audio_features"),
+    ({"audio_features": torch.zeros(20, 16)}, r"audio_features is \(20, 16\)"),
+    ({"audio_features": None, "audio": np.zeros((9000, 2))}, r"audio is \(9000, 2\)"),
+    ({"audio_start": 0.4}, "audio_start is 0.4 s, but the audio ends at 0.40 s"),
+    ({"audio_start": -1.0}, "audio_start is -1.0"),
+    ({"audio_start": math.nan}, "audio_start is nan"),
+    ({"audio_duration": 0.0}, "audio_duration is 0.0"),
+    ({"audio_duration": 0.001}, "audio_duration is 0.001: that leaves 0 ms"),
+    (
+        {"audio_features": None, "audio": waveform(), "audio_duration": 0.01},
+        "audio_duration is 0.01: that leaves 10 ms",
+    ),
+    ({"prompt_embeds": None}, "Pass prompt or prompt_embeds"),
+    ({"negative_prompt_embeds": None}, "Pass negative_prompt or negative_prompt_embeds"),
+    ({"prompt_embeds": torch.zeros(1, 5, 17)}, r"prompt_embeds is \(1, 5, 17\)"),
+    ({"prompt_embeds": torch.zeros(1, 513, TEXT_DIM)}, r"prompt_embeds is \(1, 513, 16\)"),
+    ({"negative_prompt_embeds": torch.zeros(2, 5, TEXT_DIM)}, r"negative_prompt_embeds is \(2, 5, 16\)"),
+    ({"image": torch.zeros(1, 3, 64, 64)}, r"image is torch.float32 \[1, 3, 64, 64\]"),
+    ({"image": np.zeros((64, 64, 3))}, r"image is float64 \[64, 64, 3\]"),
+    ({"image": "a.png"}, "image is str"),
+    ({"callback_on_step_end_tensor_inputs": ("latent",)}, r"callback_on_step_end_tensor_inputs has \['latent'\]"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_does_not_fit_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+    # nothing is asked of the iterator: the call itself refuses
+    with pytest.raises(ValueError, match=message):
+        shared_pipe().stream(**arguments(**changes))
+
+
+def test_an_unknown_output_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="output_type is 'jpg'"):
+        shared_pipe()(output_type="jpg", **arguments())
+
+
+@pytest.mark.parametrize(
+    ("missing", "changes", "message"),
+    [
+        ("text_encoder", {"prompt": "a", "prompt_embeds": None}, "no text encoder: pass prompt_embeds"),
+        ("audio_encoder", {"audio": waveform(), "audio_features": None}, "no audio encoder: pass audio_features"),
+    ],
+)
+def test_a_part_that_is_missing_is_named(missing: str, changes: dict[str, Any], message: str) -> None:
+    lacking = WanSpeechToVideoPipeline(**{**shared_pipe().components, missing: None})
+    with pytest.raises(ValueError, match=message):
+        lacking.stream(**arguments(**changes))
+
+
+PICTURES: list[Callable[[np.ndarray], Any]] = [
+    Image.fromarray,
+    lambda levels: levels,
+    lambda levels: torch.from_numpy(levels).permute(2, 0, 1) / 255,
+]
+
+
+def test_pictures_of_any_kind_are_the_same() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (80, 70, 3)).astype(np.uint8)
+    clips = [clip(shared_pipe(), image=kind(levels), num_inference_steps=1) for kind in PICTURES]
+    assert torch.equal(clips[0], clips[1])
+    assert torch.equal(clips[0], clips[2])
