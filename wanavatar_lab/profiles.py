@@ -119,8 +119,19 @@ PROFILES: dict[str, Profile] = {
             dtypes={"cpu": "float32", "cuda": "float32"},
             defaults={
                 "text_to_image": {"aspect": "square"},
-                "image_to_video": {"resolution": "128x128", "frame_num": 49, "num_inference_steps": 8},
-                "speech_to_video": {"resolution": "128x128", "frames_per_segment": 80, "num_inference_steps": 8},
+                # the published negative prompts are Chinese, which the toy text encoder never saw
+                "image_to_video": {
+                    "resolution": "128x128",
+                    "frame_num": 49,
+                    "num_inference_steps": 8,
+                    "negative_prompt": "",
+                },
+                "speech_to_video": {
+                    "resolution": "128x128",
+                    "frames_per_segment": 80,
+                    "num_inference_steps": 8,
+                    "negative_prompt": "",
+                },
             },
         ),
     )

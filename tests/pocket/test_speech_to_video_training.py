@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests import toys
+from training.pocket.flow import flow_loss, flow_sigmas
 from training.pocket.speech_to_video.segments import SegmentBank, at_video_rate
-from training.pocket.speech_to_video.train import flow_loss, flow_sigmas
 from training.pocket.text import embed, train_tokenizer
 from wanavatar_lab.s2v.audio import AudioFeatures
 
@@ -33,11 +33,11 @@ def test_the_loss_is_zero_for_the_true_flow_and_counts_the_mouth_more() -> None:
     clean, noise = torch.randn(2, 2, 4, 5, 6, 6, generator=torch.Generator().manual_seed(0))
     mouth = torch.zeros(2, 5, 6, 6)
     mouth[:, :, 2:4, 2:4] = 1.0
-    assert flow_loss(noise - clean, clean, noise, mouth)[0] == 0
+    assert flow_loss(noise - clean, clean, noise, mouth, 8.0)[0] == 0
     in_mouth, elsewhere = torch.zeros_like(clean), torch.zeros_like(clean)
     in_mouth[..., 2, 2] = 1.0
     elsewhere[..., 0, 0] = 1.0
-    losses = [flow_loss(noise - clean + wrong, clean, noise, mouth)[0] for wrong in (in_mouth, elsewhere)]
+    losses = [flow_loss(noise - clean + wrong, clean, noise, mouth, 8.0)[0] for wrong in (in_mouth, elsewhere)]
     assert losses[0] > 5 * losses[1]
 
 

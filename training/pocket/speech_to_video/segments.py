@@ -10,7 +10,7 @@ from transformers import Wav2Vec2Model
 
 from training.pocket.audio_encoder.train import SpeechBank, normalised
 from training.pocket.speech.augment import augment
-from training.pocket.video_vae.together import encode_together
+from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
 from training.pocket.world.figure import render, sheet_of
@@ -100,8 +100,8 @@ def draw_segments(
         cells = F.avg_pool2d(lips.float()[:, None], 8)[:, 0].unflatten(0, (clips, 2, SEGMENT // 4, 4)).mean(dim=3)
         pixels = pixels.transpose(1, 2)
         with torch.autocast(device.type, torch.bfloat16):
-            first = _latents(vae, pixels[:, :, : SEGMENT + 1])
-            second = _latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
+            first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
+            second = normalised_latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
             hidden = listener(normalised(augment(voices, generator)), output_hidden_states=True).hidden_states
         states = torch.stack(hidden, dim=1).float()
         parts.append(
@@ -135,11 +135,3 @@ def at_video_rate(states: Tensor, frames: int) -> Tensor:
     mixed = states[:, :, left] * (1 - weight) + states[:, :, right] * weight
     mixed = torch.where((nearest < total).to(states.device)[:, None], mixed, torch.zeros_like(mixed))
     return mixed.transpose(2, 3)
-
-
-def _latents(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
-    mean = encode_together(vae, pixels)[:, : vae.config.z_dim].float()
-    shape = (1, -1, 1, 1, 1)
-    centre = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
-    spread = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)
-    return (mean - centre) / spread

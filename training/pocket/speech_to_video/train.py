@@ -3,8 +3,8 @@
     python -m training.pocket.speech_to_video.train --corpus data/pocket/speech --weights weights/pocket \
         --run runs/training/speech_to_video --out weights/pocket/speech_to_video --minutes 8
 
-needs the trained `video_vae` and `audio_encoder`. The network is `WanS2VTransformer3DModel` as it stands; its text
-encoder, which image_to_video shares, is trained along with it.
+needs the trained `video_vae` and `audio_encoder`, which stay where they are. The network is `WanS2VTransformer3DModel`
+as it stands; its text encoder, which image_to_video shares, is trained along with it.
 """
 
 import argparse
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from training.pocket.audio_encoder.train import SpeechBank
+from training.pocket.flow import flow_loss, flow_sigmas
 from training.pocket.loop import Plan, Training
+from training.pocket.saving import save_own_parts
 from training.pocket.speech.clips import Corpus
 from training.pocket.speech_to_video.segments import SegmentBank, draw_segments
 from training.pocket.text import build_text_encoder, embed, train_tokenizer
@@ -48,25 +50,6 @@ class Speaker(nn.Module):
         torch.manual_seed(0)
         self.transformer = WanS2VTransformer3DModel(**CONFIG)
         self.text_encoder: UMT5EncoderModel = build_text_encoder()
-
-
-def flow_sigmas(count: int, generator: torch.Generator, shift: float = FLOW_SHIFT) -> Tensor:
-    """Noise levels [B], uniform and then shifted, as sampling spends its steps."""
-    uniform = torch.rand(count, generator=generator)
-    return shift * uniform / (1 + (shift - 1) * uniform)
-
-
-def flow_loss(predicted: Tensor, clean: Tensor, noise: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error of the flow ε - x, the mouth counting more; and that of the mouth alone.
-
-    Args:
-        predicted, clean, noise: [B, z, F, h, w].
-        mouth: [B, F, h, w], share of each cell that is lips.
-    """
-    error = (predicted.float() - (noise - clean)).square().mean(dim=1)
-    weight = 1 + MOUTH_WEIGHT * mouth
-    lips = (error * mouth).sum() / mouth.sum().clamp(min=1e-6)
-    return (error * weight).sum() / weight.sum(), lips
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,13 +93,13 @@ def main(argv: list[str] | None = None) -> None:
         speaker.eval()
         pipeline = WanSpeechToVideoPipeline(
             transformer=speaker.transformer.to(torch.bfloat16),
-            vae=vae.to(torch.bfloat16),
+            vae=vae,
             text_encoder=speaker.text_encoder.to(torch.bfloat16),
             tokenizer=tokenizer,
             audio_encoder=listener,
             audio_processor=Wav2Vec2FeatureExtractor.from_pretrained(arguments.weights / "audio_encoder"),
         )
-        pipeline.save_pretrained(arguments.out)
+        save_own_parts(pipeline, "speech_to_video", arguments.out)
 
 
 def segment_loss(speaker: Speaker, bank: SegmentBank, tokenizer: object, count: int, step: int) -> dict[str, Tensor]:
@@ -135,8 +118,9 @@ def segment_loss(speaker: Speaker, bank: SegmentBank, tokenizer: object, count: 
     silent = ((dice < DROPPED) | ((dice >= 1.5 * DROPPED) & (dice < 2 * DROPPED))).to(device)
     batch["audio_embeds"] = torch.where(silent[:, None, None, None], 0.0, batch["audio_embeds"])
 
-    sigma = flow_sigmas(count, generator).to(device)
-    noise = torch.randn(clean.shape, generator=generator).to(device)
+    sigma = flow_sigmas(count, generator, FLOW_SHIFT).to(device)
+    # on the device: millions of numbers a step take the CPU longer than the network takes the GPU
+    noise = torch.randn(clean.shape, generator=torch.Generator(device).manual_seed(step), device=device)
     level = sigma[:, None, None, None, None]
     with torch.autocast(device.type, torch.bfloat16):
         predicted = speaker.transformer(
@@ -148,7 +132,7 @@ def segment_loss(speaker: Speaker, bank: SegmentBank, tokenizer: object, count: 
             return_dict=False,
             **batch,
         )[0]
-    loss, lips = flow_loss(predicted, clean, noise, mouth)
+    loss, lips = flow_loss(predicted, clean, noise, mouth, MOUTH_WEIGHT)
     return {"loss": loss, "lips": lips.detach()}
 
 

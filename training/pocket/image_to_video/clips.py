@@ -1,0 +1,163 @@
+"""Avatars that do what a caption says, as Wan's I2V network sees them: latents, conditions and embedded words."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from training.pocket.text import embed
+from training.pocket.video_vae.latents import normalised_latents
+from training.pocket.world.attributes import Split, sample_attributes
+from training.pocket.world.captions import caption
+from training.pocket.world.figure import render, sheet_of
+from training.pocket.world.motion import sample_actions, sample_motion
+from training.pocket.world.sheet import Sheet
+from training.pocket.world.truth import landmarks_of
+from wanavatar_lab.s2v.shapes import TEXT_LENGTH
+
+FRAMES = 49
+CELL = 8  # pixels of a latent cell
+MASK = 4  # channels that say which frames are given
+CAPTION_LENGTH = 128  # tokens, more than any caption has
+# what moves in a face, by the names of the landmarks
+FEATURES = ("left_eye", "right_eye", "left_brow", "right_brow", "lips_outer")
+# frames after the first whose latents still know of it, rounded up to whole latents
+_FELT = 8
+
+Words = tuple[PreTrainedTokenizerFast, UMT5EncoderModel]
+
+
+@dataclass
+class MotionBank:
+    """N clips in the device's memory.
+
+    Attributes:
+        target: [N, z, T, h, w], latents of the clip.
+        start: [N, z, up to 3, h, w], the first latents of the condition; those after them repeat the last.
+        features: [N, T, h, w], how much of each latent cell's time an eye, a brow or the lips are in it.
+        text: [N, L, d], the caption embedded.
+        no_text: [1, L, d], the empty text embedded.
+        captions: what is done and, in some, what is seen.
+    """
+
+    target: Tensor
+    start: Tensor
+    features: Tensor
+    text: Tensor
+    no_text: Tensor
+    captions: list[str]
+
+    def batch(self, rows: Tensor, unconditional: Tensor) -> dict[str, Tensor]:
+        """What one training step needs of the clips `rows`; where `unconditional` [B] is true the text is empty."""
+        target = self.target[rows].float()
+        text = torch.where(unconditional[:, None, None], self.no_text, self.text[rows]).float()
+        return {
+            "target": target,
+            "condition": condition(self.start[rows].float(), target.shape[2]),
+            "features": self.features[rows].float(),
+            # the pipeline fills up with zeros, which the network attends to
+            "text": F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1])),
+        }
+
+
+def condition(start: Tensor, length: int) -> Tensor:
+    """The I2V network's condition [B, 4 + z, length, h, w]: which frames are given, and latents of the given ones.
+
+    Args:
+        start: [B, z, t, h, w], see `start_latents`.
+        length: of the clip, in latents.
+    """
+    rest = start[:, :, -1:].expand(-1, -1, length - start.shape[2], -1, -1)
+    given = start.new_zeros(len(start), MASK, length, *start.shape[3:])
+    given[:, :, 0] = 1
+    return torch.cat([given, torch.cat([start, rest], dim=2)], dim=1)
+
+
+def start_latents(vae: AutoencoderKLWan, pictures: Tensor, frames: int) -> Tensor:
+    """The first latents [B, z, up to 3, h, w] of `pictures` [B, 3, H, W] with `frames` - 1 grey frames behind each.
+
+    The latents after them all equal the last: the toy VAE looks no further back.
+    """
+    felt = min(_FELT, frames - 1)
+    grey = torch.zeros(1, device=pictures.device).expand(*pictures.shape[:2], felt, *pictures.shape[2:])
+    return normalised_latents(vae, torch.cat([pictures[:, :, None], grey], dim=2))
+
+
+@torch.no_grad()
+def draw_motions(
+    count: int,
+    vae: AutoencoderKLWan,
+    words: Words,
+    seed: int,
+    size: int = 128,
+    frames: int = FRAMES,
+    split: Split = "train",
+    chunk: int = 32,
+) -> MotionBank:
+    """Draw, name and encode `count` clips; in most something is done, every movement in as many as any other.
+
+    Args:
+        vae: its latents are normalised by its config.
+        words: the tokenizer and the trained text encoder, in evaluation mode.
+        seed: of everything that is drawn at random.
+        size: of the pictures.
+        frames: 4n + 1.
+        chunk: clips at a time.
+    """
+    device = next(vae.parameters()).device
+    parts: list[dict[str, Tensor]] = []
+    captions: list[str] = []
+    done = balanced_actions(count, seed)
+    for begin in range(0, count, chunk):
+        clips = min(chunk, count - begin)
+        chunk_seed = seed * 1_000_003 + begin
+        actions = done[begin : begin + clips]
+        attributes = sample_attributes(clips, chunk_seed, split)
+        pose = sample_motion(clips, frames, chunk_seed, actions)
+        pixels = (render(attributes, pose, (size, size), device) * 2 - 1).transpose(1, 2)
+        said = [caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 2 == 0) for i in range(clips)]
+        with torch.autocast(device.type, torch.bfloat16):
+            target = normalised_latents(vae, pixels)
+            start = start_latents(vae, pixels[:, :, 0], frames)
+        seen = feature_cells(sheet_of(attributes, pose).to(device), size).unflatten(0, (clips, frames))
+        # the first latent is the first frame, every other one is four
+        later = seen[:, 1:].unflatten(1, (-1, 4)).mean(dim=2)
+        parts.append(
+            {
+                "target": target,
+                "start": start,
+                "features": torch.cat([seen[:, :1], later], dim=1),
+                "text": embed(said, *words, length=CAPTION_LENGTH),
+            }
+        )
+        captions += said
+    joined = {name: torch.cat([part[name].bfloat16() for part in parts]) for name in parts[0]}
+    no_text = embed([""], *words, length=CAPTION_LENGTH).bfloat16()
+    return MotionBank(**joined, no_text=no_text, captions=captions)
+
+
+def balanced_actions(count: int, seed: int) -> list[tuple[str, ...]]:
+    """Movements of `count` figures, as `sample_actions` draws them, but each as often the first as any other."""
+    by_first: dict[str, list[tuple[str, ...]]] = {}
+    for names in sample_actions(6 * count + 600, seed):
+        by_first.setdefault(names[0] if names else "", []).append(names)
+    kinds = [by_first[name] for name in sorted(by_first)]
+    balanced = [kind[(i // len(kinds)) % len(kind)] for i, kind in ((i, kinds[i % len(kinds)]) for i in range(count))]
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [balanced[i] for i in order]
+
+
+def feature_cells(sheet: Sheet, size: int) -> Tensor:
+    """1 in the latent cells where an eye, a brow or the lips are, 0 elsewhere, [M, h, w]."""
+    landmarks = landmarks_of(sheet, size, size)
+    points = torch.cat([landmarks[name] for name in FEATURES], dim=1)
+    side = size // CELL
+    cells = (points / CELL).floor().long()
+    inside = ((cells >= 0) & (cells < side)).all(dim=-1)
+    cells = cells.clamp(0, side - 1)
+    found = torch.zeros(len(points), side * side, device=points.device)
+    found.scatter_reduce_(1, cells[..., 1] * side + cells[..., 0], inside.float(), reduce="amax")
+    return found.unflatten(1, (side, side))

@@ -1,0 +1,140 @@
+"""Train the toy I2V's two experts by flow matching on avatars that do what a caption says.
+
+    python -m training.pocket.image_to_video.train --vae weights/pocket/video_vae \
+        --text weights/pocket/speech_to_video --run runs/training/image_to_video \
+        --out weights/pocket/image_to_video --minutes 8
+
+needs the trained `video_vae`, and the text encoder and tokenizer that were trained with speech_to_video; they stay as
+they are and where they are. The experts are `WanTransformer3DModel`, each trained on its own side of the boundary.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from training.pocket.flow import flow_loss, flow_sigmas
+from training.pocket.image_to_video.clips import FRAMES, MotionBank, Words, draw_motions
+from training.pocket.loop import Plan, Training
+from training.pocket.saving import save_own_parts
+from wanavatar_lab.s2v.solver import flow_unipc
+
+CONFIG = {
+    "num_attention_heads": 5,
+    "attention_head_dim": 32,
+    "in_channels": 36,
+    "out_channels": 16,
+    "text_dim": 128,
+    "freq_dim": 128,
+    "ffn_dim": 640,
+    "num_layers": 8,
+}
+BOUNDARY = 0.9  # noise levels from here on are the first expert's
+FLOW_SHIFT = 5.0
+FEATURE_WEIGHT = 4.0
+DROPPED = 0.1  # share of samples without text, for classifier-free guidance
+
+
+class Experts(nn.Module):
+    """`high` begins the clip from noise, `low` finishes it."""
+
+    def __init__(self, **changes: object) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.high = WanTransformer3DModel(**CONFIG | changes)
+        self.low = WanTransformer3DModel(**CONFIG | changes)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
+    parser.add_argument("--text", type=Path, required=True, help="folder with text_encoder and tokenizer")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
+    parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
+    parser.add_argument("--steps", type=int, default=40000, help="of the whole training, at most; of both experts")
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--pixels", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="of each expert")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+
+    device = torch.device(arguments.device)
+    experts = Experts(num_layers=arguments.layers).to(device).train()
+    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    training = Training(experts, arguments.run, plan, weight_decay=0.01)
+    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).to(device).eval()
+    words = load_words(arguments.text, device)
+
+    began = time.monotonic()
+    # a later sitting draws other people
+    bank = draw_motions(arguments.clips, vae, words, training.step, arguments.pixels, arguments.frames)
+    print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
+    if device.type == "cuda":
+        for expert in (experts.high, experts.low):
+            expert.compile_repeated_blocks(fullgraph=True, dynamic=False)
+
+    # an odd number, so that the log shows both experts in turn
+    training.run(lambda step: expert_loss(experts, bank, arguments.batch, step), every=51)
+    with training.averaged():
+        save_own_parts(assembled(experts.eval().to(torch.bfloat16), vae, words), "image_to_video", arguments.out)
+
+
+def load_words(folder: Path, device: torch.device | str = "cpu") -> Words:
+    """The tokenizer and the text encoder, frozen, of a folder that has both."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    return tokenizer, encoder.to(device).eval().requires_grad_(False)
+
+
+def assembled(experts: Experts, vae: AutoencoderKLWan, words: Words) -> WanImageToVideoPipeline:
+    """The pipeline with both experts."""
+    return WanImageToVideoPipeline(
+        tokenizer=words[0],
+        text_encoder=words[1],
+        vae=vae,
+        scheduler=flow_unipc(FLOW_SHIFT),
+        transformer=experts.high,
+        transformer_2=experts.low,
+        boundary_ratio=BOUNDARY,
+    )
+
+
+def expert_loss(experts: Experts, bank: MotionBank, count: int, step: int) -> dict[str, Tensor]:
+    """The loss of one step: that of the two experts in turn, each on its own noise levels."""
+    device = bank.target.device
+    generator = torch.Generator().manual_seed(step)
+    rows = torch.randint(len(bank.captions), (count,), generator=generator)
+    unconditional = torch.rand(count, generator=generator) < DROPPED
+    batch = bank.batch(rows.to(device), unconditional.to(device))
+    name, expert, between = (
+        ("high", experts.high, (BOUNDARY, 1.0)) if step % 2 == 0 else ("low", experts.low, (0.0, BOUNDARY))
+    )
+    sigma = flow_sigmas(count, generator, FLOW_SHIFT, between).to(device)
+    clean = batch["target"]
+    # on the device: millions of numbers a step take the CPU longer than the network takes the GPU
+    noise = torch.randn(clean.shape, generator=torch.Generator(device).manual_seed(step), device=device)
+    level = sigma[:, None, None, None, None]
+    noisy = (1 - level) * clean + level * noise
+    with torch.autocast(device.type, torch.bfloat16):
+        predicted = expert(
+            hidden_states=torch.cat([noisy, batch["condition"]], dim=1),
+            timestep=sigma * 1000,
+            encoder_hidden_states=batch["text"],
+            return_dict=False,
+        )[0]
+    loss, features = flow_loss(predicted, clean, noise, batch["features"], FEATURE_WEIGHT)
+    return {"loss": loss, name: loss.detach(), f"{name}_features": features.detach()}
+
+
+if __name__ == "__main__":
+    main()
