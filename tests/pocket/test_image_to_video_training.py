@@ -1,5 +1,6 @@
 """What the toy I2V is trained on is what the pipeline will show it, and what it becomes runs through the stage."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.flow import flow_sigmas
-from training.pocket.image_to_video import train
+from training.pocket.image_to_video import evaluate, train
 from training.pocket.image_to_video.clips import (
     CELL,
     FEATURES,
@@ -21,6 +22,7 @@ from training.pocket.image_to_video.clips import (
     feature_cells,
 )
 from training.pocket.image_to_video.evaluate import EXPERTS, asked_clips, make, summary
+from training.pocket.judge.network import Judge
 from training.pocket.saving import save_all_parts
 from training.pocket.text import build_text_encoder, train_tokenizer
 from training.pocket.world.attributes import sample_attributes
@@ -226,3 +228,19 @@ def test_every_movement_is_asked_of_everyone() -> None:
     assert [(one.movement, one.number) for one in asked] == [(name, n) for name in ACTIONS for n in range(2)]
     assert all(one.drawn.shape == (2, SIZE, SIZE, 3) and one.drawn.dtype == np.uint8 for one in asked)
     assert len({one.prompt for one in asked}) > len(ACTIONS)
+
+
+def test_the_figures_are_printed_as_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_all_parts(i2v_pipeline(), "image_to_video", tmp_path)
+    Judge().save(tmp_path / "judge.safetensors")
+    monkeypatch.setattr(evaluate, "ACTIONS", {"nod": ACTIONS["nod"]})
+    given = f"--weights {tmp_path} --judge {tmp_path / 'judge.safetensors'} --run-dir {tmp_path / 'run'} --device cpu"
+    evaluate.main([*given.split(), *"--people 2 --alone 1 --frames 33 --steps 1 --guidance 1".split()])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {"drawn", *EXPERTS, "both_where_compared", "by_movement"}
+    assert set(figures["by_movement"]) == {"nod"}
+    assert figures["drawn"]["error"] == 0 < figures["both"]["error"]
+    made = tmp_path / "run" / "both" / "nod-1" / "moving.mp4"
+    assert media.probe(made).frames == 33
