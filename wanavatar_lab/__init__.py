@@ -1,0 +1,38 @@
+"""From a sentence, a picture and a voice to a talking avatar.
+
+    from wanavatar_lab import jobs                      submit a request, watch it, find it again
+    from wanavatar_lab.requests import SpeechToVideo    what to ask for
+    wanavatar_lab.load("speech_to_video")               the bare diffusers pipeline, in this process
+
+Nothing heavy is imported before it is used.
+"""
+
+from typing import Any
+
+
+def load(stage: str, profile: str = "full", device: str | None = None, offload: str = "auto") -> Any:
+    """The diffusers pipeline of a stage, loaded into this process and ready to be called.
+
+    Args:
+        stage: text_to_image, image_to_video or speech_to_video.
+        profile: which models: full or pocket.
+        device: cpu, cuda or cuda:<n>; what the settings say if None.
+        offload: as in the request: auto, none, model or group.
+
+    Raises:
+        LabError: there is no such stage, profile or pipeline, or its weights are missing.
+    """
+    from wanavatar_lab.errors import LabError
+    from wanavatar_lab.execution import choose_device
+    from wanavatar_lab.profiles import PROFILES
+    from wanavatar_lab.settings import read_settings
+    from wanavatar_lab.stages import stage_module
+
+    if profile not in PROFILES:
+        raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
+    models = stage_module(stage).load(PROFILES[profile], device or choose_device(read_settings().device))
+    if not hasattr(models, "pipeline"):
+        raise LabError(f"The stage {stage} is no diffusers pipeline; submit a request to it instead.")
+    if hasattr(models, "place"):
+        models.place(offload)
+    return models.pipeline

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import wanavatar_lab
 from tests import toys
 from wanavatar_lab import jobs, media
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.stages import speech_to_video
 from wanavatar_lab.stages.context import StageContext
 
@@ -111,6 +115,27 @@ def test_a_pose_video_is_followed(place: Path) -> None:
         return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
 
     assert not np.array_equal(pictures(), pictures(pose_video=str(poses)))
+
+
+def test_the_bare_pipeline_comes_in_process(place: Path) -> None:
+    pipeline = wanavatar_lab.load("speech_to_video", profile="pocket", device="cpu")
+    folder = place / "weights" / "pocket" / "speech_to_video"
+    clip: dict[str, Any] = {
+        "image": np.zeros((64, 64, 3), np.uint8),
+        "audio": np.sin(np.arange(8000, dtype=np.float32)),
+        "prompt": "a person",
+        "guidance_scale": 1.0,
+        "height": 64,
+        "width": 64,
+        "frames_per_segment": 8,
+        "num_inference_steps": 1,
+    }
+    frames = pipeline(**clip).frames
+    pipeline.save_pretrained(folder)
+    again = WanSpeechToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    assert np.array_equal(frames, again(**clip).frames)
+    with pytest.raises(LabError, match="tiny"):
+        wanavatar_lab.load("speech_to_video", profile="tiny")
 
 
 def test_missing_weights_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

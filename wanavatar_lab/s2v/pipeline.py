@@ -1,14 +1,17 @@
 """From a picture and a voice to a talking clip, segment by segment (Wan2.2-S2V, commit 42bf4cf is the reference)."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
 from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import (
     PreTrainedTokenizerBase,
@@ -20,6 +23,7 @@ from transformers import (
 
 from .arguments import check_embeds, check_sizes, cut_audio
 from .audio import AudioFeatures, encode_audio
+from .components import load_components
 from .continuation import Continuation
 from .denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
 from .frames import MOTION_FRAMES, LatentCodec, PoseFrames, picture_to_pixels
@@ -79,6 +83,29 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         )
         self._interrupt = False
         self._inputs: SegmentInputs | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        torch_dtype: torch.dtype = torch.bfloat16,
+        vae_dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        **components: Any,
+    ) -> Self:
+        """Load the pipeline from a folder, or from the hub, in any layout that `load_components` reads.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository such as `Wan-AI/Wan2.2-S2V-14B`.
+            torch_dtype, vae_dtype: see `load_components`.
+            revision: of the repository.
+            components: parts of the pipeline that are used instead of those in the folder.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(pretrained_model_name_or_path), revision=revision))
+        return cls(**{**load_components(folder, torch_dtype=torch_dtype, vae_dtype=vae_dtype), **components})
 
     @property
     def interrupt(self) -> bool:
