@@ -1,0 +1,9 @@
+"""The judge: reads drawn avatars off their frames alone, to measure what the toy models make; never part of making.
+
+network.py    the network: tracks, landmarks and regions of one frame
+pictures.py   what it learns from
+train.py      `python -m training.pocket.judge.train`
+reading.py    frames in, tracks, landmarks and regions out
+actions.py    which named movements happened in a clip
+evaluate.py   how good an instrument it is: `python -m training.pocket.judge.evaluate`
+"""
