@@ -7,11 +7,9 @@ from typing import Any
 import torch
 import torch.distributed
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.hooks import FirstBlockCacheConfig
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
@@ -20,6 +18,7 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import nn
 
 from .block import WanS2VTransformerBlock
+from .caching import StepCacheMixin
 from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
 from .layout import TokenLayout, WanS2VRotaryPosEmbed
 from .memory import BlockMemory, Conditions, SegmentMemory
@@ -30,7 +29,7 @@ VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
 
 
 class WanS2VTransformer3DModel(
-    FromPublishedMixin, ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin
+    FromPublishedMixin, ModelMixin, ConfigMixin, PeftAdapterMixin, StepCacheMixin, AttentionMixin
 ):
     """A video diffusion transformer that hears: it moves a reference picture to speech, segment by segment.
 
@@ -192,11 +191,7 @@ class WanS2VTransformer3DModel(
             pose_latents,
         )
         rank, ranks = self._sequence_rank()
-        if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig):
-            raise ValueError(
-                "FirstBlockCache decides by the tokens of one rank, and ranks that decide differently wait for each "
-                "other for ever. With context parallel use MagCache, which decides by the step."
-            )
+        self.check_cache(ranks)
 
         filling = memory is not None and memory.conditions is None
         if memory is None or memory.conditions is None:
