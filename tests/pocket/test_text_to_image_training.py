@@ -144,6 +144,7 @@ def test_noise_levels_and_places_are_the_pipelines(pipeline: Flux2KleinPipeline)
     pipeline(prompt="a man", height=64, width=48, num_inference_steps=4, guidance_scale=1.0)
     assert noise_levels(4, 8 * 6) == pytest.approx(pipeline.scheduler.sigmas.tolist())
     assert between((1.0, 0.5, 0.0), (2, 1)) == [1.0, 0.75, 0.5, 0.0]
+    assert set(noise_levels(4, 256)) < set(between(noise_levels(4, 256), distil.SMALL_STEPS))
     grid = torch.zeros(1, 16, 8, 6)
     assert torch.equal(picture_ids(8, 6, CPU), Flux2KleinPipeline._prepare_latent_ids(grid)[0].float())
     assert torch.equal(text_ids(5, CPU), Flux2KleinPipeline._prepare_text_ids(torch.zeros(1, 5, 3))[0].float())

@@ -26,7 +26,7 @@ from transformers import Qwen3ForCausalLM
 from training.pocket.loop import Plan, Training
 from training.pocket.text_to_image.embedding import LENGTH, between, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import save_pipeline
-from training.pocket.text_to_image.pictures import SHARES, Prompts, padded, shapes, writers
+from training.pocket.text_to_image.pictures import SHARES, Prompts, counted, padded, shapes, writers
 from training.pocket.text_to_image.train import choose
 
 STEPS = 4
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
             with torch.no_grad():
                 embedded = embed(encoder, tokens, lengths)
             flow = flow_of(student, begin, embedded, level, ways.grid)
-        error = (flow.float() - wanted).square().mean(dim=(1, 2))
+        error = (flow.float() - wanted).square().mean(dim=2) @ counted(ways.grid, device) / begin.shape[1]
         last = level == ways.levels[STEPS - 1]
         return {"loss": error.mean(), "last_step": (error * last).sum().detach() / last.sum().clamp(min=1)}
 

@@ -102,5 +102,6 @@ def between(levels: Sequence[float], parts: Sequence[int]) -> list[float]:
     """`levels` with the step from one to the next cut into as many equal steps as `parts` says."""
     finer = [levels[0]]
     for start, end, count in zip(levels, levels[1:], parts, strict=False):
-        finer += [start + (end - start) * (i + 1) / count for i in range(count)]
+        finer += [start + (end - start) * (i + 1) / count for i in range(count - 1)]
+        finer.append(end)  # itself, not what the rounding of a sum makes of it
     return finer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -142,6 +142,19 @@ def at_ease(count: int, seed: int) -> Pose:
 def shapes(pixels: int) -> list[tuple[int, int]]:
     """Height and width of square, portrait and landscape where a square has `pixels` on a side."""
     return [(height * pixels // 128, width * pixels // 128) for height, width in SHAPES]
+
+
+@cache
+def counted(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """How much each patch of `grid` counts in training, [patches], 1 on average: up to three times more at the head.
+
+    A prompt says most of its words about what covers the least of the picture: eyes, glasses, earrings, freckles.
+    """
+    short = min(grid)
+    y, x = ((torch.arange(side, device=device) + 0.5 - side / 2) / (short / 2) for side in grid)
+    near = torch.exp(-((x / 0.5) ** 2)) * torch.exp(-(((y[:, None] + 0.1) / 0.55) ** 2))
+    weight = 1 + 2 * near.flatten()
+    return weight / weight.mean()
 
 
 @torch.no_grad()

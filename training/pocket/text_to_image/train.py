@@ -25,7 +25,7 @@ from transformers import Qwen3ForCausalLM
 from training.pocket.loop import Plan, Training
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import build_text_encoder, build_transformer, save_pipeline
-from training.pocket.text_to_image.pictures import SHARES, Examples, padded, shapes, writers
+from training.pocket.text_to_image.pictures import SHARES, Examples, counted, padded, shapes, writers
 from training.pocket.text_to_image.words import train_tokenizer
 
 UNPROMPTED = 0.1  # of all examples, so that guidance has something to lead away from
@@ -94,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embedded = embed(networks.text_encoder, tokens, lengths)
             flow = flow_of(networks.transformer, noisy, embedded, level, examples.grid)
-        error = (flow.float() - (noise - latents)).square().mean(dim=(1, 2))
+        error = (flow.float() - (noise - latents)).square().mean(dim=2)
+        error = error @ counted(examples.grid, device) / latents.shape[1]
         noisiest, clearest = level == levels[0], level == levels[-1]
         return {
             "loss": error.mean(),
