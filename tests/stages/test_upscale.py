@@ -72,6 +72,16 @@ def test_equal_to_real_esrgans_own_program(tile: int, expected: str) -> None:
     assert off.mean() < 0.01
 
 
+@pytest.mark.gpu
+def test_half_precision_is_within_a_level_too(tmp_path: Path) -> None:
+    network = read_network(GOLDEN / "toy_x2.pth", "cuda")
+    assert network.dtype == torch.float16
+    picture = media.read_picture(GOLDEN / "input.png")
+    for tile, expected in ((48, "output_tile48"), (0, "output_whole")):
+        made = np.asarray(enlarge(picture, network, tile, StageContext(tmp_path, 0))).astype(int)
+        assert np.abs(made - levels(GOLDEN / f"{expected}.png")).max() <= 1
+
+
 def test_dense_blocks_of_any_width_are_the_same_function(tmp_path: Path) -> None:
     state = torch.load(GOLDEN / "toy_x2.pth", weights_only=True)["params_ema"]
     picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))

@@ -8,19 +8,38 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
 FEATURES, BLOCKS = 24, 2
+SEEN = 12  # channels after the pixel-unshuffle: red, green and blue of four pixels each
 
 _BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
+_PLAIN = {"0": "conv_first", "3": "conv_up1", "6": "conv_up2", "8": "conv_hr", "10": "conv_last"}
 
 
 def build(seed: int = 0, features: int = FEATURES, blocks: int = BLOCKS) -> nn.Module:
-    """The network before training: [B, 3, H, W] in 0..1, H and W even, to [B, 3, 2H, 2W]."""
+    """The network before training: [B, 3, H, W] in 0..1, H and W even, to [B, 3, 2H, 2W].
+
+    It begins near a blurred enlargement: the first features hand the pixels through, and the last layer takes the mean
+    of four. Of random weights alone a short training spends a large part on finding the picture again.
+    """
     torch.manual_seed(seed)
-    network: nn.Module = ESRGAN(in_nc=12, out_nc=3, num_filters=features, num_blocks=blocks, scale=4, shuffle_factor=2)
+    network: nn.Module = ESRGAN(
+        in_nc=SEEN, out_nc=3, num_filters=features, num_blocks=blocks, scale=4, shuffle_factor=2
+    )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
+            if parameter.ndim == 1:
+                parameter.zero_()
+                continue
             # as in ESRGAN (Wang et al. 2018): dense blocks begin as little more than the identity
-            if _BLOCK.fullmatch(name):
-                nn.init.kaiming_normal_(parameter).mul_(0.1) if parameter.ndim == 4 else parameter.zero_()
+            nn.init.kaiming_normal_(parameter, a=0.2).mul_(0.1 if _BLOCK.fullmatch(name) else 0.3)
+            kind = _published_name(name).partition(".")[0]
+            if kind in ("conv_first", "conv_up1", "conv_up2", "conv_hr"):
+                through = min(SEEN, features)
+                parameter[:through] = 0
+                parameter[range(through), range(through), 1, 1] = 1
+            elif kind == "conv_last":
+                parameter.zero_()
+                for channel in range(min(SEEN, features)):
+                    parameter[channel // 4, channel, 1, 1] = 0.25
     return network
 
 
@@ -39,5 +58,4 @@ def _published_name(name: str) -> str:
     layer, _, part = name.rpartition(".")
     if re.fullmatch(r"model\.1\.sub\.\d+", layer):
         return f"conv_body.{part}"
-    plain = {"0": "conv_first", "3": "conv_up1", "6": "conv_up2", "8": "conv_hr", "10": "conv_last"}
-    return f"{plain[layer.removeprefix('model.')]}.{part}"
+    return f"{_PLAIN[layer.removeprefix('model.')]}.{part}"

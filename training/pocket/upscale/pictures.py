@@ -1,0 +1,104 @@
+"""Drawn avatars at two sizes, from which training takes its crops."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.pocket.upscale.soften import halved, softened
+from training.pocket.video_vae.clips import babble
+from training.pocket.world.attributes import Split, sample_attributes
+from training.pocket.world.figure import render
+from training.pocket.world.motion import sample_actions, sample_motion
+from training.pocket.world.visemes import FPS, mouth_track
+
+CHUNK = 50  # avatars drawn at once
+SECONDS = 3.0  # of motion, at some moment of which a picture is taken
+# shares of the crops that come from the VAE, are drawn small, are halved; the rest is softened
+DECODED, DRAWN, HALVED = 0.2, 0.15, 0.3
+RECOLOURED = 0.25  # share of the crops in colours that no avatar has: black, white and all between are met too
+
+
+@dataclass
+class Pictures:
+    """N avatars, in uint8: `large` [N, 3, 2S, 2S] drawn at twice the size, `small` [N, 3, S, S] drawn at the size.
+
+    `decoded` [M, 3, S, S] is what a VAE makes of the first M of `small`.
+    """
+
+    large: Tensor
+    small: Tensor
+    decoded: Tensor
+
+    @classmethod
+    def draw(
+        cls, count: int, pixels: int, seed: int, split: Split, vae: Path | None = None, decoded: int = 0
+    ) -> "Pictures":
+        """Draw `count` different avatars in mid-motion and mid-word, `pixels` and twice as many high and wide.
+
+        Args:
+            vae: folder of the Wan VAE through which the first `decoded` of them go.
+        """
+        large: list[Tensor] = []
+        small: list[Tensor] = []
+        for start in range(0, count, CHUNK):
+            number = min(CHUNK, count - start)
+            part = seed * 1_000_003 + start
+            attributes = sample_attributes(number, part, split)
+            generator = torch.Generator().manual_seed(part)
+            actions = sample_actions(number, part)
+            moment = SECONDS * float(torch.rand((), generator=generator))
+            pose = sample_motion(number, 1, part, actions, start=moment, duration=SECONDS)
+            frames = 8 * number
+            words = mouth_track(babble(frames / FPS, generator), frames).mouth[::8, None]
+            pose = pose.speaking(words)
+            for size, drawn in ((2 * pixels, large), (pixels, small)):
+                drawn.append((render(attributes, pose, (size, size))[:, 0] * 255).round().to(torch.uint8))
+        drawn_small = torch.cat(small)
+        soft = through_vae(drawn_small[:decoded], vae) if vae and decoded else drawn_small[:0]
+        return cls(torch.cat(large), drawn_small, soft)
+
+    def batch(self, count: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Crops of `side` pixels before enlarging, a multiple of 8: given [B, 3, side, side], wanted twice as large.
+
+        Some are clean, some softened, some come from the VAE; all in 0..1, what is given in steps of one level.
+        """
+        given, wanted = [], []
+        shares = torch.rand(count, generator=generator).tolist()
+        room = (self.small.shape[-1] - side) // 2 + 1
+        for share in shares:
+            through = share < DECODED and len(self.decoded) > 0
+            row = int(torch.randint(len(self.decoded if through else self.large), (), generator=generator))
+            # even places, as tiles have them
+            top, left = (2 * int(torch.randint(room, (), generator=generator)) for _ in range(2))
+            place = (row, slice(None), slice(top, top + side), slice(left, left + side))
+            given.append((self.decoded if through else self.small)[place])
+            wanted.append(self.large[row, :, 2 * top : 2 * (top + side), 2 * left : 2 * (left + side)])
+        large, small = torch.stack(wanted).float() / 255, torch.stack(given).float() / 255
+        for number in range(count):
+            if float(torch.rand((), generator=generator)) < RECOLOURED:
+                channels = torch.randperm(3, generator=generator)
+                # past both ends, so that pure black and white are no rare chance
+                ends = (1.6 * torch.rand(2, 3, 1, 1, generator=generator) - 0.3).clamp(0, 1)
+                large[number] = torch.lerp(ends[0], ends[1], large[number, channels])
+                small[number] = torch.lerp(ends[0], ends[1], small[number, channels])
+        share = torch.tensor(shares)[:, None, None, None]
+        small = torch.where(share > DECODED + DRAWN, halved(large), small)
+        small = torch.where(share > DECODED + DRAWN + HALVED, softened(large, generator), small)
+        return (small * 255).round() / 255, large
+
+
+@torch.inference_mode()
+def through_vae(pictures: Tensor, folder: Path) -> Tensor:
+    """What the Wan VAE in `folder` gives back of pictures, uint8 [N, 3, H, W]: how soft generated pictures are."""
+    from diffusers import AutoencoderKLWan
+
+    # in bfloat16, since its convolutions are several times slower in float32 on a CPU
+    vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.bfloat16).eval()
+    made = []
+    for part in pictures.split(8):
+        pixels = (part.to(torch.bfloat16) / 127.5 - 1)[:, :, None]
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[:, :, 0].float()
+        made.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+    return torch.cat(made)

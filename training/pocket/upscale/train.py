@@ -1,0 +1,81 @@
+"""Train the toy upscaler on drawn avatars; a CPU is enough.
+
+    python -m training.pocket.upscale.train --run runs/training/upscale --out weights/pocket/upscale \
+        --vae weights/pocket/video_vae --minutes 40
+
+The same command again goes on where it stopped. What the shipped weights had is in the model card.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from training.pocket.loop import Plan, Training
+from training.pocket.upscale.network import build, published
+from training.pocket.upscale.pictures import Pictures
+
+FILE = "rrdbnet_x2.safetensors"
+EDGE_WEIGHT = 0.5
+
+
+def enlarging_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute error of pixels and of their differences to the neighbours, of [B, 3, H, W]."""
+    error = made - wanted
+    right, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+    return error.abs().mean() + EDGE_WEIGHT * (right.abs().mean() + down.abs().mean())
+
+
+def save(network: nn.Module, folder: Path) -> Path:
+    """Write the weights as Real-ESRGAN names them, in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.half().contiguous() for name, tensor in published(network.state_dict()).items()}
+    save_file(tensors, folder / FILE)
+    return folder / FILE
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    parser.add_argument("--out", type=Path, required=True, help="folder where the trained weights go")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of this sitting")
+    parser.add_argument("--total-minutes", type=float, default=40.0, help="of the whole training")
+    parser.add_argument("--steps", type=int, default=20000, help="of the whole training, at most")
+    parser.add_argument("--avatars", type=int, default=800, help="drawn before training")
+    parser.add_argument("--vae", type=Path, help="folder of a Wan VAE, whose softness is to be undone too")
+    parser.add_argument("--decoded", type=int, default=120, help="avatars that go through it")
+    parser.add_argument("--pixels", type=int, default=128, help="height and width before enlarging")
+    parser.add_argument("--crop", type=int, default=40, help="height and width of a crop before enlarging")
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+
+    device = torch.device(arguments.device)
+    network = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    training = Training(network, arguments.run, plan)
+    began = time.monotonic()
+    pictures = Pictures.draw(arguments.avatars, arguments.pixels, 0, "train", arguments.vae, arguments.decoded)
+    print(f"drawn: {len(pictures.large)} avatars in {time.monotonic() - began:.0f} s", flush=True)
+
+    def loss_of(step: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        given, wanted = (part.to(device) for part in pictures.batch(arguments.batch, arguments.crop, generator))
+        with torch.autocast(device.type, torch.bfloat16):
+            made = network(given.contiguous(memory_format=torch.channels_last))
+        made = made.float()
+        error = (made.detach().clamp(0, 1) - wanted).square().mean(dim=(1, 2, 3)).clamp(min=1e-8)
+        return {"loss": enlarging_loss(made, wanted), "psnr": (-10 * torch.log10(error)).mean()}
+
+    training.run(loss_of)
+    with training.averaged():
+        print(f"written: {save(network, arguments.out)}")
+
+
+if __name__ == "__main__":
+    main()
