@@ -16,7 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from training.pocket.ranks import Ranks
+
 LARGEST_FILE = 14 << 20  # bytes
+AGREE_EVERY = 10  # steps of several processes between two looks at the first one's clock, which all wait for
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Training:
         folder: of the run; what is there is resumed.
         plan: see `Plan`.
         betas, weight_decay: of AdamW.
+        ranks: the processes that train this model together; the first one writes.
     """
 
     def __init__(
@@ -59,8 +63,9 @@ class Training:
         plan: Plan,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ) -> None:
-        self.model, self.folder, self.plan = model, folder, plan
+        self.model, self.folder, self.plan, self.ranks = model, folder, plan, ranks
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         fused = next(iter(self.parameters.values())).is_cuda
@@ -72,7 +77,7 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "state.json").is_file():
             self._resume()
-        self.log = SummaryWriter(folder)
+        self.log = SummaryWriter(folder) if ranks.first else None
 
     def run(
         self, loss_of: Callable[[int], Mapping[str, Tensor]], every: int = 50, save_every_seconds: float = 120.0
@@ -80,23 +85,28 @@ class Training:
         """Train until the plan's steps or minutes are used up, then save.
 
         Args:
-            loss_of: `loss_of(step)` gives named scalars; "loss" is what is minimised.
+            loss_of: `loss_of(number)` gives named scalars; "loss" is what is minimised. The number is that of the
+                step, or one of this process's own where several train together.
             every: steps between two lines of the log.
         """
         began = saved = time.monotonic()
         before = self.seconds
-        while self.progress < 1 and time.monotonic() - began < self.plan.minutes * 60:
-            self.seconds = before + time.monotonic() - began
+        spent = 0.0
+        while self.progress < 1 and spent < self.plan.minutes * 60:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
-            losses = loss_of(self.step)
+            losses = loss_of(self.ranks.own(self.step))
             losses["loss"].backward()
+            self.ranks.average_gradients(self.parameters.values())
             norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self._update_average()
             self.step += 1
-            if self.step % every == 0:
+            if self.ranks.world == 1 or self.step % AGREE_EVERY == 0:
+                spent = self.ranks.agreed(time.monotonic() - began)
+                self.seconds = before + spent
+            if self.log and self.step % every == 0:
                 values = {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
                 for name, value in values.items():
                     self.log.add_scalar(name, value, self.step)
@@ -109,7 +119,6 @@ class Training:
             if time.monotonic() - saved > save_every_seconds:
                 self.save()
                 saved = time.monotonic()
-        self.seconds = before + time.monotonic() - began
         self.save()
 
     @property
@@ -123,6 +132,8 @@ class Training:
 
     def save(self) -> None:
         """Write the state; half-written files of a broken-off save are never read."""
+        if self.log is None:
+            return
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             state = self.optimizer.state.get(parameter, {})

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from training.pocket.flow import flow_loss, flow_sigmas
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, Words, draw_motions
 from training.pocket.loop import Plan, Training
+from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from wanavatar_lab.s2v.solver import flow_unipc
 
@@ -59,25 +60,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
     parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
     parser.add_argument("--steps", type=int, default=40000, help="of the whole training, at most; of both experts")
-    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--clips", type=int, default=6000, help="drawn by each process")
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64, help="of each process")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="of each expert")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
     device = torch.device(arguments.device)
+    ranks = Ranks.joined(device)
     experts = Experts(num_layers=arguments.layers).to(device).train()
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
-    training = Training(experts, arguments.run, plan, weight_decay=0.01)
+    training = Training(experts, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).to(device).eval()
     words = load_words(arguments.text, device)
 
     began = time.monotonic()
     # a later sitting draws other people
-    bank = draw_motions(arguments.clips, vae, words, training.step, arguments.pixels, arguments.frames)
+    bank = draw_motions(arguments.clips, vae, words, ranks.own(training.step), arguments.pixels, arguments.frames)
     print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
     if device.type == "cuda":
         for expert in (experts.high, experts.low):
@@ -85,8 +87,10 @@ def main(argv: list[str] | None = None) -> None:
 
     # an odd number, so that the log shows both experts in turn
     training.run(lambda step: expert_loss(experts, bank, arguments.batch, step), every=51)
-    with training.averaged():
-        save_own_parts(assembled(experts.eval().to(torch.bfloat16), vae, words), "image_to_video", arguments.out)
+    if ranks.first:
+        with training.averaged():
+            save_own_parts(assembled(experts.eval().to(torch.bfloat16), vae, words), "image_to_video", arguments.out)
+    ranks.leave()
 
 
 def load_words(folder: Path, device: torch.device | str = "cpu") -> Words:

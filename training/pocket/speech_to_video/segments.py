@@ -23,6 +23,17 @@ FPS = 16
 SEGMENT, MOTION = 80, 73  # frames
 CLIP = 2 * SEGMENT  # a first segment and one that continues it
 FIRST_MOTION = SEGMENT - MOTION  # where the motion frames of the second segment begin
+# what people ask for who let the picture say the rest, the request's own default first
+PLAIN = (
+    "A person speaks to the camera with natural expressions.",
+    "a person is talking",
+    "a person speaks to the camera",
+    "someone is talking",
+    "a portrait of a person who speaks",
+    "talking head",
+    "an avatar that talks",
+    "a talking avatar with a natural expression",
+)
 
 
 @dataclass
@@ -115,7 +126,9 @@ def draw_segments(
             }
         )
         words += [
-            caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 8 == 5, must=("hair",))
+            PLAIN[(start + i) // 4 % len(PLAIN)]
+            if i % 4 == 2
+            else caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 8 == 5, must=("hair",))
             for i in range(clips)
         ]
     joined = {name: torch.cat([part[name].bfloat16() for part in parts]) for name in parts[0]}

@@ -3,7 +3,7 @@
     python -m training.pocket.speech_to_video.train --corpus data/pocket/speech --weights weights/pocket \
         --run runs/training/speech_to_video --out weights/pocket/speech_to_video --minutes 8
 
-needs the trained `video_vae` and `audio_encoder`, which stay where they are. The network is `WanS2VTransformer3DModel`
+(on several GPUs by `python -m torch.distributed.run --nproc-per-node N -m …`) needs the trained `video_vae` and `audio_encoder`, which stay where they are. The network is `WanS2VTransformer3DModel`
 as it stands; its text encoder, which image_to_video shares, is trained along with it.
 """
 
@@ -19,6 +19,7 @@ from transformers import UMT5EncoderModel, Wav2Vec2FeatureExtractor, Wav2Vec2Mod
 from training.pocket.audio_encoder.train import SpeechBank
 from training.pocket.flow import flow_loss, flow_sigmas
 from training.pocket.loop import Plan, Training
+from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.speech.clips import Corpus
 from training.pocket.speech_to_video.segments import SegmentBank, draw_segments
@@ -62,25 +63,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting")
     parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
     parser.add_argument("--steps", type=int, default=40000, help="of the whole training, at most")
-    parser.add_argument("--clips", type=int, default=2000)
+    parser.add_argument("--clips", type=int, default=2000, help="drawn by each process")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="of each process")
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
     device = torch.device(arguments.device)
+    ranks = Ranks.joined(device)
     speaker = Speaker().to(device).train()
     tokenizer = train_tokenizer()
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
-    training = Training(speaker, arguments.run, plan, weight_decay=0.01)
+    training = Training(speaker, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.weights / "video_vae", torch_dtype=torch.float32).to(device).eval()
     listener = Wav2Vec2Model.from_pretrained(arguments.weights / "audio_encoder").to(device).eval()
     speech = SpeechBank(Corpus(arguments.corpus), "train", device)
 
     began = time.monotonic()
     # a later sitting draws other people
-    bank = draw_segments(arguments.clips, speech, vae, listener, seed=training.step, size=arguments.pixels)
+    seed = ranks.own(training.step)
+    bank = draw_segments(arguments.clips, speech, vae, listener, seed=seed, size=arguments.pixels)
     print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
     if device.type == "cuda":
         speaker.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
@@ -89,6 +92,20 @@ def main(argv: list[str] | None = None) -> None:
         return segment_loss(speaker, bank, tokenizer, arguments.batch, step)
 
     training.run(loss_of)
+    if ranks.first:
+        save(training, speaker, vae, listener, tokenizer, arguments)
+    ranks.leave()
+
+
+def save(
+    training: Training,
+    speaker: Speaker,
+    vae: AutoencoderKLWan,
+    listener: Wav2Vec2Model,
+    tokenizer: object,
+    arguments: argparse.Namespace,
+) -> None:
+    """Write the pipeline's own parts with their averaged weights, in bfloat16."""
     with training.averaged():
         speaker.eval()
         pipeline = WanSpeechToVideoPipeline(

@@ -1,0 +1,83 @@
+"""Several GPUs teach one toy model: each draws its own batches, and their gradients are averaged.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 4 -m training.pocket.speech_to_video.train …
+
+One process alone is a world of one, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together.
+
+    Attributes:
+        rank: which of them this one is.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def joined(cls, device: torch.device) -> "Ranks":
+        """Join the processes that `torch.distributed.run` has started; without it, this one is alone.
+
+        On GPUs, each process takes the one of its local rank.
+        """
+        if "WORLD_SIZE" not in os.environ:
+            return cls()
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the files."""
+        return self.rank == 0
+
+    def own(self, number: int) -> int:
+        """A number for this process alone in place of one that all have: of a step, or a seed."""
+        return number * self.world + self.rank
+
+    def agreed(self, value: float) -> float:
+        """The first process's value."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=_device())
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by the mean over all processes; one that a process lacks counts as zero there."""
+        if self.world == 1:
+            return
+        gradients: list[Tensor] = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        together /= self.world
+        parts = together.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(own) for part, own in zip(parts, gradients, strict=True)])
+
+    def leave(self) -> None:
+        """Wait for the others, then end the group."""
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
