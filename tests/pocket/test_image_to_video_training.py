@@ -133,7 +133,8 @@ def test_noise_levels_stay_on_their_side_of_the_boundary() -> None:
 def test_a_step_trains_one_expert(bank: MotionBank) -> None:
     experts = train.Experts(num_layers=1)
     for step, trained, other in ((0, "high", "low"), (1, "low", "high")):
-        losses = train.expert_loss(experts, bank, 2, step)
+        batch = train.draw_batch(bank, 2, step, train.SIDES[trained])
+        losses = train.expert_loss(getattr(experts, trained), trained, batch)
         assert trained in losses and other not in losses
         losses["loss"].backward()
         assert all(p.grad is None for p in getattr(experts, other).parameters())
@@ -160,9 +161,12 @@ def test_training_lowers_the_loss_and_the_stage_runs_what_is_saved(
     pipeline = image_to_video.load_pipeline(out, torch.float32, places)
     before, after = train.Experts(num_layers=1), train.Experts(num_layers=1)
     after.high, after.low = pipeline.transformer, pipeline.transformer_2
-    for step in (1000, 1001):  # one of each expert
+    for name, side in train.SIDES.items():
+        batch = train.draw_batch(bank, 6, 1000, side)
         with torch.no_grad():
-            losses = [float(train.expert_loss(experts, bank, 6, step)["loss"]) for experts in (before, after)]
+            losses = [
+                float(train.expert_loss(getattr(experts, name), name, batch)["loss"]) for experts in (before, after)
+            ]
         assert losses[1] < 0.95 * losses[0]
 
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(weights))

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests import toys
-from training.pocket.flow import flow_loss, flow_sigmas
+from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.speech_to_video.segments import SegmentBank, at_video_rate
 from training.pocket.text import embed, train_tokenizer
 from wanavatar_lab.s2v.audio import AudioFeatures
@@ -29,16 +29,19 @@ def test_noise_levels_follow_the_shift() -> None:
     assert sigmas.median() == pytest.approx(0.75, abs=0.01)  # 3·½ / (1 + 2·½)
 
 
-def test_the_loss_is_zero_for_the_true_flow_and_counts_the_mouth_more() -> None:
+def test_the_error_is_zero_for_the_true_flow_and_weights_are_a_mean_of_places() -> None:
     clean, noise = torch.randn(2, 2, 4, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert flow_error(noise - clean, clean, noise).abs().max() == 0
+    wrong = torch.zeros_like(clean)
+    wrong[..., 2, 2] = 2.0
+    error = flow_error(noise - clean + wrong, clean, noise)
+    assert error.shape == (2, 5, 6, 6)
+    assert error.round(decimals=4).unique().tolist() == [0.0, 4.0]
     mouth = torch.zeros(2, 5, 6, 6)
-    mouth[:, :, 2:4, 2:4] = 1.0
-    assert flow_loss(noise - clean, clean, noise, mouth, 8.0)[0] == 0
-    in_mouth, elsewhere = torch.zeros_like(clean), torch.zeros_like(clean)
-    in_mouth[..., 2, 2] = 1.0
-    elsewhere[..., 0, 0] = 1.0
-    losses = [flow_loss(noise - clean + wrong, clean, noise, mouth, 8.0)[0] for wrong in (in_mouth, elsewhere)]
-    assert losses[0] > 5 * losses[1]
+    assert weighted_mean(error, mouth) == 0  # a clip without a mouth in sight
+    mouth[:, :, 2, 2:4] = 1.0
+    assert weighted_mean(error, mouth) == pytest.approx(2.0, abs=1e-5)
+    assert weighted_mean(error, 1 + 8 * mouth) == pytest.approx(9 * 4 / (36 + 16), abs=1e-5)
 
 
 def test_embeddings_end_where_the_text_ends() -> None:
@@ -64,14 +67,19 @@ def test_a_batch_is_of_one_kind() -> None:
         motion=torch.full((count, 4, 19, 2, 2), 2.0),
         second=torch.full((count, 4, 20, 2, 2), 3.0),
         mouths=torch.rand(count, 2, 20, 2, 2, generator=generator),
+        features=torch.rand(count, 2, 20, 2, 2, generator=generator),
         audio=torch.arange(frames).float().expand(count, 2, 3, frames),
-        captions=["a"] * count,
+        text=torch.arange(count).float()[:, None, None].expand(count, 5, 8),
+        no_text=torch.full((1, 5, 8), -1.0),
     )
-    first, second = (bank.batch(torch.tensor([0, 2]), continued) for continued in (False, True))
+    untold = torch.tensor([True, False])
+    first, second = (bank.batch(torch.tensor([0, 2]), continued, untold) for continued in (False, True))
     assert first["target"].unique().tolist() == [1.0] and second["target"].unique().tolist() == [3.0]
     assert first["audio_embeds"][0, 0, 0].tolist() == list(range(80))
     assert second["audio_embeds"][0, 0, 0].tolist() == list(range(80, 160))
     assert torch.equal(second["mouth"], bank.mouths[[0, 2], 1])
+    assert torch.equal(first["features"], bank.features[[0, 2], 0])
+    assert first["encoder_hidden_states"][:, 0, 0].tolist() == [-1.0, 2.0]
 
 
 def test_the_shipped_vae_holds_its_quality_over_a_long_clip() -> None:

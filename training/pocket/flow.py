@@ -18,15 +18,11 @@ def flow_sigmas(
     return (shift * uniform / (1 + (shift - 1) * uniform)).clamp(*between)
 
 
-def flow_loss(predicted: Tensor, clean: Tensor, noise: Tensor, region: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Mean squared error of the flow ε - x, a region counting more; and that of the region alone.
+def flow_error(predicted: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of the flow ε - x, mean over channels: [B, F, h, w] of three [B, z, F, h, w]."""
+    return (predicted.float() - (noise - clean)).square().mean(dim=1)
 
-    Args:
-        predicted, clean, noise: [B, z, F, h, w].
-        region: [B, F, h, w], share of each cell that is of the region.
-        weight: how much more than 1 the region counts.
-    """
-    error = (predicted.float() - (noise - clean)).square().mean(dim=1)
-    weights = 1 + weight * region
-    inside = (error * region).sum() / region.sum().clamp(min=1e-6)
-    return (error * weights).sum() / weights.sum(), inside
+
+def weighted_mean(error: Tensor, weights: Tensor) -> Tensor:
+    """The mean of `error` where each place counts as `weights` says, of the same shape; 0 where nothing counts."""
+    return (error * weights).sum() / weights.sum().clamp(min=1e-6)

@@ -96,7 +96,8 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             losses = loss_of(self.ranks.own(self.step))
-            losses["loss"].backward()
+            if losses["loss"].requires_grad:  # else a captured graph has made the gradients
+                losses["loss"].backward()
             self.ranks.average_gradients(self.parameters.values())
             norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
             self.optimizer.step()
@@ -165,7 +166,8 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"weight.{name}"])
-                self.average[name].copy_(tensors[f"average.{name}"])
+                # weights alone, of an earlier training, are a beginning too
+                self.average[name].copy_(tensors.get(f"average.{name}", tensors[f"weight.{name}"]))
                 if f"first.{name}" in tensors:
                     self.optimizer.state[parameter] = {
                         "step": torch.tensor(float(self.step), device=parameter.device),

@@ -7,6 +7,7 @@ Follows `rope_precompute` and `FramePackMotioner` of Wan2.2 (commit 42bf4cf), in
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -103,14 +104,24 @@ class WanS2VRotaryPosEmbed(nn.Module):
         self, frames: int, height: int, width: int, motion: bool, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines, each [1, L, 1, attention_head_dim / 2] in float32."""
-        positions = token_positions(frames, height, width, motion)
-        # float64 here only: once a segment, on the CPU, so that large positions keep their phase
-        angles = np.concatenate(
-            [
-                positions[:, axis : axis + 1] * self.theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
-                for axis, dim in enumerate(self.axis_dims)
-            ],
-            axis=1,
-        )
+        return _rotary_tables(self.axis_dims, self.theta, (frames, height, width), motion, device)
+
+
+# training asks for the same ones in every step, and a copy to the GPU makes the processor wait for it
+@lru_cache(maxsize=2)
+def _rotary_tables(
+    axis_dims: tuple[int, int, int], theta: float, grid: tuple[int, int, int], motion: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    positions = token_positions(*grid, motion)
+    # float64 here only: on the CPU, so that large positions keep their phase
+    angles = np.concatenate(
+        [
+            positions[:, axis : axis + 1] * theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+            for axis, dim in enumerate(axis_dims)
+        ],
+        axis=1,
+    )
+    # kept tables may serve training after inference, which an inference tensor could not
+    with torch.inference_mode(False):
         table = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)).to(device)
         return table[0][None, :, None], table[1][None, :, None]

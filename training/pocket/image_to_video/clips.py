@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from training.pocket.text import embed
+from training.pocket.text import Words, embed
 from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
@@ -26,8 +25,6 @@ CAPTION_LENGTH = 128  # tokens, more than any caption has
 FEATURES = ("left_eye", "right_eye", "left_brow", "right_brow", "lips_outer")
 # frames after the first whose latents still know of it, rounded up to whole latents
 _FELT = 8
-
-Words = tuple[PreTrainedTokenizerFast, UMT5EncoderModel]
 
 
 @dataclass

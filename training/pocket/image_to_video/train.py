@@ -10,18 +10,20 @@ they are and where they are. The experts are `WanTransformer3DModel`, each train
 
 import argparse
 import time
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5EncoderModel
 
-from training.pocket.flow import flow_loss, flow_sigmas
-from training.pocket.image_to_video.clips import FRAMES, MotionBank, Words, draw_motions
+from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
+from training.pocket.graphs import GraphedLoss
+from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
 from training.pocket.loop import Plan, Training
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
+from training.pocket.text import Words, load_words
 from wanavatar_lab.s2v.solver import flow_unipc
 
 CONFIG = {
@@ -35,6 +37,7 @@ CONFIG = {
     "num_layers": 8,
 }
 BOUNDARY = 0.9  # noise levels from here on are the first expert's
+SIDES = {"high": (BOUNDARY, 1.0), "low": (0.0, BOUNDARY)}
 FLOW_SHIFT = 5.0
 FEATURE_WEIGHT = 4.0
 DROPPED = 0.1  # share of samples without text, for classifier-free guidance
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64, help="of each process")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="of each expert")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -85,19 +89,22 @@ def main(argv: list[str] | None = None) -> None:
         for expert in (experts.high, experts.low):
             expert.compile_repeated_blocks(fullgraph=True, dynamic=False)
 
+    def loss(name: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return expert_loss(getattr(experts, str(name)), str(name), batch)
+
+    graphed = GraphedLoss(loss, experts, arguments.graphs)
+
+    def loss_of(number: int) -> dict[str, Tensor]:
+        # the two in turn; where an even number of processes trains, each has its own
+        name = "high" if number % 2 == 0 else "low"
+        return graphed(name, draw_batch(bank, arguments.batch, number, SIDES[name]))
+
     # an odd number, so that the log shows both experts in turn
-    training.run(lambda step: expert_loss(experts, bank, arguments.batch, step), every=51)
+    training.run(loss_of, every=51)
     if ranks.first:
         with training.averaged():
             save_own_parts(assembled(experts.eval().to(torch.bfloat16), vae, words), "image_to_video", arguments.out)
     ranks.leave()
-
-
-def load_words(folder: Path, device: torch.device | str = "cpu") -> Words:
-    """The tokenizer and the text encoder, frozen, of a folder that has both."""
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    return tokenizer, encoder.to(device).eval().requires_grad_(False)
 
 
 def assembled(experts: Experts, vae: AutoencoderKLWan, words: Words) -> WanImageToVideoPipeline:
@@ -113,31 +120,34 @@ def assembled(experts: Experts, vae: AutoencoderKLWan, words: Words) -> WanImage
     )
 
 
-def expert_loss(experts: Experts, bank: MotionBank, count: int, step: int) -> dict[str, Tensor]:
-    """The loss of one step: that of the two experts in turn, each on its own noise levels."""
+def draw_batch(bank: MotionBank, count: int, number: int, between: tuple[float, float]) -> dict[str, Tensor]:
+    """The batch `number` with noise levels `between` two."""
     device = bank.target.device
-    generator = torch.Generator().manual_seed(step)
+    generator = torch.Generator().manual_seed(number)
     rows = torch.randint(len(bank.captions), (count,), generator=generator)
     unconditional = torch.rand(count, generator=generator) < DROPPED
     batch = bank.batch(rows.to(device), unconditional.to(device))
-    name, expert, between = (
-        ("high", experts.high, (BOUNDARY, 1.0)) if step % 2 == 0 else ("low", experts.low, (0.0, BOUNDARY))
-    )
-    sigma = flow_sigmas(count, generator, FLOW_SHIFT, between).to(device)
-    clean = batch["target"]
+    batch["sigma"] = flow_sigmas(count, generator, FLOW_SHIFT, between).to(device)
     # on the device: millions of numbers a step take the CPU longer than the network takes the GPU
-    noise = torch.randn(clean.shape, generator=torch.Generator(device).manual_seed(step), device=device)
-    level = sigma[:, None, None, None, None]
-    noisy = (1 - level) * clean + level * noise
-    with torch.autocast(device.type, torch.bfloat16):
+    noise = torch.Generator(device).manual_seed(number)
+    batch["noise"] = torch.randn(batch["target"].shape, generator=noise, device=device)
+    return batch
+
+
+def expert_loss(expert: WanTransformer3DModel, name: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The loss of one expert, told by its name."""
+    clean, noise, features = batch["target"], batch["noise"], batch["features"]
+    noisy = torch.lerp(clean, noise, batch["sigma"][:, None, None, None, None])
+    with torch.autocast(clean.device.type, torch.bfloat16):
         predicted = expert(
             hidden_states=torch.cat([noisy, batch["condition"]], dim=1),
-            timestep=sigma * 1000,
+            timestep=batch["sigma"] * 1000,
             encoder_hidden_states=batch["text"],
             return_dict=False,
         )[0]
-    loss, features = flow_loss(predicted, clean, noise, batch["features"], FEATURE_WEIGHT)
-    return {"loss": loss, name: loss.detach(), f"{name}_features": features.detach()}
+    error = flow_error(predicted, clean, noise)
+    loss = weighted_mean(error, 1 + FEATURE_WEIGHT * features)
+    return {"loss": loss, name: loss.detach(), f"{name}_features": weighted_mean(error, features).detach()}
 
 
 if __name__ == "__main__":

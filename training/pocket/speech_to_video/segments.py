@@ -1,4 +1,9 @@
-"""Talking avatars as the S2V network sees them: latents of pictures, hidden states of voices, embedded once."""
+"""Talking avatars as the S2V network sees them: latents of pictures, hidden states of voices, captions, embedded once.
+
+A talking person holds still enough to be looked at: the clips sway half as far as the world can, and the picture shows
+the same person at another moment of the same motion. What a small network learns from that is the mouth; how to bring
+every lash from one pose into any other it would never learn to the end.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +14,9 @@ from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from training.pocket.audio_encoder.train import SpeechBank, normalised
+from training.pocket.image_to_video.clips import feature_cells
 from training.pocket.speech.augment import augment
+from training.pocket.text import Words, embed
 from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
@@ -22,6 +29,9 @@ from wanavatar_lab.s2v.audio import FEATURE_RATE, INTERPOLATED_RATE
 FPS = 16
 SEGMENT, MOTION = 80, 73  # frames
 CLIP = 2 * SEGMENT  # a first segment and one that continues it
+CALM = 0.5  # of the world's swaying
+MOVING = 6  # one clip in so many makes a movement that its caption names
+CAPTION_LENGTH = 64  # tokens
 FIRST_MOTION = SEGMENT - MOTION  # where the motion frames of the second segment begin
 # what people ask for who let the picture say the rest, the request's own default first
 PLAIN = (
@@ -41,13 +51,15 @@ class SegmentBank:
     """N clips of two segments each, in the device's memory.
 
     Attributes:
-        reference: [N, z, 1, h, w], the picture, drawn at another moment than the clip.
+        reference: [N, z, 1, h, w], the picture: eyes open, the mouth anywhere.
         first: [N, z, 20, h, w] latents of frames 0 to 79 behind the reference.
         motion: [N, z, 19, h, w] latents of frames 7 to 79.
         second: [N, z, 20, h, w] latents of frames 80 to 159 behind the motion.
         mouths: [N, 2, 20, h, w], how much of each latent cell is lips.
+        features: [N, 2, 20, h, w], how much of each latent cell's time an eye, a brow or the lips are in it.
         audio: [N, layers, dim, 160] at 16 fps.
-        captions: what is seen and done.
+        text: [N, L, d], what is seen and done, embedded.
+        no_text: [1, L, d], the empty text embedded.
     """
 
     reference: Tensor
@@ -55,18 +67,29 @@ class SegmentBank:
     motion: Tensor
     second: Tensor
     mouths: Tensor
+    features: Tensor
     audio: Tensor
-    captions: list[str]
+    text: Tensor
+    no_text: Tensor
 
-    def batch(self, rows: Tensor, continued: bool) -> dict[str, Tensor]:
-        """What one training step needs of the clips `rows`, of their first or their second segment."""
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def batch(self, rows: Tensor, continued: bool, untold: Tensor) -> dict[str, Tensor]:
+        """What one training step needs of the clips `rows`, of their first or their second segment.
+
+        Args:
+            untold: [B], where the text is empty.
+        """
         frames = slice(SEGMENT, CLIP) if continued else slice(0, SEGMENT)
         return {
             "target": (self.second if continued else self.first)[rows].float(),
             "ref_latents": self.reference[rows].float(),
             "motion_latents": self.motion[rows].float(),
             "audio_embeds": self.audio[rows][..., frames].float(),
+            "encoder_hidden_states": torch.where(untold[:, None, None], self.no_text, self.text[rows]).float(),
             "mouth": self.mouths[rows, int(continued)].float(),
+            "features": self.features[rows, int(continued)].float(),
         }
 
 
@@ -76,6 +99,7 @@ def draw_segments(
     speech: SpeechBank,
     vae: AutoencoderKLWan,
     listener: Wav2Vec2Model,
+    words: Words,
     seed: int,
     size: int = 128,
     split: Split = "train",
@@ -87,28 +111,35 @@ def draw_segments(
         speech: voices with their mouths.
         vae: its latents are normalised by its config.
         listener: the trained audio encoder, in evaluation mode.
+        words: the tokenizer and the trained text encoder, in evaluation mode.
         seed: of everything that is drawn at random.
         size: of the pictures.
         chunk: clips at a time.
     """
     device = speech.audio.device
     parts: list[dict[str, Tensor]] = []
-    words: list[str] = []
     for start in range(0, count, chunk):
         clips = min(chunk, count - start)
         chunk_seed = seed * 1_000_003 + start
         generator = torch.Generator().manual_seed(chunk_seed)
         voices, mouth, _, _ = speech.batch(clips, CLIP, generator)
         attributes = sample_attributes(clips, chunk_seed, split)
-        actions = [names if i % 2 else () for i, names in enumerate(sample_actions(clips, chunk_seed))]
-        pose = sample_motion(clips, CLIP, chunk_seed, actions).speaking(mouth.cpu())
-        # the picture shows the same person before the clip, the mouth anywhere
+        drawn = enumerate(sample_actions(clips, chunk_seed))
+        actions = [names if i % MOVING == 1 else () for i, names in drawn]
+        pose = sample_motion(clips, CLIP, chunk_seed, actions, calm=CALM).speaking(mouth.cpu())
+        # without the movement, whose start the picture shows
+        still = sample_motion(clips, CLIP, chunk_seed, calm=CALM).having(blink=0.0).speaking(mouth.cpu())
         moment = torch.randint(CLIP, (clips,), generator=generator)
-        before = sample_motion(clips, CLIP, chunk_seed + 1).speaking(mouth.cpu())
-        picture = Pose(before.values[torch.arange(clips), moment][:, None])
+        picture = Pose(still.values[torch.arange(clips), moment][:, None])
         pixels = render(attributes, Pose(torch.cat([picture.values, pose.values], dim=1)), (size, size), device) * 2 - 1
-        lips = masks_of(sheet_of(attributes, pose).to(device), size, size)[1]
-        cells = F.avg_pool2d(lips.float()[:, None], 8)[:, 0].unflatten(0, (clips, 2, SEGMENT // 4, 4)).mean(dim=3)
+        sheet, latents = sheet_of(attributes, pose).to(device), (clips, 2, SEGMENT // 4, 4)
+        lips = F.avg_pool2d(masks_of(sheet, size, size)[1].float()[:, None], 8)[:, 0]
+        said = [
+            PLAIN[(start + i) // 4 % len(PLAIN)]
+            if i % 4 == 2
+            else caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 8 == 5, must=("hair",))
+            for i in range(clips)
+        ]
         pixels = pixels.transpose(1, 2)
         with torch.autocast(device.type, torch.bfloat16):
             first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
@@ -121,18 +152,14 @@ def draw_segments(
                 "first": first[:, :, 1:],
                 "motion": second[:, :, : (MOTION + 3) // 4],
                 "second": second[:, :, (MOTION + 3) // 4 :],
-                "mouths": cells,
+                "mouths": lips.unflatten(0, latents).mean(dim=3),
+                "features": feature_cells(sheet, size).unflatten(0, latents).mean(dim=3),
                 "audio": at_video_rate(states, CLIP),
+                "text": embed(said, *words, length=CAPTION_LENGTH),
             }
         )
-        words += [
-            PLAIN[(start + i) // 4 % len(PLAIN)]
-            if i % 4 == 2
-            else caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 8 == 5, must=("hair",))
-            for i in range(clips)
-        ]
     joined = {name: torch.cat([part[name].bfloat16() for part in parts]) for name in parts[0]}
-    return SegmentBank(**joined, captions=words)
+    return SegmentBank(**joined, no_text=embed([""], *words, length=CAPTION_LENGTH).bfloat16())
 
 
 def at_video_rate(states: Tensor, frames: int) -> Tensor:

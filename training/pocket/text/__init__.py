@@ -1,8 +1,10 @@
 """The words of the toy world: a tokenizer learnt from its captions, and a small UMT5 that the video models share."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from training.pocket.world.attributes import sample_attributes
 from training.pocket.world.captions import caption
@@ -10,6 +12,8 @@ from training.pocket.world.motion import sample_actions
 
 VOCABULARY = 1024
 SPECIAL = ("<pad>", "</s>", "<unk>")  # T5's own order
+# a tokenizer with its encoder
+Words = tuple[PreTrainedTokenizerFast, UMT5EncoderModel]
 CONFIG = UMT5Config(
     vocab_size=VOCABULARY,
     d_model=128,
@@ -24,9 +28,15 @@ CONFIG = UMT5Config(
 
 def captions(count: int, seed: int) -> list[str]:
     """Captions of `count` avatars, half of them of clips in which something is done."""
+    return captions_with_actions(count, seed)[0]
+
+
+def captions_with_actions(count: int, seed: int) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Captions of `count` avatars, and what is done in each."""
     attributes = sample_attributes(count, seed)
-    actions = sample_actions(count, seed)
-    return [caption(attributes, i, seed, actions=actions[i] if i % 2 else (), brief=i % 4 == 3) for i in range(count)]
+    actions = [names if i % 2 else () for i, names in enumerate(sample_actions(count, seed))]
+    texts = [caption(attributes, i, seed, actions=actions[i], brief=i % 4 == 3) for i in range(count)]
+    return texts, actions
 
 
 def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
@@ -58,7 +68,26 @@ def embed(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, length: int = 64
 ) -> torch.Tensor:
     """Embeddings [B, length, d_model] as the pipelines make them: zeros where a text has ended."""
+    return embed_tokens(*tokens_of(texts, tokenizer, length), encoder)
+
+
+def tokens_of(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, length: int = 64
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [B, length], and 1 where they are not pads."""
     tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    mask = tokens.attention_mask.to(encoder.device)
-    states = encoder(tokens.input_ids.to(encoder.device), mask).last_hidden_state
+    return tokens.input_ids, tokens.attention_mask
+
+
+def embed_tokens(tokens: torch.Tensor, mask: torch.Tensor, encoder: UMT5EncoderModel) -> torch.Tensor:
+    """Embeddings [B, length, d_model] of what `tokens_of` gives."""
+    mask = mask.to(encoder.device)
+    states = encoder(tokens.to(encoder.device), mask).last_hidden_state
     return states * mask[..., None].to(states.dtype)
+
+
+def load_words(folder: Path, device: torch.device | str = "cpu") -> Words:
+    """The tokenizer and the text encoder, frozen, of a folder that has both."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    return tokenizer, encoder.to(device).eval().requires_grad_(False)

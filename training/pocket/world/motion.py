@@ -103,12 +103,13 @@ def sample_motion(
     start: float = 0.0,
     duration: float | None = None,
     fps: float = FPS,
+    calm: float = 1.0,
 ) -> Pose:
     """Move `n` figures by `seed` over `frames` frames from `start` seconds on.
 
     Everyone sways, looks about and blinks. `actions` gives each figure the movements that it makes besides, by the
     names of `ACTIONS`; they begin at time 0 and take `duration` seconds (the clip's length if not said). The same
-    seed with a later `start` continues the same motion.
+    seed with a later `start` continues the same motion. Below 1, `calm` makes everyone sway and look about less.
 
     Raises:
         KeyError: there is no such movement.
@@ -119,8 +120,7 @@ def sample_motion(
     generator = torch.Generator().manual_seed(seed)
     time = start + torch.arange(frames, dtype=torch.float64) / fps
     named = torch.tensor([bool(names) for names in actions or [()] * n])[:, None]
-    calm = torch.where(named, QUIET, 1.0)
-    tracks = _idle(n, time, calm, generator)
+    tracks = _idle(n, time, torch.where(named, min(QUIET, calm), calm), generator)
     length = duration if duration is not None else frames / fps
     seconds = time.expand(n, frames)
     moment = Moment(seconds, seconds / length, _drawn(n, 1, generator))

@@ -1,0 +1,114 @@
+"""Teach the toy UMT5 what captions say, by having it tell who is described and what they do.
+
+    python -m training.pocket.text.train --run runs/training/text --out weights/pocket/speech_to_video
+
+writes `text_encoder` and `tokenizer`, which speech_to_video and image_to_video share and leave as they are. The
+published encoder was taught on web pages; this one learns from captions of the toy world, whose words it has to name:
+for each attribute the value that is said, or that nothing is said of it, and which movements are. A CPU is enough.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from training.pocket.loop import Plan, Training
+from training.pocket.text import build_text_encoder, captions_with_actions, embed_tokens, tokens_of, train_tokenizer
+from training.pocket.text_to_image.reading import wishes
+from training.pocket.world.attributes import CHOICES
+from training.pocket.world.captions import SAYABLE
+from training.pocket.world.motion import ACTIONS
+
+UNSEEN = 50_000_000  # a seed far from those that are trained on
+
+
+class Reader(nn.Module):
+    """The text encoder with heads, which are thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: UMT5EncoderModel = build_text_encoder()
+        width = self.encoder.config.d_model
+        self.attributes = nn.ModuleDict({name: nn.Linear(width, len(CHOICES[name]) + 1) for name in SAYABLE})
+        self.actions = nn.Linear(width, len(ACTIONS))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits by attribute [B, choices + 1], the last for what is not said; and of the actions [B, len(ACTIONS)]."""
+        states = embed_tokens(tokens, mask, self.encoder)
+        mean = states.sum(dim=1) / mask.to(states.device).sum(dim=1, keepdim=True)
+        return {name: head(mean) for name, head in self.attributes.items()}, self.actions(mean)
+
+
+class Lessons(Dataset[dict[str, Tensor]]):
+    """Batch `number` of fresh captions: "tokens" and "mask" [B, L]; what they say, by attribute the share of each word
+    [B, choices + 1]; and "actions" [B, len(ACTIONS)], 0 or 1."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, count: int) -> None:
+        self.tokenizer, self.count = tokenizer, count
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        texts, actions = captions_with_actions(self.count, number)
+        tokens, mask = tokens_of(texts, self.tokenizer)
+        lesson = {name: torch.zeros(len(texts), len(CHOICES[name]) + 1) for name in SAYABLE}
+        for row, text in enumerate(texts):
+            wish = wishes(text)
+            for name in SAYABLE:
+                words = [CHOICES[name].index(word) for word in wish.get(name, ())] or [len(CHOICES[name])]
+                lesson[name][row, words] = 1 / len(words)
+        done = torch.tensor([[float(name in names) for name in ACTIONS] for names in actions])
+        return lesson | {"tokens": tokens, "mask": mask, "actions": done}
+
+
+def reading_loss(reader: Reader, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The loss of one batch, and how often attributes and actions are told right."""
+    lesson = {name: value.to(reader.actions.weight.device) for name, value in lesson.items()}
+    logits, moves = reader(lesson["tokens"], lesson["mask"])
+    attributes = torch.stack([F.cross_entropy(logits[name], lesson[name]) for name in SAYABLE]).mean()
+    movement = F.binary_cross_entropy_with_logits(moves, lesson["actions"])
+    right = [lesson[name].gather(1, logits[name].argmax(dim=1, keepdim=True)).gt(0).float().mean() for name in SAYABLE]
+    return {
+        "loss": attributes + 5 * movement,
+        "attributes_right": torch.stack(right).mean().detach(),
+        "actions_right": (moves > 0).eq(lesson["actions"] > 0.5).all(dim=1).float().mean().detach(),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    parser.add_argument("--out", type=Path, required=True, help="where text_encoder and tokenizer go")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of this sitting")
+    parser.add_argument("--total-minutes", type=float, default=15.0, help="of the whole training")
+    parser.add_argument("--steps", type=int, default=1500, help="of the whole training, at most")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--writers", type=int, default=2, help="processes that write captions")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+
+    tokenizer = train_tokenizer()
+    torch.manual_seed(0)
+    reader = Reader().to(arguments.device).train()
+    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate, average=0.99)
+    training = Training(reader, arguments.run, plan, weight_decay=0.01)
+    numbers = range(training.step, arguments.steps)
+    lessons = iter(
+        DataLoader(Lessons(tokenizer, arguments.batch), None, sampler=numbers, num_workers=arguments.writers)
+    )
+    training.run(lambda _: reading_loss(reader, next(lessons)))
+    with training.averaged(), torch.no_grad():
+        reader.eval()
+        found = reading_loss(reader, Lessons(tokenizer, 1000)[UNSEEN])
+        reader.encoder.to(torch.bfloat16).save_pretrained(arguments.out / "text_encoder")
+        tokenizer.save_pretrained(arguments.out / "tokenizer")
+    print(json.dumps({name: round(float(value), 4) for name, value in found.items()} | {"steps": training.step}))
+
+
+if __name__ == "__main__":
+    main()
