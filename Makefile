@@ -22,9 +22,9 @@ setup: ## make .venv hold what requirements.lock says; every other target does t
 demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
 demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
 
-demo: notebooks/05_pipeline.ipynb | setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
-	@mkdir -p runs/demo
-	$(BIN)/python -m papermill $< runs/demo/05_pipeline.ipynb --cwd notebooks -p profile pocket -p interactive False
+demo: setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
+	$(BIN)/python -m wanavatar_lab.headless notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb \
+		-p profile pocket -p interactive False $(ARGS)
 
 test: setup ## the whole suite, the same on every machine: no GPU, no network
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal $(ARGS)
@@ -50,7 +50,7 @@ api: wanavatar_lab/api.py | setup ## the REST API
 	$(BIN)/python -m wanavatar_lab.api
 
 # These come with later versions. A rule without prerequisites runs only while its file is missing.
-notebooks/05_pipeline.ipynb notebooks/app.ipynb voila.json wanavatar_lab/api.py:
+notebooks/app.ipynb voila.json wanavatar_lab/api.py:
 	@echo "$@ is not part of this version yet, so make $(firstword $(MAKECMDGOALS)) has nothing to run." >&2; exit 1
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)

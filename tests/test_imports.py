@@ -24,7 +24,8 @@ LAYERS: tuple[set[str], ...] = (
     {"stages"},
     {"progress", "execution", "worker", "worker_process"},
     {"lane", "keeper", "jobs"},
-    {"ui", "api", "cli", "bench", "__init__", "__main__"},
+    {"chain"},
+    {"ui", "api", "cli", "bench", "headless", "__init__", "__main__"},
 )
 
 # (who, what it never imports, why)
@@ -34,7 +35,20 @@ NEVER: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 
 # what a client process loads: none of these may bring torch with it, by whatever way
-WITHOUT_TORCH = ("__init__", "errors", "settings", "files", "requests", "profiles", "runs", "jobs", "ui", "api", "cli")
+WITHOUT_TORCH = (
+    "__init__",
+    "errors",
+    "settings",
+    "files",
+    "requests",
+    "profiles",
+    "runs",
+    "jobs",
+    "chain",
+    "ui",
+    "api",
+    "cli",
+)
 
 MOST_LINES = 400
 NAMES_THAT_SAY_NOTHING = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}

@@ -1,8 +1,11 @@
 """What a run says about itself: one small JSON that is replaced whole, so that anyone can read it at any time."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from wanavatar_lab.errors import LabError
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -27,6 +30,19 @@ class Artifact(BaseModel):
     kind: str
     path: str
     role: str = ""
+
+
+def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
+    """The file that a stage is for: the first of its kind, or the first of all where `kind` is empty.
+
+    Raises:
+        LabError: there is none.
+    """
+    for artifact in artifacts:
+        if kind in ("", artifact.kind):
+            return artifact
+    made = ", ".join(artifact.path for artifact in artifacts) or "nothing"
+    raise LabError(f"The run succeeded and should have made a {kind or 'file'}, but made {made}.")
 
 
 class Status(BaseModel):

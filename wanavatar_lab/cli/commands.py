@@ -14,7 +14,7 @@ from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
 from wanavatar_lab.runs import Run
-from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.status import Status, main_artifact
 
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 0.2
@@ -124,7 +124,7 @@ def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> i
         if not arguments.json:
             say(f"wanavatar-lab logs {job.id} shows its log.")
         return FAILED
-    result = job.run.path(_main_artifact(ended, request))
+    result = job.run.path(main_artifact(ended.artifacts, request.artifact))
     if arguments.out:
         result = _hand_over(result, Path(arguments.out))
     answer({**_facts(job, ended), "out": str(result.absolute())} if arguments.json else str(result))
@@ -140,15 +140,6 @@ def _wait(job: jobs.Job) -> Status:
     finally:
         line.clear()
     return now
-
-
-def _main_artifact(ended: Status, request: Request) -> Artifact:
-    """The file that the stage is for: the first of its kind."""
-    for artifact in ended.artifacts:
-        if request.artifact in ("", artifact.kind):
-            return artifact
-    made = ", ".join(artifact.path for artifact in ended.artifacts) or "nothing"
-    raise LabError(f"The run succeeded and should have made a {request.artifact}, but made {made}.")
 
 
 def _hand_over(result: Path, out: Path) -> Path:

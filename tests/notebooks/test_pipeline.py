@@ -1,0 +1,103 @@
+"""05_pipeline.ipynb, run as `make demo` runs it, on untrained networks of the true classes."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests import toy_flux, toys
+from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
+from tests.toy_i2v import i2v_pipeline
+from training.pocket.saving import save_all_parts
+from wanavatar_lab import headless, media
+from wanavatar_lab.jobs import list_jobs
+
+NOTEBOOK = REPOSITORY / "notebooks" / "05_pipeline.ipynb"
+RESULTS = ["moving.mp4", "picture.png", "talking.mp4", "upscaled.png"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with toy weights, a voice, and a lane of its own."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    toy_flux.pocket_weights(toys.pocket_weights(folder / "weights"))
+    save_all_parts(i2v_pipeline(), "image_to_video", folder / "weights")
+    (folder / "weights" / "pocket" / "upscale").mkdir()
+    shutil.copy(REPOSITORY / "tests" / "golden" / "realesrgan_x2" / "toy_x2.pth", upscaler(folder))
+    toys.voice(folder / "voice.wav", seconds=2.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANAVATAR_WEIGHTS", str(folder / "weights"))
+        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        yield folder
+        lane.note()
+        lane.close()
+
+
+def upscaler(place: Path) -> Path:
+    return place / "weights" / "pocket" / "upscale" / "toy_x2.pth"
+
+
+def run(place: Path, out: str, *more: str) -> int:
+    words = ["profile", "pocket", "interactive", "False", "audio", str(place / "voice.wav"), "out", str(place / out)]
+    pairs = [*zip(words[::2], words[1::2], strict=True), *zip(more[::2], more[1::2], strict=True)]
+    options = [word for name, value in pairs for word in ("-p", name, value)]
+    return headless.main([str(NOTEBOOK), str(place / out / "05_pipeline.ipynb"), *options])
+
+
+def test_a_sentence_and_a_voice_become_a_talking_avatar(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "demo") == 0
+    out = place / "demo"
+    assert sorted(path.name for path in out.iterdir()) == ["05_pipeline.ipynb", *RESULTS]
+    assert [media.probe(out / name).width for name in ("picture.png", "upscaled.png")] == [128, 256]
+    clips = [media.probe(out / name) for name in ("moving.mp4", "talking.mp4")]
+    assert [(clip.width, clip.frames, clip.audio_rate is not None) for clip in clips] == [
+        (128, 49, False),
+        (128, 32, True),
+    ]
+    said = capfd.readouterr().out
+    kept = "".join(
+        output.text
+        for cell in nbformat.read(out / "05_pipeline.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    assert said == kept
+    lines = said.splitlines()
+    assert len(lines) < 40
+    for number, stage in enumerate(("text_to_image", "upscale", "image_to_video", "speech_to_video"), start=1):
+        assert any(line.startswith(f"{stage} ({number} of 4): done in ") for line in lines)
+        (row,) = [line.split() for line in lines if f" {stage} " in line and line.startswith(str(out))]
+        assert float(row[4]) > 0
+        assert int(row[6]) > 100  # MB
+    assert "picture 2.00 s (32 frames), sound 2.00 s" in said
+    assert "lips against loudness: Pearson r " in said
+
+
+def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    aside = upscaler(place).rename(place / "aside.pth")
+    try:
+        assert run(place, "failed") == headless.FAILED
+    finally:
+        aside.rename(upscaler(place))
+    (complaint,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("wanavatar-lab:")]
+    assert "upscale failed: " in complaint
+    assert str(upscaler(place).parent) in complaint
+    assert [path.name for path in (place / "failed").iterdir()] == ["05_pipeline.ipynb"]
+    # it came as far as the picture, whose bytes are those of the run before
+    pictures = {
+        job.run.path(artifact).read_bytes()
+        for job in list_jobs()
+        if job.run.stage == "text_to_image"
+        for artifact in job.artifacts()
+    }
+    assert pictures == {(place / "demo" / "picture.png").read_bytes()}
+
+
+def test_bad_input_is_refused_before_anything_runs(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = len(list_jobs())
+    assert run(place, "refused", "audio", str(place / "none.wav"), "seed", "-7") == headless.FAILED
+    complaint = capfd.readouterr().err
+    assert "seed: -7 is not allowed; give a whole number from 0" in complaint
+    assert len(list_jobs()) == before

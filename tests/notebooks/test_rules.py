@@ -1,0 +1,42 @@
+"""What every notebook keeps to."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+MOST_CELLS, MOST_LINES = 8, 20
+
+
+@pytest.fixture(params=sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.name)
+def notebook(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def code_cells(notebook: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_it_begins_with_what_one_learns_and_is_short(notebook: Path) -> None:
+    assert nbformat.read(notebook, as_version=4).cells[0].cell_type == "markdown"
+    cells = code_cells(notebook)
+    assert len(cells) <= MOST_CELLS
+    assert all(cell.source.count("\n") < MOST_LINES for cell in cells)
+
+
+def test_it_was_committed_without_outputs(notebook: Path) -> None:
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+
+
+def test_papermill_finds_every_parameter(notebook: Path) -> None:
+    (cell,) = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    written = [node.target.id for node in ast.parse(cell.source).body if isinstance(node, ast.AnnAssign)]  # type: ignore[union-attr]
+    found = papermill.inspect_notebook(str(notebook))
+    assert list(found) == written
+    assert {facts["inferred_type_name"] for facts in found.values()} <= {"str", "bool", "int", "float"}
+    assert found["interactive"]["default"] == "True"
