@@ -16,7 +16,6 @@ from training.pocket.image_to_video.clips import (
     CELL,
     FEATURES,
     MotionBank,
-    Words,
     balanced_actions,
     draw_motions,
     feature_cells,
@@ -24,7 +23,7 @@ from training.pocket.image_to_video.clips import (
 from training.pocket.image_to_video.evaluate import EXPERTS, asked_clips, make, summary
 from training.pocket.judge.network import Judge
 from training.pocket.saving import save_all_parts
-from training.pocket.text import build_text_encoder, train_tokenizer
+from training.pocket.text import Words, build_text_encoder, load_words, train_tokenizer
 from training.pocket.world.attributes import sample_attributes
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import ACTIONS, sample_motion
@@ -57,7 +56,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(text: Path) -> Words:
-    return train.load_words(text)
+    return load_words(text)
 
 
 @pytest.fixture(scope="module")

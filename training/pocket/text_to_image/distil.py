@@ -12,7 +12,7 @@ the guidance taken in (Meng et al., 2023), but cut at once into the windows that
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +23,7 @@ from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
+from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training
 from training.pocket.text_to_image.embedding import LENGTH, between, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import save_pipeline
@@ -104,6 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--writers", type=int, default=8, help="processes that write prompts; 0 for none")
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -115,6 +118,8 @@ def main(argv: list[str] | None = None) -> None:
     student = deepcopy(teacher).train()
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
     training = Training(student, arguments.run, plan)
+    if arguments.compile:
+        student.compile_repeated_blocks(dynamic=False)
     nothing = padded(pipeline.tokenizer, "", device)
     began = time.monotonic()
     banks = []
@@ -125,24 +130,41 @@ def main(argv: list[str] | None = None) -> None:
             banks.append(Ways.walk(teacher, encoder, prompts, nothing, grid, arguments.guidance, seed, arguments.batch))
     print(f"walked: {arguments.ways} ways in {time.monotonic() - began:.0f} s", flush=True)
 
+    def loss(which: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return step_loss(student, encoder, batch, grids[which])
+
+    grids: dict[Hashable, tuple[int, int]] = {
+        (which, long): ways.grid for which, ways in enumerate(banks) for long in (False, True)
+    }
+    graphed = GraphedLoss(loss, student, arguments.graphs)
+
     def loss_of(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         which, long = choose(generator)
-        ways = banks[which]
-        begin, level, wanted, tokens, lengths = ways.batch(arguments.batch, generator)
+        begin, level, wanted, tokens, lengths = banks[which].batch(arguments.batch, generator)
         if long:
             tokens = lengthened(tokens, LENGTH, int(pipeline.tokenizer.pad_token_id))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            with torch.no_grad():
-                embedded = embed(encoder, tokens, lengths)
-            flow = flow_of(student, begin, embedded, level, ways.grid)
-        error = (flow.float() - wanted).square().mean(dim=2) @ counted(ways.grid, device) / begin.shape[1]
-        last = level == ways.levels[STEPS - 1]
-        return {"loss": error.mean(), "last_step": (error * last).sum().detach() / last.sum().clamp(min=1)}
+        batch = {"begin": begin, "level": level, "wanted": wanted, "tokens": tokens, "lengths": lengths}
+        return graphed((which, long), batch)
 
     training.run(loss_of, every=arguments.every)
     with training.averaged():
         save_pipeline(arguments.out, pipeline.vae, encoder, pipeline.tokenizer, student, distilled=True)
+
+
+def step_loss(
+    student: Flux2Transformer2DModel, encoder: Qwen3ForCausalLM, batch: Mapping[str, Tensor], grid: tuple[int, int]
+) -> dict[str, Tensor]:
+    """The loss of single steps, and that of the last ones of four."""
+    begin, level = batch["begin"], batch["level"]
+    device = begin.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.no_grad():
+            embedded = embed(encoder, batch["tokens"], batch["lengths"])
+        flow = flow_of(student, begin, embedded, level, grid)
+    error = (flow.float() - batch["wanted"]).square().mean(dim=2) @ counted(grid, device) / begin.shape[1]
+    last = level == noise_levels(STEPS, begin.shape[1])[STEPS - 1]
+    return {"loss": error.mean(), "last_step": (error * last).sum().detach() / last.sum().clamp(min=1)}
 
 
 if __name__ == "__main__":

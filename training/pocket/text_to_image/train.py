@@ -14,7 +14,7 @@ first is Li et al., "The stability-efficiency dilemma", 2022; mixed, so that nei
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
+from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import build_text_encoder, build_transformer, save_pipeline
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--writers", type=int, default=12, help="processes that write prompts; 0 for none")
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -79,33 +81,48 @@ def main(argv: list[str] | None = None) -> None:
     print(f"drawn: {arguments.pictures} pictures in {time.monotonic() - began:.0f} s", flush=True)
     nothing = padded(tokenizer, "", device)
 
+    def loss(which: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return prompted_loss(networks, batch, grids[which])
+
+    grids: dict[Hashable, tuple[int, int]] = {
+        (which, long): bank.grid for which, bank in enumerate(banks) for long in (False, True)
+    }
+    graphed = GraphedLoss(loss, networks, arguments.graphs)
+
     def loss_of(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         which, long = choose(generator)
-        examples = banks[which]
-        latents, tokens, lengths = examples.batch(arguments.batch, generator)
+        latents, tokens, lengths = banks[which].batch(arguments.batch, generator)
         tokens, lengths = without_prompts(tokens, lengths, nothing, UNPROMPTED, generator)
         if long:
             tokens = lengthened(tokens, LENGTH, int(tokenizer.pad_token_id))
-        levels = noise_levels(4, latents.shape[1])[:-1]
-        level = draw_levels(arguments.batch, levels, generator).to(device)
+        level = draw_levels(arguments.batch, noise_levels(4, latents.shape[1])[:-1], generator).to(device)
         noise = torch.randn(latents.shape, generator=torch.Generator(device).manual_seed(step), device=device)
-        noisy = torch.lerp(latents, noise, level[:, None, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            embedded = embed(networks.text_encoder, tokens, lengths)
-            flow = flow_of(networks.transformer, noisy, embedded, level, examples.grid)
-        error = (flow.float() - (noise - latents)).square().mean(dim=2)
-        error = error @ counted(examples.grid, device) / latents.shape[1]
-        noisiest, clearest = level == levels[0], level == levels[-1]
-        return {
-            "loss": error.mean(),
-            "noisiest": (error * noisiest).sum().detach() / noisiest.sum().clamp(min=1),
-            "clearest_of_four": (error * clearest).sum().detach() / clearest.sum().clamp(min=1),
-        }
+        batch = {"latents": latents, "tokens": tokens, "lengths": lengths, "level": level, "noise": noise}
+        return graphed((which, long), batch)
 
     training.run(loss_of, every=arguments.every)
     with training.averaged():
         save_pipeline(arguments.out, vae, networks.text_encoder, tokenizer, networks.transformer, distilled=False)
+
+
+def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
+    """The loss of latents that become noise, and its part at the first and the last of the pipeline's four steps."""
+    latents, noise, level = batch["latents"], batch["noise"], batch["level"]
+    device = latents.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        embedded = embed(networks.text_encoder, batch["tokens"], batch["lengths"])
+        noisy = torch.lerp(latents, noise, level[:, None, None])
+        flow = flow_of(networks.transformer, noisy, embedded, level, grid)
+    error = (flow.float() - (noise - latents)).square().mean(dim=2)
+    error = error @ counted(grid, device) / latents.shape[1]
+    *_, clearest, _ = levels = noise_levels(4, latents.shape[1])
+
+    def at(wanted: float) -> Tensor:
+        chosen = level == wanted
+        return (error * chosen).sum().detach() / chosen.sum().clamp(min=1)
+
+    return {"loss": error.mean(), "noisiest": at(levels[0]), "clearest_of_four": at(clearest)}
 
 
 def choose(generator: torch.Generator) -> tuple[int, bool]:
