@@ -166,8 +166,7 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"weight.{name}"])
-                # weights alone, of an earlier training, are a beginning too
-                self.average[name].copy_(tensors.get(f"average.{name}", tensors[f"weight.{name}"]))
+                self.average[name].copy_(tensors[f"average.{name}"])
                 if f"first.{name}" in tensors:
                     self.optimizer.state[parameter] = {
                         "step": torch.tensor(float(self.step), device=parameter.device),
@@ -204,6 +203,19 @@ class AveragedWeights:
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
+
+
+def begin_with(model: nn.Module, folder: Path) -> None:
+    """Put the weights that an earlier training wrote, the safetensors files of `folder`, into `model`.
+
+    Raises:
+        FileNotFoundError: there are none.
+        RuntimeError: they are not this model's.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"There are no safetensors files in {folder} to begin with.")
+    model.load_state_dict({name: tensor for file in files for name, tensor in load_file(file).items()})
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, begin_with
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.text import Words, load_words
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--text", type=Path, required=True, help="folder with text_encoder and tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before")
     parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
     parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
     parser.add_argument("--steps", type=int, default=40000, help="of the whole training, at most; of both experts")
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     ranks = Ranks.joined(device)
     experts = Experts(num_layers=arguments.layers).to(device).train()
+    if arguments.begin_with:
+        begin_with(experts.high, arguments.begin_with / "transformer")
+        begin_with(experts.low, arguments.begin_with / "transformer_2")
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
     training = Training(experts, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).to(device).eval()

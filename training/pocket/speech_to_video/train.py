@@ -21,7 +21,7 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from training.pocket.audio_encoder.train import SpeechBank
 from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.graphs import GraphedLoss
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, begin_with
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.speech.clips import Corpus
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with video_vae and audio_encoder")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
     parser.add_argument("--out", type=Path, required=True, help="has text_encoder and tokenizer; the rest goes there")
+    parser.add_argument("--begin-with", type=Path, help="folder of a network that was trained before")
     parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
     parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
     parser.add_argument("--steps", type=int, default=100_000, help="of the whole training, at most")
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     ranks = Ranks.joined(device)
     torch.manual_seed(0)
     network = WanS2VTransformer3DModel(**CONFIG).to(device).train()
+    if arguments.begin_with:
+        begin_with(network, arguments.begin_with)
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
     training = Training(network, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.weights / "video_vae", torch_dtype=torch.float32).to(device).eval()

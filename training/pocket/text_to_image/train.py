@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
 from training.pocket.graphs import GraphedLoss
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, begin_with
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import build_text_encoder, build_transformer, save_pipeline
 from training.pocket.text_to_image.pictures import SHARES, Examples, counted, padded, shapes, writers
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
     parser.add_argument("--vae", type=Path, required=True, help="the trained VAE's folder")
     parser.add_argument("--out", type=Path, required=True, help="where the pipeline goes")
+    parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before, or distilled")
     parser.add_argument("--minutes", type=float, default=4.0, help="of this sitting")
     parser.add_argument("--total-minutes", type=float, default=4.0, help="of the whole training")
     parser.add_argument("--steps", type=int, default=20_000, help="of the whole training, at most")
@@ -67,6 +68,11 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = train_tokenizer()
     vae = AutoencoderKLFlux2.from_pretrained(arguments.vae, dtype=torch.float32).to(device).eval()
     networks = Networks(build_text_encoder(tokenizer), build_transformer()).to(device)
+    if arguments.begin_with:
+        networks.text_encoder.load_state_dict(
+            Qwen3ForCausalLM.from_pretrained(arguments.begin_with / "text_encoder", dtype=torch.float32).state_dict()
+        )
+        begin_with(networks.transformer, arguments.begin_with / "transformer")
     plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
     training = Training(networks, arguments.run, plan, weight_decay=0.01)
     if arguments.compile:
