@@ -28,10 +28,10 @@ UNKNOWN = Typical(2.0, 10.0, 1.0)
 TYPICAL: dict[str, dict[str, Typical]] = {
     # measured on two cores of a server
     "pocket": {
-        "text_to_image": Typical(12.0, 15.0, 1.0),
-        "upscale": Typical(1.0, 1.0, 0.0),
-        "image_to_video": Typical(2.0, 60.0, 50.0),
-        "speech_to_video": Typical(2.0, 50.0, 50.0),
+        "text_to_image": Typical(5.0, 1.0, 0.5),
+        "upscale": Typical(0.5, 0.1, 0.0),
+        "image_to_video": Typical(0.6, 2.5, 0.8),
+        "speech_to_video": Typical(0.6, 4.3, 2.5),
     },
     # from the sizes of the networks, for one GPU that holds them; not measured
     "full": {

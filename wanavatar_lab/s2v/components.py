@@ -19,6 +19,7 @@ from transformers import (
 from wanavatar_lab.errors import WeightsError
 
 from .checkpoint import read_json
+from .frame_convolution import convolve_by_frames
 from .tensor_files import name_problems
 from .text_checkpoint import load_text_encoder
 from .transformer import WanS2VTransformer3DModel
@@ -141,8 +142,8 @@ def _places(folder: Path) -> dict[str, Path | None]:
 
 def _vae(place: Path, dtype: torch.dtype, device: torch.device | str) -> AutoencoderKLWan:
     if place.is_file():
-        return load_vae(place, dtype, device)
-    return load_model(AutoencoderKLWan, place, dtype).to(device)
+        return convolve_by_frames(load_vae(place, dtype, device))
+    return convolve_by_frames(load_model(AutoencoderKLWan, place, dtype).to(device))
 
 
 def _text_encoder(place: Path, dtype: torch.dtype, device: torch.device | str) -> UMT5EncoderModel:

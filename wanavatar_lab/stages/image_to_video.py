@@ -17,6 +17,7 @@ from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.s2v.components import load_model, load_part
+from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
 from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
 from wanavatar_lab.s2v.solver import WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
@@ -105,7 +106,7 @@ def load_pipeline(
         )
     parts = {
         "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"]),
-        "vae": load_model(AutoencoderKLWan, places["vae"], torch.float32),
+        "vae": convolve_by_frames(load_model(AutoencoderKLWan, places["vae"], torch.float32)),
         "text_encoder": load_model(UMT5EncoderModel, places["text_encoder"], dtype),
         "transformer": load_model(WanTransformer3DModel, places["transformer"], dtype),
         "transformer_2": load_model(WanTransformer3DModel, places["transformer_2"], dtype),
