@@ -1,11 +1,13 @@
-"""The causal convolutions over frames as pictures are those of diffusers, to rounding."""
+"""The causal convolutions over frames as pictures are those of diffusers, to rounding, and none is slow."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch.profiler import ProfilerActivity, profile
 
 from tests import toys
 from wanavatar_lab.s2v.frame_convolution import WanFrameConv3d, convolve_by_frames
@@ -75,3 +77,37 @@ def test_a_vae_codes_as_before_and_keeps_its_names(vae: AutoencoderKLWan, tmp_pa
     again = AutoencoderKLWan.from_pretrained(tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(again.decode(latents).sample, decoded, atol=1e-4, rtol=1e-4)
+
+
+def operations(call: Callable[[], object]) -> set[str]:
+    """The names of what PyTorch computes in `call`."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        call()
+    return {event.key for event in seen.key_averages()}
+
+
+@torch.no_grad()
+def test_no_convolution_is_slow(vae: AutoencoderKLWan) -> None:
+    slow, latents = "aten::slow_conv3d_forward", torch.randn(1, 16, 2, 4, 4)
+    assert slow in operations(lambda: vae.decode(latents)), "PyTorch has got faster: this module may have no use left"
+    convolve_by_frames(vae)
+    assert slow not in operations(lambda: vae.decode(latents))
+    assert slow not in operations(lambda: vae.encode(torch.zeros(1, 3, 5, 32, 32)))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_a_large_convolution_is_left_to_pytorch() -> None:
+    true = WanCausalConv3d(32, 8, 3, padding=1)
+    x = torch.randn(1, 32, 4, 200, 20)
+    assert "aten::slow_conv3d_forward" not in operations(lambda: true(x))
+    torch.testing.assert_close(WanFrameConv3d(true)(x), true(x), atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_weights_that_change_are_seen() -> None:
+    made = WanFrameConv3d(conv("space and time", (0, 1)))
+    x = torch.randn(1, 5, 3, 8, 8)
+    torch.testing.assert_close(made(x)[:, :, 2:], made(x[:, :, 2:]))
+    made.weight[:, :, 0] = 1
+    assert not torch.allclose(made(x)[:, :, 2:], made(x[:, :, 2:]))

@@ -20,6 +20,7 @@ from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import Cancelled, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
+from wanavatar_lab.s2v.frame_convolution import WanFrameConv3d
 from wanavatar_lab.s2v.frames import picture_to_pixels
 from wanavatar_lab.s2v.solver import WanUniPCScheduler, flow_sigmas
 from wanavatar_lab.stages import image_to_video
@@ -208,6 +209,7 @@ def test_a_whole_folder_is_read_as_it_is(tmp_path: Path) -> None:
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert read.config.boundary_ratio == 0.9
+    assert isinstance(read.vae.decoder.conv_in, WanFrameConv3d), "made for a CPU, too"
 
 
 def test_two_experts_without_a_boundary_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""The toy models that ship do what they are for: quick variants of the figures in weights/pocket/README.md.
+
+Through the pipelines as users call them, at the profile's own steps and guidance, on avatars, prompts and voices that
+were held out of training. The full figures come from the `evaluate` of each model.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import wanavatar_lab
+from training.pocket.image_to_video import evaluate as moving
+from training.pocket.judge.reading import Reader
+from training.pocket.talking.figures import silence_figures
+from training.pocket.talking.sources import Pipeline
+from training.pocket.talking.spoken import Spoken, silence
+from training.pocket.upscale import evaluate as enlarging
+from training.pocket.upscale.pictures import Pictures
+from training.pocket.world import palette
+from training.pocket.world.pose import MOUTH
+from wanavatar_lab import media, metrics
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.stages import image_to_video
+from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.rrdbnet import read_network
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "data" / "samples"
+FRAMES = 80
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader.load()
+
+
+@pytest.fixture(scope="module")
+def talker() -> Pipeline:
+    return Pipeline(WEIGHTS)
+
+
+def spoken(name: str) -> Spoken:
+    sound = media.read_audio(SAMPLES / f"{name}.wav", rate=16_000, mono=True).samples[:, 0]
+    sound = np.pad(sound, (0, FRAMES * 1000))[: FRAMES * 1000].astype(np.float32)
+    return Spoken(name, name, sound, sound, np.zeros((FRAMES, len(MOUTH)), np.float32))
+
+
+def test_lips_follow_this_voice_and_no_other_and_the_person_stays(talker: Pipeline, reader: Reader) -> None:
+    # nobody's mouth is known here, so it is held against the loudness alone
+    voices = [spoken("english_female"), spoken("english_male")]
+    found = []
+    for number, (said, other) in enumerate(zip(voices, voices[::-1], strict=True)):
+        talking = talker.talk(said, number)
+        found.append(figures_of(talking.frames, talking.start_frame, said, other, reader))
+        person = metrics.likeness(talking.reference, talking.frames, reader, [])
+        assert max(person.segments[0].values()) <= 10  # CIEDE2000
+    assert np.mean([sync.r for sync in found]) >= 0.55
+    assert all(abs(sync.lag) <= 1 for sync in found)
+    assert np.mean([sync.r_other for sync in found if sync.r_other is not None]) <= 0.3
+
+
+def figures_of(frames: NDArray[np.uint8], first: int, said: Spoken, other: Spoken, reader: Reader) -> metrics.LipSync:
+    start = first * 1000
+    return metrics.lip_sync(reader.opening(frames), said.clean[start:], other=other.clean[start:])
+
+
+def test_who_has_nothing_to_say_keeps_the_mouth_shut(talker: Pipeline, reader: Reader) -> None:
+    assert silence_figures(talker.talk(silence(FRAMES), 4), reader)["mean"] <= 0.1
+
+
+@pytest.mark.parametrize("movement", ["tilt right", "zoom in", "pan left"])
+def test_what_a_prompt_names_moves(movement: str, reader: Reader, tmp_path: Path) -> None:
+    stage, profile = "image_to_video", PROFILES["pocket"]
+    models = image_to_video.Models(
+        profile.weights(stage, WEIGHTS), profile.shared_parts(stage, WEIGHTS), torch.float32, "cpu"
+    )
+    asked = next(clip for clip in moving.asked_clips(1, 33) if clip.movement == movement)
+    clip = moving.make(asked, models, tmp_path, {})
+    assert moving.clip_figures(clip, asked, reader)["found"][movement] >= 1
+
+
+def test_pictures_have_the_colours_that_prompts_name(reader: Reader) -> None:
+    pipeline = wanavatar_lab.load("text_to_image", profile="pocket", device="cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    wanted = [("blue", "green"), ("red", "purple"), ("black", "yellow"), ("pink", "teal"), ("grey", "red")]
+    prompts = [f"a woman with long {hair} hair, {ground} background" for hair, ground in wanted]
+    made = pipeline(
+        prompt=prompts,
+        height=128,
+        width=128,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+    ).images
+    right = []
+    for picture, (hair, ground) in zip(made, wanted, strict=True):
+        seen = metrics.region_colours(np.asarray(picture.convert("RGB"))[None], reader)
+        right.append(nearest(seen["hair"].colour, palette.HAIR) == hair)
+        right.append(nearest(seen["background"].colour, palette.BACKGROUND) == ground)
+    assert np.mean(right) >= 0.8
+
+
+def nearest(colour: NDArray[np.float64], names: dict[str, palette.Rgb]) -> str:
+    """The named colour that is nearest to one in RGB, 0..1."""
+    lab = metrics.srgb_to_lab(colour)
+    away = {
+        name: float(metrics.delta_e2000(lab, metrics.srgb_to_lab(np.divide(rgb, 255)))) for name, rgb in names.items()
+    }
+    return min(away, key=lambda name: away[name])
+
+
+def test_enlarging_beats_bicubic(tmp_path: Path) -> None:
+    network = read_network(WEIGHTS / "pocket" / "upscale" / "rrdbnet_x2.safetensors", "cpu")
+    pictures = Pictures.draw(4, 128, 1, "held_out")
+    gains = []
+    for small, large in zip(enlarging.as_pictures(pictures.small), enlarging.as_pictures(pictures.large), strict=True):
+        made = enlarging.enlarge(small, network, 0, StageContext(tmp_path, 0))
+        plain = small.resize(large.size, Image.Resampling.BICUBIC)
+        gains.append(enlarging.psnr(made, large) - enlarging.psnr(plain, large))
+    assert np.mean(gains) >= 1
