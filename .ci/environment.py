@@ -62,7 +62,8 @@ def install(keep: bool) -> None:
             print(f"no Python 3.12 or 3.11 on PATH: uv fetches Python {MANAGED_PYTHON} of its own", flush=True)
         run(uv, "venv", "--quiet", "--clear", "--python", base or MANAGED_PYTHON, str(VENV))
     pip = (uv, "pip", "install", "--python", str(VENV_PYTHON), "--no-deps")
-    run(*pip, "--requirements", str(ROOT / "requirements.lock"))
+    # compiled now, so that the first demo does not wait for it, nor every one where nothing may write beside the code
+    run(*pip, "--compile-bytecode", "--requirements", str(ROOT / "requirements.lock"))
     run(*pip, "--quiet", "--no-build-isolation", "--editable", str(ROOT))
 
 
