@@ -12,6 +12,7 @@ from typing import Any
 from wanavatar_lab.ending import end_run
 from wanavatar_lab.errors import Cancelled, DiskFull, RunError
 from wanavatar_lab.failures import explain, is_out_of_memory, ruins_the_process
+from wanavatar_lab.lora import check_loras
 from wanavatar_lab.manifest import Record, describe_inputs
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.progress import ProgressMeter
@@ -121,6 +122,7 @@ def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) 
     meter.begin(STARTING)
     request = run.request()
     request.check_inputs()
+    check_loras(request)
     record.inputs = describe_inputs(request)
     asked = getattr(request, "seed", -1)
     seed = asked if asked >= 0 else secrets.randbelow(LARGEST_SEED + 1)

@@ -17,6 +17,7 @@ from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.failures import worker_died
 from wanavatar_lab.keeper import start_keeper
 from wanavatar_lab.lane import Lane
+from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request
 from wanavatar_lab.runs import Run, draft, list_runs, runs_folder
 from wanavatar_lab.settings import read_settings
@@ -125,10 +126,11 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     """Put a run at the end of the queue, and see that someone is there to take it.
 
     Raises:
-        RequestError: an input file is missing or cannot be read.
+        RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
     """
     request.check_inputs()
+    check_loras(request)
     # the worker has a working folder of its own
     request = request.with_absolute_paths()
     root = runs_folder(runs_dir)

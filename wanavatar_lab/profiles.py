@@ -29,6 +29,7 @@ class Profile:
         auto_area: pixels that a video has where the resolution is `auto`.
         size_multiple: every width and height is a multiple of this.
         dtypes: the number format by kind of device, as torch names it.
+        widths: for each stage whose weights have to be downloaded, the width of its network, for who asks before.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Profile:
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     size_multiple: int = SIZE_MULTIPLE
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def weights(self, stage: str, weights_dir: Path | str) -> Path:
         """Where the weights of `stage` lie; nothing is read.
@@ -88,6 +90,7 @@ PROFILES: dict[str, Profile] = {
             aspects={"portrait": (720, 1280), "landscape": (1280, 720), "square": (960, 960)},
             auto_area=720 * 1280,
             dtypes={"cpu": "bfloat16", "cuda": "bfloat16"},
+            widths={"text_to_image": 4096, "image_to_video": 5120, "speech_to_video": 5120},
         ),
         Profile(
             name="pocket",

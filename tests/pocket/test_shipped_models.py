@@ -28,6 +28,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.rrdbnet import read_network
+from wanavatar_lab.stages.upscale import enlarge
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "data" / "samples"
@@ -127,7 +128,7 @@ def test_enlarging_beats_bicubic(tmp_path: Path) -> None:
     pictures = Pictures.draw(4, 128, 1, "held_out")
     gains = []
     for small, large in zip(enlarging.as_pictures(pictures.small), enlarging.as_pictures(pictures.large), strict=True):
-        made = enlarging.enlarge(small, network, 0, StageContext(tmp_path, 0))
+        made = enlarge(small, network, 0, StageContext(tmp_path, 0))
         plain = small.resize(large.size, Image.Resampling.BICUBIC)
         gains.append(enlarging.psnr(made, large) - enlarging.psnr(plain, large))
     assert np.mean(gains) >= 1

@@ -1,7 +1,8 @@
 """The command line: one command per stage, made from its request, and commands for runs.
 
     wanavatar-lab speech-to-video --profile pocket --image a.png --audio v.wav --seed 1 --out d.mp4
-    wanavatar-lab runs | status ID | attach ID | logs ID | cancel ID
+    wanavatar-lab loras | runs | status ID | attach ID | logs ID | cancel ID
+    wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
 What was made or asked for goes to standard output, everything else to standard error. The exit code is 0, or 1 if the
 run failed, 2 if the request was refused (nothing was loaded, no file is left), 130 after Ctrl-C, which cancels the run.

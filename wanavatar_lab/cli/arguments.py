@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.extensions import register_extra_stages
 from wanavatar_lab.profiles import PROFILES
@@ -67,6 +68,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
     listing = _add(commands, "runs", "List the runs, newest first.")
     listing.add_argument("--limit", type=int, metavar="N", default=20, help="at most so many (default 20)")
     _add_common(listing)
+    loras = _add(commands, "loras", "List the LoRAs: what they are for, their trigger words, rank and alpha.")
+    _add_json(loras)
     for name, text in (
         ("status", "Say how far a run is."),
         ("attach", "Wait for a run that was started elsewhere, showing its progress."),
@@ -81,6 +84,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
             _add_output(command, None)
         else:
             _add_common(command)
+    add_actions(_add(commands, "weights", "Get and check the models' weights."))
     return parser, list(commands.choices)
 
 
@@ -97,8 +101,12 @@ def _add_output(command: argparse.ArgumentParser, request: type[Request] | None)
     _add_common(command)
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
+def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="put one JSON document on standard output, for machines")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    _add_json(command)
     command.add_argument(
         "--runs-dir", metavar="FOLDER", help="where the runs lie (default: WANAVATAR_RUNS_DIR, or runs)"
     )

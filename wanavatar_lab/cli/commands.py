@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
-from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, progress_line, say
+from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
+from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
+from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
 from wanavatar_lab.runs import Run
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.status import Status, main_artifact
 
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
@@ -95,12 +98,27 @@ def logs(arguments: argparse.Namespace) -> int:
     return SUCCEEDED
 
 
+def loras(arguments: argparse.Namespace) -> int:
+    """List the LoRAs under the weights folder."""
+    folder = read_settings().weights_dir
+    found = describe(find_adapters(folder), folder)
+    if arguments.json:
+        answer([one.to_json() for one in found])
+    elif found:
+        answer("\n".join(lora_lines(found)))
+    else:
+        say(f"There are no LoRAs in {folder}/loras: put them into img, mov/character, mov/move or mov/camera.")
+    return SUCCEEDED
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "runs": runs,
     "status": status,
     "attach": attach,
     "cancel": cancel,
     "logs": logs,
+    "loras": loras,
+    "weights": weights,
 }
 
 

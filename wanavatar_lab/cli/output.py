@@ -3,9 +3,11 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.lora import Description
 from wanavatar_lab.status import Status
 
 
@@ -49,6 +51,27 @@ def progress_line(status: Status) -> str:
     return ", ".join(parts)
 
 
+def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
+    """The list of LoRAs: a line each, and one for its trigger words or for what is wrong with it."""
+    for lora in loras:
+        if lora.rank is None:
+            matrices = "rank unknown" if lora.problem else "whole differences"
+        else:
+            matrices = f"rank {_range(lora.rank)}" + (f", alpha {_range(lora.alpha)}" if lora.alpha else "")
+        fits = f"fits {', '.join(lora.fits)}" if lora.fits else "fits none of the networks here"
+        pair = f", {' and '.join(lora.files)} noise" if lora.files.keys() != {"both"} else ""
+        facts = [f"{lora.bytes / 1e6:.1f} MB{pair}", matrices, lora.base, fits]
+        yield f"{lora.name}  {lora.kind}  {'; '.join(facts)}"
+        if lora.trigger_words:
+            yield f"    say: {', '.join(lora.trigger_words)}"
+        if lora.problem:
+            yield f"    problem: {lora.problem}"
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:g}" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g}"
+
+
 def clock(seconds: float) -> str:
     """A duration as 0:42, 12:05 or 1:02:09."""
     minutes, rest = divmod(round(seconds), 60)
@@ -62,6 +85,11 @@ class ProgressLine:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._drawn = ""
+
+    @property
+    def drawable(self) -> bool:
+        """Whether anyone sees it."""
+        return self._terminal
 
     def show(self, text: str) -> None:
         """Replace the line by `text`, cut to the terminal's width."""

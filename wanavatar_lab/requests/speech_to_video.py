@@ -194,6 +194,32 @@ class SpeechToVideo(Request):
     ] = 0.05
     offload: Offload = "auto"
     loras: VideoLoras = ()
+    lora_schedule: Annotated[
+        Literal["noise", "progress"],
+        spec(
+            widget="select",
+            group="advanced",
+            options={
+                "noise": {"en": "By noise", "ko": "노이즈 기준", "zh": "按噪声"},
+                "progress": {"en": "By progress", "ko": "진행도 기준", "zh": "按进度"},
+            },
+            en=(
+                "LoRA schedule",
+                "When the high-noise weight gives way to the low-noise one: at noise level 0.9, as between the two "
+                "experts of image to video, or gradually from 40% to 60% of the steps.",
+            ),
+            ko=(
+                "LoRA 전환 방식",
+                "고노이즈 가중치에서 저노이즈 가중치로 넘어가는 시점입니다. 이미지로 영상 만들기의 두 전문가 모델처럼 "
+                "노이즈 0.9에서 바꾸거나, 스텝의 40~60%에서 서서히 바꿉니다.",
+            ),
+            zh=(
+                "LoRA 切换方式",
+                "何时从高噪声权重转为低噪声权重：像图生视频的两个专家模型那样在噪声 0.9 处切换，"
+                "或在 40% 到 60% 的步数之间逐渐过渡。",
+            ),
+        ),
+    ] = "noise"
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.s2v.components import load_model, load_part
@@ -24,7 +25,9 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.placement import place
+from wanavatar_lab.stages.wan_folder import is_wan_folder, load_wan_folder
 from wanavatar_lab.status import Artifact
+from wanavatar_lab.weights import not_there, says_how_to_get
 
 FILE = "moving.mp4"
 FPS = 16
@@ -68,7 +71,7 @@ class Models:
 
 
 def load(profile: Profile, device: str) -> Models:
-    """Load the I2V models of a profile into main memory, from folders in diffusers layout.
+    """Load the I2V models of a profile into main memory.
 
     Raises:
         WeightsError: they are not there, or not what the pipeline needs.
@@ -76,12 +79,10 @@ def load(profile: Profile, device: str) -> Models:
     weights_dir = read_settings().weights_dir
     folder = profile.weights(ImageToVideo.stage, weights_dir)
     if not folder.is_dir():
-        raise WeightsError(
-            f"The {profile.name} weights of image_to_video are not at {folder}. Put them there, or set "
-            "WANAVATAR_WEIGHTS to the folder that has them."
-        )
+        raise not_there(ImageToVideo.stage, folder)
     elsewhere = profile.shared_parts(ImageToVideo.stage, weights_dir)
-    return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
+    with says_how_to_get(folder):
+        return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
 
 
 def load_pipeline(
@@ -90,19 +91,23 @@ def load_pipeline(
     """Wan's image to video pipeline with both experts, in main memory.
 
     Args:
-        folder: as `save_pretrained` writes it.
+        folder: as `save_pretrained` writes it, or as Wan-AI publishes it.
         dtype: of the experts and the text encoder; the VAE is in float32, as Wan's pipelines advise.
         elsewhere: folders of parts that lie outside of `folder`, by name.
 
     Raises:
         WeightsError: a part is missing or cannot be read, or a tensor is missing or left over.
     """
+    if is_wan_folder(folder):
+        pipeline = load_wan_folder(folder, dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
     places = {name: folder / name for name in PARTS} | dict(elsewhere or {})
     gone = [str(place) for place in (folder / "model_index.json", *places.values()) if not place.exists()]
     if gone:
         raise WeightsError(
-            f"The weights of image_to_video lack {', '.join(gone)}. They are read in diffusers layout, with both "
-            "experts: download what is missing."
+            f"The weights of image_to_video lack {', '.join(gone)}. They are read with both experts, in "
+            "diffusers layout or in Wan-AI's: download what is missing."
         )
     parts = {
         "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"]),
@@ -127,17 +132,20 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     """Make the clip.
 
     Raises:
-        LabError: the picture cannot be read, or the request asks for what this release does not do.
+        MediaError: the picture cannot be read.
+        RequestError: there is no LoRA of a name.
+        WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
-    if request.loras:
-        names = ", ".join(lora.name for lora in request.loras)
-        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     models.place(request.offload)
     try:
-        latents = _denoise(request, models.pipeline, context, picture, (width, height))
+        experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
+        with applied(request, experts) as loras:
+            for note in loras.notes:
+                context.log(note)
+            latents = _denoise(request, models.pipeline, context, picture, (width, height))
         context.progress("decode", 0, 1)
         pixels = LatentCodec(models.pipeline.vae).decode(latents)
     finally:
@@ -150,7 +158,12 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         for frame in _levels(pixels):
             writer.write(frame)
     context.record(
-        weights=models.fingerprint, width=width, height=height, frames=writer.frames, seconds=writer.frames / FPS
+        weights=models.fingerprint,
+        loras=loras.record,
+        width=width,
+        height=height,
+        frames=writer.frames,
+        seconds=writer.frames / FPS,
     )
     return [Artifact(kind=ImageToVideo.artifact, path=FILE)]
 

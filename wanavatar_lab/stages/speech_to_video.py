@@ -1,7 +1,7 @@
 """A picture and a voice become a talking clip."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -13,12 +13,14 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.lora.apply import applied
+from wanavatar_lab.lora.schedule import shares_by_noise, shares_by_progress
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.audio import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
+from wanavatar_lab.s2v.denoise import Sampling, prepare_scheduler
 from wanavatar_lab.s2v.frames import picture_to_pixels
 from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
@@ -26,6 +28,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.placement import place
 from wanavatar_lab.status import Artifact
+from wanavatar_lab.weights import not_there, says_how_to_get
 
 FILE = "talking.mp4"
 
@@ -76,36 +79,37 @@ def load(profile: Profile, device: str) -> Models:
     weights_dir = read_settings().weights_dir
     folder = profile.weights(SpeechToVideo.stage, weights_dir)
     if not folder.is_dir():
-        raise WeightsError(
-            f"The {profile.name} weights of speech_to_video are not at {folder}. Put them there, or set "
-            "WANAVATAR_WEIGHTS to the folder that has them."
-        )
+        raise not_there(SpeechToVideo.stage, folder)
     elsewhere = profile.shared_parts(SpeechToVideo.stage, weights_dir)
-    return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
+    with says_how_to_get(folder):
+        return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
     """Make the clip; frames are written segment by segment as they are ready.
 
     Raises:
-        LabError: an input cannot be read, or the request asks for what this release does not do.
+        MediaError: an input cannot be read.
+        RequestError: there is no LoRA of a name.
+        WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
-    if request.loras:
-        names = ", ".join(lora.name for lora in request.loras)
-        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     voice, waveform, segments = _voice(request)
     models.place(request.offload)
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
+    flow_shift = request.flow_shift_at(width, height)
 
     def on_step(_: Any, step: int, __: torch.Tensor, facts: dict[str, Any]) -> None:
         context.progress(
             "denoise", step + 1, request.num_inference_steps, segment=facts["segment"] + 1, segments=segments
         )
         context.check()
+        # after a segment's last step come the weights of the next one's first
+        if loras.at_step(step + 1):
+            pipeline.forget_projections()
 
     context.progress("denoise", 0, request.num_inference_steps, segment=1, segments=segments)
     stream = pipeline.stream(
@@ -121,18 +125,28 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         num_segments=segments,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale,
-        flow_shift=request.flow_shift_at(width, height),
+        flow_shift=flow_shift,
         seed=context.seed,
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=(),
     )
     path = context.folder / FILE
-    first = next(stream)
-    # the mux reads frames one by one: what is not written yet is at most one segment
-    clip = media.write_talking_clip(
-        path, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+    with applied(request, [(pipeline.transformer, _low_noise_shares(pipeline, request, flow_shift))]) as loras:
+        for note in loras.notes:
+            context.log(note)
+        first = next(stream)
+        # the mux reads frames one by one: what is not written yet is at most one segment
+        clip = media.write_talking_clip(
+            path, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+        )
+    context.record(
+        weights=models.fingerprint,
+        loras=loras.record,
+        width=width,
+        height=height,
+        frames=clip.frames,
+        seconds=clip.duration,
     )
-    context.record(weights=models.fingerprint, width=width, height=height, frames=clip.frames, seconds=clip.duration)
     return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
 
 
@@ -163,6 +177,16 @@ def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) 
         pipeline.transformer.disable_cache()
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
+
+
+def _low_noise_shares(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shift: float) -> Sequence[float]:
+    """How far each step of a segment goes by the LoRAs' low-noise weights, 0 to 1."""
+    steps = request.num_inference_steps
+    if request.lora_schedule == "progress":
+        return shares_by_progress(steps)
+    sampling = Sampling(steps, request.guidance_scale, flow_shift)
+    solver = prepare_scheduler(pipeline.scheduler, sampling, torch.device("cpu"))
+    return shares_by_noise(solver.sigmas[:steps].tolist())
 
 
 class PoseVideo:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from transformers import Qwen3ForCausalLM
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.lora.apply import ONLY_HIGH, applied
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.s2v.tensor_files import name_problems
@@ -23,6 +24,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.placement import place
 from wanavatar_lab.status import Artifact
+from wanavatar_lab.weights import not_there, says_how_to_get
 
 FILE = "picture.png"
 # the parts with weights, by their folder
@@ -58,12 +60,10 @@ def load(profile: Profile, device: str) -> Models:
     """
     folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
     if not folder.is_dir():
-        raise WeightsError(
-            f"The {profile.name} weights of text_to_image are not at {folder}. Put them there, or set "
-            "WANAVATAR_WEIGHTS to the folder that has them."
-        )
+        raise not_there(TextToImage.stage, folder)
     dtype = getattr(torch, profile.dtype(device))
-    return Models(profile, device, load_pipeline(folder, dtype), fingerprint(folder))
+    with says_how_to_get(folder):
+        return Models(profile, device, load_pipeline(folder, dtype), fingerprint(folder))
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
@@ -85,22 +85,21 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     """Make the picture, and a larger one of it if the request says so.
 
     Raises:
-        WeightsError: the picture is to be enlarged and the weights for that are missing or damaged.
-        LabError: the request asks for what this release does not do.
+        RequestError: there is no LoRA of a name.
+        WeightsError: a LoRA does not fit, or the picture is to be enlarged and the weights for that are missing or
+            damaged.
         Cancelled: the user has asked for the run to end.
     """
-    if request.loras:
-        names = ", ".join(lora.name for lora in request.loras)
-        raise LabError(f"loras: {names} cannot be applied by this release. Leave loras empty.")
     upscale = _upscaling(models) if request.upscale else None
     models.placed = place(models.pipeline, models.device, "auto", models.placed)
-    picture = _draw(request, models.pipeline, context)
+    with applied(request, [(models.pipeline.transformer, ONLY_HIGH)]) as loras:
+        picture = _draw(request, models.pipeline, context)
     context.check()
     path = context.folder / FILE
     known = {**request.to_json(), "seed": context.seed}
     metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
     media.write_picture(path, picture, metadata=metadata)
-    context.record(weights=models.fingerprint, width=picture.width, height=picture.height)
+    context.record(weights=models.fingerprint, loras=loras.record, width=picture.width, height=picture.height)
     artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
     if upscale is not None:
         # what the other stage records has the names of what this one does

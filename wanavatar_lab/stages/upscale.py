@@ -18,6 +18,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.rrdbnet import SCALE, Network, read_network
 from wanavatar_lab.status import Artifact
+from wanavatar_lab.weights import not_there
 
 FILE = "upscaled.png"
 TILE_PAD = 10  # pixels of the picture around a tile that the network sees too
@@ -54,10 +55,7 @@ class Models:
         if self.location.is_file():
             return self.location
         if not self.location.is_dir():
-            raise WeightsError(
-                f"The weights of upscale are not at {self.location}. Put them there, set WANAVATAR_WEIGHTS to the "
-                "folder that has them, or name a file of your own as weights."
-            )
+            raise not_there(Upscale.stage, self.location, ", or name a file of your own as weights")
         files = sorted(path for path in self.location.iterdir() if path.suffix.lower() in WEIGHTS_SUFFIXES)
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"

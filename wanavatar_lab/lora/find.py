@@ -1,0 +1,214 @@
+"""The LoRAs there are, with what their headers and the files beside them tell.
+
+    <weights>/loras/img/*.safetensors                             for pictures
+    <weights>/loras/mov/{character,move,camera}/*.safetensors     for video
+
+The older folder name `lora_adpts` is looked into as well, and so are folders below these. Two files whose names differ
+in high and low noise only are one adapter, for the two experts of Wan2.2-I2V.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.lora.alphas import noted_alphas
+from wanavatar_lab.lora.bases import base_of, fitting, networks
+from wanavatar_lab.lora.header import Header, read_header
+from wanavatar_lab.lora.keys import ALPHA, DOWN, parse_key
+from wanavatar_lab.lora.sidecar import read_sidecar
+
+ROOTS = ("loras", "lora_adpts")
+PICTURES, VIDEO = "img", "mov"
+
+HIGH, LOW, BOTH = "high", "low", "both"
+
+# with "noise" it says which expert; alone, "high" or "H" only if the file with the other word lies beside it
+_NOISE = re.compile(r"(?<![a-z])(high|low)[ _.-]?noise(?:[ _.-]?model)?(?![a-z])", re.IGNORECASE)
+_NOISE_IN_CAMEL = re.compile(r"(High|Low)Noise(?:Model)?(?![a-z])")
+_SHORT = re.compile(
+    r"(?:(?<![A-Za-z])(?:high|low|HIGH|LOW|High|Low|HN|LN|hn|ln|H|L)|(?<=[a-z0-9])(?:High|Low))(?![A-Za-z])"
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One LoRA, of one file or two.
+
+    Attributes:
+        name: what a request calls it: the file's name without its ending and, for a pair, without high and low noise;
+            with as many of its folders in front as tell it from others.
+        kind: img, or for video the folder: character, move, camera; mov if it lies in none.
+        files: by the noise that each is for: high, low or both.
+    """
+
+    name: str
+    kind: str
+    files: Mapping[str, Path]
+
+    @property
+    def for_pictures(self) -> bool:
+        """Whether it is for pictures rather than for video."""
+        return self.kind == PICTURES
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the list of LoRAs says of one. `problem` is empty if it can be read."""
+
+    name: str
+    kind: str
+    files: dict[str, str]
+    bytes: int = 0
+    rank: tuple[int, int] | None = None
+    alpha: tuple[float, float] | None = None
+    base: str = "unknown"
+    fits: list[str] = field(default_factory=list)
+    trigger_words: list[str] = field(default_factory=list)
+    preview: str | None = None
+    description: str = ""
+    link: str = ""
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; rank and alpha as least and most, which differ where layers do."""
+        return dict(vars(self))
+
+
+def find_adapters(weights_dir: Path | str) -> list[Adapter]:
+    """All LoRAs under the weights folder, by kind and name. Only names are read.
+
+    Args:
+        weights_dir: the folder that holds `loras`.
+    """
+    weights_dir = Path(weights_dir)
+    found: list[tuple[str, tuple[str, ...], dict[str, Path]]] = []
+    for root in ROOTS:
+        files = sorted((weights_dir / root).rglob("*.safetensors")) if (weights_dir / root).is_dir() else []
+        by_folder: dict[Path, list[Path]] = {}
+        for file in files:
+            by_folder.setdefault(file.parent, []).append(file)
+        for folder, inside in by_folder.items():
+            parts = folder.relative_to(weights_dir / root).parts
+            if not parts or parts[0] not in (PICTURES, VIDEO):
+                continue
+            kind = PICTURES if parts[0] == PICTURES else parts[1] if len(parts) > 1 else VIDEO
+            for stem, pair in _pairs(inside):
+                # a folder for one pair, its files called high_noise_model and low_noise_model
+                words = (root, *parts, stem) if stem else (root, *parts)
+                found.append((kind, words, pair))
+    names = _shortest_names([(kind == PICTURES, words) for kind, words, _ in found])
+    adapters = [Adapter(name, kind, pair) for name, (kind, _, pair) in zip(names, found, strict=True)]
+    return sorted(adapters, key=lambda adapter: (not adapter.for_pictures, adapter.kind, adapter.name.lower()))
+
+
+def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Description]:
+    """Describe adapters by their headers, and the files beside them; a file that cannot be read is a `problem`."""
+    weights_dir = Path(weights_dir)
+    known = networks(weights_dir)
+    described = []
+    for adapter in adapters:
+        named = {noise: file.relative_to(weights_dir).as_posix() for noise, file in adapter.files.items()}
+        try:
+            headers = [read_header(file) for file in adapter.files.values()]
+            ranks, alphas = _ranks(headers), _alphas(headers)
+        except WeightsError as error:
+            described.append(Description(adapter.name, adapter.kind, named, problem=str(error)))
+            continue
+        base = base_of(headers[0].shapes)
+        stems = [file.with_suffix("") for file in adapter.files.values()]
+        common = stems[0].with_name(adapter.name.rpartition("/")[2])
+        beside = read_sidecar(
+            [*stems, common], {k: v for header in reversed(headers) for k, v in header.metadata.items()}
+        )
+        described.append(
+            Description(
+                name=adapter.name,
+                kind=adapter.kind,
+                files=named,
+                bytes=sum(header.size for header in headers),
+                rank=(min(ranks), max(ranks)) if ranks else None,
+                alpha=(min(alphas), max(alphas)) if alphas else None,
+                base=base.name,
+                fits=[
+                    place for place in fitting(base, known) if adapter.for_pictures == (place.startswith("text_to_"))
+                ],
+                trigger_words=list(beside.trigger_words),
+                preview=str(beside.preview) if beside.preview else None,
+                description=beside.description,
+                link=beside.link,
+                problem=beside.problem,
+            )
+        )
+    return described
+
+
+def noise_of(stem: str) -> tuple[str, str] | None:
+    """Which expert a file's name says it is for, and the name without that; None if it does not say."""
+    match = _NOISE.search(stem) or _NOISE_IN_CAMEL.search(stem)
+    return (match[1].lower(), _without(stem, match)) if match else None
+
+
+def _pairs(files: Iterable[Path]) -> list[tuple[str, dict[str, Path]]]:
+    """The files of one folder as adapters: name and files by noise."""
+    made: dict[str, dict[str, Path]] = {}
+    short: dict[str, dict[str, Path]] = {}
+    alone: list[Path] = []
+    for file in files:
+        if said := noise_of(file.stem):
+            made.setdefault(said[1], {}).setdefault(said[0], file)
+            if made[said[1]][said[0]] != file:  # two spellings of one name: neither may vanish
+                alone.append(file)
+            continue
+        for match in _SHORT.finditer(file.stem):
+            noise = HIGH if match[0][0] in "hH" else LOW
+            short.setdefault(f"{_without(file.stem, match)}/{len(match[0]) > 2}", {}).setdefault(noise, file)
+        alone.append(file)
+    for rest, pair in short.items():
+        name = rest.rpartition("/")[0]
+        if len(pair) == 2 and name not in made and all(file in alone for file in pair.values()):
+            made[name] = pair
+            alone = [file for file in alone if file not in pair.values()]
+    return [*made.items(), *((file.stem, {BOTH: file}) for file in alone)]
+
+
+def _without(stem: str, match: re.Match[str]) -> str:
+    """The stem without the matched words, and without a separator too many."""
+    before, after = stem[: match.start()].rstrip(" _.-"), stem[match.end() :].lstrip(" _.-")
+    if before and after:
+        return f"{before}{stem[match.end()] if stem[match.end()] in ' _.-' else '_'}{after}"
+    return before or after
+
+
+def _shortest_names(places: list[tuple[bool, tuple[str, ...]]]) -> list[str]:
+    """For each path the last of its parts that tell it from all others of its group."""
+    tails = Counter((group, words[-length:]) for group, words in places for length in range(1, len(words) + 1))
+    names = []
+    for group, words in places:
+        length = next((n for n in range(1, len(words) + 1) if tails[group, words[-n:]] == 1), len(words))
+        names.append("/".join(words[-length:]))
+    return names
+
+
+def _ranks(headers: Iterable[Header]) -> list[int]:
+    return [
+        shape[0]
+        for header in headers
+        for text, shape in header.shapes.items()
+        if shape and parse_key(text).part == DOWN
+    ]
+
+
+def _alphas(headers: Iterable[Header]) -> list[float]:
+    found: list[float] = []
+    for header in headers:
+        noted = noted_alphas(header.metadata, str(header.file))
+        tensors = [text for text in header.shapes if parse_key(text).part == ALPHA]
+        if tensors:
+            found += header.numbers(tensors).values()
+        else:
+            found += [*noted.by_module.values(), *([noted.alpha] if noted.alpha is not None else [])]
+    return found

@@ -1,0 +1,210 @@
+"""What others call the weights of our networks.
+
+A LoRA's key, taken apart by `parse_key`, is looked up here; so one table serves every spelling of a vocabulary, dotted
+or underscored, and whatever is not in the table is known to be unknown.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import Flux2Transformer2DModel, WanTransformer3DModel
+from torch import nn
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.lora.keys import squash
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
+
+# ours → the reference's, within a block and outside of one
+_WAN_BLOCK = (
+    ("attn1.", "self_attn."),
+    ("attn2.", "cross_attn."),
+    ("norm2", "norm3"),  # the reference counts its norms in another order
+    ("ffn.net.0.proj", "ffn.0"),
+    ("ffn.net.2", "ffn.2"),
+    ("scale_shift_table", "modulation"),
+)
+_WAN_ATTENTION = {
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "o",
+    "add_k_proj": "k_img",
+    "add_v_proj": "v_img",
+    "norm_added_k": "norm_k_img",
+}
+_WAN = (
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+    ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+    ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+    ("proj_out", "head.head"),
+    ("scale_shift_table", "head.modulation"),
+    # S2V only
+    ("pose_embedding", "cond_encoder"),
+    ("token_kind_embedding", "trainable_cond_mask"),
+    ("causal_audio_encoder.weights", "casual_audio_encoder.weights"),
+    ("causal_audio_encoder", "casual_audio_encoder.encoder"),
+)
+_FLUX2 = (
+    ("x_embedder", "img_in"),
+    ("context_embedder", "txt_in"),
+    ("time_guidance_embed.timestep_embedder.linear_1", "time_in.in_layer"),
+    ("time_guidance_embed.timestep_embedder.linear_2", "time_in.out_layer"),
+    ("time_guidance_embed.guidance_embedder.linear_1", "guidance_in.in_layer"),
+    ("time_guidance_embed.guidance_embedder.linear_2", "guidance_in.out_layer"),
+    ("double_stream_modulation_img.linear", "double_stream_modulation_img.lin"),
+    ("double_stream_modulation_txt.linear", "double_stream_modulation_txt.lin"),
+    ("single_stream_modulation.linear", "single_stream_modulation.lin"),
+    ("proj_out", "final_layer.linear"),
+)
+_FLUX2_DOUBLE = {
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
+}
+_FLUX2_SINGLE = {
+    "attn.to_qkv_mlp_proj": "linear1",
+    "attn.to_out": "linear2",
+    "attn.norm_q": "norm.query_norm",
+    "attn.norm_k": "norm.key_norm",
+}
+# one matrix there is three here, one below the other
+_FLUX2_FUSED = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
+_BLOCK = re.compile(r"^(blocks|transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)$")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weight of ours that a tensor of a file is for, wholly or in part.
+
+    Attributes:
+        parameter: its name in the network, as if no adapters were in it.
+        part, parts: of the file's rows, cut into `parts`, the part from 0 that is for this weight.
+        swapped: whether the halves of the file's rows stand the other way round here.
+    """
+
+    parameter: str
+    part: int = 0
+    parts: int = 1
+    swapped: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module that owns the weight."""
+        return self.parameter.rpartition(".")[0]
+
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The rows of a file's tensor that belong to this weight, in its order."""
+        if self.parts > 1:
+            tensor = tensor.chunk(self.parts)[self.part]
+        return torch.cat(tensor.chunk(2)[::-1]) if self.swapped else tensor
+
+
+# (module or bare parameter with underscores for dots, "weight" or "bias" or "" for a bare parameter) → ours
+Names = dict[tuple[str, str], tuple[Target, ...]]
+
+
+def plain_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The network's own weights, by the names that they have without adapters."""
+    return {
+        name.replace(".base_layer.", "."): parameter
+        for name, parameter in network.named_parameters()
+        if ".lora_" not in name
+    }
+
+
+def names_of(network: nn.Module) -> Names:
+    """Every name that a LoRA may call a weight of this network by.
+
+    Raises:
+        LabError: the network is of no kind that takes LoRAs here.
+    """
+    found: Names = {}
+    for parameter in plain_parameters(network):
+        for name, target in _names(network, parameter):
+            module, _, leaf = name.rpartition(".")
+            place = (squash(module), leaf) if leaf in ("weight", "bias") else (squash(name), "")
+            # the parts of a fused matrix come one by one
+            found[place] = (*found.get(place, ()), target)
+    return found
+
+
+def _names(network: nn.Module, parameter: str) -> Iterator[tuple[str, Target]]:
+    yield parameter, Target(parameter)
+    if isinstance(network, Flux2Transformer2DModel):
+        yield from _flux2_names(parameter)
+    elif isinstance(network, WanTransformer3DModel):
+        yield from _wan_names(parameter, ())
+    elif isinstance(network, WanS2VTransformer3DModel):
+        yield from _wan_names(parameter, network.config.audio_inject_layers)
+    else:
+        raise LabError(f"{type(network).__name__} takes no LoRAs: there are no names for its modules.")
+
+
+def _wan_names(parameter: str, audio_layers: Sequence[int]) -> Iterator[tuple[str, Target]]:
+    if not (match := _BLOCK.match(parameter)):
+        if renamed := _renamed(parameter, _WAN):
+            yield renamed, Target(parameter)
+        return
+    number, rest = int(match[2]), match[3]
+    if rest.startswith("audio_injection."):
+        part, rest = rest.removeprefix("audio_injection.").split(".", 1)
+        room = "injector" if part == "attn" else "injector_adain_layers"
+        yield f"audio_injector.{room}.{list(audio_layers).index(number)}.{_wan_leaf(rest)}", Target(parameter)
+        return
+    renamed = _renamed(rest, _WAN_BLOCK) or rest
+    if renamed.startswith(("self_attn.", "cross_attn.")):
+        room, rest = renamed.split(".", 1)
+        renamed = f"{room}.{_wan_leaf(rest)}"
+    if renamed != match[3]:
+        yield f"blocks.{number}.{renamed}", Target(parameter)
+
+
+def _wan_leaf(name: str) -> str:
+    module, _, leaf = name.rpartition(".")
+    return f"{_WAN_ATTENTION.get(module, module)}.{leaf}"
+
+
+def _flux2_names(parameter: str) -> Iterator[tuple[str, Target]]:
+    if match := _BLOCK.match(parameter):
+        single = match[1].startswith("single")
+        block = f"{'single' if single else 'double'}_blocks.{match[2]}"
+        module, _, leaf = match[3].rpartition(".")
+        theirs = (_FLUX2_SINGLE if single else _FLUX2_DOUBLE).get(module)
+        if theirs:
+            yield f"{block}.{theirs}.{leaf}", Target(parameter)
+            if "_norm" in theirs:  # where the weight of a norm is a bare parameter
+                yield f"{block}.{theirs}.scale", Target(parameter)
+        for fused, modules in _FLUX2_FUSED.items():
+            if not single and module in modules:
+                yield f"{block}.{fused}.{leaf}", Target(parameter, modules.index(module), len(modules))
+    elif parameter.startswith("norm_out.linear."):
+        # shift comes before scale there
+        yield "final_layer.adaLN_modulation.1." + parameter.rpartition(".")[2], Target(parameter, swapped=True)
+    elif renamed := _renamed(parameter, _FLUX2):
+        yield renamed, Target(parameter)
+
+
+def _renamed(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
+    """The name with its beginning replaced by the first rule that knows it, at a border between parts."""
+    for ours, theirs in rules:
+        if name.startswith(ours) and (ours.endswith(".") or name[len(ours) :][:1] in ("", ".")):
+            return theirs + name[len(ours) :]
+    return None

@@ -1,0 +1,219 @@
+"""The table of weights: what is needed, by which stage, where it comes from and where it lies under the weights folder.
+
+Sizes are bytes and come from what is published, as the comments say; where one could not be established it is None,
+and the hub is asked when the download begins. What the hub says then is what counts.
+"""
+
+import difflib
+from pathlib import Path, PurePosixPath
+
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests.refusal import shown
+from wanavatar_lab.weights.entries import Layout, Link, Weights
+
+_FULL, _POCKET = PROFILES["full"], PROFILES["pocket"]
+_POCKET_PLACE = "pocket"
+_DENOISER = "diffusion_pytorch_model*.safetensors"
+_WAV2VEC2 = "wav2vec2-large-xlsr-53-english"
+
+
+def _network(folder: str, weights: str = _DENOISER) -> tuple[str, str]:
+    return f"{folder}/config.json", f"{folder}/{weights}"
+
+
+def _tokenizer(folder: str) -> tuple[str, str]:
+    vocabulary = " | ".join(f"{folder}/{file}" for file in ("tokenizer.json", "spiece.model", "vocab.json"))
+    return f"{folder}/tokenizer_config.json", vocabulary
+
+
+def _pocket_needs() -> tuple[str, ...]:
+    places = [*_POCKET.locations.values(), *(place for parts in _POCKET.shared.values() for place in parts.values())]
+    return tuple(dict.fromkeys(PurePosixPath(place).relative_to(_POCKET_PLACE).as_posix() for place in places))
+
+
+_PUBLISHED_TEXT = ("models_t5_umt5-xxl-enc-bf16.pth", "Wan2.1_VAE.pth", *_tokenizer("google/umt5-xxl"))
+_CONVERTED = (*_network("vae"), *_network("text_encoder", "model*.safetensors"), *_tokenizer("tokenizer"))
+
+_TABLE = (
+    Weights(
+        name="pocket",
+        place=_POCKET_PLACE,
+        needed_by=tuple((_POCKET.name, stage) for stage in _POCKET.locations),
+        use="toy models for any CPU",
+        licence="Apache-2.0",
+        layouts=(Layout(name="diffusers", marker="", needs=_pocket_needs()),),
+    ),
+    Weights(
+        name="FLUX.2-klein-9B",
+        place=_FULL.locations["text_to_image"],
+        needed_by=((_FULL.name, "text_to_image"),),
+        use="a picture from words",
+        # license_name and extra_gated_prompt in the front matter of the model cards of the 9B family
+        licence="FLUX Non-Commercial License",
+        gated=True,
+        fetched="diffusers",
+        layouts=(
+            Layout(
+                name="diffusers",
+                marker="transformer",
+                needs=(
+                    "model_index.json",
+                    "scheduler/scheduler_config.json",
+                    *_network("transformer"),
+                    *_CONVERTED,
+                ),
+                repository="black-forest-labs/FLUX.2-klein-9B",
+                # by folder, since at its top the repository has the transformer once more, for other programs
+                files=(
+                    "model_index.json",
+                    "LICENSE*",
+                    *(f"{part}/*" for part in ("scheduler", "transformer", "text_encoder", "tokenizer", "vae")),
+                ),
+                # the whole repository is listed with 49.26 GiB, of which that second transformer is 17316 MiB
+                size=34_700_000_000,
+            ),
+        ),
+    ),
+    Weights(
+        name="RealESRGAN_x2plus.pth",
+        place=_FULL.locations["upscale"],
+        needed_by=((_FULL.name, "upscale"),),
+        use="pictures twice as large",
+        licence="BSD-3-Clause",
+        # several projects that pin this asset of the release name the same size and hash
+        link=Link(
+            url="https://github.com/xinntao/Real-ESRGAN/releases/download/v0.2.1/RealESRGAN_x2plus.pth",
+            sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+            size=67_061_725,
+        ),
+    ),
+    Weights(
+        name="Wan2.2-I2V-A14B",
+        place=_FULL.locations["image_to_video"],
+        needed_by=((_FULL.name, "image_to_video"),),
+        use="a picture starts to move",
+        licence="Apache-2.0",
+        fetched="diffusers",
+        layouts=(
+            Layout(
+                name="Wan-AI",
+                marker="high_noise_model",
+                needs=(*_network("high_noise_model"), *_network("low_noise_model"), *_PUBLISHED_TEXT),
+                repository="Wan-AI/Wan2.2-I2V-A14B",
+                files=(
+                    "LICENSE*",
+                    "high_noise_model/*",
+                    "low_noise_model/*",
+                    "models_t5_umt5-xxl-enc-bf16.pth",
+                    "Wan2.1_VAE.pth",
+                    "google/umt5-xxl/*",
+                ),
+            ),
+            Layout(
+                name="diffusers",
+                marker="transformer",
+                needs=("model_index.json", *_network("transformer"), *_network("transformer_2"), *_CONVERTED),
+                repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+                files=(
+                    "model_index.json",
+                    "LICENSE*",
+                    *(
+                        f"{part}/*"
+                        for part in ("scheduler", "transformer", "transformer_2", "text_encoder", "tokenizer", "vae")
+                    ),
+                ),
+                # 126,204,155,463 bytes in 50 files at commit 596658f, a few pictures and examples among them; the
+                # experts are published in float32
+                size=126_200_000_000,
+            ),
+        ),
+    ),
+    Weights(
+        name="Wan2.2-S2V-14B",
+        place=_FULL.locations["speech_to_video"],
+        needed_by=((_FULL.name, "speech_to_video"),),
+        use="a picture speaks",
+        licence="Apache-2.0",
+        fetched="Wan-AI",
+        layouts=(
+            Layout(
+                name="diffusers",
+                marker="transformer",
+                needs=(
+                    *_network("transformer"),
+                    *_CONVERTED,
+                    "audio_encoder/config.json",
+                    "audio_encoder/model*.safetensors | audio_encoder/pytorch_model*.bin",
+                    "audio_processor/preprocessor_config.json",
+                ),
+            ),
+            Layout(
+                name="Wan-AI",
+                marker="config.json",
+                needs=(
+                    "config.json",
+                    _DENOISER,
+                    *_PUBLISHED_TEXT,
+                    f"{_WAV2VEC2}/config.json",
+                    f"{_WAV2VEC2}/preprocessor_config.json",
+                    f"{_WAV2VEC2}/model.safetensors | {_WAV2VEC2}/pytorch_model.bin",
+                ),
+                repository="Wan-AI/Wan2.2-S2V-14B",
+                # of the audio encoder one container; the repository has the same weights in three
+                files=(
+                    "LICENSE*",
+                    "config.json",
+                    "diffusion_pytorch_model*",
+                    "models_t5_umt5-xxl-enc-bf16.pth",
+                    "Wan2.1_VAE.pth",
+                    "google/umt5-xxl/*",
+                    f"{_WAV2VEC2}/*.json",
+                    f"{_WAV2VEC2}/model.safetensors",
+                ),
+                # 16,295,755,609 weights (their shapes are in tests/golden/official_manifests.json) of 2 bytes,
+                # 11,361,920,418 for the text encoder, 507,609,880 for the VAE, 1.26 GB for the audio encoder
+                size=45_700_000_000,
+            ),
+        ),
+    ),
+    Weights(
+        name="face-landmarker",
+        place="face_landmarker.task",
+        needed_by=(),
+        use="masks and measures of faces",
+        licence="Apache-2.0",
+        # the address has the version in it; several projects that pin it name the same size and hash
+        link=Link(
+            url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+            "face_landmarker.task",
+            sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            size=3_758_596,
+        ),
+    ),
+)
+WEIGHTS: dict[str, Weights] = {weights.name: weights for weights in _TABLE}
+
+
+def find_weights(name: str) -> Weights:
+    """The weights of that name; capitals do not matter.
+
+    Raises:
+        RequestError: there are none; the text has the nearest name.
+    """
+    known = {weights.name.lower(): weights for weights in WEIGHTS.values()}
+    found = known.get(name.lower())
+    if found is None:
+        # a part of a name is what people remember of it
+        near = [lower for lower in known if name and name.lower() in lower]
+        near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        names = [known[lower].name for lower in near]
+        advice = f"did you mean {' or '.join(map(repr, names))}?" if names else f"there are {', '.join(WEIGHTS)}"
+        raise RequestError([("weights", f"{shown(name)} is not known; {advice}")])
+    return found
+
+
+def weights_at(location: Path) -> Weights | None:
+    """The weights that a profile keeps at `location`, or in the folder around it; None if the table has none."""
+    around = {location.name, location.parent.name}
+    return next((weights for weights in WEIGHTS.values() if weights.place in around), None)
