@@ -127,6 +127,7 @@ PROFILES: dict[str, Profile] = {
                     "resolution": "128x128",
                     "frame_num": 49,
                     "num_inference_steps": 8,
+                    "guidance_scale": 2.5,
                     "negative_prompt": "",
                 },
                 "speech_to_video": {
