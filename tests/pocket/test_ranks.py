@@ -47,7 +47,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
     done = subprocess.run(
-        [*command, "-m", "tests.pocket.test_ranks", str(folder)],
+        [*command, "-m", "--", "tests.pocket.test_ranks", "--run", str(folder)],
         env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
@@ -78,5 +78,5 @@ def test_a_process_alone_is_a_world_of_one() -> None:
 
 if __name__ == "__main__":
     joined = Ranks.joined(torch.device("cpu"))
-    train(Path(sys.argv[1]), joined)
+    train(Path(sys.argv[2]), joined)
     joined.leave()

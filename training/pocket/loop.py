@@ -4,6 +4,7 @@ A run's folder holds `state-*.safetensors` (weights, their average, the optimize
 seconds) and TensorBoard's event files. No state file is larger than what is easily carried from machine to machine.
 """
 
+import argparse
 import json
 import math
 import time
@@ -43,6 +44,24 @@ class Plan:
     warm_up: int = 100
     average: float = 0.999
     clip: float = 1.0
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, **changes: float) -> "Plan":
+        """The plan that `add_plan_arguments` asked for, and what a training has of its own."""
+        times = (arguments.total_minutes, arguments.minutes)
+        return cls(arguments.steps, *times, arguments.learning_rate, **changes)  # type: ignore[arg-type]
+
+
+def add_plan_arguments(
+    parser: argparse.ArgumentParser, *, minutes: float, steps: int, batch: int, learning_rate: float
+) -> None:
+    """Add the options that every training has, with the defaults of this one."""
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    parser.add_argument("--minutes", type=float, default=minutes, help="of this sitting, preparations aside")
+    parser.add_argument("--total-minutes", type=float, default=minutes, help="of the whole training")
+    parser.add_argument("--steps", type=int, default=steps, help="of the whole training, at most")
+    parser.add_argument("--batch", type=int, default=batch, help="of each process")
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
 
 
 class Training:

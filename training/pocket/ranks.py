@@ -1,8 +1,9 @@
 """Several GPUs teach one toy model: each draws its own batches, and their gradients are averaged.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 4 -m training.pocket.speech_to_video.train …
+    python -m torch.distributed.run --standalone --nproc-per-node 4 -m -- training.pocket.speech_to_video.train …
 
-One process alone is a world of one, and nothing here does anything.
+(the `--` keeps the launcher from taking a training's `--run` for its own). One process alone is a world of one, and
+nothing here does anything.
 """
 
 import os

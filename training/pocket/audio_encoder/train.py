@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.speech.augment import augment
 from training.pocket.speech.clips import SAMPLES_PER_FRAME, Corpus
 from training.pocket.speech.sentences import Split
@@ -140,15 +140,10 @@ def listening_loss(
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_plan_arguments(parser, minutes=4.0, steps=20_000, batch=48, learning_rate=8e-4)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=4.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20000, help="of the whole training, at most")
-    parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--frames", type=int, default=96, help="video frames of a window")
-    parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -158,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     training = Training(
         listener,
         arguments.run,
-        Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate),
+        Plan.of(arguments),
         weight_decay=0.01,
     )
     corpus = Corpus(arguments.corpus)

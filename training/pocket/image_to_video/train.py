@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
-from training.pocket.loop import Plan, Training, begin_with
+from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.text import Words, load_words
@@ -56,19 +56,14 @@ class Experts(nn.Module):
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_plan_arguments(parser, minutes=8.0, steps=40_000, batch=64, learning_rate=1e-3)
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
     parser.add_argument("--text", type=Path, required=True, help="folder with text_encoder and tokenizer")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
-    parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=40000, help="of the whole training, at most; of both experts")
     parser.add_argument("--clips", type=int, default=6000, help="drawn by each process")
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=64, help="of each process")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="of each expert")
     parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -80,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.begin_with:
         begin_with(experts.high, arguments.begin_with / "transformer")
         begin_with(experts.low, arguments.begin_with / "transformer_2")
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(experts, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).to(device).eval()
     words = load_words(arguments.text, device)

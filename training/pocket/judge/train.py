@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.pocket.judge.network import POINTS, TRACKS, Judge
 from training.pocket.judge.pictures import Pictures, draw_softened, draw_stills
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 
 # How much each track counts; lips matter most, and some of a mouth's shape cannot be seen while it is shut.
 _WEIGHTS = {"opening": 4.0, "wide": 0.4, "round": 0.5}
@@ -26,21 +26,16 @@ _POINT_ERROR = 0.03
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=14.0, steps=20_000, batch=64, learning_rate=2e-3)
     parser.add_argument("--out", type=Path, required=True, help="the file that the weights are written to")
     parser.add_argument("--vae", type=Path, default=Path("weights/pocket/video_vae"))
-    parser.add_argument("--minutes", type=float, default=14.0, help="of this sitting, after the drawing")
-    parser.add_argument("--total-minutes", type=float, default=14.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20000, help="of the whole training, at most")
     parser.add_argument("--stills", type=int, default=6000, help="drawn frames, each of another avatar")
     parser.add_argument("--softened", type=int, default=3600, help="frames of clips through the VAE")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     arguments = parser.parse_args(argv)
 
     torch.manual_seed(0)
     judge = Judge().to(memory_format=torch.channels_last)
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate, average=0.995)
+    plan = Plan.of(arguments, average=0.995)
     training = Training(judge, arguments.run, plan)
     began = time.monotonic()
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.bfloat16).eval().requires_grad_(False)

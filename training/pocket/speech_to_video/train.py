@@ -3,7 +3,7 @@
     python -m training.pocket.speech_to_video.train --corpus data/pocket/speech --weights weights/pocket \
         --run runs/training/speech_to_video --out weights/pocket/speech_to_video --minutes 8
 
-(on several GPUs by `python -m torch.distributed.run --nproc-per-node N -m …`) needs the trained `video_vae` and
+(on several GPUs as `training/pocket/ranks.py` says) needs the trained `video_vae` and
 `audio_encoder`, and in the out folder `text_encoder` and `tokenizer`, which all stay as they are. The network is
 `WanS2VTransformer3DModel` as it stands.
 """
@@ -21,7 +21,7 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from training.pocket.audio_encoder.train import SpeechBank
 from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.graphs import GraphedLoss
-from training.pocket.loop import Plan, Training, begin_with
+from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.speech.clips import Corpus
@@ -49,18 +49,13 @@ DROPPED = 0.1  # share of samples without text and voice, for classifier-free gu
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_plan_arguments(parser, minutes=8.0, steps=100_000, batch=32, learning_rate=8e-4)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True, help="folder with video_vae and audio_encoder")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
     parser.add_argument("--out", type=Path, required=True, help="has text_encoder and tokenizer; the rest goes there")
     parser.add_argument("--begin-with", type=Path, help="folder of a network that was trained before")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting, drawing aside")
-    parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=100_000, help="of the whole training, at most")
     parser.add_argument("--clips", type=int, default=2000, help="drawn by each process")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=32, help="of each process")
-    parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -71,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     network = WanS2VTransformer3DModel(**CONFIG).to(device).train()
     if arguments.begin_with:
         begin_with(network, arguments.begin_with)
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(network, arguments.run, plan, weight_decay=0.01, ranks=ranks)
     vae = AutoencoderKLWan.from_pretrained(arguments.weights / "video_vae", torch_dtype=torch.float32).to(device).eval()
     listener = Wav2Vec2Model.from_pretrained(arguments.weights / "audio_encoder").to(device).eval()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text import build_text_encoder, captions_with_actions, embed_tokens, tokens_of, train_tokenizer
 from training.pocket.text_to_image.reading import wishes
 from training.pocket.world.attributes import CHOICES
@@ -81,13 +81,8 @@ def reading_loss(reader: Reader, lesson: dict[str, Tensor]) -> dict[str, Tensor]
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=15.0, steps=1500, batch=128, learning_rate=2e-3)
     parser.add_argument("--out", type=Path, required=True, help="where text_encoder and tokenizer go")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=15.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=1500, help="of the whole training, at most")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--writers", type=int, default=2, help="processes that write captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -95,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = train_tokenizer()
     torch.manual_seed(0)
     reader = Reader().to(arguments.device).train()
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate, average=0.99)
+    plan = Plan.of(arguments, average=0.99)
     training = Training(reader, arguments.run, plan, weight_decay=0.01)
     numbers = range(training.step, arguments.steps)
     lessons = iter(

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from training.pocket.graphs import GraphedLoss
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.embedding import LENGTH, between, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import save_pipeline
 from training.pocket.text_to_image.pictures import SHARES, Prompts, counted, padded, shapes, writers
@@ -92,17 +92,12 @@ class Ways:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=1.2, steps=20_000, batch=256, learning_rate=4e-4)
     parser.add_argument("--pipeline", type=Path, required=True, help="what train has written")
     parser.add_argument("--out", type=Path, required=True, help="where the distilled pipeline goes")
-    parser.add_argument("--minutes", type=float, default=1.2, help="of this sitting, without the teacher's walks")
-    parser.add_argument("--total-minutes", type=float, default=1.2, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20_000, help="of the whole training, at most")
     parser.add_argument("--ways", type=int, default=12_288, help="that the teacher walks before training")
     parser.add_argument("--guidance", type=float, default=2.0, help="of the teacher")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--writers", type=int, default=8, help="processes that write prompts; 0 for none")
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
     parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
@@ -116,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"{arguments.pipeline} is distilled already. Give the folder that train has written.")
     encoder, teacher = pipeline.text_encoder.requires_grad_(False), pipeline.transformer
     student = deepcopy(teacher).train()
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(student, arguments.run, plan)
     if arguments.compile:
         student.compile_repeated_blocks(dynamic=False)

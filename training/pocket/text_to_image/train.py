@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
 from training.pocket.graphs import GraphedLoss
-from training.pocket.loop import Plan, Training, begin_with
+from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
 from training.pocket.text_to_image.networks import build_text_encoder, build_transformer, save_pipeline
 from training.pocket.text_to_image.pictures import SHARES, Examples, counted, padded, shapes, writers
@@ -46,17 +46,12 @@ class Networks(nn.Module):
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=4.0, steps=20_000, batch=256, learning_rate=1e-3)
     parser.add_argument("--vae", type=Path, required=True, help="the trained VAE's folder")
     parser.add_argument("--out", type=Path, required=True, help="where the pipeline goes")
     parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before, or distilled")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=4.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20_000, help="of the whole training, at most")
     parser.add_argument("--pictures", type=int, default=80_000, help="drawn before training")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--writers", type=int, default=12, help="processes that write prompts; 0 for none")
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
     parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
@@ -73,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
             Qwen3ForCausalLM.from_pretrained(arguments.begin_with / "text_encoder", dtype=torch.float32).state_dict()
         )
         begin_with(networks.transformer, arguments.begin_with / "transformer")
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(networks, arguments.run, plan, weight_decay=0.01)
     if arguments.compile:
         compile_layers(networks)

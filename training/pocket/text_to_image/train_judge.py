@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.judge import HEADS, NOT_SEEN, SIZE, WEIGHTS, AttributeJudge, labels_of, prepared
 from training.pocket.text_to_image.pictures import Pictures
 from training.pocket.world.attributes import CHOICES
@@ -25,15 +25,10 @@ from training.pocket.world.attributes import CHOICES
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=0.6, steps=20_000, batch=256, learning_rate=2e-3)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file that the weights are written to")
     parser.add_argument("--vae", type=Path, help="a trained VAE, through which half of the pictures go")
-    parser.add_argument("--minutes", type=float, default=0.6, help="of this sitting, after the drawing")
-    parser.add_argument("--total-minutes", type=float, default=0.6, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20_000, help="of the whole training, at most")
     parser.add_argument("--pictures", type=int, default=40_000, help="drawn before training")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -42,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     judge = AttributeJudge().to(device)
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(judge, arguments.run, plan, weight_decay=0.02)
     began = time.monotonic()
     pixels, labels = draw(arguments.pictures, device, training.step, arguments.vae)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.embedding import patched
 from training.pocket.text_to_image.networks import build_vae
 from training.pocket.text_to_image.pictures import Pictures
@@ -35,15 +35,10 @@ def reconstruction_loss(made: Tensor, true: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=2.0, steps=20_000, batch=64, learning_rate=1.5e-3)
     parser.add_argument("--out", type=Path, required=True, help="where the trained VAE goes")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=2.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20_000, help="of the whole training, at most")
     parser.add_argument("--pictures", type=int, default=20_000, help="drawn before training")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -51,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     torch.backends.cudnn.benchmark = True
     vae = build_vae().to(device, memory_format=torch.channels_last)
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(vae, arguments.run, plan)
     began = time.monotonic()
     size = (arguments.pixels, arguments.pixels)

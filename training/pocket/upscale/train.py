@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.upscale.network import build, published
 from training.pocket.upscale.pictures import Pictures
 
@@ -40,24 +40,19 @@ def save(network: nn.Module, folder: Path) -> Path:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=40.0, steps=20_000, batch=6, learning_rate=1e-3)
     parser.add_argument("--out", type=Path, required=True, help="folder where the trained weights go")
-    parser.add_argument("--minutes", type=float, default=40.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=40.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20000, help="of the whole training, at most")
     parser.add_argument("--avatars", type=int, default=800, help="drawn before training")
     parser.add_argument("--vae", type=Path, help="folder of a Wan VAE, whose softness is to be undone too")
     parser.add_argument("--decoded", type=int, default=120, help="avatars that go through it")
     parser.add_argument("--pixels", type=int, default=128, help="height and width before enlarging")
     parser.add_argument("--crop", type=int, default=40, help="height and width of a crop before enlarging")
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
     device = torch.device(arguments.device)
     network = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(network, arguments.run, plan)
     began = time.monotonic()
     pictures = Pictures.draw(arguments.avatars, arguments.pixels, 0, "train", arguments.vae, arguments.decoded)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from training.pocket.loop import Plan, Training
+from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.video_vae.clips import ClipBank
 from training.pocket.video_vae.together import decode_together, encode_together, forget_the_past
 
@@ -58,23 +58,18 @@ def reconstruction_loss(made: Tensor, true: Tensor, weight: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
+    add_plan_arguments(parser, minutes=8.0, steps=20_000, batch=16, learning_rate=1.5e-3)
     parser.add_argument("--out", type=Path, required=True, help="where the trained VAE goes")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of this sitting")
-    parser.add_argument("--total-minutes", type=float, default=8.0, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=20000, help="of the whole training, at most")
     parser.add_argument("--clips", type=int, default=4000, help="clips drawn before training")
     parser.add_argument("--frames", type=int, default=17, help="of each clip, 4n + 1")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=16, help="clips a step")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
     device = torch.device(arguments.device)
     torch.backends.cudnn.benchmark = True
     vae = build().to(device)
-    plan = Plan(arguments.steps, arguments.total_minutes, arguments.minutes, arguments.learning_rate)
+    plan = Plan.of(arguments)
     training = Training(vae, arguments.run, plan)
     began = time.monotonic()
     bank = ClipBank.draw(arguments.clips, arguments.frames, arguments.pixels, device, seed=training.step)
