@@ -18,6 +18,11 @@ def flow_sigmas(
     return (shift * uniform / (1 + (shift - 1) * uniform)).clamp(*between)
 
 
+def noise_like(tensor: Tensor, seed: int) -> Tensor:
+    """Noise of the tensor's shape, drawn on its device: millions of numbers take the CPU longer than a step takes."""
+    return torch.randn(tensor.shape, generator=torch.Generator(tensor.device).manual_seed(seed), device=tensor.device)
+
+
 def flow_error(predicted: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
     """Squared error of the flow ε - x, mean over channels: [B, F, h, w] of three [B, z, F, h, w]."""
     return (predicted.float() - (noise - clean)).square().mean(dim=1)

@@ -4,15 +4,17 @@ Reference: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Losses = dict[str, Tensor]
+Kind = TypeVar("Kind", bound=Hashable)
 WARM_UP = 3  # runs before a capture, in which compilation, cuDNN and cuBLAS settle
 
 
-class GraphedLoss:
+class GraphedLoss(Generic[Kind]):
     """Computes a loss with its gradients; on a GPU by replaying what was captured when its kind was first seen.
 
     Args:
@@ -23,13 +25,13 @@ class GraphedLoss:
     """
 
     def __init__(
-        self, loss_of: Callable[[Hashable, Mapping[str, Tensor]], Losses], model: nn.Module, graphs: bool = True
+        self, loss_of: Callable[[Kind, Mapping[str, Tensor]], Losses], model: nn.Module, graphs: bool = True
     ) -> None:
         self.loss_of, self.graphs = loss_of, graphs
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._captured: dict[Hashable, _Captured] = {}
+        self._captured: dict[Kind, _Captured] = {}
 
-    def __call__(self, kind: Hashable, batch: Mapping[str, Tensor]) -> Losses:
+    def __call__(self, kind: Kind, batch: Mapping[str, Tensor]) -> Losses:
         """The losses, detached; the gradients are in the parameters, each None where the loss does not reach it.
 
         Gradients left in the parameters are replaced.
@@ -46,13 +48,13 @@ class GraphedLoss:
             parameter.grad = gradient
         return captured.losses
 
-    def _eager(self, kind: Hashable, batch: Mapping[str, Tensor]) -> Losses:
+    def _eager(self, kind: Kind, batch: Mapping[str, Tensor]) -> Losses:
         self._forget()
         losses = self.loss_of(kind, batch)
         losses["loss"].backward()
         return {name: value.detach() for name, value in losses.items()}
 
-    def _capture(self, kind: Hashable, batch: Mapping[str, Tensor]) -> "_Captured":
+    def _capture(self, kind: Kind, batch: Mapping[str, Tensor]) -> "_Captured":
         static = {name: value.clone() for name, value in batch.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -115,7 +115,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             losses = loss_of(self.ranks.own(self.step))
-            if losses["loss"].requires_grad:  # else a captured graph has made the gradients
+            if losses["loss"].requires_grad:  # else `GraphedLoss` has made the gradients
                 losses["loss"].backward()
             self.ranks.average_gradients(self.parameters.values())
             norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)

@@ -10,14 +10,14 @@ they are and where they are. The experts are `WanTransformer3DModel`, each train
 
 import argparse
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
+from training.pocket.flow import flow_error, flow_sigmas, noise_like, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
@@ -88,8 +88,8 @@ def main(argv: list[str] | None = None) -> None:
         for expert in (experts.high, experts.low):
             expert.compile_repeated_blocks(fullgraph=True, dynamic=False)
 
-    def loss(name: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return expert_loss(getattr(experts, str(name)), str(name), batch)
+    def loss(name: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return expert_loss(getattr(experts, name), name, batch)
 
     graphed = GraphedLoss(loss, experts, arguments.graphs)
 
@@ -127,9 +127,7 @@ def draw_batch(bank: MotionBank, count: int, number: int, between: tuple[float, 
     unconditional = torch.rand(count, generator=generator) < DROPPED
     batch = bank.batch(rows.to(device), unconditional.to(device))
     batch["sigma"] = flow_sigmas(count, generator, FLOW_SHIFT, between).to(device)
-    # on the device: millions of numbers a step take the CPU longer than the network takes the GPU
-    noise = torch.Generator(device).manual_seed(number)
-    batch["noise"] = torch.randn(batch["target"].shape, generator=noise, device=device)
+    batch["noise"] = noise_like(batch["target"], number)
     return batch
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from training.pocket.audio_encoder.train import SpeechBank
-from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
+from training.pocket.flow import flow_error, flow_sigmas, noise_like, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks
@@ -80,9 +80,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
     if device.type == "cuda":
         network.compile_repeated_blocks(fullgraph=True, dynamic=False)
-    graphed = GraphedLoss(
-        lambda kind, batch: segment_loss(network, batch, continued=bool(kind)), network, arguments.graphs
-    )
+
+    def loss(continued: bool, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return segment_loss(network, batch, continued)
+
+    graphed = GraphedLoss(loss, network, arguments.graphs)
 
     def loss_of(number: int) -> dict[str, Tensor]:
         continued = number // ranks.world % 2 == 1  # all processes alike, since a continuation takes longer
@@ -114,9 +116,7 @@ def draw_batch(bank: SegmentBank, count: int, number: int, continued: bool) -> d
     batch = bank.batch(rows.to(device), continued, untold.to(device))
     batch["audio_embeds"] = batch["audio_embeds"].masked_fill(unheard.to(device)[:, None, None, None], 0.0)
     batch["sigma"] = flow_sigmas(count, generator, FLOW_SHIFT).to(device)
-    # on the device: millions of numbers a step take the CPU longer than the network takes the GPU
-    noise = torch.Generator(device).manual_seed(number)
-    batch["noise"] = torch.randn(batch["target"].shape, generator=noise, device=device)
+    batch["noise"] = noise_like(batch["target"], number)
     return batch
 
 

@@ -12,7 +12,7 @@ the guidance taken in (Meng et al., 2023), but cut at once into the windows that
 
 import argparse
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -125,12 +125,9 @@ def main(argv: list[str] | None = None) -> None:
             banks.append(Ways.walk(teacher, encoder, prompts, nothing, grid, arguments.guidance, seed, arguments.batch))
     print(f"walked: {arguments.ways} ways in {time.monotonic() - began:.0f} s", flush=True)
 
-    def loss(which: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return step_loss(student, encoder, batch, grids[which])
+    def loss(kind: tuple[int, bool], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return step_loss(student, encoder, batch, banks[kind[0]].grid)
 
-    grids: dict[Hashable, tuple[int, int]] = {
-        (which, long): ways.grid for which, ways in enumerate(banks) for long in (False, True)
-    }
     graphed = GraphedLoss(loss, student, arguments.graphs)
 
     def loss_of(step: int) -> dict[str, Tensor]:

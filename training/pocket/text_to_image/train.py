@@ -14,7 +14,7 @@ first is Li et al., "The stability-efficiency dilemma", 2022; mixed, so that nei
 
 import argparse
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
+from training.pocket.flow import noise_like
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
@@ -82,12 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"drawn: {arguments.pictures} pictures in {time.monotonic() - began:.0f} s", flush=True)
     nothing = padded(tokenizer, "", device)
 
-    def loss(which: Hashable, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return prompted_loss(networks, batch, grids[which])
+    def loss(kind: tuple[int, bool], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return prompted_loss(networks, batch, banks[kind[0]].grid)
 
-    grids: dict[Hashable, tuple[int, int]] = {
-        (which, long): bank.grid for which, bank in enumerate(banks) for long in (False, True)
-    }
     graphed = GraphedLoss(loss, networks, arguments.graphs)
 
     def loss_of(step: int) -> dict[str, Tensor]:
@@ -98,8 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         if long:
             tokens = lengthened(tokens, LENGTH, int(tokenizer.pad_token_id))
         level = draw_levels(arguments.batch, noise_levels(4, latents.shape[1])[:-1], generator).to(device)
-        noise = torch.randn(latents.shape, generator=torch.Generator(device).manual_seed(step), device=device)
-        batch = {"latents": latents, "tokens": tokens, "lengths": lengths, "level": level, "noise": noise}
+        batch = {"latents": latents, "tokens": tokens, "lengths": lengths, "level": level}
+        batch["noise"] = noise_like(latents, step)
         return graphed((which, long), batch)
 
     training.run(loss_of, every=arguments.every)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
+from training.pocket.flow import noise_like
 from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.embedding import patched
 from training.pocket.text_to_image.networks import build_vae
@@ -59,8 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             moments = vae.encode(true).latent_dist
             mean, deviation = moments.mean.float(), moments.std.float()
-            noise = torch.randn(mean.shape, generator=torch.Generator(device).manual_seed(step), device=device)
-            made = vae.decode(mean + deviation * noise).sample
+            made = vae.decode(mean + deviation * noise_like(mean, step)).sample
         divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
         reconstruction = reconstruction_loss(made, true)
         error = F.mse_loss(made.float().clamp(-1, 1), true)
