@@ -12,22 +12,14 @@ from PIL import Image
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.flow import flow_sigmas
 from training.pocket.image_to_video import evaluate, train
-from training.pocket.image_to_video.clips import (
-    CELL,
-    FEATURES,
-    MotionBank,
-    balanced_actions,
-    draw_motions,
-    feature_cells,
-)
+from training.pocket.image_to_video.clips import MotionBank, balanced_actions, draw_motions
 from training.pocket.image_to_video.evaluate import EXPERTS, asked_clips, make, summary
 from training.pocket.judge.network import Judge
 from training.pocket.saving import save_all_parts
 from training.pocket.text import Words, build_text_encoder, load_words, train_tokenizer
 from training.pocket.world.attributes import sample_attributes
-from training.pocket.world.figure import render, sheet_of
+from training.pocket.world.figure import render
 from training.pocket.world.motion import ACTIONS, sample_motion
-from training.pocket.world.truth import truth
 from wanavatar_lab import jobs, media
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo
@@ -71,7 +63,7 @@ def test_the_network_is_shown_what_the_pipeline_shows_it(vae: AutoencoderKLWan, 
     batch = bank.batch(rows, torch.tensor([False, True]))
     picture = first_frame(4)
     _, condition = pipeline.prepare_latents(picture, 1, 16, SIZE, SIZE, FRAMES, torch.float32, torch.device("cpu"))
-    assert batch["condition"].shape == (2, 20, (FRAMES + 3) // 4, SIZE // CELL, SIZE // CELL)
+    assert batch["condition"].shape == (2, 20, (FRAMES + 3) // 4, SIZE // 8, SIZE // 8)
     # drawn and encoded in bfloat16 on the way
     assert torch.allclose(batch["condition"][:1], condition, atol=0.15)
     assert (batch["condition"][:1] - condition).square().mean().sqrt() < 0.02
@@ -102,22 +94,6 @@ def test_captions_say_what_is_done_and_half_of_them_nothing_else(bank: MotionBan
         if names and i % 2 == 0:
             assert len(said.split()) < 9 * len(names)
             assert "wearing" not in said
-
-
-def test_features_are_where_the_eyes_the_brows_and_the_lips_are() -> None:
-    attributes = sample_attributes(3, 1)
-    pose = sample_motion(3, 2, 1, [("zoom in",), ("pan up",), ("nod",)])
-    cells = feature_cells(sheet_of(attributes, pose), SIZE).unflatten(0, (3, 2))
-    landmarks = truth(attributes, pose, (SIZE, SIZE)).landmarks
-    expected = torch.zeros_like(cells)
-    for name in FEATURES:
-        for (i, frame, _), (x, y) in zip(
-            np.ndindex(*landmarks[name].shape[:3]), landmarks[name].flatten(0, 2).tolist(), strict=True
-        ):
-            if 0 <= x < SIZE and 0 <= y < SIZE:
-                expected[i, frame, int(y // CELL), int(x // CELL)] = 1
-    assert torch.equal(cells, expected)
-    assert 0 < cells.mean() < 0.5
 
 
 def test_noise_levels_stay_on_their_side_of_the_boundary() -> None:

@@ -84,11 +84,11 @@ def test_a_batch_is_of_one_kind() -> None:
 
 def test_the_shipped_vae_holds_its_quality_over_a_long_clip() -> None:
     from training.pocket.video_vae.clips import ClipBank
-    from training.pocket.video_vae.evaluate import psnr
+    from training.pocket.video_vae.figures import psnr
 
     vae = AutoencoderKLWan.from_pretrained(WEIGHTS / "video_vae", torch_dtype=torch.float32).eval()
     bank = ClipBank.draw(2, 33, 128, torch.device("cpu"), seed=1, split="held_out")
-    clips, _ = bank.batch(2, 33, torch.Generator().manual_seed(0))
+    clips, _, _ = bank.batch(2, 33, torch.Generator().manual_seed(0))
     with torch.no_grad():
         made = vae.decode(vae.encode(clips).latent_dist.mode()).sample
     each = psnr(made, clips).mean(dim=0).numpy()

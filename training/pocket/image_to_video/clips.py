@@ -11,18 +11,14 @@ from training.pocket.text import Words, embed
 from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
+from training.pocket.world.cells import feature_cells
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
-from training.pocket.world.sheet import Sheet
-from training.pocket.world.truth import landmarks_of
 from wanavatar_lab.s2v.shapes import TEXT_LENGTH
 
 FRAMES = 49
-CELL = 8  # pixels of a latent cell
 MASK = 4  # channels that say which frames are given
 CAPTION_LENGTH = 128  # tokens, more than any caption has
-# what moves in a face, by the names of the landmarks
-FEATURES = ("left_eye", "right_eye", "left_brow", "right_brow", "lips_outer")
 # frames after the first whose latents still know of it, rounded up to whole latents
 _FELT = 8
 
@@ -119,7 +115,7 @@ def draw_motions(
         with torch.autocast(device.type, torch.bfloat16):
             target = normalised_latents(vae, pixels)
             start = start_latents(vae, pixels[:, :, 0], frames)
-        seen = feature_cells(sheet_of(attributes, pose).to(device), size).unflatten(0, (clips, frames))
+        seen = feature_cells(sheet_of(attributes, pose).to(device), size).float().unflatten(0, (clips, frames))
         # the first latent is the first frame, every other one is four
         later = seen[:, 1:].unflatten(1, (-1, 4)).mean(dim=2)
         parts.append(
@@ -145,16 +141,3 @@ def balanced_actions(count: int, seed: int) -> list[tuple[str, ...]]:
     balanced = [kind[(i // len(kinds)) % len(kind)] for i, kind in ((i, kinds[i % len(kinds)]) for i in range(count))]
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return [balanced[i] for i in order]
-
-
-def feature_cells(sheet: Sheet, size: int) -> Tensor:
-    """1 in the latent cells where an eye, a brow or the lips are, 0 elsewhere, [M, h, w]."""
-    landmarks = landmarks_of(sheet, size, size)
-    points = torch.cat([landmarks[name] for name in FEATURES], dim=1)
-    side = size // CELL
-    cells = (points / CELL).floor().long()
-    inside = ((cells >= 0) & (cells < side)).all(dim=-1)
-    cells = cells.clamp(0, side - 1)
-    found = torch.zeros(len(points), side * side, device=points.device)
-    found.scatter_reduce_(1, cells[..., 1] * side + cells[..., 0], inside.float(), reduce="amax")
-    return found.unflatten(1, (side, side))

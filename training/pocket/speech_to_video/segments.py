@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from training.pocket.audio_encoder.train import SpeechBank, normalised
-from training.pocket.image_to_video.clips import feature_cells
 from training.pocket.speech.augment import augment
 from training.pocket.text import Words, embed
 from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
+from training.pocket.world.cells import feature_cells
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.pose import Pose
@@ -153,7 +153,7 @@ def draw_segments(
                 "motion": second[:, :, : (MOTION + 3) // 4],
                 "second": second[:, :, (MOTION + 3) // 4 :],
                 "mouths": lips.unflatten(0, latents).mean(dim=3),
-                "features": feature_cells(sheet, size).unflatten(0, latents).mean(dim=3),
+                "features": feature_cells(sheet, size).float().unflatten(0, latents).mean(dim=3),
                 "audio": at_video_rate(states, CLIP),
                 "text": embed(said, *words, length=CAPTION_LENGTH),
             }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.pocket.world.attributes import Split, sample_attributes
+from training.pocket.world.cells import CELL, feature_cells
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.truth import masks_of
@@ -28,10 +29,17 @@ def babble(seconds: float, generator: torch.Generator) -> list[Sound]:
 
 @dataclass
 class ClipBank:
-    """`pixels` uint8 [N, F, 3, H, W] and `mouths` uint8 [N, F, H/8, W/8] (0..255, how much of the cell is lips)."""
+    """Clips of talking avatars.
+
+    Attributes:
+        pixels: uint8 [N, F, 3, H, W].
+        mouths: uint8 [N, F, H/8, W/8], 0..255, how much of the cell is lips.
+        features: bool [N, F, H/8, W/8], whether an eye, a brow or the lips are in the cell.
+    """
 
     pixels: Tensor
     mouths: Tensor
+    features: Tensor
 
     @property
     def frames(self) -> int:
@@ -44,7 +52,8 @@ class ClipBank:
     ) -> "ClipBank":
         """Draw `count` clips of different, talking avatars."""
         pixels = torch.empty(count, frames, 3, size, size, dtype=torch.uint8, device=device)
-        mouths = torch.empty(count, frames, size // 8, size // 8, dtype=torch.uint8, device=device)
+        mouths = torch.empty(count, frames, size // CELL, size // CELL, dtype=torch.uint8, device=device)
+        features = torch.empty_like(mouths, dtype=torch.bool)
         chunk = 64
         for start in range(0, count, chunk):
             stop = min(count, start + chunk)
@@ -56,18 +65,24 @@ class ClipBank:
             tracks = [mouth_track(babble(frames / FPS, generator), frames).mouth for _ in range(stop - start)]
             pose = pose.speaking(torch.stack(tracks))
             pixels[start:stop] = (render(attributes, pose, (size, size), device) * 255).round().to(torch.uint8)
-            lips = masks_of(sheet_of(attributes, pose).to(device), size, size)[1]
-            cells = F.avg_pool2d(lips.float()[:, None], 8) * 255
+            sheet = sheet_of(attributes, pose).to(device)
+            lips = masks_of(sheet, size, size)[1]
+            cells = F.avg_pool2d(lips.float()[:, None], CELL) * 255
             mouths[start:stop] = cells.to(torch.uint8).view(mouths[start:stop].shape)
-        return cls(pixels, mouths)
+            features[start:stop] = feature_cells(sheet, size).view(mouths[start:stop].shape)
+        return cls(pixels, mouths, features)
 
-    def batch(self, count: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` cuts of `frames` frames: pixels [B, 3, F, H, W] in [-1, 1], where the mouth is [B, 1, F, H, W]."""
+    def batch(self, count: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """`count` cuts of `frames` frames: pixels [B, 3, F, H, W] in [-1, 1], and where the mouth is and where the
+        features are, 0..1, [B, 1, F, H, W] each."""
         rows = torch.randint(len(self.pixels), (count,), generator=generator)
         starts = torch.randint(self.frames - frames + 1, (count,), generator=generator)
         index = (starts[:, None] + torch.arange(frames)).to(self.pixels.device)
         rows = rows.to(self.pixels.device)[:, None]
         pixels = self.pixels[rows, index].transpose(1, 2).float() / 127.5 - 1
-        mouth = self.mouths[rows, index].unsqueeze(1).float() / 255
-        mouth = mouth.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
-        return pixels, mouth
+        return pixels, _spread(self.mouths[rows, index] / 255), _spread(self.features[rows, index])
+
+
+def _spread(cells: Tensor) -> Tensor:
+    """Cells [B, F, h, w] as pixels, float [B, 1, F, H, W]."""
+    return cells[:, None].float().repeat_interleave(CELL, dim=3).repeat_interleave(CELL, dim=4)

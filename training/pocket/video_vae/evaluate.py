@@ -10,14 +10,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
-from torch import Tensor
 
 from training.pocket.video_vae.clips import ClipBank
-
-
-def psnr(made: Tensor, true: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each frame, [B, F], of pixels [B, 3, F, H, W] in [-1, 1]."""
-    return 10 * torch.log10(4 / (made - true).square().mean(dim=(1, 3, 4)).clamp(min=1e-8))
+from training.pocket.video_vae.figures import mouth_change, mouth_psnr, psnr
 
 
 @torch.no_grad()
@@ -35,18 +30,18 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).to(device).eval()
     bank = ClipBank.draw(arguments.clips, arguments.frames, arguments.pixels, device, seed=1, split="held_out")
-    clips, mouths = bank.batch(arguments.clips, arguments.frames, torch.Generator().manual_seed(0))
+    clips, mouths, _ = bank.batch(arguments.clips, arguments.frames, torch.Generator().manual_seed(0))
     latents = torch.cat([vae.encode(clip[None]).latent_dist.mode() for clip in clips])
     made = torch.cat([vae.decode(latent[None]).sample for latent in latents])
     each = psnr(made, clips)
-    mouth_error = ((made - clips).square() * mouths).sum() / (3 * mouths.sum())
     last = arguments.frames - 1
     figures = {
         "psnr_db": round(float(each.mean()), 2),
         "psnr_first_frame_db": round(float(each[:, 0].mean()), 2),
         "psnr_middle_frame_db": round(float(each[:, last // 2].mean()), 2),
         "psnr_last_frame_db": round(float(each[:, last].mean()), 2),
-        "psnr_mouth_db": round(float(10 * torch.log10(4 / mouth_error)), 2),
+        "psnr_mouth_db": round(float(mouth_psnr(made, clips, mouths)), 2),
+        "mouth_change": round(float(mouth_change(made, clips, mouths)), 3),
         "frames": arguments.frames,
         "clips": arguments.clips,
     }
