@@ -6,6 +6,7 @@ words       the tokenizer, learnt from prompts
 networks    VAE, text encoder and transformer before training, and the pipeline's folder
 embedding   the pipeline's embeddings of prompts, in a form that trains
 pictures    drawn pictures in the device's memory
+features    how much each patch counts in training
 train_vae   first, the VAE
 train       then, text encoder and transformer together, by flow matching
 distil      last, many guided steps into four

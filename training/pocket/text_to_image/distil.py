@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,11 +27,15 @@ from transformers import Qwen3ForCausalLM
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.embedding import LENGTH, between, embed, flow_of, lengthened, noise_levels
+from training.pocket.text_to_image.features import PATCH, counted, feature_patches, weighted
 from training.pocket.text_to_image.networks import save_pipeline
-from training.pocket.text_to_image.pictures import SHARES, Prompts, counted, padded, shapes, writers
+from training.pocket.text_to_image.pictures import SHARES, Prompts, at_ease, padded, shapes, writers
 from training.pocket.text_to_image.train import choose
+from training.pocket.world.attributes import sample_attributes
+from training.pocket.world.figure import sheet_of
 
 STEPS = 4
+SAMPLED = 512  # avatars, for where features usually are
 SMALL_STEPS = (3, 4, 4, 6)  # of the teacher, in place of each of the four
 
 
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     banks = []
     with writers(arguments.writers) as pool:
         for i, (size, share) in enumerate(zip(shapes(arguments.pixels), SHARES, strict=True)):
-            grid, seed = (size[0] // 8, size[1] // 8), training.step + 10_000 + i
+            grid, seed = (size[0] // PATCH, size[1] // PATCH), training.step + 10_000 + i
             prompts = Prompts.write(max(1, round(arguments.ways * share)), pipeline.tokenizer, seed, pool).to(device)
             banks.append(Ways.walk(teacher, encoder, prompts, nothing, grid, arguments.guidance, seed, arguments.batch))
     print(f"walked: {arguments.ways} ways in {time.monotonic() - began:.0f} s", flush=True)
@@ -147,16 +152,26 @@ def main(argv: list[str] | None = None) -> None:
 def step_loss(
     student: Flux2Transformer2DModel, encoder: Qwen3ForCausalLM, batch: Mapping[str, Tensor], grid: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """The loss of single steps, and that of the last ones of four."""
+    """The loss of single steps, in which features count more, and the error of the last ones of four."""
     begin, level = batch["begin"], batch["level"]
     device = begin.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         with torch.no_grad():
             embedded = embed(encoder, batch["tokens"], batch["lengths"])
         flow = flow_of(student, begin, embedded, level, grid)
-    error = (flow.float() - batch["wanted"]).square().mean(dim=2) @ counted(grid, device) / begin.shape[1]
+    error = (flow.float() - batch["wanted"]).square().mean(dim=2)
+    loss = weighted(error, usual_features(grid, device), grid).mean()
+    error = error @ counted(grid, device) / begin.shape[1]
     last = level == noise_levels(STEPS, begin.shape[1])[STEPS - 1]
-    return {"loss": error.mean(), "last_step": (error * last).sum().detach() / last.sum().clamp(min=1)}
+    return {"loss": loss, "last_step": (error * last).sum().detach() / last.sum().clamp(min=1)}
+
+
+@cache
+def usual_features(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """How often a feature is in each patch of `grid`, 0..1 [patches]: nobody knows where a walk will put its face."""
+    size = (grid[0] * PATCH, grid[1] * PATCH)
+    sheet = sheet_of(sample_attributes(SAMPLED, seed=0), at_ease(SAMPLED, seed=0))
+    return feature_patches(sheet, size).float().mean(dim=0).to(device)
 
 
 if __name__ == "__main__":

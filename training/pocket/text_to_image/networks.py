@@ -6,6 +6,7 @@ normalised by the VAE's `bn`; guidance is no input of the transformer. The VAE h
 times: at 128x128 the transformer then has a token for 8x8 pixels, where the rim of a pair of glasses still shows.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -104,7 +105,10 @@ def save_pipeline(
     *,
     distilled: bool,
 ) -> None:
-    """Write the pipeline's folder, the networks in bfloat16; theirs are changed to it in place."""
+    """Write the pipeline's folder, the networks in bfloat16; theirs are changed to it in place.
+
+    Nothing in it says where a network was read from.
+    """
     pipeline = Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER_CONFIG),
         vae=vae.to(torch.bfloat16),
@@ -114,3 +118,8 @@ def save_pipeline(
         is_distilled=distilled,
     )
     pipeline.save_pretrained(folder)
+    # diffusers notes the folder that a network was read from, copies the note into what is saved, and cannot drop it
+    for file in (folder / "vae" / "config.json", folder / "transformer" / "config.json"):
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")

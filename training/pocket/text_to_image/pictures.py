@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import Qwen2Tokenizer
 
 from training.pocket.text_to_image.embedding import patched
+from training.pocket.text_to_image.features import feature_patches
 from training.pocket.text_to_image.prompts import prompt
 from training.pocket.text_to_image.words import in_chat
 from training.pocket.world.attributes import Attributes, Split, sample_attributes
-from training.pocket.world.figure import render
+from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_motion
 from training.pocket.world.pose import Pose
 
@@ -29,9 +30,10 @@ SHORT = 80  # tokens that every prompt of the toy world fits into, the chat's wo
 
 @dataclass
 class Pictures:
-    """`pixels` uint8 [N, 3, H, W] and who is in them."""
+    """`pixels` uint8 [N, 3, H, W], `features` bool [N, patches], see `feature_patches`, and who is in them."""
 
     pixels: Tensor
+    features: Tensor
     attributes: Attributes
 
     @classmethod
@@ -40,14 +42,15 @@ class Pictures:
     ) -> "Pictures":
         """Draw `count` avatars (height, width), straight or a little turned, eyes open and mouth shut."""
         pixels = torch.empty(count, 3, *size, dtype=torch.uint8, device=device)
-        kept = []
+        features, kept = [], []
         for start, chunk_seed, number in _chunks(count, seed):
-            attributes = sample_attributes(number, chunk_seed, split)
-            drawn = render(attributes, at_ease(number, chunk_seed), size, device)[:, 0]
+            attributes, pose = sample_attributes(number, chunk_seed, split), at_ease(number, chunk_seed)
+            drawn = render(attributes, pose, size, device)[:, 0]
             pixels[start : start + number] = (drawn * 255).round().to(torch.uint8)
+            features.append(feature_patches(sheet_of(attributes, pose).to(device), size))
             kept.append(attributes)
         chosen, amounts = torch.cat([part.chosen for part in kept]), torch.cat([part.amounts for part in kept])
-        return cls(pixels, Attributes(chosen, amounts))
+        return cls(pixels, torch.cat(features), Attributes(chosen, amounts))
 
     def batch(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of them, [B, 3, H, W] in [-1, 1]."""
@@ -100,11 +103,13 @@ class Examples:
 
     Attributes:
         latents: normalised as the pipeline has them, bfloat16 [N, patches, channels].
+        features: bool [N, patches], see `feature_patches`.
         grid: rows and columns of the patches.
         prompts: of each picture.
     """
 
     latents: Tensor
+    features: Tensor
     grid: tuple[int, int]
     prompts: Prompts
 
@@ -123,12 +128,14 @@ class Examples:
         pictures = Pictures.draw(count, size, vae.device, seed)
         latents = torch.cat([encode(vae, part).to(torch.bfloat16) for part in pictures.pixels.split(256)])
         grid = (latents.shape[2], latents.shape[3])
-        return cls(latents.flatten(2).transpose(1, 2).contiguous(), grid, Prompts.gathered(written).to(vae.device))
+        prompts = Prompts.gathered(written).to(vae.device)
+        return cls(latents.flatten(2).transpose(1, 2).contiguous(), pictures.features, grid, prompts)
 
-    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`count` latents [B, patches, channels] with the tokens [B, SHORT] and the length [B] of one prompt each."""
+    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`count` latents [B, patches, channels] with where their features are, 0 or 1 [B, patches], and the tokens
+        [B, SHORT] and the length [B] of one prompt each."""
         rows = torch.randint(len(self.latents), (count,), generator=generator).to(self.latents.device)
-        return self.latents[rows].float(), *self.prompts.of(rows, generator)
+        return self.latents[rows].float(), self.features[rows].float(), *self.prompts.of(rows, generator)
 
 
 def at_ease(count: int, seed: int) -> Pose:
@@ -142,19 +149,6 @@ def at_ease(count: int, seed: int) -> Pose:
 def shapes(pixels: int) -> list[tuple[int, int]]:
     """Height and width of square, portrait and landscape where a square has `pixels` on a side."""
     return [(height * pixels // 128, width * pixels // 128) for height, width in SHAPES]
-
-
-@cache
-def counted(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """How much each patch of `grid` counts in training, [patches], 1 on average: up to three times more at the head.
-
-    A prompt says most of its words about what covers the least of the picture: eyes, glasses, earrings, freckles.
-    """
-    short = min(grid)
-    y, x = ((torch.arange(side, device=device) + 0.5 - side / 2) / (short / 2) for side in grid)
-    near = torch.exp(-((x / 0.5) ** 2)) * torch.exp(-(((y[:, None] + 0.1) / 0.55) ** 2))
-    weight = 1 + 2 * near.flatten()
-    return weight / weight.mean()
 
 
 @torch.no_grad()

@@ -26,8 +26,9 @@ from training.pocket.flow import noise_like
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels
+from training.pocket.text_to_image.features import counted, weighted
 from training.pocket.text_to_image.networks import build_text_encoder, build_transformer, save_pipeline
-from training.pocket.text_to_image.pictures import SHARES, Examples, counted, padded, shapes, writers
+from training.pocket.text_to_image.pictures import SHARES, Examples, padded, shapes, writers
 from training.pocket.text_to_image.words import train_tokenizer
 
 UNPROMPTED = 0.1  # of all examples, so that guidance has something to lead away from
@@ -91,13 +92,13 @@ def main(argv: list[str] | None = None) -> None:
     def loss_of(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         which, long = choose(generator)
-        latents, tokens, lengths = banks[which].batch(arguments.batch, generator)
+        latents, features, tokens, lengths = banks[which].batch(arguments.batch, generator)
         tokens, lengths = without_prompts(tokens, lengths, nothing, UNPROMPTED, generator)
         if long:
             tokens = lengthened(tokens, LENGTH, int(tokenizer.pad_token_id))
         level = draw_levels(arguments.batch, noise_levels(4, latents.shape[1])[:-1], generator).to(device)
-        batch = {"latents": latents, "tokens": tokens, "lengths": lengths, "level": level}
-        batch["noise"] = noise_like(latents, step)
+        batch = {"latents": latents, "features": features, "tokens": tokens, "lengths": lengths}
+        batch |= {"level": level, "noise": noise_like(latents, step)}
         return graphed((which, long), batch)
 
     training.run(loss_of, every=arguments.every)
@@ -106,7 +107,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
-    """The loss of latents that become noise, and its part at the first and the last of the pipeline's four steps."""
+    """The loss of latents that become noise, and the error at the first and the last of the pipeline's four steps.
+
+    Features count more in the loss, and not in the two figures beside it.
+
+    Args:
+        networks: what is trained.
+        batch: `latents` and `noise` [B, patches, channels], `features` [B, patches], `tokens` [B, L], `lengths` [B],
+            `level` of the noise [B].
+        grid: rows and columns of the patches.
+    """
     latents, noise, level = batch["latents"], batch["noise"], batch["level"]
     device = latents.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -114,6 +124,7 @@ def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[i
         noisy = torch.lerp(latents, noise, level[:, None, None])
         flow = flow_of(networks.transformer, noisy, embedded, level, grid)
     error = (flow.float() - (noise - latents)).square().mean(dim=2)
+    loss = weighted(error, batch["features"], grid).mean()
     error = error @ counted(grid, device) / latents.shape[1]
     *_, clearest, _ = levels = noise_levels(4, latents.shape[1])
 
@@ -121,7 +132,7 @@ def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[i
         chosen = level == wanted
         return (error * chosen).sum().detach() / chosen.sum().clamp(min=1)
 
-    return {"loss": error.mean(), "noisiest": at(levels[0]), "clearest_of_four": at(clearest)}
+    return {"loss": loss, "noisiest": at(levels[0]), "clearest_of_four": at(clearest)}
 
 
 def choose(generator: torch.Generator) -> tuple[int, bool]:
