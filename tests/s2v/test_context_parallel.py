@@ -104,11 +104,12 @@ def gather_uneven(gathered: list[torch.Tensor], mine: torch.Tensor, group: Any =
 
 
 def run_all(folder: Path, device: str, worlds: list[int]) -> int:
-    """Run each number of ranks after the other, as forks of this process, so that torch is imported once.
+    """Run each number of ranks after the other, on a CPU as forks of this process, so that torch is imported once.
 
     Returns how many ranks failed.
     """
-    context = multiprocessing.get_context("fork")
+    # a fork cannot use CUDA where an import has looked at it before
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
     failed = 0
     for ranks in worlds:
         processes = [context.Process(target=run_rank, args=(rank, ranks, device, folder)) for rank in range(ranks)]
