@@ -146,6 +146,16 @@ def names_of(network: nn.Module) -> Names:
     return found
 
 
+def reference_module(network: nn.Module, module: str) -> str:
+    """What the network's reference calls a module of ours; our own name where it calls it the same.
+
+    Raises:
+        LabError: the network is of no kind that takes LoRAs here.
+    """
+    *_, (name, _) = _names(network, f"{module}.weight")
+    return name.removesuffix(".weight")
+
+
 def _names(network: nn.Module, parameter: str) -> Iterator[tuple[str, Target]]:
     yield parameter, Target(parameter)
     if isinstance(network, Flux2Transformer2DModel):

@@ -1,0 +1,130 @@
+"""A run of training: it learns, it goes on bit by bit after a kill, and processes may share it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.lora.files import output
+from tests.s2v.toy import relative_error, toy_model
+from tests.training.toy import config_of, write_samples
+from training.adapter import add_adapter, load_adapter_tensors
+from training.checkpoint import WEIGHTS, checkpoints, same_bits
+from training.log import read_metrics
+from training.train import main, train
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.lora.adapters import adapters_of
+from wanavatar_lab.lora.header import read_header
+from wanavatar_lab.lora.match import match
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with samples and a run that was never broken off."""
+    folder = tmp_path_factory.mktemp("training")
+    write_samples(folder / "samples")
+    torch.set_num_threads(1)
+    train(config_of(folder, validate_every=3), toy_model())
+    return folder
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints(run)[-1] / WEIGHTS)
+
+
+def start(config_file: Path, *launcher: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "1"}
+    command = [sys.executable, *launcher, "-m", "tests.training.toy", str(config_file)]
+    if launcher:
+        command = [sys.executable, *launcher, "-m", "--", "tests.training.toy", str(config_file)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def write_config(folder: Path, samples: Path, **changes: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "told.json"
+    file.write_text(config_of(folder, samples=samples / "samples", **changes).model_dump_json())
+    return file
+
+
+def test_what_is_logged_of_a_run(trained: Path) -> None:
+    steps = read_metrics(trained / "run", "train")
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "lip", "face", "background", "motion", "lip_area", "gradient_norm"} <= steps[0].keys()
+    assert any(name.startswith("error_of_branch_") for name in steps[0])
+    assert [line["step"] for line in read_metrics(trained / "run", "validation")] == [3, 6]
+    (base,) = read_metrics(trained / "run", "base")
+    assert sum(name.startswith("lip/") for name in base) == 8
+    assert json.loads((trained / "run" / "config.json").read_text())["rank"] == 4
+
+
+def test_only_the_newest_checkpoints_stay(trained: Path) -> None:
+    assert [folder.name for folder in checkpoints(trained / "run")] == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_the_file_is_a_lora_that_inference_applies(trained: Path) -> None:
+    file = checkpoints(trained / "run")[-1] / WEIGHTS
+    header = read_header(file)
+    assert header.metadata["ss_network_dim"] == "4" and header.metadata["ss_network_alpha"] == "2"
+    network, whole = toy_model(), toy_model()
+    tensors = load_file(file)
+    adapters = adapters_of(network)
+    adapters.load("me", match(network, tensors, header.metadata, file.name))
+    adapters.weigh({"me": 1.0})
+    layers = add_adapter(whole, 4, 2.0, seed=0)
+    load_adapter_tensors(whole, tensors)
+    assert len(layers) == 2 * len([key for key in tensors if key.endswith(".alpha")])
+    plain = output(toy_model())
+    assert relative_error(output(network), output(whole)) < 1e-5
+    assert relative_error(output(network), plain) > 1e-4
+
+
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(trained: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path, trained, checkpoint_every=1)
+    wait_for = iter((1, 3, 4))
+    for step in wait_for:
+        process = start(file)
+        deadline = time.monotonic() + 120
+        while not any(int(folder.name.split("-")[1]) >= step for folder in checkpoints(tmp_path / "run")):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    said, _ = (process := start(file)).communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert same_bits(weights_of(tmp_path / "run"), weights_of(trained / "run"))
+    assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_processes_are_one_that_accumulates_twice_as_often(trained: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path, trained, accumulation=1)
+    process = start(file, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-3000:]
+    mine, theirs = weights_of(trained / "run"), weights_of(tmp_path / "run")
+    assert mine.keys() == theirs.keys()
+    moved = torch.cat([mine[key].flatten() - theirs[key].flatten() for key in mine])
+    assert float(moved.norm() / torch.cat([tensor.flatten() for tensor in mine.values()]).norm()) <= 1e-5
+
+
+def test_a_run_that_was_told_otherwise_does_not_go_on(trained: Path) -> None:
+    with pytest.raises(LabError, match=r"dropout 0\.1 and now 0\.5"):
+        train(config_of(trained, dropout=0.5), toy_model())
+
+
+def test_what_cannot_be_trained_on_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no encoded samples"):
+        main(["--recipe", "pocket", "--samples", str(tmp_path), "--run", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="rank"):
+        main(["--samples", str(tmp_path), "--run", str(tmp_path / "run"), "--set", "rank", "0"])

@@ -1,0 +1,67 @@
+"""Samples of noise and a toy network, for the tests of training; run as a module it trains on them."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.s2v.toy import CONFIG, toy_model
+from training.config import TrainingConfig
+from training.samples import write_list, write_sample
+from training.train import train
+
+Z, SIZE = 16, 8
+
+
+def write_samples(folder: Path, count: int = 6, held_out: int = 1) -> None:
+    """First segments of two latents, and continuations, in two buckets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for i in range(count):
+        generator = torch.Generator().manual_seed(i)
+        latents, width = 2, SIZE if i % 2 else SIZE + 4
+
+        def random(*shape: int, source: torch.Generator = generator) -> torch.Tensor:
+            return torch.randn(*shape, generator=source)
+
+        lip = torch.zeros(latents, SIZE, width)
+        lip[:, 4:6, 3:6] = 1
+        face = torch.zeros(latents, SIZE, width)
+        face[:, 1:7, 1:7] = 1
+        tensors = {
+            "target": random(Z, latents, SIZE, width),
+            "reference": random(Z, 1, SIZE, width),
+            "audio": random(CONFIG["num_audio_layers"], CONFIG["audio_dim"], 4 * latents),
+            "text": random(5 + i % 3, CONFIG["text_dim"]),
+            "face": face,
+            "lip": lip,
+            "valid": torch.ones(latents, dtype=torch.bool),
+        }
+        if i % 4 == 3:
+            tensors["motion"] = random(Z, 19, SIZE, width)
+        entries.append(write_sample(folder, f"sample-{i}", tensors, f"video_{i:03d}", i >= count - held_out))
+    write_list(folder, entries, torch.zeros(2, CONFIG["text_dim"]))
+
+
+def config_of(folder: Path, **changes: object) -> TrainingConfig:
+    """A run of six steps on a CPU, that is the same bits every time."""
+    told = {
+        "samples": folder / "samples",
+        "run": folder / "run",
+        "rank": 4,
+        "alpha": 2.0,
+        "learning_rate": 1e-2,
+        "clip": 1.0,
+        "steps": 6,
+        "accumulation": 2,
+        "checkpoint_every": 2,
+        "precision": "float32",
+        "gradient_checkpointing": False,
+        "deterministic": True,
+    }
+    return TrainingConfig(**(told | changes))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text()), toy_model())

@@ -1,0 +1,67 @@
+"""What a training run is told: one frozen table of plain values, written into the run's folder."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.loss import Mode
+
+
+class TrainingConfig(BaseModel):
+    """All that decides what a run does; two runs of one config and one set of samples are the same run.
+
+    Attributes:
+        samples: folder of encoded samples (`training.samples`).
+        run: folder of the run: log, checkpoints, TensorBoard.
+        profile: whose speech_to_video network is fine-tuned.
+        rank, alpha: of the LoRA; its update counts alpha / rank times.
+        learning_rate, weight_decay, clip: of AdamW, and the largest norm of its gradient.
+        schedule: constant, or a cosine down to a twentieth; both after `warm_up` steps.
+        epochs: over all samples; `steps`, where given, ends the run earlier or later.
+        batch, accumulation: samples of a micro-batch on one process, and micro-batches of a step.
+        shift: of the noise levels towards more noise.
+        dropout: share of the samples that go without reference, without audio and without text, each.
+        loss: see `training.loss`.
+        checkpoint_every, keep: steps between checkpoints, and how many are kept.
+        validate_every: steps between validations; 0 for none but the first and the last.
+        gradient_checkpointing: compute activations again instead of keeping them.
+        precision: of the forward and the backward pass.
+        deterministic: only kernels that give the same bits every time.
+        seed: of everything that is drawn at random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: Path
+    run: Path
+    profile: str = "full"
+    rank: int = Field(128, ge=1)
+    alpha: float = Field(64.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(3e-2, ge=0)
+    clip: float = Field(0.05, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warm_up: int = Field(0, ge=0)
+    epochs: int = Field(10, ge=1)
+    steps: int | None = Field(None, ge=1)
+    batch: int = Field(1, ge=1)
+    accumulation: int = Field(8, ge=1)
+    shift: float = Field(5.0, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    loss: Mode = "normalised"
+    checkpoint_every: int = Field(50, ge=1)
+    keep: int = Field(2, ge=1)
+    validate_every: int = Field(0, ge=0)
+    gradient_checkpointing: bool = True
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    deterministic: bool = False
+    seed: int = Field(0, ge=0)
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of step number `step`, from 0, of `steps`."""
+        rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+        if self.schedule == "constant":
+            return self.learning_rate * rise
+        return self.learning_rate * rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))))

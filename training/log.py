@@ -1,0 +1,54 @@
+"""What a run says of itself: a line of JSON for every event, and the same numbers for TensorBoard."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class Log:
+    """The log of one run, written by its first process.
+
+    Lines of steps after the one that a run goes on from are taken out: they will come again.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.file = run / METRICS
+        if self.file.is_file():
+            kept = [line for line in self.file.read_text().splitlines() if _step(line) <= step]
+            self.file.write_text("".join(f"{line}\n" for line in kept))
+        self.board = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Note named numbers of a step; what is no number is left out."""
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
+        with open(self.file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        for name, value in finite.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        self.board.close()
+
+
+def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, float]]:
+    """The lines of a run's log, of one kind or of all; a line that was cut short by a crash is left out."""
+    file = run / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    found = [json.loads(line) for line in lines if _step(line) >= 0]
+    return [line for line in found if kind is None or line["kind"] == kind]
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return -1

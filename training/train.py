@@ -1,0 +1,224 @@
+"""Fine-tune the network that speaks to one person.
+
+    accelerate launch -m training.train --config run.json
+    python -m training.train --recipe pocket --samples data/me/samples --run runs/training/me
+
+One process or several, as accelerate starts them. The same command again goes on from the last checkpoint; on one
+device and in deterministic mode the run that goes on is, bit by bit, the run that was never broken off.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import set_seed  # type: ignore[import-untyped]
+
+from training.adapter import add_adapter
+from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from training.config import TrainingConfig
+from training.log import Log
+from training.loss import BRANCHES, Losses
+from training.order import Order
+from training.recipes import RECIPES, network_of
+from training.samples import Samples
+from training.step import Draws, train_step
+from training.validate import Validation, validate, without_adapter
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import write_text
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Trainer:
+    """A run: its network, samples and optimizer, on the devices that accelerate has.
+
+    Args:
+        config: what the run is told.
+        network: without an adapter.
+        accelerator: of this process.
+    """
+
+    def __init__(self, config: TrainingConfig, network: WanS2VTransformer3DModel, accelerator: Accelerator) -> None:
+        self.config, self.accelerator, self.network = config, accelerator, network
+        self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
+        world = accelerator.num_processes
+        self.order = Order(self.samples.buckets, config.batch, config.accumulation, world, config.seed)
+        self.steps = config.steps or config.epochs * self.order.steps_an_epoch
+        network.to(accelerator.device)
+        self.trained = add_adapter(network, config.rank, config.alpha, config.seed)
+        if config.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        network.train()
+        fused = accelerator.device.type == "cuda"
+        optimizer = torch.optim.AdamW(
+            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+        )
+        self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
+        self.step = 0
+        if last := checkpoints(config.run)[-1:]:
+            self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts)
+            accelerator.print(f"goes on from step {self.step} of {self.steps}")
+        self.log = Log(config.run, self.step) if accelerator.is_main_process else None
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """What has to be the same where a run goes on."""
+        told = self.config.model_dump(
+            mode="json", include={"rank", "alpha", "batch", "shift", "loss", "seed", "dropout"}
+        )
+        return told | {"samples_a_step": self.order.samples_a_step, "samples": len(self.samples)}
+
+    @property
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner
+
+    def run(self) -> dict[str, float]:
+        """Train to the last step; returns how the errors of held-out samples changed against the base.
+
+        Raises:
+            FloatingPointError: the loss is no number any more.
+        """
+        config = self.config
+        base = self._validate(base=True)
+        if self.step == 0:
+            self._save_validation("base", 0, base)
+        while self.step < self.steps:
+            self._one_step()
+            if self.step % config.checkpoint_every == 0 or self.step == self.steps:
+                self._checkpoint()
+            if config.validate_every and self.step % config.validate_every == 0 and self.step < self.steps:
+                self._save_validation("validation", self.step, self._validate())
+        found = self._validate()
+        self._save_validation("validation", self.step, found)
+        if self.log:
+            self.log.close()
+        return {part: found.change(base, part) for part in ("lip", "face", "background") if part in base.errors}
+
+    def _one_step(self) -> None:
+        began = time.monotonic()
+        config, accelerator = self.config, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(self.step, self.steps)
+        all_losses = []
+        for micro in range(config.accumulation):
+            rows = self.order.of_micro_batch(self.step, micro, accelerator.process_index)
+            number = self.order.number(self.step, micro, accelerator.process_index)
+            batch = self.samples.batch(rows, accelerator.device)
+            draws = Draws.of(number, config.seed, batch["target"], config.shift, config.dropout)
+            with accelerator.accumulate(self.wrapped), accelerator.autocast():
+                losses = train_step(self.wrapped, batch, draws, config.loss)
+                accelerator.backward(losses.loss)
+            all_losses.append((losses, draws))
+        norm = accelerator.clip_grad_norm_(self.trained, config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        values = self._means(all_losses) | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
+        if self.log:
+            self.log.write("train", self.step, values | {"learning_rate": self.optimizer.param_groups[0]["lr"]})
+            self.accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
+
+    def _means(self, all_losses: Sequence[tuple[Losses, Draws]]) -> dict[str, float]:
+        """What is logged of a step on this process: the loss, and errors that no weight has touched."""
+        values: dict[str, list[float]] = {}
+        for losses, draws in all_losses:
+            values.setdefault("loss", []).append(float(losses.loss.detach()))
+            for i, branch in enumerate(losses.branch.tolist()):
+                sigma = math.floor(float(draws.sigma[i]) * 4) / 4
+                named = {
+                    "error": losses.error[i],
+                    "face": losses.face[i],
+                    "lip": losses.lip[i],
+                    "background": losses.background[i],
+                    "motion": losses.motion[i],
+                    "face_area": losses.area[i, 0],
+                    "lip_area": losses.area[i, 1],
+                    "fell_back": losses.fell_back[i],
+                    f"error_of_branch_{BRANCHES[branch]}": losses.error[i],
+                    f"error_from_sigma_{sigma:.2f}": losses.error[i],
+                }
+                for name, value in named.items():
+                    values.setdefault(name, []).append(float(value))
+        known = {name: [value for value in each if math.isfinite(value)] for name, each in values.items()}
+        means = {name: sum(each) / len(each) for name, each in known.items() if each}
+        return means if "loss" in means else means | {"loss": math.nan}
+
+    def _validate(self, base: bool = False) -> Validation:
+        if not len(self.held_out):
+            return Validation({})
+        arguments = (self.held_out, self.config.shift, self.accelerator.device, DTYPES[self.config.precision])
+        if base:
+            with without_adapter(self.network):
+                return validate(self.network, *arguments)
+        return validate(self.network, *arguments)
+
+    def _save_validation(self, kind: str, step: int, found: Validation) -> None:
+        if self.log and found.errors:
+            self.log.write(kind, step, found.errors)
+
+    def _checkpoint(self) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.config.run, self.step, self.network, self._inner_optimizer, self._facts, self.config.keep
+            )
+        self.accelerator.wait_for_everyone()
+
+
+def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
+    """Train as `config` says, in this process or as one of several; see `Trainer.run`."""
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    set_seed(config.seed)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.accumulation,
+        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+    )
+    if accelerator.is_main_process:
+        config.run.mkdir(parents=True, exist_ok=True)
+        write_text(config.run / "config.json", config.model_dump_json(indent=1) + "\n")
+    changes = Trainer(config, network or network_of(config.profile), accelerator).run()
+    accelerator.end_training()
+    return changes
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, help="a JSON file with fields of training.config.TrainingConfig")
+    parser.add_argument("--recipe", choices=RECIPES, help="fields that it does not say are those of the recipe")
+    parser.add_argument("--samples", type=Path)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"), help="as JSON")
+    arguments = parser.parse_args(argv)
+    told: dict[str, Any] = dict(RECIPES[arguments.recipe]()) if arguments.recipe else {}
+    if arguments.config:
+        told |= json.loads(arguments.config.read_text())
+    told |= {name: getattr(arguments, name) for name in ("samples", "run") if getattr(arguments, name)}
+    for name, text in arguments.set:
+        told[name] = _value(text)
+    try:
+        print(json.dumps(train(TrainingConfig(**told))))
+    except (LabError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    main()
