@@ -197,7 +197,7 @@ def test_a_request_cannot_be_changed_in_place_and_can_be_a_key() -> None:
         ("image_to_video", "frame_num", 1, "from 5 to 961"),
         ("image_to_video", "guidance_scale_2", 0.5, "a number from 1 to 20, or 'auto'"),
         ("image_to_video", "flow_shift", 0, "a number from 0.1 to 20"),
-        ("image_to_video", "offload", "cpu", "one of 'auto', 'none', 'model', 'group'"),
+        ("image_to_video", "offload", "cpu", "one of 'auto', 'none', 'model', 'group', 'fp8'"),
         ("speech_to_video", "frames_per_segment", 78, "from 4 to 160, in steps of 4 (4, 8, 12, ...)"),
         ("speech_to_video", "num_segments", -1, "from 0 to 1000"),
         ("speech_to_video", "guidance_scale", math.nan, "a number from 1 to 20"),

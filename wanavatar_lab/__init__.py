@@ -17,7 +17,7 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         stage: text_to_image, image_to_video or speech_to_video.
         profile: which models: full or pocket.
         device: cpu, cuda or cuda:<n>; what the settings say if None.
-        offload: as in the request: auto, none, model or group.
+        offload: as in the request: auto, none, model, fp8 or group; chosen for a request of the usual size.
 
     Raises:
         LabError: there is no such stage, profile or pipeline, or its weights are missing.
@@ -25,14 +25,17 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
     from wanavatar_lab.errors import LabError
     from wanavatar_lab.execution import choose_device
     from wanavatar_lab.profiles import PROFILES
+    from wanavatar_lab.residency import usual_work
     from wanavatar_lab.settings import read_settings
     from wanavatar_lab.stages import stage_module
 
     if profile not in PROFILES:
         raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
     models = stage_module(stage).load(PROFILES[profile], device or choose_device(read_settings().device))
+    from wanavatar_lab.residency.resident import Resident  # brings torch and diffusers, which the stage has by now
+
     if not hasattr(models, "pipeline"):
         raise LabError(f"The stage {stage} is no diffusers pipeline; submit a request to it instead.")
-    if hasattr(models, "place"):
-        models.place(offload)
+    if isinstance(models, Resident):
+        models.place(offload, usual_work(stage, profile))
     return models.pipeline

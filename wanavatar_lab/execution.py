@@ -1,58 +1,24 @@
 """One run from beginning to end, in this process. The worker does this with every run, `jobs.run_here` with one."""
 
-import gc
 import importlib.util
 import secrets
 import sys
 import traceback
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
 from wanavatar_lab.ending import end_run
 from wanavatar_lab.errors import Cancelled, DiskFull, RunError
-from wanavatar_lab.failures import explain, is_out_of_memory, ruins_the_process
+from wanavatar_lab.failures import explain, is_out_of_main_memory, is_out_of_memory, ruins_the_process
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.manifest import Record, describe_inputs
-from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.progress import ProgressMeter
-from wanavatar_lab.requests import Request
 from wanavatar_lab.requests.fields import LARGEST_SEED
+from wanavatar_lab.residency.refuse import refuse_what_cannot_fit
 from wanavatar_lab.runs import Run
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.status import LOADING, STARTING, Artifact, State
-
-
-class WarmStage:
-    """The models of the stage that ran last, kept for the next run of the same stage and profile.
-
-    Attributes:
-        device: where stages compute: cpu, cuda or cuda:<n>.
-        name: what is loaded, as stage/profile; None if nothing is.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.name: str | None = None
-        self._models: Any = None
-
-    def models(self, request: Request, module: ModuleType) -> Any:
-        """The models for `request`; those of another stage are released first."""
-        name = f"{request.stage}/{request.profile}"
-        if name != self.name:
-            self.release()
-            self._models = module.load(PROFILES[request.profile], self.device)
-            self.name = name
-        return self._models
-
-    def release(self) -> None:
-        """Let go of the models and of the memory that torch keeps for more."""
-        self.name, self._models = None, None
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+from wanavatar_lab.warm import WarmStage
 
 
 def execute(run: Run, warm: WarmStage) -> bool:
@@ -66,9 +32,11 @@ def execute(run: Run, warm: WarmStage) -> bool:
     """
     record, meter = Record(), ProgressMeter(run)
     outcome = _attempt(run, warm, record, meter)
-    if outcome.out_of_memory:
-        # not before the except clause is left, whose traceback keeps the models' tensors alive
+    # not before the except clause is left, whose traceback keeps the models' tensors alive
+    if outcome.out_of_main_memory:
         warm.release()
+    elif outcome.out_of_memory:
+        warm.forget()
     meter.close()
     record.seconds = meter.seconds
     record.device = _device_name(warm.device)
@@ -96,6 +64,7 @@ class _Outcome:
     artifacts: list[Artifact] = field(default_factory=list)
     fit: bool = True
     out_of_memory: bool = False
+    out_of_main_memory: bool = False
     interrupted: bool = False
 
 
@@ -114,7 +83,11 @@ def _attempt(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) ->
         return _Outcome("cancelled", interrupted=True)
     except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and its run must say what it was
         return _Outcome(
-            "failed", _report(fault, run), fit=not ruins_the_process(fault), out_of_memory=is_out_of_memory(fault)
+            "failed",
+            _report(fault, run),
+            fit=not ruins_the_process(fault),
+            out_of_memory=is_out_of_memory(fault),
+            out_of_main_memory=is_out_of_main_memory(fault),
         )
 
 
@@ -129,6 +102,7 @@ def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) 
     context = StageContext(run.folder, seed, meter.step, record.facts)
     meter.begin(LOADING, seed=seed)
     module = stage_module(request.stage)
+    refuse_what_cannot_fit(request, warm.device, host_free=warm.host_free(request))
     models = warm.models(request, module)
     context.check()
     meter.begin("run")

@@ -10,8 +10,8 @@ from wanavatar_lab.runs import Run
 LONGEST = 4000  # characters; the last status has to fit into the blocks set aside for it
 
 _GPU_FULL = (
-    "The GPU ran out of memory. Choose a smaller resolution or fewer frames per segment, set offload to model or "
-    "group, or end other programs that use the GPU; then run it again."
+    "The GPU ran out of memory. Choose a smaller resolution or fewer frames per segment, set offload to model, "
+    "group or fp8, or end other programs that use the GPU; then run it again."
 )
 _MEMORY_FULL = (
     "The machine ran out of memory. Choose a smaller resolution or fewer frames per segment, use shorter input, or end "
@@ -28,6 +28,11 @@ def explain(error: BaseException, run: Run) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the GPU or in the machine; the models are better dropped then."""
     return any(_gpu_full(link) or _memory_full(link) for link in _chain(error))
+
+
+def is_out_of_main_memory(error: BaseException) -> bool:
+    """Whether it was not the GPU's memory that ran out, but the machine's."""
+    return any(_memory_full(link) for link in _chain(error))
 
 
 def ruins_the_process(error: BaseException) -> bool:

@@ -172,7 +172,8 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
         The run, which has ended; its status says how.
     """
     # not at the top: clients that only submit need none of it
-    from wanavatar_lab.execution import WarmStage, choose_device, execute
+    from wanavatar_lab.execution import choose_device, execute
+    from wanavatar_lab.warm import WarmStage
 
     request = request.with_absolute_paths()
     now = time.time()

@@ -1,4 +1,4 @@
-"""The worker: loads models and runs stages, one run after the other, with the last stage kept warm.
+"""The worker: loads models and runs stages, one run after the other, with stages kept warm.
 
     python -m wanavatar_lab.worker --runs-dir <folder> --report-to <handle> --keeper <process id>
 
@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wanavatar_lab.execution import WarmStage, choose_device, execute
+from wanavatar_lab.execution import choose_device, execute
 from wanavatar_lab.runs import Run
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.warm import WarmStage
 from wanavatar_lab.worker_process import DONE, STOP, UNFIT
 
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h

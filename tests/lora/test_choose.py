@@ -7,7 +7,7 @@ import pytest
 
 from tests import toys
 from tests.lora.files import save, tiny
-from wanavatar_lab import execution, jobs
+from wanavatar_lab import jobs, warm
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.lora.bases import base_of
@@ -139,7 +139,7 @@ def test_submitting_refuses_before_a_run_exists(weights: Path) -> None:
 
 def test_a_run_of_an_unknown_name_loads_nothing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(execution.WarmStage, "models", lambda *given: loaded.append(given))
+    monkeypatch.setattr(warm.WarmStage, "models", lambda *given: loaded.append(given))
     request = video("smil").model_copy(update={"image": str(toys.picture(weights / "a.png"))})
     status = jobs.run_here(request).status()
     assert status.state == "failed" and "did you mean 'smile'" in (status.error or "")

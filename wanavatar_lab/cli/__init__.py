@@ -2,6 +2,7 @@
 
     wanavatar-lab speech-to-video --profile pocket --image a.png --audio v.wav --seed 1 --out d.mp4
     wanavatar-lab loras | runs | status ID | attach ID | logs ID | cancel ID
+    wanavatar-lab plan speech-to-video --resolution 480x832
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
 What was made or asked for goes to standard output, everything else to standard error. The exit code is 0, or 1 if the

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from wanavatar_lab.cli.plan import add_options
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.extensions import register_extra_stages
@@ -84,6 +85,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
             _add_output(command, None)
         else:
             _add_common(command)
+    planning = _add(commands, "plan", "Say what a stage needs, where its models would lie and how long it takes.")
+    add_options(planning)
+    _add_json(planning)
     add_actions(_add(commands, "weights", "Get and check the models' weights."))
     return parser, list(commands.choices)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
+from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
@@ -118,6 +119,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cancel": cancel,
     "logs": logs,
     "loras": loras,
+    "plan": plan,
     "weights": weights,
 }
 

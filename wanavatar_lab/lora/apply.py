@@ -1,7 +1,7 @@
 """LoRAs in a stage: those that a request names count while it runs, and nothing else does."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -56,11 +56,9 @@ class Applied:
 
     Attributes:
         record: for the manifest.
-        notes: for the log: weights that have nothing to act on.
     """
 
     record: list[dict[str, Any]]
-    notes: list[str]
     _weights: list[tuple[Adapters, list[dict[str, float]]]] = field(repr=False)
 
     def at_step(self, step: int) -> bool:
@@ -78,7 +76,9 @@ class Applied:
 
 @contextmanager
 def applied(
-    request: TextToImage | ImageToVideo | SpeechToVideo, networks: Sequence[tuple[nn.Module, Sequence[float]]]
+    request: TextToImage | ImageToVideo | SpeechToVideo,
+    networks: Sequence[tuple[nn.Module, Sequence[float]]],
+    log: Callable[[str], None],
 ) -> Iterator[Applied]:
     """Let the LoRAs of a request count in these networks, from the schedule's first step on, until the block ends.
 
@@ -88,6 +88,7 @@ def applied(
     Args:
         request: has `loras`, each with `high_weight` and `low_weight` or with one `weight`.
         networks: each with the low-noise share of its steps (see `schedule`).
+        log: hears of weights that have nothing to act on.
 
     Raises:
         RequestError: there is no LoRA of a name.
@@ -113,8 +114,10 @@ def applied(
             # what has no weight at any step was not loaded
             known = adapters.loaded()
             schedule[:] = [{key: weight for key, weight in step.items() if key in known} for step in schedule]
-        done = Applied([_recorded(*one) for one in named], list(_notes(parts)), held)
+        done = Applied([_recorded(*one) for one in named], held)
         done.at_step(0)
+        for note in _notes(parts):
+            log(note)
         yield done
     finally:
         for adapters, _ in held:

@@ -90,7 +90,7 @@ Seed = Annotated[
 ]
 
 Offload = Annotated[
-    Literal["auto", "none", "model", "group"],
+    Literal["auto", "none", "model", "group", "fp8"],
     spec(
         widget="select",
         group="advanced",
@@ -99,10 +99,18 @@ Offload = Annotated[
             "none": {"en": "Off: all on the GPU", "ko": "끄기: 모두 GPU에 둠", "zh": "关闭：全部留在 GPU"},
             "model": {"en": "Model by model", "ko": "모델 단위", "zh": "逐个模型"},
             "group": {"en": "Layer by layer", "ko": "레이어 단위", "zh": "逐层"},
+            "fp8": {"en": "8-bit weights", "ko": "8비트 가중치", "zh": "8 位权重"},
         },
-        en=("Offload", "Keeps models in main memory until they are needed, so that less GPU memory is enough."),
-        ko=("오프로드", "필요할 때까지 모델을 시스템 메모리에 두어 GPU 메모리를 아낍니다."),
-        zh=("模型卸载", "模型在用到之前留在内存中，从而节省显存。"),
+        en=(
+            "Offload",
+            "Keeps models in main memory until they are needed, or stores them in 8 bits, a little less exact, so that "
+            "less GPU memory is enough.",
+        ),
+        ko=(
+            "오프로드",
+            "필요할 때까지 모델을 시스템 메모리에 두거나, 조금 덜 정확한 8비트로 저장해 GPU 메모리를 아낍니다.",
+        ),
+        zh=("模型卸载", "模型在用到之前留在内存中，或以精度略低的 8 位保存，从而节省显存。"),
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from wanavatar_lab.errors import Cancelled
 from wanavatar_lab.reserve import says_disk_full
+from wanavatar_lab.residency import Choice
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class StageContext:
         path = self.folder / "log.txt"
         with says_disk_full(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def say_placement(self, choice: Choice) -> None:
+        """Log and record who is on the GPU; nothing where the CPU computes."""
+        if choice.peak_gpu_bytes is not None:
+            self.log(f"Offload {choice.key}: {choice.reason}")
+            self.record(offload=choice.key)
 
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest: hashes of models, measured values. They must be representable as JSON."""

@@ -17,6 +17,8 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
+from wanavatar_lab.residency import work_of
+from wanavatar_lab.residency.resident import Resident
 from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
 from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
@@ -24,7 +26,6 @@ from wanavatar_lab.s2v.solver import WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
-from wanavatar_lab.stages.placement import place
 from wanavatar_lab.stages.wan_folder import is_wan_folder, load_wan_folder
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
@@ -35,7 +36,7 @@ PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "transformer_2")
 
 
 @dataclass
-class Models:
+class Models(Resident):
     """What the worker keeps warm.
 
     Attributes:
@@ -45,7 +46,7 @@ class Models:
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `place` says it.
+        placed: how the pipeline lies on the device, as `Resident` says it.
     """
 
     folder: Path
@@ -58,16 +59,11 @@ class Models:
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
-        self._read()
+        self.read()
 
-    def _read(self) -> None:
-        self.pipeline, self.placed = load_pipeline(self.folder, self.dtype, self.elsewhere), None
-
-    def place(self, offload: str) -> None:
-        """Put the pipeline where this run wants it."""
-        if self.placed == "group" != offload:
-            self._read()
-        self.placed = place(self.pipeline, self.device, offload, self.placed)
+    def read(self) -> None:
+        """Load the pipeline into main memory."""
+        self.pipeline = load_pipeline(self.folder, self.dtype, self.elsewhere)
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -133,24 +129,19 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
 
     Raises:
         MediaError: the picture cannot be read.
-        RequestError: there is no LoRA of a name.
+        RequestError: there is no LoRA of a name, or the offload that is asked for does not fit.
+        LabError: the clip does not fit into the GPU's memory.
         WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
-    models.place(request.offload)
-    try:
-        experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-        with applied(request, experts) as loras:
-            for note in loras.notes:
-                context.log(note)
-            latents = _denoise(request, models.pipeline, context, picture, (width, height))
-        context.progress("decode", 0, 1)
-        pixels = LatentCodec(models.pipeline.vae).decode(latents)
-    finally:
-        # a run that ends early leaves a network on the device that the next one has no room beside
-        models.pipeline.maybe_free_model_hooks()
+    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
+    experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
+    with applied(request, experts, context.log) as loras:
+        latents = _denoise(request, models.pipeline, context, picture, (width, height))
+    context.progress("decode", 0, 1)
+    pixels = LatentCodec(models.pipeline.vae).decode(latents)
     context.check()
     known = {**request.to_json(), "seed": context.seed}
     metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}

@@ -17,6 +17,8 @@ from wanavatar_lab.lora.apply import applied
 from wanavatar_lab.lora.schedule import shares_by_noise, shares_by_progress
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.residency import work_of
+from wanavatar_lab.residency.resident import Resident
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.audio import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
@@ -26,7 +28,6 @@ from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
-from wanavatar_lab.stages.placement import place
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
 
@@ -34,7 +35,7 @@ FILE = "talking.mp4"
 
 
 @dataclass
-class Models:
+class Models(Resident):
     """What the worker keeps warm.
 
     Attributes:
@@ -44,7 +45,7 @@ class Models:
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `place` says it.
+        placed: how the pipeline lies on the device, as `Resident` says it.
     """
 
     folder: Path
@@ -57,17 +58,12 @@ class Models:
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
-        self._read()
+        self.read()
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Load the pipeline into main memory."""
         components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
-        self.pipeline, self.placed = WanSpeechToVideoPipeline(**components), None
-
-    def place(self, offload: str) -> None:
-        """Put the pipeline where this run wants it."""
-        if self.placed == "group" != offload:
-            self._read()
-        self.placed = place(self.pipeline, self.device, offload, self.placed)
+        self.pipeline = WanSpeechToVideoPipeline(**components)
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -90,14 +86,15 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
 
     Raises:
         MediaError: an input cannot be read.
-        RequestError: there is no LoRA of a name.
+        RequestError: there is no LoRA of a name, or the offload that is asked for does not fit.
+        LabError: the clip does not fit into the GPU's memory.
         WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     voice, waveform, segments = _voice(request)
-    models.place(request.offload)
+    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
     flow_shift = request.flow_shift_at(width, height)
@@ -131,9 +128,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         callback_on_step_end_tensor_inputs=(),
     )
     path = context.folder / FILE
-    with applied(request, [(pipeline.transformer, _low_noise_shares(pipeline, request, flow_shift))]) as loras:
-        for note in loras.notes:
-            context.log(note)
+    shares = _low_noise_shares(pipeline, request, flow_shift)
+    with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
         clip = media.write_talking_clip(

@@ -17,12 +17,13 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
+from wanavatar_lab.residency import work_of
+from wanavatar_lab.residency.resident import Resident
 from wanavatar_lab.s2v.tensor_files import name_problems
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
-from wanavatar_lab.stages.placement import place
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
 
@@ -32,24 +33,40 @@ NETWORKS = {"vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "transf
 
 
 @dataclass
-class Models:
+class Models(Resident):
     """What the worker keeps warm.
 
     Attributes:
         profile: whose models these are.
         device: where the networks compute.
-        pipeline: all components.
+        folder: where the weights lie.
         fingerprint: of the weights, for the manifest.
-        placed: how the pipeline lies on the device, as `place` says it.
+        pipeline: all components.
+        placed: how the pipeline lies on the device, as `Resident` says it.
         upscaler: the models of the stage upscale, once a request has asked for them.
     """
 
     profile: Profile
     device: str
-    pipeline: Flux2KleinPipeline
-    fingerprint: dict[str, str]
+    folder: Path
+    fingerprint: dict[str, str] = field(init=False)
+    pipeline: Flux2KleinPipeline = field(init=False)
     placed: str | None = None
     upscaler: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.folder)
+        self.read()
+
+    def read(self) -> None:
+        """Load the pipeline into main memory."""
+        self.pipeline = load_pipeline(self.folder, getattr(torch, self.profile.dtype(self.device)))
+
+    def rest(self) -> None:
+        """Leave the GPU to another stage."""
+        super().rest()
+        if self.upscaler is not None:
+            self.upscaler.rest()
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -61,9 +78,8 @@ def load(profile: Profile, device: str) -> Models:
     folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
     if not folder.is_dir():
         raise not_there(TextToImage.stage, folder)
-    dtype = getattr(torch, profile.dtype(device))
     with says_how_to_get(folder):
-        return Models(profile, device, load_pipeline(folder, dtype), fingerprint(folder))
+        return Models(profile, device, folder)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
@@ -86,13 +102,14 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
 
     Raises:
         RequestError: there is no LoRA of a name.
+        LabError: the picture does not fit into the GPU's memory.
         WeightsError: a LoRA does not fit, or the picture is to be enlarged and the weights for that are missing or
             damaged.
         Cancelled: the user has asked for the run to end.
     """
     upscale = _upscaling(models) if request.upscale else None
-    models.placed = place(models.pipeline, models.device, "auto", models.placed)
-    with applied(request, [(models.pipeline.transformer, ONLY_HIGH)]) as loras:
+    context.say_placement(models.place("auto", work_of(request, request.size())))
+    with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
         picture = _draw(request, models.pipeline, context)
     context.check()
     path = context.folder / FILE

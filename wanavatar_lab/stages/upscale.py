@@ -49,7 +49,18 @@ class Models:
         if self._read is None or self._read[0] != mark:
             self._read = None  # before the next one is read, so that no more than one is in memory
             self._read = mark, read_network(path, self.device)
-        return self._read[1]
+        network = self._read[1]
+        network.module.to(network.device)
+        return network
+
+    def rest(self) -> None:
+        """Leave the GPU to another stage; the network goes to main memory."""
+        if self._read is not None:
+            self._read[1].module.to("cpu")
+
+    def host_bytes(self) -> int:
+        """Main memory that the network takes while it waits, in bytes."""
+        return sum(parameter.nbytes for parameter in self._read[1].module.parameters()) if self._read else 0
 
     def _own_file(self) -> Path:
         if self.location.is_file():

@@ -1,0 +1,135 @@
+"""The command plan: what a stage needs and where its models would lie, before anything loads."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from wanavatar_lab.cli.output import answer, clock
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.residency import Machine, Plan, other_machine, this_machine, usual_work
+from wanavatar_lab.residency import plan as make_plan
+from wanavatar_lab.residency.choose import FORCED
+from wanavatar_lab.residency.components import PARTS
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.weights import amount
+
+GIGABYTE = 10**9
+SUCCEEDED = 0
+_MODES = {
+    "none": "all stay on the GPU",
+    "second_gpu": "the text encoder stays on a second GPU",
+    "model": "model by model",
+    "fp8": "8-bit weights",
+    "group": "layer by layer",
+}
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Give the command its arguments."""
+    command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
+    command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
+    command.add_argument("--resolution", metavar="WxH", help="as in the request (default: the request's)")
+    command.add_argument("--frames", metavar="N", help="of the clip, or of a segment (default: the request's)")
+    modes = ("auto", *FORCED)
+    command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
+    other = command.add_argument_group("another machine than this one")
+    other.add_argument("--gpu-memory", metavar="GB", help="of each GPU")
+    other.add_argument("--host-memory", metavar="GB", help="free main memory")
+    other.add_argument("--gpus", metavar="N", help="how many GPUs; 0 plans for the CPU")
+    other.add_argument("--gpu", metavar="NAME", help="as its driver calls it, such as 'NVIDIA H200', for the time")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print the plan.
+
+    Raises:
+        RequestError: an argument is not allowed, or the mode that is asked for does not fit.
+        LabError: no mode fits, or the figures of the weights cannot be had.
+    """
+    if arguments.offload not in ("auto", *FORCED):
+        allowed = f"give one of {', '.join(map(repr, ('auto', *FORCED)))}"
+        raise RequestError([("offload", f"{arguments.offload!r} is not allowed; {allowed}")])
+    frames = _number("frames", arguments.frames)
+    stage = arguments.planned.replace("-", "_")
+    work = usual_work(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
+    made = make_plan(arguments.profile, work, _machine(arguments), read_settings().weights_dir, arguments.offload)
+    answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
+    return SUCCEEDED
+
+
+def _machine(arguments: argparse.Namespace) -> Machine:
+    memory = _number("gpu-memory", arguments.gpu_memory)
+    host, gpus = _number("host-memory", arguments.host_memory), _number("gpus", arguments.gpus)
+    host_bytes = None if host is None else int(host * GIGABYTE)
+    if memory is not None:
+        return other_machine(int(memory * GIGABYTE), 1 if gpus is None else int(gpus), host_bytes, arguments.gpu)
+    # not at the top: it is asked for a GPU only where this machine is meant
+    from wanavatar_lab.execution import choose_device
+
+    machine = this_machine("cpu" if gpus == 0 else choose_device(read_settings().device))
+    if gpus is not None:
+        if gpus > len(machine.gpus):
+            problem = f"{int(gpus)} are more than the {len(machine.gpus)} here; give --gpu-memory for another machine"
+            raise RequestError([("gpus", problem)])
+        machine = replace(machine, gpus=machine.gpus[: int(gpus)])
+    return machine if host_bytes is None else replace(machine, host_free=host_bytes)
+
+
+def _number(name: str, text: str | None) -> float | None:
+    """A number that an option was given."""
+    if text is None:
+        return None
+    whole = name in ("frames", "gpus")
+    allowed = f"give a {'whole ' if whole else ''}number{' from 0' if name == 'gpus' else ' above 0'}, at most 100000"
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        raise RequestError([(name, f"{text!r} is not allowed; {allowed}")]) from None
+    if not (0 <= value <= 100_000) or (value == 0 and name != "gpus"):
+        raise RequestError([(name, f"{text!r} is not allowed; {allowed}")])
+    return value
+
+
+def _lines(made: Plan) -> Iterator[str]:
+    work, choice = made.work, made.choice
+    frames = f", {work.frames} frames" if work.frames > 1 else ""
+    yield f"{_dashed(work.stage)}, profile {made.profile}: {work.width}x{work.height}{frames}, {_steps(made)}"
+    yield f"device    {_device(made.machine)}"
+    yield f"weights   {'there' if made.weights_there else 'not there yet; figures are those of the published ones'}"
+    turns = ", in turns" if choice.turns and choice.mode == "fp8" else ""
+    mode = f"{choice.mode} ({_MODES[choice.mode]}{turns})" if made.machine.gpus else choice.mode
+    yield f"offload   {mode}. {choice.reason}"
+    for component in made.components:
+        place = choice.places[component.name]
+        where = place.works if place.waits == place.works else f"{place.waits} until it works on {place.works}"
+        yield (
+            f"  {component.name:<14} {amount(component.gpu_bytes):>9}, {amount(place.bytes)} there, "
+            f"and {amount(made.activations[component.name])} while it works; {where}"
+        )
+    if choice.peak_gpu_bytes is not None:
+        yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
+    yield f"memory    {amount(choice.host_bytes)} of main memory"
+    what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
+    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown"
+    yield f"time      {time}"
+
+
+def _steps(made: Plan) -> str:
+    passes = " with guidance" if made.work.passes > 1 else ""
+    return f"{made.work.steps} {'step' if made.work.steps == 1 else 'steps'}{passes}"
+
+
+def _device(machine: Machine) -> str:
+    free: Any = "unknown" if machine.host_free is None else amount(machine.host_free)
+    if not machine.gpus:
+        return f"CPU, {free} of main memory free"
+    gpu = machine.gpus[0]
+    count = f"{len(machine.gpus)} times " if len(machine.gpus) > 1 else ""
+    name = gpu.name or "a GPU"
+    return f"{count}{name}, {amount(gpu.free)} of {amount(gpu.total)} free; {free} of main memory free"
+
+
+def _dashed(stage: str) -> str:
+    return stage.replace("_", "-")

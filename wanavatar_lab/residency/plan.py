@@ -1,0 +1,108 @@
+"""What a stage needs and where its networks would lie, said before anything is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.residency.activations import Work, activation_bytes
+from wanavatar_lab.residency.choose import Choice, choose
+from wanavatar_lab.residency.component import Component
+from wanavatar_lab.residency.components import stage_components, weights_are_there
+from wanavatar_lab.residency.duration import expected_seconds
+from wanavatar_lab.residency.machine import Machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer.
+
+    Attributes:
+        profile: whose models.
+        work: what is to be made.
+        machine: where.
+        components: the networks, in the order in which they work.
+        activations: bytes beside the weights while each works, by its name.
+        choice: where they lie.
+        weights_there: whether their files are there.
+        seconds: what one clip, segment or picture takes; an estimate, None where the device is not known.
+    """
+
+    profile: str
+    work: Work
+    machine: Machine
+    components: tuple[Component, ...]
+    activations: dict[str, int]
+    choice: Choice
+    weights_there: bool
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values; sizes are bytes."""
+        gpu = self.machine.gpus[0] if self.machine.gpus else None
+        return {
+            "stage": self.work.stage,
+            "profile": self.profile,
+            "width": self.work.width,
+            "height": self.work.height,
+            "frames": self.work.frames,
+            "steps": self.work.steps,
+            "passes": self.work.passes,
+            "device": "cpu" if gpu is None else "cuda",
+            "gpu": None if gpu is None else gpu.name,
+            "gpus": len(self.machine.gpus),
+            "gpu_total_bytes": None if gpu is None else gpu.total,
+            "gpu_free_bytes": None if gpu is None else gpu.free,
+            "host_free_bytes": self.machine.host_free,
+            "weights_there": self.weights_there,
+            "mode": self.choice.mode,
+            "takes_turns": self.choice.turns,
+            "reason": self.choice.reason,
+            "components": [self._component(each) for each in self.components],
+            "peak_gpu_bytes": self.choice.peak_gpu_bytes,
+            "host_bytes": self.choice.host_bytes,
+            "expected_seconds": None if self.seconds is None else round(self.seconds, 1),
+        }
+
+    def _component(self, component: Component) -> dict[str, Any]:
+        place = self.choice.places[component.name]
+        return {
+            "name": component.name,
+            "parameters": component.parameters,
+            "bytes": component.gpu_bytes,
+            "file_bytes": component.file_bytes,
+            "activation_bytes": self.activations[component.name],
+            "waits": place.waits,
+            "works": place.works,
+            "bytes_there": place.bytes,
+        }
+
+
+def plan(profile: str, work: Work, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
+    """Plan a stage.
+
+    Args:
+        profile: whose models; a name in `PROFILES`.
+        work: what is to be made, from `work_of` or `usual_work`.
+        machine: where, from `this_machine` or `other_machine`.
+        weights_dir: where weights lie.
+        offload: auto, or a mode that is wanted.
+
+    Raises:
+        RequestError: the mode that is wanted does not fit.
+        LabError: no mode fits, or the figures of the weights cannot be had.
+    """
+    models = PROFILES[profile]
+    components = stage_components(models, work.stage, weights_dir, "cuda" if machine.gpus else "cpu")
+    activations = activation_bytes(work, components)
+    choice = choose(components, activations, machine, offload)
+    return Plan(
+        profile=profile,
+        work=work,
+        machine=machine,
+        components=components,
+        activations=activations,
+        choice=choice,
+        weights_there=weights_are_there(models, work.stage, weights_dir),
+        seconds=expected_seconds(work, components, machine),
+    )
