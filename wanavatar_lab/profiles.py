@@ -134,6 +134,8 @@ PROFILES: dict[str, Profile] = {
                     "resolution": "128x128",
                     "frames_per_segment": 80,
                     "num_inference_steps": 8,
+                    # more follows neither the loudness nor the sounds any better
+                    "guidance_scale": 2.5,
                     "negative_prompt": "",
                 },
             },
