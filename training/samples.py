@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.lora.header import read_header
 
 LIST, NO_TEXT = "samples.json", "no_text.safetensors"
 
@@ -83,12 +84,20 @@ class Samples:
         }
 
 
-def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor], clip: str, held_out: bool) -> Entry:
-    """Write one sample's file, whole or not at all; `write_list` makes it known."""
-    with whole_file(folder / f"{name}.safetensors") as temporary:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-    shapes = {key: list(tensors[key].shape) for key in sorted(tensors) if key != "text"}
-    return Entry(name, clip, held_out, json.dumps(shapes))
+def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:
+    """Write one sample's file, whole or not at all; `write_list` makes it known.
+
+    Args:
+        tensors: without the batch dimension; None takes the file that is there.
+    """
+    file = folder / f"{name}.safetensors"
+    if tensors is not None:
+        with whole_file(file) as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+    shapes = read_header(file).shapes
+    # texts are filled up to one length when a batch is made
+    bucket = {key: list(shapes[key]) for key in sorted(shapes) if key != "text"}
+    return Entry(name, clip, held_out, json.dumps(bucket))
 
 
 def write_list(folder: Path, entries: Sequence[Entry], no_text: Tensor) -> None:

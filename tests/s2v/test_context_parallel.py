@@ -109,7 +109,7 @@ def run_all(folder: Path, device: str, worlds: list[int]) -> int:
     Returns how many ranks failed.
     """
     # a fork cannot use CUDA where an import has looked at it before
-    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
     failed = 0
     for ranks in worlds:
         processes = [context.Process(target=run_rank, args=(rank, ranks, device, folder)) for rank in range(ranks)]

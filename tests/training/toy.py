@@ -59,7 +59,7 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
         "gradient_checkpointing": False,
         "deterministic": True,
     }
-    return TrainingConfig(**(told | changes))  # type: ignore[arg-type]
+    return TrainingConfig(**(told | changes))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Everything the S2V pipeline is made of, from one folder: the published flat one, or any in diffusers layout."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -54,6 +54,7 @@ def load_components(
     device: torch.device | str = "cpu",
     vae_dtype: torch.dtype = torch.float32,
     elsewhere: Mapping[str, Path] | None = None,
+    leave_out: Collection[str] = (),
 ) -> Components:
     """Load all parts of the pipeline, ready to run: in evaluation mode, their weights frozen.
 
@@ -64,12 +65,13 @@ def load_components(
         device: where the models go.
         vae_dtype: dtype of the VAE; float32 is what Wan's pipelines advise. The audio encoder is always in float32.
         elsewhere: folders of parts that lie outside of `folder`, by name, each as `save_pretrained` wrote it.
+        leave_out: names of parts that are not needed; they are None.
 
     Raises:
         WeightsError: a part is missing or cannot be read, or a tensor is missing, left over or of another shape.
     """
     folder = Path(folder)
-    places = _places(folder) | dict(elsewhere or {})
+    places = _places(folder) | dict(elsewhere or {}) | dict.fromkeys(leave_out)
     gone = [place for place in places.values() if place is not None and not place.exists()]
     if gone:
         names = [str(place.relative_to(folder) if place.is_relative_to(folder) else place) for place in gone]

@@ -1,0 +1,131 @@
+"""From clip folders to samples: windows, segments, latents and sound in step, and nothing computed twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+
+from training.encode import CAPTION, Encoders, encode, main
+from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, VALID, frame_name, read_clip
+from training.samples import Samples
+from training.windows import segments_of, window_about
+from wanavatar_lab import media
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.s2v.frames import LatentCodec
+
+FRAMES, WIDTH, HEIGHT = 92, 96, 64
+ASPECTS = {"square": (64, 64)}
+
+
+def write_clip(folder: Path, frames: int = FRAMES, seed: int = 0) -> Path:
+    """A clip in which a light square moves down; the face is right of the middle."""
+    random = np.random.default_rng(seed)
+    for kind in (IMAGES, FACE_MASKS, LIP_MASKS):
+        (folder / kind).mkdir(parents=True)
+    ground = random.integers(40, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    face, lips = np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH), np.uint8)
+    face[8:56, 56:88], lips[40:48, 64:80] = 255, 255
+    for i in range(frames):
+        picture = ground.copy()
+        picture[i % 56 : i % 56 + 8, 60:68] = 250
+        for kind, pixels in ((IMAGES, picture), (FACE_MASKS, face), (LIP_MASKS, lips)):
+            Image.fromarray(pixels).save(folder / kind / frame_name(i))
+    samples = random.normal(0, 0.1, (frames * 1000, 1)).astype(np.float32)
+    media.write_audio(folder / SOUND, media.Audio(samples, 16_000))
+    (folder / VALID).write_text(f'{{"valid": {[True] * frames}}}'.replace("True", "true"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoders() -> Encoders:
+    return Encoders.load("pocket", "cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, encoders: Encoders) -> Path:
+    """A folder with two clips, one of them held out, and its samples."""
+    folder = tmp_path_factory.mktemp("data")
+    clips = [read_clip(write_clip(folder / f"video_00{i}", frames, i)) for i, frames in enumerate((FRAMES, 24))]
+    encode(clips[:1], clips[1:], folder / "samples", encoders, ASPECTS, "a person is talking")
+    return folder
+
+
+@given(st.integers(0, 400), st.sampled_from([16, 48, 80]))
+def test_segments_lie_within_their_clip(frames: int, longest: int) -> None:
+    for segment in segments_of(frames, longest):
+        assert segment.frames % 4 == 0 and 16 <= segment.frames <= longest
+        assert segment.start >= (73 if segment.continued else 0) and segment.start + segment.frames <= frames
+    assert bool(segments_of(frames, longest)) == (frames >= 16)
+    assert any(segment.continued for segment in segments_of(frames, longest)) == (frames >= 73 + 16)
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(0, 89), st.integers(0, 89), st.sampled_from([1, 0.6, 1.7]))
+def test_a_window_has_its_shape_and_lies_in_the_frame(rows: int, columns: int, y: int, x: int, ratio: float) -> None:
+    face = np.zeros((rows, columns), bool)
+    face[min(y, rows - 1), min(x, columns - 1)] = True
+    left, top, right, bottom = window_about(face, round(100 * ratio), 100)
+    assert 0 <= left < right <= columns and 0 <= top < bottom <= rows
+    assert right - left == columns or bottom - top == rows
+    assert abs((right - left) - ratio * (bottom - top)) <= 1 + ratio
+    # the face is in it, unless it lies where no window of that size can be
+    assert left <= min(x, columns - 1) < right and top <= min(y, rows - 1) < bottom
+
+
+def test_samples_are_what_inference_would_have(folder: Path, encoders: Encoders) -> None:
+    samples = Samples(folder / "samples")
+    assert len(samples) == 3 and len(Samples(folder / "samples", held_out=True)) == 1
+    whole = read_clip(folder / "video_000")
+    frames = np.stack([whole.image(i) for i in range(FRAMES)])[:, :, 32:]  # the window lies about the face
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    codec = LatentCodec(encoders.pipeline.vae)
+    sound = media.read_audio(whole.sound, rate=16_000, mono=True).samples[:, 0]
+    heard = encoders.pipeline.encode_audio(sound).bucket(0, 16, FRAMES)
+    for entry in samples.entries:
+        tensors = load_file(folder / "samples" / f"{entry.name}.safetensors")
+        start, continued = int(entry.name.split("-")[2]), "-next-" in entry.name
+        length = tensors["target"].shape[1] * 4
+        assert torch.equal(tensors["audio"], heard[..., start : start + length])
+        before = start - 73 if continued else start - 1
+        if before >= 0:
+            with torch.no_grad():
+                expected = codec.encode(pixels[:, :, before : start + length], torch.device("cpu"))[0]
+            # a first segment stands behind a picture of another moment, which its first latents know of
+            same = slice(0 if continued else 2, None)
+            assert torch.allclose(tensors["target"][:, same], expected[:, -length // 4 :][:, same], atol=1e-4)
+        # 8 × 16 pixels of lips in cells of 8 × 8, in a window that begins 32 pixels further right
+        assert tensors["lip"][0].nonzero().tolist() == [[5, 4], [5, 5]]
+        assert bool(tensors["valid"].all()) and tensors["face"].shape == (length // 4, 8, 8)
+        assert ("motion" in tensors) == continued
+
+
+def test_what_is_there_is_kept_and_what_is_not_asked_for_goes(folder: Path, encoders: Encoders) -> None:
+    clips = [read_clip(folder / f"video_00{i}") for i in range(2)]
+
+    def files() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (folder / "samples").glob("video_*.safetensors")}
+
+    first = files()
+    encode(clips[:1], clips[1:], folder / "samples", encoders, ASPECTS, "a person is talking")
+    assert files() == first
+    (folder / "video_001" / CAPTION).write_text("a woman sings")
+    encode(clips[:1], clips[1:], folder / "samples", encoders, ASPECTS, "a person is talking")
+    second = files()
+    assert {name for name in first if "video_000" in name} <= second.keys()
+    assert len(second) == len(first) and second.keys() != first.keys()
+
+
+def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> None:
+    short = read_clip(write_clip(tmp_path / "video_000", 12))
+    with pytest.raises(LabError, match="nothing to train on"):
+        encode([short], [], tmp_path / "samples", encoders, ASPECTS, "a person is talking")
+    (tmp_path / "video_path.txt").write_text("video_000\n")
+    told = ["--data", str(tmp_path / "video_path.txt"), "--out", str(tmp_path / "out"), "--profile", "pocket"]
+    with pytest.raises(SystemExit, match="no aspect 'wide'"):
+        main([*told, "--aspects", "wide"])
+    with pytest.raises(SystemExit, match="There is no list of clips"):
+        main(["--data", str(tmp_path / "gone.txt"), *told[2:]])

@@ -1,0 +1,64 @@
+"""The command line.
+
+python -m training.prepare --videos FOLDER --out DATA
+python -m training.prepare --videos FOLDER --out DATA --landmarks drawn      # videos of training.prepare.drawn
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.prepare.draw_masks import Dilation
+from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
+from training.prepare.mediapipe_landmarks import MediaPipeLandmarks
+from training.prepare.plan import Options
+from training.prepare.prepare import prepare
+from wanavatar_lab.errors import LabError
+
+SOURCES: dict[str, type[LandmarkSource]] = {
+    "mediapipe": MediaPipeLandmarks,
+    "drawn": DrawnLandmarks,
+    "none": NoLandmarks,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prepare; 0 if there are clips, 1 if not, 130 after Ctrl-C. What is whole stays for the next time."""
+    parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=Path, required=True, help="folder of videos of one person")
+    parser.add_argument("--out", type=Path, required=True, help="data folder")
+    parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="what finds the face")
+    parser.add_argument(
+        "--missing",
+        choices=("invalid", "previous"),
+        default="invalid",
+        help="a frame without a face is recorded as invalid, or gets the mask before it (white at the beginning)",
+    )
+    parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="share of the face's width")
+    parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="share of the face's width")
+    parser.add_argument("--hold-out", type=int, default=1, help="clips that are not trained on")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="clips at the same time")
+    given = parser.parse_args(words)
+    for name, least, most in (("dilate_face", 0, 1), ("dilate_lips", 0, 1), ("hold_out", 0, 999), ("workers", 1, 64)):
+        if not least <= getattr(given, name) <= most:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be {least} to {most}")
+    options = Options(
+        dilation=Dilation(given.dilate_face, given.dilate_lips),
+        missing=given.missing,
+        hold_out=given.hold_out,
+        workers=given.workers,
+    )
+    try:
+        prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

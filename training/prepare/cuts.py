@@ -1,0 +1,134 @@
+"""Where a long recording is cut: at silences, into clips of 3 to 6 s, without long pauses.
+
+Everything is counted in steps of 1/16 s, the frames of S2V, so that a recording at 16 fps is cut between its frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from training.prepare.layout import FPS, RATE
+from wanavatar_lab.metrics import decibels, loudness
+
+SHORTEST, LONGEST = 3 * FPS, 6 * FPS
+# Pauses longer than this, less a rest at both sides, are left out.
+PAUSE, REST = FPS, FPS // 4
+# In dB: how far below loud speech silence is, at least and at most, and how far above the quietest it may be.
+DEEP, SHALLOW, NOISE = 30.0, 12.0, 6.0
+INAUDIBLE = -50.0  # dBFS: where nothing is louder, nobody speaks
+# What a further clip costs, in dB above silence at which it would have to be cut: longer clips hold more motion.
+FURTHER = 1.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a recording, in steps of 1/16 s: `start` is its first one, `end` the one after its last.
+
+    `through_speech` says whether it begins or ends where somebody speaks, since no silence was near.
+    """
+
+    start: int
+    end: int
+    through_speech: bool = False
+
+    @property
+    def frames(self) -> int:
+        """How many steps it lasts."""
+        return self.end - self.start
+
+    @property
+    def seconds(self) -> float:
+        """Where it begins."""
+        return self.start / FPS
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The clips of a recording, and speech that is left out since it is too short: with silence around it, < 3 s."""
+
+    spans: tuple[Span, ...]
+    too_short: tuple[Span, ...] = ()
+
+
+def cut_at_silences(sound: ArrayLike) -> Cuts:
+    """Cut a recording.
+
+    Args:
+        sound: float [T] at 16 kHz.
+
+    Returns:
+        Clips of 48 to 96 steps in order; none where nobody speaks.
+    """
+    samples = np.asarray(sound, dtype=np.float64)
+    steps = len(samples) * FPS // RATE
+    level = decibels(loudness(samples, frames=steps)) if steps else np.zeros(0)
+    if not steps or level.max() < INAUDIBLE:
+        return Cuts(())
+    silence = silence_level(level)
+    spans, short = [], []
+    for passage in _passages(level >= silence, steps):
+        if passage.frames < SHORTEST:
+            short.append(passage)
+        else:
+            spans += _divided(passage, level, silence)
+    return Cuts(tuple(spans), tuple(short))
+
+
+def silence_level(level: NDArray[np.float64]) -> float:
+    """Below which loudness, in dB, a step is silent: by how loud the speech is, and how loud the room.
+
+    Args:
+        level: dB of every step.
+    """
+    loud, quiet = np.quantile(level, [0.95, 0.1])
+    return float(min(max(loud - DEEP, quiet + NOISE), loud - SHALLOW))
+
+
+def _passages(said: NDArray[np.bool_], steps: int) -> Sequence[Span]:
+    """Speech with no long pause in it and a rest around it; short ones get as much of the pauses as they need."""
+    places = np.flatnonzero(said)
+    breaks = np.flatnonzero(np.diff(places) > PAUSE)
+    starts, ends = places[np.r_[0, breaks + 1]].tolist(), (places[np.r_[breaks, len(places) - 1]] + 1).tolist()
+    # each may reach to the middle of the pauses about it, so that nothing is in two clips
+    edges = [0, *((end + start) // 2 for end, start in zip(ends[:-1], starts[1:], strict=True)), steps]
+    passages = []
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        first, last = edges[number], edges[number + 1]
+        reach = max(REST, -(-(SHORTEST - (end - start)) // 2))
+        start, end = max(first, start - reach), min(last, end + reach)
+        # what one side lacks the other may give
+        start = max(first, min(start, end - SHORTEST))
+        end = min(last, max(end, start + SHORTEST))
+        passages.append(Span(start, end))
+    return passages
+
+
+def _divided(passage: Span, level: NDArray[np.float64], silence: float) -> list[Span]:
+    """A passage in pieces of the right length, cut where it is quietest.
+
+    Dynamic programming over the places where a piece may end: each piece costs `FURTHER` and how loud its end is.
+    """
+    count = passage.frames
+    # a cut lies between two steps, and both should be quiet
+    inside = level[passage.start : passage.end]
+    loud = np.zeros(count + 1)
+    loud[1:-1] = np.maximum(np.maximum(inside[1:], inside[:-1]) - silence, 0)
+    cost = np.full(count + 1, np.inf)
+    cost[0], before = 0.0, np.zeros(count + 1, dtype=np.int64)
+    for end in range(SHORTEST, count + 1):
+        start = max(0, end - LONGEST)
+        from_ = cost[start : end - SHORTEST + 1]
+        best = int(np.argmin(from_))
+        cost[end] = from_[best] + FURTHER + loud[end]
+        before[end] = start + best
+    ends = [count]
+    while ends[-1]:
+        ends.append(int(before[ends[-1]]))
+    ends.reverse()
+    return [
+        Span(passage.start + start, passage.start + end, bool(loud[start] or loud[end]))
+        for start, end in pairwise(ends)
+    ]

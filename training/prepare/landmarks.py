@@ -1,0 +1,209 @@
+"""Where a face and its lips are in the frames of a video, from one of several sources behind one small interface.
+
+    with source.follow(video) as face_in:
+        face = face_in(frame, seconds)   # frame after frame, in the order of time; None where there is no face
+
+Two sources know landmarks: `mediapipe_landmarks.MediaPipeLandmarks` finds them in any video, and `DrawnLandmarks` reads
+them from a file beside a video that was drawn, so that all that comes after can be tested on what is true. The third,
+`NoLandmarks`, is for who has no landmark model and wants the clips cut nevertheless.
+
+Points are pixels (x, y), the upper left corner of the picture being (0, 0) and the middle of its first pixel
+(0.5, 0.5), in MediaPipe's order: the oval clockwise from the top of the forehead, the lips from the corner at the left
+of the picture along the lower lip to the other corner and back along the upper one.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import whole_file
+
+Points = NDArray[np.float64]
+OVAL, LIPS = 36, 20  # points
+SIDECAR = ".landmarks.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """The landmarks of a face in a frame, in pixels.
+
+    Attributes:
+        oval: [36, 2], around the face.
+        lips_outer: [20, 2], the outer edge of the lips.
+        lips_inner: [20, 2], the inner edge; None where a source does not know it.
+    """
+
+    oval: Points
+    lips_outer: Points
+    lips_inner: Points | None = None
+
+    def __post_init__(self) -> None:
+        for name, points, count in (
+            ("oval", self.oval, OVAL),
+            ("lips_outer", self.lips_outer, LIPS),
+            ("lips_inner", self.lips_inner, LIPS),
+        ):
+            if points is not None and (points.shape != (count, 2) or not np.isfinite(points).all()):
+                raise LabError(f"{name} is {list(points.shape)} points; it must be [{count}, 2] and all finite.")
+
+    @property
+    def centre(self) -> Points:
+        """The middle of the oval, [2]."""
+        return (self.oval.min(axis=0) + self.oval.max(axis=0)) / 2
+
+    @property
+    def width(self) -> float:
+        """From the left of the oval to its right, pixels."""
+        return float(np.ptp(self.oval[:, 0]))
+
+    @property
+    def height(self) -> float:
+        """From the forehead's first point to the chin, pixels: a head that is tilted is no taller."""
+        return float(np.linalg.norm(self.oval[OVAL // 2] - self.oval[0]))
+
+    @property
+    def opening(self) -> float:
+        """How far the lips are apart about their middle, as a share of the face's height.
+
+        Of the inner edges, or of the outer ones with the lips themselves where the inner ones are not known.
+        """
+        lips = self.lips_outer if self.lips_inner is None else self.lips_inner
+        middle = np.arange(LIPS // 4 - 1, LIPS // 4 + 2)
+        # below counts from one corner and above from the other, so opposite points have indices that sum to LIPS
+        gap = np.linalg.norm(lips[middle] - lips[LIPS - middle], axis=1).mean()
+        return float(gap / max(self.height, 1e-6))
+
+
+FaceIn = Callable[[NDArray[np.uint8], float], Face | None]
+
+
+class LandmarkSource(Protocol):
+    """Knows where a face is.
+
+    `follow(video)` gives, for as long as its context lasts, a function of a frame, uint8 [H, W, 3], and its time in
+    the video in seconds; frames come in the order of time. `identity(video)` names all that its answers depend on
+    besides the frames, so that clips are made again when that changes.
+    """
+
+    def follow(self, video: Path) -> AbstractContextManager[FaceIn]: ...
+
+    def identity(self, video: Path) -> str: ...
+
+
+class DrawnLandmarks:
+    """Landmarks from the file that `write_landmarks` put beside a drawn video."""
+
+    def identity(self, video: Path) -> str:
+        """By the contents of that file."""
+        return f"drawn {hashlib.sha256(_there(sidecar(video)).read_bytes()).hexdigest()}"
+
+    @contextmanager
+    def follow(self, video: Path) -> Iterator[FaceIn]:
+        """See `LandmarkSource`.
+
+        Raises:
+            LabError: there is no such file, it is damaged, or (from the function) the frames have another size.
+        """
+        known = read_landmarks(video)
+
+        def face_in(frame: NDArray[np.uint8], seconds: float) -> Face | None:
+            if frame.shape[:2] != known.size:
+                raise LabError(
+                    f"{sidecar(video)} is of frames of {known.size[1]}×{known.size[0]} and the video has "
+                    f"{frame.shape[1]}×{frame.shape[0]}. Draw the video again, with its landmarks."
+                )
+            return known.faces[known.nearest(seconds)]
+
+        yield face_in
+
+
+class NoLandmarks:
+    """Finds no face anywhere: clips are cut, and all their frames are invalid."""
+
+    def identity(self, video: Path) -> str:
+        """Always the same."""
+        return "none"
+
+    @contextmanager
+    def follow(self, video: Path) -> Iterator[FaceIn]:
+        """See `LandmarkSource`."""
+        yield lambda frame, seconds: None
+
+
+@dataclass(frozen=True)
+class Known:
+    """The landmarks of a video: `seconds` [F] at which its frames are shown, `faces` in them, (height, width)."""
+
+    seconds: NDArray[np.float64]
+    faces: Sequence[Face | None]
+    size: tuple[int, int]
+
+    def nearest(self, seconds: float) -> int:
+        """The frame nearest to a time; of two that are equally near the earlier one, as `media.read_frames` does."""
+        return int(np.argmin(np.abs(self.seconds - seconds) + 1e-9 * np.arange(len(self.seconds))))
+
+
+def sidecar(video: Path) -> Path:
+    """The file with a drawn video's landmarks."""
+    return video.with_name(video.name + SIDECAR)
+
+
+def write_landmarks(video: Path, known: Known) -> None:
+    """Write the landmarks of a video beside it, whole or not at all.
+
+    Raises:
+        LabError: there are not as many faces as times.
+    """
+    if len(known.faces) != len(known.seconds):
+        raise LabError(f"There are {len(known.faces)} faces and {len(known.seconds)} times for {video}.")
+    nothing = {"face_oval": np.full((OVAL, 2), np.nan), "lips": np.full((LIPS, 2), np.nan)}
+    rows: dict[str, list[Points]] = {"face_oval": [], "lips_outer": [], "lips_inner": []}
+    for face in known.faces:
+        rows["face_oval"].append(face.oval if face else nothing["face_oval"])
+        rows["lips_outer"].append(face.lips_outer if face else nothing["lips"])
+        inner = face.lips_inner if face else None
+        rows["lips_inner"].append(nothing["lips"] if inner is None else inner)
+    with whole_file(sidecar(video)) as temporary, open(temporary, "wb") as file:
+        stacked: dict[str, Any] = {name: np.stack(points).astype(np.float32) for name, points in rows.items()}
+        np.savez_compressed(file, allow_pickle=False, seconds=known.seconds, size=np.array(known.size), **stacked)
+
+
+def read_landmarks(video: Path) -> Known:
+    """The landmarks beside a drawn video.
+
+    Raises:
+        LabError: there are none, or the file is damaged.
+    """
+    path = _there(sidecar(video))
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            seconds = stored["seconds"].astype(np.float64)
+            height, width = stored["size"].tolist()
+            oval, outer, inner = (stored[name].astype(np.float64) for name in ("face_oval", "lips_outer", "lips_inner"))
+        if not len(seconds) == len(oval) == len(outer) == len(inner) or not len(seconds):
+            raise ValueError("its tracks differ in length")
+        faces = [
+            None if np.isnan(oval[i]).any() else Face(oval[i], outer[i], None if np.isnan(inner[i]).any() else inner[i])
+            for i in range(len(seconds))
+        ]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, LabError) as error:
+        raise LabError(f"{path} is damaged ({error}). Draw the video again, with its landmarks.") from error
+    return Known(seconds, faces, (height, width))
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise LabError(
+            f"There are no landmarks at {path}, where `python -m training.prepare.drawn` puts those of what it draws. "
+            "Of other videos MediaPipe finds them: `--landmarks mediapipe`."
+        )
+    return path

@@ -1,0 +1,70 @@
+"""Folders that appear whole or not at all, as `wanavatar_lab.files` does it for files."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wanavatar_lab.files import OUT_OF_ROOM, disk_full
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`; on a clean exit it is synced and takes the place of `path`, else it is removed.
+
+    Its name starts with a dot, so that what a killed process leaves is not taken for a clip.
+
+    Raises:
+        DiskFull: the disk has no room; nothing is left behind.
+    """
+    temporary = temporary_beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _sync(file)
+        _sync(temporary)
+        replace_folder(temporary, path)
+    except OSError as error:
+        if error.errno in OUT_OF_ROOM:
+            raise disk_full(path) from error
+        raise
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder; what was at `target` goes."""
+    if target.exists():
+        # a folder that is not empty cannot be replaced in one step
+        old = temporary_beside(target)
+        os.replace(target, old)
+        os.replace(source, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(source, target)
+    _sync(target.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name beside `path` that is not taken and begins with a dot."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a folder has such a name: where nobody is writing, a process that was killed has left it."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
