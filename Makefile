@@ -2,6 +2,7 @@
 
 PYTHON3 ?= python3
 PORT ?= 8888
+IP ?= 127.0.0.1
 ARGS ?=
 
 BIN := .venv/bin
@@ -38,19 +39,25 @@ test-multi-gpu: setup ## what needs two NVIDIA GPUs or more
 test-browser: setup ## what needs Chromium
 	$(PYTEST) -m chromium --need chromium $(ARGS)
 
-lab: setup ## the notebooks in JupyterLab; PORT=8888
-	@echo "JupyterLab listens on 127.0.0.1 only and asks for a token: open the address with ?token= that it prints."
-	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --port=$(PORT) --no-browser $(AS_ROOT) --LabApp.default_url=/lab/tree/notebooks
+# Both are served from here, so that what lies in runs and data has the same address in both.
+lab web: export WANAVATAR_SERVER_ROOT := $(CURDIR)
 
-web: notebooks/app.ipynb voila.json | setup ## the same widgets as one page, by Voilà; PORT=8888
-	@echo "The page is at http://127.0.0.1:$(PORT)/ for this machine only. Voilà asks for no token."
-	$(BIN)/python -m voila notebooks/app.ipynb --Voila.ip=127.0.0.1 --port=$(PORT) --no-browser
+lab: setup ## the notebooks in JupyterLab; PORT=8888, IP=127.0.0.1
+	@echo "JupyterLab listens on $(IP) and asks for a token: open the address with ?token= that it prints."
+	$(BIN)/python -m jupyterlab --ip=$(IP) --port=$(PORT) --no-browser $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+
+web: export JUPYTER_PATH := $(CURDIR)/wanavatar_lab/ui/voila_templates:$(JUPYTER_PATH)
+web: setup ## the same widgets as one page, by Voilà; PORT=8888, IP=127.0.0.1
+	@echo "The page is at http://$(IP):$(PORT)/ and asks for no token: whoever reaches that address can use it,"
+	@echo "start runs, and see every picture and clip. Only this machine reaches 127.0.0.1."
+	$(BIN)/python -m voila notebooks/app.ipynb --template=wanavatar --Voila.ip=$(IP) --port=$(PORT) --no-browser $(ARGS)
 
 api: wanavatar_lab/api.py | setup ## the REST API
 	$(BIN)/python -m wanavatar_lab.api
 
 # These come with later versions. A rule without prerequisites runs only while its file is missing.
-notebooks/app.ipynb voila.json wanavatar_lab/api.py:
+wanavatar_lab/api.py:
 	@echo "$@ is not part of this version yet, so make $(firstword $(MAKECMDGOALS)) has nothing to run." >&2; exit 1
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)

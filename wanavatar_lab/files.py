@@ -33,7 +33,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except Exception as error:
         if _found_no_room(error, temporary):
             raise disk_full(target) from error
@@ -77,8 +77,8 @@ def _found_no_room(error: Exception, written: Path) -> bool:
     return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
 
 
-def _sync_folder(folder: Path) -> None:
-    # a rename is durable only once the folder that holds the name is synced too
+def sync_folder(folder: Path) -> None:
+    """Make names in `folder` durable: a rename is so only once the folder that holds the name is synced too."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

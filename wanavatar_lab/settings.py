@@ -20,6 +20,10 @@ class Settings(BaseModel):
 
     runs_dir: Path = Field(default=Path("runs"), description="a folder per run")
     weights_dir: Path = Field(default=Path("weights"), description="model weights and LoRAs")
+    server_root: Path = Field(
+        default=Path(__file__).resolve().parent.parent,
+        description="the folder that JupyterLab or Voilà serves; what a page shows must lie below it",
+    )
     max_picture_pixels: int = Field(default=100_000_000, gt=0, description="largest picture that is read")
     max_audio_seconds: float = Field(default=3600.0, gt=0, description="longest audio that is read")
     max_video_seconds: float = Field(default=3600.0, gt=0, description="longest video that is read")

@@ -8,6 +8,7 @@ each container is written in `wholeness`.
     audio          Audio
     audio_reader   read_audio, extract_audio
     audio_writer   write_audio
+    peaks          read_peaks: the outline of a recording, to be drawn
     video_reader   read_frames, read_frame
     video_writer   VideoWriter
     talking_clip   write_talking_clip: picture and voice in sync
@@ -18,6 +19,7 @@ each container is written in `wholeness`.
 from wanavatar_lab.media.audio import Audio
 from wanavatar_lab.media.audio_reader import extract_audio, read_audio
 from wanavatar_lab.media.audio_writer import write_audio
+from wanavatar_lab.media.peaks import Peaks, read_peaks
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe
 from wanavatar_lab.media.talking_clip import write_talking_clip
@@ -27,12 +29,14 @@ from wanavatar_lab.media.video_writer import VideoWriter
 __all__ = [
     "Audio",
     "MediaInfo",
+    "Peaks",
     "VideoWriter",
     "extract_audio",
     "probe",
     "read_audio",
     "read_frame",
     "read_frames",
+    "read_peaks",
     "read_picture",
     "write_audio",
     "write_picture",

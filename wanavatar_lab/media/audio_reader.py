@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,17 +63,7 @@ def read_audio(
         raise MediaError("The audio duration is 0 s. Ask for more than that, or leave it out to read to the end.")
     if rate is not None:
         check_rate("The rate asked for", rate)
-    with reading(path, settings) as container:
-        stream = _sound_stream(container, path)
-        frames = _decoded(container, stream, path)
-        head = next(frames, None)
-        if head is None:
-            raise MediaError(f"{path} has no sound in it: not one sample decodes. Give another file.")
-        own_rate = head.sample_rate
-        check_rate(f"The rate of {path}", own_rate)
-        check_channels(f"{path}", head.layout.nb_channels)
-        blocks = _positioned(itertools.chain([head], frames), zero_time(container), path, settings)
-        blocks = _without_fill_up(blocks, _stated_end(container, stream, own_rate), own_rate)
+    with sound_blocks(path, settings) as (own_rate, blocks):
         first = round(begin * own_rate)
         part = _part(blocks, first, None if length is None else first + max(1, round(length * own_rate)))
         samples = _gathered(resampled(_mixed(part, mono, path), own_rate, rate or own_rate), path, settings)
@@ -85,6 +76,26 @@ def read_audio(
 def extract_audio(source: Path | str) -> Audio:
     """The sound of a video at its own rate and channels: `read_audio` without options."""
     return read_audio(source)
+
+
+@contextmanager
+def sound_blocks(path: Path | str, settings: Settings) -> Iterator[tuple[int, Iterator[Block]]]:
+    """The rate in Hz of a file's sound, and the sound itself in order and without holes, decoded as it is taken.
+
+    Raises:
+        MediaError: as `read_audio`, for the part that is taken.
+    """
+    with reading(path, settings) as container:
+        stream = _sound_stream(container, path)
+        frames = _decoded(container, stream, path)
+        head = next(frames, None)
+        if head is None:
+            raise MediaError(f"{path} has no sound in it: not one sample decodes. Give another file.")
+        rate = head.sample_rate
+        check_rate(f"The rate of {path}", rate)
+        check_channels(f"{path}", head.layout.nb_channels)
+        blocks = _positioned(itertools.chain([head], frames), zero_time(container), path, settings)
+        yield rate, _without_fill_up(blocks, _stated_end(container, stream, rate), rate)
 
 
 def _sound_stream(container: InputContainer, path: Path | str) -> AudioStream:

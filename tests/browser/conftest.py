@@ -1,0 +1,167 @@
+"""Chromium, Lab and Voilà for the tests of this folder, and what must be true after each of them."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+
+from tests.browser.servers import REPOSITORY, TOKEN, Server, start_lab, start_voila, write_notebook
+from tests.conftest import CHROMIUM
+from tests.lane_for_tests import is_alive, set_lane
+from wanavatar_lab.lane import Lane
+
+SCREENSHOTS = REPOSITORY / "runs" / "screenshots"
+TIMEOUT = 30_000  # milliseconds; only a failing test waits so long
+
+expect.set_options(timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that both servers serve: notebooks, samples and runs, with a lane of its own."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks")
+    (folder / "data").mkdir()
+    shutil.copytree(REPOSITORY / "data" / "samples", folder / "data" / "samples")
+    shutil.copy(REPOSITORY / "voila.json", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
+        set_lane(patch, folder / "runs", idle_seconds=60)
+        yield folder
+        note = Lane(folder / "runs").note()
+        if note is not None and is_alive(note.keeper):
+            os.kill(note.keeper, signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def lab(place: Path) -> Iterator[Server]:
+    """JupyterLab over the folder."""
+    server = start_lab(place, {})
+    yield server
+    server.stop()
+    assert server.complaints() == []
+
+
+@pytest.fixture(scope="session")
+def voila(place: Path) -> Iterator[Server]:
+    """Voilà over the folder; a notebook is at /voila/render/notebooks/."""
+    server = start_voila(place, {})
+    yield server
+    server.stop()
+    assert server.complaints() == []
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, which plays H.264 and needs no download."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    """A browser without memory, whose requests to any other host are refused, and fail the test."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(TIMEOUT)
+    elsewhere: list[str] = []
+
+    def only_here(route: Route) -> None:
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            route.abort()
+
+    context.route("http://**", only_here)
+    context.route("https://**", only_here)
+    yield context
+    context.close()
+    assert elsewhere == [], "the page asked another host"
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page in which no script failed."""
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    # where a cell is run before Lab has a kernel for it, which a busy machine delays, Lab asks which one to take
+    asks = page.locator("dialog.jp-Dialog").filter(has_text="Select Kernel")
+    page.add_locator_handler(asks, lambda dialog: dialog.locator(".jp-mod-accept").click())
+    yield page
+    assert faults == []
+
+
+Show = Callable[[str, str], Server]
+
+
+@pytest.fixture(params=["lab", "voila"])
+def show(request: pytest.FixtureRequest, place: Path, page: Page) -> Show:
+    """Shows what a cell displays, in Lab and in Voilà: `show(name of the notebook, source of its cell)`."""
+
+    def show_in_lab(name: str, source: str) -> Server:
+        write_notebook(place / "notebooks" / f"{name}.ipynb", source)
+        server: Server = request.getfixturevalue("lab")
+        open_in_lab(page, server, name)
+        return server
+
+    def show_in_voila(name: str, source: str) -> Server:
+        write_notebook(place / "notebooks" / f"{name}.ipynb", source)
+        server: Server = request.getfixturevalue("voila")
+        page.goto(f"{server.url}/voila/render/notebooks/{name}.ipynb")
+        return server
+
+    return show_in_lab if request.param == "lab" else show_in_voila
+
+
+def open_in_lab(page: Page, server: Server, name: str) -> None:
+    """Open a notebook in Lab alone, without what was open before, and run its first code cell."""
+    page.goto(f"{server.url}/doc/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
+    cell = page.locator(".jp-Notebook .jp-CodeCell").first
+    for _ in range(20):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        try:
+            # while Lab is still setting itself up, it does not hear keys
+            expect(cell.locator(".jp-InputPrompt")).not_to_have_text("[ ]:", timeout=1000)
+            return
+        except AssertionError:
+            continue
+    raise AssertionError("Lab does not run the cell")
+
+
+# what people operate or have described to them, as Chromium tells it to a screen reader
+NAMED_ROLES = (
+    *("button", "link", "tab", "textbox", "searchbox", "spinbutton", "slider", "combobox", "checkbox"),
+    *("progressbar", "image", "Video", "Audio", "DisclosureTriangle"),
+)
+
+
+def nameless(page: Page) -> list[str]:
+    """The roles of all elements within our widgets that have no accessible name and should."""
+    session = page.context.new_cdp_session(page)
+    found = []
+    for number in range(page.locator(".wl").count()):
+        root = session.send("Runtime.evaluate", {"expression": f"document.querySelectorAll('.wl')[{number}]"})
+        for role in NAMED_ROLES:
+            query = {"objectId": root["result"]["objectId"], "role": role}
+            nodes = session.send("Accessibility.queryAXTree", query)["nodes"]
+            found += [role for node in nodes if not node["ignored"] and not node.get("name", {}).get("value")]
+    return found
+
+
+def picture_of(page: Page, name: str) -> None:
+    """Keep a screenshot, for people to look at."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")

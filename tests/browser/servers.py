@@ -1,0 +1,142 @@
+"""Real JupyterLab and real Voilà on free ports of the loopback address, over a folder of the tests' own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOKEN = "of-the-tests"
+START_SECONDS = 60.0
+# what a server may say that sounds worse than it is
+HARMLESS = re.compile(r"terminals|nbclassic|notebook_shim|jupyter_lsp|ServerApp\.preferred_dir")
+
+
+@dataclass
+class Server:
+    """One server; `kind` is lab or voila."""
+
+    kind: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def complaints(self) -> list[str]:
+        """Lines of its log that tell of an error."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        bad = re.compile(r"Traceback|\[E |ERROR|Exception| 500 ")
+        return [line for line in lines if bad.search(line) and not HARMLESS.search(line)]
+
+    def kernels(self) -> set[int]:
+        """The process ids of its kernels."""
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+            if b"ipykernel_launcher" in words and parent == self.process.pid:
+                found.add(int(folder.name))
+        return found
+
+    def stop(self) -> None:
+        for kernel in self.kernels():
+            os.kill(kernel, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+def start_lab(folder: Path, environ: Mapping[str, str]) -> Server:
+    port = free_port()
+    words = [
+        "jupyterlab",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--no-browser",
+        f"--ServerApp.root_dir={folder}",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *(["--allow-root"] if os.geteuid() == 0 else []),
+    ]
+    return started("lab", folder, words, port, environ, f"http://127.0.0.1:{port}/api")
+
+
+def start_voila(folder: Path, environ: Mapping[str, str], notebook: str = "") -> Server:
+    """Voilà on one notebook, as `make web` has it, or on all of them."""
+    port = free_port()
+    words = [
+        "voila",
+        f"notebooks/{notebook}" if notebook else ".",
+        "--template=wanavatar",
+        "--Voila.ip=127.0.0.1",
+        f"--port={port}",
+        "--no-browser",
+    ]
+    template = str(REPOSITORY / "wanavatar_lab" / "ui" / "voila_templates")
+    answers = f"http://127.0.0.1:{port}/voila/static/voila.js"
+    return started("voila", folder, words, port, {**environ, "JUPYTER_PATH": template}, answers)
+
+
+def started(
+    kind: str, folder: Path, words: Iterable[str], port: int, environ: Mapping[str, str], answers: str
+) -> Server:
+    log = folder / f".{kind}-{port}.log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=folder,
+            env={**os.environ, **environ},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(kind, folder, process, port, log)
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(answers, timeout=5).close()
+            return server
+        except urllib.error.HTTPError:
+            return server  # it answers, if only that it wants the token
+        except OSError:
+            if time.monotonic() > end or process.poll() is not None:
+                server.stop()
+                raise AssertionError(f"{kind} did not start:\n{log.read_text()[-3000:]}") from None
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    nbformat.write(notebook, path)

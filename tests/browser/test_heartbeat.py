@@ -1,0 +1,37 @@
+"""A page whose kernel was killed says so, in Lab and in Voilà; one whose kernel is busy does not."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Show, picture_of
+
+pytestmark = pytest.mark.chromium
+
+# its button keeps the kernel busy for longer than the page's patience
+CELL = """
+import os, pathlib, time
+from ipywidgets import Button, VBox
+from wanavatar_lab.ui.heartbeat import Heartbeat
+button = Button(description="Block")
+button.on_click(lambda _: (time.sleep(3.5), pathlib.Path("../kernel").write_text(str(os.getpid()))))
+VBox([Heartbeat(patience=1.0), button])
+"""
+
+
+def test_a_killed_kernel_is_said(show: Show, page: Page, place: Path) -> None:
+    note = place / "kernel"
+    note.unlink(missing_ok=True)
+    server = show("heartbeat", CELL)
+    alert = page.get_by_role("alert").filter(has_text="The kernel behind this page has ended")
+    page.get_by_role("button", name="Block").click()
+    while not note.exists():
+        page.wait_for_timeout(100)
+        assert not alert.is_visible()
+    os.kill(int(note.read_text()), signal.SIGKILL)
+    expect(alert).to_be_visible()
+    expect(alert.get_by_role("button", name="Reload")).to_be_visible()
+    picture_of(page, f"heartbeat-{server.kind}")

@@ -1,0 +1,213 @@
+"""The gallery: what it lists, finds, hands on, copies and deletes."""
+
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import papermill.cli
+import pytest
+
+from tests.ui import made_runs
+from wanavatar_lab.cli.arguments import read_arguments
+from wanavatar_lab.errors import RunError
+from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
+from wanavatar_lab.runs import Run, list_runs
+from wanavatar_lab.ui.catalogue import Catalogue
+from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
+from wanavatar_lab.ui.gallery import PAGE, Gallery
+from wanavatar_lab.ui.language import language
+
+
+@pytest.fixture(autouse=True)
+def served(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(lane_settings.parent))
+    return lane_settings.parent
+
+
+@pytest.fixture
+def family(served: Path) -> list[Run]:
+    """A picture, the larger one made of it, and the clip made of that."""
+    face = made_runs.picture(served / "made.png", side=64)
+    voice = made_runs.sound(served / "voice.wav")
+    first = made_runs.ended_run(TextToImage(prompt="An old sailor"), [("picture", face)], ago=30)
+    second = made_runs.ended_run(Upscale(image=str(first.folder / "made.png")), [("picture", face)], ago=20)
+    clip = made_runs.clip(served / "talking.mp4", 0.5, side=64)
+    third = made_runs.ended_run(
+        SpeechToVideo(image=str(second.folder / "made.png"), audio=str(voice), prompt="he speaks"),
+        [("talking", clip)],
+        ago=10,
+    )
+    return [first, second, third]
+
+
+def shown(gallery: Gallery) -> list[str]:
+    return [entry["id"] for entry in gallery.entries]
+
+
+def test_runs_are_listed_newest_first_with_their_pictures(family: list[Run]) -> None:
+    gallery = Gallery()
+    assert shown(gallery) == [run.id for run in reversed(family)]
+    clip, _, face = gallery.entries
+    assert clip["picture"] == {"path": f"runs/{family[2].id}/talking.mp4", "kind": "video"}
+    assert (face["title"], face["state"]) == ("An old sailor", "succeeded")
+    assert gallery.kinds == ["picture", "talking"]
+
+
+def test_kinds_and_words_are_found(family: list[Run]) -> None:
+    gallery = Gallery()
+    gallery.kind = "picture"
+    assert shown(gallery) == [family[1].id, family[0].id]
+    gallery.kind = ""
+    gallery.query = "SAILOR old"
+    assert shown(gallery) == [family[0].id]
+    gallery.query = "nobody"
+    assert (shown(gallery), gallery.total) == ([], 0)
+
+
+def test_parents_and_children(family: list[Run]) -> None:
+    gallery = Gallery()
+    assert [(entry["parents"], entry["children"]) for entry in gallery.entries] == [(1, 0), (1, 1), (0, 1)]
+    gallery.family = family[0].id
+    assert shown(gallery) == [family[1].id, family[0].id]
+    catalogue = Catalogue()
+    catalogue.refresh()
+    assert catalogue.parents(family[2].id) == [family[1].id] == family[2].manifest()["parents"]
+
+
+def test_a_refresh_sees_what_came_changed_and_went(family: list[Run]) -> None:
+    gallery = Gallery()
+    new = Run.create(TextToImage(prompt="new"))
+    gallery.refresh()
+    assert gallery.entries[0]["state"] == "queued" and not gallery.entries[0]["ended"]
+    new.write_status(new.status().model_copy(update={"state": "failed"}))
+    gallery.refresh()
+    assert gallery.entries[0]["state"] == "failed"
+
+
+def test_a_damaged_run_is_said(family: list[Run]) -> None:
+    (family[0].folder / "status.json").write_text("{")
+    (family[1].folder / "request.json").write_text("[]")
+    damaged = {entry["id"]: entry for entry in Gallery().entries if entry["state"] == "damaged"}
+    assert set(damaged) == {family[0].id, family[1].id}
+    assert "is not the status of a run" in damaged[family[0].id]["title"]
+    assert not any(entry["known"] for entry in damaged.values())
+
+
+def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
+    gallery = Gallery()
+    got: list[Any] = []
+    assert gallery.actions == []
+    gallery.on_use(lambda path, kind: got.append((path, kind)))
+    gallery.on_again(got.append)
+    assert gallery.actions == ["use", "again"]
+    gallery._hear(None, {"kind": "use", "run": family[2].id}, [])
+    gallery._hear(None, {"kind": "again", "run": family[0].id}, [])
+    assert got == [(family[2].folder / "talking.mp4", "talking"), TextToImage(prompt="An old sailor")]
+
+
+def test_delete_and_undo(family: list[Run]) -> None:
+    gallery = Gallery()
+    gallery._hear(None, {"kind": "delete", "run": family[1].id}, [])
+    assert (gallery.undo, gallery.notice) == (family[1].id, "")
+    assert shown(gallery) == [family[2].id, family[0].id] == [run.id for run in list_runs()]
+    gallery._hear(None, {"kind": "undo"}, [])
+    assert (gallery.undo, len(shown(gallery))) == ("", 3)
+    assert (family[1].folder / "made.png").is_file()
+    gallery._hear(None, {"kind": "undo"}, [])
+    assert "There is no deleted run" in gallery.notice
+
+
+def test_a_run_that_has_not_ended_is_not_deleted(family: list[Run]) -> None:
+    run = Run.create(TextToImage(prompt="new"))
+    gallery = Gallery()
+    gallery._hear(None, {"kind": "delete", "run": run.id}, [])
+    assert "cancel it before deleting" in gallery.notice
+    with pytest.raises(RunError, match="has not ended"):
+        gallery.delete(run.id)
+
+
+def test_words_follow_the_language(family: list[Run]) -> None:
+    gallery = Gallery()
+    language.code = "zh"
+    assert gallery.words["undo"] == "撤销"
+    assert gallery.entries[-1]["stage"] == TextToImage.labels["zh"]
+
+
+def requests(served: Path) -> list[Request]:
+    face, voice = (made_runs.picture(served / "a face's.png", side=32), made_runs.sound(served / "v.wav"))
+    return [
+        TextToImage(prompt="--odd \"one\" 'with' $HOME\n한국어", profile="pocket", guidance_scale=3.5),
+        Upscale(image=str(face), profile="pocket"),
+        SpeechToVideo(
+            image=str(face),
+            audio=str(voice),
+            profile="pocket",
+            prompt="007",
+            flow_shift=4.0,
+            start_from_image=True,
+            loras=[{"name": "smile", "high_weight": 0.5, "low_weight": 1.25}],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_copy_makes_the_same_request(
+    served: Path, index: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = requests(served)[index]
+    seeded = request.changed(seed=41) if "seed" in type(request).model_fields else request
+
+    made: list[Request] = []
+    code = as_python(request, 41).replace("artifacts = await job.result()\n", "")
+    monkeypatch.setattr("wanavatar_lab.jobs.submit", made.append)
+    exec(compile(code, "cell", "exec"), {})
+    assert made == [seeded]
+
+    program, *words = shlex.split(as_command(request, 41))
+    assert program == "wanavatar-lab"
+    arguments = read_arguments(words)
+    assert parse(arguments.stage, arguments.values) == seeded
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(papermill.cli, "execute_notebook", lambda **values: given.update(values))
+    program, *words = shlex.split(as_papermill(request, 41))
+    papermill.cli.papermill(words, standalone_mode=False)
+    assert given["parameters"].pop("interactive") is False
+    assert parse(request.stage, given["parameters"]) == seeded
+    assert Path(given["input_path"]).name.endswith(f"_{request.stage}.ipynb")
+
+
+def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery()
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(gallery, "send", lambda content, *_: sent.append(content))
+    gallery._hear(None, {"kind": "copy", "run": family[0].id, "how": "python"}, [])
+    assert "seed=7" in sent[0]["text"]
+
+
+def test_two_thousand_runs(served: Path) -> None:
+    first = Run.create(TextToImage(prompt="face number 0"))
+    request = json.loads((first.folder / "request.json").read_text())
+    status = json.loads((first.folder / "status.json").read_text())
+    for number in range(1, 2000):
+        run = first.folder.with_name(f"20260101-{number // 60:06d}-{number:04x}-text_to_image")
+        run.mkdir()
+        (run / "request.json").write_text(json.dumps({**request, "prompt": f"face number {number}"}))
+        values = {**status, "state": "succeeded", "submitted_at": status["submitted_at"] - number}
+        (run / "status.json").write_text(json.dumps(values))
+    begin = time.perf_counter()
+    gallery = Gallery()
+    listed = time.perf_counter()
+    gallery.query = "number 1999"
+    found = time.perf_counter()
+    gallery.refresh()
+    refreshed = time.perf_counter()
+    print(
+        f"2,000 runs: listed in {listed - begin:.3f} s, searched in {found - listed:.3f} s, "
+        f"refreshed in {refreshed - found:.3f} s"
+    )
+    assert [entry["title"] for entry in gallery.entries] == ["face number 1999"]
+    gallery.query = ""
+    assert (len(gallery.entries), gallery.total) == (PAGE, 2000)

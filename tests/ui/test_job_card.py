@@ -1,0 +1,142 @@
+"""The card of a run: what it shows of a real one, and what it can do to it."""
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lane_for_tests import LaneUnderTest, let_go, steps_done
+from tests.ui import made_runs
+from wanavatar_lab.errors import RunError
+from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.runs import Run
+from wanavatar_lab.ui.job_card import LOG_CHARACTERS, LOG_LINES, JobCard
+from wanavatar_lab.ui.language import language
+
+
+def followed(card: JobCard, *names: str) -> list[tuple[str, object]]:
+    changes: list[tuple[str, object]] = []
+    card.observe(lambda change: changes.append((change.name, change.new)), list(names))
+    return changes
+
+
+def test_a_run_is_followed_to_its_end(shared_lane: LaneUnderTest) -> None:
+    async def follow() -> JobCard:
+        card = JobCard(shared_lane.submit(steps=4, step_seconds=0.3, seed=5).id)
+        changes.extend(followed(card, "state", "step"))
+        status = await card.watch()
+        assert status is not None and status.state == "succeeded"
+        await asyncio.sleep(0)
+        return card
+
+    changes: list[tuple[str, object]] = []
+    card = asyncio.run(follow())
+    assert (card.state, card.steps, card.seed, card.fraction, card.error) == ("succeeded", 4, 5, 1.0, "")
+    assert card.title == "Relax"
+    assert "to standard output" in card.log
+    assert card.memory_bytes
+
+
+def test_nothing_is_pushed_where_nothing_changed(shared_lane: LaneUnderTest) -> None:
+    job = shared_lane.submit()
+    job.wait()
+    card = JobCard(job.id)
+    sent = followed(card, *(name for name in card.trait_names(sync=True) if not name.startswith("_")))
+    assert card.look()
+    assert sent == []
+
+
+def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_lane: LaneUnderTest) -> None:
+    async def run() -> None:
+        job = shared_lane.submit(steps=1000, step_seconds=0.05)
+        shared_lane.worker_at(job, step=1)
+        card = JobCard(job.id)
+        begin = time.monotonic()
+        card._hear(None, {"kind": "cancel"}, [])
+        assert card.cancelling and time.monotonic() - begin < 0.1
+        await card.watch()
+        assert (card.state, card.cancelling) == ("cancelled", False)
+        assert steps_done(job) < 900
+
+    asyncio.run(run())
+
+
+def test_a_waiting_run_has_a_place_and_is_cancelled_at_once(shared_lane: LaneUnderTest) -> None:
+    first = shared_lane.submit(hold_at=1, steps=2)
+    shared_lane.worker_at(first, step=1)
+    second, third = shared_lane.submit(), shared_lane.submit()
+    card = JobCard(third.id)
+    assert (card.state, card.queue_place) == ("queued", 2)
+    card.cancel()
+    assert card.look()
+    assert (card.state, card.queue_place, card.cancelling) == ("cancelled", None, False)
+    let_go(first)
+    assert second.wait(20).state == "succeeded"
+
+
+def test_another_client_that_cancels_is_seen(shared_lane: LaneUnderTest) -> None:
+    job = shared_lane.submit(hold_at=1, steps=2, fault="deaf")
+    shared_lane.worker_at(job, step=1)
+    card = JobCard(job.id)
+    job.cancel()
+    card.look()
+    assert card.cancelling
+    let_go(job)
+    job.wait(20)
+
+
+def test_an_error_is_shown_in_full(shared_lane: LaneUnderTest) -> None:
+    job = shared_lane.submit(fault="weights")
+    job.wait()
+    card = JobCard(job.id)
+    assert (card.state, card.error) == ("failed", "The weights of relax are missing. Get them.")
+
+
+def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(lane_settings: Path) -> None:
+    with pytest.raises(RunError, match="There is no run"):
+        JobCard("20260101-120000-ab12-relax")
+    run = made_runs.ended_run(TextToImage(prompt="a face"))
+    card = JobCard(run.id)
+    shutil.rmtree(run.folder)
+    assert card.look()
+    assert card.state == "gone" and run.id in card.error
+
+
+def test_the_log_is_capped(lane_settings: Path) -> None:
+    run = made_runs.ended_run(TextToImage(prompt="a face"))
+    (run.folder / "log.txt").write_text("\n".join(f"line {number} " + "x" * 500 for number in range(1000)))
+    card = JobCard(run.id)
+    assert card.log.endswith("x" * 500) and "line 999" in card.log
+    assert len(card.log) <= LOG_CHARACTERS and card.log.count("\n") < LOG_LINES
+
+
+def test_a_card_can_be_given_another_run(lane_settings: Path) -> None:
+    first = made_runs.ended_run(TextToImage(prompt="a face"))
+    second = made_runs.ended_run(TextToImage(prompt="a face"), state="failed")
+    card = JobCard()
+    assert (card.state, card.run_id) == ("", "")
+    for run in (first, second):
+        card.attach(run.id)
+        assert (card.run_id, card.state) == (run.id, run.status().state)
+
+
+def test_words_and_title_follow_the_language(lane_settings: Path) -> None:
+    card = JobCard(Run.create(TextToImage(prompt="a face")).id)
+    language.code = "ko"
+    assert card.words["cancel"] == "취소" and card.lang == "ko"
+    assert card.title == TextToImage.labels["ko"]
+    card.close()
+    language.code = "en"
+    assert card.lang == "ko"
+
+
+def test_a_preview_is_shown_where_a_stage_writes_one(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(lane_settings.parent))
+    run = made_runs.ended_run(TextToImage(prompt="a face"))
+    card = JobCard(run.id)
+    assert card.preview == ""
+    made_runs.picture(run.folder / "preview.png", side=32)
+    card.look()
+    assert card.preview == f"runs/{run.id}/preview.png"

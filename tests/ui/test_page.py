@@ -1,0 +1,200 @@
+"""Files and their addresses, the switch of languages, the page's tabs, and the heartbeat's answer."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+
+from tests.lane_for_tests import REPOSITORY, LaneUnderTest, let_go
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
+from wanavatar_lab.ui.heartbeat import Heartbeat
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language_switch import LanguageSwitch
+from wanavatar_lab.ui.ongoing import MOST_CARDS, Ongoing
+from wanavatar_lab.ui.page import WORDS, Page, Tab
+from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.urls import can_show, from_server_path, server_path, server_root
+
+
+def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert server_path("../runs/a b/얼굴.png") == "runs/a b/얼굴.png"
+    assert from_server_path("runs/x.png") == tmp_path / "runs" / "x.png"
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-disk"
+    elsewhere.mkdir()
+    (tmp_path / "runs").symlink_to(elsewhere)
+    assert server_path(tmp_path / "runs" / "x.png") == "runs/x.png"
+    with pytest.raises(LabError, match="WANAVATAR_SERVER_ROOT"):
+        server_path(elsewhere / "x.png")
+    with pytest.raises(LabError, match="hidden name"):
+        server_path(tmp_path / ".trash" / "x.png")
+    assert can_show("x.png") and not can_show("/etc/passwd")
+
+
+def test_the_root_is_the_repository_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANAVATAR_SERVER_ROOT", raising=False)
+    assert server_root() == REPOSITORY
+
+
+def test_voila_serves_media_and_nothing_else() -> None:
+    config = json.loads((REPOSITORY / "voila.json").read_text())
+    allowed = config["VoilaConfiguration"]["file_allowlist"]
+
+    def served(path: str) -> bool:
+        return any(re.fullmatch(pattern, path, re.IGNORECASE) for pattern in allowed)
+
+    assert served("runs/20260101-120000-ab12-upscale/picture.png")
+    assert served("runs/demo/talking.mp4") and served("data/samples/korean.wav") and served("data/uploads/내 얼굴.JPG")
+    for path in (
+        "runs/x/request.json",
+        "runs/x/log.txt",
+        "runs/.trash/x/picture.png",
+        "notebooks/app.ipynb",
+        "weights/pocket/card.png",
+        "data/private/face.png",
+        "runs/../weights/card.png",
+        "runs/x/../../weights/card.png",
+        "runs/x/.half.png",
+    ):
+        assert not served(path), path
+    assert config["MappingKernelManager"]["cull_idle_timeout"] > 0
+    assert not config["MappingKernelManager"]["cull_connected"]
+
+
+def test_the_switch_switches_and_follows() -> None:
+    switch, other = LanguageSwitch(), LanguageSwitch()
+    switch.code = "zh"
+    assert (language.code, other.code, other.words["language"]) == ("zh", "zh", "语言")
+    language.code = "ko"
+    assert (switch.code, other.code) == ("ko", "ko")
+    switch.code = "fr"  # no page sends this
+    assert language.code == "ko"
+
+
+def test_a_tab_is_built_when_it_is_opened() -> None:
+    built: list[str] = []
+
+    def build(name: str) -> Any:
+        def made() -> ipywidgets.Widget:
+            built.append(name)
+            return ipywidgets.Label(name)
+
+        return made
+
+    page = Page([Tab(WORDS["gallery"], build("first")), Tab(WORDS["gallery"], build("second"))])
+    tab = page.children[-1]
+    assert built == ["first"]
+    tab.selected_index = 1
+    tab.selected_index = 0
+    assert built == ["first", "second"]
+    language.code = "ko"
+    assert tab.titles == ("갤러리", "갤러리")
+    page.close()
+
+
+def test_a_run_is_run_again_from_the_page(shared_lane: LaneUnderTest) -> None:
+    job = shared_lane.submit(steps=2, seed=11)
+    job.wait(20)
+    page = Page()
+    page._tab.selected_index = len(page.tabs) - 1
+    ongoing, gallery = page._places[-1].children[0].children
+    gallery._hear(None, {"kind": "again", "run": job.id}, [])
+    assert gallery.notice == ""
+    ongoing.look()
+    (card,) = ongoing.children
+    assert card.run_id != job.id and card.job.run.request() == job.run.request()
+    card.job.wait(20)
+    ongoing.close()
+
+
+def test_a_file_from_the_gallery_goes_where_it_is_of_use(tmp_path: Path) -> None:
+    page = Page()
+    assert [isinstance(place.children[0], Panel) for place in page._places if place.children] == [True]
+    picture, clip = REPOSITORY / "data" / "samples" / "avatar_man.png", tmp_path / "clip.txt"
+    page.use(picture)  # text_to_image, which is shown, takes none
+    speaking = list(STAGE_REQUESTS).index("speech_to_video")
+    assert page._tab.selected_index == speaking
+    assert page._panel(speaking).form.values()["image"] == str(picture)
+    page._tab.selected_index = list(STAGE_REQUESTS).index("upscale")
+    page.use(picture)  # the one that was looked at last comes first
+    assert page._tab.selected_index == list(STAGE_REQUESTS).index("upscale")
+    with pytest.raises(LabError, match=r"no use for clip\.txt"):
+        page.use(clip)
+    page.close()
+
+
+def test_a_request_from_the_gallery_is_changed_in_the_panel_of_its_stage() -> None:
+    page = Page()
+    page._tab.selected_index = len(page.tabs) - 1
+    page.change(TextToImage(profile="pocket", prompt="a sailor", seed=7))
+    assert page._tab.selected_index == 0
+    assert page._panel(0).form.values()["seed"] == 7
+    page.close()
+
+
+def test_the_heartbeat_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat = Heartbeat()
+    sent: list[Any] = []
+    monkeypatch.setattr(heartbeat, "send", lambda content, *_: sent.append(content))
+    heartbeat._hear(None, {"kind": "ping", "number": 3}, [])
+    assert sent == [{"kind": "pong", "number": 3}]
+    assert heartbeat.kernel_id == ""  # this is no kernel
+
+
+def test_what_is_under_way_has_a_card(shared_lane: LaneUnderTest) -> None:
+    first, second = shared_lane.submit(hold_at=1, steps=2), shared_lane.submit()
+    ongoing = Ongoing()
+    assert [card.run_id for card in ongoing.children] == [first.id, second.id]
+    shared_lane.worker_at(first, step=1)
+    let_go(first)
+    second.wait(20)
+    for card in ongoing.children:
+        card.look()
+    third = shared_lane.submit()
+    ongoing.look()
+    assert [card.run_id for card in ongoing.children] == [first.id, second.id, third.id]
+    assert len(ongoing.children) <= MOST_CARDS
+    third.wait(20)
+    ongoing.children[-1].look()
+    ongoing.clear()
+    assert ongoing.children == ()
+    ongoing.close()
+
+
+def test_work_is_done_with_or_without_a_loop() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0)
+        done.append(number)
+
+    assert start(work(1)) is None and done == [1] and not loop_runs()
+
+    async def within() -> None:
+        assert loop_runs()
+        task = start(work(2))
+        assert task is not None and done == [1]
+        await task
+
+    asyncio.run(within())
+    assert done == [1, 2]
+
+
+def test_an_error_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise LabError("went wrong")
+
+    async def within() -> None:
+        start(fail())
+        await asyncio.sleep(0.01)
+
+    asyncio.run(within())
+    assert "went wrong" in caplog.text

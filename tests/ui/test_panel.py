@@ -1,0 +1,186 @@
+"""Panels with real runs: by the button, by await, found again; what goes wrong."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lane_for_tests import LaneUnderTest, eventually, let_go, steps_done
+from tests.stages_for_tests import Relax
+from tests.ui.looking import alerts, everything, named, text
+from wanavatar_lab.errors import RequestError, RunError
+from wanavatar_lab.jobs import Job, list_jobs
+from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.ui.job_card import JobCard
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.panel import Panel
+
+
+@pytest.fixture(autouse=True)
+def lane(shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> LaneUnderTest:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_lane.runs_dir.parent))
+    return shared_lane
+
+
+def cards(panel: Panel) -> list[JobCard]:
+    return [each for each in everything(panel) if isinstance(each, JobCard)]
+
+
+def job_of(panel: Panel) -> Job:
+    assert panel.job is not None
+    return panel.job
+
+
+async def until(what: object, seconds: float = 20.0) -> None:
+    """Let the event loop go on until `what()` is true."""
+    end = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+def test_await_gives_what_was_made() -> None:
+    panel = Panel(Relax, steps=2, seed=4)
+    assert panel.artifacts == []
+    made = asyncio.run(panel.run())
+    assert made == panel.artifacts == [job_of(panel).run.folder / "result.npy"]
+    assert panel.artifact is not None and panel.artifact.is_file()
+    assert job_of(panel).run.request() == Relax(profile="pocket", steps=2, seed=4)
+    assert cards(panel)[0].state == "succeeded"
+    assert "there is no picture, clip or sound to show" in alerts(panel)  # numbers are none
+
+
+def test_the_button_answers_at_once_and_the_result_comes() -> None:
+    panel = Panel(Relax, steps=3, hold_at=1)
+    told: list[Path | None] = []
+    panel.on_result(lambda panel: told.append(panel.artifact))
+
+    async def person() -> None:
+        button = named(panel, "Run")
+        began = time.monotonic()
+        button.click()
+        assert time.monotonic() - began < 0.1
+        await until(lambda: cards(panel) and cards(panel)[0].state == "running")
+        assert button.description == "Run another one" and not button.disabled
+        language.code = "ko"
+        assert button.description == "하나 더 실행"
+        assert panel.artifact is None
+        let_go(job_of(panel))
+        await until(lambda: panel.artifact)
+        assert button.description == "실행"
+
+    asyncio.run(person())
+    assert told == [panel.artifact]
+
+
+def test_a_wrong_value_stands_at_its_field_and_nothing_is_queued() -> None:
+    before = len(list_jobs())
+    panel = Panel(TextToImage)
+    named(panel, "Run").click()
+    assert panel.form.problems() == {"prompt": "'' is not allowed; give text of 1 to 10000 characters"}
+    assert "give text of 1 to 10000 characters" in alerts(panel)
+    with pytest.raises(RequestError, match="prompt: '' is not allowed"):
+        asyncio.run(panel.run())
+    with pytest.raises(RequestError, match="steps: 0 is not allowed"):
+        Panel(Relax, steps=0)
+    panel.form.set(prompt="a cat", loras=["nobody"])
+    named(panel, "Run").click()  # which only the submission can know
+    assert "'nobody' is not there" in panel.form.problems()["loras"]
+    assert (len(list_jobs()), cards(panel)) == (before, [])
+
+
+def test_a_run_that_fails_is_said_in_full() -> None:
+    panel = Panel(Relax, fault="weights")
+    with pytest.raises(RunError, match=r"The run \S+ failed: The weights of relax are missing. Get them."):
+        asyncio.run(panel.run())
+    assert cards(panel)[0].error == "The weights of relax are missing. Get them."
+    named(panel, "Run").click()  # by the button it is the card that says so
+    assert cards(panel)[0].state == "failed" and panel.artifact is None
+
+
+def test_whoever_stops_waiting_cancels() -> None:
+    panel = Panel(Relax, hold_at=1)
+
+    async def impatient() -> None:
+        waiting = asyncio.create_task(panel.run())
+        await until(lambda: panel.job is not None and steps_done(panel.job) >= 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(impatient())
+    assert eventually(lambda: job_of(panel).status().state == "cancelled")
+
+
+def test_a_new_panel_finds_the_run_that_goes_on() -> None:
+    async def person() -> None:
+        first = Panel(Relax, hold_at=1)
+        named(first, "Run").click()
+        await until(lambda: first.job is not None and steps_done(first.job) >= 1)
+        job = first.job
+        first.close()
+        second = Panel(Relax)
+        assert second.job == job
+        assert named(second, "Run").description == "Run another one"
+        await until(lambda: cards(second)[0].state == "running")
+        assert Panel(Relax, profile="full").job is None
+        assert Panel(TextToImage).job is None
+        let_go(job_of(second))
+        await until(lambda: second.artifact)
+        assert Panel(Relax).job is None
+
+    asyncio.run(person())
+
+
+def test_a_later_run_takes_the_place_of_the_earlier_one() -> None:
+    panel = Panel(Relax, hold_at=1)
+
+    async def person() -> None:
+        named(panel, "Run").click()
+        await until(lambda: panel.job is not None and steps_done(panel.job) >= 1)
+        first = job_of(panel)
+        panel.form.set(hold_at=-1)
+        named(panel, "Run").click()
+        await until(lambda: job_of(panel) != first)
+        assert [card.run_id for card in cards(panel)] == [job_of(panel).id]
+        let_go(first)
+        await until(lambda: panel.artifact)
+        assert panel.artifact == job_of(panel).run.folder / "result.npy"
+        assert eventually(lambda: first.status().state == "succeeded")
+
+    asyncio.run(person())
+
+
+def test_the_title_follows_the_language() -> None:
+    panel = Panel(TextToImage)
+    assert "Text to image" in text(panel)
+    language.code = "zh"
+    assert "文生图" in text(panel) and named(panel, "运行").description == "运行"
+
+
+def test_a_run_whose_folder_is_deleted_ends_the_waiting() -> None:
+    panel = Panel(Relax, hold_at=1)
+
+    async def person() -> None:
+        waiting = asyncio.create_task(panel.run())
+        await until(lambda: panel.job is not None and steps_done(panel.job) >= 1)
+        job = job_of(panel)
+        aside = job.run.folder.rename(job.run.folder.with_name(".aside"))
+        try:
+            with pytest.raises(RunError, match="was deleted"):
+                await waiting
+        finally:
+            aside.rename(job.run.folder)
+        language.code = "ko"
+        assert cards(panel)[0].state == "gone" and named(panel, "실행").description == "실행"
+        job.cancel()
+        assert eventually(lambda: job.status().ended)
+
+    asyncio.run(person())
+
+
+def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "nowhere"))
+    assert Panel(TextToImage).job is None
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,98 @@
+"""Players, contact sheets, before and after: what they are given, and what they refuse."""
+
+from pathlib import Path
+
+import ipywidgets
+import pytest
+
+from tests.ui import made_runs
+from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.ui.compare import Compare
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.player import Player, grid, show
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    made_runs.clip(folder / "runs" / "talking.mp4", 1.0, side=64)
+    made_runs.sound(folder / "runs" / "voice.wav")
+    made_runs.picture(folder / "runs" / "small.png", side=32)
+    made_runs.picture(folder / "runs" / "large.png", side=64)
+    return folder / "runs"
+
+
+@pytest.fixture(autouse=True)
+def served(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(made.parent))
+
+
+def test_a_clip_has_its_frames_and_its_sound(made: Path) -> None:
+    player = Player(made / "talking.mp4")
+    assert (player.paths, player.labels) == (["runs/talking.mp4"], ["talking.mp4"])
+    assert (player.kind, player.fps, player.frames) == ("video", 16.0, 16)
+    assert len(player.peaks) == 100 and max(player.peaks) > 0.4
+
+
+def test_sound_and_pictures(made: Path) -> None:
+    sound, picture = Player(made / "voice.wav"), Player(made / "small.png")
+    assert (sound.kind, sound.frames, len(sound.peaks)) == ("audio", None, 300)
+    assert (picture.kind, picture.peaks) == ("picture", [])
+
+
+def test_a_pair(made: Path) -> None:
+    pair = Player.pair(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
+    assert (len(pair.paths), pair.labels) == (2, ["25 steps", "4 steps"])
+    with pytest.raises(LabError, match="are picture and video; give two of a kind"):
+        Player.pair(made / "talking.mp4", made / "small.png")
+
+
+def test_nothing_of_a_file_is_sent(made: Path) -> None:
+    player = Player(made / "talking.mp4")
+    state = {name: value for name, value in player.get_state().items() if name not in ("_esm", "_css")}
+    assert len(repr(state)) < 6000
+
+
+def test_what_cannot_be_shown_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="lies outside of"):
+        Player(made_runs.picture(tmp_path / "elsewhere.png", side=32))
+    with pytest.raises(MediaError):
+        Player(made / "missing.png")
+    with pytest.raises(LabError, match="nothing that can be played"):
+        Player(made / "log.txt")
+    with pytest.raises(LabError, match="3 were given"):
+        Player(*[made / "small.png"] * 3)
+
+
+def test_show_takes_all_that_can_be_seen_or_heard(made: Path) -> None:
+    assert isinstance(show([made / "small.png", made / "manifest.json"]), Player)
+    box = show([made / "small.png", made / "voice.wav"])
+    assert isinstance(box, ipywidgets.VBox) and [child.kind for child in box.children] == ["picture", "audio"]
+    with pytest.raises(LabError, match=r"made lora\.safetensors: there is no"):
+        show([made / "lora.safetensors"])
+
+
+def test_a_contact_sheet_is_filled_cell_by_cell(made: Path) -> None:
+    sheet = grid(["seed 1", "seed 2"], ["4 steps"], [[made / "small.png"], [None]])
+    assert [row[0] and row[0]["path"] for row in sheet.cells] == ["runs/small.png", None]
+    changes: list[object] = []
+    sheet.observe(changes.append, "cells")
+    sheet.fill(1, 0, made / "talking.mp4")
+    assert len(changes) == 1 and sheet.cells[1][0]["kind"] == "video"
+    with pytest.raises(LabError, match="2 rows of 1 are needed"):
+        grid(["a", "b"], ["c"], [[None]])
+    with pytest.raises(LabError, match="is empty"):
+        grid([], ["c"], [])
+
+
+def test_before_and_after(made: Path) -> None:
+    compare = Compare(made / "small.png", made / "large.png")
+    assert (compare.before, compare.sizes, compare.ratio) == ("runs/small.png", ["32 × 32", "64 × 64"], 1.0)
+    with pytest.raises(LabError, match="give a picture"):
+        Compare(made / "small.png", made / "voice.wav")
+
+
+def test_words_follow_the_language(made: Path) -> None:
+    player = Player(made / "small.png")
+    language.code = "ko"
+    assert (player.words["loop"], player.lang) == ("반복", "ko")

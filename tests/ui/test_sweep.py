@@ -1,0 +1,90 @@
+"""Grids of runs: refused as a whole, queued as a whole, shown with their axes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lane_for_tests import LaneUnderTest
+from tests.stages_for_tests import Relax
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.requests import ImageToVideo, TextToImage
+from wanavatar_lab.runs import Run
+from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.sweep import Sweep, sweep
+
+
+@pytest.fixture(autouse=True)
+def lane(shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> LaneUnderTest:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_lane.runs_dir.parent))
+    return shared_lane
+
+
+def test_every_combination_is_made() -> None:
+    tried = sweep(Relax(profile="pocket"), seed=[1, 2, 3], steps=(1, 2))
+    assert tried.axes == {"seed": [1, 2, 3], "steps": [1, 2]}
+    found = asyncio.run(tried.results())
+    assert [dict(each.values) for each in found] == [
+        {"seed": seed, "steps": steps} for seed in (1, 2, 3) for steps in (1, 2)
+    ]
+    for each in found:
+        assert each.path is not None and each.path.is_file() and each.error == ""
+        request = each.job.run.request()
+        assert isinstance(request, Relax)
+        assert {"seed": request.seed, "steps": request.steps} == each.values
+
+
+def test_one_that_fails_does_not_hide_the_others() -> None:
+    found = asyncio.run(sweep(Relax(profile="pocket", steps=1), fault=["", "weights"]).results())
+    assert [each.path is None for each in found] == [False, True]
+    assert "The weights of relax are missing." in found[1].error
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"sede": [1, 2]}, "sede: there is no such field; did you mean 'seed'?"),
+        ({"seed": [1, -5]}, "seed: -5 is not allowed; give a whole number from 0 to 4294967295, or -1 to draw one"),
+        ({"seed": 3}, "seed: 3 is not allowed; give a list of values to try, each a whole number"),
+        ({"prompt": "a cat"}, "prompt: 'a cat' is not allowed; give a list of values to try, each text of 1"),
+        ({"seed": []}, "seed: [] is not allowed; give a list of values to try"),
+        ({}, "there is nothing to try; give a field with a list of values, such as seed=[1, 2]"),
+        ({"seed": range(20), "num_inference_steps": range(1, 13), "upscale": [True, False]}, "480 runs are too many"),
+        ({"loras": [(), ("nobody",)]}, "loras[0].name: 'nobody' is not there"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_queued(lists: dict[str, Any], words: str) -> None:
+    before = len(list_jobs())
+    with pytest.raises(RequestError) as caught:
+        sweep(TextToImage(profile="pocket", prompt="a cat"), **lists)
+    assert str(caught.value).startswith(words)
+    assert len(list_jobs()) == before
+
+
+def test_a_file_that_is_missing_is_refused_too() -> None:
+    with pytest.raises(RequestError, match=r"image: 'b.png' does not exist"):
+        sweep(ImageToVideo(profile="pocket", image=__file__), image=[__file__, "b.png"])
+
+
+def test_the_sheet_has_the_values_along_its_sides(lane: LaneUnderTest) -> None:
+    request = TextToImage(profile="pocket", prompt="a cat")
+    axes: dict[str, list[Any]] = {"prompt": ["a cat", "a very long story " * 10], "upscale": [True], "seed": [1, 2, 3]}
+    runs = [Run.create(request) for _ in range(6)]
+    for run in runs[:4]:
+        (run.folder / "picture.png").write_bytes(b"-")
+        run.write_status(Status(state="succeeded", artifacts=[Artifact(kind="picture", path="picture.png")]))
+    runs[4].write_status(Status(state="failed", error="no"))
+    from wanavatar_lab.jobs import Job
+
+    sheet = Sweep(request, axes, [Job(run) for run in runs]).sheet()
+    assert sheet.columns == ["Seed 1", "Seed 2", "Seed 3"]
+    assert sheet.rows[0] == "Prompt a cat, Upscale twofold True"
+    assert sheet.rows[1].startswith("Prompt a very long story") and "…, Upscale twofold True" in sheet.rows[1]
+    paths = [[cell and Path(cell["path"]).parts[-2:] for cell in row] for row in sheet.cells]
+    made = [(run.id, "picture.png") for run in runs]
+    assert paths == [made[:3], [made[3], None, None]]
+    language.code = "ko"
+    assert Sweep(request, {"seed": [1]}, [Job(runs[0])]).sheet().columns == ["시드 1"]

@@ -1,0 +1,81 @@
+"""A contact sheet: a table of pictures or clips, with what each row and each column has in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import traitlets
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.receiving import KINDS
+from wanavatar_lab.ui.urls import server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
+
+WORDS: dict[str, Words] = {
+    "sheet": {"en": "Contact sheet", "ko": "한눈에 보기", "zh": "对照表"},
+    "waiting": {"en": "not made yet", "ko": "아직 없음", "zh": "尚未生成"},
+    "open": {"en": "Open {name}", "ko": "{name} 열기", "zh": "打开 {name}"},
+    "cell": {"en": "{row}, {column}", "ko": "{row}, {column}", "zh": "{row}，{column}"},
+    "play": {"en": "Play all", "ko": "모두 재생", "zh": "全部播放"},
+    "pause": {"en": "Pause all", "ko": "모두 일시정지", "zh": "全部暂停"},
+}
+
+
+class ContactSheet(LabWidget):
+    """A table of files; cells may be filled one after the other.
+
+    Args:
+        rows: a label for each row, for example "seed 1".
+        columns: a label for each column.
+
+    Attributes:
+        cells: per row and column `{"path", "kind", "version"}`, or None where there is none yet.
+
+    Raises:
+        LabError: there are no rows or no columns.
+    """
+
+    _esm = script("contact_sheet")
+    _css = styles("contact_sheet")
+    WORDS: ClassVar[dict[str, Words]] = WORDS
+
+    rows = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    cells: traitlets.List[Any] = traitlets.List().tag(sync=True)
+
+    def __init__(self, rows: Sequence[str], columns: Sequence[str]) -> None:
+        if not rows or not columns:
+            raise LabError(f"A contact sheet of {len(rows)} rows and {len(columns)} columns is empty.")
+        super().__init__(rows=list(rows), columns=list(columns), cells=[[None] * len(columns) for _ in rows])
+
+    def fill(self, row: int, column: int, path: Path | str) -> None:
+        """Put a picture, clip or recording into a cell.
+
+        Raises:
+            LabError: the page cannot show the file.
+        """
+        path = Path(path)
+        kind = KINDS.get(path.suffix.lower())
+        if kind is None:
+            raise LabError(f"{path.name} is no picture, clip or sound, so it has no place on a contact sheet.")
+        cells = [list(line) for line in self.cells]  # a change within would not be noticed
+        cells[row][column] = {"path": server_path(path), "kind": kind, "version": str(path.stat().st_mtime_ns)}
+        self.cells = cells
+
+
+def grid(rows: Sequence[str], columns: Sequence[str], paths: Sequence[Sequence[Path | str | None]]) -> ContactSheet:
+    """A contact sheet of files, as `paths[row][column]`; None leaves a cell to be filled later.
+
+    Raises:
+        LabError: there are not as many files as cells, or the page cannot show one.
+    """
+    if [len(line) for line in paths] != [len(columns)] * len(rows):
+        counts = ", ".join(str(len(line)) for line in paths)
+        raise LabError(f"The rows have {counts} files; {len(rows)} rows of {len(columns)} are needed.")
+    sheet = ContactSheet(rows, columns)
+    for row, line in enumerate(paths):
+        for column, path in enumerate(line):
+            if path is not None:
+                sheet.fill(row, column, path)
+    return sheet

@@ -1,0 +1,79 @@
+"""A request as text that makes it again: in Python, on the command line, and for papermill."""
+
+import json
+import shlex
+from typing import Any
+
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of, plain_defaults
+
+NOTEBOOKS: dict[str, str] = {
+    "text_to_image": "notebooks/01_text_to_image.ipynb",
+    "upscale": "notebooks/02_upscale.ipynb",
+    "image_to_video": "notebooks/03_image_to_video.ipynb",
+    "speech_to_video": "notebooks/04_speech_to_video.ipynb",
+}
+
+
+def as_python(request: Request, seed: int | None = None) -> str:
+    """A cell that submits it and waits for what it makes.
+
+    Args:
+        seed: the seed that was really used, where the request left it to be drawn.
+    """
+    values = _values(request, seed)
+    lines = "".join(f"    {name}={value!r},\n" for name, value in values.items())
+    name = type(request).__name__
+    if type(request).__module__.startswith("wanavatar_lab.requests."):
+        head, made = f"from wanavatar_lab.requests import {name}\n", f"{name}(\n{lines})"
+    else:
+        # a stage of someone's own, which is known by its name
+        head, made = "from wanavatar_lab.requests import parse\n", f"parse({request.stage!r}, dict(\n{lines}))"
+    return f"from wanavatar_lab import jobs\n{head}\njob = jobs.submit({made})\nartifacts = await job.result()\n"
+
+
+def as_command(request: Request, seed: int | None = None) -> str:
+    """A line for a shell."""
+    words = ["wanavatar-lab", request.stage.replace("_", "-")]
+    for name, value in _values(request, seed).items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else "--no-" + flag.removeprefix("--"))
+        elif isinstance(value, list):
+            for item in value:
+                words += [flag.removesuffix("s"), ":".join(str(part) for part in item.values())]
+        else:
+            # joined, so that a value that begins with a dash is not taken for an option
+            words.append(f"{flag}={value}")
+    return shlex.join(words)
+
+
+def as_papermill(request: Request, seed: int | None = None) -> str:
+    """A line for a shell that executes the stage's notebook; empty where a stage has none."""
+    notebook = NOTEBOOKS.get(request.stage)
+    if notebook is None:
+        return ""
+    out = f"runs/{request.stage}.ipynb"
+    words = ["papermill", notebook, out, "-p", "interactive", "False"]
+    for name, value in _values(request, seed).items():
+        if isinstance(value, list):
+            words += ["-y", json.dumps({name: value}, ensure_ascii=False)]
+        elif isinstance(value, str):
+            words += ["-r", name, value]  # as it stands: papermill would read 007 as a number
+        else:
+            words += ["-p", name, str(value)]
+    return shlex.join(words)
+
+
+def _values(request: Request, seed: int | None) -> dict[str, Any]:
+    """What differs from the defaults of its profile, which is always said, in plain types."""
+    values = request.to_json()
+    if seed is not None and "seed" in values:
+        values["seed"] = seed
+    defaults = plain_defaults(request.stage, values["profile"])
+    views = fields_of(STAGE_REQUESTS[request.stage])
+    said = {"profile": values["profile"]}
+    for name, view in views.items():
+        value = "auto" if values[name] is None and view.kind != "str" else values[name]
+        if view.required or (value is not None and value != defaults[name]):
+            said[name] = value
+    return said

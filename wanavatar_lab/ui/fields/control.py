@@ -1,0 +1,128 @@
+"""What every control has: a label, help and an error under it, and a value in the request's own terms."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+from wanavatar_lab.requests import FieldView
+from wanavatar_lab.ui.language import language
+
+LABEL_WIDTH = {"description_width": "15em"}
+WIDE = {"width": "auto"}
+ROW = {"flex_flow": "row wrap"}
+AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
+BESIDE_LABELS = "calc(15em + 10px)"  # from the left, in line with the inputs
+_BELOW_INPUTS = f"margin:0 2px 6px {BESIDE_LABELS};line-height:1.35"
+ERROR_COLOUR = "var(--jp-error-color1, #b3261e)"
+
+
+class Control(widgets.VBox):
+    """One field of a request.
+
+    A subclass is made of the field and of the request's class. It makes its inputs, reads their value in `_read`, puts
+    one there in `_write`, says its words in `_say`, and calls `_changed` when a person has changed something.
+    """
+
+    def __init__(self, view: FieldView, inputs: Sequence[widgets.Widget]) -> None:
+        self.view = view
+        self._help, self._error = widgets.HTML(), widgets.HTML(layout={"display": "none"})
+        self._problem = ""
+        self._listeners: list[Callable[[], None]] = []
+        self._written = False  # while a program writes, which is no change by a person
+        super().__init__([*inputs, self._help, self._error])
+        self._unfollow = language.follow(self._say_quietly)
+
+    @property
+    def value(self) -> Any:
+        """What stands there, in the request's own terms: None is automatic or empty."""
+        return self._read()
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        with self._writing():
+            self._write(value)
+
+    @property
+    def error(self) -> str:
+        """What is wrong with the value, as it stands under the control; empty where nothing is."""
+        return self._problem
+
+    @error.setter
+    def error(self, text: str) -> None:
+        self._problem = text
+        self._error.layout.display = None if text else "none"  # an empty line would be a gap
+        self._error.value = alert(text) if text else ""
+
+    @property
+    def label(self) -> str:
+        """The field's label with its unit, in the language that is shown."""
+        unit = language.of(self.view.unit_labels)
+        return language.of(self.view.labels) + (f" ({unit})" if unit else "")
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a person has changed the value, not when a program has."""
+        self._listeners.append(listener)
+
+    def change(self, value: Any) -> None:
+        """Put a value there on behalf of a person, who did something elsewhere in the form."""
+        self.value = value
+        self._changed()
+
+    def meet(self, controls: Mapping[str, "Control"]) -> None:
+        """Learn of all controls of the form, this one among them; most have no use for the others."""
+
+    def look_around(self) -> None:
+        """Some value in the form is another now; most controls do not care."""
+
+    def follow_profile(self, profile: str) -> None:
+        """Learn that the form is now about other models; most controls do not care."""
+
+    def close(self) -> None:
+        """Take it away, with everything in it."""
+        # __del__ calls this too: again, or for a control whose __init__ raised
+        self.__dict__.pop("_unfollow", lambda: None)()
+        for child in self.children:
+            child.close()
+        super().close()
+
+    def _read(self) -> Any:
+        raise NotImplementedError(type(self))
+
+    def _write(self, value: Any) -> None:
+        raise NotImplementedError(type(self))
+
+    def _say_quietly(self) -> None:
+        with self._writing():
+            self._say()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever changes in here was changed by a program."""
+        before, self._written = self._written, True
+        try:
+            yield
+        finally:
+            self._written = before
+
+    def _say(self) -> None:
+        help_text = language.of(self.view.help)
+        self._help.value = small(help_text) if help_text else ""
+
+    def _changed(self, _: object = None) -> None:
+        if self._written:
+            return
+        for listener in self._listeners:
+            listener()
+
+
+def small(text: str) -> str:
+    """Text for people under a control, as HTML."""
+    return f'<div lang="{language.code}" style="{_BELOW_INPUTS}"><small>{escape(text)}</small></div>'
+
+
+def alert(text: str) -> str:
+    """An error as HTML that a screen reader says as soon as it stands there."""
+    return f'<div role="alert" style="color:{ERROR_COLOUR};{_BELOW_INPUTS}">{escape(text)}</div>'

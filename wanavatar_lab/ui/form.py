@@ -1,0 +1,297 @@
+"""A form made of a request's fields: what a request says of them is all that this knows.
+
+form = Form(SpeechToVideo, profile="pocket", audio="voice.wav")
+form.request()      the request, or None with the errors at their fields
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
+from wanavatar_lab.ui.fields import (
+    CheckboxControl,
+    Control,
+    NumberControl,
+    SeedControl,
+    SelectControl,
+    SizeControl,
+    TextControl,
+)
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.lora_cards import LoraCards
+from wanavatar_lab.ui.receiving import KINDS
+from wanavatar_lab.ui.sources import TAKEN, FileControl
+
+WORDS = {
+    "collapsed": {
+        "en": "▸ More settings (collapsed)",
+        "ko": "▸ 추가 설정 (접힘)",
+        "zh": "▸ 更多设置（已折叠）",
+    },
+    "expanded": {
+        "en": "▾ More settings (expanded)",
+        "ko": "▾ 추가 설정 (펼쳐짐)",
+        "zh": "▾ 更多设置（已展开）",
+    },
+}
+
+# a field's hint → what stands for it; a hint that is not here is a mistake in the request
+CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
+    "text": TextControl,
+    "textarea": TextControl,
+    "int": NumberControl,
+    "float": NumberControl,
+    "checkbox": CheckboxControl,
+    "select": SelectControl,
+    "seed": SeedControl,
+    "size": SizeControl,
+    "loras": LoraCards,
+    "picture": FileControl,
+    "audio": FileControl,
+    "video": FileControl,
+    "weights": FileControl,
+}
+
+
+WEIGHTS_OR_MEDIA = {**KINDS, **dict.fromkeys(WEIGHTS_SUFFIXES, "weights")}
+
+
+class Form(widgets.VBox):
+    """Every field of a request: those one sets always, and behind a button those one sets seldom.
+
+    A field that nobody has touched follows the defaults of the profile; one that a person has changed, or that was
+    given a value, stays as it is.
+
+    Args:
+        request_class: whose fields.
+        profile: which models.
+        values: of fields, as the request takes them; None leaves a field as it is.
+
+    Raises:
+        RequestError: there is no such field, or a value is not allowed.
+        LabError: a field asks for a control that there is none for.
+    """
+
+    def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
+        self.request_class = request_class
+        self.touched: set[str] = set()
+        self.controls = {name: _control(view, request_class) for name, view in fields_of(request_class).items()}
+        self._problem = widgets.HTML(layout={"display": "none"})
+        self._toggle = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        basic, advanced = ([*self._of_group(group)] for group in ("basic", "advanced"))
+        self._advanced = widgets.VBox(advanced, layout={"display": "none"})
+        disclosure = [self._toggle, self._advanced] if advanced else []
+        super().__init__([self._problem, *basic, *disclosure], layout={"max_width": "48em"})
+        for name, control in self.controls.items():
+            control.meet(self.controls)
+            control.on_change(partial(self._changed, name))
+        try:
+            self.set(profile=profile, **values)
+        except RequestError:
+            self.close()  # its controls would follow the language for ever
+            raise
+        self._toggle.on_click(lambda _: self.expand(not self.expanded))
+        self._unfollow = language.follow(self._say)
+
+    @property
+    def profile(self) -> str:
+        """Which models the form is about."""
+        name: str = self.controls["profile"].value
+        return name
+
+    @property
+    def expanded(self) -> bool:
+        """Whether the fields one sets seldom are shown."""
+        return bool(self._advanced.layout.display != "none")
+
+    def expand(self, wanted: bool = True) -> None:
+        """Show the fields one sets seldom, or hide them."""
+        self._advanced.layout.display = None if wanted else "none"
+        self._say()
+
+    def values(self) -> dict[str, Any]:
+        """What stands in every field."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Put values into fields; they count as touched. None leaves a field that cannot be None as it is.
+
+        Raises:
+            RequestError: there is no such field, or a value is not allowed; nothing is changed.
+        """
+        views = fields_of(self.request_class)
+        values = {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in views or views[name].optional
+        }
+        read = _read(self.request_class, {"profile": self.profile, **values})
+        if "profile" in values:
+            self._take_profile(read["profile"])
+        for name in values:
+            self.controls[name].error = ""
+            self.controls[name].value = read[name]
+        self.touched |= set(values)
+        self._look_around()
+
+    def fill(self, request: Request) -> None:
+        """Show a request as it is; what equals the defaults of its profile follows them again.
+
+        Raises:
+            RequestError: it is of another stage.
+        """
+        if request.stage != self.request_class.stage:
+            problem = f"{request.stage!r} is not allowed; give a request of {self.request_class.stage}"
+            raise RequestError([("stage", problem)])
+        self.touched.clear()
+        self.set(profile=request.profile)
+        standing = self.values()
+        values = {name: getattr(request, name) for name in self.controls}
+        self.set(**{name: value for name, value in values.items() if not _same(value, standing[name])})
+        self.show(None)
+
+    def take(self, path: Path | str) -> None:
+        """Put a file into the field that it is for: a recording into that of the voice, a picture into the picture's.
+
+        Raises:
+            LabError: there is no field for such a file.
+        """
+        kind = WEIGHTS_OR_MEDIA.get(Path(path).suffix.lower())
+        for control in self.controls.values():
+            if isinstance(control, FileControl) and kind in TAKEN[control.view.widget]:
+                control.pick(str(path))
+                return
+        stage = language.of(self.request_class.labels)
+        raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
+
+    def request(self) -> Request | None:
+        """The request that the form describes, its files seen to be there; or None, and the errors shown."""
+        try:
+            request = self._request()
+            request.check_inputs()
+        except RequestError as error:
+            self.show(error)
+            return None
+        self.show(None)
+        return request
+
+    def show(self, error: LabError | None) -> None:
+        """Show what is wrong at the fields at fault, and above them all what is no field's; None takes it all away."""
+        problems = error.problems if isinstance(error, RequestError) else [("", str(error))] if error else []
+        said: dict[str, list[str]] = {name: [] for name in ["", *self.controls]}
+        for place, message in problems:
+            name = place.partition(".")[0].partition("[")[0]
+            inside = place.removeprefix(name).lstrip(".")  # which item of a list, and which of its fields
+            if name in self.controls:
+                said[name].append(f"{inside}: {message}" if inside else message)
+            else:
+                said[""].append(f"{place}: {message}" if place else message)
+        for name, control in self.controls.items():
+            control.error = "; ".join(said[name])
+        self._problem.layout.display = None if said[""] else "none"
+        self._problem.value = alert("; ".join(said[""])) if said[""] else ""
+        if any(self.controls[name].view.group == "advanced" for name, texts in said.items() if name and texts):
+            self.expand()
+
+    def problems(self) -> dict[str, str]:
+        """The errors that are shown at fields, by their names."""
+        return {name: control.error for name, control in self.controls.items() if control.error}
+
+    def close(self) -> None:
+        """Take the form away, with all its controls."""
+        # __del__ calls this too: again, or for a form whose __init__ raised
+        self.__dict__.pop("_unfollow", lambda: None)()
+        for control in self.__dict__.get("controls", {}).values():
+            control.close()
+        super().close()
+
+    def _request(self) -> Request:
+        # what nobody touched is left to the request, so that a run's notes tell choices from defaults
+        named = {
+            name: control.value
+            for name, control in self.controls.items()
+            if name in self.touched or control.view.required or name == "profile"
+        }
+        return self.request_class(**named)
+
+    def _changed(self, name: str) -> None:
+        """A person changed a field: it stays so, and what is wrong with it is said at once."""
+        self.touched.add(name)
+        if name == "profile":
+            self._take_profile(self.profile)
+        problems: dict[str, str] = {}
+        try:
+            self._request()
+        except RequestError as error:
+            problems = dict(error.problems)
+        self.controls[name].error = problems.get(name, "")
+        for other, control in self.controls.items():
+            if control.error and other not in problems:  # it was at odds with this one
+                control.error = ""
+        self._look_around()
+
+    def _look_around(self) -> None:
+        for control in self.controls.values():
+            control.look_around()
+
+    def _take_profile(self, profile: str) -> None:
+        overrides = PROFILES[profile].default_overrides(self.request_class.stage)
+        for name, control in self.controls.items():
+            if name == "profile":
+                control.value = profile
+            elif name not in self.touched:
+                control.value = overrides.get(name, control.view.default)
+            control.follow_profile(profile)
+
+    def _of_group(self, group: str) -> Iterable[Control]:
+        return (control for control in self.controls.values() if control.view.group == group)
+
+    def _say(self) -> None:
+        self._toggle.description = language.of(WORDS["expanded" if self.expanded else "collapsed"])
+
+
+def _control(view: FieldView, request_class: type[Request]) -> Control:
+    if view.widget not in CONTROLS:
+        raise LabError(
+            f"{request_class.__name__}.{view.name} asks for the control {view.widget!r}; "
+            f"there are {', '.join(CONTROLS)}."
+        )
+    return CONTROLS[view.widget](view, request_class)
+
+
+def _read(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the request reads them.
+
+    Raises:
+        RequestError: some of them are not allowed; what is not among them may still be missing.
+    """
+    # an empty text in a form is one that is yet to be written, not one that is wrong
+    views = fields_of(request_class)
+    blank = {name for name, value in values.items() if value == "" and name in views and views[name].required}
+    given = {name: value for name, value in values.items() if name not in blank}
+    try:
+        request = request_class(**given, **{name: "-" for name, view in views.items() if _stands_in(name, view, given)})
+    except RequestError as error:
+        of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
+        if of_these:
+            raise RequestError(of_these) from None
+        return values
+    return {name: "" if name in blank else getattr(request, name) for name in values}
+
+
+def _same(value: Any, standing: Any) -> bool:
+    """Whether a field of a request is what its control has; lists of adapters are written in two ways."""
+    return value == standing or (value in ("", None, ()) and standing in ("", None, []))
+
+
+def _stands_in(name: str, view: FieldView, given: dict[str, Any]) -> bool:
+    """Whether a field is to be given some text, so that the others can be read."""
+    return view.required and view.kind == "str" and name not in given

@@ -1,0 +1,215 @@
+"""A card that shows how far a run is, whoever submitted it, and can end it.
+
+    card = JobCard(job.id)            # shows itself and follows the run
+    status = await card.watch()       # in a cell that goes on when the run has ended
+
+All that is shown is read from the run's folder, so a card made later, in another kernel, shows the same.
+"""
+
+import asyncio
+import time
+from typing import Any, ClassVar
+
+import traitlets
+
+from wanavatar_lab import jobs
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.status import Status
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.urls import can_show, server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
+
+POLL_SECONDS = 0.2
+LOG_LINES, LOG_CHARACTERS = 40, 8000
+PREVIEWS = ("preview.webp", "preview.png")  # a picture of the latents, where a stage writes one
+
+WORDS: dict[str, Words] = {
+    "none": {"en": "No run yet", "ko": "아직 실행이 없습니다", "zh": "尚无运行"},
+    "queued": {"en": "Waiting", "ko": "대기 중", "zh": "排队中"},
+    "running": {"en": "Running", "ko": "실행 중", "zh": "运行中"},
+    "succeeded": {"en": "Done", "ko": "완료", "zh": "完成"},
+    "failed": {"en": "Failed", "ko": "실패", "zh": "失败"},
+    "cancelled": {"en": "Cancelled", "ko": "취소됨", "zh": "已取消"},
+    "gone": {"en": "Gone", "ko": "없음", "zh": "已不存在"},
+    "cancelling": {"en": "Cancelling…", "ko": "취소하는 중…", "zh": "正在取消…"},
+    "cancel": {"en": "Cancel", "ko": "취소", "zh": "取消"},
+    "place": {"en": "number {place} in the queue", "ko": "대기열 {place}번째", "zh": "队列第 {place} 位"},
+    "step": {"en": "step {step} of {steps}", "ko": "스텝 {step}/{steps}", "zh": "第 {step}/{steps} 步"},
+    "segment": {
+        "en": "segment {segment} of {segments}",
+        "ko": "구간 {segment}/{segments}",
+        "zh": "第 {segment}/{segments} 段",
+    },
+    "elapsed": {"en": "{time} so far", "ko": "{time} 경과", "zh": "已用 {time}"},
+    "took": {"en": "took {time}", "ko": "{time} 걸림", "zh": "用时 {time}"},
+    "left": {"en": "about {time} left", "ko": "약 {time} 남음", "zh": "约剩 {time}"},
+    "memory": {"en": "memory {memory}", "ko": "메모리 {memory}", "zh": "内存 {memory}"},
+    "seed": {"en": "seed {seed}", "ko": "시드 {seed}", "zh": "种子 {seed}"},
+    "progress": {"en": "Progress of {stage}", "ko": "{stage} 진행률", "zh": "{stage} 的进度"},
+    "log": {"en": "Log", "ko": "로그", "zh": "日志"},
+    "preview": {"en": "Preview", "ko": "미리 보기", "zh": "预览"},
+    "phase_start": {"en": "the worker starts", "ko": "작업 프로세스 시작", "zh": "正在启动工作进程"},
+    "phase_load": {"en": "models load", "ko": "모델 불러오기", "zh": "正在加载模型"},
+    "phase_run": {"en": "preparing", "ko": "준비 중", "zh": "准备中"},
+    "phase_denoise": {"en": "denoise", "ko": "노이즈 제거", "zh": "去噪"},
+    "phase_decode": {"en": "decode", "ko": "디코딩", "zh": "解码"},
+    "phase_upscale": {"en": "enlarge", "ko": "확대", "zh": "放大"},
+}
+
+
+class JobCard(LabWidget):
+    """The card of one run.
+
+    Args:
+        run_id: the run; "" shows an empty card, for `attach` later.
+
+    Attributes:
+        state: as `Status.state`; "" without a run, "gone" where its folder is no more.
+        cancelling: from the click on Cancel until the run has ended.
+
+    Raises:
+        RunError: there is no such run.
+    """
+
+    _esm = script("job_card")
+    _css = styles("job_card")
+    WORDS: ClassVar[dict[str, Words]] = WORDS
+
+    run_id = traitlets.Unicode("").tag(sync=True)
+    title = traitlets.Unicode("").tag(sync=True)
+    state = traitlets.Unicode("").tag(sync=True)
+    phase = traitlets.Unicode("").tag(sync=True)
+    step = traitlets.Int(None, allow_none=True).tag(sync=True)
+    steps = traitlets.Int(None, allow_none=True).tag(sync=True)
+    segment = traitlets.Int(None, allow_none=True).tag(sync=True)
+    segments = traitlets.Int(None, allow_none=True).tag(sync=True)
+    fraction = traitlets.Float(0.0).tag(sync=True)
+    eta_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
+    memory_bytes = traitlets.Int(None, allow_none=True).tag(sync=True)
+    queue_place = traitlets.Int(None, allow_none=True).tag(sync=True)
+    seed = traitlets.Int(None, allow_none=True).tag(sync=True)
+    elapsed = traitlets.Int(0).tag(sync=True)
+    error = traitlets.Unicode("").tag(sync=True)
+    log = traitlets.Unicode("").tag(sync=True)
+    preview = traitlets.Unicode("").tag(sync=True)
+    preview_version = traitlets.Unicode("").tag(sync=True)
+    cancelling = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, run_id: str = "") -> None:
+        self.job: jobs.Job | None = None
+        self._log_seen: tuple[int, int] | None = None
+        super().__init__()
+        self.on_msg(self._hear)
+        if run_id:
+            self.attach(run_id)
+
+    def attach(self, run_id: str) -> None:
+        """Show another run from now on, and follow it where an event loop runs.
+
+        Raises:
+            RunError: there is no such run.
+        """
+        self.job = jobs.attach(run_id)
+        self._log_seen = None
+        with self.hold_sync():
+            self.run_id, self.cancelling, self.preview, self.log = run_id, False, "", ""
+            self.show_words()
+        if not self.look() and loop_runs():
+            start(self.watch())
+
+    async def watch(self) -> Status | None:
+        """Follow the run until it has ended, without blocking; returns its last status.
+
+        Where the card is given another run meanwhile, the watch of this one ends.
+        """
+        job = self.job
+        while job is not None and self.job is job and not self.look():
+            await asyncio.sleep(POLL_SECONDS)
+        return job.status() if job is not None and self.state != "gone" else None
+
+    def close(self) -> None:
+        """End the card; the run goes on."""
+        self.job = None
+        super().close()
+
+    def cancel(self) -> None:
+        """Ask for the run to end; `cancelling` says at once that it was heard."""
+        if self.job is None or self.cancelling:
+            return
+        self.cancelling = True
+        try:
+            self.job.cancel()
+        except (LabError, OSError) as fault:
+            with self.hold_sync():
+                self.cancelling, self.error = False, str(fault)
+
+    def look(self) -> bool:
+        """Read the run's folder and show what changed; whether there will be no more changes."""
+        if self.job is None:
+            return True
+        try:
+            status = self.job.status()
+            log = self._new_log()
+            preview = self._preview()
+        except (LabError, OSError) as fault:
+            # deleted, or damaged: nothing will come of it, and that is shown
+            with self.hold_sync():
+                self.state, self.error, self.cancelling = "gone", str(fault), False
+            return True
+        with self.hold_sync():
+            self._show(status)
+            if log is not None:
+                self.log = log
+            self.preview, self.preview_version = preview
+        return status.ended
+
+    def show_words(self) -> None:
+        """Put every text into the language that is shown, the stage's name too."""
+        super().show_words()
+        if self.job is not None:
+            stage = self.job.run.stage
+            known = STAGE_REQUESTS.get(stage)
+            self.title = language.of(known.labels) if known else stage
+
+    def _show(self, status: Status) -> None:
+        # a trait that is set to the value it has sends nothing
+        self.state = status.state
+        self.phase = status.phase
+        self.step, self.steps = status.step, status.steps
+        self.segment, self.segments = status.segment, status.segments
+        self.fraction = status.fraction
+        self.eta_seconds = status.eta_seconds
+        self.memory_bytes = status.memory_bytes
+        self.queue_place = status.queue_place
+        self.seed = status.seed
+        self.error = status.error or ""
+        # in whole seconds, by the clock that wrote the times: the page's may differ
+        begin = status.started_at or status.submitted_at
+        self.elapsed = int((status.finished_at or time.time()) - begin) if begin else 0
+        if status.ended:
+            self.cancelling = False
+        elif self.job is not None and self.job.run.cancel_requested():
+            self.cancelling = True  # also where another client asked
+
+    def _new_log(self) -> str | None:
+        """The end of the log if it has grown since the last look."""
+        assert self.job is not None
+        facts = (self.job.run.folder / "log.txt").stat()
+        if (seen := (facts.st_size, facts.st_mtime_ns)) == self._log_seen:
+            return None
+        self._log_seen = seen
+        return self.job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
+
+    def _preview(self) -> tuple[str, str]:
+        assert self.job is not None
+        for name in PREVIEWS:
+            path = self.job.run.folder / name
+            if path.exists() and can_show(path):
+                return server_path(path), str(path.stat().st_mtime_ns)
+        return "", ""
+
+    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
+        if content.get("kind") == "cancel":
+            self.cancel()

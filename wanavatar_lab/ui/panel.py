@@ -1,0 +1,184 @@
+"""A stage as a notebook shows it: its form, a button that runs it, the card of the last run, and what that made.
+
+panel = Panel(SpeechToVideo, profile="pocket", audio="voice.wav")
+panel                     # in a notebook: shows it
+await panel.run()         # where nobody is there to press the button
+panel.artifact            # what the next cell takes
+"""
+
+import asyncio
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from wanavatar_lab import jobs
+from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.lane import Lane
+from wanavatar_lab.requests import Request
+from wanavatar_lab.runs import runs_folder
+from wanavatar_lab.status import Status, main_artifact
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS
+from wanavatar_lab.ui.form import Form
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.results import result_of
+from wanavatar_lab.ui.tasks import loop_runs, start
+
+WORDS = {
+    "run": {"en": "Run", "ko": "실행", "zh": "运行"},
+    "running": {"en": "Run another one", "ko": "하나 더 실행", "zh": "再运行一个"},
+    "result": {"en": "Result", "ko": "결과", "zh": "结果"},
+}
+
+
+class Panel(widgets.VBox):
+    """One stage.
+
+    A run goes on when the page is closed; the next panel of the same stage and profile shows it again.
+
+    Args:
+        request_class: of the stage.
+        profile: which models.
+        values: of the form's fields.
+
+    Raises:
+        RequestError: there is no such field, or a value is not allowed.
+    """
+
+    def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
+        self.form = Form(request_class, profile=profile, **values)
+        self.job: jobs.Job | None = None
+        self.artifacts: list[Path] = []
+        self._listeners: list[Callable[[Panel], None]] = []
+        self._title = widgets.HTML()
+        self._button = widgets.Button(button_style="primary", layout=AS_WIDE_AS_ITS_WORDS)
+        self._card, self._result = widgets.VBox(), widgets.VBox()
+        super().__init__([self._title, self.form, self._button, self._card, self._result])
+        self._button.on_click(lambda _: start(self._pressed()))
+        self._unfollow = language.follow(self._say)
+        self._attach_again()
+
+    @property
+    def artifact(self) -> Path | None:
+        """The file that the last run was for; None until it has succeeded."""
+        return self.artifacts[0] if self.artifacts else None
+
+    def on_result(self, listener: Callable[["Panel"], None]) -> None:
+        """Call `listener` with the panel when a run has succeeded."""
+        self._listeners.append(listener)
+
+    async def run(self) -> list[Path]:
+        """Run what the form describes, as the button does, and wait for it.
+
+        Whoever stops waiting (the stop button of a notebook, a cancelled task) also cancels the run.
+
+        Returns:
+            The files it made, the one it is for first.
+
+        Raises:
+            RequestError: the form's values are not allowed.
+            RunError: the run failed or was cancelled.
+        """
+        job = await self._submit()
+        try:
+            status = await self._follow(job)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            job.cancel()
+            raise
+        if status is None or status.state != "succeeded":
+            how = "was deleted" if status is None else f"failed: {status.error}" if status.error else "was cancelled"
+            raise RunError(f"The run {job.id} {how}")
+        return self.artifacts
+
+    def close(self) -> None:
+        """Take the panel away. Its run goes on."""
+        self.__dict__.pop("_unfollow", lambda: None)()
+        self.job = None  # what it makes is not to be shown here any more
+        for child in self.__dict__.get("children", ()):
+            child.close()
+        super().close()
+
+    async def _pressed(self) -> None:
+        try:
+            await self._follow(await self._submit())
+        except RequestError:
+            return  # it stands in the form
+        except (LabError, OSError) as error:
+            self.form.show(error if isinstance(error, LabError) else LabError(str(error)))
+
+    async def _submit(self) -> jobs.Job:
+        request = self.form.request()
+        if request is None:
+            raise RequestError([*self.form.problems().items()])
+        self._button.disabled = True  # until it is submitted: a second click would mean a second run
+        try:
+            # it starts the worker's keeper and writes to disk, for which nobody else's click is to wait
+            job = await asyncio.to_thread(jobs.submit, request)
+        except RequestError as error:
+            self.form.show(error)
+            raise
+        finally:
+            self._button.disabled = False
+        self._show_card(job)
+        return job
+
+    def _show_card(self, job: jobs.Job) -> None:
+        from wanavatar_lab.ui.job_card import JobCard
+
+        self.job, self.artifacts = job, []
+        for old in self._card.children:
+            old.close()
+        self._card.children = [JobCard(job.id)]
+        self._show_result()
+        self._say()
+
+    async def _follow(self, job: jobs.Job) -> Status | None:
+        """Wait for a run's end and show what it made, if it still is the last one then; None if it was deleted."""
+        (card,) = self._card.children
+        status: Status | None = await card.watch()
+        if self.job is not job:  # a later run took its card
+            return await _ended(job)
+        if status is not None and status.state == "succeeded":
+            main = main_artifact(status.artifacts, self.form.request_class.artifact)
+            ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
+            self.artifacts = [job.run.path(artifact) for artifact in ordered]
+            self._show_result()
+            for listener in self._listeners:
+                listener(self)
+        self._say()
+        return status
+
+    def _show_result(self) -> None:
+        for old in self._result.children:
+            old.close()
+        self._result.children = [result_of(self.job.run)] if self.job is not None and self.artifacts else []
+
+    def _attach_again(self) -> None:
+        """Show the newest run of this stage and profile that still goes on."""
+        for run_id in reversed(Lane(runs_folder()).queue()):
+            try:
+                job = jobs.attach(run_id)
+            except RunError:
+                continue  # its ticket is written before its folder has its name
+            stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
+            wanted = (self.form.request_class.stage, self.form.profile)
+            if (stage, profile) == wanted and not job.status().ended:
+                self._show_card(job)
+                if loop_runs():
+                    start(self._follow(job))
+                return
+
+    def _say(self) -> None:
+        request_class = self.form.request_class
+        title, text = language.of(request_class.labels), language.of(request_class.help)
+        self._title.value = f'<div lang="{language.code}"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>'
+        under_way = any(card.state in ("queued", "running") for card in self._card.children)
+        self._button.description = language.of(WORDS["running" if under_way else "run"])
+
+
+async def _ended(job: jobs.Job) -> Status:
+    while not (status := job.status()).ended:
+        await asyncio.sleep(0.2)
+    return status

@@ -1,0 +1,122 @@
+"""Clips, sound and pictures by URL: frame by frame, looped, two side by side in sync.
+
+Player("runs/…/talking.mp4")
+Player.pair(before, after, labels=("25 steps", "4 steps"))
+show(files)                       # everything that a run made
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import ipywidgets
+import traitlets
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.media import MediaInfo, probe, read_peaks
+from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.contact_sheet import ContactSheet, grid
+from wanavatar_lab.ui.receiving import KINDS
+from wanavatar_lab.ui.urls import server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
+
+LONGEST_WAVEFORM = 120.0  # seconds; going through more of it would hold up the kernel
+
+WORDS: dict[str, Words] = {
+    "back": {"en": "Previous frame", "ko": "이전 프레임", "zh": "上一帧"},
+    "next": {"en": "Next frame", "ko": "다음 프레임", "zh": "下一帧"},
+    "loop": {"en": "Loop", "ko": "반복", "zh": "循环"},
+    "frame": {"en": "frame {frame} of {frames}", "ko": "프레임 {frame}/{frames}", "zh": "第 {frame}/{frames} 帧"},
+    "keys": {"en": "Keys: , and . step, L loops", "ko": "단축키: , . 이동, L 반복", "zh": "快捷键：, . 逐帧，L 循环"},
+    "wave": {"en": "Waveform; click to seek", "ko": "파형, 클릭하면 이동", "zh": "波形，点击可定位"},
+    "video": {"en": "Video {name}", "ko": "영상 {name}", "zh": "视频 {name}"},
+    "audio": {"en": "Sound {name}", "ko": "소리 {name}", "zh": "声音 {name}"},
+    "picture": {"en": "Picture {name}", "ko": "이미지 {name}", "zh": "图片 {name}"},
+    "broken": {
+        "en": "{name} cannot be played: it is gone, or the browser does not know its format.",
+        "ko": "{name}을(를) 재생할 수 없습니다. 파일이 없거나 브라우저가 모르는 형식입니다.",
+        "zh": "无法播放 {name}：文件已不存在，或浏览器不支持其格式。",
+    },
+    "sound": {"en": "its sound is heard", "ko": "이쪽 소리가 들립니다", "zh": "播放此侧声音"},
+}
+
+
+class Player(LabWidget):
+    """A picture, a recording or a clip, or two clips in sync.
+
+    Args:
+        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown as `pair` says.
+        labels: what stands under each; the files' names if None.
+
+    Attributes:
+        paths: relative to the server's root; one, or two in sync.
+        kind: video, audio or picture.
+        loop: whether it plays over and over.
+
+    Raises:
+        LabError: the page cannot show a file, its kind is not known, or two are not of one kind.
+        MediaError: the first file is missing or damaged.
+    """
+
+    _esm = script("wave", "player")
+    _css = styles("player")
+    WORDS: ClassVar[dict[str, Words]] = WORDS
+
+    paths = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    version = traitlets.Unicode("").tag(sync=True)
+    kind = traitlets.Unicode("").tag(sync=True)
+    fps = traitlets.Float(None, allow_none=True).tag(sync=True)
+    frames = traitlets.Int(None, allow_none=True).tag(sync=True)
+    peaks = traitlets.List(traitlets.Float()).tag(sync=True)
+    loop = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, *paths: Path | str, labels: Sequence[str] | None = None) -> None:
+        files = [Path(path) for path in paths]
+        if not 1 <= len(files) <= 2:
+            raise LabError(f"A player shows one file, or two side by side; {len(files)} were given.")
+        kinds = sorted({_kind(path) for path in files})
+        if len(kinds) > 1:
+            raise LabError(f"{files[0].name} and {files[1].name} are {' and '.join(kinds)}; give two of a kind.")
+        info = probe(files[0])
+        super().__init__(
+            paths=[server_path(path) for path in files],
+            labels=list(labels) if labels else [path.name for path in files],
+            version=str(files[0].stat().st_mtime_ns),
+            kind=kinds[0],
+            fps=info.fps,
+            frames=info.frames if info.kind == "video" else None,
+            peaks=read_peaks(files[0]).levels if _has_waveform(info) else [],
+        )
+
+    @classmethod
+    def pair(cls, first: Path | str, second: Path | str, *, labels: tuple[str, str] | None = None) -> "Player":
+        """Two clips, or two pictures, side by side. Clips play in sync, with the sound of the first."""
+        return cls(first, second, labels=labels)
+
+
+def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
+    """One widget for all files that a run made that can be seen or heard, in their order.
+
+    Raises:
+        LabError: there is none.
+    """
+    paths = [Path(path) for path in artifacts]
+    shown = [Player(path) for path in paths if path.suffix.lower() in KINDS]
+    if not shown:
+        made = ", ".join(path.name for path in paths) or "nothing"
+        raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
+    return shown[0] if len(shown) == 1 else ipywidgets.VBox(shown)
+
+
+def _kind(path: Path) -> str:
+    if path.suffix.lower() not in KINDS:
+        raise LabError(f"{path.name} is nothing that can be played; give a file that ends in {', '.join(KINDS)}.")
+    return KINDS[path.suffix.lower()]
+
+
+def _has_waveform(info: MediaInfo) -> bool:
+    return info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
+
+
+__all__ = ["ContactSheet", "Player", "grid", "show"]

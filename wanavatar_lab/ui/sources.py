@@ -1,0 +1,184 @@
+"""Choose a file for a field: a sample that ships, what an earlier run made, an upload, or a path.
+
+A picture may also come out of a video: the frame is written beside the uploads, and its path is the value.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import FieldView, Request
+from wanavatar_lab.ui.earlier import MADE, earlier, samples, save_frame
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, LABEL_WIDTH, ROW, WIDE, Control, small
+from wanavatar_lab.ui.fields.plain import choose_among
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.preview import Preview
+from wanavatar_lab.ui.receiving import KINDS
+
+WORDS = {
+    "sample": {"en": "A sample", "ko": "샘플", "zh": "示例"},
+    "earlier": {"en": "An earlier result", "ko": "이전 결과", "zh": "以前的结果"},
+    "upload": {"en": "Upload a file", "ko": "파일 업로드", "zh": "上传文件"},
+    "path": {"en": "A path", "ko": "파일 경로", "zh": "文件路径"},
+    "which": {"en": "{label}: {way}", "ko": "{label}: {way}", "zh": "{label}：{way}"},
+    "choose": {"en": "Choose…", "ko": "선택…", "zh": "请选择…"},
+    "none": {"en": "Nothing is here yet.", "ko": "아직 아무것도 없습니다.", "zh": "这里还没有内容。"},
+    "refresh": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
+    "second": {"en": "{label}: frame at (s)", "ko": "{label}: 프레임 위치(초)", "zh": "{label}：取帧时刻（秒）"},
+    "frame": {"en": "Take this frame", "ko": "이 프레임 쓰기", "zh": "使用这一帧"},
+    "chosen": {"en": "Chosen: {path}", "ko": "선택됨: {path}", "zh": "已选：{path}"},
+}
+
+# by a field's hint, the kinds of files that will do
+TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}
+_HIDDEN, _SHOWN = "none", None
+
+
+class FileControl(Control):
+    """Where a file comes from, and which. The value is its path as it was given."""
+
+    def __init__(self, view: FieldView, request_class: type[Request]) -> None:
+        self._path: str | None = None
+        self._video: str | None = None  # that a picture is taken from
+        self._way = widgets.Dropdown(style=LABEL_WIDTH, layout=WIDE)
+        self._sample = widgets.Dropdown(options=[("", None)], style=LABEL_WIDTH, layout=WIDE)
+        self._earlier = widgets.Dropdown(options=[("", None)], style=LABEL_WIDTH, layout=WIDE)
+        self._refresh = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._typed = widgets.Text(style=LABEL_WIDTH, layout=WIDE, continuous_update=False)
+        self._upload = widgets.VBox()  # filled when it is first wanted
+        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, style=LABEL_WIDTH)
+        self._take = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._frame = widgets.HBox([self._second, self._take], layout=ROW)
+        self._boxes = (self._sample, self._earlier, self._typed)
+        self._preview = Preview(view)
+        self._shown, self._empty = widgets.HTML(), widgets.HTML()
+        self._pages: dict[str, widgets.Box] = {
+            "sample": widgets.VBox([self._sample]),
+            "earlier": widgets.VBox([self._earlier, self._refresh]),
+            "upload": self._upload,
+            "path": widgets.VBox([self._typed]),
+        }
+        # of a weights file, nothing here could say what is in it
+        self._ways = [name for name in self._pages if name != "upload" or view.widget != "weights"]
+        self._samples = {path.name: str(path) for path in samples(view.widget)}
+        super().__init__(view, [self._way, *self._pages.values(), self._empty, self._frame, self._shown, self._preview])
+        self.value = None
+        self._way.observe(self._go, "value")
+        for box in self._boxes:
+            box.observe(self._picked, "value")
+        self._refresh.on_click(lambda _: self._list_earlier())
+        self._take.on_click(lambda _: self._take_frame())
+
+    def meet(self, controls: Mapping[str, Control]) -> None:
+        """Let the preview of a recording find the fields of its part."""
+        self._preview.meet(controls)
+
+    def look_around(self) -> None:
+        """Let the preview follow these."""
+        self._preview.look_around()
+
+    def _read(self) -> str | None:
+        return self._path if self._path or self.view.optional else ""
+
+    def _write(self, value: Any) -> None:
+        self._path, self._video = str(value) if value else None, None
+        same = [path for path in self._samples.values() if value and Path(path) == Path(value).resolve()]
+        self._sample.value = same[0] if same else None
+        self._typed.value = "" if same else (self._path or "")
+        if same or self._path is None:
+            self._way.value = "sample" if self._samples else "path"
+        else:
+            self._way.value = "path"
+        self._show()
+
+    def _go(self, _: object) -> None:
+        """Another way was chosen; what was chosen before counts until something else is."""
+        if self._way.value == "earlier":
+            self._list_earlier()
+        self._open()
+
+    def _open(self) -> None:
+        """Show the page of the way that is chosen, and what the value is."""
+        way = self._way.value
+        if way == "upload" and not self._upload.children:
+            from wanavatar_lab.ui.upload import Upload  # its script is read only where someone uploads
+
+            kinds = TAKEN[self.view.widget]
+            upload = Upload(accept=",".join(suffix for suffix, kind in KINDS.items() if kind in kinds))
+            upload.observe(self._picked, "path")
+            self._upload.children = [upload]
+        for name, page in self._pages.items():
+            page.layout.display = _SHOWN if name == way else _HIDDEN
+        listed = {"sample": self._sample, "earlier": self._earlier}.get(way)
+        nothing = listed is not None and len(listed.options) == 1
+        self._empty.value = small(language.of(WORDS["none"])) if nothing else ""
+        self._frame.layout.display = _SHOWN if self._video else _HIDDEN
+        # said where the box that is shown does not show it: a frame, an upload, or the choice of another way
+        shown = {"sample": self._sample, "earlier": self._earlier, "path": self._typed}.get(way)
+        unsaid = self._path if shown is None or shown.value != self._path else None
+        self._shown.value = small(language.of(WORDS["chosen"]).format(path=unsaid)) if unsaid else ""
+
+    def _show(self) -> None:
+        self._open()
+        self._preview.show(self._path if self._path and Path(self._path).is_file() else None, self._complain)
+
+    def _complain(self, text: str) -> None:
+        self.error = text
+
+    def _picked(self, change: Any) -> None:
+        # an upload has no path while it arrives, which is no wish for nothing
+        if self._written or (not change["new"] and change["owner"] not in self._boxes):
+            return
+        with self._writing():  # what another way shows as chosen is so no more, and can be chosen again
+            for box in self._boxes:
+                if box is not change["owner"]:
+                    box.value = "" if box is self._typed else None
+        self.pick(str(change["new"] or ""))
+
+    def pick(self, path: str) -> None:
+        """Take this file on behalf of a person; of a video, where a picture is wanted, its first frame."""
+        if self.view.widget == "picture" and KINDS.get(Path(path).suffix.lower()) == "video":
+            self._video = path
+            with self._writing():
+                self._second.value = 0.0
+            self._take_frame()
+            return
+        self._path, self._video = path or None, None
+        self._changed()
+        self._show()
+
+    def _take_frame(self) -> None:
+        assert self._video is not None
+        try:
+            self._path = str(save_frame(self._video, self._second.value))
+        except LabError as error:
+            self._open()
+            self.error = str(error)
+            return
+        self._changed()
+        self._show()
+
+    def _list_earlier(self) -> None:
+        found = earlier(MADE[self.view.widget])
+        with self._writing():
+            choose_among(self._earlier, [(language.of(WORDS["choose"]), None), *found])
+        self._open()
+
+    def _say(self) -> None:
+        super()._say()
+        label = language.of(self.view.labels)
+        self._way.description = label
+        ways = {name: language.of(WORDS[name]) for name in self._pages}
+        choose_among(self._way, [(ways[name], name) for name in self._ways])
+        for name, box in (("sample", self._sample), ("earlier", self._earlier), ("path", self._typed)):
+            box.description = language.of(WORDS["which"]).format(label=label, way=ways[name])
+        choose_among(self._sample, [(language.of(WORDS["choose"]), None), *self._samples.items()])
+        self._refresh.description = language.of(WORDS["refresh"])
+        self._second.description = language.of(WORDS["second"]).format(label=label)
+        self._take.description = language.of(WORDS["frame"])
+        if self._way.value == "earlier":
+            self._list_earlier()
+        self._open()

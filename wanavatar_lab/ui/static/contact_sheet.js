@@ -1,0 +1,50 @@
+function render({ model, el }) {
+  const ending = begin({ model, el }, "wl-sheet");
+  const play = button();
+  const holder = element("div", { className: "wl-sheet-scroll" });
+  el.append(holder, element("div", { className: "wl-row" }, play));
+  const clips = () => [...holder.querySelectorAll("video")];
+  let playing = false;
+  play.addEventListener("click", () => {
+    playing = !playing;
+    for (const clip of clips()) playing ? clip.play() : clip.pause();
+    name();
+  });
+  const name = () => (play.textContent = say(model, playing ? "pause" : "play"));
+
+  follow(model, ending.signal, "rows columns cells words", () => {
+    name();
+    const [rows, columns, cells] = ["rows", "columns", "cells"].map((trait) => model.get(trait));
+    const old = new Map([...holder.querySelectorAll("[data-key]")].map((node) => [node.dataset.key, node]));
+    const head = element("tr", {}, element("td"), ...columns.map((text) => element("th", { scope: "col", textContent: text })));
+    const lines = rows.map((text, row) => element("tr", {}, element("th", { scope: "row", textContent: text }),
+      ...columns.map((column, index) => element("td", {}, content(cells[row]?.[index], { row: text, column })))));
+    const table = element("table", { "aria-label": say(model, "sheet") }, element("thead", {}, head), element("tbody", {}, ...lines));
+    holder.replaceChildren(table);
+    play.hidden = clips().length === 0;
+
+    function content(cell, place) {
+      if (!cell) return element("div", { className: "wl-sheet-empty wl-soft", textContent: say(model, "waiting") });
+      const key = `${cell.path} ${cell.version}`;
+      const label = say(model, "cell", place);
+      // one that is there already goes on playing
+      const shown = old.get(key) ?? make(cell, key);
+      if (cell.kind === "picture") shown.firstChild.alt = label;
+      else shown.setAttribute("aria-label", label);
+      if (cell.kind === "picture") shown.setAttribute("aria-label", say(model, "open", { name: label }));
+      return shown;
+    }
+  });
+
+  function make(cell, key) {
+    const src = fileUrl(cell.path, cell.version);
+    const data = { "data-key": key };
+    if (cell.kind === "picture") {
+      return element("a", { href: src, target: "_blank", rel: "noopener", ...data }, element("img", { src, loading: "lazy" }));
+    }
+    return element(cell.kind, { src, controls: true, loop: true, muted: cell.kind === "video", preload: "metadata", ...data });
+  }
+  return () => ending.abort();
+}
+
+export default { render };

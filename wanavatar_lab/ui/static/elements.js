@@ -1,0 +1,61 @@
+// What every widget's script begins with: making elements, following the model, filling in words.
+
+function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  // keys that are meant for this element are not Lab's; Lab looks for the mark at the focused element itself
+  made.dataset.lmSuppressShortcuts = "true";
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("aria-") || name.startsWith("data-") || name === "role" || name === "for") {
+      made.setAttribute(name, value);
+    } else {
+      made[name] = value;
+    }
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function button(className = "") {
+  return element("button", { type: "button", className: `wl-button ${className}` });
+}
+
+// Calls `show` now and at every change of one of the traits; the end of the view ends it.
+function follow(model, signal, names, show) {
+  const events = names.split(" ").map((name) => `change:${name}`);
+  for (const event of events) model.on(event, show);
+  signal.addEventListener("abort", () => events.forEach((event) => model.off(event, show)));
+  show();
+}
+
+function hear(model, signal, handler) {
+  model.on("msg:custom", handler);
+  signal.addEventListener("abort", () => model.off("msg:custom", handler));
+}
+
+// The root of a view; the language is told to screen readers.
+function begin({ model, el }, className) {
+  const ending = new AbortController();
+  el.classList.add("wl", className);
+  follow(model, ending.signal, "lang", () => (el.lang = model.get("lang")));
+  return ending;
+}
+
+function say(model, name, values = {}) {
+  const text = model.get("words")[name] ?? name;
+  return text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+}
+
+// 75 → 1:15
+function clock(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  const tail = String(whole % 60).padStart(2, "0");
+  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
+}
+
+function size(bytes) {
+  for (const [unit, many] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+    if (bytes >= many) return `${(bytes / many).toFixed(bytes < 10 * many ? 1 : 0)} ${unit}`;
+  }
+  return `${bytes} B`;
+}

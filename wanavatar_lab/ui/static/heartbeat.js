@@ -1,0 +1,63 @@
+function render({ model, el }) {
+  const ending = begin({ model, el }, "wl-heartbeat");
+  const { signal } = ending;
+  const text = element("span");
+  const reload = button("wl-main");
+  const bar = element("div", { className: "wl-heartbeat-bar", role: "alert", hidden: true }, text, reload);
+  el.append(bar);
+  reload.addEventListener("click", () => window.location.reload());
+
+  let gone = "";
+  const tell = (what) => {
+    gone = what;
+    bar.hidden = !what;
+    // in Lab the cells have to be run again, in Voilà a reload does that
+    if (what) text.textContent = say(model, what === "kernel" && !inVoila ? "notebook" : what);
+  };
+  follow(model, signal, "words", () => {
+    reload.textContent = say(model, "reload");
+    tell(gone);
+  });
+
+  let [number, answered] = [0, 0];
+  hear(model, signal, (message) => {
+    if (message.kind === "pong") answered = Math.max(answered, message.number);
+  });
+  const patience = model.get("patience") * 1000;
+  const timer = setInterval(beat, patience);
+  beat();
+
+  async function beat() {
+    // the ping before had all of one interval
+    if (number > answered) tell(await missing());
+    else if (gone) tell("");
+    if (signal.aborted) return;
+    number += 1;
+    try {
+      model.send({ kind: "ping", number });
+    } catch {
+      // the connection is closed, which the next beat finds out about
+    }
+  }
+
+  // what is missing: "" where the kernel is only busy
+  async function missing() {
+    const url = `${baseUrl}api/kernels/${model.get("kernel_id")}`;
+    try {
+      const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(patience) });
+      if (!answer.ok) return "kernel";
+      if ((await answer.json()).execution_state === "busy") return "";
+      // it may have been busy until a moment ago
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1000, patience)));
+      return number > answered ? "kernel" : "";
+    } catch {
+      return signal.aborted ? "" : "server";
+    }
+  }
+  return () => {
+    clearInterval(timer);
+    ending.abort();
+  };
+}
+
+export default { render };

@@ -1,0 +1,102 @@
+function render({ model, el }) {
+  const ending = begin({ model, el }, "wl-job");
+  const { signal } = ending;
+
+  const title = element("strong");
+  const state = element("span", { className: "wl-job-state" });
+  const id = element("span", { className: "wl-soft wl-job-id" });
+  const cancel = button();
+  const bar = element("progress", { max: 1 });
+  const facts = element("span", { className: "wl-soft" });
+  const now = element("output", { "aria-live": "polite" });
+  const error = element("div", { className: "wl-error", role: "alert" });
+  const preview = element("img", { className: "wl-job-preview" });
+  const summary = element("summary");
+  const log = element("pre", { tabIndex: 0 });
+  const details = element("details", {}, summary, log);
+  const card = element(
+    "section",
+    { className: "wl-card" },
+    element("div", { className: "wl-row wl-job-head" }, title, state, id, cancel),
+    bar,
+    element("div", { className: "wl-row wl-job-facts" }, now, facts),
+    preview,
+    error,
+    details,
+  );
+  el.append(card);
+
+  cancel.addEventListener("click", () => {
+    // said before the kernel has answered, which may be busy; what it answers stands after that
+    cancel.disabled = true;
+    cancel.textContent = say(model, "cancelling");
+    model.send({ kind: "cancel" });
+  });
+
+  const traits =
+    "words title run_id state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed elapsed cancelling";
+  follow(model, signal, traits, () => {
+    const value = Object.fromEntries(traits.split(" ").map((name) => [name, model.get(name)]));
+    const going = value.state === "queued" || value.state === "running";
+    card.dataset.state = value.state;
+    card.setAttribute("aria-label", value.title || say(model, "none"));
+    title.textContent = value.title || say(model, "none");
+    state.textContent = value.state ? say(model, value.state) : "";
+    state.hidden = !value.state;
+    id.textContent = value.run_id;
+    cancel.hidden = !going;
+    cancel.disabled = value.cancelling;
+    cancel.textContent = say(model, value.cancelling ? "cancelling" : "cancel");
+
+    bar.hidden = !going;
+    bar.setAttribute("aria-label", say(model, "progress", { stage: value.title }));
+    if (value.state === "running" && value.fraction === 0) bar.removeAttribute("value");
+    else bar.value = value.fraction;
+
+    const steps = [];
+    if (value.state === "queued" && value.queue_place) steps.push(say(model, "place", { place: value.queue_place }));
+    if (value.state === "running") {
+      if (value.phase) steps.push(phaseName(value.phase));
+      if (value.steps > 1) steps.push(say(model, "step", value));
+      if (value.segments) steps.push(say(model, "segment", value));
+    }
+    now.textContent = steps.join(", ");
+
+    const more = [];
+    if (value.state && value.state !== "gone") {
+      more.push(say(model, going ? "elapsed" : "took", { time: clock(value.elapsed) }));
+    }
+    if (going && value.eta_seconds !== null) more.push(say(model, "left", { time: clock(value.eta_seconds) }));
+    if (value.memory_bytes) more.push(say(model, "memory", { memory: size(value.memory_bytes) }));
+    if (value.seed !== null) more.push(say(model, "seed", value));
+    facts.textContent = more.join(" · ");
+  });
+
+  function phaseName(phase) {
+    const words = model.get("words");
+    return words[`phase_${phase}`] ?? phase;
+  }
+
+  follow(model, signal, "error", () => {
+    error.textContent = model.get("error");
+    error.hidden = !model.get("error");
+  });
+  follow(model, signal, "log words", () => {
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+    summary.textContent = say(model, "log");
+    log.setAttribute("aria-label", say(model, "log"));
+    log.textContent = model.get("log");
+    details.hidden = !model.get("log");
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  });
+  details.addEventListener("toggle", () => (log.scrollTop = log.scrollHeight));
+  follow(model, signal, "preview preview_version words", () => {
+    const path = model.get("preview");
+    preview.hidden = !path;
+    preview.alt = say(model, "preview");
+    if (path) preview.src = fileUrl(path, model.get("preview_version"));
+  });
+  return () => ending.abort();
+}
+
+export default { render };

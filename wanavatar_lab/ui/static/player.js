@@ -1,0 +1,144 @@
+function render({ model, el }) {
+  const ending = begin({ model, el }, "wl-player");
+  let shown = null;
+  follow(model, ending.signal, "paths kind version peaks", () => {
+    if (shown) shown.abort();
+    shown = new AbortController();
+    el.replaceChildren(build(model, el, shown.signal));
+  });
+  return () => {
+    shown.abort();
+    ending.abort();
+  };
+}
+
+function build(model, el, signal) {
+  const kind = model.get("kind");
+  const media = model.get("paths").map((path, index) => one(kind, path, model.get("version"), index));
+  const figures = media.map((medium, index) => {
+    const caption = element("figcaption");
+    const broken = element("div", { className: "wl-error", role: "alert", hidden: true });
+    follow(model, signal, "words labels", () => {
+      const name = model.get("labels")[index] ?? "";
+      const note = media.length > 1 && index === 0 && kind === "video" ? ` (${say(model, "sound")})` : "";
+      caption.textContent = name + note;
+      const text = say(model, kind, { name });
+      if (kind === "picture") medium.alt = text;
+      else medium.setAttribute("aria-label", text);
+      broken.textContent = say(model, "broken", { name });
+    });
+    medium.addEventListener("error", () => (broken.hidden = false), { signal });
+    return element("figure", {}, medium, broken, caption);
+  });
+  const root = element("div", {}, element("div", { className: "wl-player-row" }, ...figures));
+  if (kind === "picture") return root;
+  const peaks = model.get("peaks");
+  if (peaks.length) root.append(waveform(model, media[0], peaks, signal));
+  root.append(controls(model, el, media, kind, signal));
+  if (media.length > 1) keepInSync(media, signal);
+  signal.addEventListener("abort", () => media.forEach((medium) => medium.pause()));
+  return root;
+}
+
+function one(kind, path, version, index) {
+  const src = fileUrl(path, version);
+  if (kind === "picture") return element("img", { src, loading: "lazy" });
+  if (kind === "audio") return element("audio", { src, controls: true, preload: "metadata" });
+  // only the first has controls and sound: what is done to it is done to all
+  return element("video", { src, controls: index === 0, muted: index > 0, preload: "metadata", playsInline: true });
+}
+
+function controls(model, el, media, kind, signal) {
+  const leader = media[0];
+  const row = element("div", { className: "wl-row wl-player-controls" });
+  const loop = button();
+  const setLoop = (on) => {
+    model.set("loop", on);
+    model.save_changes();
+  };
+  loop.addEventListener("click", () => setLoop(!model.get("loop")));
+  follow(model, signal, "loop words", () => {
+    media.forEach((medium) => (medium.loop = model.get("loop")));
+    loop.setAttribute("aria-pressed", String(model.get("loop")));
+    loop.textContent = say(model, "loop");
+  });
+  const fps = model.get("fps");
+  const step = (frames) => {
+    if (kind !== "video" || !fps) return;
+    media.forEach((medium) => medium.pause());
+    // to the middle of a frame: its edge may round to the neighbour
+    const frame = Math.floor(leader.currentTime * fps + 1e-3) + frames;
+    const last = (model.get("frames") ?? Infinity) - 1;
+    leader.currentTime = (Math.max(0, Math.min(frame, last)) + 0.5) / fps;
+  };
+  if (kind === "video" && fps) {
+    const [back, next] = [button(), button()];
+    const place = element("output", { className: "wl-soft" });
+    const hint = element("span", { className: "wl-soft wl-player-keys" });
+    back.addEventListener("click", () => step(-1));
+    next.addEventListener("click", () => step(1));
+    const tell = () => {
+      const frames = model.get("frames");
+      const frame = Math.min(Math.floor(leader.currentTime * fps + 1e-3) + 1, frames ?? Infinity);
+      place.textContent = frames ? say(model, "frame", { frame, frames }) : "";
+    };
+    for (const event of ["timeupdate", "seeked", "loadedmetadata"]) leader.addEventListener(event, tell, { signal });
+    follow(model, signal, "words", () => {
+      back.textContent = say(model, "back");
+      next.textContent = say(model, "next");
+      hint.textContent = say(model, "keys");
+      tell();
+    });
+    row.append(back, next, loop, place, hint);
+  } else {
+    row.append(loop);
+  }
+  el.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === ",") step(-1);
+      else if (event.key === ".") step(1);
+      else if (event.key.toLowerCase() === "l") setLoop(!model.get("loop"));
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    },
+    { signal },
+  );
+  return row;
+}
+
+function waveform(model, medium, peaks, signal) {
+  const canvas = element("canvas", { className: "wl-player-wave", role: "img" });
+  follow(model, signal, "words", () => canvas.setAttribute("aria-label", say(model, "wave")));
+  keepDrawn(canvas, medium, signal, () =>
+    drawWave(canvas, peaks, { at: medium.duration ? medium.currentTime / medium.duration : 0 }));
+  canvas.addEventListener("click", (event) => {
+    if (medium.duration) medium.currentTime = (event.offsetX / canvas.clientWidth) * medium.duration;
+  }, { signal });
+  return canvas;
+}
+
+// The first leads. A follower that is off by more than a frame or so is set right, which is not done for less, since
+// every seek makes it stutter.
+function keepInSync([leader, ...followers], signal) {
+  const off = 0.06;
+  const each = (act) => followers.forEach(act);
+  leader.addEventListener("play", () => each((medium) => medium.play()), { signal });
+  leader.addEventListener("pause", () => each((medium) => {
+    medium.pause();
+    medium.currentTime = leader.currentTime;
+  }), { signal });
+  leader.addEventListener("ratechange", () => each((medium) => (medium.playbackRate = leader.playbackRate)), { signal });
+  for (const event of ["seeking", "seeked"]) {
+    leader.addEventListener(event, () => each((medium) => (medium.currentTime = leader.currentTime)), { signal });
+  }
+  leader.addEventListener("timeupdate", () => each((medium) => {
+    if (Math.abs(medium.currentTime - leader.currentTime) > off && !medium.ended) {
+      medium.currentTime = leader.currentTime;
+    }
+  }), { signal });
+}
+
+export default { render };

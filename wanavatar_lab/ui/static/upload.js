@@ -1,0 +1,120 @@
+// Sends a file in pieces, each after the answer to the one before. What is shown comes from the kernel alone, so that
+// a second view, and one that was opened anew, show the same.
+
+const PATIENCE = 60; // seconds without an answer
+
+function render({ model, el }) {
+  const ending = begin({ model, el }, "wl-upload");
+  const { signal } = ending;
+  let sending = null; // { id, answer, cancelled }
+  let silent = false;
+
+  const input = element("input", { type: "file", hidden: true, accept: model.get("accept") });
+  const choose = button("wl-main");
+  const cancel = button();
+  const hint = element("span", { className: "wl-soft" });
+  const status = element("output", { "aria-live": "polite" });
+  const bar = element("progress", { max: 1 });
+  const picture = element("img", { className: "wl-upload-preview", alt: "" });
+  const error = element("div", { className: "wl-error", role: "alert" });
+  const zone = element(
+    "div",
+    { className: "wl-upload-zone", role: "group" },
+    picture,
+    element("div", { className: "wl-upload-body" },
+      element("div", { className: "wl-row" }, choose, hint, cancel), status, bar, error),
+  );
+  el.append(zone, input);
+
+  follow(model, signal, "words state name size received error preview", () => {
+    const [state, bytes, received] = ["state", "size", "received"].map((name) => model.get(name));
+    const busy = state === "receiving" || state === "checking";
+    choose.textContent = say(model, "choose");
+    hint.textContent = `${say(model, "drop")} (${model.get("accept").replaceAll(",", " ")})`;
+    cancel.textContent = say(model, "cancel");
+    zone.setAttribute("aria-label", say(model, "region"));
+    bar.setAttribute("aria-label", say(model, "region"));
+    bar.hidden = !busy;
+    if (state === "receiving") bar.value = bytes ? received / bytes : 0;
+    else bar.removeAttribute("value");
+    cancel.hidden = state !== "receiving";
+    choose.disabled = busy;
+    hint.hidden = busy;
+    const values = { name: model.get("name"), size: size(bytes), received: size(received) };
+    status.textContent = state === "empty" ? "" : say(model, state, values);
+    const text = silent ? say(model, "silent", { seconds: PATIENCE }) : model.get("error");
+    error.textContent = text;
+    error.hidden = !text;
+    const shown = model.get("preview");
+    picture.hidden = !shown;
+    if (shown) {
+      picture.src = fileUrl(shown);
+      picture.alt = values.name;
+    }
+    zone.dataset.state = state;
+  });
+
+  hear(model, signal, (message) => {
+    if (sending && message.id === sending.id) sending.answer(message);
+  });
+
+  function ask(content, buffers) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve({ kind: "silent" }), PATIENCE * 1000);
+      sending.answer = (message) => {
+        clearTimeout(timer);
+        resolve(message);
+      };
+      model.send(content, undefined, buffers);
+    });
+  }
+
+  async function send(file) {
+    if (choose.disabled) return;
+    const id = `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+    const mine = (sending = { id, answer: () => {}, cancelled: false });
+    silent = false;
+    const step = model.get("chunk_bytes");
+    let answer = await ask({ kind: "begin", id, name: file.name, size: file.size });
+    while (answer.kind === "ack" && answer.offset < file.size && !mine.cancelled) {
+      const offset = answer.offset;
+      const bytes = await file.slice(offset, offset + step).arrayBuffer();
+      if (mine.cancelled) return;
+      answer = await ask({ kind: "chunk", id, offset }, [bytes]);
+    }
+    silent = answer.kind === "silent";
+    if (silent) {
+      error.textContent = say(model, "silent", { seconds: PATIENCE });
+      error.hidden = false;
+    }
+  }
+
+  function stop() {
+    if (sending) sending.cancelled = true;
+    model.send({ kind: "cancel", id: sending ? sending.id : "" });
+  }
+
+  choose.addEventListener("click", () => input.click());
+  cancel.addEventListener("click", stop);
+  input.addEventListener("change", () => {
+    if (input.files.length) send(input.files[0]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  zone.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("wl-over");
+  });
+  zone.addEventListener("dragleave", () => zone.classList.remove("wl-over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    event.stopPropagation(); // Lab would open the file
+    zone.classList.remove("wl-over");
+    if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
+  });
+  return () => {
+    if (sending) sending.cancelled = true;
+    ending.abort();
+  };
+}
+
+export default { render };

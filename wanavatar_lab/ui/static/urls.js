@@ -1,0 +1,16 @@
+// How a file below the server's root becomes a URL: Lab serves it at files/, Voilà at voila/files/.
+
+function pageConfig() {
+  const data = document.getElementById("jupyter-config-data");
+  return data ? JSON.parse(data.textContent) : {};
+}
+
+const config = pageConfig();
+const inVoila = (config.appUrl || "").replaceAll("/", "") === "voila" || "voila" in document.body.dataset;
+const baseUrl = config.baseUrl || "/";
+
+function fileUrl(path, version) {
+  const name = path.split("/").map(encodeURIComponent).join("/");
+  // a file that was made again under its old name must not come from the browser's cache
+  return baseUrl + (inVoila ? "voila/files/" : "files/") + name + (version ? `?v=${encodeURIComponent(version)}` : "");
+}

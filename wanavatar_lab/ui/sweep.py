@@ -1,0 +1,179 @@
+"""Try values of fields against each other: a grid of runs, and a sheet that shows what they made side by side.
+
+tried = sweep(request, seed=[1, 2, 3], guidance_scale=[4.5, 5.5])
+await tried.results()
+tried.sheet()
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.jobs import Job, submit
+from wanavatar_lab.lora import check_loras
+from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.requests.refusal import shown, suggestion
+from wanavatar_lab.status import main_artifact
+from wanavatar_lab.ui.language import language
+
+MOST_RUNS = 256
+LONGEST_TITLE = 60  # characters of a value
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One place of the grid.
+
+    Attributes:
+        values: the fields that are tried, with the values here.
+        job: the run.
+        path: what it made; None if it failed or was cancelled.
+        error: why there is nothing; empty if there is.
+    """
+
+    values: Mapping[str, Any]
+    job: Job
+    path: Path | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of runs.
+
+    Attributes:
+        request: what they have in common.
+        axes: field → the values tried of it, in order.
+        jobs: the runs; the last axis counts fastest.
+    """
+
+    request: Request
+    axes: Mapping[str, Sequence[Any]]
+    jobs: Sequence[Job]
+
+    async def results(self) -> list[Tried]:
+        """Wait until all have ended, without blocking. One that fails does not keep the others from being shown.
+
+        Whoever stops waiting also cancels the runs that have not ended.
+        """
+        try:
+            return [await self._result(values, job) for values, job in zip(_grid(self.axes), self.jobs, strict=True)]
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """End the runs that have not ended, the last one first, so that none begins meanwhile."""
+        for job in reversed(self.jobs):
+            job.cancel()
+
+    def sheet(self) -> widgets.Widget:
+        """What is made so far as a table: the last field's values beside each other, the others' below each other.
+
+        A place whose run has not succeeded is empty.
+        """
+        from wanavatar_lab.ui.player import grid
+
+        *down, across = self.axes
+        kind = type(self.request)
+        rows = [_title(kind, values) for values in _grid({name: self.axes[name] for name in down})]
+        columns = [_title(kind, {across: value}) for value in self.axes[across]]
+        paths = [self._made(job) for job in self.jobs]
+        width = len(columns)
+        return grid(rows, columns, [paths[start : start + width] for start in range(0, len(paths), width)])
+
+    async def _result(self, values: Mapping[str, Any], job: Job) -> Tried:
+        try:
+            await job.result()
+        except RunError as error:
+            return Tried(values, job, None, str(error))
+        return Tried(values, job, self._made(job))
+
+    def _made(self, job: Job) -> Path | None:
+        status = job.run.status()
+        if status.state != "succeeded":
+            return None
+        return job.run.path(main_artifact(status.artifacts, self.request.artifact))
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display  # only a kernel has use for it
+
+        display(self.sheet())
+
+
+def sweep(request: Request, /, **lists: Sequence[Any]) -> Sweep:
+    """Queue a run for every combination of values.
+
+    Args:
+        request: what they have in common.
+        lists: field → values to try of it.
+
+    Raises:
+        RequestError: there is no such field, a value is not allowed or a file is missing, or there are too many
+            runs; nothing is queued.
+    """
+    axes = {name: _values(name, values, type(request)) for name, values in lists.items()}
+    count = 1
+    for values in axes.values():
+        count *= len(values)
+    if not axes:
+        raise RequestError([("", "there is nothing to try; give a field with a list of values, such as seed=[1, 2]")])
+    if count > MOST_RUNS:
+        raise RequestError([("", f"{count} runs are too many; try at most {MOST_RUNS} at a time")])
+    queued: list[Job] = []
+    try:
+        for each in _checked(request, axes):
+            queued.append(submit(each))
+    except LabError:  # the disk is full
+        for job in reversed(queued):
+            job.cancel()
+        raise
+    return Sweep(request, axes, queued)
+
+
+def _values(name: str, values: Any, request_class: type[Request]) -> list[Any]:
+    views = fields_of(request_class)
+    if name not in views:
+        raise RequestError([(name, f"there is no such field; {suggestion(name, views)}")])
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__") or not (listed := list(values)):
+        advice = f"give a list of values to try, each {views[name].allowed}"
+        raise RequestError([(name, f"{shown(values)} is not allowed; {advice}")])
+    return listed
+
+
+def _checked(request: Request, axes: Mapping[str, Sequence[Any]]) -> list[Request]:
+    """The request of every place, all that can be known of them found allowed."""
+    problems: dict[tuple[str, str], None] = {}
+    requests = []
+    for values in _grid(axes):
+        try:
+            requests.append(changed := request.changed(**values))
+            changed.check_inputs()
+            check_loras(changed)
+        except RequestError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise RequestError(list(problems))
+    return requests
+
+
+def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _title(request_class: type[Request], values: Mapping[str, Any]) -> str:
+    """The values of a row or of a column, with the labels of their fields."""
+    views = fields_of(request_class)
+    said = [f"{language.of(views[name].labels)} {_short(views[name], value)}" for name, value in values.items()]
+    return ", ".join(said)
+
+
+def _short(view: FieldView, value: Any) -> str:
+    text = Path(str(value)).name if view.is_file else str(value)
+    return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "…"
