@@ -78,7 +78,7 @@ def test_it_begins_with_the_defaults_of_the_profile(stage: str, profile: str) ->
 
 def test_another_profile_brings_its_defaults_to_what_nobody_touched() -> None:
     form = Form(ImageToVideo, prompt="she nods")
-    named(form, "Steps (steps)").value = 3
+    named(form, "Steps").value = 3
     named(form, "Models").value = "full"
     values = form.values()
     assert (values["num_inference_steps"], values["prompt"]) == (3, "she nods")

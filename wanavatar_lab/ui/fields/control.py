@@ -58,9 +58,9 @@ class Control(widgets.VBox):
 
     @property
     def label(self) -> str:
-        """The field's label with its unit, in the language that is shown."""
-        unit = language.of(self.view.unit_labels)
-        return language.of(self.view.labels) + (f" ({unit})" if unit else "")
+        """The field's label with its unit where it does not name that itself, in the language that is shown."""
+        label, unit = language.of(self.view.labels), language.of(self.view.unit_labels)
+        return f"{label} ({unit})" if unit and unit.casefold() not in label.casefold() else label
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a person has changed the value, not when a program has."""
