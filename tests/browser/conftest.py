@@ -21,7 +21,7 @@ TIMEOUT = 30_000  # milliseconds; only a failing test waits so long
 expect.set_options(timeout=TIMEOUT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder that both servers serve: notebooks, samples and runs, with a lane of its own."""
     folder = tmp_path_factory.mktemp("served")
@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os.kill(note.keeper, signal.SIGTERM)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(place: Path) -> Iterator[Server]:
     """JupyterLab over the folder."""
     server = start_lab(place, {})
@@ -47,7 +47,7 @@ def lab(place: Path) -> Iterator[Server]:
     assert server.complaints() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def voila(place: Path) -> Iterator[Server]:
     """Voilà over the folder; a notebook is at /voila/render/notebooks/."""
     server = start_voila(place, {})
@@ -56,7 +56,7 @@ def voila(place: Path) -> Iterator[Server]:
     assert server.complaints() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, which plays H.264 and needs no download."""
     program = next(filter(None, map(shutil.which, CHROMIUM)))
