@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.loss import LatentMasks, Losses, Mode, draw_branches, noisy, s2v_loss
+from training.pocket.flow import flow_sigmas
 from wanavatar_lab.s2v.frames import MOTION_FRAMES
 
 Batch = Mapping[str, Tensor]
@@ -41,11 +42,10 @@ class Draws:
         that they are the same on every machine."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         count = len(target)
-        uniform = torch.rand(count, generator=generator)
+        sigma = flow_sigmas(count, generator, shift)
         branch = draw_branches(count, generator)
         dropped = torch.rand(3, count, generator=generator) < dropout
         noise = torch.randn(target.shape, generator=generator)
-        sigma = shift * uniform / (1 + (shift - 1) * uniform)
         return cls(*(tensor.to(target.device) for tensor in (sigma, noise, branch, *dropped)))
 
 
