@@ -16,7 +16,7 @@ from transformers import Wav2Vec2Model
 from training.pocket.audio_encoder.train import SpeechBank, normalised
 from training.pocket.speech.augment import augment
 from training.pocket.text import Words, embed
-from training.pocket.video_vae.latents import decoded, normalised_latents
+from training.pocket.video_vae.latents import normalised_latents
 from training.pocket.world.attributes import Split, sample_attributes
 from training.pocket.world.captions import caption
 from training.pocket.world.cells import feature_cells
@@ -53,8 +53,7 @@ class SegmentBank:
     Attributes:
         reference: [N, z, 1, h, w], the picture: eyes open, the mouth anywhere.
         first: [N, z, 20, h, w] latents of frames 0 to 79 behind the reference.
-        motion: [N, z, 19, h, w] latents of frames 7 to 79 as the VAE gave them back, which is all that a pipeline has
-            when it continues: of drawn frames they would be sharper than any that it will ever see.
+        motion: [N, z, 19, h, w] latents of frames 7 to 79.
         second: [N, z, 20, h, w] latents of frames 80 to 159 behind the motion.
         mouths: [N, 2, 20, h, w], how much of each latent cell is lips.
         features: [N, 2, 20, h, w], how much of each latent cell's time an eye, a brow or the lips are in it.
@@ -145,15 +144,13 @@ def draw_segments(
         with torch.autocast(device.type, torch.bfloat16):
             first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
             second = normalised_latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
-            given_back = decoded(vae, first)[:, :, 1 + FIRST_MOTION :]
-            motion = normalised_latents(vae, given_back)
             hidden = listener(normalised(augment(voices, generator)), output_hidden_states=True).hidden_states
         states = torch.stack(hidden, dim=1).float()
         parts.append(
             {
                 "reference": first[:, :, :1],
                 "first": first[:, :, 1:],
-                "motion": motion,
+                "motion": second[:, :, : (MOTION + 3) // 4],
                 "second": second[:, :, (MOTION + 3) // 4 :],
                 "mouths": lips.unflatten(0, latents).mean(dim=3),
                 "features": feature_cells(sheet, size).float().unflatten(0, latents).mean(dim=3),

@@ -43,7 +43,6 @@ CONFIG = {
 }
 FLOW_SHIFT = 3.0
 MOUTH_WEIGHT, FEATURE_WEIGHT = 8.0, 3.0
-JOIN_WEIGHT = 3.0  # of the first latent of a continuation, where a jump would be seen
 DROPPED = 0.1  # share of samples without text and voice, for classifier-free guidance; half as many without one of them
 
 
@@ -136,10 +135,7 @@ def segment_loss(network: WanS2VTransformer3DModel, batch: Mapping[str, Tensor],
             **{name: batch[name] for name in conditions},
         )[0]
     error = flow_error(predicted, clean, noise)
-    weight = 1 + MOUTH_WEIGHT * mouth + FEATURE_WEIGHT * features
-    if continued:
-        weight = torch.cat([JOIN_WEIGHT * weight[:, :1], weight[:, 1:]], dim=1)
-    loss = weighted_mean(error, weight)
+    loss = weighted_mean(error, 1 + MOUTH_WEIGHT * mouth + FEATURE_WEIGHT * features)
     return {"loss": loss, "lips": weighted_mean(error, mouth), "features": weighted_mean(error, features)}
 
 
