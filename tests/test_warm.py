@@ -1,6 +1,7 @@
 """Which models a worker keeps."""
 
 import gc
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from tests import toys
 from tests.residency.machines import GB
 from tests.stages_for_tests import Relax
 from wanavatar_lab import warm as warm_module
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.execution import execute
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.runs import Run
 from wanavatar_lab.stages import stage_module
+from wanavatar_lab.status import Status
 from wanavatar_lab.warm import WarmStage
 
 REQUESTS: dict[str, Request] = {
@@ -104,6 +109,16 @@ def test_what_will_be_loaded_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [()], "it made room before it loaded"
 
 
+def test_a_stage_without_files_says_what_it_loads() -> None:
+    warm = WarmStage("cuda", lambda: 20 * GB)
+    warm.models(REQUESTS["text"], patient(30))
+    seen: list[tuple[str, ...]] = []
+    stage = Stage(lambda: seen.append(warm.waiting))
+    stage.bytes_to_load = lambda: 50 * GB  # type: ignore[attr-defined]
+    warm.models(REQUESTS["image"], stage)
+    assert seen == [()], "it made room before it loaded"
+
+
 @pytest.mark.parametrize(("size", "waits"), [(1.9, True), (2.1, False)])
 def test_on_a_cpu_small_models_wait(size: float, waits: bool) -> None:
     # a quarter of what is free and of what they take themselves
@@ -137,6 +152,35 @@ def test_a_load_that_fails_leaves_the_earlier_stage_usable() -> None:
     assert (warm.name, warm.waiting) == (None, ("text_to_image/pocket",))
     assert warm.models(REQUESTS["text"], stage) is models
     assert stage.loads == 1
+
+
+def test_a_stage_of_pocket_works_on_when_another_one_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "weights/pocket", tmp_path / "pocket")
+    damaged = tmp_path / "pocket/speech_to_video/transformer/diffusion_pytorch_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    warm = WarmStage("cpu", lambda: 8 * GB)
+    drawing = TextToImage(profile="pocket", prompt="a face", width=64, height=64, upscale=False, seed=1)
+    picture, voice = str(toys.picture(tmp_path / "a.png")), str(toys.voice(tmp_path / "v.wav"))
+    speaking = SpeechToVideo(profile="pocket", image=picture, audio=voice)
+
+    def run(request: Request) -> tuple[str, bytes, str]:
+        made = Run.create(request)
+        with made.held():
+            made.write_status(Status(state="running"))
+            assert execute(made, warm), "the process goes on"
+        status = made.status()
+        return status.state, b"".join(made.path(each).read_bytes() for each in status.artifacts), status.error or ""
+
+    state, before, error = run(drawing)
+    assert state == "succeeded", error
+    models = warm.models(drawing, stage_module("text_to_image"))
+    state, _, error = run(speaking)
+    assert state == "failed" and str(damaged) in error
+    assert run(drawing)[:2] == ("succeeded", before)
+    assert warm.models(drawing, stage_module("text_to_image")) is models, "nothing was loaded again"
 
 
 def test_models_that_fail_to_make_room_are_not_taken_for_usable() -> None:

@@ -1,12 +1,17 @@
-"""Where things lie and how large they may be: one frozen object, read once from the environment.
+"""Where things lie and how large they may be: one frozen object, read from the environment and a settings file.
 
 Each field is set by the variable `WANAVATAR_<FIELD>` in capitals, for example `WANAVATAR_RUNS_DIR=/data/runs`;
-`WANAVATAR_WEIGHTS` is accepted for `weights_dir`.
+`WANAVATAR_WEIGHTS` is accepted for `weights_dir`. What no variable sets may stand in a file, in small letters:
+
+    # ~/.config/wanavatar-lab/settings.toml, or the file that WANAVATAR_SETTINGS names
+    weights_dir = "/data/weights"
 """
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,23 +42,44 @@ class Settings(BaseModel):
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment.
+    """Settings from the environment, and below it from the settings file.
 
     Raises:
-        LabError: a variable has a value that does not fit; the text names it.
+        LabError: a value does not fit, or the file cannot be read; the text names it.
     """
-    values: dict[str, str] = {}
+    file = _file(environ)
+    values = _read(file) if file is not None else {}
+    sources = {name: f"{name} in {file}" for name in values}
     for name in Settings.model_fields:
-        value = environ.get(f"WANAVATAR_{name.upper()}")
-        if value is not None:
-            values[name] = value
-    if "weights_dir" not in values and "WANAVATAR_WEIGHTS" in environ:
-        values["weights_dir"] = environ["WANAVATAR_WEIGHTS"]
+        variables = [f"WANAVATAR_{name.upper()}", *(["WANAVATAR_WEIGHTS"] if name == "weights_dir" else [])]
+        found = next((variable for variable in variables if variable in environ), None)
+        if found is not None:
+            values[name], sources[name] = environ[found], found
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        variable = f"WANAVATAR_{str(first['loc'][0]).upper()}"
+        name = str(first["loc"][0])
+        if name not in Settings.model_fields:
+            raise LabError(f"{file} sets {name!r}, and there are {', '.join(Settings.model_fields)}.") from error
+        source = sources[name]
+        advice = "Unset it or give" if source.startswith("WANAVATAR_") else "Take it out or give"
+        raise LabError(f"{source} is {first['input']!r}: {first['msg']}. {advice} a value that fits.") from error
+
+
+def _file(environ: Mapping[str, str]) -> Path | None:
+    """The settings file: one that is named has to be there, the usual one need not."""
+    if environ.get("WANAVATAR_SETTINGS"):
+        return Path(environ["WANAVATAR_SETTINGS"])
+    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
+    usual = Path(home) / "wanavatar-lab" / "settings.toml"
+    return usual if home and usual.is_file() else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise LabError(
-            f"{variable} is {first['input']!r}: {first['msg']}. Unset it or give a value that fits."
+            f"The settings file {file} cannot be read: {error}. Mend it, or unset WANAVATAR_SETTINGS."
         ) from error

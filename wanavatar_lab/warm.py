@@ -56,9 +56,8 @@ class WarmStage:
             if name in self._waiting:
                 models = self._waiting.pop(name)
             else:
-                profile, weights_dir = PROFILES[request.profile], read_settings().weights_dir
-                self._make_room(bytes_to_load(profile, request.stage, weights_dir, self.device))
-                models = module.load(profile, self.device)
+                self._make_room(self._bytes_to_load(request, module))
+                models = module.load(PROFILES[request.profile], self.device)
             self.name, self._models = name, models
         return self._models
 
@@ -99,6 +98,14 @@ class WarmStage:
                 return
             del held[name], self._waiting[name]
             _collect()
+
+    def _bytes_to_load(self, request: Request, module: ModuleType) -> int:
+        # a stage whose models come from elsewhere than the profile's files says itself what they take
+        told = getattr(module, "bytes_to_load", None)
+        if told is not None:
+            return int(told())
+        profile, weights_dir = PROFILES[request.profile], read_settings().weights_dir
+        return bytes_to_load(profile, request.stage, weights_dir, self.device)
 
     def _held(self) -> dict[str, int]:
         return {name: models.host_bytes() for name, models in self._waiting.items()}

@@ -187,6 +187,25 @@ def test_four_distilled_steps_take_four_passes(place: Path) -> None:
         assert torch.equal(norm, expert.get_parameter("blocks.0.norm2.weight")), "the weights are as they were"
 
 
+def test_four_distilled_steps_take_four_passes_in_speech_too(place: Path) -> None:
+    network = toys.s2v_transformer()
+    file, pair = whole_file(place / "half.safetensors", network, 3)
+    diff = {"blocks.0.norm2.weight": 0.1 * torch.randn(24), "blocks.1.ffn.net.2.bias": 0.1 * torch.randn(24)}
+    more = {
+        "transformer.blocks.0.norm2.diff": diff["blocks.0.norm2.weight"],
+        "transformer.blocks.1.ffn.net.2.diff_b": diff["blocks.1.ffn.net.2.bias"],
+    }
+    save(place / "loras/mov/move/4steps_lora.safetensors", load_file(file) | more)
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+    plain = merged(models.pipeline.transformer)
+    request = talk_request(place, loras=["4steps_lora"], num_inference_steps=4, guidance_scale=1.0, num_segments=1)
+    (calls,), _ = ran(speech_to_video, models, request)
+    assert len(calls.made) == 4
+    calls.assert_made_by([merged(plain, pair | diff)] * 4)
+    norm = models.pipeline.transformer.get_parameter("blocks.0.norm2.weight")
+    assert torch.equal(norm, plain.get_parameter("blocks.0.norm2.weight")), "the weights are as they were"
+
+
 @pytest.mark.parametrize("schedule", ["noise", "progress"])
 def test_speech_goes_by_noise_or_by_progress(place: Path, schedule: str) -> None:
     _, ann = whole_file(place / "loras/mov/character/ann.safetensors", toys.s2v_transformer(), 0)

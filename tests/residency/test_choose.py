@@ -20,18 +20,19 @@ TABLE = [
     ("upscale", None, 12, 1, "none"),
     ("image_to_video", "480x832", 141, 1, "none"),
     ("image_to_video", "720x1280", 141, 1, "none"),
-    ("image_to_video", "480x832", 80, 1, "none"),
+    ("image_to_video", "480x832", 96, 1, "none"),
+    ("image_to_video", "480x832", 80, 1, "model"),
     ("image_to_video", "720x1280", 80, 1, "model"),
-    ("image_to_video", "720x1280", 80, 2, "second_gpu"),
+    ("image_to_video", "480x832", 80, 2, "second_gpu"),
     ("image_to_video", "480x832", 24, 1, "fp8 in turns"),
-    ("image_to_video", "720x1280", 24, 1, "group"),
+    ("image_to_video", "720x1280", 32, 1, "fp8 in turns"),
     ("image_to_video", "480x832", 12, 1, "group"),
     ("speech_to_video", "480x832", 141, 1, "none"),
     ("speech_to_video", "720x1280", 141, 1, "none"),
     ("speech_to_video", "480x832", 80, 1, "none"),
     ("speech_to_video", "720x1280", 80, 1, "none"),
     ("speech_to_video", "480x832", 48, 1, "model"),
-    ("speech_to_video", "480x832", 42, 1, "fp8"),
+    ("speech_to_video", "480x832", 41, 1, "fp8 in turns"),
     ("speech_to_video", "480x832", 32, 1, "fp8 in turns"),
     ("speech_to_video", "480x832", 24, 1, "group"),
     ("speech_to_video", "480x832", 12, 1, "group"),
@@ -53,7 +54,7 @@ def test_auto_takes_the_first_mode_that_fits(
 @pytest.mark.parametrize("stage", ["image_to_video", "speech_to_video"])
 def test_what_fits_in_no_mode_is_refused_with_the_figures(stage: str) -> None:
     with pytest.raises(
-        LabError, match=r"does not fit in any mode.*needs 13\.\d GB, and 10\.8 GB can be used"
+        LabError, match=r"does not fit in any mode.*needs 23\.\d GB, and 10\.8 GB can be used"
     ) as caught:
         choice_for(stage, machine(12), "720x1280")
     assert "smaller resolution" in str(caught.value)

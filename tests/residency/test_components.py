@@ -15,7 +15,7 @@ from tests.s2v.published import published_shapes
 from tests.stages.test_wan_folder import PARTS, write_expert
 from tests.toy_i2v import expert, i2v_pipeline
 from training.pocket.saving import save_all_parts
-from wanavatar_lab.bench import forward_flops
+from wanavatar_lab.bench.network import forward_flops
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.residency import Component, stage_components, usual_work

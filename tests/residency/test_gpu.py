@@ -1,9 +1,11 @@
 """What only a GPU shows: how fast weights come, that they make the same, and that nothing piles up."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 from tests import toy_flux, toys
 from tests.residency.test_turns import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
-from wanavatar_lab.residency import Machine, free_host_bytes, usual_work
+from wanavatar_lab.residency import Machine, usual_work
 from wanavatar_lab.residency.activations import activation_bytes
 from wanavatar_lab.residency.choose import choose
 from wanavatar_lab.residency.here import choose_here
@@ -28,7 +30,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], Callable[[Any], torch.Tensor]]] = 
     "image_to_video": (i2v_pipeline, moving),
     "text_to_image": (toy_flux.pipeline, picture),
 }
-TURNS = 20
+TURNS = 25  # of two stages each
 
 
 def large_module(layers: int = 40, width: int = 5120) -> nn.Module:
@@ -118,6 +120,11 @@ def test_a_text_encoder_on_a_second_gpu_makes_the_same(stage: str) -> None:
     assert (make(pipeline).cpu() - wanted).abs().mean() < 1e-3
 
 
+def own_bytes() -> int:
+    """Main memory that this process takes, which no other program changes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Large(Resident):
     """A pipeline whose transformer takes some memory."""
 
@@ -128,6 +135,19 @@ class Large(Resident):
     def read(self) -> None:
         self.pipeline = toys.s2v_pipeline(self.seed)
         self.pipeline.transformer.ballast = large_module(10)
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "group", "fp8"])
+def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    models = Large(0)
+    models.place(offload, usual_work("speech_to_video", "pocket"))
+    clip(models.pipeline)
+    models.rest()
+    gc.collect()
+    # what libraries keep for themselves; the weights are a thousand times as much
+    assert torch.cuda.memory_allocated() - before < 20 * 2**20
 
 
 @pytest.mark.parametrize("offload", ["none", "model"])
@@ -145,6 +165,6 @@ def test_stages_that_alternate_leave_memory_as_it_was(offload: str) -> None:
         gc.collect()
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()
-        used.append((total - free, free_host_bytes()))
+        used.append((total - free, own_bytes()))
     assert abs(used[-1][0] - used[1][0]) <= 0.01 * used[1][0], "GPU memory"
     assert abs(used[-1][1] - used[1][1]) <= 0.01 * used[1][1], "main memory"

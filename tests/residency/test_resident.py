@@ -1,5 +1,6 @@
 """How a pipeline is placed, and what an earlier placing leaves behind."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tests import toys
 from tests.residency.machines import machine
 from tests.residency.test_turns import clip
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.residency import Choice, Work, here, resident, usual_work
 from wanavatar_lab.residency.resident import HALF_WAY, Resident, components_in, place
 
@@ -91,6 +92,30 @@ def test_after_a_placing_that_failed_the_pipeline_is_loaded_anew(
     monkeypatch.setattr(resident, "place", pretend)
     models.place("none", WORK)
     assert (models.placed, models.reads) == ("none", 2)
+
+
+def test_a_pipeline_that_is_loaded_anew_does_not_lie_beside_the_old_one(
+    placed: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Toy()
+    models.place("fp8", WORK)
+    old = weakref.ref(models.pipeline)
+    read, gone = Toy.read, []
+
+    def fail(_: Toy) -> None:
+        gone.append(old() is None)
+        raise WeightsError("cut short")
+
+    monkeypatch.setattr(Toy, "read", fail)
+    for _ in range(2):
+        with pytest.raises(WeightsError):
+            models.place("model", WORK)
+        models.rest()
+    assert gone == [True, True]
+    monkeypatch.setattr(Toy, "read", read)
+    models.place("model", WORK)
+    assert (models.placed, models.reads) == ("model", 2)
+    assert clip(models.pipeline).shape[1] > 0
 
 
 def test_what_does_not_fit_is_refused_and_moves_nothing(

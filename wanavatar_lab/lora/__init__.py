@@ -9,6 +9,7 @@
     choose      those that a request names
     names       what others call the modules of our networks
     match       a file's tensors as updates of a network's weights, or an error that names what does not fit
+    layer       a linear layer with adapters
     adapters    the updates in a network, each with its weight
     schedule    which weight counts at which noise level
     apply       all of it, for a stage

@@ -15,6 +15,7 @@ from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_off
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from wanavatar_lab.lora.layer import adapt
 from wanavatar_lab.lora.match import Update
 from wanavatar_lab.lora.names import plain_parameters
 
@@ -67,6 +68,7 @@ class Adapters:
             if key in layer.scaling:
                 # a number would be part of a compiled graph; on the CPU it is there for a weight on any device
                 layer.scaling[key] = torch.zeros(())
+                adapt(layer)
         self._activate(list(self.weights))
         self._follow_offload()
 

@@ -1,14 +1,10 @@
 """What a stage needs on the GPU beside its weights, in bytes, while each of its networks works.
 
 A forward pass of a transformer needs so many times its hidden states [tokens, width]; decoding needs so many times the
-finest feature maps of the decoder. Those factors are constants here. Measured is one of them:
-
-    SPEECH_UNITS: `python -m wanavatar_lab.bench --height 480 --width 832 --frames 80` peaks at 38.4 GB, all eager in
-    bfloat16, of which 33.2 GB are the network's weights.
-
-Estimates are all others: IMAGE_TO_VIDEO's blocks are those of speech to video, so that its factor is taken to be the
-same; FLUX's block holds its joint projection, three times as wide; the decoders' and encoders' were counted by hand
-from the layers that are alive together. Every estimate is meant to err on the side of too much.
+finest feature maps of the decoder. Those factors are `UNITS`, the largest that `python -m wanavatar_lab.bench stages`
+measured on an H100 and a little more (`docs/measured/`): speech to video 14.0, FLUX's transformer 23.6 and decoder 9.8,
+Wan's decoder 14.4, text encoders 97.7, wav2vec2 0.3 million, the upscaler 2.2. Image to video's blocks are those of
+speech to video, so that its factor is taken to be the same; it was not measured.
 """
 
 from collections.abc import Iterable
@@ -16,14 +12,16 @@ from dataclasses import dataclass
 
 from wanavatar_lab.residency.component import Component
 
-SPEECH_UNITS = 15.0  # measured, see above
-IMAGE_TO_VIDEO_UNITS = 15.0  # estimate
-TEXT_TO_IMAGE_UNITS = 30.0  # estimate
-WAN_DECODER_UNITS = 8.0  # estimate, of 4 frames at full size
-FLUX_DECODER_UNITS = 12.0  # estimate
-UPSCALE_UNITS = 5.0  # estimate, of feature maps twice as wide and high as the tile
-TEXT_UNITS = 100.0  # estimate: hidden states of all layers, and the logits that Qwen3 computes along with them
-AUDIO_BYTES_PER_CHANNEL = 2_000_000  # estimate, for a window of a minute
+UNITS = {
+    "speech_to_video": 15.0,
+    "image_to_video": 15.0,  # estimate
+    "text_to_image": 25.0,
+    "wan_decoder": 15.0,  # of 4 frames at full size
+    "flux_decoder": 10.5,
+    "upscale": 3.0,  # of feature maps twice as wide and high as the tile
+    "text": 105.0,  # hidden states of all layers, and the logits that Qwen3 computes along with them
+    "audio": 400_000.0,  # bytes per channel, for a window of a minute
+}
 
 TEXT_TOKENS = 512  # the most that both text encoders are given
 TILE_EDGE = 20  # pixels that an upscaler's tile is larger than asked for
@@ -70,31 +68,49 @@ class Work:
         return self.width * self.height * self.frames
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a network needs beside its weights while it works: `UNITS[unit]` × `unit_bytes` + `fixed_bytes`."""
+
+    unit: str
+    unit_bytes: float
+    fixed_bytes: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return int(UNITS[self.unit] * self.unit_bytes + self.fixed_bytes)
+
+    def units(self, measured: float) -> float:
+        """What `UNITS[unit]` would be if so many bytes had been measured."""
+        return (measured - self.fixed_bytes) / self.unit_bytes
+
+
 def activation_bytes(work: Work, components: Iterable[Component]) -> dict[str, int]:
     """Bytes beside the weights while each component works, by its name."""
-    return {component.name: int(_bytes(work, component)) for component in components}
+    return {component.name: need(work, component).bytes for component in components}
 
 
-def _bytes(work: Work, component: Component) -> float:
+def need(work: Work, component: Component) -> Need:
+    """What a component needs beside its weights for some work."""
     itemsize = _itemsize(component)
     match component.name:
         case "transformer" | "transformer_2":
-            units = {"text_to_image": TEXT_TO_IMAGE_UNITS, "image_to_video": IMAGE_TO_VIDEO_UNITS}
-            hidden = units.get(work.stage, SPEECH_UNITS) * work.tokens * component.width * itemsize
-            return hidden + _kept_keys(work, component) * itemsize
+            hidden = work.tokens * component.width * itemsize
+            return Need(work.stage, hidden, _kept_keys(work, component) * itemsize)
         case "text_encoder":
-            return TEXT_UNITS * TEXT_TOKENS * component.width * itemsize
+            return Need("text", TEXT_TOKENS * component.width * itemsize)
         case "audio_encoder":
-            return AUDIO_BYTES_PER_CHANNEL * component.width
+            return Need("audio", component.width)
         case "vae" if work.stage == "text_to_image":
-            return FLUX_DECODER_UNITS * work.samples * component.width * itemsize
+            return Need("flux_decoder", work.samples * component.width * itemsize)
         case "vae":
             chunk = work.width * work.height * _LATENT_FRAMES * component.width * itemsize
             # the frames lie there in colours too, before and after they are joined
-            return WAN_DECODER_UNITS * chunk + 2 * work.samples * 3 * itemsize
+            return Need("wan_decoder", chunk, 2 * work.samples * 3 * itemsize)
         case _:
             feature_map = 4 * (work.width + TILE_EDGE) * (work.height + TILE_EDGE) * component.width
-            return UPSCALE_UNITS * feature_map * itemsize
+            return Need("upscale", feature_map * itemsize)
 
 
 def _kept_keys(work: Work, component: Component) -> int:

@@ -65,7 +65,7 @@ def operations(work: Work, component: Component) -> float:
 
 
 def forward_operations(work: Work, component: Component) -> float:
-    """Of one forward pass of a transformer, what is kept from earlier steps not counted; see `bench.forward_flops`."""
+    """Of one forward pass of a transformer, what is kept from earlier steps not counted; see `bench.network`."""
     tokens, width, layers = work.tokens, component.width, component.layers
     if work.stage == "text_to_image":
         linear = tokens * (4 * width**2 + _SWIGLU * width * component.feed_forward) * layers

@@ -1,5 +1,6 @@
 """Putting a pipeline where a choice wants it, and undoing what an earlier run chose."""
 
+import gc
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +17,7 @@ from wanavatar_lab.residency.component import Component
 from wanavatar_lab.residency.components import DENOISERS
 from wanavatar_lab.residency.here import choose_here
 from wanavatar_lab.residency.pinned import pinned
-from wanavatar_lab.residency.turns import pinned_or_plain, send_away, stay_on_two, take_turns
+from wanavatar_lab.residency.turns import pinned_or_plain, send_away, send_groups_away, stay_on_two, take_turns
 
 STORED = torch.float8_e4m3fn
 # a pipeline that was placed so is loaded anew before it is placed otherwise: diffusers has no way back
@@ -57,6 +58,8 @@ class Resident:
         choice = choose_here(components, activation_bytes(work, components), self.device, None, offload)
         mode = (self.placed or "").partition(" ")[0]
         if self.placed == HALF_WAY or (mode in LASTING and mode != choice.mode):
+            self.placed = HALF_WAY
+            self._let_go()
             self.read()
             self.placed = None
         before, self.placed = self.placed, HALF_WAY
@@ -65,12 +68,23 @@ class Resident:
 
     def rest(self) -> None:
         """Leave the GPU to another stage; the next `place` brings the pipeline back without reading a file."""
-        if torch.device(self.device).type != "cpu" and self.placed not in ("group", HALF_WAY):
+        if torch.device(self.device).type == "cpu" or self.placed == HALF_WAY:
+            return
+        if self.placed == "group":
+            send_groups_away(networks(self.pipeline).values())
+        else:
             send_away(networks(self.pipeline).values())
 
     def host_bytes(self) -> int:
         """Main memory that the pipeline takes while it waits, in bytes."""
         return sum(component.gpu_bytes for component in self.components())
+
+    def _let_go(self) -> None:
+        """Give up the pipeline, which else would lie in memory beside the one that is loaded."""
+        self.pipeline = None
+        gc.collect()  # a pipeline and its hooks refer to each other
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def components(self) -> tuple[Component, ...]:
         """What the pipeline consists of, as it was loaded."""

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# a pipeline that was saved with our scheduler is read again only if this module has SchedulerMixin too
+from diffusers import SchedulerMixin as SchedulerMixin
 from diffusers import UniPCMultistepScheduler
 
 NUM_TRAIN_TIMESTEPS = 1000

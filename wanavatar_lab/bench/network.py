@@ -1,22 +1,19 @@
-"""How fast the S2V network runs here, at its true size and with random weights: no download is needed.
-
-    python -m wanavatar_lab.bench --height 480 --width 832 --frames 80
-    python -m wanavatar_lab.bench --compile --attention-backend _native_cudnn --json
+"""How fast the S2V network runs here, at its true size and with random weights.
 
 Times are medians over forward passes of one segment that continues another (motion kept), after warm-up. The limit
 they are held against is measured on the same device: the rate of a large matrix product in the same dtype.
 """
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from wanavatar_lab.bench.adapter import random_adapter
+from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -149,34 +146,30 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "share_of_matrix_rate": round(flops / seconds / rate, 3),
         "matrix_tflops": round(rate / 1e12, 1),
     }
+    if arguments.adapter_rank:
+        result |= _with_adapter(model, arguments, step, memory)
     if device.type == "cuda":
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m wanavatar_lab.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="14b", help="tiny runs anywhere in a second")
-    parser.add_argument("--height", type=int, default=480, help="pixels")
-    parser.add_argument("--width", type=int, default=832, help="pixels")
-    parser.add_argument("--frames", type=int, default=80, help="frames of the segment, a multiple of 4")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--device", default=None, help="cuda where there is one, else cpu")
-    parser.add_argument("--attention-backend", default=None, help="a backend of diffusers' attention dispatcher")
-    parser.add_argument("--compile", action="store_true", help="compile the repeated blocks")
-    parser.add_argument("--warm-up", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    result = measure(arguments)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for key, value in result.items():
-            print(f"{key:22} {value}")
-    return 0
+def _with_adapter(
+    model: WanS2VTransformer3DModel, arguments: argparse.Namespace, step: Callable[[], Any], memory: SegmentMemory
+) -> dict[str, Any]:
+    """The same forward pass with a LoRA on every linear layer of the blocks; times alternate, since clocks drift."""
+    device = next(model.parameters()).device
+    adapters = adapters_of(model)
+    adapters.load("random", random_adapter(model, arguments.adapter_rank))
 
+    def timed(weights: dict[str, float]) -> float:
+        adapters.weigh(weights)
+        memory.forget_projections()
+        return median_seconds(step, device, max(1, arguments.warm_up), arguments.repeats)
 
-if __name__ == "__main__":
-    sys.exit(main())
+    without, adapted = zip(*((timed({}), timed({"random": 1.0})) for _ in range(3)), strict=True)
+    return {
+        "adapter_rank": arguments.adapter_rank,
+        "adapter_without_s": round(min(without), 4),
+        "adapter_forward_s": round(min(adapted), 4),
+        "adapter_adds": round(min(adapted) / min(without) - 1, 4),
+    }

@@ -1,0 +1,241 @@
+"""`wanavatar_lab.load` gives a diffusers pipeline, and what diffusers' documentation does with one works."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
+from diffusers import DiffusionPipeline, Flux2KleinPipeline, WanImageToVideoPipeline
+from torch import nn
+
+import wanavatar_lab
+from tests import toy_flux, toys
+from tests.lora.files import merged, whole_file
+from tests.residency.test_turns import clip, moving, picture
+from tests.toy_i2v import i2v_pipeline
+from training.pocket.saving import save_all_parts
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.residency.resident import networks
+from wanavatar_lab.s2v import WanSpeechToVideoPipeline
+from wanavatar_lab.s2v.solver import WanUniPCScheduler
+
+MAKE: dict[str, Callable[[Any], torch.Tensor]] = {
+    "text_to_image": picture,
+    "image_to_video": moving,
+    "speech_to_video": clip,
+}
+KINDS = {
+    "text_to_image": Flux2KleinPipeline,
+    "image_to_video": WanImageToVideoPipeline,
+    "speech_to_video": WanSpeechToVideoPipeline,
+}
+every_stage = pytest.mark.parametrize("stage", MAKE)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    toys.pocket_weights(folder)
+    toy_flux.pocket_weights(folder)
+    save_all_parts(i2v_pipeline(), "image_to_video", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def toy_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(weights))
+
+
+def load(stage: str, device: str = "cpu", offload: str = "auto") -> Any:
+    pipeline = wanavatar_lab.load(stage, profile="pocket", device=device, offload=offload)
+    assert isinstance(pipeline, KINDS[stage]) and isinstance(pipeline, DiffusionPipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, atol=2e-5)
+
+
+@every_stage
+def test_loras_are_loaded_weighed_and_taken_out(stage: str, tmp_path: Path) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    before = make(pipeline)
+    plain = merged(pipeline.transformer)
+    _, face = whole_file(tmp_path / "face.safetensors", pipeline.transformer, 0)
+    style_file, style = whole_file(tmp_path / "style.safetensors", pipeline.transformer, 1)
+
+    def wanted(*differences: Any, weights: tuple[float, ...]) -> torch.Tensor:
+        other = load(stage)
+        other.register_modules(transformer=merged(plain, *differences, weights=weights))
+        return make(other)
+
+    pipeline.load_lora_weights(str(tmp_path), weight_name="face.safetensors", adapter_name="face")
+    assert close(make(pipeline), wanted(face, weights=(1.0,)))
+    pipeline.load_lora_weights(str(style_file), adapter_name="style")
+    pipeline.set_adapters(["face", "style"], adapter_weights=[0.5, 2.0])
+    assert sorted(pipeline.get_active_adapters()) == ["face", "style"]
+    both = make(pipeline)
+    assert close(both, wanted(face, style, weights=(0.5, 2.0)))
+    assert not close(both, before)
+    pipeline.set_adapters("style")
+    assert close(make(pipeline), wanted(style, weights=(1.0,)))
+    pipeline.disable_lora()
+    assert torch.equal(make(pipeline), before)
+    pipeline.enable_lora()
+    pipeline.delete_adapters("face")
+    assert pipeline.get_list_adapters() == {"transformer": ["style"]}
+    pipeline.unload_lora_weights()
+    assert pipeline.get_list_adapters() == {}
+    assert torch.equal(make(pipeline), before)
+
+
+@every_stage
+def test_a_lora_is_fused_and_released(stage: str, tmp_path: Path) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    file, _ = whole_file(tmp_path / "face.safetensors", pipeline.transformer, 0)
+    before = make(pipeline)
+    pipeline.load_lora_weights(str(file), adapter_name="face")
+    beside = make(pipeline)
+    pipeline.fuse_lora(components=["transformer"], lora_scale=1.0)
+    assert close(make(pipeline), beside) and not close(beside, before)
+    pipeline.unfuse_lora(components=["transformer"])
+    pipeline.unload_lora_weights()
+    assert close(make(pipeline), before)
+
+
+def test_the_second_expert_takes_a_lora_of_its_own(tmp_path: Path) -> None:
+    pipeline = load("image_to_video")
+    second = merged(pipeline.transformer_2)
+    file, face = whole_file(tmp_path / "face.safetensors", pipeline.transformer_2, 0)
+    pipeline.load_lora_weights(str(file), adapter_name="face", load_into_transformer_2=True)
+    made = moving(pipeline)
+    other = load("image_to_video")
+    other.register_modules(transformer_2=merged(second, face))
+    assert close(made, moving(other))
+    assert not close(made, moving(load("image_to_video")))
+
+
+@every_stage
+def test_an_attention_backend_is_set(stage: str) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    before = make(pipeline)
+    used: list[str] = []
+    pipeline.transformer.set_attention_backend("_native_math")
+    for module in pipeline.transformer.modules():
+        processor = getattr(module, "processor", None)
+        if processor is not None:
+            used.append(str(getattr(processor._attention_backend, "value", processor._attention_backend)))
+    assert used and set(used) == {"_native_math"}
+    assert close(make(pipeline), before)
+    pipeline.transformer.set_attention_backend("native")
+    assert torch.equal(make(pipeline), before)
+    with pytest.raises(ValueError, match="must be one of"):
+        pipeline.transformer.set_attention_backend("nonsense")
+
+
+@every_stage
+def test_what_is_saved_makes_the_same_when_it_is_loaded(stage: str, tmp_path: Path) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    pipeline.save_pretrained(tmp_path / "saved")
+    again = KINDS[stage].from_pretrained(tmp_path / "saved", torch_dtype=torch.float32)
+    again.set_progress_bar_config(disable=True)
+    # diffusers' own convolutions sum in another order
+    assert close(make(again), make(pipeline))
+
+
+def test_a_pipeline_with_our_solver_is_saved_too(tmp_path: Path) -> None:
+    # what a folder in Wan-AI's layout is loaded as
+    pipeline = load("image_to_video")
+    pipeline.register_modules(scheduler=WanUniPCScheduler.shifted(5.0))
+    pipeline.save_pretrained(tmp_path / "saved")
+    again = WanImageToVideoPipeline.from_pretrained(tmp_path / "saved", torch_dtype=torch.float32)
+    again.set_progress_bar_config(disable=True)
+    assert type(again.scheduler) is WanUniPCScheduler
+    assert close(moving(again), moving(pipeline))
+
+
+@every_stage
+def test_parts_serve_another_pipeline(stage: str) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    settings = {name: value for name, value in pipeline.config.items() if name in ("boundary_ratio", "is_distilled")}
+    other = KINDS[stage](**pipeline.components, **settings)
+    other.set_progress_bar_config(disable=True)
+    assert other.transformer is pipeline.transformer
+    assert torch.equal(make(other), make(pipeline))
+
+
+def offload_models(pipeline: Any) -> None:
+    pipeline.enable_model_cpu_offload(device="cpu")
+    for part in networks(pipeline).values():
+        assert isinstance(part._hf_hook, CpuOffload)
+
+
+def offload_layers(pipeline: Any) -> None:
+    pipeline.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    linear: Any = next(module for module in pipeline.transformer.modules() if isinstance(module, nn.Linear))
+    assert linear._diffusers_hook.get_hook("group_offloading") is not None
+
+
+def tile(pipeline: Any) -> None:
+    pipeline.vae.enable_tiling()
+    pipeline.vae.enable_slicing()
+
+
+@every_stage
+@pytest.mark.parametrize("change", [offload_models, offload_layers, tile])
+def test_memory_is_saved_and_the_same_is_made(stage: str, change: Callable[[Any], None]) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    before = make(pipeline)
+    change(pipeline)
+    for _ in range(2):
+        assert close(make(pipeline), before)  # at this size one tile is all
+
+
+@every_stage
+def test_weights_are_stored_in_8_bits(stage: str) -> None:
+    pipeline, make = load(stage), MAKE[stage]
+    before = make(pipeline)
+    pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert any(parameter.dtype == torch.float8_e4m3fn for parameter in pipeline.transformer.parameters())
+    assert 0 < float((make(pipeline) - before).abs().mean()) < 0.1
+
+
+def test_upscale_is_no_pipeline() -> None:
+    with pytest.raises(LabError, match=r"upscale is no diffusers pipeline"):
+        wanavatar_lab.load("upscale", profile="pocket", device="cpu")
+
+
+@pytest.mark.gpu
+@every_stage
+@pytest.mark.parametrize("offload", ["none", "model", "group"])
+def test_on_a_gpu_too(stage: str, offload: str, tmp_path: Path) -> None:
+    make = MAKE[stage]
+    wanted = make(load(stage, "cuda", "none")).cpu()
+    pipeline = load(stage, "cuda", offload)
+    file, face = whole_file(tmp_path / "face.safetensors", load(stage).transformer, 0)
+    other = load(stage)
+    other.register_modules(transformer=merged(other.transformer, face))
+    with_face = make(other.to("cuda")).cpu()
+
+    def like(other: torch.Tensor) -> bool:
+        # convolutions round their factors to ten bits
+        return float((make(pipeline).cpu() - other).abs().mean()) < 2e-3
+
+    assert like(wanted)
+    pipeline.load_lora_weights(str(file), adapter_name="face")
+    assert like(with_face)
+    pipeline.unload_lora_weights()
+    assert like(wanted)
+    pipeline.transformer.set_attention_backend("_native_efficient")
+    assert like(wanted)
+    pipeline.transformer.set_attention_backend("native")
+    pipeline.save_pretrained(tmp_path / "saved")
+    again = KINDS[stage].from_pretrained(tmp_path / "saved", torch_dtype=torch.float32).to("cuda")
+    assert float((make(again).cpu() - wanted).abs().mean()) < 2e-3
+    if offload != "group":  # diffusers has no way from one to the other
+        pipeline.enable_model_cpu_offload()
+        assert like(wanted)
+        assert all(parameter.device.type == "cpu" for parameter in pipeline.transformer.parameters())

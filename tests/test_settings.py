@@ -1,0 +1,64 @@
+"""Settings come from the environment, and below it from a file."""
+
+from pathlib import Path
+
+import pytest
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.settings import Settings, read_settings
+
+
+def written(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_any_the_defaults_hold() -> None:
+    assert read_settings({}) == Settings()
+
+
+def test_the_environment_sets_them() -> None:
+    found = read_settings({"WANAVATAR_WEIGHTS": "/models", "WANAVATAR_DEVICE": "cuda:1"})
+    assert (found.weights_dir, found.device) == (Path("/models"), "cuda:1")
+    assert read_settings({"WANAVATAR_WEIGHTS": "/a", "WANAVATAR_WEIGHTS_DIR": "/b"}).weights_dir == Path("/b")
+
+
+@pytest.mark.parametrize("where", ["WANAVATAR_SETTINGS", "XDG_CONFIG_HOME", "HOME"])
+def test_a_file_says_where_weights_lie(where: str, tmp_path: Path) -> None:
+    places = {
+        "WANAVATAR_SETTINGS": tmp_path / "mine.toml",
+        "XDG_CONFIG_HOME": tmp_path / "wanavatar-lab/settings.toml",
+        "HOME": tmp_path / ".config/wanavatar-lab/settings.toml",
+    }
+    file = written(places[where], 'weights_dir = "/models"\nworker_idle_seconds = 5\n')
+    environ = {where: str(file if where == "WANAVATAR_SETTINGS" else tmp_path)}
+    found = read_settings(environ)
+    assert (found.weights_dir, found.worker_idle_seconds) == (Path("/models"), 5)
+    assert read_settings({**environ, "WANAVATAR_WEIGHTS": "/other"}).weights_dir == Path("/other")
+
+
+def test_a_home_without_a_file_is_fine(tmp_path: Path) -> None:
+    assert read_settings({"HOME": str(tmp_path)}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('weight_dir = "/models"', r"mine\.toml sets 'weight_dir', and there are runs_dir, weights_dir"),
+        ("worker_idle_seconds = -1", r"worker_idle_seconds in .*mine\.toml is -1: .*Take it out"),
+        ("weights_dir = ", r"mine\.toml cannot be read"),
+        (None, r"mine\.toml cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_named(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    if text is not None:
+        written(file, text)
+    with pytest.raises(LabError, match=said):
+        read_settings({"WANAVATAR_SETTINGS": str(file)})
+
+
+def test_a_variable_that_does_not_fit_is_named() -> None:
+    with pytest.raises(LabError, match=r"WANAVATAR_MAX_PICTURE_PIXELS is 'many'.*Unset it"):
+        read_settings({"WANAVATAR_MAX_PICTURE_PIXELS": "many"})

@@ -1,0 +1,143 @@
+"""Figures that benches have written, as tables in Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.residency.activations import UNITS
+
+Figures = Mapping[str, Any]
+
+BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
+
+_NAMES = {
+    "text_to_image": "text to image",
+    "upscale": "upscale",
+    "image_to_video": "image to video",
+    "speech_to_video": "speech to video",
+}
+
+
+def tables(measured: Iterable[Figures]) -> str:
+    """Tables of all figures, those of one bench together.
+
+    Args:
+        measured: what `measure_stages`, `measure_files` and the network's bench have returned.
+    """
+    by_kind: dict[str, list[Figures]] = {}
+    for figures in measured:
+        by_kind.setdefault(figures.get("bench", "network"), []).append(figures)
+    parts = [_stages(figures) for figures in by_kind.get("stages", [])]
+    if by_kind.get("stages"):
+        parts.append(_units(by_kind["stages"]))
+    if by_kind.get("files"):
+        parts.append(_files(by_kind["files"]))
+    if by_kind.get("network"):
+        parts.append(_networks(by_kind["network"]))
+    return "\n\n".join(parts)
+
+
+def between_marks(text: str, figures: str, file: Path) -> str:
+    """A Markdown text with other figures between its marks; `file` is what to call it.
+
+    Raises:
+        LabError: it has no marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise LabError(f"{file} has no lines {BEGIN.strip()} and {END}. Add them where the tables belong.")
+    return f"{before}{begin}\n{figures}\n\n{end}{after}"
+
+
+def _stages(figures: Figures) -> str:
+    limit = figures["memory_limit_bytes"]
+    head = f"{figures['device']}, {_gb(limit)} of its memory" if limit else f"{figures['device']}, all of its memory"
+    if figures.get("link_bytes_per_second"):
+        head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
+    rows = []
+    for case in figures["cases"]:
+        what = [_NAMES[case["stage"]], f"{case['width']}×{case['height']}" + _frames(case)]
+        if "error" in case:
+            rows.append([*what, "failed: " + case["error"].partition("\n")[0], *("",) * 7])
+            continue
+        rows.append(
+            [
+                *what,
+                str(case.get("mode", "none")),
+                "warm" if case["was_warm"] else _s(case["load_seconds"]),
+                _s(case.get("place_seconds")),
+                _s(case.get("seconds_per_step")),
+                _s(_decode(case)),
+                _s(case["run_seconds"]),
+                _gb(case.get("peak_bytes")),
+                _gb(case.get("planned_peak_bytes")),
+            ]
+        )
+    names = ["stage", "size", "mode", "load", "to the GPU", "a step", "decode", "run", "peak", "planned peak"]
+    return f"{head}:\n\n{_table(names, rows)}"
+
+
+def _units(measured: Sequence[Figures]) -> str:
+    """What `residency.activations.UNITS` would be; the largest of each that was measured."""
+    found: dict[str, tuple[float, str]] = {}
+    for case in (case for figures in measured for case in figures["cases"]):
+        for unit in case.get("units", {}).values():
+            size = f"{_NAMES[case['stage']]} {case['width']}×{case['height']}{_frames(case)}"
+            if unit["unit"] not in found or unit["measured"] > found[unit["unit"]][0]:
+                found[unit["unit"]] = (unit["measured"], size)
+    rows = [[name, f"{UNITS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
+    return _table(["activations beside the weights", "set", "measured", "by"], rows)
+
+
+def _files(measured: Sequence[Figures]) -> str:
+    rows = [
+        [
+            _NAMES[each["stage"]],
+            _gb(each["bytes"]),
+            _s(each["load_seconds"]),
+            f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
+            _s(each["place_seconds"]),
+        ]
+        for each in measured
+    ]
+    return _table(["stage", "files", "load", "read at", "to the GPU"], rows)
+
+
+def _networks(measured: Sequence[Figures]) -> str:
+    rows = [
+        [
+            each["pixels"],
+            "yes" if each["compiled"] else "no",
+            f"{each['forward_s']:.2f} s",
+            f"{each['share_of_matrix_rate']:.0%}",
+            f"{each['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in each else "–",
+            f"rank {each['adapter_rank']}: {each['adapter_adds']:+.1%}" if "adapter_rank" in each else "–",
+        ]
+        for each in measured
+    ]
+    names = ["S2V network", "compiled", "a pass", "of the matrix rate", "peak", "a LoRA adds"]
+    return _table(names, rows)
+
+
+def _decode(case: Figures) -> float | None:
+    decode = case["networks"].get("vae.decode")
+    return decode["seconds"] if decode else None
+
+
+def _frames(case: Figures) -> str:
+    return f"×{case['frames']}" if case["frames"] > 1 else ""
+
+
+def _s(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _gb(size: float | None) -> str:
+    return "–" if size is None else f"{size / 1e9:.1f} GB"
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
