@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-multi-gpu test-browser lab web api lint format lock clean
+.PHONY: help setup demo train-demo notebooks test test-gpu test-multi-gpu test-browser lab web api lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 22
@@ -20,12 +20,18 @@ setup: ## make .venv hold what requirements.lock says; every other target does t
 	@$(PYTHON3) .ci/environment.py
 
 # A kernel's working folder is its notebook's, so what every face shares is said in full.
-demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
-demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
+demo train-demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
+demo train-demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
 
 demo: setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
 	$(BIN)/python -m wanavatar_lab.headless notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb \
 		-p profile pocket -p interactive False $(ARGS)
+
+notebooks: setup ## every notebook by papermill on pocket, as it is and with other parameters; some minutes
+	CUDA_VISIBLE_DEVICES= $(PYTEST) tests/notebooks tests/notebooks/every_notebook.py --timeout 1200 $(ARGS)
+
+train-demo: setup ## a LoRA learns a drawn person's lips, on any CPU in minutes, in runs/train-demo
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.demo --run runs/train-demo $(ARGS)
 
 test: setup ## the whole suite, the same on every machine: no GPU, no network
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal $(ARGS)

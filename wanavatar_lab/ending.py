@@ -15,7 +15,7 @@ from typing import Any
 from wanavatar_lab import reserve
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.manifest import Record, build_manifest
-from wanavatar_lab.runs import Run
+from wanavatar_lab.runs import PREVIEW, Run
 from wanavatar_lab.status import Artifact, State, Status
 
 
@@ -87,7 +87,8 @@ def _json(manifest: dict[str, Any]) -> str:
 
 
 def _remove_scratch(folder: Path) -> None:
-    """Remove what has a hidden name: by the house's rule, that and nothing else may be half-written."""
+    """Remove the preview, and what has a hidden name: by the house's rule, nothing else may be half-written."""
+    (folder / PREVIEW).unlink(missing_ok=True)
     for parent, folders, files in os.walk(folder):
         for name in files:
             path = Path(parent) / name

@@ -3,8 +3,9 @@
     python -m wanavatar_lab.headless notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb -p profile pocket
 
 What the notebook prints is shown as it goes, and kept with everything else in the executed notebook. Papermill does
-the work; by itself it takes a mistyped parameter for a new one, warns, and runs with the default. The exit code is 0,
-or 1 if a cell failed, 2 if a parameter was refused (nothing was run), 130 after Ctrl-C.
+the work; by itself it only warns of a mistyped parameter, and the notebook refuses it once its kernel runs (see
+`ui.parameters`). Here that is done before. The exit code is 0, or 1 if a cell failed, 2 if a parameter was refused
+(nothing was run), 130 after Ctrl-C.
 """
 
 import argparse
@@ -21,10 +22,10 @@ from papermill.exceptions import PapermillExecutionError
 from wanavatar_lab.cli.output import complain, say
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.requests.refusal import shown, suggestion
+from wanavatar_lab.ui.parameters import KINDS
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 _WORDS: dict[str, bool] = {"true": True, "false": False}
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = _WORDS[text.strip().lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            problems.append((name, f"{shown(text)} is not allowed; give {_KINDS[kind]}"))
+            problems.append((name, f"{shown(text)} is not allowed; give {KINDS[kind]}"))
     if problems:
         raise RequestError(problems)
     return values

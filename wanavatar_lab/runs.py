@@ -5,6 +5,7 @@
                     log.txt          everything that the stage and its libraries print
                     manifest.json    at the end, however it ended
                     cancel           there once someone has asked for the run to end
+                    preview.webp     what is being made, while it is
                     ...              the artifacts
 
 A name that begins with a dot is not part of the result: a draft, a half-written file, blocks set aside.
@@ -35,6 +36,7 @@ from wanavatar_lab.status import Artifact, Status
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}-[a-z][a-z0-9_]*")
 RECORDS = frozenset({"request.json", "status.json", "log.txt", "manifest.json", "cancel"})
+PREVIEW = "preview.webp"  # what is being made, as far as one can tell; there only while it is
 CANCEL_NOW = "now"  # what the marker says when the worker is to be ended without waiting for the stage
 _DRAFT = ".new-"  # before the id in a folder's name until the run is complete
 _STALE = 24 * 3600.0  # seconds

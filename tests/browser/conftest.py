@@ -1,19 +1,14 @@
 """Chromium, Lab and Voilà for the tests of this folder, and what must be true after each of them."""
 
-import os
-import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from tests.browser.served import launched_chromium, served_folder
 from tests.browser.servers import REPOSITORY, TOKEN, Server, start_lab, start_voila, write_notebook
-from tests.conftest import CHROMIUM
-from tests.lane_for_tests import is_alive, set_lane
-from wanavatar_lab.lane import Lane
 
 SCREENSHOTS = REPOSITORY / "runs" / "screenshots"
 TIMEOUT = 30_000  # milliseconds; only a failing test waits so long
@@ -24,18 +19,8 @@ expect.set_options(timeout=TIMEOUT)
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder that both servers serve: notebooks, samples and runs, with a lane of its own."""
-    folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks")
-    (folder / "data").mkdir()
-    shutil.copytree(REPOSITORY / "data" / "samples", folder / "data" / "samples")
-    shutil.copy(REPOSITORY / "voila.json", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        set_lane(patch, folder / "runs", idle_seconds=60)
+    with served_folder(tmp_path_factory.mktemp("served") / "root") as folder:
         yield folder
-        note = Lane(folder / "runs").note()
-        if note is not None and is_alive(note.keeper):
-            os.kill(note.keeper, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +42,19 @@ def voila(place: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def app(place: Path) -> Iterator[Server]:
+    """Voilà over the page alone, as `make web` starts it."""
+    server = start_voila(place, {}, "app.ipynb")
+    yield server
+    server.stop()
+    assert server.complaints() == []
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium, which plays H.264 and needs no download."""
-    program = next(filter(None, map(shutil.which, CHROMIUM)))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"],
-        )
+    """One browser for the tests of a file."""
+    with launched_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -96,9 +84,6 @@ def page(context: BrowserContext) -> Iterator[Page]:
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    # where a cell is run before Lab has a kernel for it, which a busy machine delays, Lab asks which one to take
-    asks = page.locator("dialog.jp-Dialog").filter(has_text="Select Kernel")
-    page.add_locator_handler(asks, lambda dialog: dialog.locator(".jp-mod-accept").click())
     yield page
     assert faults == []
 
@@ -127,6 +112,9 @@ def show(request: pytest.FixtureRequest, place: Path, page: Page) -> Show:
 
 def open_in_lab(page: Page, server: Server, name: str) -> None:
     """Open a notebook in Lab alone, without what was open before, and run its first code cell."""
+    # where a cell is run before Lab has a kernel for it, which a busy machine delays, Lab asks which one to take
+    asks = page.locator("dialog.jp-Dialog").filter(has_text="Select Kernel")
+    page.add_locator_handler(asks, lambda dialog: dialog.locator(".jp-mod-accept").click())
     page.goto(f"{server.url}/doc/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
     cell = page.locator(".jp-Notebook .jp-CodeCell").first
     for _ in range(20):

@@ -15,11 +15,16 @@ from pathlib import Path
 
 import nbformat
 
+from tests.browser import kernel_log
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN = "of-the-tests"
 START_SECONDS = 60.0
-# what a server may say that sounds worse than it is
-HARMLESS = re.compile(r"terminals|nbclassic|notebook_shim|jupyter_lsp|ServerApp\.preferred_dir")
+# What a server or a kernel may say that sounds worse than it is. Lab asks every fresh kernel for its widgets, which one
+# that has not imported ipywidgets yet does not understand.
+HARMLESS = re.compile(
+    r"terminals|nbclassic|notebook_shim|jupyter_lsp|ServerApp\.preferred_dir|jupyter\.widget\.control"
+)
 
 
 @dataclass
@@ -37,10 +42,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def complaints(self) -> list[str]:
-        """Lines of its log that tell of an error."""
+        """Lines of its log that tell of an error, and every error of its kernels."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        bad = re.compile(r"Traceback|\[E |ERROR|Exception| 500 ")
-        return [line for line in lines if bad.search(line) and not HARMLESS.search(line)]
+        bad = re.compile(r"Traceback|\[E |ERROR|CRITICAL|Exception|wrote error| 500 ")
+        told = [line for line in lines if bad.search(line)] + kernel_log.lines(self.folder)
+        return [line for line in told if not HARMLESS.search(line)]
 
     def kernels(self) -> set[int]:
         """The process ids of its kernels."""
@@ -106,7 +112,7 @@ def started(
         process = subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=folder,
-            env={**os.environ, **environ},
+            env={**os.environ, **kernel_log.prepare(folder), **environ},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

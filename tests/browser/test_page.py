@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import nameless, picture_of
 from tests.browser.servers import Server, start_voila
+from tests.lane_for_tests import eventually
 from tests.stages_for_tests import Relax
 from tests.ui import made_runs
 from wanavatar_lab.jobs import Job, submit
@@ -36,23 +36,14 @@ def runs(place: Path, tmp_path: Path) -> list[str]:
     return [first.id, second.id, third.id]
 
 
-@pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[Server]:
-    """Voilà as `make web` starts it."""
-    server = start_voila(place, {}, "app.ipynb")
-    yield server
-    server.stop()
-    assert server.complaints() == []
-
-
 @pytest.fixture
-def app(server: Server, runs: list[str], page: Page) -> Server:
-    page.goto(server.url)
+def gallery(app: Server, runs: list[str], page: Page) -> Server:
+    page.goto(app.url)
     page.get_by_role("tab", name="Gallery").click()
-    return server
+    return app
 
 
-def test_the_gallery_finds_deletes_and_copies(app: Server, page: Page, runs: list[str]) -> None:
+def test_the_gallery_finds_deletes_and_copies(gallery: Server, page: Page, runs: list[str]) -> None:
     picture, large, clip = (page.locator(f"[data-run='{run_id}']") for run_id in runs)
     expect(clip.get_by_text("she greets a friend")).to_be_visible()
     page.wait_for_function(
@@ -97,7 +88,7 @@ def test_the_gallery_finds_deletes_and_copies(app: Server, page: Page, runs: lis
     expect(large).to_be_visible()
 
 
-def test_it_switches_language_and_shows_in_the_dark(app: Server, page: Page, runs: list[str]) -> None:
+def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page, runs: list[str]) -> None:
     search = page.get_by_role("searchbox", name="Search prompts")
     search.fill("friend")
     page.get_by_role("combobox", name="Language").select_option("ko")
@@ -108,19 +99,21 @@ def test_it_switches_language_and_shows_in_the_dark(app: Server, page: Page, run
     page.get_by_role("combobox", name="언어").select_option("zh")
     expect(page.get_by_role("combobox", name="语言")).to_be_visible()
     assert nameless(page) == []
-    page.goto(f"{app.url}/?theme=dark")
+    page.goto(f"{gallery.url}/?theme=dark")
     page.get_by_role("tab", name="Gallery").click()
     expect(page.locator(f"[data-run='{runs[0]}'] img")).to_be_visible()
     page.wait_for_timeout(500)
     picture_of(page, "page-gallery-dark")
 
 
-def test_runs_under_way_are_there_after_a_reload(app: Server, page: Page) -> None:
+def test_runs_under_way_are_there_after_a_reload(gallery: Server, page: Page) -> None:
     job: Job = submit(Relax(profile="pocket", steps=600, step_seconds=0.05))
     card = page.get_by_role("region", name="Relax").filter(has_text=job.id)
     expect(card.get_by_text("Running", exact=True)).to_be_visible()
+    kernels = gallery.kernels()
     page.reload()
     page.get_by_role("tab", name="Gallery").click()
+    eventually(lambda: not kernels <= gallery.kernels())  # the kernel of a page that was left ends with it
     expect(card.get_by_text("Running", exact=True)).to_be_visible()
     picture_of(page, "page-running")
     card.get_by_role("button", name="Cancel").click()

@@ -1,4 +1,4 @@
-"""A file of 20 MiB that is sent from the page lies on disk as it was, in Lab and in Voilà."""
+"""A file of 50 MiB that is sent from the page lies on disk as it was, in Lab and in Voilà."""
 
 import hashlib
 from pathlib import Path
@@ -25,9 +25,9 @@ def test_an_upload_arrives_identical_and_a_wrong_one_is_refused(
     show: Show, page: Page, place: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "녹음 long.wav"
-    noise = np.random.default_rng(0).integers(-9000, 9000, (10 * MIB + 1234, 1), dtype=np.int16)
+    noise = np.random.default_rng(0).integers(-9000, 9000, (25 * MIB + 1234, 1), dtype=np.int16)
     soundfile.write(source, noise, 48_000)
-    assert source.stat().st_size > 20 * MIB
+    assert source.stat().st_size > 50 * MIB
     server = show("upload", CELL)
     upload, pictures = (page.get_by_role("group", name="Upload").nth(number) for number in range(2))
     before = set((place / "data" / "uploads").glob("*.wav"))
@@ -37,8 +37,8 @@ def test_an_upload_arrives_identical_and_a_wrong_one_is_refused(
     expect(upload.get_by_role("progressbar")).to_be_visible()
     assert nameless(page) == []
     picture_of(page, f"upload-{server.kind}-going")
-    expect(upload.get_by_text("녹음 long")).to_contain_text("21 MB", timeout=60_000)
-    expect(upload.get_by_role("progressbar")).to_be_hidden(timeout=60_000)
+    expect(upload.get_by_text("녹음 long")).to_contain_text("52 MB", timeout=120_000)
+    expect(upload.get_by_role("progressbar")).to_be_hidden(timeout=120_000)
     (arrived,) = set((place / "data" / "uploads").glob("*.wav")) - before
     digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, arrived)}
     assert len(digests) == 1

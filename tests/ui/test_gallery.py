@@ -1,6 +1,5 @@
 """The gallery: what it lists, finds, hands on, copies and deletes."""
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from wanavatar_lab.cli.arguments import read_arguments
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
 from wanavatar_lab.runs import Run, list_runs
+from wanavatar_lab.ui import gallery_bench
 from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
 from wanavatar_lab.ui.gallery import PAGE, Gallery
@@ -187,27 +187,24 @@ def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypat
     assert "seed=7" in sent[0]["text"]
 
 
-def test_two_thousand_runs(served: Path) -> None:
-    first = Run.create(TextToImage(prompt="face number 0"))
-    request = json.loads((first.folder / "request.json").read_text())
-    status = json.loads((first.folder / "status.json").read_text())
-    for number in range(1, 2000):
-        run = first.folder.with_name(f"20260101-{number // 60:06d}-{number:04x}-text_to_image")
-        run.mkdir()
-        (run / "request.json").write_text(json.dumps({**request, "prompt": f"face number {number}"}))
-        values = {**status, "state": "succeeded", "submitted_at": status["submitted_at"] - number}
-        (run / "status.json").write_text(json.dumps(values))
-    begin = time.perf_counter()
+def test_two_thousand_runs_are_listed_in_less_than_a_second(served: Path) -> None:
+    gallery_bench.make_runs(served / "runs", 2000)
+    begin = time.process_time()  # not the clock's: other processes may want this core too
     gallery = Gallery()
-    listed = time.perf_counter()
-    gallery.query = "number 1999"
-    found = time.perf_counter()
-    gallery.refresh()
-    refreshed = time.perf_counter()
-    print(
-        f"2,000 runs: listed in {listed - begin:.3f} s, searched in {found - listed:.3f} s, "
-        f"refreshed in {refreshed - found:.3f} s"
-    )
-    assert [entry["title"] for entry in gallery.entries] == ["face number 1999"]
-    gallery.query = ""
+    listed = time.process_time() - begin
+    assert listed < 1.0
     assert (len(gallery.entries), gallery.total) == (PAGE, 2000)
+    gallery.query = "NUMBER 1998"
+    assert [entry["title"] for entry in gallery.entries] == [
+        "a portrait of face number 1998 in the light of a window, painted"
+    ]
+    gallery.query, gallery.family = "", gallery.entries[0]["id"]
+    assert [(entry["parents"], entry["children"]) for entry in gallery.entries] == [(1, 0), (0, 1)]
+
+
+def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", "")  # which the benchmark sets, and the test puts back
+    assert gallery_bench.main(["--runs", "12"]) == 0
+    figures = {line[:26].strip(): float(line[26:]) for line in capsys.readouterr().out.splitlines()}
+    assert figures["runs"] == 12 and figures["kilobytes sent"] > 1
+    assert {"listed", "searched", "looked again, nothing new"} <= set(figures)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from tests.lora.files import save, tiny
-from tests.ui.looking import alerts, named, text
+from tests.ui import made_runs
+from tests.ui.looking import alerts, everything, named, text
 from wanavatar_lab.requests import ImageToVideo, LoraChoice, TextToImage
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.player import Player
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 FLUX2 = "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"
@@ -76,6 +78,17 @@ def test_trigger_words_go_into_the_prompt_once(weights: Path) -> None:
     button.click()
     named(made, "Add “film grain” to the prompt").click()
     assert made.values()["prompt"] == "she nods, ohwx woman, film grain"
+
+
+def test_the_preview_is_a_picture_where_the_page_can_show_it(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(weights))
+    made_runs.picture(add(weights, "ann").with_suffix(".png"), side=32)
+    add(weights, "bob").with_suffix(".png").write_bytes(b"no picture")
+    made = form()
+    shown = [widget for card in made.controls["loras"].cards for widget in everything(card)]
+    assert [widget.paths for widget in shown if isinstance(widget, Player)] == [["loras/mov/character/ann.png"]]
+    assert "bob.png" in alerts(made)
+    assert "rank 1" in text(made)
 
 
 def test_only_those_that_fit_the_models_are_shown(weights: Path) -> None:

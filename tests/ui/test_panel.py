@@ -1,12 +1,14 @@
 """Panels with real runs: by the button, by await, found again; what goes wrong."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest, eventually, let_go, steps_done
+from tests.lane_for_tests import REPOSITORY, LaneUnderTest, eventually, let_go, steps_done
 from tests.stages_for_tests import Relax
 from tests.ui.looking import alerts, everything, named, text
 from wanavatar_lab.errors import RequestError, RunError
@@ -184,3 +186,13 @@ def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, mon
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "nowhere"))
     assert Panel(TextToImage).job is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_panel_is_there_before_what_plays_media_is_read() -> None:
+    code = (
+        "import sys\nfrom wanavatar_lab.requests import SpeechToVideo\nfrom wanavatar_lab.ui.panel import Panel\n"
+        "Panel(SpeechToVideo, profile='pocket')\n"
+        "print([name for name in ('numpy', 'av', 'PIL', 'torch') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n", "each of these takes a good part of a second"

@@ -67,7 +67,7 @@ def test_what_cannot_be_shown_is_refused(made: Path, tmp_path: Path) -> None:
 def test_show_takes_all_that_can_be_seen_or_heard(made: Path) -> None:
     assert isinstance(show([made / "small.png", made / "manifest.json"]), Player)
     box = show([made / "small.png", made / "voice.wav"])
-    assert isinstance(box, ipywidgets.VBox) and [child.kind for child in box.children] == ["picture", "audio"]
+    assert isinstance(box, ipywidgets.Box) and [child.kind for child in box.children] == ["picture", "audio"]
     with pytest.raises(LabError, match=r"made lora\.safetensors: there is no"):
         show([made / "lora.safetensors"])
 

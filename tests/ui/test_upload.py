@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.ui import made_runs
 from wanavatar_lab import media
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.ui import receiving
 from wanavatar_lab.ui.receiving import KINDS, Incoming, free_name, safe_name
 from wanavatar_lab.ui.upload import Upload
 
@@ -77,7 +76,7 @@ def test_the_check_does_not_hold_up_the_loop(sender: Sender, sound: bytes, monke
         time.sleep(0.3)
         return original(path)
 
-    monkeypatch.setattr(receiving, "probe", slow)
+    monkeypatch.setattr(media, "probe", slow)
 
     async def send() -> float:
         sender.send("voice.wav", sound)

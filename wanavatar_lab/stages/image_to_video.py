@@ -26,6 +26,7 @@ from wanavatar_lab.s2v.solver import WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.stages.wan_folder import is_wan_folder, load_wan_folder
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
@@ -47,6 +48,7 @@ class Models(Resident):
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
         placed: how the pipeline lies on the device, as `Resident` says it.
+        colours: of the VAE's latents, for previews.
     """
 
     folder: Path
@@ -56,10 +58,12 @@ class Models(Resident):
     fingerprint: dict[str, str] = field(init=False)
     pipeline: WanImageToVideoPipeline = field(init=False)
     placed: str | None = None
+    colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
         self.read()
+        self.colours = fit_video_colours(self.pipeline.vae)
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
@@ -139,7 +143,8 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     context.say_placement(models.place(request.offload, work_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     with applied(request, experts, context.log) as loras:
-        latents = _denoise(request, models.pipeline, context, picture, (width, height))
+        preview = LatentPreview(context, models.colours)
+        latents = _denoise(request, models.pipeline, context, picture, (width, height), preview)
     context.progress("decode", 0, 1)
     pixels = LatentCodec(models.pipeline.vae).decode(latents)
     context.check()
@@ -165,6 +170,7 @@ def _denoise(
     context: StageContext,
     picture: Image.Image,
     size: tuple[int, int],
+    preview: LatentPreview,
 ) -> torch.Tensor:
     """Normalised latents [1, z, F, h, w] of the clip."""
     width, height = size
@@ -173,6 +179,8 @@ def _denoise(
     def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps)
         context.check()
+        # the solver has just told the clip's latents [1, z, F, h, w] from the noise
+        preview.offer(lambda: middle_frame(pipeline.scheduler.model_outputs[-1]))
         return {}
 
     # a step depends on the sigmas, so that a warm pipeline gets a solver for each run

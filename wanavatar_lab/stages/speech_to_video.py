@@ -28,6 +28,7 @@ from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
 
@@ -46,6 +47,7 @@ class Models(Resident):
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
         placed: how the pipeline lies on the device, as `Resident` says it.
+        colours: of the VAE's latents, for previews.
     """
 
     folder: Path
@@ -55,10 +57,12 @@ class Models(Resident):
     fingerprint: dict[str, str] = field(default_factory=dict)
     pipeline: WanSpeechToVideoPipeline = field(init=False)
     placed: str | None = None
+    colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
         self.read()
+        self.colours = fit_video_colours(self.pipeline.vae)
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
@@ -98,12 +102,16 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
     flow_shift = request.flow_shift_at(width, height)
+    sigmas = _sigmas(pipeline, request, flow_shift)
+    preview = LatentPreview(context, models.colours)
 
     def on_step(_: Any, step: int, __: torch.Tensor, facts: dict[str, Any]) -> None:
         context.progress(
             "denoise", step + 1, request.num_inference_steps, segment=facts["segment"] + 1, segments=segments
         )
         context.check()
+        # where the direction of this step leads
+        preview.offer(lambda: middle_frame(facts["latents"] - sigmas[step + 1] * facts["noise_pred"]))
         # after a segment's last step come the weights of the next one's first
         if loras.at_step(step + 1):
             pipeline.forget_projections()
@@ -125,10 +133,10 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         flow_shift=flow_shift,
         seed=context.seed,
         callback_on_step_end=on_step,
-        callback_on_step_end_tensor_inputs=(),
+        callback_on_step_end_tensor_inputs=("latents", "noise_pred"),
     )
     path = context.folder / FILE
-    shares = _low_noise_shares(pipeline, request, flow_shift)
+    shares = _low_noise_shares(request, sigmas)
     with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
@@ -175,14 +183,17 @@ def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) 
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
 
 
-def _low_noise_shares(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shift: float) -> Sequence[float]:
+def _sigmas(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shift: float) -> list[float]:
+    """The noise before each step of a segment, and at its end."""
+    sampling = Sampling(request.num_inference_steps, request.guidance_scale, flow_shift)
+    sigmas: list[float] = prepare_scheduler(pipeline.scheduler, sampling, torch.device("cpu")).sigmas.tolist()
+    return sigmas
+
+
+def _low_noise_shares(request: SpeechToVideo, sigmas: Sequence[float]) -> Sequence[float]:
     """How far each step of a segment goes by the LoRAs' low-noise weights, 0 to 1."""
     steps = request.num_inference_steps
-    if request.lora_schedule == "progress":
-        return shares_by_progress(steps)
-    sampling = Sampling(steps, request.guidance_scale, flow_shift)
-    solver = prepare_scheduler(pipeline.scheduler, sampling, torch.device("cpu"))
-    return shares_by_noise(solver.sigmas[:steps].tolist())
+    return shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
 
 
 class PoseVideo:

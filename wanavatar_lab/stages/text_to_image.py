@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from PIL import Image
 from safetensors import SafetensorError
+from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from wanavatar_lab import media
@@ -24,6 +25,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
 from wanavatar_lab.status import Artifact
 from wanavatar_lab.weights import not_there, says_how_to_get
 
@@ -44,6 +46,7 @@ class Models(Resident):
         pipeline: all components.
         placed: how the pipeline lies on the device, as `Resident` says it.
         upscaler: the models of the stage upscale, once a request has asked for them.
+        colours: of the VAE's latents, for previews.
     """
 
     profile: Profile
@@ -53,10 +56,13 @@ class Models(Resident):
     pipeline: Flux2KleinPipeline = field(init=False)
     placed: str | None = None
     upscaler: Any = field(default=None, repr=False)
+    colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.fingerprint = fingerprint(self.folder)
         self.read()
+        vae = self.pipeline.vae
+        self.colours = fit_colours(lambda pixels: vae.encode(pixels.to(vae.dtype)).latent_dist.mode())
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
@@ -110,7 +116,7 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     upscale = _upscaling(models) if request.upscale else None
     context.say_placement(models.place("auto", work_of(request, request.size())))
     with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
-        picture = _draw(request, models.pipeline, context)
+        picture = _draw(request, models.pipeline, context, LatentPreview(context, models.colours))
     context.check()
     path = context.folder / FILE
     known = {**request.to_json(), "seed": context.seed}
@@ -128,14 +134,19 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     return artifacts
 
 
-def _draw(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> Image.Image:
+def _draw(
+    request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext, preview: LatentPreview
+) -> Image.Image:
     _say_what_is_ignored(request, pipeline, context)
     width, height = request.size()
     steps = request.num_inference_steps
+    clean = _CleanLatents(pipeline, width // (2 * pipeline.vae_scale_factor))
 
-    def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
+    def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps)
         context.check()
+        clean.take(step, tensors["latents"])
+        preview.offer(clean.latents)
         return {}
 
     context.progress("denoise", 0, steps)
@@ -148,8 +159,37 @@ def _draw(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageCont
         # the noise is drawn on the CPU, so that a seed means the same picture on every device
         generator=torch.Generator("cpu").manual_seed(context.seed),
         callback_on_step_end=on_step,
-        callback_on_step_end_tensor_inputs=[],
+        callback_on_step_end_tensor_inputs=["latents"],
     ).images[0]
+
+
+class _CleanLatents:
+    """What the picture would be if denoising went on straight from here.
+
+    Args:
+        columns: how many tokens the picture is wide.
+    """
+
+    def __init__(self, pipeline: Flux2KleinPipeline, columns: int) -> None:
+        self.pipeline, self.columns = pipeline, columns
+        self._before: torch.Tensor | None = None
+        self._now: torch.Tensor | None = None
+        self._step = 0
+
+    def take(self, step: int, tokens: torch.Tensor) -> None:
+        """Remember the tokens [1, h·w, 4·C] after a step, and those of the step before."""
+        self._before, self._now, self._step = self._now, tokens, step
+
+    def latents(self) -> torch.Tensor | None:
+        """Latents [C, 2·h, 2·w] as the VAE knows them; None after the first step, which shows no direction."""
+        if self._now is None or self._before is None:
+            return None
+        start, end = self.pipeline.scheduler.sigmas[self._step : self._step + 2].tolist()
+        clean = self._now - end / (end - start) * (self._now - self._before)
+        vae = self.pipeline.vae
+        mean, variance = vae.bn.running_mean.to(clean), vae.bn.running_var.to(clean)
+        clean = clean[0] * (variance + vae.config.batch_norm_eps).sqrt() + mean
+        return functional.pixel_shuffle(clean.unflatten(0, (-1, self.columns)).permute(2, 0, 1), 2)
 
 
 def _say_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> None:

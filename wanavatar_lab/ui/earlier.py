@@ -5,9 +5,6 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from PIL import Image
-
-from wanavatar_lab import media
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.runs import Run, list_runs
@@ -77,7 +74,11 @@ def save_frame(video: str, second: float) -> Path:
     Raises:
         MediaError: the video cannot be read, or ends before.
     """
-    from wanavatar_lab.ui.upload import FOLDER  # its script is read only where someone uploads
+    # a panel is there sooner where these are read only when someone wants them
+    from PIL import Image
+
+    from wanavatar_lab import media
+    from wanavatar_lab.ui.upload import FOLDER
 
     frame = media.read_frame(video, second)
     folder = server_root() / FOLDER

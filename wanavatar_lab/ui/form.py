@@ -60,7 +60,6 @@ CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
     "weights": FileControl,
 }
 
-
 WEIGHTS_OR_MEDIA = {**KINDS, **dict.fromkeys(WEIGHTS_SUFFIXES, "weights")}
 
 
@@ -85,11 +84,13 @@ class Form(widgets.VBox):
         self.touched: set[str] = set()
         self.controls = {name: _control(view, request_class) for name, view in fields_of(request_class).items()}
         self._problem = widgets.HTML(layout={"display": "none"})
-        self._toggle = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._toggle = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-more"])
         basic, advanced = ([*self._of_group(group)] for group in ("basic", "advanced"))
-        self._advanced = widgets.VBox(advanced, layout={"display": "none"})
+        fields = {"_dom_classes": ["wl-fields"]}
+        self._basic = widgets.VBox(basic, **fields)
+        self._advanced = widgets.VBox(advanced, layout={"display": "none"}, **fields)
         disclosure = [self._toggle, self._advanced] if advanced else []
-        super().__init__([self._problem, *basic, *disclosure], layout={"max_width": "48em"})
+        super().__init__([self._problem, self._basic, *disclosure], _dom_classes=["wl-form"])
         for name, control in self.controls.items():
             control.meet(self.controls)
             control.on_change(partial(self._changed, name))

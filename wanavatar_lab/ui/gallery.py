@@ -1,9 +1,10 @@
-"""All runs, newest first: look at what they made, find one again, use it, run it again, copy it as text, delete it.
+"""All runs and LoRAs, newest first: look at one, find one again, use it, run it again, copy it as text, delete it.
 
     gallery = Gallery()
     gallery.on_use(lambda path, kind: panel.form.take(path))
     gallery.on_again(lambda request: jobs.submit(request))
     gallery.on_change(lambda request: panel.form.fill(request))
+    gallery.on_lora(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
 
 The page gets as many runs as it shows, not all; searching is done here.
 """
@@ -19,9 +20,11 @@ from wanavatar_lab import trash
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
 from wanavatar_lab.runs import Run
+from wanavatar_lab.status import Artifact
 from wanavatar_lab.ui.catalogue import Catalogue, Entry
 from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.lora_shelf import LoraShelf, Shelved
 from wanavatar_lab.ui.receiving import KINDS
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.urls import can_show, server_path
@@ -29,6 +32,7 @@ from wanavatar_lab.ui.widget import LabWidget, script, styles
 
 PAGE = 24  # runs that are shown at first, and more at each click
 REFRESH_SECONDS = 2.0
+LORA = "lora"  # what their kind is, and how their ids begin: they lie with the weights and are no runs
 _COPIES: dict[str, Callable[[Request, int | None], str]] = {
     "python": as_python,
     "command": as_command,
@@ -45,6 +49,7 @@ WORDS: dict[str, Words] = {
     "kind_talking": {"en": "talking clips", "ko": "말하는 영상", "zh": "说话视频"},
     "kind_audio": {"en": "sound", "ko": "소리", "zh": "声音"},
     "kind_lora": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
+    "one_lora": {"en": "LoRA", "ko": "LoRA", "zh": "LoRA"},
     "kind_weights": {"en": "weights", "ko": "가중치", "zh": "权重"},
     "count": {"en": "{shown} of {total}", "ko": "{total}개 중 {shown}개", "zh": "{shown} / {total}"},
     "empty": {"en": "No runs here.", "ko": "실행이 없습니다.", "zh": "这里没有运行。"},
@@ -80,10 +85,10 @@ WORDS: dict[str, Words] = {
 
 
 class Gallery(LabWidget):
-    """The runs of the runs folder.
+    """The runs of the runs folder, and the LoRAs of the weights folder.
 
     Attributes:
-        kind, query, family: what is shown, as `Catalogue.find` has them.
+        kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
         entries: the first `limit` of them, as the page needs them.
         total: how many there are.
         undo: the run that was deleted last, while it can be brought back.
@@ -106,8 +111,8 @@ class Gallery(LabWidget):
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, runs_dir: Path | str | None = None) -> None:
-        self._catalogue = Catalogue(runs_dir)
-        self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": []}
+        self._catalogue, self._shelf = Catalogue(runs_dir), LoraShelf()
+        self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         self._ended = False
         super().__init__()
         self.on_msg(self._hear)
@@ -128,10 +133,21 @@ class Gallery(LabWidget):
         """Call `listener` with the request of a run that is to be changed first."""
         self._listen("change", listener)
 
+    def on_lora(self, listener: Callable[[str, str, str], Any]) -> None:
+        """Call `listener` with a LoRA's name, and a stage and a profile that it fits, when someone wants to use it."""
+        self._listen(LORA, listener)
+        self._show()
+
     def refresh(self) -> None:
-        """Read the runs folder again. Where an event loop runs, this happens by itself."""
-        if self._catalogue.refresh():
+        """Read both folders again. Where an event loop runs, this happens by itself."""
+        runs, loras = self._catalogue.refresh(), self._shelf.refresh()
+        if runs or loras:
             self._show()
+
+    def files(self) -> list[Path]:
+        """What the runs that are found made, the file each is for, newest first."""
+        found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
+        return [self._path(entry.id, entry.main) for entry in found if entry.main is not None]
 
     def delete(self, run_id: str) -> None:
         """Delete a run; `bring_back` undoes it.
@@ -176,33 +192,53 @@ class Gallery(LabWidget):
         self.actions = [name for name, those in self._listeners.items() if those]
 
     def _show(self) -> None:
-        found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
+        found: list[Entry | Shelved] = [
+            *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
+            *(self._shelf.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
+        ]
+        found.sort(key=_when, reverse=True)
         with self.hold_sync():
-            self.kinds = self._catalogue.kinds()
+            self.kinds = list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._shelf.all else [])]))
             self.total = len(found)
-            self.entries = [self._card(entry) for entry in found[: self.limit]]
+            shown = found[: self.limit]
+            self.entries = [self._card(each) if isinstance(each, Entry) else self._lora_card(each) for each in shown]
 
     def _card(self, entry: Entry) -> dict[str, Any]:
         stage = STAGE_REQUESTS.get(entry.stage)
-        main, picture = entry.main, None
-        if main is not None:
-            path = Run(self._catalogue.root / entry.id).path(main)
-            kind = KINDS.get(path.suffix.lower())
-            if kind is not None and can_show(path):
-                picture = {"path": server_path(path), "kind": kind}
+        main = entry.main
         return {
             "id": entry.id,
             "stage": language.of(stage.labels) if stage else entry.stage,
             "state": entry.state,
             "title": entry.title,
             "time": entry.submitted_at,
-            "picture": picture,
+            "picture": _picture(self._path(entry.id, main)) if main is not None else None,
             "usable": main is not None,
             "ended": entry.ended,
             "known": stage is not None and entry.state != "damaged",
             "parents": len(self._catalogue.parents(entry.id)),
             "children": len(self._catalogue.children(entry.id)),
         }
+
+    def _lora_card(self, shelved: Shelved) -> dict[str, Any]:
+        found = shelved.found
+        facts = [found.name, found.base, *found.trigger_words]
+        return {
+            "id": f"{LORA}:{shelved.id}",
+            "stage": language.of(WORDS["one_lora"]),
+            "state": "damaged" if found.problem else "succeeded",
+            "title": found.problem or " · ".join(facts),
+            "time": shelved.modified,
+            "picture": _picture(Path(found.preview)) if found.preview else None,
+            "usable": bool(found.fits and self._listeners[LORA]),
+            "ended": False,  # what lies with the weights is not deleted here
+            "known": False,
+            "parents": 0,
+            "children": 0,
+        }
+
+    def _path(self, run_id: str, artifact: Artifact) -> Path:
+        return Run(self._catalogue.root / run_id).path(artifact)
 
     def _run(self, run_id: str) -> Run:
         return Run.open(run_id, runs_dir=self._catalogue.root)
@@ -218,6 +254,9 @@ class Gallery(LabWidget):
                     self.bring_back()
                 case "copy":
                     self._copy(run_id, str(content.get("how")))
+                case "use" if run_id.startswith(f"{LORA}:"):
+                    found = next(each.found for each in self._shelf.all if f"{LORA}:{each.id}" == run_id)
+                    self._tell(LORA, found.name, *found.fits[0].split("/"))
                 case "use":
                     run = self._run(run_id)
                     main = next(entry.main for entry in self._catalogue.find(family=run_id) if entry.id == run_id)
@@ -238,3 +277,13 @@ class Gallery(LabWidget):
         if not text:
             raise LabError(f"The stage {run.stage} has no notebook, so papermill cannot run it.")
         self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
+
+
+def _when(each: Entry | Shelved) -> tuple[float, str]:
+    return (each.submitted_at, each.id) if isinstance(each, Entry) else (each.modified, each.id)
+
+
+def _picture(path: Path) -> dict[str, str] | None:
+    """A file as the page shows it; None where it cannot."""
+    kind = KINDS.get(path.suffix.lower())
+    return {"path": server_path(path), "kind": kind} if kind is not None and can_show(path) else None

@@ -8,6 +8,7 @@ All that is shown is read from the run's folder, so a card made later, in anothe
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import traitlets
@@ -206,8 +207,10 @@ class JobCard(LabWidget):
         assert self.job is not None
         for name in PREVIEWS:
             path = self.job.run.folder / name
-            if path.exists() and can_show(path):
-                return server_path(path), str(path.stat().st_mtime_ns)
+            with suppress(FileNotFoundError):  # there is none, or the run has ended just now and took it away
+                version = path.stat().st_mtime_ns
+                if can_show(path):
+                    return server_path(path), str(version)
         return "", ""
 
     def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:

@@ -1,5 +1,6 @@
 """A card for every LoRA that fits: on or off, its weights, its trigger words for the prompt, its preview."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +17,11 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, LABEL_WIDTH, ROW, WIDE, Control, alert, small
 from wanavatar_lab.ui.fields.numbers import bounded_number
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.tasks import loop_runs
+from wanavatar_lab.ui.urls import can_show
 
+PREVIEW_WIDTH = "14em"
+CLOSED_AFTER = 10.0  # seconds
 WORDS = {
     "empty": {
         "en": "There is no LoRA for this model yet. Put .safetensors files into {folder}, then look again.",
@@ -27,6 +32,7 @@ WORDS = {
     "use": {"en": "Use {name}", "ko": "{name} 사용", "zh": "使用 {name}"},
     "weight": {"en": "{name}: {label}", "ko": "{name}: {label}", "zh": "{name}：{label}"},
     "add": {"en": "Add “{word}” to the prompt", "ko": "프롬프트에 “{word}” 추가", "zh": "将“{word}”加入提示词"},
+    "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
     "preview": {"en": "Preview: {file}", "ko": "미리보기: {file}", "zh": "预览：{file}"},
     "unknown": {
         "en": "No LoRA of this name is here for this model.",
@@ -52,16 +58,14 @@ class Card(widgets.VBox):
         self.weights = {name: _weight(view) for name, view in views.items()}
         self.triggers = [widgets.Button(layout=AS_WIDE_AS_ITS_WORDS) for _ in found.trigger_words]
         self._views, self._facts = views, widgets.HTML()
+        self._problem, self._unseen = found.problem, ""
+        picture = self._preview()
+        pictures = [picture] if picture is not None else []
+        weights, triggers = widgets.HBox([*self.weights.values()], layout=ROW), widgets.HBox(self.triggers, layout=ROW)
+        rows = [self.use, weights, self._facts, triggers, *pictures]
+        self._parts = [*rows, *self.weights.values(), *self.triggers]
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
-        super().__init__(
-            [
-                self.use,
-                widgets.HBox([*self.weights.values()], layout=ROW),
-                self._facts,
-                widgets.HBox(self.triggers, layout=ROW),
-            ],
-            layout=border,
-        )
+        super().__init__(rows, layout=border)
         for box in (self.use, *self.weights.values()):
             box.observe(changed, "value")
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
@@ -90,10 +94,40 @@ class Card(widgets.VBox):
             box.description = language.of(WORDS["weight"]).format(name=name, label=label)
         for word, button in zip(self.found.trigger_words, self.triggers, strict=True):
             button.description = language.of(WORDS["add"]).format(word=word)
-        preview = self.found.preview and language.of(WORDS["preview"]).format(file=Path(self.found.preview).name)
-        facts = [self.found.kind, self.found.base, self.found.description, preview]
+        rank = "–".join(str(rank) for rank in dict.fromkeys(self.found.rank or ()))
+        facts = [
+            self.found.kind,
+            self.found.base,
+            rank and language.of(WORDS["rank"]).format(rank=rank),
+            self.found.description,
+            self._unseen and language.of(WORDS["preview"]).format(file=self._unseen),
+        ]
         text = small(" · ".join(fact for fact in facts if fact))
-        self._facts.value = text + (alert(self.found.problem) if self.found.problem else "")
+        self._facts.value = text + (alert(self._problem) if self._problem else "")
+
+    def close(self) -> None:
+        """Take it away, with everything in it."""
+        # __del__ calls this too: again, or for one whose __init__ raised
+        for child in self.__dict__.pop("_parts", ()):
+            child.close()
+        super().close()
+
+    def _preview(self) -> widgets.Widget | None:
+        """The picture of its effect; where the page cannot show it, what is said instead."""
+        from wanavatar_lab.ui.player import Player  # its script is read only where something is shown
+
+        if not self.found.preview:
+            return None
+        if not can_show(self.found.preview):
+            self._unseen = Path(self.found.preview).name
+            return None
+        try:
+            player = Player(self.found.preview)
+        except LabError as error:  # damaged
+            self._problem = "; ".join(filter(None, (self._problem, str(error))))
+            return None
+        player.layout.width = PREVIEW_WIDTH
+        return player
 
 
 class LoraCards(Control):
@@ -151,9 +185,11 @@ class LoraCards(Control):
         unknown = [name for name in chosen if name not in {each.name for each in found}]
         text = language.of(WORDS["unknown"])
         lost = [Description(name, "", {}, base="", problem=text) for name in unknown]
-        for card in self.cards:
-            card.close()
-        self._cards.children = [Card(each, self._item, self._add_to_prompt, self._changed) for each in [*found, *lost]]
+        if [card.found for card in self.cards] != [*found, *lost]:
+            before = self.cards
+            made = [Card(each, self._item, self._add_to_prompt, self._changed) for each in [*found, *lost]]
+            self._cards.children = made
+            _close_soon(before)
         for card in self.cards:
             card.set(chosen.get(card.found.name))
         self._say_message()
@@ -189,3 +225,16 @@ def _weight(view: FieldView) -> widgets.BoundedFloatText:
     box.value = view.default
     box.step, box.style = 0.05, LABEL_WIDTH
     return box
+
+
+def _close_soon(cards: Sequence[Card]) -> None:
+    """Close cards that are shown no more; a page that is still drawing them cannot do without them until it has."""
+
+    def close() -> None:
+        for card in cards:
+            card.close()
+
+    if loop_runs():
+        asyncio.get_running_loop().call_later(CLOSED_AFTER, close)
+    else:
+        close()

@@ -1,4 +1,4 @@
-"""The page that `make web` serves and `notebooks/app.ipynb` shows: a tab for each stage, and one for what was made.
+"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, the LoRAs, and what was made.
 
 A tab is built when it is first looked at, so that the page is there at once.
 """
@@ -17,11 +17,20 @@ from wanavatar_lab.ui.gallery import Gallery
 from wanavatar_lab.ui.heartbeat import Heartbeat
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
+from wanavatar_lab.ui.look import Look
+from wanavatar_lab.ui.lora_list import LoraList, take_up
 from wanavatar_lab.ui.ongoing import Ongoing
 from wanavatar_lab.ui.panel import Panel
 
+NAME = "WanAvatar Lab"
 WORDS: dict[str, Words] = {
+    "loras": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
     "gallery": {"en": "Gallery", "ko": "갤러리", "zh": "作品库"},
+    "lead": {
+        "en": "A sentence, a picture and a voice become a talking avatar.",
+        "ko": "문장과 사진, 목소리로 말하는 아바타를 만듭니다.",
+        "zh": "用一句话、一张图片和一段声音，生成会说话的数字人。",
+    },
 }
 # which stage a file from the gallery goes to that the panel looked at last has no use for
 TAKERS = ("speech_to_video", "image_to_video", "upscale")
@@ -39,7 +48,7 @@ class Page(ipywidgets.VBox):
     """The page.
 
     Args:
-        tabs: from left to right; one for each stage, and the gallery, if None.
+        tabs: from left to right; one for each stage, the LoRAs and the gallery, if None.
         profile: which models the stages' panels begin with.
     """
 
@@ -49,8 +58,11 @@ class Page(ipywidgets.VBox):
         self._places = [ipywidgets.VBox() for _ in self.tabs]
         self._tab = ipywidgets.Tab(self._places)
         self._last_stage = 0  # the place of the panel that was looked at last
-        head = ipywidgets.HBox([LanguageSwitch()], layout={"justify_content": "flex-end"})
-        super().__init__([Heartbeat(), head, self._tab])
+        self._title = ipywidgets.HTML()
+        head = ipywidgets.HBox([self._title, LanguageSwitch()])
+        super().__init__([Look(), Heartbeat(), head, self._tab])
+        self.add_class("wl-page")
+        head.add_class("wl-page-head")
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self._unfollow = language.follow(self._name)
         self._tab.selected_index = 0
@@ -79,6 +91,12 @@ class Page(ipywidgets.VBox):
                 return
         raise refused
 
+    def use_lora(self, name: str, stage: str, profile: str) -> None:
+        """Switch a LoRA on in the panel of a stage, and show it."""
+        index = list(STAGE_REQUESTS).index(stage)
+        take_up(self._panel(index).form, name, profile)
+        self._tab.selected_index = index
+
     def change(self, request: Request) -> None:
         """Show a request in the panel of its stage, to be changed and run."""
         index = list(STAGE_REQUESTS).index(request.stage)
@@ -87,7 +105,12 @@ class Page(ipywidgets.VBox):
 
     def _all_tabs(self) -> list[Tab]:
         stages = [Tab(kind.labels, partial(Panel, kind, profile=self.profile)) for kind in STAGE_REQUESTS.values()]
-        return [*stages, Tab(WORDS["gallery"], self._runs_and_gallery)]
+        return [*stages, Tab(WORDS["loras"], self._loras), Tab(WORDS["gallery"], self._runs_and_gallery)]
+
+    def _loras(self) -> ipywidgets.Widget:
+        loras = LoraList()
+        loras.on_use(self.use_lora)
+        return loras
 
     def _runs_and_gallery(self) -> ipywidgets.Widget:
         """What is under way, and what was made; a run that is run again appears among the former."""
@@ -95,6 +118,7 @@ class Page(ipywidgets.VBox):
         gallery.on_again(jobs.submit)
         gallery.on_use(lambda path, kind: self.use(path))
         gallery.on_change(self.change)
+        gallery.on_lora(self.use_lora)
         return ipywidgets.VBox([Ongoing(), gallery])
 
     def _panel(self, index: int) -> Panel:
@@ -103,6 +127,7 @@ class Page(ipywidgets.VBox):
         return panel
 
     def _name(self) -> None:
+        self._title.value = f'<div lang="{language.code}"><h1>{NAME}</h1><p>{language.of(WORDS["lead"])}</p></div>'
         self._tab.titles = [language.of(tab.title) for tab in self.tabs]
 
     def _open(self, index: int | None) -> None:

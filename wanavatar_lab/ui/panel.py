@@ -7,7 +7,8 @@ panel.artifact            # what the next cell takes
 """
 
 import asyncio
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ from wanavatar_lab.status import Status, main_artifact
 from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.results import result_of
 from wanavatar_lab.ui.tasks import loop_runs, start
 
 WORDS = {
     "run": {"en": "Run", "ko": "실행", "zh": "运行"},
     "running": {"en": "Run another one", "ko": "하나 더 실행", "zh": "再运行一个"},
-    "result": {"en": "Result", "ko": "결과", "zh": "结果"},
+    "hint": {
+        "en": "A run and what it makes are shown here.",
+        "ko": "실행 상황과 결과가 여기에 표시됩니다.",
+        "zh": "运行进度和结果会显示在这里。",
+    },
 }
+DRAWN_AFTER = 1.0  # seconds; by then the page has drawn a panel
 
 
 class Panel(widgets.VBox):
@@ -52,13 +59,19 @@ class Panel(widgets.VBox):
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
         self._listeners: list[Callable[[Panel], None]] = []
-        self._title = widgets.HTML()
-        self._button = widgets.Button(button_style="primary", layout=AS_WIDE_AS_ITS_WORDS)
+        self._title, self._hint = (widgets.HTML(_dom_classes=[name]) for name in ("wl-panel-title", "wl-panel-none"))
+        self._button = widgets.Button(button_style="primary", layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
         self._card, self._result = widgets.VBox(), widgets.VBox()
-        super().__init__([self._title, self.form, self._button, self._card, self._result])
+        foot = widgets.VBox([self._button], _dom_classes=["wl-panel-foot"])
+        asked = widgets.VBox([self.form, foot], _dom_classes=["wl-panel-form"])
+        made = widgets.VBox([self._hint, self._card, self._result], _dom_classes=["wl-panel-made"])
+        body = widgets.HBox([asked, made], _dom_classes=["wl-panel-body"])
+        super().__init__([Look(), self._title, body], _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
         self._unfollow = language.follow(self._say)
         self._attach_again()
+        if loop_runs():
+            start(_get_players())
 
     @property
     def artifact(self) -> Path | None:
@@ -96,8 +109,8 @@ class Panel(widgets.VBox):
         """Take the panel away. Its run goes on."""
         self.__dict__.pop("_unfollow", lambda: None)()
         self.job = None  # what it makes is not to be shown here any more
-        for child in self.__dict__.get("children", ()):
-            child.close()
+        for widget in [*_below(self)]:
+            widget.close()
         super().close()
 
     async def _pressed(self) -> None:
@@ -174,11 +187,27 @@ class Panel(widgets.VBox):
         request_class = self.form.request_class
         title, text = language.of(request_class.labels), language.of(request_class.help)
         self._title.value = f'<div lang="{language.code}"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>'
+        hint = escape(language.of(WORDS["hint"]))
+        self._hint.value = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
+        self._hint.layout.display = "none" if self._card.children else None
         under_way = any(card.state in ("queued", "running") for card in self._card.children)
         self._button.description = language.of(WORDS["running" if under_way else "run"])
+
+
+async def _get_players() -> None:
+    """Import what shows pictures and plays sound before someone chooses one, but after the panel is there."""
+    await asyncio.sleep(DRAWN_AFTER)
+    await asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player")
 
 
 async def _ended(job: jobs.Job) -> Status:
     while not (status := job.status()).ended:
         await asyncio.sleep(0.2)
     return status
+
+
+def _below(widget: Any) -> Iterator[Any]:
+    """What a widget is made of, and what that is made of."""
+    for child in getattr(widget, "children", ()):
+        yield child
+        yield from _below(child)

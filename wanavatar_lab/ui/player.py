@@ -106,7 +106,7 @@ def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
     if not shown:
         made = ", ".join(path.name for path in paths) or "nothing"
         raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
-    return shown[0] if len(shown) == 1 else ipywidgets.VBox(shown)
+    return shown[0] if len(shown) == 1 else ipywidgets.HBox(shown, _dom_classes=["wl-shown"])
 
 
 def _kind(path: Path) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, sync_folder
-from wanavatar_lab.media import MediaInfo, probe
 from wanavatar_lab.settings import read_settings
 
 KINDS: dict[str, str] = {
@@ -113,7 +112,9 @@ class Incoming:
             locks.drop(self._handle)
             self._handle = None
 
-    def _check(self) -> MediaInfo:
+    def _check(self) -> None:
+        from wanavatar_lab.media import probe  # takes a while to import, for which no panel is to wait
+
         try:
             info = probe(self._temporary)
         except MediaError as error:
@@ -125,7 +126,6 @@ class Incoming:
         wanted = sorted({KINDS[suffix] for suffix in self._accept})
         if info.kind not in wanted:
             raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
-        return info
 
     def _no_room(self) -> DiskFull:
         return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")

@@ -1,6 +1,7 @@
 """Choose a file for a field: a sample that ships, what an earlier run made, an upload, or a path.
 
-A picture may also come out of a video: the frame is written beside the uploads, and its path is the value.
+A picture may also come out of a video: the frame is written beside the uploads, and its path is the value. A voice may
+come out of a video as it is, and out of music where `vocals` can separate it.
 """
 
 from collections.abc import Mapping
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_description import DescriptionStyle
+from ipywidgets.widgets.widget_string import TextStyle
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.ui.earlier import MADE, earlier, samples, save_frame
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, LABEL_WIDTH, ROW, WIDE, Control, small
-from wanavatar_lab.ui.fields.plain import choose_among
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, WIDE, Control, bare_html, shared, small
+from wanavatar_lab.ui.fields.plain import choose_among, dropdown
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.preview import Preview
 from wanavatar_lab.ui.receiving import KINDS
+from wanavatar_lab.ui.vocals import VoiceButton
 
 WORDS = {
     "sample": {"en": "A sample", "ko": "샘플", "zh": "示例"},
@@ -40,31 +44,38 @@ _HIDDEN, _SHOWN = "none", None
 class FileControl(Control):
     """Where a file comes from, and which. The value is its path as it was given."""
 
+    STYLE_CLASSES = (*Control.STYLE_CLASSES, "wl-file")
+
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         self._path: str | None = None
         self._video: str | None = None  # that a picture is taken from
-        self._way = widgets.Dropdown(style=LABEL_WIDTH, layout=WIDE)
-        self._sample = widgets.Dropdown(options=[("", None)], style=LABEL_WIDTH, layout=WIDE)
-        self._earlier = widgets.Dropdown(options=[("", None)], style=LABEL_WIDTH, layout=WIDE)
-        self._refresh = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
-        self._typed = widgets.Text(style=LABEL_WIDTH, layout=WIDE, continuous_update=False)
+        as_wide_as_its_words = shared(widgets.Layout, **AS_WIDE_AS_ITS_WORDS)
+        self._way = dropdown([], "wl-file-way")
+        self._sample, self._earlier = dropdown([("", "")]), dropdown([("", "")])
+        self._refresh = widgets.Button(layout=as_wide_as_its_words)
+        self._typed = widgets.Text(
+            style=shared(TextStyle), layout=shared(widgets.Layout, **WIDE), continuous_update=False
+        )
         self._upload = widgets.VBox()  # filled when it is first wanted
-        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, style=LABEL_WIDTH)
-        self._take = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, style=shared(DescriptionStyle))
+        self._take = widgets.Button(layout=as_wide_as_its_words)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
         self._boxes = (self._sample, self._earlier, self._typed)
         self._preview = Preview(view)
-        self._shown, self._empty = widgets.HTML(), widgets.HTML()
+        self._shown = bare_html()
+        which = {"_dom_classes": ["wl-file-which"]}
         self._pages: dict[str, widgets.Box] = {
-            "sample": widgets.VBox([self._sample]),
-            "earlier": widgets.VBox([self._earlier, self._refresh]),
+            "sample": widgets.VBox([self._sample], **which),
+            "earlier": widgets.VBox([self._earlier, self._refresh], **which),
             "upload": self._upload,
-            "path": widgets.VBox([self._typed]),
+            "path": widgets.VBox([self._typed], **which),
         }
         # of a weights file, nothing here could say what is in it
         self._ways = [name for name in self._pages if name != "upload" or view.widget != "weights"]
         self._samples = {path.name: str(path) for path in samples(view.widget)}
-        super().__init__(view, [self._way, *self._pages.values(), self._empty, self._frame, self._shown, self._preview])
+        inputs = [self._way, *self._pages.values(), self._frame, self._shown, self._preview]
+        voice = VoiceButton(lambda: self._path, self.pick, self._complain) if view.widget == "audio" else None
+        super().__init__(view, [*inputs, *([voice] if voice else [])])
         self.value = None
         self._way.observe(self._go, "value")
         for box in self._boxes:
@@ -86,7 +97,7 @@ class FileControl(Control):
     def _write(self, value: Any) -> None:
         self._path, self._video = str(value) if value else None, None
         same = [path for path in self._samples.values() if value and Path(path) == Path(value).resolve()]
-        self._sample.value = same[0] if same else None
+        self._sample.value = same[0] if same else ""
         self._typed.value = "" if same else (self._path or "")
         if same or self._path is None:
             self._way.value = "sample" if self._samples else "path"
@@ -114,12 +125,15 @@ class FileControl(Control):
             page.layout.display = _SHOWN if name == way else _HIDDEN
         listed = {"sample": self._sample, "earlier": self._earlier}.get(way)
         nothing = listed is not None and len(listed.options) == 1
-        self._empty.value = small(language.of(WORDS["none"])) if nothing else ""
         self._frame.layout.display = _SHOWN if self._video else _HIDDEN
         # said where the box that is shown does not show it: a frame, an upload, or the choice of another way
         shown = {"sample": self._sample, "earlier": self._earlier, "path": self._typed}.get(way)
-        unsaid = self._path if shown is None or shown.value != self._path else None
-        self._shown.value = small(language.of(WORDS["chosen"]).format(path=unsaid)) if unsaid else ""
+        unsaid = self._path if self._path and (shown is None or not _same(shown.value, self._path)) else None
+        said = [
+            small(language.of(WORDS["none"])) if nothing else "",
+            small(language.of(WORDS["chosen"]).format(path=unsaid)) if unsaid else "",
+        ]
+        self._shown.value = "".join(said)
 
     def _show(self) -> None:
         self._open()
@@ -135,7 +149,7 @@ class FileControl(Control):
         with self._writing():  # what another way shows as chosen is so no more, and can be chosen again
             for box in self._boxes:
                 if box is not change["owner"]:
-                    box.value = "" if box is self._typed else None
+                    box.value = ""
         self.pick(str(change["new"] or ""))
 
     def pick(self, path: str) -> None:
@@ -164,7 +178,7 @@ class FileControl(Control):
     def _list_earlier(self) -> None:
         found = earlier(MADE[self.view.widget])
         with self._writing():
-            choose_among(self._earlier, [(language.of(WORDS["choose"]), None), *found])
+            choose_among(self._earlier, [(language.of(WORDS["choose"]), ""), *found])
         self._open()
 
     def _say(self) -> None:
@@ -175,10 +189,15 @@ class FileControl(Control):
         choose_among(self._way, [(ways[name], name) for name in self._ways])
         for name, box in (("sample", self._sample), ("earlier", self._earlier), ("path", self._typed)):
             box.description = language.of(WORDS["which"]).format(label=label, way=ways[name])
-        choose_among(self._sample, [(language.of(WORDS["choose"]), None), *self._samples.items()])
+        choose_among(self._sample, [(language.of(WORDS["choose"]), ""), *self._samples.items()])
         self._refresh.description = language.of(WORDS["refresh"])
         self._second.description = language.of(WORDS["second"]).format(label=label)
         self._take.description = language.of(WORDS["frame"])
         if self._way.value == "earlier":
             self._list_earlier()
         self._open()
+
+
+def _same(first: str, second: str) -> bool:
+    """Whether two paths, of which the first may be empty, are of one file."""
+    return bool(first) and Path(first).resolve() == Path(second).resolve()

@@ -2,21 +2,39 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab.requests import FieldView
 from wanavatar_lab.ui.language import language
 
-LABEL_WIDTH = {"description_width": "15em"}
+LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
 ROW = {"flex_flow": "row wrap"}
 AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
-BESIDE_LABELS = "calc(15em + 10px)"  # from the left, in line with the inputs
-_BELOW_INPUTS = f"margin:0 2px 6px {BESIDE_LABELS};line-height:1.35"
-ERROR_COLOUR = "var(--jp-error-color1, #b3261e)"
+BESIDE_LABELS = "0px"  # from the left, in line with the inputs
+ERROR_COLOUR = "var(--wl-bad, #b3261e)"
+
+# the hints of fields that take a row of the form for themselves
+WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weights"})
+
+
+@cache
+def shared(kind: type[Any], **traits: Any) -> Any:
+    """A layout or a style that many widgets have and none changes.
+
+    Every one is a message to the page, which is there the sooner the fewer there are.
+    """
+    return kind(**traits)
+
+
+def bare_html() -> widgets.HTML:
+    """A text that is not hidden or styled by itself."""
+    return widgets.HTML(layout=shared(widgets.Layout), style=shared(HTMLStyle))
 
 
 class Control(widgets.VBox):
@@ -26,13 +44,17 @@ class Control(widgets.VBox):
     one there in `_write`, says its words in `_say`, and calls `_changed` when a person has changed something.
     """
 
+    STYLE_CLASSES: ClassVar[tuple[str, ...]] = ("wl-field",)
+
     def __init__(self, view: FieldView, inputs: Sequence[widgets.Widget]) -> None:
         self.view = view
-        self._help, self._error = widgets.HTML(), widgets.HTML(layout={"display": "none"})
+        self._note = bare_html()
         self._problem = ""
         self._listeners: list[Callable[[], None]] = []
         self._written = False  # while a program writes, which is no change by a person
-        super().__init__([*inputs, self._help, self._error])
+        wide = view.widget in WIDE_HINTS or view.name == "profile"
+        classes = [*self.STYLE_CLASSES, *(["wl-wide"] if wide else [])]
+        super().__init__([*inputs, self._note], layout=shared(widgets.Layout), _dom_classes=classes)
         self._unfollow = language.follow(self._say_quietly)
 
     @property
@@ -53,8 +75,7 @@ class Control(widgets.VBox):
     @error.setter
     def error(self, text: str) -> None:
         self._problem = text
-        self._error.layout.display = None if text else "none"  # an empty line would be a gap
-        self._error.value = alert(text) if text else ""
+        self._annotate()
 
     @property
     def label(self) -> str:
@@ -108,8 +129,12 @@ class Control(widgets.VBox):
             self._written = before
 
     def _say(self) -> None:
+        self._annotate()
+
+    def _annotate(self) -> None:
         help_text = language.of(self.view.help)
-        self._help.value = small(help_text) if help_text else ""
+        notes = [small(help_text) if help_text else "", alert(self._problem) if self._problem else ""]
+        self._note.value = "\n".join(filter(None, notes))
 
     def _changed(self, _: object = None) -> None:
         if self._written:
@@ -120,9 +145,9 @@ class Control(widgets.VBox):
 
 def small(text: str) -> str:
     """Text for people under a control, as HTML."""
-    return f'<div lang="{language.code}" style="{_BELOW_INPUTS}"><small>{escape(text)}</small></div>'
+    return f'<div class="wl-help" lang="{language.code}"><small>{escape(text)}</small></div>'
 
 
 def alert(text: str) -> str:
     """An error as HTML that a screen reader says as soon as it stands there."""
-    return f'<div role="alert" style="color:{ERROR_COLOUR};{_BELOW_INPUTS}">{escape(text)}</div>'
+    return f'<div class="wl-alert" role="alert" style="color:{ERROR_COLOUR}">{escape(text)}</div>'

@@ -4,9 +4,10 @@ import secrets
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_description import DescriptionStyle
 
 from wanavatar_lab.requests import FieldView, Request
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, LABEL_WIDTH, ROW, Control
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, Control, shared
 from wanavatar_lab.ui.language import language
 
 WORDS = {
@@ -30,7 +31,7 @@ class NumberControl(Control):
             self._automatic.observe(self._switched, "value")
             self._box.disabled = True
             row.append(self._automatic)
-        super().__init__(view, [widgets.HBox(row, layout=ROW)])
+        super().__init__(view, [widgets.HBox(row, layout=shared(widgets.Layout, **ROW))])
         self._box.observe(self._changed, "value")
 
     def _read(self) -> float | None:
@@ -81,10 +82,11 @@ def bounded_number(view: FieldView) -> widgets.BoundedIntText | widgets.BoundedF
     low = -_WITHOUT_BOUND if lowest is None else lowest
     high = _WITHOUT_BOUND if view.maximum is None else view.maximum
     start = min(max(low, 0), high)
+    looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout)}
     if view.kind == "int":
         # a browser counts steps from 0: from a lower bound that is no multiple, arrows would miss every allowed number
         step = view.step if view.step and not int(low) % view.step else 1
         bounds = {"min": int(low), "max": int(high), "value": int(start), "step": step}
-        return widgets.BoundedIntText(**bounds, style=LABEL_WIDTH)
+        return widgets.BoundedIntText(**bounds, **looks)
     arrow = _FINE if high - low <= 2 else _COARSE
-    return widgets.BoundedFloatText(min=low, max=high, value=start, step=arrow, style=LABEL_WIDTH)
+    return widgets.BoundedFloatText(min=low, max=high, value=start, step=arrow, **looks)

@@ -3,9 +3,11 @@
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_description import DescriptionStyle
+from ipywidgets.widgets.widget_string import TextStyle
 
 from wanavatar_lab.requests import FieldView, Request
-from wanavatar_lab.ui.fields.control import LABEL_WIDTH, WIDE, Control
+from wanavatar_lab.ui.fields.control import WIDE, Control, shared
 from wanavatar_lab.ui.language import language
 
 
@@ -14,7 +16,7 @@ class TextControl(Control):
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         kind = widgets.Textarea if view.widget == "textarea" else widgets.Text
-        self._box = kind(style=LABEL_WIDTH, layout=WIDE)
+        self._box = kind(style=shared(TextStyle), layout=shared(widgets.Layout, **WIDE))
         super().__init__(view, [self._box])
         self._box.observe(self._changed, "value")
 
@@ -34,7 +36,7 @@ class CheckboxControl(Control):
     """A tick."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._box = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
+        self._box = widgets.Checkbox(indent=False, layout=shared(widgets.Layout, **WIDE))
         super().__init__(view, [self._box])
         self._box.observe(self._changed, "value")
 
@@ -53,7 +55,7 @@ class SelectControl(Control):
     """One of the field's options, by their labels."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._box = widgets.Dropdown(options=list(view.options), style=LABEL_WIDTH, layout=WIDE)
+        self._box = dropdown(list(view.options))
         super().__init__(view, [self._box])
         self._box.observe(self._changed, "value")
 
@@ -68,6 +70,12 @@ class SelectControl(Control):
         super()._say()
         self._box.description = self.label
         choose_among(self._box, [(words.get(language.code, name), name) for name, words in self.view.options.items()])
+
+
+def dropdown(options: list[Any], *style_classes: str) -> widgets.Dropdown:
+    """A choice that is as wide as its place."""
+    looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout, **WIDE)}
+    return widgets.Dropdown(options=options, _dom_classes=style_classes, **looks)
 
 
 def choose_among(box: widgets.Dropdown, options: list[tuple[str, Any]]) -> None:

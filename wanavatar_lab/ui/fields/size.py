@@ -3,12 +3,13 @@
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_string import TextStyle
 
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS
-from wanavatar_lab.ui.fields.control import LABEL_WIDTH, WIDE, Control
-from wanavatar_lab.ui.fields.plain import choose_among
+from wanavatar_lab.ui.fields.control import WIDE, Control, shared
+from wanavatar_lab.ui.fields.plain import choose_among, dropdown
 from wanavatar_lab.ui.language import language
 
 WORDS = {
@@ -27,10 +28,8 @@ class SizeControl(Control):
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         self._sizes = [*dict.fromkeys([*USUAL, *_of_profiles(view.name)])]
-        self._box = widgets.Dropdown(
-            options=["auto", *NAMED_AREAS, *self._sizes, _OTHER], style=LABEL_WIDTH, layout=WIDE
-        )
-        self._own = widgets.Text(style=LABEL_WIDTH, layout={**WIDE, "display": "none"})
+        self._box = dropdown(["auto", *NAMED_AREAS, *self._sizes, _OTHER])
+        self._own = widgets.Text(style=shared(TextStyle), layout={**WIDE, "display": "none"})
         super().__init__(view, [self._box, self._own])
         self._box.observe(self._chosen, "value")
         self._own.observe(self._changed, "value")

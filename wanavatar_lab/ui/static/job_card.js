@@ -4,7 +4,7 @@ function render({ model, el }) {
 
   const title = element("strong");
   const state = element("span", { className: "wl-job-state" });
-  const id = element("span", { className: "wl-soft wl-job-id" });
+  const id = element("div", { className: "wl-soft wl-job-id" });
   const cancel = button();
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
@@ -17,11 +17,12 @@ function render({ model, el }) {
   const card = element(
     "section",
     { className: "wl-card" },
-    element("div", { className: "wl-row wl-job-head" }, title, state, id, cancel),
+    element("div", { className: "wl-row wl-job-head" }, title, state, cancel),
     bar,
     element("div", { className: "wl-row wl-job-facts" }, now, facts),
     preview,
     error,
+    id,
     details,
   );
   el.append(card);

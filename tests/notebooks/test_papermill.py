@@ -1,0 +1,51 @@
+"""Plain papermill, which by itself only warns of a parameter that there is not: the notebooks refuse it themselves.
+
+Every notebook, whole, is run by `make notebooks`: see `every_notebook.py`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.notebooks.papermill_lines import lane_of, papermill
+from tests.ui import made_runs
+from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.requests import TextToImage
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with lane_of(tmp_path_factory.mktemp("papermill")) as folder:
+        picture = made_runs.picture(folder / "made.png", side=64)
+        made_runs.ended_run(TextToImage(prompt="An old sailor", profile="pocket"), [("picture", picture)])
+        yield folder
+
+
+def test_the_gallery_lists_what_was_made(place: Path) -> None:
+    done = papermill("06_gallery", place / "out", "-p", "interactive", "False", "-p", "query", "sailor")
+    assert done.code == 0, done.told
+    (run,) = [job.run for job in list_jobs()]
+    line, count, newest = done.said.splitlines()
+    assert f"Text to image  An old sailor  runs/{run.id}/made.png" in line
+    assert (count, newest) == ("1 of 1", str(run.folder / "made.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "complaint"),
+    [
+        (
+            "00_check",
+            ["-p", "profil", "pocket"],
+            "profil: this notebook has no such parameter; did you mean 'profile'?",
+        ),
+        ("01_text_to_image", ["-p", "sede", "7"], "sede: this notebook has no such parameter; did you mean 'seed'?"),
+        ("05_pipeline", ["-p", "audio_duration", "long"], "audio_duration: 'long' is not allowed; give a number"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_name(place: Path, name: str, words: list[str], complaint: str) -> None:
+    before = len(list_jobs())
+    done = papermill(name, place / "out", "-p", "interactive", "False", *words)
+    assert done.code != 0
+    assert f"RequestError: {complaint}" in done.told
+    assert len(list_jobs()) == before

@@ -1,0 +1,89 @@
+"""What a notebook refuses of what papermill gave it, as a kernel's history shows it."""
+
+from typing import Any
+
+import pytest
+
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.ui.parameters import check_parameters, chosen
+
+WRITTEN = """\
+profile: str = "pocket"  # which models
+interactive: bool = True
+prompt: str = "a cat"
+aspect: str = "default"
+num_inference_steps: int = 4
+seed: int = -1
+out: str = "../runs"
+count: int = 3
+share: float = 0.5
+steps: str = "default"
+"""
+
+
+def notebook(given: str | None, *between: str) -> dict[str, Any]:
+    """The names of a notebook whose two first cells have run, with its history as a kernel keeps it."""
+    history = ["", *between, WRITTEN, *([f"# Parameters\n{given}\n"] if given is not None else []), "%time check()"]
+    names: dict[str, Any] = {}
+    for code in (WRITTEN, given or ""):
+        exec(code, names)
+    return {**names, "In": history}
+
+
+def problems(given: str, request_class: type[TextToImage] | None = None) -> list[tuple[str, str]]:
+    with pytest.raises(RequestError) as told:
+        check_parameters(notebook(given), request_class)
+    return told.value.problems
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        'profile = "full"\ninteractive = False\nseed = 7',
+        "share = 1\nsteps = 4",
+        'steps = "4"\nshare = 0.25',
+        "steps = 2.5",
+    ],
+)
+def test_what_fits_passes(given: str | None) -> None:
+    check_parameters(notebook(given))
+    check_parameters(notebook(given, "import os", "%matplotlib inline"))
+
+
+def test_outside_of_a_notebook_nothing_is_checked() -> None:
+    check_parameters({"profil": "full"})
+
+
+def test_unknown_names_and_wrong_kinds_are_named_all_at_once() -> None:
+    given = 'profil = "full"\ninteractive = 0\ncount = 1.5\nshare = "half"\nout = 7\nsteps = True\nseed = None'
+    assert problems(given) == [
+        ("profil", "this notebook has no such parameter; did you mean 'profile'?"),
+        ("interactive", "0 is not allowed; give True or False"),
+        ("count", "1.5 is not allowed; give a whole number"),
+        ("share", "'half' is not allowed; give a number"),
+        ("out", "7 is not allowed; give a text"),
+        ("steps", "True is not allowed; give a text"),
+        ("seed", "None is not allowed; give a whole number"),
+    ]
+
+
+def test_a_field_is_left_to_its_request_but_for_none() -> None:
+    check_parameters(notebook("num_inference_steps = 'many'\nprompt = 7"), TextToImage)
+    assert problems("seed = None", TextToImage) == [
+        ("seed", "None is not allowed; give a whole number from 0 to 4294967295, or -1 to draw one")
+    ]
+    with pytest.raises(RequestError, match=r"sede: .* did you mean 'seed'\?"):
+        chosen(TextToImage, notebook("sede = 1"))
+
+
+def test_the_newest_given_cell_counts() -> None:
+    names = notebook("seed = 1", WRITTEN, "# Parameters\nsede = 1\n")
+    check_parameters(names)
+
+
+def test_fields_are_chosen_but_those_left_to_the_profile() -> None:
+    values = chosen(TextToImage, notebook("seed = 7"))
+    assert values == {"profile": "pocket", "prompt": "a cat", "num_inference_steps": 4, "seed": 7}

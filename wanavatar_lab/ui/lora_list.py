@@ -1,0 +1,179 @@
+"""All LoRAs that are there: size, rank, the model each is for, its trigger words and its preview; and where it fits.
+
+loras = LoraList()
+loras.on_use(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import traitlets
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.ui.form import Form
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.lora_shelf import LoraShelf, Shelved
+from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.urls import can_show, server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
+
+PAGE = 24  # LoRAs that are shown at first, and more at each click
+REFRESH_SECONDS = 5.0
+
+WORDS: dict[str, Words] = {
+    "loras": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
+    "search": {"en": "Search names and trigger words", "ko": "이름과 트리거 단어 검색", "zh": "搜索名称和触发词"},
+    "show": {"en": "Show", "ko": "보기", "zh": "显示"},
+    "all": {"en": "everything", "ko": "전체", "zh": "全部"},
+    "kind_img": {"en": "for pictures", "ko": "이미지용", "zh": "用于图片"},
+    "kind_mov": {"en": "for video", "ko": "영상용", "zh": "用于视频"},
+    "kind_character": {"en": "people", "ko": "인물", "zh": "人物"},
+    "kind_move": {"en": "motions", "ko": "동작", "zh": "动作"},
+    "kind_camera": {"en": "camera moves", "ko": "카메라 움직임", "zh": "运镜"},
+    "count": {"en": "{shown} of {total}", "ko": "{total}개 중 {shown}개", "zh": "{shown} / {total}"},
+    "empty": {
+        "en": "No LoRA is here. Put .safetensors files into {folder}: img for pictures, mov for video.",
+        "ko": "LoRA가 없습니다. .safetensors 파일을 {folder}에 넣으세요. 이미지용은 img, 영상용은 mov입니다.",
+        "zh": "这里没有 LoRA。请把 .safetensors 文件放入 {folder}：图片用 img，视频用 mov。",
+    },
+    "nothing": {"en": "No LoRA matches.", "ko": "맞는 LoRA가 없습니다.", "zh": "没有匹配的 LoRA。"},
+    "look": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
+    "more": {"en": "Show more", "ko": "더 보기", "zh": "显示更多"},
+    "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
+    "pair": {"en": "two files: high and low noise", "ko": "파일 두 개: 고노이즈와 저노이즈",
+             "zh": "两个文件：高噪声和低噪声"},
+    "words": {"en": "Trigger words", "ko": "트리거 단어", "zh": "触发词"},
+    "use": {"en": "Use in {place}", "ko": "{place}에서 사용", "zh": "用于{place}"},
+    "place": {"en": "{stage}, {profile}", "ko": "{stage}, {profile}", "zh": "{stage}，{profile}"},
+    "unfit": {"en": "It fits none of the models here.", "ko": "여기 있는 모델에는 맞지 않습니다.",
+              "zh": "不适用于这里的任何模型。"},
+    "preview": {"en": "Preview of {name}", "ko": "{name} 미리 보기", "zh": "{name} 的预览"},
+    "no_preview": {"en": "no preview", "ko": "미리 보기 없음", "zh": "无预览"},
+    "source": {"en": "Where it comes from", "ko": "출처", "zh": "来源"},
+}  # fmt: skip
+
+
+class LoraList(LabWidget):
+    """The LoRAs of the weights folder.
+
+    Attributes:
+        kind, query: what is shown, as `LoraShelf.find` has them.
+        entries: the first `limit` of them, as the page needs them.
+        total: how many there are.
+        notice: why they cannot be listed, or what went wrong last.
+    """
+
+    _esm = script("lora_list")
+    _css = styles("lora_list")
+    WORDS: ClassVar[dict[str, Words]] = WORDS
+
+    kind = traitlets.Unicode("").tag(sync=True)
+    query = traitlets.Unicode("").tag(sync=True)
+    limit = traitlets.Int(PAGE).tag(sync=True)
+    kinds = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    entries: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    total = traitlets.Int(0).tag(sync=True)
+    folder = traitlets.Unicode("").tag(sync=True)
+    notice = traitlets.Unicode("").tag(sync=True)
+    usable = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, weights_dir: Path | str | None = None) -> None:
+        self._shelf = LoraShelf(weights_dir)
+        self._listeners: list[Callable[[str, str, str], Any]] = []
+        self._ended = False
+        super().__init__(folder=str(self._shelf.folder / "loras"))
+        self.on_msg(self._hear)
+        self.observe(lambda _: self._show(), ["kind", "query", "limit"])
+        self.refresh()
+        if loop_runs():
+            start(self._keep_fresh())
+
+    def on_use(self, listener: Callable[[str, str, str], Any]) -> None:
+        """Call `listener` with a name, a stage and a profile when someone wants that LoRA there."""
+        self._listeners.append(listener)
+        self.usable = True
+
+    def refresh(self) -> None:
+        """Look at the disk again. Where an event loop runs, this happens by itself."""
+        if self._shelf.refresh():
+            self.notice = self._shelf.fault
+            self._show()
+
+    def close(self) -> None:
+        """End the widget."""
+        self._ended = True
+        super().close()
+
+    def show_words(self) -> None:
+        """Put every text into the language that is shown, the stages' names too."""
+        super().show_words()
+        self._show()
+
+    async def _keep_fresh(self) -> None:
+        while not self._ended:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self.refresh()
+
+    def _show(self) -> None:
+        found = self._shelf.find(kind=self.kind, query=self.query)
+        with self.hold_sync():
+            self.kinds = self._shelf.kinds()
+            self.total = len(found)
+            self.entries = [_card(each) for each in found[: self.limit]]
+
+    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
+        self.notice = self._shelf.fault
+        try:
+            match content.get("kind"):
+                case "look":
+                    self._shelf.forget()
+                    self.refresh()
+                case "use":
+                    stage, _slash, profile = str(content.get("place")).partition("/")
+                    for listener in self._listeners:
+                        listener(str(content.get("name")), stage, profile)
+        except (LabError, OSError) as error:
+            self.notice = str(error)
+
+
+def take_up(form: Form, name: str, profile: str) -> None:
+    """Switch a LoRA on in a form, beside those that are on, and show where.
+
+    Raises:
+        RequestError: the form has no LoRAs, or too many.
+    """
+    form.set(profile=profile)
+    chosen = list(form.controls["loras"].value) if "loras" in form.controls else []
+    if name not in [each["name"] for each in chosen]:
+        form.set(loras=[*chosen, {"name": name}])
+    form.expand()
+
+
+def _card(shelved: Shelved) -> dict[str, Any]:
+    found = shelved.found
+    return {
+        "id": shelved.id,
+        "name": found.name,
+        "kind": found.kind,
+        "base": found.base,
+        "bytes": found.bytes,
+        "rank": "–".join(str(rank) for rank in dict.fromkeys(found.rank or ())),
+        "pair": len(found.files) > 1,
+        "words": found.trigger_words,
+        "description": found.description,
+        "link": found.link if found.link.startswith(("https://", "http://")) else "",
+        "problem": found.problem,
+        "picture": server_path(found.preview) if found.preview and can_show(found.preview) else "",
+        "version": str(shelved.modified),
+        "places": [{"place": place, "label": _place(place)} for place in found.fits],
+    }
+
+
+def _place(place: str) -> str:
+    stage, _, profile = place.partition("/")
+    labels = language.of(STAGE_REQUESTS[stage].labels), language.of(dict(PROFILES[profile].labels))
+    return language.of(WORDS["place"]).format(stage=labels[0], profile=labels[1].partition(":")[0].partition("：")[0])

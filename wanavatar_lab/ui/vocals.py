@@ -1,0 +1,150 @@
+"""The voice of a recording without the music and noise under it, where the extra `separate` is installed.
+
+    .venv/bin/uv pip install -e '.[separate]'
+
+It is done by audio-separator, in a process of its own: `python -m wanavatar_lab.ui.vocals RECORDING VOICE.wav`. That
+fetches its model once, into `separate` in the weights folder, and wants the program ffmpeg on PATH.
+"""
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import whole_file
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, small
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.tasks import start
+from wanavatar_lab.ui.urls import server_root
+
+MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it leaves the voice, of speech the speaker
+INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
+WORDS = {
+    "take": {"en": "Separate the voice", "ko": "목소리만 분리", "zh": "分离人声"},
+    "under_way": {"en": "Separating…", "ko": "분리하는 중…", "zh": "正在分离…"},
+    "missing": {
+        "en": "To separate a voice from music, install what does it: {command}",
+        "ko": "음악에서 목소리를 분리하려면 다음을 설치하세요: {command}",
+        "zh": "要从音乐中分离人声，请先安装：{command}",
+    },
+}
+
+
+def installed() -> bool:
+    """Whether voices can be separated here."""
+    return importlib.util.find_spec("audio_separator") is not None
+
+
+async def separate(recording: Path | str) -> Path:
+    """Write the voice of a recording beside the uploads; the same recording is separated once.
+
+    Raises:
+        LabError: it cannot be done; the text says why.
+    """
+    from wanavatar_lab.ui.upload import FOLDER  # its script is read only where someone uploads
+
+    if not installed():
+        raise LabError(f"What separates voices is not installed. Install it: {INSTALL}")
+    recording = Path(recording)
+    with open(recording, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    out = server_root() / FOLDER / f"{recording.stem}-voice-{digest}.wav"
+    if out.is_file():
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "wanavatar_lab.ui.vocals", str(recording), str(out),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _, told = await child.communicate()
+    except asyncio.CancelledError:
+        child.kill()
+        raise
+    if child.returncode:
+        last = (told.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise LabError(f"The voice of {recording.name} could not be separated: {last}")
+    return out
+
+
+class VoiceButton(widgets.VBox):
+    """A button that gives the voice of the recording that is chosen; without the extra, what to install.
+
+    Args:
+        chosen: the recording; None where there is none.
+        take: called with the file of its voice.
+        complain: called with what went wrong.
+    """
+
+    def __init__(
+        self, chosen: Callable[[], str | None], take: Callable[[str], None], complain: Callable[[str], None]
+    ) -> None:
+        self._chosen, self._take, self._complain = chosen, take, complain
+        self._button, self._note = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS), widgets.HTML()
+        super().__init__([self._button] if installed() else [self._note])
+        self._button.on_click(lambda _: start(self._pressed()))
+        self._unfollow = language.follow(self._say)
+
+    def close(self) -> None:
+        """Take it away."""
+        # __del__ calls this too: again, or for one whose __init__ raised
+        self.__dict__.pop("_unfollow", lambda: None)()
+        super().close()
+
+    async def _pressed(self) -> None:
+        recording = self._chosen()
+        if recording is None or self._button.disabled:
+            return
+        self._button.disabled = True
+        self._say()
+        try:
+            voice = await separate(recording)
+        except (LabError, OSError) as error:
+            self._complain(str(error))
+        else:
+            if self._chosen() == recording:  # no other was chosen meanwhile
+                self._take(str(voice))
+        finally:
+            self._button.disabled = False
+            self._say()
+
+    def _say(self) -> None:
+        self._button.description = language.of(WORDS["under_way" if self._button.disabled else "take"])
+        self._note.value = small(language.of(WORDS["missing"]).format(command=INSTALL))
+
+
+def _separate_here(recording: Path, out: Path) -> None:
+    from wanavatar_lab import media  # takes a while to import, for which no panel is to wait
+
+    separator_class = importlib.import_module("audio_separator.separator").Separator
+    with tempfile.TemporaryDirectory() as scratch:
+        sound = Path(scratch) / "recording.wav"
+        media.write_audio(sound, media.extract_audio(recording))
+        separator = separator_class(
+            model_file_dir=str(read_settings().weights_dir.absolute() / "separate"),
+            output_dir=scratch,
+            output_format="WAV",
+            output_single_stem="Vocals",
+        )
+        separator.load_model(model_filename=MODEL)
+        made = separator.separate(str(sound))
+        if not made:
+            raise LabError(f"{MODEL} found no voice in it.")
+        with whole_file(out) as path:
+            path.write_bytes((Path(scratch) / os.path.basename(made[0])).read_bytes())
+
+
+if __name__ == "__main__":
+    try:
+        _separate_here(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (LabError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(str(error))
