@@ -1,45 +1,63 @@
 """The LoRA that is trained: put into the network, and taken out as a file that others read.
 
 The file has the reference's module names behind `diffusion_model.`, matrices `lora_A` and `lora_B`, and each module's
-`alpha`, which is what ComfyUI, diffusers and `wanavatar_lab.lora` read; rank and alpha also stand in its metadata.
+`alpha`, which is what ComfyUI, `load_lora_weights` of the S2V pipeline and `wanavatar_lab.lora` read; rank and alpha
+also stand in its metadata.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from training.lora_layer import NAME, TrainedLinear
 from wanavatar_lab.lora.names import reference_module
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-NAME = "trained"
 PREFIX = "diffusion_model."
 
 
-def add_adapter(network: WanS2VTransformer3DModel, rank: int, alpha: float, seed: int) -> list[nn.Parameter]:
+def add_adapter(
+    network: WanS2VTransformer3DModel,
+    rank: int,
+    alpha: float,
+    seed: int,
+    without: Collection[str] = (),
+    lean: bool = True,
+) -> list[nn.Parameter]:
     """Put a LoRA beside every linear layer of the blocks, those that inject audio included.
 
     It changes nothing at first (its second matrices are zero). The network's own weights are frozen; the LoRA's are in
     float32, whatever those are in.
 
     Args:
-        network: without an adapter of this name.
+        network: without an adapter of this name, on one device.
         rank: of every matrix.
         alpha: the update is `alpha / rank` times the product of its two matrices.
         seed: of the first matrices.
+        without: names of layers that get none, since they are trained themselves.
+        lean: by `TrainedLinear`; else by PEFT's own layer, for comparison.
 
     Returns:
         What is trained.
     """
     network.requires_grad_(False)
     modules = [
-        name for name, layer in network.named_modules() if name.startswith("blocks.") and isinstance(layer, nn.Linear)
+        name
+        for name, layer in network.named_modules()
+        if name.startswith("blocks.") and isinstance(layer, nn.Linear) and name not in without
     ]
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights="gaussian")
-    devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
+    # one expression: of a list PEFT would first look for the shortest that means the same
+    names = "|".join(map(re.escape, modules))
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights="gaussian")
+    if lean:
+        config._register_custom_module({nn.Linear: TrainedLinear})
+    (device,) = {parameter.device for parameter in network.parameters()}
+    # drawn where the network is: 700 million numbers take a processor half a minute
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
         network.add_adapter(config, adapter_name=NAME)
     trained = [matrix for _, *matrices in _layers(network) for matrix in matrices]

@@ -1,18 +1,20 @@
-"""Checkpoints of a run: the LoRA as others read it, and the state from which the run goes on.
+"""Checkpoints of a run: what was learnt, as others read it, and the state from which the run goes on.
 
     <run>/checkpoint-50/lora_weights.safetensors    see `training.adapter`
-                        state.safetensors           moments of the optimizer, by the LoRA's own keys
+                        audio_modules.safetensors   see `training.parts`; where parts are trained in full
+                        state.safetensors           moments of the optimizer, by the network's own names, and weights
+                                                    that the other files do not have to the last bit
                         state.json                  the step, and what else has to be the same
 
-A checkpoint is a folder that appears whole, by one rename. Older ones go after the new one is there, so that whatever
-moment a process dies at, the last whole one is there to go on from.
+The first two hold averaged weights where a run has an average. A checkpoint is a folder that appears whole, by one
+rename. Older ones go after the new one is there, so that whatever moment a process dies at, the last whole one is there
+to go on from.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training.adapter import adapter_tensors, load_adapter_tensors
+from training.average import Average
+from training.parts import part_tensors
+from training.whole_folder import remove_folder, remove_leftovers, whole_folder
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-WEIGHTS, STATE, FACTS = "lora_weights.safetensors", "state.safetensors", "state.json"
+WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
+STATE, FACTS = "state.safetensors", "state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_VALUE, _AVERAGE = "value", "average"
 
 
 def save_checkpoint(
@@ -36,39 +43,44 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
     keep: int,
+    origins: Mapping[str, Tensor] | None = None,
+    average: Average | None = None,
 ) -> Path:
     """Write the checkpoint of a step that is done, then remove all but the newest `keep`.
 
     Args:
         facts: what has to be the same where the run goes on.
+        origins: weights that are trained in full, as they were.
+        average: of the weights, if the run has one.
+
+    Raises:
+        DiskFull: there is no room; the checkpoints before stay.
     """
-    whole, draft = run / f"checkpoint-{step}", run / f".checkpoint-{step}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    tensors, metadata = adapter_tensors(network)
-    save_file(tensors, draft / WEIGHTS, metadata | {"ss_steps": str(step)})
-    moments = {
-        f"{name}.{moment}": optimizer.state[parameter][moment].detach().cpu().contiguous()
-        for name, parameter in trained_parameters(network).items()
-        for moment in _MOMENTS
-    }
-    save_file(moments, draft / STATE)
-    (draft / FACTS).write_text(json.dumps({"step": step, **facts}, indent=1) + "\n")
-    for file in draft.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
-    if whole.exists():  # of the same step, from before the run went on
-        shutil.rmtree(whole)
-    draft.rename(whole)
+    run.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run)
+    whole, origins = run / f"checkpoint-{step}", origins or {}
+    with whole_folder(whole) as draft:
+        with average.applied() if average else nullcontext():
+            tensors, metadata = adapter_tensors(network)
+            metadata["ss_steps"] = str(step)
+            save_file(tensors, draft / WEIGHTS, metadata)
+            if origins:
+                save_file(part_tensors(network, origins), draft / AUDIO_MODULES, metadata)
+        save_file(_state(network, optimizer, origins, average), draft / STATE)
+        (draft / FACTS).write_text(json.dumps({"step": step, **facts}, indent=1) + "\n")
     for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return whole
 
 
 def load_checkpoint(
-    folder: Path, network: WanS2VTransformer3DModel, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+    folder: Path,
+    network: WanS2VTransformer3DModel,
+    optimizer: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+    average: Average | None = None,
 ) -> int:
-    """Put weights and moments back; returns the step to go on with.
+    """Put weights, moments and the average back; returns the step to go on with.
 
     Raises:
         LabError: the checkpoint is of a run with other `facts`, or a file of it is missing.
@@ -86,15 +98,20 @@ def load_checkpoint(
             "the run another folder."
         )
     load_adapter_tensors(network, load_file(folder / WEIGHTS))
-    moments = load_file(folder / STATE)
+    state = load_file(folder / STATE)
     step = int(noted["step"])
     fused = optimizer.param_groups[0].get("fused")
-    for name, parameter in trained_parameters(network).items():
+    parameters = trained_parameters(network)
+    for name, parameter in parameters.items():
+        if (value := state.get(f"{name}.{_VALUE}")) is not None:
+            parameter.data.copy_(value)
         optimizer.state[parameter] = {
             # a fused step counts on the device
             "step": torch.tensor(float(step), device=parameter.device if fused else "cpu"),
-            **{moment: moments[f"{name}.{moment}"].to(parameter.device) for moment in _MOMENTS},
+            **{moment: state[f"{name}.{moment}"].to(parameter.device) for moment in _MOMENTS},
         }
+    if average:
+        average.load({name: state[f"{name}.{_AVERAGE}"] for name in parameters})
     return step
 
 
@@ -112,3 +129,18 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether two sets of tensors are equal bit by bit."""
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def _state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, origins: Mapping[str, Tensor], average: Average | None
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, parameter in trained_parameters(network).items():
+        for moment in _MOMENTS:
+            found[f"{name}.{moment}"] = optimizer.state[parameter][moment]
+        if average or name in origins:
+            found[f"{name}.{_VALUE}"] = parameter
+        if average:
+            found[f"{name}.{_AVERAGE}"] = average.values[name]
+    # copies: a tensor of its own each, whatever shares memory on the device
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in found.items()}

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.loss import Mode
 
+# fields that have to be the same where a run goes on from a checkpoint
+DECIDES = {"rank", "alpha", "batch", "shift", "loss", "seed", "dropout", "ema", "base"}
+
 
 class TrainingConfig(BaseModel):
     """All that decides what a run does; two runs of one config and one set of samples are the same run.
@@ -15,6 +18,7 @@ class TrainingConfig(BaseModel):
     Attributes:
         samples: folder of encoded samples (`training.samples`).
         run: folder of the run: log, checkpoints, TensorBoard.
+        start: a checkpoint whose weights the run begins with, of this project or of its predecessor (`training.start`).
         profile: whose speech_to_video network is fine-tuned.
         rank, alpha: of the LoRA; its update counts alpha / rank times.
         learning_rate, weight_decay, clip: of AdamW, and the largest norm of its gradient.
@@ -26,8 +30,16 @@ class TrainingConfig(BaseModel):
         loss: see `training.loss`.
         checkpoint_every, keep: steps between checkpoints, and how many are kept.
         validate_every: steps between validations; 0 for none but the first and the last.
+        sample_every: steps between sample clips, made before the first step and after the last one too; 0 for none.
+        sample_steps: denoising steps of a sample clip.
+        audio_encoder_rate, audio_injectors_rate, patch_embedding_rate: learning rates of parts that are trained in full
+            beside the LoRA (see `training.parts`); 0 leaves a part as it is.
+        ema: decay of the average of the weights, which is then what is validated and saved; 0 for none.
+        base: how the frozen weights of the blocks are stored: as they are, or as float8.
         gradient_checkpointing: compute activations again instead of keeping them.
-        precision: of the forward and the backward pass.
+        keep_attention, offload, compile: see `training.activations`; the first two are numbers of blocks, null for all.
+        attention_backend: of diffusers' dispatcher, for self-attention.
+        precision: what the network computes in; what is trained is in float32.
         deterministic: only kernels that give the same bits every time.
         seed: of everything that is drawn at random.
     """
@@ -36,6 +48,7 @@ class TrainingConfig(BaseModel):
 
     samples: Path
     run: Path
+    start: Path | None = None
     profile: str = "full"
     rank: int = Field(128, ge=1)
     alpha: float = Field(64.0, gt=0)
@@ -54,10 +67,31 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(50, ge=1)
     keep: int = Field(2, ge=1)
     validate_every: int = Field(0, ge=0)
+    sample_every: int = Field(0, ge=0)
+    sample_steps: int = Field(20, ge=1)
+    audio_encoder_rate: float = Field(0.0, ge=0)
+    audio_injectors_rate: float = Field(0.0, ge=0)
+    patch_embedding_rate: float = Field(0.0, ge=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    base: Literal["own", "fp8"] = "own"
     gradient_checkpointing: bool = True
+    keep_attention: int | None = Field(0, ge=0)
+    offload: int | None = Field(0, ge=0)
+    compile: bool = False
+    attention_backend: str | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     deterministic: bool = False
     seed: int = Field(0, ge=0)
+
+    @property
+    def part_rates(self) -> dict[str, float]:
+        """Learning rates of the parts that are trained in full, by name; see `training.parts`."""
+        rates = {
+            "audio_encoder": self.audio_encoder_rate,
+            "audio_injectors": self.audio_injectors_rate,
+            "patch_embedding": self.patch_embedding_rate,
+        }
+        return {part: rate for part, rate in rates.items() if rate}
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of step number `step`, from 0, of `steps`."""

@@ -25,17 +25,19 @@ from training.samples import NO_TEXT, Entry, write_list, write_sample
 from training.windows import ASPECTS, LONGEST, Segment, segments_of, window_about
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.execution import choose_device
-from wanavatar_lab.media import read_audio
+from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.frames import MOTION_FRAMES, LatentCodec
+from wanavatar_lab.s2v.inpaint import encode_given
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.weights import not_there
 
 CAPTION = "caption.txt"  # in a clip's folder: what is seen and done there
+SOUND_ENDS = ".wav"  # of the file beside a held-out sample
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 
 
@@ -82,6 +84,7 @@ def encode(
     aspects: dict[str, tuple[int, int]],
     prompt: str,
     longest: int = LONGEST,
+    inpaint: bool = False,
 ) -> list[Entry]:
     """Encode clips into `folder`, and list them there; what is there already under its hash is kept.
 
@@ -90,6 +93,7 @@ def encode(
         aspects: width and height in pixels, by name.
         prompt: of clips without a `caption.txt`.
         longest: frames of a segment.
+        inpaint: samples say what is given when a face is painted into a clip, as `patch_embedding` learns it.
 
     Raises:
         LabError: no clip is long enough for a segment.
@@ -97,13 +101,13 @@ def encode(
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
     for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
-        entries += _encode_clip(clip, is_held_out, folder, encoders, aspects, prompt, longest)
+        entries += _encode_clip(clip, is_held_out, folder, encoders, aspects, prompt, longest, inpaint)
     if not any(not entry.held_out for entry in entries):
         raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
     write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
     known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
-    for old in folder.glob("*.safetensors"):
-        if old.name not in known:
+    for old in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
+        if old.with_suffix(".safetensors").name not in known:
             old.unlink()
     return entries
 
@@ -116,6 +120,7 @@ def _encode_clip(
     aspects: dict[str, tuple[int, int]],
     prompt: str,
     longest: int,
+    inpaint: bool,
 ) -> list[Entry]:
     caption = clip.path / CAPTION
     said = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
@@ -124,16 +129,28 @@ def _encode_clip(
     entries, opened = [], None
     for name, size in aspects.items():
         for segment in segments_of(len(steps), longest):
-            asked = hashlib.sha256(f"{digest} {size} {asdict(segment)}".encode()).hexdigest()[:12]
+            told = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
+            asked = hashlib.sha256(told.encode()).hexdigest()[:12]
             kind = "next" if segment.continued else "first"
             sample = f"{clip.path.name}-{name}-{segment.start:04d}-{kind}-{asked}"
             tensors: dict[str, Tensor] | None = None
             if not (folder / f"{sample}.safetensors").is_file():
                 # a clip's pictures are read when the first of its samples is computed
                 opened = opened or _Opened(clip, steps, encoders, said)
-                tensors = opened.tensors(size, segment)
+                tensors = opened.tensors(size, segment, inpaint)
             entries.append(write_sample(folder, sample, tensors, f"{clip.path.name}", held_out))
+            if held_out:
+                _write_sound(clip, segment, folder / f"{sample}{SOUND_ENDS}")
     return entries
+
+
+def _write_sound(clip: ClipFolder, segment: Segment, file: Path) -> None:
+    """The sound of a segment, for who makes sample clips."""
+    if not file.is_file():
+        samples = read_audio(clip.sound, rate=RATE, mono=True).samples
+        per_frame = RATE // FPS
+        part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
+        write_audio(file, Audio(samples[part], RATE))
 
 
 class _Opened:
@@ -151,7 +168,7 @@ class _Opened:
         self.text = pipeline.encode_prompt(said)[0].float().cpu()
 
     @torch.no_grad()
-    def tensors(self, size: tuple[int, int], segment: Segment) -> dict[str, Tensor]:
+    def tensors(self, size: tuple[int, int], segment: Segment, inpaint: bool = False) -> dict[str, Tensor]:
         """The tensors of one sample; see `training.step.train_step`."""
         faces = self.masks[0][self.valid]
         window = window_about(np.max(faces, axis=0, initial=0) > 127, *size)
@@ -167,6 +184,11 @@ class _Opened:
         else:
             latents = codec.encode(torch.cat([reference, self._pixels(inside, window, size)], dim=2), device)
             found["target"] = latents[:, :, 1:]
+        if inpaint:
+            # all that the face comes to in this clip is to be made: its outline would tell what the mouth does
+            somewhere = np.max(faces, axis=0, keepdims=True, initial=0 if len(faces) else 255)
+            given = (self._grey(somewhere, window, size) == 0).float().expand(1, 1, len(inside), -1, -1)
+            found["inpaint"] = encode_given(codec, self._pixels(inside, window, size), given, device)
         kept = {name: latents[0].float().cpu() for name, latents in found.items()}
         frames = slice(segment.start, segment.start + segment.frames)
         for name, masks in zip(("face", "lip"), self.masks, strict=True):
@@ -215,6 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--aspects", default="rec,square,vec", help="by commas")
     parser.add_argument("--prompt", default=SpeechToVideo.model_fields["prompt"].default)
     parser.add_argument("--frames", type=int, default=LONGEST, help="of a segment, at most")
+    parser.add_argument("--inpaint", action="store_true", help="for a network that paints the face into a clip")
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
     listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
@@ -228,7 +251,9 @@ def main(argv: list[str] | None = None) -> None:
         device = arguments.device or choose_device(read_settings().device)
         encoders = Encoders.load(arguments.profile, device)
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
-        entries = encode(clips, held_out, arguments.out, encoders, aspects, arguments.prompt, arguments.frames)
+        entries = encode(
+            clips, held_out, arguments.out, encoders, aspects, arguments.prompt, arguments.frames, arguments.inpaint
+        )
     except LabError as error:
         raise SystemExit(str(error)) from error
     trained = sum(not entry.held_out for entry in entries)

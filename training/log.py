@@ -1,12 +1,20 @@
 """What a run says of itself: a line of JSON for every event, and the same numbers for TensorBoard."""
 
+import io
 import json
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
+
+from wanavatar_lab.media import Audio
 
 METRICS = "metrics.jsonl"
 
@@ -33,6 +41,18 @@ class Log:
             stream.write(json.dumps(line) + "\n")
         for name, value in finite.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def show_clip(self, name: str, step: int, frames: NDArray[np.uint8], fps: float, sound: Audio) -> None:
+        """Show a clip [F, H, W, 3] that moves, and its sound, in TensorBoard."""
+        pictures = [Image.fromarray(frame) for frame in frames]
+        stream = io.BytesIO()
+        # TensorBoard has no video; a moving picture is what its image is, and its sound stands beside it
+        pictures[0].save(stream, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        height, width = frames.shape[1:3]
+        moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=stream.getvalue())
+        writer = self.board._get_file_writer()
+        writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
+        self.board.add_audio(f"{name}/sound", torch.from_numpy(sound.samples.mean(axis=1)), step, sound.rate)
 
     def close(self) -> None:
         """Write what is still held back."""

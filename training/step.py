@@ -26,7 +26,7 @@ class Draws:
         sigma: noise levels [B].
         noise: [B, z, T, h, w].
         branch: int [B], see `training.loss`.
-        no_reference, no_audio, no_text: bool [B], what is left out.
+        no_reference, no_audio, no_text, no_inpaint: bool [B], what is left out.
     """
 
     sigma: Tensor
@@ -35,6 +35,7 @@ class Draws:
     no_reference: Tensor
     no_audio: Tensor
     no_text: Tensor
+    no_inpaint: Tensor
 
     @classmethod
     def of(cls, number: int, seed: int, target: Tensor, shift: float, dropout: float) -> "Draws":
@@ -46,7 +47,8 @@ class Draws:
         branch = draw_branches(count, generator)
         dropped = torch.rand(3, count, generator=generator) < dropout
         noise = torch.randn(target.shape, generator=generator)
-        return cls(*(tensor.to(target.device) for tensor in (sigma, noise, branch, *dropped)))
+        no_inpaint = torch.rand(count, generator=generator) < dropout
+        return cls(*(tensor.to(target.device) for tensor in (sigma, noise, branch, *dropped, no_inpaint)))
 
 
 def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalised") -> Losses:
@@ -56,7 +58,8 @@ def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalise
         network: `WanS2VTransformer3DModel`, or what wraps it.
         batch: "target" [B, z, T, h, w]; "reference" [B, z, 1, h, w]; "motion" [B, z, M, h, w] for continuations;
             "audio" [B, layers, dim, 4·T]; "text" [B, L, d] and "no_text" [1, L, d], the empty prompt's; "face" and
-            "lip" [B, T, h, w]; "valid" bool [B, T].
+            "lip" [B, T, h, w]; "valid" bool [B, T]; for inpainting "inpaint" [B, 4 + z, T, h, w], see
+            `wanavatar_lab.s2v.inpaint.encode_given`.
         draws: of this micro-batch.
         mode: of the loss.
     """
@@ -64,6 +67,9 @@ def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalise
     text = torch.where(draws.no_text[:, None, None], batch["no_text"], batch["text"])
     audio = batch["audio"].masked_fill(draws.no_audio[:, None, None, None], 0.0)
     reference = batch["reference"].masked_fill(draws.no_reference[:, None, None, None, None], 0.0)
+    inpaint = batch.get("inpaint")
+    if inpaint is not None:
+        inpaint = inpaint.masked_fill(draws.no_inpaint[:, None, None, None, None], 0.0)
     predicted = network(
         hidden_states=noisy(target, draws.noise, draws.sigma),
         timestep=draws.sigma * 1000,
@@ -71,6 +77,7 @@ def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalise
         ref_latents=reference,
         motion_latents=batch.get("motion"),
         audio_embeds=audio,
+        inpaint_latents=inpaint,
         motion_frames=MOTION_FRAMES,
         drop_motion_frames="motion" not in batch,
         return_dict=False,

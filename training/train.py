@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,25 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 
-from training.adapter import add_adapter
-from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from training.config import TrainingConfig
+from training.average import Average
+from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
+from training.config import DECIDES, TrainingConfig
 from training.log import Log
 from training.loss import BRANCHES, Losses
 from training.order import Order
+from training.parts import check_samples
 from training.recipes import RECIPES, network_of
+from training.sample_clips import SampleClips
 from training.samples import Samples
+from training.sharded import ShardedOptimizer, set_up_zero
+from training.start import begin_with, left_out
 from training.step import Draws, train_step
-from training.validate import Validation, validate, without_adapter
+from training.stopping import CODE, Stopped, StopRequest
+from training.trainable import make_trainable
+from training.validate import Validation, validate, without_training
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_text
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Trainer:
@@ -48,79 +53,105 @@ class Trainer:
     def __init__(self, config: TrainingConfig, network: WanS2VTransformer3DModel, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.network = config, accelerator, network
         self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
+        check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
         world = accelerator.num_processes
         self.order = Order(self.samples.buckets, config.batch, config.accumulation, world, config.seed)
         self.steps = config.steps or config.epochs * self.order.steps_an_epoch
         network.to(accelerator.device)
-        self.trained = add_adapter(network, config.rank, config.alpha, config.seed)
-        if config.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+        self.trainable = make_trainable(network, config)
+        self.trained = self.trainable.parameters
+        last = checkpoints(config.run)[-1:]
+        if config.start and not last:
+            for name, left in begin_with(config.start, network, self.trainable.origins).items():
+                accelerator.print(f"{config.start / name}: {left_out(left)}")
+        self.average = Average(trained_parameters(network), config.ema) if config.ema else None
         network.train()
         fused = accelerator.device.type == "cuda"
         optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+            self.trainable.groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
         )
+        set_up_zero(accelerator, config.batch, config.accumulation, config.clip)
         self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
+        self.sharded = None
+        if accelerator.state.deepspeed_plugin is not None:
+            self.sharded = ShardedOptimizer(self.optimizer.optimizer, self.trained)
         self.step = 0
-        if last := checkpoints(config.run)[-1:]:
-            self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts)
+        if last:
+            self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts, self.average)
+            if self.sharded:
+                self.sharded.scatter(self.step)
             accelerator.print(f"goes on from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
 
     @property
     def _facts(self) -> dict[str, Any]:
         """What has to be the same where a run goes on."""
-        told = self.config.model_dump(
-            mode="json", include={"rank", "alpha", "batch", "shift", "loss", "seed", "dropout"}
-        )
-        return told | {"samples_a_step": self.order.samples_a_step, "samples": len(self.samples)}
+        told = self.config.model_dump(mode="json", include=DECIDES)
+        parts = sorted(self.config.part_rates)
+        return told | {"parts": parts, "samples_a_step": self.order.samples_a_step, "samples": len(self.samples)}
 
     @property
-    def _inner_optimizer(self) -> torch.optim.Optimizer:
-        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        return inner
+    def _inner_optimizer(self) -> Any:
+        return self.sharded or getattr(self.optimizer, "optimizer", self.optimizer)
 
     def run(self) -> dict[str, float]:
         """Train to the last step; returns how the errors of held-out samples changed against the base.
 
         Raises:
             FloatingPointError: the loss is no number any more.
+            Stopped: SIGTERM came; the last whole step is saved.
         """
-        config = self.config
         base = self._validate(base=True)
         if self.step == 0:
             self._save_validation("base", 0, base)
-        while self.step < self.steps:
-            self._one_step()
-            if self.step % config.checkpoint_every == 0 or self.step == self.steps:
-                self._checkpoint()
-            if config.validate_every and self.step % config.validate_every == 0 and self.step < self.steps:
-                self._save_validation("validation", self.step, self._validate())
+        with StopRequest(self.accelerator) as stop:
+            self._steps(stop)
         found = self._validate()
         self._save_validation("validation", self.step, found)
         if self.log:
             self.log.close()
         return {part: found.change(base, part) for part in ("lip", "face", "background") if part in base.errors}
 
-    def _one_step(self) -> None:
+    def _steps(self, stop: StopRequest) -> None:
+        config = self.config
+        sampled = SampleClips(config, self.held_out, self.accelerator, self.log) if config.sample_every else None
+        if sampled and self.step == 0:
+            sampled.make(self.network, 0)
+        while self.step < self.steps:
+            self._one_step(stop)
+            if self.step % config.checkpoint_every == 0 or self.step == self.steps:
+                self._checkpoint()
+            if config.validate_every and self.step % config.validate_every == 0 and self.step < self.steps:
+                self._save_validation("validation", self.step, self._validate())
+            if sampled and (self.step % config.sample_every == 0 or self.step == self.steps):
+                with self.average.applied() if self.average else nullcontext():
+                    sampled.make(self.network, self.step)
+
+    def _one_step(self, stop: StopRequest) -> None:
         began = time.monotonic()
         config, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(self.step, self.steps)
+            group["lr"] = config.learning_rate_at(self.step, self.steps) * group["share"]
         all_losses = []
         for micro in range(config.accumulation):
+            if stop.heard():
+                self._leave()
             rows = self.order.of_micro_batch(self.step, micro, accelerator.process_index)
             number = self.order.number(self.step, micro, accelerator.process_index)
             batch = self.samples.batch(rows, accelerator.device)
             draws = Draws.of(number, config.seed, batch["target"], config.shift, config.dropout)
-            with accelerator.accumulate(self.wrapped), accelerator.autocast():
+            with accelerator.accumulate(self.wrapped):
                 losses = train_step(self.wrapped, batch, draws, config.loss)
                 accelerator.backward(losses.loss)
             all_losses.append((losses, draws))
         norm = accelerator.clip_grad_norm_(self.trained, config.clip)
+        if self.sharded:  # which clips, and has made its step with the last backward pass
+            norm = self.wrapped.get_global_grad_norm()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.average:
+            self.average.update(self.step)
         values = self._means(all_losses) | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
@@ -156,21 +187,41 @@ class Trainer:
     def _validate(self, base: bool = False) -> Validation:
         if not len(self.held_out):
             return Validation({})
-        arguments = (self.held_out, self.config.shift, self.accelerator.device, DTYPES[self.config.precision])
+        arguments = (self.held_out, self.config.shift, self.accelerator.device)
         if base:
-            with without_adapter(self.network):
+            with without_training(self.network, self.trainable.origins):
                 return validate(self.network, *arguments)
-        return validate(self.network, *arguments)
+        with self.average.applied() if self.average else nullcontext():
+            return validate(self.network, *arguments)
 
     def _save_validation(self, kind: str, step: int, found: Validation) -> None:
         if self.log and found.errors:
             self.log.write(kind, step, found.errors)
 
+    def _leave(self) -> None:
+        """Save the last whole step, and end; what of the next one is computed already is computed again."""
+        saved = self.step > 0
+        if saved:
+            self._checkpoint()
+        if self.log:
+            self.log.close()
+        where = f"after step {self.step} of {self.steps}, which is saved" if saved else "before its first step"
+        raise Stopped(f"The run was stopped {where}. The same command goes on from there.")
+
     def _checkpoint(self) -> None:
         self.accelerator.wait_for_everyone()
+        if self.sharded:
+            self.sharded.gather()
         if self.accelerator.is_main_process:
             save_checkpoint(
-                self.config.run, self.step, self.network, self._inner_optimizer, self._facts, self.config.keep
+                self.config.run,
+                self.step,
+                self.network,
+                self._inner_optimizer,
+                self._facts,
+                self.config.keep,
+                self.trainable.origins,
+                self.average,
             )
         self.accelerator.wait_for_everyone()
 
@@ -180,10 +231,8 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     set_seed(config.seed)
-    accelerator = Accelerator(
-        gradient_accumulation_steps=config.accumulation,
-        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
-    )
+    # the network computes in its own type, see training.trainable
+    accelerator = Accelerator(gradient_accumulation_steps=config.accumulation, mixed_precision="no")
     if accelerator.is_main_process:
         config.run.mkdir(parents=True, exist_ok=True)
         write_text(config.run / "config.json", config.model_dump_json(indent=1) + "\n")
@@ -209,6 +258,9 @@ def main(argv: list[str] | None = None) -> None:
         told[name] = _value(text)
     try:
         print(json.dumps(train(TrainingConfig(**told))))
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        raise SystemExit(CODE) from stopped
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

@@ -1,11 +1,13 @@
 """How well held-out clips are predicted, with and without the LoRA: the same noise and noise levels each time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from training.pocket.flow import shifted
 from training.samples import Samples
 from training.step import Draws, train_step
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
@@ -28,22 +30,20 @@ class Validation:
 
 def levels(shift: float) -> list[float]:
     """Noise levels in the middle of as many equal shares of those that training draws."""
-    middles = [(i + 0.5) / LEVELS for i in range(LEVELS)]
-    return [shift * middle / (1 + (shift - 1) * middle) for middle in middles]
+    middles = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
+    found: list[float] = shifted(middles, shift).tolist()
+    return found
 
 
 @torch.no_grad()
-def validate(
-    network: WanS2VTransformer3DModel, samples: Samples, shift: float, device: torch.device, dtype: torch.dtype
-) -> Validation:
+def validate(network: WanS2VTransformer3DModel, samples: Samples, shift: float, device: torch.device) -> Validation:
     """Predict every sample at every level.
 
     Args:
-        network: as it is now; see `without_adapter`.
+        network: as it is now; see `without_training`.
         samples: those that are held out.
         shift: of the noise levels.
         device: of the network.
-        dtype: float32, or what to autocast to.
     """
     training, sums, counts = network.training, dict[str, float](), dict[str, int]()
     network.eval()
@@ -54,9 +54,7 @@ def validate(
             noise = torch.randn(batch["target"].shape, generator=generator).to(device)
             nothing = torch.zeros(1, dtype=torch.bool, device=device)
             level, branch = torch.tensor([sigma], device=device), torch.zeros(1, dtype=torch.long, device=device)
-            draws = Draws(level, noise, branch, nothing, nothing, nothing)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = train_step(network, batch, draws)
+            losses = train_step(network, batch, Draws(level, noise, branch, nothing, nothing, nothing, nothing))
             for part in PARTS:
                 value = float(getattr(losses, part))
                 for name in (part, f"{part}/{sigma:.2f}"):
@@ -68,10 +66,20 @@ def validate(
 
 
 @contextmanager
-def without_adapter(network: WanS2VTransformer3DModel) -> Iterator[None]:
-    """The network as it was before any training."""
+def without_training(network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> Iterator[None]:
+    """The network as it was before any training.
+
+    Args:
+        origins: weights that are trained in full, as they were, by name.
+    """
+    parameters = {name: parameter for name, parameter in network.named_parameters() if name in origins}
+    trained = {name: parameter.data for name, parameter in parameters.items()}
     network.disable_adapters()
+    for name, parameter in parameters.items():
+        parameter.data = origins[name].to(parameter)
     try:
         yield
     finally:
+        for name, parameter in parameters.items():
+            parameter.data = trained[name]
         network.enable_adapters()

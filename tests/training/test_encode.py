@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from training.encode import CAPTION, Encoders, encode, main
-from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, VALID, frame_name, read_clip
+from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, VALID, ClipFolder, frame_name, read_clip
 from training.samples import Samples
 from training.windows import segments_of, window_about
 from wanavatar_lab import media
@@ -117,6 +117,26 @@ def test_what_is_there_is_kept_and_what_is_not_asked_for_goes(folder: Path, enco
     second = files()
     assert {name for name in first if "video_000" in name} <= second.keys()
     assert len(second) == len(first) and second.keys() != first.keys()
+
+
+def test_for_inpainting_all_that_the_face_comes_to_is_to_be_made(tmp_path: Path, encoders: Encoders) -> None:
+    clip = read_clip(write_clip(tmp_path / "video_000", 24))
+    encode([clip], [], tmp_path / "samples", encoders, ASPECTS, "a person is talking", inpaint=True)
+    first, *_ = Samples(tmp_path / "samples").entries
+    found = load_file(tmp_path / "samples" / f"{first.name}.safetensors")
+    latents = found["target"].shape[1]
+    assert found["inpaint"].shape == (4 + found["target"].shape[0], latents, 8, 8)
+    # the face is 48 × 32 pixels, 8 below and 24 right of the window's corner
+    wanted = torch.ones(8, 8)
+    wanted[1:7, 3:7] = 0
+    assert torch.equal(found["inpaint"][:4], wanted.expand(4, latents, 8, 8))
+    assert torch.equal(found["target"], load_target(clip, tmp_path / "plain", encoders))
+
+
+def load_target(clip: ClipFolder, folder: Path, encoders: Encoders) -> torch.Tensor:
+    """The first sample's target where nothing is painted."""
+    encode([clip], [], folder, encoders, ASPECTS, "a person is talking")
+    return load_file(folder / f"{Samples(folder).entries[0].name}.safetensors")["target"]
 
 
 def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> None:

@@ -16,7 +16,7 @@ from training.prepare.duplicates import duplicates
 from training.prepare.layout import FPS, RATE
 from training.prepare.measures import Measures, Observer, perceptual_hash, sharpness
 from training.prepare.report import Prepared, as_json, chosen_to_hold_out, lines, prepared
-from training.prepare.whole_folder import is_temporary, replace_folder, whole_folder
+from training.whole_folder import is_temporary, replace_folder, whole_folder
 from wanavatar_lab.errors import DiskFull, LabError
 
 

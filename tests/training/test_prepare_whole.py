@@ -46,10 +46,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_drawn_person_becomes_clips_with_the_masks_of_their_lips(tmp_path: Path) -> None:
-    (video,) = draw_person(tmp_path / "videos", said(), style=STYLES["unusual"], size=(64, 64))
+    (video,) = draw_person(tmp_path / "videos", said(), style=STYLES["unusual"], size=(128, 128))
     (clip,) = prepared(tmp_path).clips
     folder, known = read_clip(clip.path), read_landmarks(video)
-    assert (folder.width, folder.height) == (64, 64) and folder.valid().all()
+    assert (folder.width, folder.height) == (128, 128) and folder.valid().all()
     assert clip.problems == () and clip.measures.face_found == 1 and clip.measures.lag == 0
     first = round(float(clip.facts["start"]) * FPS)
     for index in (0, 17, folder.frames - 1):

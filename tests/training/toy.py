@@ -13,8 +13,8 @@ from training.train import train
 Z, SIZE = 16, 8
 
 
-def write_samples(folder: Path, count: int = 6, held_out: int = 1) -> None:
-    """First segments of two latents, and continuations, in two buckets."""
+def write_samples(folder: Path, count: int = 6, held_out: int = 1, inpaint: bool = False) -> None:
+    """First segments of two latents, and continuations, in two buckets; with what is given, for inpainting."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for i in range(count):
@@ -39,6 +39,8 @@ def write_samples(folder: Path, count: int = 6, held_out: int = 1) -> None:
         }
         if i % 4 == 3:
             tensors["motion"] = random(Z, 19, SIZE, width)
+        if inpaint:
+            tensors["inpaint"] = random(4 + Z, latents, SIZE, width)
         entries.append(write_sample(folder, f"sample-{i}", tensors, f"video_{i:03d}", i >= count - held_out))
     write_list(folder, entries, torch.zeros(2, CONFIG["text_dim"]))
 

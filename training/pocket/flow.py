@@ -15,7 +15,12 @@ def flow_sigmas(
     # where a level lies before the shift
     low, high = (sigma / (shift - (shift - 1) * sigma) for sigma in between)
     uniform = low + (high - low) * torch.rand(count, generator=generator)
-    return (shift * uniform / (1 + (shift - 1) * uniform)).clamp(*between)
+    return shifted(uniform, shift).clamp(*between)
+
+
+def shifted(levels: Tensor, shift: float) -> Tensor:
+    """Noise levels of 0 to 1, moved towards more noise."""
+    return shift * levels / (1 + (shift - 1) * levels)
 
 
 def noise_like(tensor: Tensor, seed: int) -> Tensor:

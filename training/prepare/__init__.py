@@ -17,6 +17,6 @@ measures.py    what is measured of a clip, and what is wrong with it
 duplicates.py  clips that show and say the same
 sheets.py      contact sheets
 report.py      all clips in one table
-layout.py      the folder of a clip, read wherever it was made; whole_folder.py writes it whole
+layout.py      the folder of a clip, read wherever it was made; training/whole_folder.py writes it whole
 drawn.py       sample videos of a drawn person, for who has none of their own; drawn_speech.py is what they say
 """

@@ -28,7 +28,7 @@ from training.prepare.layout import (
 )
 from training.prepare.measures import Observer
 from training.prepare.sheets import Sheet
-from training.prepare.whole_folder import whole_folder
+from training.whole_folder import whole_folder
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_audio
 

@@ -3,8 +3,8 @@
     python -m training.prepare.drawn --out data/drawn_person --count 12 --style unusual
     python -m training.prepare --videos data/drawn_person --out data/drawn --landmarks drawn
 
-The person comes from the toy world of `training/pocket/world`, by a seed. With the style "unusual" they have lips that
-the toy models have never seen, and move them as nobody else does: a person to be fine-tuned to.
+The person comes from the toy world of `training/pocket/world`, by a seed. With the style "unusual" they move
+their lips as nobody does in what the toy models were trained on: a person to be fine-tuned to.
 """
 
 import argparse
@@ -44,6 +44,7 @@ class Style:
         linger: seconds in which half of an opening is left when the sound has gone.
         lag: seconds by which the mouth comes after the sound.
         mouth_width, lip_thickness: amounts of the attributes of these names, usually -1 to 1.
+        calm: factor on how much the person sways; see `sample_motion`.
     """
 
     opens: float = 1.0
@@ -55,6 +56,7 @@ class Style:
     lag: float = 0.0
     mouth_width: float | None = None
     lip_thickness: float | None = None
+    calm: float = 0.6
 
     def attributes(self, person: Attributes) -> Attributes:
         """The person with these lips."""
@@ -81,10 +83,10 @@ class Style:
 
 STYLES = {
     "usual": Style(),
-    # opens wide and spreads the lips where others round them, shows both rows of teeth, and shuts the mouth late
-    "unusual": Style(
-        opens=1.25, spread=0.7, rounds=0.2, teeth=0.9, low_teeth=0.9, linger=0.06, mouth_width=2.5, lip_thickness=2.5
-    ),
+    # Opens far wider than others, and spreads the lips for sounds for which others round them. Nothing that a single
+    # frame shows is foreign to the toy world: what there is to learn is which mouth goes with which sound, and that the
+    # wrong sound does not teach.
+    "unusual": Style(opens=1.3, spread=0.4, rounds=0.2, mouth_width=1.0, lip_thickness=1.0, calm=0.35),
 }
 
 
@@ -97,7 +99,6 @@ def draw_video(
     size: tuple[int, int] = (128, 128),
     fps: float = FPS,
     seed: int = 0,
-    calm: float = 0.6,
 ) -> Known:
     """Draw a person who says something, and write the video and its landmarks beside it.
 
@@ -109,7 +110,6 @@ def draw_video(
         size: (height, width) of the drawing; the video has one pixel more where a side is odd.
         fps: frames per second.
         seed: of how they sway, look about and blink.
-        calm: how much of that; see `sample_motion`.
 
     Raises:
         LabError: there is not one person.
@@ -119,7 +119,7 @@ def draw_video(
     frames = int(np.ceil(len(said.sound) / RATE * fps - 1e-6))
     drawn = style.attributes(person)
     mouth = torch.from_numpy(style.mouth(said.mouth, frames, fps))
-    pose = sample_motion(1, frames, seed, fps=fps, calm=calm).speaking(mouth)
+    pose = sample_motion(1, frames, seed, fps=fps, calm=style.calm).speaking(mouth)
     points = {name: each.double().numpy() for name, each in landmarks_of(sheet_of(drawn, pose), *size).items()}
     faces = [Face(*(points[name][i] for name in ("face_oval", "lips_outer", "lips_inner"))) for i in range(frames)]
     rate = Fraction(fps).limit_denominator(1001)

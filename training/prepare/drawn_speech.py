@@ -1,10 +1,14 @@
 """What a drawn person says: sound, and the mouth that says it.
 
-From one of three sources. espeak-ng speaks sentences of the corpus that the toy models never heard; it is a tool of
+    python -m training.prepare.drawn_speech --out data/samples/said     # what ships, spoken anew by espeak-ng
+
+From one of four sources. espeak-ng speaks sentences of the corpus that the toy models never heard; it is a tool of
 training and may be missing. The speech corpus of `training/pocket/speech`, which is built and not shipped, has held-out
-voices. And the samples that ship, of which nobody wrote down the phonemes: their mouth is guessed from the sound.
+voices. The samples that ship, of which nobody wrote down the phonemes: their mouth is guessed from the sound. And
+sentences that ship with the mouth that says them, which are the same on every machine.
 """
 
+import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from training.pocket.speech.augment import at_speed
 from training.pocket.speech.clips import Corpus
@@ -28,9 +34,11 @@ from training.prepare.layout import FPS, RATE
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import read_audio
 
-Source = Literal["auto", "espeak", "corpus", "samples"]
+Source = Literal["auto", "espeak", "corpus", "samples", "shipped"]
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS, SAMPLES = ROOT / "data/pocket/speech", ROOT / "data/samples"
+SAID, MOUTHS = SAMPLES / "said", "mouths.safetensors"
+SHIPPED, SHIPPED_SECONDS = 15, 6.0  # utterances of one voice that ship, and how long each lasts
 PACES = (1.0, 0.88, 1.14, 0.94, 1.07)
 ENOUGH = 0.7  # of the time asked for; what is missing is silence, rather than the beginning of something more
 PAUSES = (0.15, 0.35)  # seconds between sentences, least and most
@@ -76,6 +84,7 @@ def utterances(count: int, seconds: float, *, seed: int = 0, source: Source = "a
         "espeak": _by_espeak,
         "corpus": _from_corpus,
         "samples": _from_samples,
+        "shipped": _shipped,
     }
     if source != "auto":
         return makers[source](count, seconds, seed)
@@ -103,6 +112,34 @@ def guessed_mouth(sound: NDArray[np.float32]) -> NDArray[np.float32]:
         "teeth": said * np.clip(centre / 2000, 0.2, 0.8),
     }
     return np.stack([tracks.get(name, np.zeros(frames)) for name in MOUTH], axis=1).astype(np.float32)
+
+
+def ship(folder: Path) -> None:
+    """Write what ships: a file of sound for each utterance, and one with all mouths.
+
+    Raises:
+        SpeechToolMissing: espeak-ng is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    said = _by_espeak(SHIPPED, SHIPPED_SECONDS, seed=0)
+    for each in said:
+        soundfile.write(folder / f"{each.name}.ogg", each.sound, RATE, format="OGG", subtype="VORBIS")
+    save_file({each.name: each.mouth.astype(np.float16) for each in said}, folder / MOUTHS)
+
+
+def _shipped(count: int, seconds: float, seed: int) -> list[Utterance]:
+    """The same ones whatever the seed."""
+    if count > SHIPPED:
+        raise LabError(f"{SHIPPED} utterances ship, not {count}. Ask for fewer, or for another source of speech.")
+    if not (SAID / MOUTHS).is_file():
+        raise LabError(f"There is no speech in {SAID}. `git checkout -- data/samples` brings it back.")
+    mouths = sorted(load_file(SAID / MOUTHS).items())[:count]
+    return [
+        Utterance.of(
+            name, read_audio(SAID / f"{name}.ogg", rate=RATE, mono=True).samples[:, 0], mouth.astype(np.float32)
+        ).lasting(seconds)
+        for name, mouth in mouths
+    ]
 
 
 def _by_espeak(count: int, seconds: float, seed: int) -> list[Utterance]:
@@ -169,3 +206,14 @@ def _joined(
         joined_ = Utterance.of(f"said_{number:02d}", np.concatenate(sounds), np.concatenate(mouths))
         made.append(joined_.lasting(seconds))
     return made
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.prepare.drawn_speech", description=ship.__doc__)
+    parser.add_argument("--out", type=Path, default=SAID, help="folder of what ships")
+    ship(parser.parse_args(words).out)
+
+
+if __name__ == "__main__":
+    main()

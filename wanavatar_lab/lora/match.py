@@ -17,6 +17,8 @@ from wanavatar_lab.lora.alphas import NotedAlphas, noted_alphas
 from wanavatar_lab.lora.bases import OTHER, UNKNOWN, base_of
 from wanavatar_lab.lora.keys import ALPHA, DIFF, DIFF_BIAS, DOWN, UP, UP_BIAS, other_method, parse_key
 from wanavatar_lab.lora.names import Target, names_of, plain_parameters
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.inpaint import inpaint_channels
 
 SHOWN = 4  # keys that an error names
 _LORA_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -73,6 +75,30 @@ def match(
     Raises:
         WeightsError: it is for another model, or keys are of another method, unknown, incomplete or of another shape.
     """
+    matching = _matched(network, tensors, metadata, name, low_noise)
+    matching.check(name)
+    return matching.update
+
+
+def match_partly(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str
+) -> tuple[Update, list[str]]:
+    """Match as much of a file as has a place in the network, to learn on from it; arguments as in `match`.
+
+    Returns:
+        The update, and the keys that have no place, are incomplete or misshaped.
+    """
+    matching = _matched(network, tensors, metadata, name, None)
+    return matching.update, [*matching.unknown, *matching.incomplete, *matching.reshaped]
+
+
+def _matched(
+    network: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    name: str,
+    low_noise: bool | None,
+) -> "_Matching":
     matching = _Matching(network, tensors, noted_alphas(metadata, name, bool(low_noise)))
     by_module: dict[str, dict[str, str]] = {}
     for key in map(parse_key, tensors):
@@ -87,8 +113,7 @@ def match(
             keys[key.part] = key.text
     for module, keys in by_module.items():
         matching.add(module, keys)
-    matching.check(name)
-    return matching.update
+    return matching
 
 
 class _Matching:
@@ -130,7 +155,7 @@ class _Matching:
             outputs, *inputs = self._shapes[target.parameter]
             outputs *= target.parts
             # trainers that make every layer a convolution leave dimensions of 1 behind
-            wide = _reshaped(down, (down.shape[0], *inputs))
+            wide = _reshaped(self._fitted(target, down), (down.shape[0], *inputs))
             high = _reshaped(up, (outputs, down.shape[0], *[1] * (len(inputs) - 1)))
             if wide is None or high is None:
                 needed = f"need [r, {', '.join(map(str, inputs))}] and [{outputs}, r]"
@@ -147,7 +172,7 @@ class _Matching:
             return
         for target in targets:
             outputs, *inputs = self._shapes[target.parameter]
-            whole = _reshaped(tensor, (outputs * target.parts, *inputs))
+            whole = _reshaped(self._fitted(target, tensor), (outputs * target.parts, *inputs))
             if whole is None:
                 self.reshaped.append(f"{text} {list(tensor.shape)}, need {[outputs * target.parts, *inputs]}")
                 return
@@ -155,6 +180,22 @@ class _Matching:
             before = self.update.diffs.get(target.parameter)
             mine = target.rows(whole)
             self.update.diffs[target.parameter] = mine if before is None else before.float() + mine.float()
+
+    def _fitted(self, target: Target, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of S2V's patch embedding with as many input channels as the network has.
+
+        One for inpainting has more (see `wanavatar_lab.s2v.inpaint`). Where the network lacks them there is nothing for
+        them to see, and where the file does, it leaves them as they are.
+        """
+        if target.module != "patch_embedding" or not isinstance(self._network, WanS2VTransformer3DModel):
+            return tensor
+        channels = self._shapes[target.parameter][1:2]
+        latents = self._network.config.out_channels
+        if tensor.ndim < 2 or not channels or tensor.shape[1] not in (latents, latents + inpaint_channels(latents)):
+            return tensor
+        missing = channels[0] - tensor.shape[1]
+        filled = torch.cat([tensor, tensor.new_zeros(len(tensor), max(0, missing), *tensor.shape[2:])], dim=1)
+        return filled[:, : channels[0]]
 
     def _scale(self, module: str, keys: Mapping[str, str]) -> float:
         alpha = float(self._tensors[keys[ALPHA]].flatten()[0]) if ALPHA in keys else None

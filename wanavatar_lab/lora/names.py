@@ -152,8 +152,17 @@ def reference_module(network: nn.Module, module: str) -> str:
     Raises:
         LabError: the network is of no kind that takes LoRAs here.
     """
-    *_, (name, _) = _names(network, f"{module}.weight")
-    return name.removesuffix(".weight")
+    return reference_parameter(network, f"{module}.weight").removesuffix(".weight")
+
+
+def reference_parameter(network: nn.Module, parameter: str) -> str:
+    """What the network's reference calls a weight of ours, named as if no adapters were in the network.
+
+    Raises:
+        LabError: the network is of no kind that takes LoRAs here.
+    """
+    *_, (name, _) = _names(network, parameter)
+    return name
 
 
 def _names(network: nn.Module, parameter: str) -> Iterator[tuple[str, Target]]:

@@ -1,6 +1,8 @@
 """What the pipeline's arguments may be: refused by name and value before anything is computed."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,32 @@ def check_sizes(
         raise ValueError(f"num_segments is {num_segments}; need 1 or more, or None for as many as the audio needs.")
     if pose_video is not None and (pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, height, width)):
         raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {height}, {width}].")
+
+
+def check_inpainting(
+    video: torch.Tensor | PoseFrames | None,
+    mask: torch.Tensor | PoseFrames | None,
+    height: int,
+    width: int,
+    config: Mapping[str, Any],
+) -> None:
+    """Check what a clip is painted into; arguments as in `WanSpeechToVideoPipeline.stream`.
+
+    Raises:
+        ValueError: names the argument and what is needed.
+    """
+    if video is None and mask is None:
+        return
+    if video is None or mask is None:
+        raise ValueError("Pass inpaint_video and inpaint_mask both, or neither.")
+    if config["in_channels"] == config["out_channels"]:
+        raise ValueError(
+            f"inpaint_video is given, but this network takes {config['in_channels']} channels and no mask. Load one "
+            "that was trained for it."
+        )
+    for name, frames, channels in (("inpaint_video", video, 3), ("inpaint_mask", mask, 1)):
+        if frames.ndim != 4 or tuple(frames.shape[1:]) != (channels, height, width):
+            raise ValueError(f"{name} is {tuple(frames.shape)}; need [F, {channels}, {height}, {width}].")
 
 
 def check_embeds(name: str, embeds: torch.Tensor, text_dim: int) -> None:

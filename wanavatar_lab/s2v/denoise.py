@@ -69,6 +69,7 @@ class SegmentInputs:
         ref_latents: [1, C, 1, h, w].
         motion_latents: [1, C, T, h, w], or None for a first segment.
         pose_latents: [1, C, F, h, w] or None.
+        inpaint_latents: what is given [1, 4 + C, F, h, w], or None.
         motion_frames: how many frames the motion latents stand for.
     """
 
@@ -78,6 +79,7 @@ class SegmentInputs:
     motion_latents: torch.Tensor | None
     pose_latents: torch.Tensor | None
     motion_frames: int
+    inpaint_latents: torch.Tensor | None = None
 
 
 def prompt_passes(texts: list[torch.Tensor], audio_embeds: torch.Tensor) -> list[PromptPass]:
@@ -141,6 +143,7 @@ def denoise_segment(
                     audio_embeds=one.audio_embeds,
                     motion_latents=inputs.motion_latents,
                     pose_latents=posed,
+                    inpaint_latents=inputs.inpaint_latents,
                     motion_frames=inputs.motion_frames,
                     drop_motion_frames=inputs.motion_latents is None,
                     memory=one.memory,

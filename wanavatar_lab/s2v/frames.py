@@ -96,6 +96,9 @@ class LatentCodec:
             return None
         pixels = pose_video[window].float().cpu() * 2 - 1
         black = -torch.ones(window.stop - window.start - len(pixels), 3, *size)
-        pixels = torch.cat([pixels, black]).transpose(0, 1)[None]
+        return self.encode_groups(torch.cat([pixels, black]).transpose(0, 1)[None], device)
+
+    def encode_groups(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """[B, 3, F, H, W] in [-1, 1] -> latents [B, z, F/4, H/8, W/8], each of exactly four frames."""
         # the VAE encodes a first frame on its own; with that one doubled the rest falls into whole groups of four
         return self.encode(torch.cat([pixels[:, :, :1], pixels], dim=2), device)[:, :, 1:]

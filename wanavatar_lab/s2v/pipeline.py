@@ -21,12 +21,14 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from .arguments import check_embeds, check_sizes, cut_audio
+from .arguments import check_embeds, check_inpainting, check_sizes, cut_audio
 from .audio import AudioFeatures, encode_audio
 from .components import load_components
 from .continuation import Continuation
 from .denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
 from .frames import MOTION_FRAMES, LatentCodec, PoseFrames, picture_to_pixels
+from .inpaint import segment_given
+from .lora_file import has_audio_modules, in_our_names, local_tensors
 from .output import WanS2VSegment, WanSpeechToVideoOutput
 from .shapes import TEXT_LENGTH
 from .solver import flow_unipc
@@ -107,6 +109,17 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             folder = Path(snapshot_download(str(pretrained_model_name_or_path), revision=revision))
         return cls(**{**load_components(folder, torch_dtype=torch_dtype, vae_dtype=vae_dtype), **components})
 
+    def load_lora_weights(self, pretrained_model_name_or_path_or_dict: Any, *arguments: Any, **options: Any) -> None:
+        """diffusers' own; files on this machine may also reach S2V's audio modules, as those of `training` do."""
+        tensors = local_tensors(pretrained_model_name_or_path_or_dict, options)
+        if tensors is not None and has_audio_modules(tensors):
+            tensors = in_our_names(tensors, self.transformer.config.audio_inject_layers)
+            options.pop("weight_name", None)
+            options.pop("subfolder", None)
+            super().load_lora_weights(tensors, *arguments, **options)
+        else:
+            super().load_lora_weights(pretrained_model_name_or_path_or_dict, *arguments, **options)
+
     @property
     def interrupt(self) -> bool:
         """Set `_interrupt` from a callback to end after the running step; no further frames are given."""
@@ -173,6 +186,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         pose_video: torch.Tensor | PoseFrames | None = None,
         pose_start: float = 0.0,
         pose_end: float = 1.0,
+        inpaint_video: torch.Tensor | PoseFrames | None = None,
+        inpaint_mask: torch.Tensor | PoseFrames | None = None,
         start_from_image: bool = False,
         frames_per_segment: int = 80,
         num_segments: int | None = None,
@@ -197,6 +212,9 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             audio_start, audio_duration: seconds of the audio to use; None goes to its end.
             pose_video: [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start; frames beyond it are black.
             pose_start, pose_end: share of the denoising steps (0 to 1) between which the pose counts.
+            inpaint_video, inpaint_mask: frames [F, 3, height, width] in [0, 1] at 16 fps of which parts are kept, and
+                [F, 1, height, width] with 1 where the picture is made anew and 0 where it is kept; beyond their end all
+                is made. Both or neither; the network has to be one for inpainting (`in_channels` 36).
             start_from_image: let the clip continue from the picture itself instead of starting freely.
             frames_per_segment: a multiple of 4.
             num_segments: None or 0 takes as many as the audio needs; never more.
@@ -214,6 +232,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: an argument that does not fit; the text names it.
         """
         check_sizes(height, width, frames_per_segment, num_segments, motion_frames, pose_video)
+        check_inpainting(inpaint_video, inpaint_mask, height, width, self.transformer.config)
         sampling = Sampling(num_inference_steps, guidance_scale, flow_shift, (pose_start, pose_end), attention_kwargs)
         names = callback_on_step_end_tensor_inputs
         unknown = sorted(set(names) - set(self._callback_tensor_inputs))
@@ -245,6 +264,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             texts=texts,
             size=(height, width),
             pose_video=pose_video,
+            inpainting=None if inpaint_video is None or inpaint_mask is None else (inpaint_video, inpaint_mask),
             start_from_image=start_from_image,
             frames_per_segment=frames_per_segment,
             num_segments=num_segments,
@@ -262,6 +282,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         texts: list[str | torch.Tensor],
         size: tuple[int, int],
         pose_video: torch.Tensor | PoseFrames | None,
+        inpainting: tuple[torch.Tensor | PoseFrames, torch.Tensor | PoseFrames] | None,
         start_from_image: bool,
         frames_per_segment: int,
         num_segments: int | None,
@@ -293,6 +314,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                         motion_latents=before.motion_latents,
                         pose_latents=codec.encode_pose(pose_video, window, size, device),
                         motion_frames=motion_frames,
+                        inpaint_latents=segment_given(codec, *inpainting, window, size, device) if inpainting else None,
                     )
                     after_step = partial(on_step, {"segment": index, "num_segments": count})
                     latents = denoise_segment(self.transformer, self.scheduler, self._inputs, sampling, after_step)

@@ -21,12 +21,13 @@ def check_shapes(
     audio_embeds: torch.Tensor,
     motion_latents: torch.Tensor | None,
     pose_latents: torch.Tensor | None,
+    inpaint_latents: torch.Tensor | None = None,
 ) -> tuple[int, int, int]:
     """The video's token grid (frames, rows, columns), once all shapes fit it; arguments as in `forward`.
 
     Args:
         config: the model's config.
-        motion_latents, pose_latents: None where there are none.
+        motion_latents, pose_latents, inpaint_latents: None where there are none.
 
     Raises:
         ValueError: names the input, its shape and the one that is needed.
@@ -39,7 +40,13 @@ def check_shapes(
     if length > TEXT_LENGTH:
         raise ValueError(f"encoder_hidden_states has {length} tokens; at most {TEXT_LENGTH} are allowed.")
 
-    channels = config["in_channels"]
+    channels = config["out_channels"]
+    given = config["in_channels"] - channels
+    if inpaint_latents is not None and not given:
+        raise ValueError(
+            f"inpaint_latents is given, but this network takes {channels} channels and no more. Load one that was "
+            "trained for it, or widen it with wanavatar_lab.s2v.inpaint.widen_patch_embedding."
+        )
     needed: dict[str, tuple[torch.Tensor | None, tuple[int, ...]]] = {
         "hidden_states": (hidden_states, (batch, channels, frames, height, width)),
         "timestep": (timestep, (batch,)),
@@ -47,6 +54,7 @@ def check_shapes(
         "ref_latents": (ref_latents, (batch, channels, 1, height, width)),
         "audio_embeds": (audio_embeds, (batch, config["num_audio_layers"], config["audio_dim"], 4 * frames)),
         "pose_latents": (pose_latents, (batch, config["pose_channels"], frames, height, width)),
+        "inpaint_latents": (inpaint_latents, (batch, given, frames, height, width)),
     }
     if motion_latents is not None:
         kept = motion_latents.shape[2] if motion_latents.ndim == 5 and motion_latents.shape[2] else 1

@@ -20,6 +20,7 @@ from torch import nn
 from .block import WanS2VTransformerBlock
 from .caching import StepCacheMixin
 from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
+from .inpaint import WanS2VInpaintPatchEmbedding, inpaint_channels
 from .layout import TokenLayout, WanS2VRotaryPosEmbed
 from .memory import BlockMemory, Conditions, SegmentMemory
 from .pretrained import FromPublishedMixin
@@ -36,7 +37,8 @@ class WanS2VTransformer3DModel(
     Args:
         patch_size: latent (frames, rows, columns) of one token.
         num_attention_heads, attention_head_dim: the width is their product.
-        in_channels, out_channels: latent channels.
+        in_channels: latent channels, or of a network for inpainting those of what is given as well; see `inpaint`.
+        out_channels: latent channels.
         text_dim: width of the text encoder.
         freq_dim: width of the sinusoidal time embedding.
         ffn_dim: inner width of the feed-forward.
@@ -50,7 +52,8 @@ class WanS2VTransformer3DModel(
         audio_adain: whether a summary of the audio sets scale and shift before the injection.
         pose_channels: latent channels of the pose video.
         zero_timestep: whether reference and motion tokens are modulated as clean ones (timestep 0).
-        image_dim, added_kv_proj_dim: always None; LoRA loading of the Wan family asks for them.
+        image_dim, added_kv_proj_dim: always None; LoRA loading of the Wan family asks for them. S2V has no CLIP image
+            branch, unlike Wan2.1-I2V: the reference picture is seen as latents.
     """
 
     _supports_gradient_checkpointing = True
@@ -114,9 +117,17 @@ class WanS2VTransformer3DModel(
         dim = num_attention_heads * attention_head_dim
 
         self.rope = WanS2VRotaryPosEmbed(attention_head_dim)
-        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        if in_channels == out_channels:
+            self.patch_embedding: nn.Conv3d = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        elif in_channels == out_channels + inpaint_channels(out_channels):
+            self.patch_embedding = WanS2VInpaintPatchEmbedding(out_channels, dim, patch_size)
+        else:
+            raise ValueError(
+                f"in_channels is {in_channels} and out_channels {out_channels}; need as many, or for inpainting "
+                f"{out_channels + inpaint_channels(out_channels)}."
+            )
         self.pose_embedding = nn.Conv3d(pose_channels, dim, kernel_size=patch_size, stride=patch_size)
-        self.frame_packer = WanS2VFramePacker(in_channels, dim)
+        self.frame_packer = WanS2VFramePacker(out_channels, dim)
         self.token_kind_embedding = nn.Embedding(3, dim)
         self.condition_embedder = WanTimeTextImageEmbedding(
             dim=dim, time_freq_dim=freq_dim, time_proj_dim=dim * 6, text_embed_dim=text_dim
@@ -149,6 +160,7 @@ class WanS2VTransformer3DModel(
         audio_embeds: torch.Tensor,
         motion_latents: torch.Tensor | None = None,
         pose_latents: torch.Tensor | None = None,
+        inpaint_latents: torch.Tensor | None = None,
         motion_frames: int = 73,
         drop_motion_frames: bool = False,
         memory: SegmentMemory | None = None,
@@ -158,14 +170,16 @@ class WanS2VTransformer3DModel(
         """Predict the flow of one segment.
 
         Args:
-            hidden_states: noisy video latents [B, in_channels, F, h, w]; h and w even.
+            hidden_states: noisy video latents [B, out_channels, F, h, w]; h and w even.
             timestep: [B], 0 to 1000.
             encoder_hidden_states: text embeddings [B, up to 512, text_dim]; shorter ones are filled with zeros.
-            ref_latents: latents of the reference picture [B, in_channels, 1, h, w].
+            ref_latents: latents of the reference picture [B, out_channels, 1, h, w].
             audio_embeds: hidden states at the video's frame rate [B, num_audio_layers, audio_dim, 4·F].
-            motion_latents: latents of the frames before this segment [B, in_channels, T, h, w], oldest first.
+            motion_latents: latents of the frames before this segment [B, out_channels, T, h, w], oldest first.
                 Not looked at when `drop_motion_frames`.
             pose_latents: latents of the pose video [B, pose_channels, F, h, w]; None counts as zeros.
+            inpaint_latents: what is given of the frames [B, in_channels - out_channels, F, h, w], see
+                `inpaint.encode_given`; None, where nothing is, counts as zeros.
             motion_frames: how many frames the motion latents stand for; the first audio frame is repeated as often
                 before the segment, so that the causal audio encoder starts settled.
             drop_motion_frames: leave the motion tokens out (the first segment of a clip).
@@ -189,6 +203,7 @@ class WanS2VTransformer3DModel(
             audio_embeds,
             motion_latents,
             pose_latents,
+            inpaint_latents,
         )
         rank, ranks = self._sequence_rank()
         self.check_cache(ranks)
@@ -204,10 +219,10 @@ class WanS2VTransformer3DModel(
         else:
             conditions = memory.conditions
 
-        video = self.patch_embedding(hidden_states)
+        video = self._embed_patches(hidden_states, inpaint_latents)
         if pose_latents is None:  # one patch of zeros broadcasts to the whole grid
             pose_latents = hidden_states.new_zeros(1, self.config.pose_channels, *self.config.patch_size)
-        video = video + self.pose_embedding(pose_latents.type_as(hidden_states))
+        video = video + self.pose_embedding(pose_latents.to(video.dtype))
         video = video.flatten(2).transpose(1, 2) + conditions.video_kind
         video_tokens = video.shape[1]
         whole = torch.cat([video, conditions.tokens], dim=1)
@@ -241,6 +256,17 @@ class WanS2VTransformer3DModel(
         sample = self._unpatchify(self.proj_out(tokens)[:, :video_tokens], frames, height, width)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
+    def _embed_patches(self, latents: torch.Tensor, inpaint_latents: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, out_channels, F, h, w] -> [B, C, F, h/2, w/2], in the network's dtype."""
+        # not the patch embedding's own: while it is trained, its weights are in float32
+        latents = latents.to(self.pose_embedding.weight.dtype)
+        further = self.config.in_channels - latents.shape[1]
+        if further:
+            if inpaint_latents is None:
+                inpaint_latents = latents.new_zeros(latents.shape[0], further, *latents.shape[2:])
+            latents = torch.cat([latents, inpaint_latents.to(latents.dtype)], dim=1)
+        return self.patch_embedding(latents)
+
     def _embed_conditions(
         self,
         encoder_hidden_states: torch.Tensor,
@@ -250,13 +276,13 @@ class WanS2VTransformer3DModel(
         motion_frames: int,
         grid: tuple[int, int, int],
     ) -> Conditions:
-        dtype = self.patch_embedding.weight.dtype
+        dtype = self.pose_embedding.weight.dtype
         text = encoder_hidden_states.to(dtype)
         text = nn.functional.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
 
         # through the module and not its weight: offload brings weights to the device when a module is called
         kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
-        tokens = [self.patch_embedding(ref_latents.to(dtype)).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
+        tokens = [self._embed_patches(ref_latents).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
         if motion_latents is not None:
             tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
 

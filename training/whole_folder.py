@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, as `wanavatar_lab.files` does it for files."""
+"""Folders that appear whole or not at all, as `wanavatar_lab.files` does it for files: clips, and checkpoints."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a new folder beside `path`; on a clean exit it is synced and takes the place of `path`, else it is removed.
 
-    Its name starts with a dot, so that what a killed process leaves is not taken for a clip.
+    Its name starts with a dot, so that what a killed process leaves is not taken for a whole one.
 
     Raises:
         DiskFull: the disk has no room; nothing is left behind.
@@ -50,6 +50,20 @@ def replace_folder(source: Path, target: Path) -> None:
     else:
         os.replace(source, target)
     _sync(target.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, of which no part is left under its name at any moment."""
+    old = temporary_beside(path)
+    os.replace(path, old)
+    shutil.rmtree(old)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left in `folder`; nobody may be writing there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and is_temporary(path):
+            shutil.rmtree(path)
 
 
 def temporary_beside(path: Path) -> Path:

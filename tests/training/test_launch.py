@@ -1,0 +1,213 @@
+"""Runs that are started by a launcher: they are found again, stopped whole, and say who died."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file  # type: ignore[import-untyped]
+from accelerate.commands.launch import (  # type: ignore[import-untyped]
+    _validate_launch_command,
+    launch_command_parser,
+)
+from safetensors.torch import load_file
+
+from tests.training.toy import config_of, write_samples
+from training import launch
+from training.checkpoint import WEIGHTS, checkpoints, same_bits
+from training.config import TrainingConfig
+from training.launch import CONFIGS, LOG, MARK, Launcher, processes_of, start, state, stop, why_failed
+from wanavatar_lab.errors import LabError
+
+MODULE = "tests.training.launched"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launched")
+    write_samples(folder / "samples")
+    return folder / "samples"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """On the CPU, with nothing left behind."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.environ().get(MARK, "/")).is_relative_to(tmp_path):
+                process.kill()
+
+
+def told(folder: Path, samples: Path, **changes: Any) -> TrainingConfig:
+    return config_of(folder, samples=samples, **changes)
+
+
+def wait_for(run: Path, what: str, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while state(run).state != what:
+        assert time.monotonic() < deadline, said(run)
+        time.sleep(0.1)
+
+
+def wait_for_step(run: Path, step: int, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(int(folder.name.split("-")[1]) >= step for folder in checkpoints(run)):
+        assert time.monotonic() < deadline and state(run).state == "running", said(run)
+        time.sleep(0.02)
+
+
+def said(run: Path) -> str:
+    return (run / LOG).read_text() if (run / LOG).is_file() else "it said nothing"
+
+
+def finished(config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1) -> dict[str, torch.Tensor]:
+    start(config, launcher, processes, MODULE)
+    wait_for(config.run, "finished")
+    return load_file(checkpoints(config.run)[-1] / WEIGHTS)
+
+
+def ranks(run: Path) -> dict[int, Any]:
+    """The processes that train, by rank; all of one world."""
+    found = {}
+    for process in processes_of(run):
+        environment = process.environ()
+        if "RANK" in environment:
+            assert environment["WORLD_SIZE"] == "2"
+            found[int(environment["RANK"])] = process
+    return found
+
+
+def relative(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert mine.keys() == theirs.keys()
+    moved = torch.cat([(mine[key] - theirs[key]).flatten() for key in mine])
+    return float(moved.norm() / torch.cat([tensor.flatten() for tensor in mine.values()]).norm())
+
+
+@pytest.fixture(scope="module")
+def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What a run of one process learns that nobody disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return finished(told(tmp_path_factory.mktemp("whole"), samples))
+
+
+def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
+    whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
+) -> None:
+    config = told(tmp_path, samples, checkpoint_every=2)
+    start(config, module=MODULE)
+    with pytest.raises(LabError, match="goes on already"):
+        start(config, module=MODULE)
+    wait_for_step(config.run, 2)
+    assert len(processes_of(config.run)) == 2
+    assert stop(config.run).state in ("stopped", "finished")
+    assert not processes_of(config.run)
+    with pytest.raises(LabError, match="nothing to stop"):
+        stop(config.run)
+    assert same_bits(finished(config), whole)
+
+
+def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path, tmp_path: Path) -> None:
+    config = told(tmp_path, samples, steps=100_000, checkpoint_every=100_000)
+    start(config, module=MODULE)
+    deadline = time.monotonic() + 120
+    while "step 1 of" not in said(config.run):
+        assert time.monotonic() < deadline, said(config.run)
+        time.sleep(0.02)
+    assert stop(config.run).state == "stopped"
+    (saved,) = checkpoints(config.run)
+    assert f"The run was stopped after step {saved.name.split('-')[1]} of 100000" in said(config.run)
+
+
+def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path) -> None:
+    config = told(tmp_path, samples, steps=100_000, accumulation=1)
+    start(config, "ddp", 2, MODULE)
+    wait_for_step(config.run, 2)
+    victim = ranks(config.run)[1]
+    assert sorted(ranks(config.run)) == [0, 1]
+    victim.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    wait_for(config.run, "failed", 60)
+    assert time.monotonic() - began < 60
+    assert f"Rank 1 (process {victim.pid}) was killed by SIGKILL" in state(config.run).why
+    assert not processes_of(config.run)
+
+
+def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_path: Path) -> None:
+    config = told(tmp_path, samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    start(config, "ddp", 2, MODULE)
+    deadline = time.monotonic() + 150
+    while "step 2 of" not in said(config.run):
+        assert time.monotonic() < deadline, said(config.run)
+        time.sleep(0.02)
+    assert sorted(ranks(config.run)) == [0, 1]
+    assert stop(config.run).state == "stopped", said(config.run)
+    assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
+
+
+def test_zero2_on_two_processes_learns_what_one_does_and_goes_on(
+    whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    half = told(tmp_path, samples, accumulation=1, checkpoint_every=3)
+    start(half, "zero2", 2, MODULE)
+    wait_for_step(half.run, 3)
+    assert sorted(ranks(half.run)) == [0, 1]
+    assert ranks(half.run)[1].environ()["ACCELERATE_USE_DEEPSPEED"] == "true"
+    assert stop(half.run).state in ("stopped", "finished")
+    mine = finished(half, "zero2", 2)
+    assert relative(mine, whole) <= 1e-5
+
+
+def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
+    config = told(tmp_path, tmp_path / "nothing")
+    assert state(config.run).state == "absent"
+    start(config, module=MODULE)
+    wait_for(config.run, "failed")
+    assert "There are no encoded samples" in state(config.run).why
+    with pytest.raises(LabError, match="2 processes need a launcher: ddp, fsdp2, zero2"):
+        start(config, processes=2)
+
+
+def test_why_a_run_failed_is_read_from_its_launcher() -> None:
+    table = "Root Cause (first observed failure):\n[0]:\n  rank      : 3 (local_rank: 1)\n  exitcode  : 1 (pid: 77)\n"
+    assert why_failed(table, 1) == f"Rank 3 (process 77) failed with code 1, and the run ended with it. See {LOG}."
+    assert why_failed("one\ntwo\n\n", -9) == "The training was killed by SIGKILL: two"
+    assert why_failed("", 2).endswith("it said nothing")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_accelerate_takes_the_configs_that_ship(name: str) -> None:
+    path = CONFIGS[name]
+    config = load_config_from_file(str(path))
+    written = yaml.safe_load(path.read_text())
+    assert config.to_dict()["num_processes"] == written["num_processes"]
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(path), "--num_processes", "2", "-m", "training.train"])
+    found, _, _ = _validate_launch_command(arguments)
+    assert found.num_processes == 2
+    assert (bool(found.use_deepspeed), bool(found.use_fsdp), bool(found.multi_gpu)) == (
+        name == "zero2",
+        name == "fsdp2",
+        name == "ddp",
+    )
+    if name == "zero2":
+        assert (int(found.zero_stage), found.offload_optimizer_device) == (2, "cpu")
+    if name == "fsdp2":
+        assert int(found.fsdp_version) == 2
+
+
+def test_a_number_that_another_process_has_now_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / launch.LAUNCHED).write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
+    assert state(tmp_path).state == "failed"

@@ -1,0 +1,118 @@
+"""The LoRA of a run put into the list of LoRAs, under a name by which a request asks for it.
+
+weights/loras/mov/character/<name>.safetensors         the newest checkpoint's, byte by byte: rank and alpha in it
+                            <name>_audio.safetensors   where parts were trained in full beside it
+                            <name>.json, <name>.png    what the list says of it, and shows
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.checkpoint import AUDIO_MODULES, WEIGHTS, checkpoints
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.lora import describe, find_adapters
+from wanavatar_lab.lora.find import noise_of
+from wanavatar_lab.requests.refusal import shown
+from wanavatar_lab.settings import read_settings
+
+PLACE = Path("loras") / "mov" / "character"
+AUDIO = "_audio"
+_NAME = re.compile(r"\w[\w-]*")
+_FROM = "trained_by"  # in the notes beside a LoRA: the run
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A LoRA of the list.
+
+    Attributes:
+        names: by which a request asks for it and what belongs to it.
+        file: its own.
+        rank, alpha: of its matrices.
+        step: of the checkpoint.
+    """
+
+    names: tuple[str, ...]
+    file: Path
+    rank: int
+    alpha: float
+    step: int
+
+    def scale(self, strength: float) -> float:
+        """How much the product of its matrices counts: strength × alpha / rank."""
+        return strength * self.alpha / self.rank
+
+    def told(self, strength: float) -> str:
+        """The scale in words."""
+        return (
+            f"strength {strength:g} × alpha {self.alpha:g} / rank {self.rank} = effective scale "
+            f"{self.scale(strength):g} (a strength of 1 is as it was trained: {self.scale(1.0):g})"
+        )
+
+
+def offer(run: Path, name: str, preview: Path | None = None, weights_dir: Path | None = None) -> Offered:
+    """Put the newest checkpoint's LoRA into the list; the same run's of before is replaced.
+
+    Args:
+        run: of the training.
+        name: letters, digits, - and _.
+        preview: a picture of the person.
+        weights_dir: that of the settings if None.
+
+    Raises:
+        RequestError: the name is not allowed, or is that of another LoRA.
+        LabError: the run has no checkpoint.
+        DiskFull: there is no room.
+    """
+    weights = Path(weights_dir or read_settings().weights_dir).absolute()
+    if not _NAME.fullmatch(name) or noise_of(name):
+        allowed = "letters, digits, - and _, without high_noise or low_noise"
+        raise RequestError([("lora_name", f"{shown(name)} is not allowed; give {allowed}")])
+    saved = checkpoints(run)[-1:]
+    if not saved:
+        raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
+    folder, step = weights / PLACE, int(saved[0].name.rpartition("-")[2])
+    file, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
+    mine = str(run.absolute())
+    if file.exists() and _maker(notes) != mine:
+        raise RequestError([("lora_name", f"{name!r} is not allowed: {file} is of something else; give another name")])
+    folder.mkdir(parents=True, exist_ok=True)
+    # the notes first: who is killed in between may do it again
+    description = f"How one person moves their lips, from {step} steps of training."
+    write_json(notes, {"description": description, _FROM: mine, "step": step})
+    names = [name]
+    for source, stem in ((WEIGHTS, name), (AUDIO_MODULES, f"{name}{AUDIO}")):
+        target = folder / f"{stem}.safetensors"
+        if (saved[0] / source).is_file():
+            with whole_file(target) as draft:
+                shutil.copyfile(saved[0] / source, draft)
+            names = list(dict.fromkeys([*names, stem]))
+    if preview is not None and preview.is_file():
+        with whole_file(folder / f"{name}.png") as draft:
+            shutil.copyfile(preview, draft)
+    return _listed(weights, file, names, step)
+
+
+def _listed(weights: Path, file: Path, names: list[str], step: int) -> Offered:
+    """The LoRA as the list has it, so that what is said of it is what will be applied."""
+    adapters = {path: adapter for adapter in find_adapters(weights) for path in adapter.files.values()}
+    (found,) = describe([adapters[file]], weights)
+    if found.problem or found.rank is None or found.alpha is None:
+        raise LabError(f"{file} cannot be used: {found.problem or 'it has no rank or no alpha'}")
+    by_stem = {path.stem: adapter.name for path, adapter in adapters.items() if path.parent == file.parent}
+    return Offered(tuple(by_stem[name] for name in names), file, found.rank[1], found.alpha[1], step)
+
+
+def _maker(notes: Path) -> str | None:
+    """The run that a LoRA's notes say it is of."""
+    if not notes.is_file():
+        return None
+    try:
+        noted = json.loads(notes.read_text(encoding="utf-8"))
+    except ValueError:  # somebody else's file
+        return None
+    return noted.get(_FROM) if isinstance(noted, dict) else None

@@ -1,0 +1,110 @@
+"""The report of the preparation as a table of clips, and the contact sheets that show the masks."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from training.prepare.clips import SHEET
+from training.ui.person import Person, need
+from wanavatar_lab.ui.look import Look
+from wanavatar_lab.ui.results import view_of
+
+Clip = Mapping[str, Any]
+_FLAGGED = "background: color-mix(in srgb, #e69f00 22%, transparent)"
+
+# what a column is called, what it means, and how it is written
+COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
+    ("clip", "its folder below processed", lambda clip: clip["name"]),
+    ("video", "where it comes from", lambda clip: f"{clip['video']} from {clip['start']:.1f} s"),
+    ("seconds", "how long it is", lambda clip: f"{clip['seconds']:.1f}"),
+    ("face", "share of the frames with a face", lambda clip: f"{clip['face_found']:.0%}"),
+    ("face area", "share of the picture that the mask has", lambda clip: _share(clip["face_area"])),
+    ("lip area", "share of the picture that the mask has", lambda clip: _share(clip["lip_area"])),
+    ("lag", "frames by which the mouth comes late", lambda clip: _known(clip["lag"], "+d")),
+    ("follows", "correlation of mouth and loudness at that lag", lambda clip: _known(clip["lag_r"], ".2f")),
+    ("sharpness", "variance of the Laplacian of the face", lambda clip: f"{clip['sharpness']:.0f}"),
+    ("speech", "loudness of the loud speech, dBFS", lambda clip: f"{clip['speech']:.0f}"),
+    ("used for", "what the clip is for", lambda clip: "validation" if clip["held_out"] else "training"),
+    ("flagged", "what is wrong with it", lambda clip: "; ".join(clip["problems"])),
+)
+
+
+class ReportTable(widgets.HTML):
+    """The report of a person's clips, a row each; those that are flagged stand out.
+
+    Args:
+        person: whose clips were prepared.
+
+    Raises:
+        LabError: they were not.
+    """
+
+    def __init__(self, person: Person) -> None:
+        report = read_report(person)
+        super().__init__(value=_table(report))
+
+
+def read_report(person: Person) -> dict[str, Any]:
+    """What `training.prepare` found.
+
+    Raises:
+        LabError: nothing was prepared.
+    """
+    path = need(person.data / "report.json", "10_prepare")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def contact_sheets(person: Person) -> widgets.Widget:
+    """An overview of all clips, and below it the sheet of each, folded up but for those that are flagged.
+
+    Raises:
+        LabError: nothing was prepared.
+    """
+    clips: Sequence[Clip] = read_report(person)["clips"]
+    sheets = [view_of([person.data / "processed" / clip["name"] / SHEET]) for clip in clips]
+    flagged = next((place for place, clip in enumerate(clips) if clip["problems"]), 0)
+    each = widgets.Accordion(sheets, titles=tuple(_title(clip) for clip in clips), selected_index=flagged)
+    says = "<p>Green is the face and red the lips; a red border means that no face was found. Below, the grey line is "
+    says += "the loudness and the red one the opening of the mouth.</p>"
+    return widgets.VBox([Look(), view_of([person.data / "contact_sheet.png"]), widgets.HTML(says), each])
+
+
+def used_clips(person: Person) -> list[Path]:
+    """The folders of the clips that are trained on."""
+    return [person.data / "processed" / clip["name"] for clip in read_report(person)["clips"] if not clip["held_out"]]
+
+
+def _title(clip: Clip) -> str:
+    return f"{clip['name']}: {'; '.join(clip['problems'])}" if clip["problems"] else str(clip["name"])
+
+
+def _table(report: Mapping[str, Any]) -> str:
+    head = "".join(f'<th scope="col" title="{escape(says)}">{escape(name)}</th>' for name, says, _ in COLUMNS)
+    rows = "".join(_row(clip) for clip in report["clips"])
+    refused = "".join(f"<li>{escape(each['video'])}: {escape(each['why'])}</li>" for each in report["refused"])
+    caption = f"{len(report['clips'])} clips, {report['seconds']:.0f} s, {len(report['flagged'])} flagged"
+    table = (
+        f'<table style="border-spacing: 10px 2px; text-align: left">'
+        f'<caption style="text-align: left">{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+    return table + (f"<p>Refused:</p><ul>{refused}</ul>" if refused else "")
+
+
+def _row(clip: Clip) -> str:
+    first, *others = (escape(write(clip)) for _, _, write in COLUMNS)
+    style = f' style="{_FLAGGED}"' if clip["problems"] else ""
+    return f'<tr{style}><th scope="row">{first}</th>{"".join(f"<td>{each}</td>" for each in others)}</tr>'
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"
+
+
+def _known(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)
