@@ -126,6 +126,7 @@ PROFILES: dict[str, Profile] = {
                 "image_to_video": {
                     "resolution": "128x128",
                     "frame_num": 49,
+                    "segment_frames": 49,
                     "num_inference_steps": 8,
                     "guidance_scale": 2.5,
                     "negative_prompt": "",

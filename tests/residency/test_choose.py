@@ -21,21 +21,29 @@ TABLE = [
     ("image_to_video", "480x832", 141, 1, "none"),
     ("image_to_video", "720x1280", 141, 1, "none"),
     ("image_to_video", "480x832", 96, 1, "none"),
-    ("image_to_video", "480x832", 80, 1, "model"),
+    ("image_to_video", "720x1280", 96, 1, "none, tiled"),
+    ("image_to_video", "480x832", 80, 1, "none, tiled"),
     ("image_to_video", "720x1280", 80, 1, "model"),
-    ("image_to_video", "480x832", 80, 2, "second_gpu"),
+    ("image_to_video", "720x1280", 80, 2, "second_gpu, tiled"),
+    ("image_to_video", "480x832", 48, 1, "model"),
     ("image_to_video", "480x832", 24, 1, "fp8 in turns"),
     ("image_to_video", "720x1280", 32, 1, "fp8 in turns"),
+    ("image_to_video", "720x1280", 24, 1, "group, tiled"),
+    ("image_to_video", "720x1280", 16, 1, "group, tiled"),
     ("image_to_video", "480x832", 12, 1, "group"),
+    ("image_to_video", "480x832", 8, 1, "group, tiled"),
     ("speech_to_video", "480x832", 141, 1, "none"),
     ("speech_to_video", "720x1280", 141, 1, "none"),
     ("speech_to_video", "480x832", 80, 1, "none"),
     ("speech_to_video", "720x1280", 80, 1, "none"),
+    ("speech_to_video", "480x832", 56, 1, "none, tiled"),
     ("speech_to_video", "480x832", 48, 1, "model"),
-    ("speech_to_video", "480x832", 41, 1, "fp8 in turns"),
+    ("speech_to_video", "480x832", 41, 1, "fp8, tiled"),
     ("speech_to_video", "480x832", 32, 1, "fp8 in turns"),
     ("speech_to_video", "480x832", 24, 1, "group"),
+    ("speech_to_video", "720x1280", 24, 1, "group, tiled"),
     ("speech_to_video", "480x832", 12, 1, "group"),
+    ("speech_to_video", "480x832", 8, 1, "group, tiled"),
 ]
 
 
@@ -45,7 +53,8 @@ def test_auto_takes_the_first_mode_that_fits(
 ) -> None:
     where = machine(memory, gpus)
     choice = choice_for(stage, where, resolution)
-    assert choice.key == mode
+    assert choice.key + ", tiled" * choice.tiled == mode
+    assert choice.tiled == ("works in tiles" in choice.reason)
     assert choice.peak_gpu_bytes is not None
     assert choice.peak_gpu_bytes <= ROOM * where.gpus[0].free
     assert all(place.waits == place.works for place in choice.places.values()) == (not choice.turns)
@@ -54,7 +63,7 @@ def test_auto_takes_the_first_mode_that_fits(
 @pytest.mark.parametrize("stage", ["image_to_video", "speech_to_video"])
 def test_what_fits_in_no_mode_is_refused_with_the_figures(stage: str) -> None:
     with pytest.raises(
-        LabError, match=r"does not fit in any mode.*needs 23\.\d GB, and 10\.8 GB can be used"
+        LabError, match=r"does not fit in any mode.*needs 1[23]\.\d GB, and 10\.8 GB can be used"
     ) as caught:
         choice_for(stage, machine(12), "720x1280")
     assert "smaller resolution" in str(caught.value)
@@ -69,6 +78,16 @@ def test_a_mode_that_is_asked_for_is_taken_where_it_fits(offload: str) -> None:
 def test_a_mode_that_is_asked_for_is_refused_where_it_does_not_fit(offload: str, memory: int) -> None:
     with pytest.raises(RequestError, match=rf"offload: '{offload}' does not fit: it needs .* GB, and .* can be used"):
         choice_for("speech_to_video", machine(memory), "480x832", offload)
+
+
+def test_an_autoencoder_that_has_to_work_whole_does() -> None:
+    components = [Component("vae", 10, GB, None), Component("transformer", 10, 10 * GB, None)]
+    whole, small = {"vae": 9 * GB, "transformer": GB}, {"vae": GB, "transformer": GB}
+    assert choose(components, whole, machine(16), tiled=small).key == "none"
+    without = choose(components, whole, machine(16))
+    assert (without.key, without.tiled) == ("model", False)
+    # tiles that are no smaller are of no use
+    assert choose(components, whole, machine(16), tiled=whole).tiled is False
 
 
 def test_weights_that_main_memory_cannot_load_are_refused() -> None:

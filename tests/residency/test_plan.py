@@ -45,6 +45,23 @@ def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
         assert words in done.stdout
 
 
+def test_a_long_clip_is_planned_by_its_segments() -> None:
+    words = "image-to-video --gpu-memory 24 --host-memory 128 --resolution 480x832".split()
+    plans = {frames: json.loads(run(*words, "--frames", frames, "--json").stdout) for frames in ("81", "241")}
+    assert [(plan["frames"], plan["segments"]) for plan in plans.values()] == [(81, 1), (81, 3)]
+    assert plans["81"]["peak_gpu_bytes"] == plans["241"]["peak_gpu_bytes"]
+    assert "480x832, 81 frames at a time, 3 segments," in run(*words, "--frames", "241").stdout
+
+
+def test_a_plan_says_that_the_autoencoder_works_in_tiles() -> None:
+    words = "image-to-video --gpu-memory 24 --host-memory 128 --resolution 720x1280".split()
+    plan = json.loads(run(*words, "--json").stdout)
+    assert (plan["mode"], plan["vae_tiled"]) == ("group", True)
+    needs = {component["name"]: component["activation_bytes"] for component in plan["components"]}
+    assert needs["vae"] < needs["transformer"] < plan["peak_gpu_bytes"] < 24e9
+    assert "The VAE works in tiles, and needs 4.2 GB instead of 23.0 GB." in run(*words).stdout
+
+
 def test_the_pocket_profile_is_planned_from_its_files() -> None:
     done = run("text-to-image", "--profile", "pocket", "--json")
     plan = json.loads(done.stdout)

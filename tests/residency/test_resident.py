@@ -141,6 +141,15 @@ def test_eight_bits_take_the_memory_that_was_said() -> None:
     assert (made - wanted).abs().mean() < 0.1
 
 
+def test_a_run_that_needs_no_tiles_has_none_of_an_earlier_one() -> None:
+    pipeline = toys.s2v_pipeline()
+    tiled = Choice("none", False, {}, None, 0, "", tiled=True)
+    placed = place(pipeline, "cpu", tiled)
+    assert (pipeline.vae.use_tiling, pipeline.vae.tile_sample_min_width) == (True, 256)
+    place(pipeline, "cpu", Choice("none", False, {}, None, 0, ""), placed)
+    assert not pipeline.vae.use_tiling
+
+
 def test_the_cpu_is_a_place_for_any_choice() -> None:
     pipeline = toys.s2v_pipeline()
     choice = Choice("none", False, {}, None, 0, "")

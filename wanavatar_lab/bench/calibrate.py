@@ -9,7 +9,7 @@ from wanavatar_lab.residency.activations import UNITS, need
 
 
 def calibrated(
-    work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]]
+    work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
 ) -> dict[str, dict[str, Any]]:
     """For each component that worked on a GPU: the name of its unit, what it is set to, and what was measured.
 
@@ -17,13 +17,14 @@ def calibrated(
         work: what was made.
         components: the networks.
         calls: of each network, as `Watch` noted them while all weights lay on the GPU, or came in turns.
+        tiled: whether the autoencoder worked in tiles.
     """
     found: dict[str, dict[str, Any]] = {}
     for component in components:
         its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
         beside = [call.beside_bytes for call in its if call.beside_bytes is not None]
         if beside:
-            needed = need(work, component)
+            needed = need(work, component, tiled)
             found[component.name] = {
                 "unit": needed.unit,
                 "set": UNITS[needed.unit],

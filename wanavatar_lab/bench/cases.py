@@ -57,7 +57,7 @@ class Case:
             case "upscale":
                 return Upscale(profile="full", image=str(picture))
             case "image_to_video":
-                return ImageToVideo(**common, **video, frame_num=self.frames)
+                return ImageToVideo(**common, **video, frame_num=self.frames, segment_frames=self.frames)
             case _:
                 voice = folder / "voice.wav"
                 if not voice.is_file():

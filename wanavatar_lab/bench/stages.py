@@ -142,12 +142,12 @@ def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
             "place_seconds": models.place_seconds,
             "reason": choice.reason,
             "planned_peak_bytes": choice.peak_gpu_bytes,
-            "expected_seconds": expected_seconds(work, components, this_machine(warm.device, most=1)),
-            "planned_activation_bytes": activation_bytes(work, components),
+            "expected_seconds": expected_seconds(work, components, this_machine(warm.device, most=1), choice.tiled),
+            "planned_activation_bytes": activation_bytes(work, components, choice.tiled),
             "weights_bytes": {component.name: component.gpu_bytes for component in components},
         }
         if choice.mode in ("none", "second_gpu", "model"):
-            made["units"] = calibrated(work, components, watch.calls)
+            made["units"] = calibrated(work, components, watch.calls, choice.tiled)
     elif case.stage == "upscale":
         made["units"] = calibrated(work, [each.component() for each in PUBLISHED["upscale"]], watch.calls)
     return made

@@ -95,6 +95,7 @@ def _number(name: str, text: str | None) -> float | None:
 def _lines(made: Plan) -> Iterator[str]:
     work, choice = made.work, made.choice
     frames = f", {work.frames} frames" if work.frames > 1 else ""
+    frames += f" at a time, {work.segments} segments" if work.segments > 1 else ""
     yield f"{_dashed(work.stage)}, profile {made.profile}: {work.width}x{work.height}{frames}, {_steps(made)}"
     yield f"device    {_device(made.machine)}"
     yield f"weights   {'there' if made.weights_there else 'not there yet; figures are those of the published ones'}"

@@ -1,5 +1,6 @@
 """image_to_video: a picture starts to move."""
 
+import math
 from typing import Annotated, ClassVar
 
 from wanavatar_lab.requests.base import Request
@@ -71,6 +72,31 @@ class ImageToVideo(Request):
             zh=("帧数", "按每秒 16 帧计的视频长度，须为 4n + 1；81 帧为 5 秒。"),
         ),
     ] = 81
+    segment_frames: Annotated[
+        int,
+        spec(
+            widget="int",
+            unit="frames",
+            group="advanced",
+            ge=5,
+            le=161,
+            step=4,
+            en=(
+                "Frames per segment",
+                "A longer clip is made piece by piece, each going on from the last frame of the one before; always "
+                "4n + 1. The default is the length that the model was made for.",
+            ),
+            ko=(
+                "구간당 프레임 수",
+                "이보다 긴 영상은 구간으로 나누어 만들며, 각 구간은 앞 구간의 마지막 프레임에서 이어집니다. 4n + 1만 "
+                "되며, 기본값은 모델이 학습한 길이입니다.",
+            ),
+            zh=(
+                "每段帧数",
+                "更长的视频会分段生成，每段从上一段的最后一帧接着往下；须为 4n + 1。默认值是模型训练时的长度。",
+            ),
+        ),
+    ] = 81
     num_inference_steps: VideoSteps = 40
     guidance_scale: GuidanceScale = 5.0
     guidance_scale_2: Annotated[
@@ -104,6 +130,17 @@ class ImageToVideo(Request):
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
         return video_size(self.resolution, picture, self.the_profile())
+
+    def segments(self) -> tuple[int, ...]:
+        """Frames of each segment, 4n + 1: as few as `segment_frames` allows, and about equally long.
+
+        Each but the first begins with the last frame of the one before, which counts once in the clip: a short rest
+        would be far from what the model was made for.
+        """
+        groups, most = (self.frame_num - 1) // 4, (self.segment_frames - 1) // 4
+        count = math.ceil(groups / most)
+        each, longer = divmod(groups, count)
+        return tuple(4 * (each + (index < longer)) + 1 for index in range(count))
 
     def low_noise_guidance_scale(self) -> float:
         """The guidance of the low-noise expert: `guidance_scale_2`, or the same as the other."""

@@ -4,13 +4,15 @@ A forward pass of a transformer needs so many times its hidden states [tokens, w
 finest feature maps of the decoder. Those factors are `UNITS`, the largest that `python -m wanavatar_lab.bench stages`
 measured on an H100 and a little more (`docs/measured/`): speech to video 14.0, FLUX's transformer 23.6 and decoder 9.8,
 Wan's decoder 14.4, text encoders 97.7, wav2vec2 0.3 million, the upscaler 2.2. Image to video's blocks are those of
-speech to video, so that its factor is taken to be the same; it was not measured.
+speech to video, so that its factor is taken to be the same; it was not measured. What an autoencoder needs in tiles is
+reckoned from the same factors and from what lies there while tiles are joined; that was not measured either.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wanavatar_lab.residency.component import Component
+from wanavatar_lab.residency.tiles import tiles_of
 
 UNITS = {
     "speech_to_video": 15.0,
@@ -26,6 +28,7 @@ UNITS = {
 TEXT_TOKENS = 512  # the most that both text encoders are given
 TILE_EDGE = 20  # pixels that an upscaler's tile is larger than asked for
 _LATENT_FRAMES = 4  # pixel frames of a latent frame
+_MOTION_FRAMES = 73  # that speech to video decodes before a segment's own
 _TOKEN_SIDE = 16  # pixels: stride 8 of the autoencoder times patch size 2
 
 
@@ -39,6 +42,7 @@ class Work:
         frames: of the clip, or of a segment; 1 for a picture.
         steps: denoising steps of the clip or segment.
         passes: forward passes per step: 2 with guidance.
+        segments: how many of these a clip is made of, one after the other, where the request says it.
     """
 
     stage: str
@@ -47,6 +51,7 @@ class Work:
     frames: int = 1
     steps: int = 1
     passes: int = 1
+    segments: int = 1
 
     @property
     def tokens(self) -> int:
@@ -86,13 +91,13 @@ class Need:
         return (measured - self.fixed_bytes) / self.unit_bytes
 
 
-def activation_bytes(work: Work, components: Iterable[Component]) -> dict[str, int]:
-    """Bytes beside the weights while each component works, by its name."""
-    return {component.name: need(work, component).bytes for component in components}
+def activation_bytes(work: Work, components: Iterable[Component], tiled: bool = False) -> dict[str, int]:
+    """Bytes beside the weights while each component works, by its name; `tiled` as in `need`."""
+    return {component.name: need(work, component, tiled).bytes for component in components}
 
 
-def need(work: Work, component: Component) -> Need:
-    """What a component needs beside its weights for some work."""
+def need(work: Work, component: Component, tiled: bool = False) -> Need:
+    """What a component needs beside its weights for some work; `tiled` says that the autoencoder works in tiles."""
     itemsize = _itemsize(component)
     match component.name:
         case "transformer" | "transformer_2":
@@ -102,6 +107,8 @@ def need(work: Work, component: Component) -> Need:
             return Need("text", TEXT_TOKENS * component.width * itemsize)
         case "audio_encoder":
             return Need("audio", component.width)
+        case "vae" if tiled:
+            return _tiled_need(work, component, itemsize)
         case "vae" if work.stage == "text_to_image":
             return Need("flux_decoder", work.samples * component.width * itemsize)
         case "vae":
@@ -111,6 +118,17 @@ def need(work: Work, component: Component) -> Need:
         case _:
             feature_map = 4 * (work.width + TILE_EDGE) * (work.height + TILE_EDGE) * component.width
             return Need("upscale", feature_map * itemsize)
+
+
+def _tiled_need(work: Work, component: Component, itemsize: int) -> Need:
+    tiles, picture = tiles_of(work.stage), work.stage == "text_to_image"
+    unit, frames = ("flux_decoder", 1) if picture else ("wan_decoder", _LATENT_FRAMES)
+    tile = min(work.width, tiles.side) * min(work.height, tiles.side) * frames * component.width * itemsize
+    decoded = work.frames + (_MOTION_FRAMES if work.stage == "speech_to_video" else 0)
+    colours = work.width * work.height * decoded * 3 * itemsize
+    # all tiles lie there in colours while the last one is decoded; then their rows, the whole, and the whole clamped
+    tiles_bytes = tiles.overlap(work.width, work.height) * colours
+    return Need(unit, tile, max(tiles_bytes, tiles_bytes + 3 * colours - UNITS[unit] * tile))
 
 
 def _kept_keys(work: Work, component: Component) -> int:

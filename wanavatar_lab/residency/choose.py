@@ -1,7 +1,7 @@
 """Who is on the GPU: chosen from what there is to hold and what is free. Pure functions; nothing is moved here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.residency.component import Component
@@ -38,6 +38,7 @@ class Choice:
         peak_gpu_bytes: on the GPU that computes; None on a CPU.
         host_bytes: main memory that loading and waiting need.
         reason: why, in a sentence with the figures.
+        tiled: whether the autoencoder works in tiles.
     """
 
     mode: str
@@ -46,6 +47,7 @@ class Choice:
     peak_gpu_bytes: int | None
     host_bytes: int
     reason: str
+    tiled: bool = False
 
     @property
     def key(self) -> str:
@@ -71,9 +73,16 @@ class _Case:
 
 
 def choose(
-    components: Sequence[Component], activations: Mapping[str, int], machine: Machine, offload: str = "auto"
+    components: Sequence[Component],
+    activations: Mapping[str, int],
+    machine: Machine,
+    offload: str = "auto",
+    tiled: Mapping[str, int] | None = None,
 ) -> Choice:
-    """Choose where components lie.
+    """Choose where components lie, and whether the autoencoder works in tiles.
+
+    Tiles cost seconds of a clip's minutes, and differ from the whole by less than a level in the mean; so every mode is
+    tried with them before the next one, which costs more.
 
     Args:
         components: of the stage.
@@ -81,6 +90,7 @@ def choose(
         machine: what is free.
         offload: auto takes the first of none, second_gpu, model, fp8 and group that fits; another one is taken or
             refused.
+        tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
 
     Raises:
         RequestError: the mode that was asked for does not fit; the text has the figures.
@@ -96,13 +106,25 @@ def choose(
         places = {each.name: Place(HOST, HOST, each.gpu_bytes) for each in components}
         return Choice("none", False, places, None, case.total, "The CPU computes, so nothing is moved.")
     room = int(machine.gpus[0].free * ROOM)
-    candidates = [each for each in _candidates(case) if offload == "auto" or each.mode == offload]
+    candidates = [each for each in _with_tiles(case, tiled) if offload == "auto" or each.mode == offload]
     for choice in candidates:
         if _peak(choice) <= room and _second_fits(choice, case):
             return choice
     if not candidates:
         raise RequestError([("offload", f"{offload!r} does not apply to this stage; give 'auto' or 'none'")])
     raise _refusal(candidates, machine.gpus[0], room, offload)
+
+
+def _with_tiles(case: _Case, tiled: Mapping[str, int] | None) -> list[Choice]:
+    """The candidates, each followed by the same one in tiles."""
+    whole = _candidates(case)
+    if tiled is None or tiled.get("vae", 0) >= case.activations.get("vae", 0):
+        return whole
+    said = f" The VAE works in tiles, and needs {amount(tiled['vae'])} instead of {amount(case.activations['vae'])}."
+    small = [
+        replace(each, tiled=True, reason=each.reason + said) for each in _candidates(replace(case, activations=tiled))
+    ]
+    return [each for pair in zip(whole, small, strict=True) for each in pair]
 
 
 def _candidates(case: _Case) -> list[Choice]:

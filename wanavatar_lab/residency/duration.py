@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from wanavatar_lab.residency.activations import TEXT_TOKENS, Work
 from wanavatar_lab.residency.component import Component
 from wanavatar_lab.residency.machine import Machine
+from wanavatar_lab.residency.tiles import tiles_of
 
 # dense operations per second with bfloat16 and with float32 numbers, from the vendor's data sheets, by words of the
 # name that the driver gives; the first that matches counts
@@ -37,27 +38,37 @@ _SWIGLU = 3  # matrices in FLUX's feed-forward; Wan's has 2
 _UPSCALER = 16_700_000 // 4  # multiply-adds per pixel: the network computes at half the picture's width and height
 
 
-def expected_seconds(work: Work, components: Sequence[Component], machine: Machine) -> float | None:
-    """Seconds for one clip, segment or picture; an estimate. None on a CPU, and on a GPU that is not in the table."""
+def expected_seconds(
+    work: Work, components: Sequence[Component], machine: Machine, tiled: bool = False
+) -> float | None:
+    """Seconds for one clip, segment or picture; an estimate. None on a CPU, and on a GPU that is not in the table.
+
+    Args:
+        work: what is made.
+        components: of the stage.
+        machine: where.
+        tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
+    """
     name = machine.gpus[0].name if machine.gpus else None
     for part, rate, exact in RATES:
         if name is not None and re.search(rf"\b{part}\b", name):
-            return sum(operations(work, each) / _rate(each, rate, exact) for each in components) / EFFICIENCY
+            return sum(operations(work, each, tiled) / _rate(each, rate, exact) for each in components) / EFFICIENCY
     return None
 
 
-def operations(work: Work, component: Component) -> float:
+def operations(work: Work, component: Component, tiled: bool = False) -> float:
     """Floating-point operations that a component does for one clip, segment or picture; a multiply-add is two."""
     match component.name:
         case "transformer" | "transformer_2":
             # the two experts share the steps between them
             share = 0.5 if work.stage == "image_to_video" else 1.0
-            return share * work.steps * work.passes * forward_operations(work, component)
+            return share * work.segments * work.steps * work.passes * forward_operations(work, component)
         case "text_encoder":
             return 2.0 * component.parameters * TEXT_TOKENS * work.passes
         case "vae":
             factor = _FLUX_DECODER if work.stage == "text_to_image" else _WAN_DECODER
-            return 2.0 * factor * component.width**2 * work.samples
+            overlap = tiles_of(work.stage).overlap(work.width, work.height) if tiled else 1.0
+            return 2.0 * factor * overlap * component.width**2 * work.segments * work.samples
         case "network":
             return 2.0 * _UPSCALER * work.samples
         case _:

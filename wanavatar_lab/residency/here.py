@@ -14,6 +14,7 @@ def choose_here(
     device: str,
     host_free: int | None,
     offload: str = "auto",
+    tiled: Mapping[str, int] | None = None,
 ) -> Choice:
     """Choose where components lie on this machine, as `choose` does.
 
@@ -23,6 +24,7 @@ def choose_here(
         device: where they compute: cpu, cuda or cuda:<n>.
         host_free: main memory that they may take, in bytes; None if they are loaded.
         offload: auto, or a mode that is wanted.
+        tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
 
     Raises:
         RequestError: the mode that is wanted does not fit.
@@ -30,8 +32,9 @@ def choose_here(
     """
     alone = Machine(this_machine(device, most=1).gpus, host_free)
     if offload != "auto":
-        return choose(components, activations, alone, offload)
+        return choose(components, activations, alone, offload, tiled)
     try:
-        return choose(components, activations, alone, "none")
+        return choose(components, activations, alone, "none", tiled)
     except RequestError:
-        return choose(components, activations, Machine(this_machine(device, most=2).gpus, host_free))
+        two = Machine(this_machine(device, most=2).gpus, host_free)
+        return choose(components, activations, two, tiled=tiled)

@@ -22,7 +22,7 @@ class Plan:
         work: what is to be made.
         machine: where.
         components: the networks, in the order in which they work.
-        activations: bytes beside the weights while each works, by its name.
+        activations: bytes beside the weights while each works as chosen, by its name.
         choice: where they lie.
         weights_there: whether their files are there.
         seconds: what one clip, segment or picture takes; an estimate, None where the device is not known.
@@ -46,6 +46,7 @@ class Plan:
             "width": self.work.width,
             "height": self.work.height,
             "frames": self.work.frames,
+            "segments": self.work.segments,
             "steps": self.work.steps,
             "passes": self.work.passes,
             "device": "cpu" if gpu is None else "cuda",
@@ -57,6 +58,7 @@ class Plan:
             "weights_there": self.weights_there,
             "mode": self.choice.mode,
             "takes_turns": self.choice.turns,
+            "vae_tiled": self.choice.tiled,
             "reason": self.choice.reason,
             "components": [self._component(each) for each in self.components],
             "peak_gpu_bytes": self.choice.peak_gpu_bytes,
@@ -94,15 +96,15 @@ def plan(profile: str, work: Work, machine: Machine, weights_dir: Path, offload:
     """
     models = PROFILES[profile]
     components = stage_components(models, work.stage, weights_dir, "cuda" if machine.gpus else "cpu")
-    activations = activation_bytes(work, components)
-    choice = choose(components, activations, machine, offload)
+    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
+    choice = choose(components, whole, machine, offload, tiled)
     return Plan(
         profile=profile,
         work=work,
         machine=machine,
         components=components,
-        activations=activations,
+        activations=tiled if choice.tiled else whole,
         choice=choice,
         weights_there=weights_are_there(models, work.stage, weights_dir),
-        seconds=expected_seconds(work, components, machine),
+        seconds=expected_seconds(work, components, machine, choice.tiled),
     )

@@ -34,7 +34,8 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     components = stage_components(profile, request.stage, weights_dir, device)
     work = work_of(request, _size(request))
     offload = "auto" if isinstance(request, TextToImage) else request.offload
-    choose_here(components, activation_bytes(work, components), device, host_free, offload)
+    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
+    choose_here(components, whole, device, host_free, offload, tiled)
 
 
 def _size(request: TextToImage | ImageToVideo | SpeechToVideo) -> tuple[int, int]:

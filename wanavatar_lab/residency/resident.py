@@ -17,6 +17,7 @@ from wanavatar_lab.residency.component import Component
 from wanavatar_lab.residency.components import DENOISERS
 from wanavatar_lab.residency.here import choose_here
 from wanavatar_lab.residency.pinned import pinned
+from wanavatar_lab.residency.tiles import set_tiling
 from wanavatar_lab.residency.turns import pinned_or_plain, send_away, send_groups_away, stay_on_two, take_turns
 
 STORED = torch.float8_e4m3fn
@@ -55,7 +56,8 @@ class Resident:
             LabError: no mode fits.
         """
         components = self.components()
-        choice = choose_here(components, activation_bytes(work, components), self.device, None, offload)
+        whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
+        choice = choose_here(components, whole, self.device, None, offload, tiled)
         mode = (self.placed or "").partition(" ")[0]
         if self.placed == HALF_WAY or (mode in LASTING and mode != choice.mode):
             self.placed = HALF_WAY
@@ -112,6 +114,9 @@ def place(pipeline: DiffusionPipeline, device: str, choice: Choice, placed: str 
     """
     # with its number, where "cuda" stands for the current one
     target, parts = torch.empty(0, device=device).device, networks(pipeline)
+    if "vae" in parts:
+        # off too: an earlier run may have needed tiles
+        set_tiling(parts["vae"], choice.tiled)
     if target.type == "cpu":
         pipeline.to(target)
         return choice.key

@@ -2,14 +2,14 @@
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
+from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, fields_of
 from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 from wanavatar_lab.residency.activations import Work
 from wanavatar_lab.residency.components import PARTS
 
 PORTRAIT = (720, 1280)  # the shape that is planned with where a picture would say it
 
-# the field of each stage that says how many frames are made at a time
+# the field of each stage that says how many frames are made, of a clip or at a time
 _FRAMES = {"image_to_video": "frame_num", "speech_to_video": "frames_per_segment"}
 
 
@@ -26,14 +26,19 @@ def work_of(request: Request, size: tuple[int, int]) -> Work:
         tile = getattr(request, "tile", 0)
         width, height = (min(tile, side) if tile else side for side in size)
     guidance = [getattr(request, name, None) or 1.0 for name in ("guidance_scale", "guidance_scale_2")]
+    # a segment of a clip lies on the GPU at a time, not the clip
+    segments = (
+        request.segments() if isinstance(request, ImageToVideo) else (getattr(request, _FRAMES.get(stage, ""), 1),)
+    )
     guided = stage in _FRAMES and max(guidance) > 1
     return Work(
         stage=stage,
         width=width,
         height=height,
-        frames=getattr(request, _FRAMES.get(stage, ""), 1),
+        frames=max(segments),
         steps=getattr(request, "num_inference_steps", 1),
         passes=2 if guided else 1,
+        segments=len(segments),
     )
 
 

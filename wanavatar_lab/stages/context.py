@@ -79,7 +79,7 @@ class StageContext:
         """Log and record who is on the GPU; nothing where the CPU computes."""
         if choice.peak_gpu_bytes is not None:
             self.log(f"Offload {choice.key}: {choice.reason}")
-            self.record(offload=choice.key)
+            self.record(offload=choice.key, vae_tiled=choice.tiled)
 
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest: hashes of models, measured values. They must be representable as JSON."""

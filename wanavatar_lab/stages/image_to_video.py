@@ -1,4 +1,8 @@
-"""A picture starts to move."""
+"""A picture starts to move.
+
+A clip longer than the model was made for comes in segments: `WanImageToVideoPipeline` takes one picture to begin with,
+so that each segment goes on from the last frame of the one before.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
-from PIL import Image
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from wanavatar_lab import media
@@ -22,10 +25,12 @@ from wanavatar_lab.residency.resident import Resident
 from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
 from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
+from wanavatar_lab.s2v.shapes import TEXT_LENGTH
 from wanavatar_lab.s2v.solver import WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.stages.joints import joined
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.stages.wan_folder import is_wan_folder, load_wan_folder
 from wanavatar_lab.status import Artifact
@@ -129,7 +134,7 @@ def load_pipeline(
 
 
 def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip.
+    """Make the clip; frames are written segment by segment as they are ready.
 
     Raises:
         MediaError: the picture cannot be read.
@@ -142,17 +147,16 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     width, height = request.size(picture.size)
     context.say_placement(models.place(request.offload, work_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    with applied(request, experts, context.log) as loras:
-        preview = LatentPreview(context, models.colours)
-        latents = _denoise(request, models.pipeline, context, picture, (width, height), preview)
-    context.progress("decode", 0, 1)
-    pixels = LatentCodec(models.pipeline.vae).decode(latents)
-    context.check()
     known = {**request.to_json(), "seed": context.seed}
     metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
-    with media.VideoWriter(context.folder / FILE, fps=FPS, metadata=metadata) as writer:
-        for frame in _levels(pixels):
-            writer.write(frame)
+    start = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
+    with (
+        applied(request, experts, context.log) as loras,
+        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=metadata) as writer,
+    ):
+        for frames in _segments(request, models, context, start):
+            for frame in _levels(frames):
+                writer.write(frame)
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
@@ -160,52 +164,88 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         height=height,
         frames=writer.frames,
         seconds=writer.frames / FPS,
+        segments=len(request.segments()),
     )
     return [Artifact(kind=ImageToVideo.artifact, path=FILE)]
+
+
+def _segments(
+    request: ImageToVideo, models: Models, context: StageContext, first: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """The clip's frames [1, 3, F, H, W] in [0, 1] on the CPU, segment by segment; `first` [1, 3, H, W] begins it."""
+    lengths, start, preview = request.segments(), first, LatentPreview(context, models.colours)
+    texts: dict[str, torch.Tensor | None] | None = None
+    for index, length in enumerate(lengths):
+        # one segment is the whole clip, and nothing to count
+        place = {"segment": index + 1, "segments": len(lengths)} if len(lengths) > 1 else {}
+        context.progress("denoise", 0, request.num_inference_steps, **place)
+        texts = texts or _texts(request, models.pipeline)
+        latents = _denoise(request, models.pipeline, context, start, length, texts, preview, index, place)
+        context.progress("decode", 0, 1, **place)
+        frames = (LatentCodec(models.pipeline.vae).decode(latents) / 2 + 0.5).clamp(0, 1).cpu()
+        context.check()
+        if index > 0:
+            # the first frame is the one that the last segment ended with
+            frames = joined(frames, start, first)
+        start = frames[:, :, -1].clone()
+        yield frames
+        del frames  # hundreds of megabytes, which must not lie beside the next ones
+
+
+@torch.no_grad()
+def _texts(request: ImageToVideo, pipeline: WanImageToVideoPipeline) -> dict[str, torch.Tensor | None]:
+    """Both prompts as the pipeline takes them: encoded once, whatever the number of segments."""
+    prompt, negative = pipeline.encode_prompt(
+        request.prompt,
+        request.negative_prompt,
+        do_classifier_free_guidance=request.guidance_scale > 1,
+        max_sequence_length=TEXT_LENGTH,
+    )
+    return {"prompt_embeds": prompt, "negative_prompt_embeds": negative}
 
 
 def _denoise(
     request: ImageToVideo,
     pipeline: WanImageToVideoPipeline,
     context: StageContext,
-    picture: Image.Image,
-    size: tuple[int, int],
+    start: torch.Tensor,
+    length: int,
+    texts: dict[str, torch.Tensor | None],
     preview: LatentPreview,
+    index: int,
+    place: dict[str, int],
 ) -> torch.Tensor:
-    """Normalised latents [1, z, F, h, w] of the clip."""
-    width, height = size
+    """Normalised latents [1, z, F, h, w] of segment `index`, `length` frames that begin with `start`."""
     steps = request.num_inference_steps
 
     def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
-        context.progress("denoise", step + 1, steps)
+        context.progress("denoise", step + 1, steps, **place)
         context.check()
-        # the solver has just told the clip's latents [1, z, F, h, w] from the noise
+        # the solver has just told the segment's latents [1, z, F, h, w] from the noise
         preview.offer(lambda: middle_frame(pipeline.scheduler.model_outputs[-1]))
         return {}
 
-    # a step depends on the sigmas, so that a warm pipeline gets a solver for each run
+    # a step depends on the sigmas, so that a warm pipeline gets a solver for each segment
     pipeline.register_modules(scheduler=WanUniPCScheduler.shifted(request.flow_shift))
-    context.progress("denoise", 0, steps)
     return pipeline(
         # the pipeline takes tensors in [0, 1]
-        image=picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=width,
-        height=height,
-        num_frames=request.frame_num,
+        image=start,
+        **texts,
+        height=start.shape[2],
+        width=start.shape[3],
+        num_frames=length,
         num_inference_steps=steps,
         guidance_scale=request.guidance_scale,
         guidance_scale_2=request.low_noise_guidance_scale(),
-        # the noise is drawn on the CPU, so that a seed means the same clip on every device
-        generator=torch.Generator("cpu").manual_seed(context.seed),
+        # the noise is drawn on the CPU, so that a seed means the same clip on every device; each segment has its own
+        generator=torch.Generator("cpu").manual_seed(context.seed + index),
         output_type="latent",
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=[],
     ).frames
 
 
-def _levels(pixels: torch.Tensor) -> Iterator[np.ndarray]:
-    """Pixels [1, 3, F, H, W] in [-1, 1] as frames uint8 [H, W, 3]."""
-    for frame in pixels[0].unbind(dim=1):
-        yield ((frame / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+def _levels(frames: torch.Tensor) -> Iterator[np.ndarray]:
+    """Frames [1, 3, F, H, W] in [0, 1] as uint8 [H, W, 3] each."""
+    for frame in frames[0].unbind(dim=1):
+        yield (frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

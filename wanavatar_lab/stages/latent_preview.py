@@ -26,6 +26,9 @@ from wanavatar_lab.stages.context import StageContext
 SHARE = 0.02  # of the time between two previews that drawing one may take
 FIRST_AFTER = 0.5  # seconds; by then even a quick step shows something
 PICTURES, SIDE, LEAVES = 4, 64, 20  # that a map is fitted to: how many, their pixels along a side, shapes in each
+# a video encoder is a hundred times dearer, and a published one takes seconds for these on one core of a CPU: each of
+# its few unknowns still meets four values, and colours come out 2 levels of 255 less exact than from the above
+CLIP_PICTURES, CLIP_SIDE = 2, 48
 SMALLEST_LEAF, LARGEST_LEAF = 0.03, 0.35  # radii, in parts of a side
 LARGEST_ZOOM, SHOWN_SIDE = 8, 240  # a pixel of the latents becomes so many at most, until the picture has this side
 
@@ -100,18 +103,22 @@ def draw(latents: torch.Tensor, colours: torch.Tensor) -> Image.Image:
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
 
 
-def fit_colours(encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+def fit_colours(
+    encode: Callable[[torch.Tensor], torch.Tensor], pictures: int = PICTURES, side: int = SIDE
+) -> torch.Tensor | None:
     """The linear map from latents to colours that is best for an encoder.
 
     Args:
         encode: pixels [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w].
+        pictures: how many it is fitted to.
+        side: pixels along a side of each.
 
     Returns:
         [C + 1, 3], the last row the colour of latents that are zero; None if there is none, and the log says why.
     """
     try:
         with torch.no_grad():
-            pixels = dead_leaves()
+            pixels = dead_leaves(pictures, side)
             latents = encode(pixels).float().cpu()
             small = functional.adaptive_avg_pool2d(pixels, (latents.shape[-2], latents.shape[-1]))
             inputs = functional.pad(_rows(latents), (0, 1), value=1.0)
@@ -130,7 +137,7 @@ def fit_video_colours(vae: AutoencoderKLWan) -> torch.Tensor | None:
         # a clip's first frame is encoded alone and looks like no other: what counts is the group of four after it
         return codec.encode(pixels[:, :, None].expand(-1, -1, 5, -1, -1), device)[:, :, 1]
 
-    return fit_colours(encode)
+    return fit_colours(encode, CLIP_PICTURES, CLIP_SIDE)
 
 
 def middle_frame(latents: torch.Tensor) -> torch.Tensor:
@@ -138,21 +145,21 @@ def middle_frame(latents: torch.Tensor) -> torch.Tensor:
     return latents[0, :, latents.shape[2] // 2]
 
 
-def dead_leaves() -> torch.Tensor:
-    """Drawn pictures [PICTURES, 3, SIDE, SIDE] in [-1, 1], the same each time: ellipses over ellipses."""
+def dead_leaves(pictures: int = PICTURES, side: int = SIDE) -> torch.Tensor:
+    """Drawn pictures [pictures, 3, side, side] in [-1, 1], the same each time: ellipses over ellipses."""
     generator = torch.Generator().manual_seed(0)
 
     def draw_lots(*shape: int) -> torch.Tensor:
-        return torch.rand(PICTURES, *shape, 1, 1, generator=generator)
+        return torch.rand(pictures, *shape, 1, 1, generator=generator)
 
-    down, across = torch.meshgrid(*[torch.linspace(0, 1, SIDE)] * 2, indexing="ij")
-    pictures = (2 * draw_lots(3) - 1).expand(-1, -1, SIDE, SIDE)
+    down, across = torch.meshgrid(*[torch.linspace(0, 1, side)] * 2, indexing="ij")
+    drawn = (2 * draw_lots(3) - 1).expand(-1, -1, side, side)
     for _ in range(LEAVES):
         (y, x), colour = draw_lots(2).unbind(1), 2 * draw_lots(3) - 1
         high, wide = (SMALLEST_LEAF * (LARGEST_LEAF / SMALLEST_LEAF) ** draw_lots(2)).unbind(1)
         inside = ((down - y) / high) ** 2 + ((across - x) / wide) ** 2 < 1
-        pictures = torch.where(inside[:, None], colour, pictures)
-    return pictures
+        drawn = torch.where(inside[:, None], colour, drawn)
+    return drawn
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:
