@@ -48,6 +48,8 @@ test-browser: setup ## what needs Chromium
 # Both are served from here, so that what lies in runs and data has the same address in both.
 lab web: export WANAVATAR_SERVER_ROOT := $(CURDIR)
 
+# Lab's settings unless one has one's own: it does not ask whether it may fetch news from elsewhere
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/wanavatar_lab/ui/lab_config:$(JUPYTER_CONFIG_PATH)
 lab: setup ## the notebooks in JupyterLab; PORT=8888, IP=127.0.0.1
 	@echo "JupyterLab listens on $(IP) and asks for a token: open the address with ?token= that it prints."
 	$(BIN)/python -m jupyterlab --ip=$(IP) --port=$(PORT) --no-browser $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \

@@ -85,7 +85,9 @@ def start_lab(folder: Path, environ: Mapping[str, str]) -> Server:
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         *(["--allow-root"] if os.geteuid() == 0 else []),
     ]
-    return started("lab", folder, words, port, environ, f"http://127.0.0.1:{port}/api")
+    settings = str(REPOSITORY / "wanavatar_lab" / "ui" / "lab_config")
+    answers = f"http://127.0.0.1:{port}/api"
+    return started("lab", folder, words, port, {**environ, "JUPYTER_CONFIG_PATH": settings}, answers)
 
 
 def start_voila(folder: Path, environ: Mapping[str, str], notebook: str = "") -> Server:

@@ -34,9 +34,9 @@ def test_an_empty_prompt_becomes_a_talking_clip(app: Server, page: Page) -> None
     expect(field.get_by_role("alert")).to_have_count(0)
     card = page.get_by_role("region", name="Text to image").and_(seen)
     expect(card.get_by_text("Done", exact=True)).to_be_visible(timeout=RUN)
-    picture = page.get_by_role("img", name="Picture picture.png").and_(seen)
+    picture = page.get_by_role("img", name="After, 256 × 256").and_(seen)  # over the one before it was enlarged
     expect(picture).to_be_visible()
-    page.wait_for_function("picture => picture.naturalWidth >= 128", arg=picture.element_handle())
+    page.wait_for_function("picture => picture.naturalWidth === 256", arg=picture.element_handle())
     assert nameless(page) == []
     picture_of(page, "stranger-2-picture")
     made = card.locator(".wl-job-id").inner_text()

@@ -56,6 +56,8 @@ def test_a_sentence_and_a_voice_become_a_talking_avatar(place: Path, capfd: pyte
         (128, 49, False),
         (128, 32, True),
     ]
+    shown = nbformat.read(out / "05_pipeline.ipynb", as_version=4).cells[-1].outputs
+    assert ["application/vnd.jupyter.widget-view+json" in output.data for output in shown] == [True]
     said = capfd.readouterr().out
     kept = "".join(
         output.text

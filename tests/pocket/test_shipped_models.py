@@ -68,7 +68,7 @@ def test_lips_follow_this_voice_and_no_other_and_the_person_stays(talker: Pipeli
         found.append(figures_of(talking.frames, talking.start_frame, said, other, reader))
         person = metrics.likeness(talking.reference, talking.frames, reader, [])
         assert max(person.segments[0].values()) <= 10  # CIEDE2000
-    assert np.mean([sync.r for sync in found]) >= 0.55
+    assert np.mean([sync.r for sync in found]) >= 0.65
     assert all(abs(sync.lag) <= 1 for sync in found)
     assert np.mean([sync.r_other for sync in found if sync.r_other is not None]) <= 0.3
 
@@ -76,6 +76,19 @@ def test_lips_follow_this_voice_and_no_other_and_the_person_stays(talker: Pipeli
 def figures_of(frames: NDArray[np.uint8], first: int, said: Spoken, other: Spoken, reader: Reader) -> metrics.LipSync:
     start = first * 1000
     return metrics.lip_sync(reader.opening(frames), said.clean[start:], other=other.clean[start:])
+
+
+def test_a_second_segment_joins_without_a_jump_and_shows_the_same_person(talker: Pipeline, reader: Reader) -> None:
+    voices = [spoken(name).sound for name in ("english_female", "english_male")]
+    sound = np.concatenate(voices)
+    said = Spoken("two", "two", sound, sound, np.zeros((2 * FRAMES, len(MOUTH)), np.float32))
+    talking = talker.talk(said, 3)
+    borders = metrics.segment_borders(len(talking.frames), first=FRAMES - talking.start_frame)
+    jumps = metrics.border_jumps(talking.frames, borders)
+    # a blink there may double it; frames that have nothing to do with each other have ten times as much
+    assert max(jumps.at_borders) <= 3 * jumps.median
+    first, second = metrics.likeness(talking.reference, talking.frames, reader, borders).segments
+    assert all(second[region] - first[region] <= 2 for region in first)  # CIEDE2000
 
 
 def test_who_has_nothing_to_say_keeps_the_mouth_shut(talker: Pipeline, reader: Reader) -> None:
@@ -90,7 +103,11 @@ def test_what_a_prompt_names_moves(movement: str, reader: Reader, tmp_path: Path
     )
     asked = next(clip for clip in moving.asked_clips(1, 33) if clip.movement == movement)
     clip = moving.make(asked, models, tmp_path, {})
-    assert moving.clip_figures(clip, asked, reader)["found"][movement] >= 1
+    figures = moving.clip_figures(clip, asked, reader)
+    assert figures["found"][movement] >= 1
+    if movement == "tilt right":
+        alone = moving.make(asked, models, tmp_path / "alone", {}, "high_alone")
+        assert moving.clip_figures(alone, asked, reader)["error"] > figures["error"]
 
 
 def test_pictures_have_the_colours_that_prompts_name(reader: Reader) -> None:

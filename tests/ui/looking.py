@@ -1,5 +1,7 @@
 """What a person finds in a widget: its inputs by their accessible names, and what is written."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
@@ -49,3 +51,11 @@ def text(widget: Any) -> str:
 def alerts(widget: Any) -> str:
     """What is said as an error."""
     return "\n".join(line for line in text(widget).splitlines() if 'role="alert"' in line)
+
+
+async def until(what: object, seconds: float = 20.0) -> None:
+    """Let the event loop go on until `what()` is true."""
+    end = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)

@@ -35,6 +35,7 @@ def test_a_run_is_followed_to_its_end(shared_lane: LaneUnderTest) -> None:
     card = asyncio.run(follow())
     assert (card.state, card.steps, card.seed, card.fraction, card.error) == ("succeeded", 4, 5, 1.0, "")
     assert card.title == "Relax"
+    assert card.elapsed == round(card.elapsed, 1) < 60 and not card.reveal
     assert "to standard output" in card.log
     assert card.memory_bytes
 

@@ -10,13 +10,15 @@ import pytest
 
 from tests.lane_for_tests import REPOSITORY, LaneUnderTest, eventually, let_go, steps_done
 from tests.stages_for_tests import Relax
-from tests.ui.looking import alerts, everything, named, text
+from tests.ui import made_runs
+from tests.ui.looking import alerts, everything, named, text, until
 from wanavatar_lab.errors import RequestError, RunError
 from wanavatar_lab.jobs import Job, list_jobs
-from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.upload import Upload
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +34,6 @@ def cards(panel: Panel) -> list[JobCard]:
 def job_of(panel: Panel) -> Job:
     assert panel.job is not None
     return panel.job
-
-
-async def until(what: object, seconds: float = 20.0) -> None:
-    """Let the event loop go on until `what()` is true."""
-    end = time.monotonic() + seconds
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
 
 
 def test_await_gives_what_was_made() -> None:
@@ -186,6 +180,37 @@ def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, mon
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "nowhere"))
     assert Panel(TextToImage).job is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_dropped_file_goes_to_the_field_under_it_or_to_the_one_it_is_for(
+    lane: LaneUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = Panel(SpeechToVideo)
+    (zone,) = [each for each in everything(panel) if isinstance(each, Upload)]
+    monkeypatch.setattr(zone, "send", lambda *_: None)
+
+    def drop(file: Path, field: str = "") -> Path:
+        data = file.read_bytes()
+        zone._hear(None, {"kind": "begin", "id": "1", "name": file.name, "size": len(data), "field": field}, [])
+        zone._hear(None, {"kind": "chunk", "id": "1", "offset": 0}, [memoryview(data)])
+        return zone.folder / file.name
+
+    named(panel, "Picture: A sample").label = "avatar_woman.png"
+    face = drop(made_runs.picture(tmp_path / "dropped face.png", side=32))
+    voice = drop(made_runs.sound(tmp_path / "dropped voice.wav", seconds=0.5))
+    values = panel.form.values()
+    assert (values["image"], values["audio"]) == (str(face), str(voice))
+    assert named(panel, "Picture: A sample").value == ""  # the sample is chosen no more
+    clip = drop(made_runs.clip(tmp_path / "dropped clip.mp4", 0.5, side=32), "audio")
+    values = panel.form.values()
+    assert (values["image"], values["audio"]) == (str(face), str(clip))
+    drop(made_runs.picture(tmp_path / "other face.png", side=32), "audio")  # no voice, so it is the picture
+    assert panel.form.values()["image"].endswith("other face.png")
+    panel.close()
+
+
+def test_a_panel_without_files_says_nothing_of_dropping_any() -> None:
+    assert "dropped" not in text(Panel(TextToImage)) and "dropped" in text(Panel(Upscale))
 
 
 def test_a_panel_is_there_before_what_plays_media_is_read() -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest
+from tests.lane_for_tests import LaneUnderTest, let_go, steps_done
 from tests.stages_for_tests import Relax
+from tests.ui.looking import until
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.requests import ImageToVideo, TextToImage
 from wanavatar_lab.runs import Run
 from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.sweep import Sweep, sweep
 
@@ -64,6 +66,11 @@ def test_what_is_wrong_is_refused_before_anything_is_queued(lists: dict[str, Any
     assert len(list_jobs()) == before
 
 
+def test_a_form_that_is_not_filled_in_is_refused() -> None:
+    with pytest.raises(RequestError, match="there is no request; put right what the form says is wrong"):
+        sweep(Form(TextToImage).request(), seed=[1, 2])
+
+
 def test_a_file_that_is_missing_is_refused_too() -> None:
     with pytest.raises(RequestError, match=r"image: 'b.png' does not exist"):
         sweep(ImageToVideo(profile="pocket", image=__file__), image=[__file__, "b.png"])
@@ -83,8 +90,29 @@ def test_the_sheet_has_the_values_along_its_sides(lane: LaneUnderTest) -> None:
     assert sheet.columns == ["Seed 1", "Seed 2", "Seed 3"]
     assert sheet.rows[0] == "Prompt a cat, Upscale twofold True"
     assert sheet.rows[1].startswith("Prompt a very long story") and "…, Upscale twofold True" in sheet.rows[1]
-    paths = [[cell and Path(cell["path"]).parts[-2:] for cell in row] for row in sheet.cells]
-    made = [(run.id, "picture.png") for run in runs]
-    assert paths == [made[:3], [made[3], None, None]]
+    *shown, failed, going = [cell for row in sheet.cells for cell in row]
+    assert [Path(cell["path"]).parts[-2:] for cell in shown] == [(run.id, "picture.png") for run in runs[:4]]
+    assert (failed, going) == ({"why": "failed", "error": "no"}, None)
     language.code = "ko"
     assert Sweep(request, {"seed": [1]}, [Job(runs[0])]).sheet().columns == ["시드 1"]
+
+
+def test_the_sheet_fills_while_the_runs_go_on(lane: LaneUnderTest) -> None:
+    async def person() -> None:
+        tried = sweep(Relax(profile="pocket", steps=2, hold_at=1), fault=["", "weights"], seed=[1, 2])
+        sheet = tried.sheet()
+        assert (sheet.rows, sheet.columns) == (["what goes wrong ", "what goes wrong weights"], ["Seed 1", "Seed 2"])
+        assert sheet.cells == [[None, None], [None, None]]
+        first, second, third, fourth = tried.jobs
+        await until(lambda: steps_done(first) >= 1)
+        third.cancel()
+        let_go(first)
+        await until(lambda: sheet.cells[0][0] and sheet.cells[1][0])
+        assert sheet.cells[0][0]["why"] == "unseen" and "result.npy is no picture" in sheet.cells[0][0]["error"]
+        assert sheet.cells[1][0] == {"why": "cancelled", "error": ""}
+        for job in (second, fourth):
+            let_go(job)
+        await until(lambda: sheet.cells[1][1])
+        assert sheet.cells[1][1]["why"] == "failed" and "weights of relax are missing" in sheet.cells[1][1]["error"]
+
+    asyncio.run(person())

@@ -3,11 +3,23 @@
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import ipywidgets as widgets
 import pytest
 
+from tests.ui.looking import everything
+from tests.ui.made_runs import picture
 from wanavatar_lab import ui
-from wanavatar_lab.requests import LANGUAGES
+from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS
+from wanavatar_lab.ui.contact_sheet import ContactSheet
+from wanavatar_lab.ui.gallery_panel import GalleryPanel
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.page import Page
+from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.player import Player
 
 MODULES = [info.name for info in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}.")]
 TABLES = [name for name in MODULES if hasattr(importlib.import_module(name), "WORDS")]
@@ -33,3 +45,26 @@ def test_a_table_has_every_language(module: str) -> None:
         for code, script in SCRIPTS.items():
             plain = NAMES.sub("", re.sub(r"\{\w*\}", "", words[code]))
             assert script.search(plain) or not LETTER.search(plain), f"{key} is not in {code}: {words[code]}"
+
+
+def visible(widget: Any) -> Iterator[str]:
+    """What a widget and all within it say to people, but for what they wrote and chose themselves."""
+    for each in everything(widget):
+        texts = [getattr(each, "description", ""), *getattr(each, "titles", ()), *getattr(each, "words", {}).values()]
+        texts += [each.value] if isinstance(each, widgets.HTML) else []
+        texts += [option[0] for option in each.options] if isinstance(each, widgets.Dropdown) else []
+        yield from (re.sub(r"<[^>]*>", " ", text) for text in texts)
+
+
+@pytest.mark.parametrize("code", SCRIPTS)
+def test_nothing_on_the_page_stays_in_english(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    panels = [Panel(kind) for kind in STAGE_REQUESTS.values()]
+    shown = [Page(), GalleryPanel(), ContactSheet(["1"], ["2"]), Player(picture(tmp_path / "a.png")), *panels]
+    language.code = code
+    texts = [text for widget in shown for text in visible(widget)]
+    assert len(texts) > 300
+    for text in texts:
+        plain = NAMES.sub("", re.sub(r"\{\w*\}|\w+\.(png|wav)", "", text))
+        assert SCRIPTS[code].search(plain) or not LETTER.search(plain), text

@@ -15,6 +15,10 @@ from wanavatar_lab.ui.widget import LabWidget, script, styles
 WORDS: dict[str, Words] = {
     "sheet": {"en": "Contact sheet", "ko": "한눈에 보기", "zh": "对照表"},
     "waiting": {"en": "not made yet", "ko": "아직 없음", "zh": "尚未生成"},
+    "failed": {"en": "failed", "ko": "실패", "zh": "失败"},
+    "cancelled": {"en": "cancelled", "ko": "취소됨", "zh": "已取消"},
+    "gone": {"en": "deleted", "ko": "삭제됨", "zh": "已删除"},
+    "unseen": {"en": "cannot be shown", "ko": "표시할 수 없음", "zh": "无法显示"},
     "open": {"en": "Open {name}", "ko": "{name} 열기", "zh": "打开 {name}"},
     "cell": {"en": "{row}, {column}", "ko": "{row}, {column}", "zh": "{row}，{column}"},
     "play": {"en": "Play all", "ko": "모두 재생", "zh": "全部播放"},
@@ -30,7 +34,8 @@ class ContactSheet(LabWidget):
         columns: a label for each column.
 
     Attributes:
-        cells: per row and column `{"path", "kind", "version"}`, or None where there is none yet.
+        cells: per row and column `{"path", "kind", "version"}`, None where there is none yet, or `{"why", "error"}`
+            where there will be none.
 
     Raises:
         LabError: there are no rows or no columns.
@@ -59,8 +64,22 @@ class ContactSheet(LabWidget):
         kind = KINDS.get(path.suffix.lower())
         if kind is None:
             raise LabError(f"{path.name} is no picture, clip or sound, so it has no place on a contact sheet.")
+        version = str(path.stat().st_mtime_ns)
+        self._put(row, column, {"path": server_path(path), "kind": kind, "version": version})
+
+    def leave(self, row: int, column: int, why: str, error: str = "") -> None:
+        """Say that a cell stays empty.
+
+        Args:
+            row, column: of the cell.
+            why: failed, cancelled, gone or unseen.
+            error: what else there is to say.
+        """
+        self._put(row, column, {"why": why, "error": error})
+
+    def _put(self, row: int, column: int, cell: dict[str, str]) -> None:
         cells = [list(line) for line in self.cells]  # a change within would not be noticed
-        cells[row][column] = {"path": server_path(path), "kind": kind, "version": str(path.stat().st_mtime_ns)}
+        cells[row][column] = cell
         self.cells = cells
 
 

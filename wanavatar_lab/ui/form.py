@@ -27,6 +27,7 @@ from wanavatar_lab.ui.fields import (
 from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.lora_cards import LoraCards
+from wanavatar_lab.ui.reading import read_values, same
 from wanavatar_lab.ui.receiving import KINDS
 from wanavatar_lab.ui.sources import TAKEN, FileControl
 
@@ -134,7 +135,7 @@ class Form(widgets.VBox):
             for name, value in values.items()
             if value is not None or name not in views or views[name].optional
         }
-        read = _read(self.request_class, {"profile": self.profile, **values})
+        read = read_values(self.request_class, {"profile": self.profile, **values})
         if "profile" in values:
             self._take_profile(read["profile"])
         for name in values:
@@ -156,18 +157,28 @@ class Form(widgets.VBox):
         self.set(profile=request.profile)
         standing = self.values()
         values = {name: getattr(request, name) for name in self.controls}
-        self.set(**{name: value for name, value in values.items() if not _same(value, standing[name])})
+        self.set(**{name: value for name, value in values.items() if not same(value, standing[name])})
         self.show(None)
 
-    def take(self, path: Path | str) -> None:
+    @property
+    def takes(self) -> frozenset[str]:
+        """Suffixes of the pictures, recordings and videos that some field takes."""
+        kinds = {kind for control in self._of_files() for kind in TAKEN[control.view.widget]}
+        return frozenset(suffix for suffix, kind in KINDS.items() if kind in kinds)
+
+    def take(self, path: Path | str, field: str = "") -> None:
         """Put a file into the field that it is for: a recording into that of the voice, a picture into the picture's.
+
+        Args:
+            path: the file.
+            field: which gets it, if it takes such files; the first that does if empty.
 
         Raises:
             LabError: there is no field for such a file.
         """
         kind = WEIGHTS_OR_MEDIA.get(Path(path).suffix.lower())
-        for control in self.controls.values():
-            if isinstance(control, FileControl) and kind in TAKEN[control.view.widget]:
+        for control in sorted(self._of_files(), key=lambda control: control.view.name != field):
+            if kind in TAKEN[control.view.widget]:
                 control.pick(str(path))
                 return
         stage = language.of(self.request_class.labels)
@@ -255,6 +266,9 @@ class Form(widgets.VBox):
     def _of_group(self, group: str) -> Iterable[Control]:
         return (control for control in self.controls.values() if control.view.group == group)
 
+    def _of_files(self) -> Iterable[FileControl]:
+        return (control for control in self.controls.values() if isinstance(control, FileControl))
+
     def _say(self) -> None:
         self._toggle.description = language.of(WORDS["expanded" if self.expanded else "collapsed"])
 
@@ -266,33 +280,3 @@ def _control(view: FieldView, request_class: type[Request]) -> Control:
             f"there are {', '.join(CONTROLS)}."
         )
     return CONTROLS[view.widget](view, request_class)
-
-
-def _read(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
-    """The values as the request reads them.
-
-    Raises:
-        RequestError: some of them are not allowed; what is not among them may still be missing.
-    """
-    # an empty text in a form is one that is yet to be written, not one that is wrong
-    views = fields_of(request_class)
-    blank = {name for name, value in values.items() if value == "" and name in views and views[name].required}
-    given = {name: value for name, value in values.items() if name not in blank}
-    try:
-        request = request_class(**given, **{name: "-" for name, view in views.items() if _stands_in(name, view, given)})
-    except RequestError as error:
-        of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
-        if of_these:
-            raise RequestError(of_these) from None
-        return values
-    return {name: "" if name in blank else getattr(request, name) for name in values}
-
-
-def _same(value: Any, standing: Any) -> bool:
-    """Whether a field of a request is what its control has; lists of adapters are written in two ways."""
-    return value == standing or (value in ("", None, ()) and standing in ("", None, []))
-
-
-def _stands_in(name: str, view: FieldView, given: dict[str, Any]) -> bool:
-    """Whether a field is to be given some text, so that the others can be read."""
-    return view.required and view.kind == "str" and name not in given

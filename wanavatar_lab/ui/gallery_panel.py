@@ -17,6 +17,7 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.refusal import shown, suggestion
 from wanavatar_lab.ui.gallery import LORA, Gallery
+from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.lora_list import take_up
 from wanavatar_lab.ui.ongoing import Ongoing
 from wanavatar_lab.ui.panel import Panel
@@ -57,7 +58,8 @@ class GalleryPanel(widgets.VBox):
         self.gallery.on_change(self.change)
         self.gallery.on_lora(self.use_lora)
         self._ongoing = Ongoing()
-        super().__init__([self.gallery, self._ongoing, self._place])
+        head = widgets.HBox([LanguageSwitch()], layout={"justify_content": "flex-end"})
+        super().__init__([head, self.gallery, self._ongoing, self._place], _dom_classes=["wl-has-language"])
 
     @property
     def artifact(self) -> Path | None:

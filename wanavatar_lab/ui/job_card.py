@@ -45,6 +45,7 @@ WORDS: dict[str, Words] = {
     },
     "elapsed": {"en": "{time} so far", "ko": "{time} 경과", "zh": "已用 {time}"},
     "took": {"en": "took {time}", "ko": "{time} 걸림", "zh": "用时 {time}"},
+    "seconds": {"en": "{seconds} s", "ko": "{seconds}초", "zh": "{seconds} 秒"},
     "left": {"en": "about {time} left", "ko": "약 {time} 남음", "zh": "约剩 {time}"},
     "memory": {"en": "memory {memory}", "ko": "메모리 {memory}", "zh": "内存 {memory}"},
     "seed": {"en": "seed {seed}", "ko": "시드 {seed}", "zh": "种子 {seed}"},
@@ -65,6 +66,7 @@ class JobCard(LabWidget):
 
     Args:
         run_id: the run; "" shows an empty card, for `attach` later.
+        reveal: the page scrolls to the card, once, if that is out of sight.
 
     Attributes:
         state: as `Status.state`; "" without a run, "gone" where its folder is no more.
@@ -91,17 +93,18 @@ class JobCard(LabWidget):
     memory_bytes = traitlets.Int(None, allow_none=True).tag(sync=True)
     queue_place = traitlets.Int(None, allow_none=True).tag(sync=True)
     seed = traitlets.Int(None, allow_none=True).tag(sync=True)
-    elapsed = traitlets.Int(0).tag(sync=True)
+    elapsed = traitlets.Float(0.0).tag(sync=True)
     error = traitlets.Unicode("").tag(sync=True)
     log = traitlets.Unicode("").tag(sync=True)
     preview = traitlets.Unicode("").tag(sync=True)
     preview_version = traitlets.Unicode("").tag(sync=True)
     cancelling = traitlets.Bool(False).tag(sync=True)
+    reveal = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, run_id: str = "") -> None:
+    def __init__(self, run_id: str = "", *, reveal: bool = False) -> None:
         self.job: jobs.Job | None = None
         self._log_seen: tuple[int, int] | None = None
-        super().__init__()
+        super().__init__(reveal=reveal)
         self.on_msg(self._hear)
         if run_id:
             self.attach(run_id)
@@ -186,9 +189,12 @@ class JobCard(LabWidget):
         self.queue_place = status.queue_place
         self.seed = status.seed
         self.error = status.error or ""
-        # in whole seconds, by the clock that wrote the times: the page's may differ
+        # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
         begin = status.started_at or status.submitted_at
-        self.elapsed = int((status.finished_at or time.time()) - begin) if begin else 0
+        if begin is None:
+            self.elapsed = 0.0
+        else:
+            self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
         if status.ended:
             self.cancelling = False
         elif self.job is not None and self.job.run.cancel_requested():

@@ -62,6 +62,7 @@ class Page(ipywidgets.VBox):
         head = ipywidgets.HBox([self._title, LanguageSwitch()])
         super().__init__([Look(), Heartbeat(), head, self._tab])
         self.add_class("wl-page")
+        self.add_class("wl-has-language")
         head.add_class("wl-page-head")
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self._unfollow = language.follow(self._name)

@@ -24,6 +24,7 @@ from wanavatar_lab.status import Status, main_artifact
 from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.results import result_of
 from wanavatar_lab.ui.tasks import loop_runs, start
@@ -35,6 +36,11 @@ WORDS = {
         "en": "A run and what it makes are shown here.",
         "ko": "실행 상황과 결과가 여기에 표시됩니다.",
         "zh": "运行进度和结果会显示在这里。",
+    },
+    "drop": {
+        "en": "Files can be dropped anywhere on this panel.",
+        "ko": "파일은 이 패널 어디에나 끌어다 놓을 수 있습니다.",
+        "zh": "可将文件拖放到此面板的任意位置。",
     },
 }
 DRAWN_AFTER = 1.0  # seconds; by then the page has drawn a panel
@@ -66,7 +72,9 @@ class Panel(widgets.VBox):
         asked = widgets.VBox([self.form, foot], _dom_classes=["wl-panel-form"])
         made = widgets.VBox([self._hint, self._card, self._result], _dom_classes=["wl-panel-made"])
         body = widgets.HBox([asked, made], _dom_classes=["wl-panel-body"])
-        super().__init__([Look(), self._title, body], _dom_classes=["wl-panel"])
+        self._dropped = [self._drop_zone()] if self.form.takes else []
+        head = widgets.HBox([self._title, LanguageSwitch()], _dom_classes=["wl-panel-head"])
+        super().__init__([Look(), head, *self._dropped, body], _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
         self._unfollow = language.follow(self._say)
         self._attach_again()
@@ -113,6 +121,19 @@ class Panel(widgets.VBox):
             widget.close()
         super().close()
 
+    def _drop_zone(self) -> widgets.Widget:
+        """What takes a file that is dropped anywhere on the panel, and shows it while it arrives."""
+        from wanavatar_lab.ui.upload import Upload  # a panel without files has no use for its script
+
+        zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
+
+        def arrived(change: Any) -> None:
+            if change["new"]:  # it is empty while another file arrives
+                self.form.take(change["new"], zone.field)
+
+        zone.observe(arrived, "path")
+        return zone
+
     async def _pressed(self) -> None:
         try:
             await self._follow(await self._submit())
@@ -134,16 +155,16 @@ class Panel(widgets.VBox):
             raise
         finally:
             self._button.disabled = False
-        self._show_card(job)
+        self._show_card(job, reveal=True)
         return job
 
-    def _show_card(self, job: jobs.Job) -> None:
+    def _show_card(self, job: jobs.Job, *, reveal: bool = False) -> None:
         from wanavatar_lab.ui.job_card import JobCard
 
         self.job, self.artifacts = job, []
         for old in self._card.children:
             old.close()
-        self._card.children = [JobCard(job.id)]
+        self._card.children = [JobCard(job.id, reveal=reveal)]
         self._show_result()
         self._say()
 
@@ -187,7 +208,8 @@ class Panel(widgets.VBox):
         request_class = self.form.request_class
         title, text = language.of(request_class.labels), language.of(request_class.help)
         self._title.value = f'<div lang="{language.code}"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>'
-        hint = escape(language.of(WORDS["hint"]))
+        said = [language.of(WORDS[name]) for name in ("hint", *(["drop"] if self._dropped else []))]
+        hint = "".join(f"<p>{escape(text)}</p>" for text in said)
         self._hint.value = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
         self._hint.layout.display = "none" if self._card.children else None
         under_way = any(card.state in ("queued", "running") for card in self._card.children)

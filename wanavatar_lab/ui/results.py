@@ -1,5 +1,6 @@
-"""What a run made, as its panel shows it: a picture made of a picture lies over that one, with an edge to move."""
+"""What a run made, as its panel shows it: a picture made of another lies over that one, with an edge to move."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -15,14 +16,25 @@ from wanavatar_lab.ui.urls import can_show
 def result_of(run: Run) -> widgets.Widget:
     """The view of a run that has succeeded; where the page cannot show what it made, why not."""
     from wanavatar_lab.ui.compare import Compare
-    from wanavatar_lab.ui.player import show
 
     try:
         made = run.status().artifacts
-        before, after = _before(run), run.path(main_artifact(made, run.request().artifact))
+        main = run.path(main_artifact(made, run.request().artifact))
+        larger = next((run.path(artifact) for artifact in made if artifact.role == "upscaled"), None)
+        before, after = (_before(run), main) if larger is None else (main, larger)
         if before is not None and can_show(before) and can_show(after):
             return Compare(before, after)
-        return show([run.path(artifact) for artifact in made])
+    except LabError as error:
+        return widgets.HTML(alert(str(error)))
+    return view_of([run.path(artifact) for artifact in made])
+
+
+def view_of(files: Sequence[Path | str]) -> widgets.Widget:
+    """The view of pictures, clips and recordings; where the page cannot show them, why not."""
+    from wanavatar_lab.ui.player import show
+
+    try:
+        return show(files)
     except LabError as error:
         return widgets.HTML(alert(str(error)))
 

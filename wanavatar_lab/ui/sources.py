@@ -146,14 +146,14 @@ class FileControl(Control):
         # an upload has no path while it arrives, which is no wish for nothing
         if self._written or (not change["new"] and change["owner"] not in self._boxes):
             return
-        with self._writing():  # what another way shows as chosen is so no more, and can be chosen again
-            for box in self._boxes:
-                if box is not change["owner"]:
-                    box.value = ""
         self.pick(str(change["new"] or ""))
 
     def pick(self, path: str) -> None:
         """Take this file on behalf of a person; of a video, where a picture is wanted, its first frame."""
+        with self._writing():  # what another way shows as chosen is so no more, and can be chosen again
+            for box in self._boxes:
+                if not _same(box.value, path):
+                    box.value = ""
         if self.view.widget == "picture" and KINDS.get(Path(path).suffix.lower()) == "video":
             self._video = path
             with self._writing():

@@ -1,18 +1,16 @@
 """Try values of fields against each other: a grid of runs, and a sheet that shows what they made side by side.
 
 tried = sweep(request, seed=[1, 2, 3], guidance_scale=[4.5, 5.5])
-await tried.results()
-tried.sheet()
+tried                      # in a notebook: a sheet that fills itself
+await tried.results()      # where nobody looks on
 """
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ipywidgets as widgets
 
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, submit
@@ -20,10 +18,13 @@ from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.refusal import shown, suggestion
 from wanavatar_lab.status import main_artifact
+from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.tasks import loop_runs, start
 
 MOST_RUNS = 256
 LONGEST_TITLE = 60  # characters of a value
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,47 @@ class Sweep:
         for job in reversed(self.jobs):
             job.cancel()
 
-    def sheet(self) -> widgets.Widget:
-        """What is made so far as a table: the last field's values beside each other, the others' below each other.
+    def sheet(self) -> ContactSheet:
+        """A table of what is made: the last field's values beside each other, the others' below each other.
 
-        A place whose run has not succeeded is empty.
+        In a notebook it fills while the runs go on, until it is closed; elsewhere it has what is made so far.
         """
-        from wanavatar_lab.ui.player import grid
-
         *down, across = self.axes
         kind = type(self.request)
         rows = [_title(kind, values) for values in _grid({name: self.axes[name] for name in down})]
         columns = [_title(kind, {across: value}) for value in self.axes[across]]
-        paths = [self._made(job) for job in self.jobs]
-        width = len(columns)
-        return grid(rows, columns, [paths[start : start + width] for start in range(0, len(paths), width)])
+        sheet = ContactSheet(rows, columns)
+        waiting = self._fill(sheet, range(len(self.jobs)))
+        if waiting and loop_runs():
+            start(self._fill_on(sheet, waiting))
+        return sheet
+
+    async def _fill_on(self, sheet: ContactSheet, waiting: Sequence[int]) -> None:
+        while waiting and sheet.comm is not None:
+            await asyncio.sleep(POLL_SECONDS)
+            waiting = self._fill(sheet, waiting)
+
+    def _fill(self, sheet: ContactSheet, places: Iterable[int]) -> list[int]:
+        """Show what has come of the runs of these places; returns the places that are still to come."""
+        waiting: list[int] = []
+        with sheet.hold_sync():
+            for place in places:
+                row, column = divmod(place, len(sheet.columns))
+                job = self.jobs[place]
+                try:
+                    # whether a worker is there to make them is asked once, not for each that waits
+                    status = job.run.status() if waiting else job.status()
+                    if not status.ended:
+                        waiting.append(place)
+                    elif status.state == "succeeded":
+                        sheet.fill(row, column, job.run.path(main_artifact(status.artifacts, self.request.artifact)))
+                    else:
+                        sheet.leave(row, column, status.state, status.error or "")
+                except RunError:  # deleted, as one does with what is not worth keeping
+                    sheet.leave(row, column, "gone")
+                except LabError as error:
+                    sheet.leave(row, column, "unseen", str(error))
+        return waiting
 
     async def _result(self, values: Mapping[str, Any], job: Job) -> Tried:
         try:
@@ -107,17 +135,19 @@ class Sweep:
         display(self.sheet())
 
 
-def sweep(request: Request, /, **lists: Sequence[Any]) -> Sweep:
+def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
     """Queue a run for every combination of values.
 
     Args:
-        request: what they have in common.
+        request: what they have in common; None, which a form gives for what is not allowed, is refused.
         lists: field → values to try of it.
 
     Raises:
         RequestError: there is no such field, a value is not allowed or a file is missing, or there are too many
             runs; nothing is queued.
     """
+    if request is None:
+        raise RequestError([("", "there is no request; put right what the form says is wrong, and try again")])
     axes = {name: _values(name, values, type(request)) for name, values in lists.items()}
     count = 1
     for values in axes.values():

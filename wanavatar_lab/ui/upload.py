@@ -3,9 +3,9 @@
     upload = Upload(accept=".png,.jpg")
     upload.observe(lambda change: print(change.new), "path")
 
-Messages of the page: `{kind: "begin", id, name, size}`, then `{kind: "chunk", id, offset}` with the bytes, each after
-the answer to the one before, and at any time `{kind: "cancel", id}`. Answers: `{kind: "ack", id, offset}` with where
-the next piece begins, or `{kind: "refused", id}`, when `error` says why.
+Messages of the page: `{kind: "begin", id, name, size, field}`, then `{kind: "chunk", id, offset}` with the bytes, each
+after the answer to the one before, and at any time `{kind: "cancel", id}`. Answers: `{kind: "ack", id, offset}` with
+where the next piece begins, or `{kind: "refused", id}`, when `error` says why.
 """
 
 import asyncio
@@ -52,10 +52,13 @@ class Upload(LabWidget):
     Args:
         accept: suffixes with commas, of `receiving.KINDS`.
         folder: where files go; `data/uploads` below the server's root if None.
+        around: a class of what lies around it in the page, on all of which a file may be dropped. Then there is no
+            button, and nothing is to be seen while nothing arrives.
 
     Attributes:
         path: the file, absolute, once it is whole and what it should be; empty otherwise.
         error: why there is none.
+        field: the field of the form that it was dropped on; empty if on none.
         state: empty, receiving, checking, done, failed or cancelled.
 
     Raises:
@@ -75,8 +78,11 @@ class Upload(LabWidget):
     received = traitlets.Int(0).tag(sync=True)
     preview = traitlets.Unicode("").tag(sync=True)
     chunk_bytes = traitlets.Int(CHUNK_BYTES).tag(sync=True)
+    around = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, accept: str = ".png,.jpg,.jpeg,.webp", folder: Path | str | None = None) -> None:
+    def __init__(
+        self, accept: str = ".png,.jpg,.jpeg,.webp", folder: Path | str | None = None, around: str = ""
+    ) -> None:
         suffixes = frozenset(part.strip().lower() for part in accept.split(","))
         if unknown := sorted(suffixes - set(KINDS)):
             raise LabError(
@@ -85,8 +91,8 @@ class Upload(LabWidget):
         self.folder = (server_root() / FOLDER if folder is None else Path(folder)).absolute()
         self._suffixes = suffixes
         self._incoming: Incoming | None = None
-        self._id = ""
-        super().__init__(accept=",".join(sorted(suffixes)))
+        self._id = self.field = ""
+        super().__init__(accept=",".join(sorted(suffixes)), around=around)
         self.on_msg(self._hear)
 
     def close(self) -> None:
@@ -99,7 +105,7 @@ class Upload(LabWidget):
         try:
             match content:
                 case {"kind": "begin", "id": str(name), "name": str(file), "size": int(size)}:
-                    self._begin(name, file, size)
+                    self._begin(name, file, size, str(content.get("field", "")))
                 case {"kind": "chunk", "id": self._id, "offset": int(offset)} if len(buffers) == 1:
                     self._take(offset, buffers[0])
                 case {"kind": "cancel"} if self.state == "receiving":
@@ -108,13 +114,13 @@ class Upload(LabWidget):
             self._drop("failed", str(error))
             self.send({"kind": "refused", "id": self._id})
 
-    def _begin(self, sending: str, file: str, size: int) -> None:
+    def _begin(self, sending: str, file: str, size: int, field: str) -> None:
         if self.state == "checking":
             self.send({"kind": "refused", "id": sending})
             return
         # another view, or one that is gone, may have been sending
         self._drop("empty", "")
-        self._id = sending
+        self._id, self.field = sending, field
         self._incoming = Incoming(self.folder, file, size, self._suffixes)
         with self.hold_sync():
             self.name, self.size, self.received, self.state = self._incoming.name, size, 0, "receiving"

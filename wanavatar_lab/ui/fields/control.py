@@ -53,7 +53,7 @@ class Control(widgets.VBox):
         self._listeners: list[Callable[[], None]] = []
         self._written = False  # while a program writes, which is no change by a person
         wide = view.widget in WIDE_HINTS or view.name == "profile"
-        classes = [*self.STYLE_CLASSES, *(["wl-wide"] if wide else [])]
+        classes = [*self.STYLE_CLASSES, f"wl-of-{view.name}", *(["wl-wide"] if wide else [])]
         super().__init__([*inputs, self._note], layout=shared(widgets.Layout), _dom_classes=classes)
         self._unfollow = language.follow(self._say_quietly)
 

@@ -25,6 +25,10 @@ function render({ model, el }) {
 
     function content(cell, place) {
       if (!cell) return element("div", { className: "wl-sheet-empty wl-soft", textContent: say(model, "waiting") });
+      if (cell.why) {
+        const reason = element("span", { className: "wl-sheet-reason", textContent: cell.error, title: cell.error });
+        return element("div", { className: "wl-sheet-empty" }, element("strong", { textContent: say(model, cell.why) }), reason);
+      }
       const key = `${cell.path} ${cell.version}`;
       const label = say(model, "cell", place);
       // one that is there already goes on playing

@@ -1,3 +1,5 @@
+const BRIEF = 10; // seconds, below which tenths are told
+
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-job");
   const { signal } = ending;
@@ -65,7 +67,9 @@ function render({ model, el }) {
 
     const more = [];
     if (value.state && value.state !== "gone") {
-      more.push(say(model, going ? "elapsed" : "took", { time: clock(value.elapsed) }));
+      const brief = !going && value.elapsed < BRIEF;
+      const time = brief ? say(model, "seconds", { seconds: value.elapsed.toFixed(1) }) : clock(value.elapsed);
+      more.push(say(model, going ? "elapsed" : "took", { time }));
     }
     if (going && value.eta_seconds !== null) more.push(say(model, "left", { time: clock(value.eta_seconds) }));
     if (value.memory_bytes) more.push(say(model, "memory", { memory: size(value.memory_bytes) }));
@@ -97,6 +101,16 @@ function render({ model, el }) {
     preview.alt = say(model, "preview");
     if (path) preview.src = fileUrl(path, model.get("preview_version"));
   });
+  if (model.get("reveal")) requestAnimationFrame(reveal);
+
+  function reveal() {
+    if (signal.aborted) return;
+    if (!el.isConnected || !el.offsetHeight) return requestAnimationFrame(reveal);
+    card.scrollIntoView({ block: "nearest" });
+    model.set("reveal", false); // once, not whenever the page is opened again
+    model.save_changes();
+  }
+
   return () => ending.abort();
 }
 

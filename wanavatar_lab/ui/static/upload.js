@@ -8,6 +8,7 @@ function render({ model, el }) {
   const { signal } = ending;
   let sending = null; // { id, answer, cancelled }
   let silent = false;
+  const around = model.get("around");
 
   const input = element("input", { type: "file", hidden: true, accept: model.get("accept") });
   const choose = button("wl-main");
@@ -52,6 +53,10 @@ function render({ model, el }) {
       picture.alt = values.name;
     }
     zone.dataset.state = state;
+    if (around) {
+      choose.hidden = hint.hidden = true;
+      el.hidden = !busy && !text;
+    }
   });
 
   hear(model, signal, (message) => {
@@ -69,13 +74,13 @@ function render({ model, el }) {
     });
   }
 
-  async function send(file) {
+  async function send(file, field = "") {
     if (choose.disabled) return;
     const id = `${Date.now()}-${Math.random().toString(36).slice(2)}`;
     const mine = (sending = { id, answer: () => {}, cancelled: false });
     silent = false;
     const step = model.get("chunk_bytes");
-    let answer = await ask({ kind: "begin", id, name: file.name, size: file.size });
+    let answer = await ask({ kind: "begin", id, name: file.name, size: file.size, field });
     while (answer.kind === "ack" && answer.offset < file.size && !mine.cancelled) {
       const offset = answer.offset;
       const bytes = await file.slice(offset, offset + step).arrayBuffer();
@@ -85,8 +90,29 @@ function render({ model, el }) {
     silent = answer.kind === "silent";
     if (silent) {
       error.textContent = say(model, "silent", { seconds: PATIENCE });
-      error.hidden = false;
+      error.hidden = el.hidden = false;
     }
+  }
+
+  // one after the other; what is refused ends it, since the next one would take away what is said of it
+  async function sendAll(files, field) {
+    for (const file of files) {
+      await send(file, field);
+      while (["receiving", "checking"].includes(model.get("state")) && !silent && !signal.aborted) {
+        await changed("state");
+      }
+      if (model.get("state") !== "done") return;
+    }
+  }
+
+  function changed(trait) {
+    return new Promise((resolve) => {
+      const heard = () => {
+        model.off(`change:${trait}`, heard);
+        resolve();
+      };
+      model.on(`change:${trait}`, heard);
+    });
   }
 
   function stop() {
@@ -111,6 +137,43 @@ function render({ model, el }) {
     zone.classList.remove("wl-over");
     if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
   });
+  if (around) takeAllAround();
+
+  function takeAllAround() {
+    // heard before Lab hears it; a zone within has its own way
+    const hears = { capture: true, signal };
+    const place = (event) => {
+      const found = el.closest(`.${around}`);
+      const ours = found?.contains(event.target) && !event.target.closest(".wl-upload-zone");
+      return ours && event.dataTransfer.types.includes("Files") ? found : null;
+    };
+    let marked = null;
+    const mark = (found) => {
+      marked?.classList.remove("wl-over");
+      marked = found;
+      marked?.classList.add("wl-over");
+    };
+    document.addEventListener("dragover", (event) => {
+      const found = place(event);
+      if (found !== marked) mark(found);
+      if (!found) return;
+      event.preventDefault();
+      event.stopPropagation();
+    }, hears);
+    document.addEventListener("dragleave", (event) => {
+      if (!marked?.contains(event.relatedTarget)) mark(null);
+    }, hears);
+    document.addEventListener("drop", (event) => {
+      const found = place(event);
+      mark(null);
+      if (!found) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const classes = [...(event.target.closest(".wl-file")?.classList ?? [])];
+      const field = classes.find((name) => name.startsWith("wl-of-"))?.slice("wl-of-".length);
+      sendAll([...event.dataTransfer.files], field);
+    }, hears);
+  }
   return () => {
     if (sending) sending.cancelled = true;
     ending.abort();

@@ -1,0 +1,66 @@
+"""Files dropped anywhere on a panel arrive in its fields, in Lab and in Voilà."""
+
+import base64
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Show, nameless, picture_of
+from tests.ui import made_runs
+
+pytestmark = pytest.mark.chromium
+
+CELL = """
+from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.ui.panel import Panel
+Panel(SpeechToVideo, profile="pocket")
+"""
+# what a browser does when files are dragged over an element and let go there; whether the page takes them
+DROP = """([selector, files]) => {
+  const data = new DataTransfer();
+  for (const [name, text] of files) {
+    data.items.add(new File([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))], name));
+  }
+  const target = document.querySelector(selector);
+  const tell = (kind) =>
+    !target.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
+  const over = tell("dragover");
+  const marked = document.querySelector(".wl-panel").classList.contains("wl-over");
+  const taken = tell("drop");
+  return [over, marked, taken, document.querySelector(".wl-panel").classList.contains("wl-over")];
+}"""
+
+
+def drop(page: Page, selector: str, *files: Path) -> list[bool]:
+    sent = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in files]
+    said: list[bool] = page.evaluate(DROP, [selector, sent])
+    return said
+
+
+def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: Path) -> None:
+    server = show("drop", CELL)
+    face = made_runs.picture(tmp_path / f"face-{server.kind}.png", side=96)
+    voice = made_runs.sound(tmp_path / f"voice-{server.kind}.wav", seconds=2.0)
+    clip = made_runs.clip(tmp_path / f"clip-{server.kind}.mp4", side=96)
+    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    assert drop(page, ".wl-panel-title h3", face, voice) == [True, True, True, False]
+    picture, recording = page.locator(".wl-of-image"), page.locator(".wl-of-audio")
+    expect(picture.get_by_text(f"Chosen: {server.folder}/data/uploads/face-{server.kind}")).to_be_visible()
+    expect(picture.locator("img")).to_have_js_property("naturalWidth", 96)
+    expect(recording.get_by_text(f"Chosen: {server.folder}/data/uploads/voice-{server.kind}")).to_be_visible()
+    expect(recording.get_by_text("2.0 s of 2.0 s")).to_be_visible()
+    picture_of(page, f"drop-{server.kind}")
+
+    # a video has a use in three fields: where it is let go says which is meant
+    drop(page, ".wl-of-audio .wl-help", clip)
+    expect(recording.get_by_text(f"Chosen: {server.folder}/data/uploads/clip-{server.kind}")).to_be_visible()
+    expect(picture.get_by_text(f"uploads/face-{server.kind}")).to_be_visible()
+
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    assert drop(page, ".wl-panel-foot", text)[2]
+    refused = page.get_by_role("alert").filter(has_text="notes.txt ends in .txt; give a file that ends in")
+    expect(refused).to_be_visible()
+    assert nameless(page) == []
+    picture_of(page, f"drop-{server.kind}-refused")
