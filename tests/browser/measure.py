@@ -12,6 +12,7 @@ complaints         what the servers and kernels logged as errors meanwhile
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -126,7 +127,8 @@ def memory_through_runs(page: Page, kernel: int, runs: int) -> dict[str, float]:
             page.wait_for_timeout(50)
         done.add(run[0])
         expect(card.get_by_text("Done", exact=True)).to_be_visible(timeout=PATIENCE)
-        expect(page.get_by_role("img", name="Picture picture.png").and_(seen)).to_be_visible(timeout=PATIENCE)
+        shown = page.get_by_role("img", name=re.compile("^After, ")).and_(seen)
+        expect(shown).to_be_visible(timeout=PATIENCE)
     return {"before": before, "after": memory(kernel, "VmRSS"), "peak": memory(kernel, "VmHWM")}
 
 

@@ -51,6 +51,7 @@ WORDS: dict[str, Words] = {
     "loss": {"en": "loss {loss}", "ko": "손실 {loss}", "zh": "损失 {loss}"},
     "progress": {"en": "Progress of the training", "ko": "학습 진행률", "zh": "训练进度"},
     "log": {"en": "Log", "ko": "로그", "zh": "日志"},
+    "true": {"en": "the true clip", "ko": "실제 영상", "zh": "真实视频"},
     "after": {"en": "step {step}", "ko": "스텝 {step}", "zh": "第 {step} 步"},
 }
 
@@ -66,6 +67,7 @@ class TrainingCard(widgets.VBox):
     Attributes:
         ending: how the run stood at the last look.
         step: the last step that is noted.
+        steps: how many there will be.
 
     Raises:
         LabError: there are no encoded samples.
@@ -84,14 +86,16 @@ class TrainingCard(widgets.VBox):
         self._lines: list[Line] = []
         self._seen: dict[str, object] = {}
         self._stopping = False
-        self._steps = config.steps or config.epochs * _steps_an_epoch(config, processes)
+        # read even where they do not decide it, since without them there is nothing to train on
+        an_epoch = _steps_an_epoch(config, processes)
+        self.steps = config.steps or config.epochs * an_epoch
         self._use = Use(config.run)
         self._start, self._stop = (widgets.Button(layout=AS_WIDE_AS_ITS_WORDS) for _ in range(2))
         self._start.add_class("wl-run")
         self._status, self._problem, self._machine, self._curves, self._log = (widgets.HTML() for _ in range(5))
         self._samples = widgets.VBox()
         shown = [self._status, self._problem, self._machine, self._curves, self._samples, self._log]
-        buttons = widgets.HBox([self._start, self._stop])
+        buttons = widgets.HBox([self._start, self._stop], layout={"grid_gap": "8px"})
         super().__init__([Look(), buttons, *shown], _dom_classes=["wl-panel"])
         self._start.on_click(lambda _: tasks.start(self._pressed_start()))
         self._stop.on_click(lambda _: tasks.start(self._pressed_stop()))
@@ -205,8 +209,11 @@ class TrainingCard(widgets.VBox):
         pairs = []
         for each in sampled(self.config.run):
             first, last = min(each.made), max(each.made)
-            labels = tuple(language.of(WORDS["after"]).format(step=step) for step in (first, last))
-            pairs.append((each.made[first], each.made[last], (labels[0], labels[1])))
+            before, after = (language.of(WORDS["after"]).format(step=step) for step in (first, last))
+            if first == last:
+                pairs.append((each.made[first], each.true, (before, language.of(WORDS["true"]))))
+            else:
+                pairs.append((each.made[first], each.made[last], (before, after)))
         for old in self._samples.children:
             old.close()
         self._samples.children = side_by_side(pairs)
@@ -219,7 +226,7 @@ class TrainingCard(widgets.VBox):
         words = [language.of(WORDS["stopping" if self._stopping else standing])]
         bar = ""
         steps = of_kind(self._lines, "train")
-        total = self._steps
+        total = self.steps
         if steps:
             paces = [line["seconds"] for line in steps[-RECENT:] if "seconds" in line]
             pace = sum(paces) / len(paces) if paces else 0.0

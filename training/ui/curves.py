@@ -33,10 +33,10 @@ def progress_figure(lines: Sequence[Line]) -> Figure:
     figure = _figure(12.0, 3.4)
     loss, held_out, gradient = figure.subplots(1, 3)
     steps = of_kind(lines, "train")
-    _course(loss, steps, "loss", BLUE, "each step")
-    _titled(loss, "Loss", "step", "loss of the branches that were drawn")
+    _course(loss, steps, "loss", BLUE)
+    _titled(loss, "Loss", "step", "loss, all branches")
     _changes(held_out, lines)
-    _course(gradient, steps, "gradient_norm", GREEN, "each step")
+    _course(gradient, steps, "gradient_norm", GREEN)
     gradient.set_yscale("log")
     _titled(gradient, "Gradient", "step", "norm before clipping")
     return figure
@@ -50,7 +50,7 @@ def branch_figure(lines: Sequence[Line]) -> Figure:
     names = [f"error_of_branch_{branch}" for branch in BRANCHES]
     for branch, name in zip(BRANCHES, names, strict=True):
         _course(over, steps, name, BRANCH_COLOURS[branch], branch)
-    _titled(over, "Error by branch", "step", "mean squared error of the whole picture")
+    _titled(over, "Error by branch", "step", "error of the whole picture")
     _early_and_late(means, steps, dict(zip(BRANCHES, names, strict=True)))
     _titled(means, "Early and late in the run", "branch, and in how many steps it was drawn", "mean squared error")
     return figure
@@ -98,16 +98,18 @@ def _changes(axes: Axes, lines: Sequence[Line]) -> None:
     _titled(axes, "Held-out error against the base", "step", "change, %")
 
 
-def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str, words: str) -> None:
-    """A value over the steps: dots, and where there are enough of them their running mean."""
+def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str, words: str | None = None) -> None:
+    """A value over the steps: dots, and where there are enough of them their running mean, which `words` name."""
     known = [(line["step"], line[name]) for line in lines if name in line]
     if not known:
         return
     steps, values = np.array(known, dtype=np.float64).T
     width = min(SMOOTH, max(1, len(values) // 4))
     smooth = width > 1
-    axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if smooth else 1, label=words)
-    axes.plot(steps, running_mean(values, width), color=colour, label=f"mean of {width} steps" if smooth else None)
+    dots = None if words else "each step"
+    axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if smooth else 1, label=dots)
+    mean = f"mean of {width} steps" if smooth else None
+    axes.plot(steps, running_mean(values, width), color=colour, label=words or mean)
 
 
 def _early_and_late(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:

@@ -30,10 +30,10 @@ def mask_figure(folder: Path) -> Figure:
         axes.set_title(f"{frame / clip.fps:.1f} s", fontsize=10)
         axes.set_axis_off()
     seconds = np.arange(clip.frames) / clip.fps
-    face, lips = areas(clip)
+    face_area, lip_area = areas(clip)
     area = figure.add_subplot(grid[1, :])
-    area.plot(seconds, 100 * face, color=GREEN, label="face")
-    area.plot(seconds, 100 * lips, color=RED, label="lips")
+    area.plot(seconds, 100 * face_area, color=GREEN, label="face")
+    area.plot(seconds, 100 * lip_area, color=RED, label="lips")
     lost = ~valid
     if lost.any():
         area.fill_between(seconds, 0, 1, where=lost, transform=area.get_xaxis_transform(), color=GREY, alpha=0.3,
@@ -45,7 +45,7 @@ def mask_figure(folder: Path) -> Figure:
     area.set_ylabel("share of the picture, %")
     area.grid(alpha=0.25)
     area.spines[["top", "right"]].set_visible(False)
-    area.legend(fontsize=9, frameon=False, loc="center right")
+    area.legend(fontsize=9, frameon=False, loc="lower right")
     return figure
 
 

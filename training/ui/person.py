@@ -48,6 +48,7 @@ USUAL: dict[str, Usual] = {
         changes={
             "steps": 8,
             "warm_up": 2,
+            "learning_rate": 5e-4,
             "accumulation": 1,
             "checkpoint_every": 4,
             "validate_every": 4,

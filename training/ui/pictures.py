@@ -4,7 +4,7 @@ import base64
 import io
 from html import escape
 
-from IPython.display import Image
+from IPython.display import HTML
 from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 110
@@ -17,13 +17,13 @@ def png_of(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def shown_figure(figure: Figure, says: str) -> Image:
-    """A figure for the end of a cell.
+def shown_figure(figure: Figure, says: str) -> HTML:
+    """A figure for the end of a cell: HTML, since Jupyter leaves the words of a bare picture out.
 
     Args:
         says: what is to be seen, in a sentence.
     """
-    return Image(data=png_of(figure), format="png", alt=says)
+    return HTML(figure_html(figure, says))
 
 
 def figure_html(figure: Figure, says: str) -> str:

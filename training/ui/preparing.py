@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from training.prepare.cuts import SHORTEST
 from training.prepare.drawn_speech import SHIPPED, SHIPPED_SECONDS
+from training.prepare.layout import FPS
 from training.ui.commands import Say, run_module
 from training.ui.person import Person, Usual, need, usual_of
 from wanavatar_lab.errors import RequestError
@@ -67,13 +69,20 @@ async def encode_clips(
     await run_module("training.encode", [*words, "--aspects", shapes, "--frames", str(longest)], say)
 
 
+def _ignore(line: str) -> None:
+    """The names of files, which nobody has to know."""
+
+
 async def _drawn(person: Person, usual: Usual, clips: int, seconds: float, say: Say) -> Path:
     """The folder of the videos of a drawn person, who is drawn if they are not all there."""
     if not usual.draws:
         raise RequestError([("videos", "'' is not allowed; give a folder of videos of one person")])
     problems = [
-        (name, f"{shown(value)} is not allowed; give a number from {least} to {most:g}")
-        for name, value, least, most in (("clips", clips, 2, SHIPPED), ("seconds", seconds, 2, SHIPPED_SECONDS))
+        (name, f"{shown(value)} is not allowed; give a number from {least:g} to {most:g}")
+        for name, value, least, most in (
+            ("clips", clips, 2, SHIPPED),
+            ("seconds", seconds, SHORTEST / FPS, SHIPPED_SECONDS),
+        )
         if not least <= value <= most
     ]
     if problems:
@@ -83,5 +92,5 @@ async def _drawn(person: Person, usual: Usual, clips: int, seconds: float, say: 
     if len(list(folder.glob("*.mp4"))) < clips:
         say(f"No videos are given, so a person is drawn: {clips} videos of {seconds:g} s.")
         drawing: list[str | Path] = ["--out", folder, "--count", str(clips), "--seconds", f"{seconds:g}"]
-        await run_module("training.prepare.drawn", [*drawing, "--style", "unusual", "--speech", "shipped"], say)
+        await run_module("training.prepare.drawn", [*drawing, "--style", "unusual", "--speech", "shipped"], _ignore)
     return folder

@@ -58,10 +58,12 @@ class Results:
         """What it came to, in some lines."""
         seconds = [line["seconds"] for line in of_kind(self.lines, "train") if "seconds" in line]
         pace = f", {sum(seconds) / len(seconds):.1f} s per step" if seconds else ""
-        said = [f"{self.ending.state}: {self.step} steps{pace}" + (f" ({self.ending.why})" if self.ending.why else "")]
-        said.append(
-            f"rank {self.config.rank}, alpha {self.config.alpha:g}, learning rate {self.config.learning_rate:g}"
-        )
+        # a run that was started by hand is not known to training.launch
+        how = "trained" if self.ending.state == "absent" else self.ending.state
+        why = f" ({self.ending.why})" if self.ending.why else ""
+        config = self.config
+        said = [f"{how}: {self.step} steps{pace}{why}"]
+        said.append(f"rank {config.rank}, alpha {config.alpha:g}, learning rate {config.learning_rate:g}")
         said += [f"held-out {part} error {change:+.1%} against the base" for part, change in self.changes.items()]
         if not self.changes:
             said.append("Nothing was held out, or nothing was validated, so there are no errors to compare.")

@@ -61,7 +61,8 @@ class TryOut(widgets.VBox):
         self._speak.add_class("wl-run")
         self._said, self._problem = widgets.HTML(), widgets.HTML()
         self._cards, self._shown = widgets.HBox(), widgets.VBox()
-        parts = [widgets.HBox([self._offer, self._speak]), self._said, self._problem, self._cards, self._shown]
+        buttons = widgets.HBox([self._offer, self._speak], layout={"grid_gap": "8px"})
+        parts = [buttons, self._said, self._problem, self._cards, self._shown]
         super().__init__([Look(), *parts], _dom_classes=["wl-panel"])
         self._offer.on_click(lambda _: tasks.start(self._pressed(speak=False)))
         self._speak.on_click(lambda _: tasks.start(self._pressed(speak=True)))
@@ -110,6 +111,16 @@ class TryOut(widgets.VBox):
             raise
         self._show_clips(offered.names[0])
         return self.clips
+
+    def summary(self) -> str:
+        """Where the LoRA and the clips are, and at which scale it was applied."""
+        if self.offered is None:
+            return "Nothing is in the list yet: press a button above, then run this cell again."
+        said = [f"{', '.join(self.offered.names)}: {self.offered.file}", self.offered.told(self._strength)]
+        if self.clips:
+            without, with_it = self.clips
+            said += [f"without it: {without}", f"with it: {with_it}"]
+        return "\n".join(said)
 
     def close(self) -> None:
         """Take it away; what it made stays."""
