@@ -118,7 +118,8 @@ class TrainingCard(widgets.VBox):
         try:
             await self.watch()
         except (KeyboardInterrupt, asyncio.CancelledError):
-            stop(self.config.run)
+            if state(self.config.run).state == "running":  # it may have ended in this moment
+                stop(self.config.run)
             raise
         if self.ending.state != "finished":
             raise RunError(f"The training in {self.config.run} {self.ending.state}. {self.ending.why}".strip())

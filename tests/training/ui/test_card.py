@@ -1,0 +1,169 @@
+"""The card of a training: a run outlives who started it, is found again, and is stopped with all of its processes."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.lane_for_tests import REPOSITORY, eventually
+from tests.training.toy import config_of, write_samples
+from tests.training.ui.made_run import write_run
+from tests.ui import test_words
+from tests.ui.looking import alerts, named, text
+from training.checkpoint import checkpoints
+from training.launch import MARK, processes_of, state
+from training.ui.card import TrainingCard
+from training.ui.use import Use, read_gpus
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.language import language
+
+MODULE = "tests.training.launched"
+STARTS = """
+import os, signal, sys
+from pathlib import Path
+from training.config import TrainingConfig
+from training.ui.card import TrainingCard
+config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+TrainingCard(config, module=sys.argv[2]).start()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """On the CPU, in English, with nothing left behind."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    language.code = "en"
+    yield
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.environ().get(MARK, "/")).is_relative_to(tmp_path):
+                process.kill()
+
+
+def standing(card: TrainingCard) -> str:
+    return card.ending.state
+
+
+def noted(card: TrainingCard) -> int:
+    """The last step, after another look."""
+    card.look()
+    return card.step
+
+
+def test_a_run_outlives_its_kernel_is_found_again_and_stopped(tmp_path: Path) -> None:
+    config = config_of(tmp_path, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    write_samples(config.samples)
+    told = tmp_path / "told.json"
+    told.write_text(config.model_dump_json())
+    kernel = [sys.executable, "-c", STARTS, str(told), MODULE]
+    assert subprocess.run(kernel, cwd=REPOSITORY, check=False).returncode == -9
+    card = TrainingCard(config, module=MODULE)
+    assert standing(card) == "running"
+    assert named(card, "Start").disabled and not named(card, "Stop").disabled
+    eventually(lambda: noted(card), 150)
+    assert "Running · step " in text(card) and "CPU cores" in text(card)
+    assert 'max="100000"' in text(card) and 'alt="Loss' in text(card)
+    named(card, "Stop").click()
+    assert standing(card) == "stopped" and not processes_of(config.run)
+    assert "Stopped: Start goes on" in text(card) and not named(card, "Start").disabled
+    assert len(checkpoints(config.run)) == 1
+    card.close()
+
+
+def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> None:
+    config = config_of(tmp_path, steps=2)
+    write_samples(config.samples)
+    write_run(config.run, config.samples)
+    (config.run / "launch.json").write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
+    (config.run / "ended.json").write_text('{"state": "failed", "why": "Rank 1 was <killed>."}')
+    (config.run / "launch.log").write_text("begins\nends with <this>\n")
+    card = TrainingCard(config)
+    assert (card.step, card.steps) == (2, 2)
+    assert "Failed · step 2 of 2 · 2.0 s per step · loss 0.5000" in text(card)
+    assert "Rank 1 was <killed>." in alerts(card) and "&lt;killed&gt;" in card.children[2].value
+    assert "ends with <this>" in text(card)
+    language.code = "ko"
+    assert "실패 · 스텝 2/2" in text(card)
+    card.close()
+
+
+def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> None:
+    config = config_of(tmp_path, steps=None, epochs=3)
+    write_samples(config.samples, count=6, held_out=1)
+    card = TrainingCard(config)
+    assert card.steps > 0 and card.steps % 3 == 0
+    assert "Not started yet" in text(card)
+    card.close()
+
+
+def test_without_samples_there_is_no_card(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="no encoded samples"):
+        TrainingCard(config_of(tmp_path))
+
+
+def test_what_a_gpu_says_becomes_a_line() -> None:
+    said = "0, NVIDIA H100 80GB HBM3, 97, 54321, 81559\n1, Old, [N/A], 0, 1000\nnonsense\n"
+    assert read_gpus(said) == [
+        "GPU 0 (NVIDIA H100 80GB HBM3): 97 % busy, 57.0 of 85.5 GB",
+        "GPU 1 (Old): [N/A] % busy, 0.0 of 1.0 GB",
+    ]
+
+
+def test_the_processes_of_a_run_are_counted(tmp_path: Path) -> None:
+    use = Use(tmp_path)
+    assert use.look() == []
+    busy = [sys.executable, "-c", "while True: pass"]
+    process = subprocess.Popen(busy, env=os.environ | {MARK: str(tmp_path)})
+    try:
+        eventually(lambda: processes_of(tmp_path))
+        (line,) = use.look()[-1:]
+        assert line.endswith("GB of main memory in 1 processes") and "cores" not in line
+        time.sleep(0.2)
+        assert " CPU cores, " in use.look()[-1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("module", ["training.ui.card", "training.ui.tryout"])
+def test_every_word_is_there_in_every_language(module: str) -> None:
+    test_words.test_a_table_has_every_language(module)
+
+
+def test_a_start_that_is_refused_is_said(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    write_samples(config.samples)
+    card = TrainingCard(config, processes=2)
+    named(card, "Start").click()
+    assert "2 processes need a launcher" in alerts(card)
+    assert state(config.run).state == "absent"
+    with pytest.raises(LabError, match="need a launcher"):
+        asyncio.run(card.run())
+    card.close()
+
+
+def test_who_stops_waiting_stops_the_run(tmp_path: Path) -> None:
+    config = config_of(tmp_path, steps=100_000)
+    write_samples(config.samples)
+    card = TrainingCard(config, module=MODULE)
+
+    async def interrupted() -> None:
+        waiting = asyncio.ensure_future(card.run())
+        while standing(card) != "running":
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(interrupted())
+    assert state(config.run).state == "stopped" and not processes_of(config.run)
+    card.close()

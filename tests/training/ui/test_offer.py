@@ -1,0 +1,94 @@
+"""A LoRA is put into the list, under a name that is its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.training.ui.made_run import write_checkpoint, write_run
+from tests.ui.looking import named, text
+from training.ui.offer import offer
+from training.ui.tryout import TryOut
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.lora import describe, find_adapters
+from wanavatar_lab.requests import SpeechToVideo
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", tmp_path / "samples")
+    return tmp_path / "run"
+
+
+def test_the_newest_checkpoint_is_in_the_list_byte_by_byte(weights: Path, run: Path, tmp_path: Path) -> None:
+    newest = write_checkpoint(run, 10)
+    Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    offered = offer(run, "ann", tmp_path / "face.png")
+    file = weights / "loras" / "mov" / "character" / "ann.safetensors"
+    assert (offered.names, offered.file, offered.step) == (("ann",), file, 10)
+    assert file.read_bytes() == (newest / "lora_weights.safetensors").read_bytes()
+    (found,) = describe(find_adapters(weights), weights)
+    assert (found.name, found.kind, found.rank, found.alpha) == ("ann", "character", (4, 4), (2.0, 2.0))
+    assert "10 steps" in found.description and found.preview == str(file.with_suffix(".png"))
+
+
+def test_the_scale_is_strength_times_alpha_by_rank(weights: Path, run: Path) -> None:
+    offered = offer(run, "ann")
+    assert offered.scale(0.5) == 0.25
+    assert "strength 0.5 × alpha 2 / rank 4 = effective scale 0.25" in offered.told(0.5)
+
+
+def test_the_same_run_replaces_its_own_and_nobody_elses(weights: Path, run: Path, tmp_path: Path) -> None:
+    offer(run, "ann")
+    write_checkpoint(run, 4)
+    assert offer(run, "ann").step == 4
+    write_run(tmp_path / "other", tmp_path / "samples")
+    with pytest.raises(RequestError, match=r"lora_name: 'ann' is not allowed: .* is of something else"):
+        offer(tmp_path / "other", "ann")
+    notes = weights / "loras" / "mov" / "character" / "ann.json"
+    notes.write_text(json.dumps(["somebody else's"]))
+    with pytest.raises(RequestError, match="is of something else"):
+        offer(run, "ann")
+
+
+def test_parts_that_were_trained_in_full_come_with_it(weights: Path, run: Path) -> None:
+    lora = run / "checkpoint-2" / "lora_weights.safetensors"
+    (run / "checkpoint-2" / "audio_modules.safetensors").write_bytes(lora.read_bytes())
+    assert offer(run, "ann").names == ("ann", "ann_audio")
+
+
+@pytest.mark.parametrize("name", ["", "../ann", "a:b", "ann_high_noise"])
+def test_a_name_that_a_request_could_not_say_is_refused(weights: Path, run: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=r"lora_name: .* is not allowed; give letters"):
+        offer(run, name)
+    assert not weights.exists()
+
+
+def test_without_a_checkpoint_there_is_nothing_to_offer(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="has no checkpoint yet"):
+        offer(tmp_path / "none", "ann")
+
+
+def test_one_click_puts_it_into_the_list(weights: Path, run: Path) -> None:
+    request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
+    tryout = TryOut(run, request, name="ann", strength=0.5)
+    assert tryout.summary().startswith("Nothing is in the list yet")
+    named(tryout, "Put into the LoRA list").click()
+    assert "ann is in the list of LoRAs" in text(tryout)
+    assert "effective scale 0.25" in text(tryout) and "effective scale 0.25" in tryout.summary()
+    tryout.close()
+
+
+def test_what_cannot_be_offered_is_said_under_the_buttons(weights: Path, run: Path) -> None:
+    request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
+    tryout = TryOut(run, request, name="a/b")
+    named(tryout, "Put into the LoRA list").click()
+    assert "lora_name: &#x27;a/b&#x27; is not allowed" in text(tryout) or "'a/b' is not allowed" in text(tryout)
+    tryout.close()

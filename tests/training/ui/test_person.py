@@ -1,0 +1,51 @@
+"""Where everything of a person lies, and what a run of them is told."""
+
+from pathlib import Path
+
+import pytest
+
+from training.ui.person import USUAL, Person, config_for, need, usual_of
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.profiles import PROFILES
+
+
+@pytest.fixture
+def ann(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Person:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path))
+    return Person.of("ann")
+
+
+def test_a_name_is_a_folder_among_the_runs_and_a_path_is_itself(ann: Person, tmp_path: Path) -> None:
+    assert (ann.folder, ann.name) == (tmp_path / "ann", "ann")
+    assert Person.of(str(tmp_path / "elsewhere")).folder == tmp_path / "elsewhere"
+    with pytest.raises(RequestError, match="person: '' is not allowed"):
+        Person.of(" ")
+
+
+def test_every_profile_has_what_it_begins_with() -> None:
+    assert set(USUAL) == set(PROFILES)
+    with pytest.raises(RequestError, match="profile: 'huge' is not allowed; give"):
+        usual_of("huge")
+
+
+def test_what_is_auto_is_the_recipes_and_what_is_given_stands_above_it(ann: Person) -> None:
+    config = config_for(ann, "full", steps="auto", rank=32, sample_every="7")
+    assert (config.samples, config.run, config.profile) == (ann.samples, ann.run, "full")
+    assert (config.rank, config.alpha, config.steps, config.accumulation) == (32, 64.0, None, 8)
+    assert config.sample_every == 7
+    assert config_for(ann, "full", "s2v_14b_2gpu").accumulation == 4
+    assert config_for(ann, "pocket").precision == "float32"
+
+
+def test_what_is_not_allowed_is_refused_with_its_name(ann: Person) -> None:
+    with pytest.raises(RequestError, match=r"rank: 0 is not allowed: input should be greater than or equal to 1"):
+        config_for(ann, "pocket", rank=0)
+    with pytest.raises(RequestError, match=r"steps: 'half' is not allowed"):
+        config_for(ann, "pocket", steps="half")
+    with pytest.raises(RequestError, match=r"recipe: 'poket' is not allowed; did you mean 'pocket'\?"):
+        config_for(ann, "pocket", "poket")
+
+
+def test_what_is_missing_is_said_with_the_notebook_that_makes_it(ann: Person) -> None:
+    with pytest.raises(LabError, match="Run notebook 10_prepare first"):
+        need(ann.data, "10_prepare")

@@ -1,0 +1,29 @@
+"""The table of clips."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.ui.made_run import clip, write_report
+from training.ui.person import Person
+from training.ui.report import ReportTable, used_clips
+from wanavatar_lab.errors import LabError
+
+
+def test_a_row_for_each_clip_and_those_that_are_flagged_stand_out(tmp_path: Path) -> None:
+    ann = Person(tmp_path)
+    no_face = {"face_found": 0.0, "face_area": None, "lip_area": None, "lag": None, "lag_r": None}
+    write_report(ann, clip("video_000"), clip("video_001", problems=["no <face>"], held_out=True, **no_face))
+    text = ReportTable(ann).value
+    first, second = text.split("<tr")[2:]
+    assert "<td>2.1%</td>" in first and "<td>+0</td>" in first and "<td>training</td>" in first
+    assert "style" not in first and "style" in second
+    assert "no &lt;face&gt;" in second and "<td>unknown</td>" in second and "<td>validation</td>" in second
+    assert "2 clips, 6 s, 1 flagged" in text
+    assert "b&lt;b&gt;.mp4: it has no sound" in text
+    assert used_clips(ann) == [tmp_path / "data" / "processed" / "video_000"]
+
+
+def test_where_nothing_was_prepared_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="Run notebook 10_prepare first"):
+        ReportTable(Person(tmp_path))

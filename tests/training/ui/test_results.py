@@ -1,0 +1,121 @@
+"""A run is read: what it came to, its plots, and its clips."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from tests.training.ui.made_run import LINES, write_run
+from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name
+from training.ui.clips import sampled
+from training.ui.curves import branch_figure, by_level, progress_figure, running_mean, sigma_figure
+from training.ui.masks import mask_figure
+from training.ui.pictures import shown_figure
+from training.ui.results import read_results
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.media import Audio, write_audio
+
+
+def xs(line: Line2D) -> list[float]:
+    found: list[float] = np.asarray(line.get_xdata()).tolist()
+    return found
+
+
+def ys(line: Line2D) -> list[float]:
+    found: list[float] = np.asarray(line.get_ydata()).tolist()
+    return found
+
+
+def test_the_summary_has_steps_changes_and_the_lora(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "samples")
+    results = read_results(tmp_path / "run")
+    assert results.changes == pytest.approx({"lip": -0.25, "background": 0.05})
+    assert results.summary().splitlines() == [
+        "trained: 2 steps, 2.0 s per step",
+        "rank 4, alpha 2, learning rate 0.0001",
+        "held-out lip error -25.0% against the base",
+        "held-out background error +5.0% against the base",
+        f"LoRA: {tmp_path / 'run' / 'checkpoint-2' / 'lora_weights.safetensors'}",
+    ]
+
+
+def test_where_nothing_was_trained_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="Train with notebook 11"):
+        read_results(tmp_path)
+
+
+def test_a_config_of_another_version_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path, tmp_path / "samples")
+    (tmp_path / "config.json").write_text('{"ranks": 1}')
+    with pytest.raises(LabError, match=r"config\.json cannot be read"):
+        read_results(tmp_path)
+
+
+def test_the_held_out_curve_begins_at_the_base() -> None:
+    _, held_out, _ = progress_figure(LINES).axes
+    drawn = {line.get_label(): line for line in held_out.lines}
+    assert xs(drawn["lip"]) == [0, 2]
+    assert ys(drawn["lip"]) == pytest.approx([0, -25])
+    assert "face" not in drawn  # no face was found in any held-out clip
+
+
+def test_branches_and_noise_levels_are_drawn_from_the_log() -> None:
+    over, means = branch_figure(LINES).axes
+    drawn = {line.get_label(): ys(line) for line in over.lines}
+    assert drawn["full"] == pytest.approx([0.3]) and drawn["lip"] == pytest.approx([0.4, 0.2])
+    assert [tick.get_text() for tick in means.get_xticklabels()] == ["full\n1×", "face\n0×", "lip\n2×"]
+    levels, buckets = sigma_figure(LINES).axes
+    assert [ys(line) for line in levels.lines] == [[0.8, 1.6], [0.6, 1.2]]
+    assert buckets.get_xticklabels()[3].get_text() == "0.75 to 1.00\n1×"
+
+
+def test_without_a_number_a_plot_says_that_there_is_nothing_yet() -> None:
+    assert [axes.texts[0].get_text() for axes in progress_figure([]).axes] == ["nothing yet"] * 3
+
+
+def test_levels_are_those_of_one_part() -> None:
+    assert by_level({"lip": 1.0, "lip/0.90": 2.0, "lip/0.40": 3.0, "face/0.40": 4.0}, "lip") == {0.4: 3.0, 0.9: 2.0}
+
+
+def test_a_running_mean_has_fewer_at_its_beginning() -> None:
+    assert running_mean(np.array([2.0, 4.0, 6.0, 8.0]), 2) == pytest.approx([2.0, 3.0, 5.0, 7.0])
+
+
+def test_the_areas_of_the_masks_are_drawn_over_the_seconds(tmp_path: Path) -> None:
+    white, black = np.full((10, 10), 255, np.uint8), np.zeros((10, 10), np.uint8)
+    lips = black.copy()
+    lips[:2, :5] = 255
+    for frame in range(16):
+        for kind, picture in ((IMAGES, np.zeros((10, 10, 3), np.uint8)), (FACE_MASKS, white), (LIP_MASKS, lips)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / kind / frame_name(frame))
+    write_audio(tmp_path / SOUND, Audio(np.zeros((16_000, 1), np.float32), 16_000))
+    area = mask_figure(tmp_path).axes[-1]
+    face, lip = area.lines
+    assert set(ys(face)) == {100.0} and set(ys(lip)) == {10.0}
+    assert xs(lip)[-1] == pytest.approx(15 / 16)
+    # without a record, masks that are all white are those of no face
+    legend = area.get_legend()
+    assert legend is not None
+    assert "no face: counts in no mask" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_figure_is_a_picture_with_words() -> None:
+    shown = shown_figure(progress_figure(LINES), 'The "loss"').data
+    assert 'alt="The &quot;loss&quot;"' in shown
+    png = base64.b64decode(shown.partition("base64,")[2].partition('"')[0])
+    assert Image.open(io.BytesIO(png)).size == (1320, 374)
+
+
+def test_clips_are_found_by_sample_and_step(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("true-a-first", "000000-a-first", "000060-a-first", "true-b", ".000080-a-first"):
+        (folder / f"{name}.mp4").touch()
+    (found,) = sampled(tmp_path)
+    assert (found.name, found.true) == ("a-first", folder / "true-a-first.mp4")
+    assert found.made == {0: folder / "000000-a-first.mp4", 60: folder / "000060-a-first.mp4"}
