@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo notebooks test test-gpu test-multi-gpu test-browser lab web api lint format lock clean
+.PHONY: help setup demo train-demo notebooks test test-slow test-gpu test-multi-gpu test-browser lab web api lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 22
@@ -33,8 +33,11 @@ notebooks: setup ## every notebook by papermill on pocket, as it is and with oth
 train-demo: setup ## a LoRA learns a drawn person's lips, on any CPU in minutes, in runs/train-demo
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.demo --run runs/train-demo $(ARGS)
 
-test: setup ## the whole suite, the same on every machine: no GPU, no network
-	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal $(ARGS)
+test: setup ## the suite, the same on every machine: no GPU, no network, no browser
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m "not chromium and not slow" $(ARGS)
+
+test-slow: setup ## what takes long: runs of several processes that die, stop and go on; compilers
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 test-gpu: setup ## what needs one NVIDIA GPU
 	$(PYTEST) -m "gpu and not multi_gpu" --need gpu $(ARGS)

@@ -50,6 +50,7 @@ def test_a_second_step_compiles_and_no_later_one() -> None:
     assert after[-1] - after[-2] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor on a CPU needs the C++ compiler g++, and PATH has none")
 def test_inductor_gives_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

@@ -26,6 +26,8 @@ from training.config import TrainingConfig
 from training.launch import CONFIGS, LOG, MARK, Launcher, processes_of, start, state, stop, why_failed
 from wanavatar_lab.errors import LabError
 
+pytestmark = pytest.mark.slow
+
 MODULE = "tests.training.launched"
 
 
