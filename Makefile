@@ -28,7 +28,7 @@ demo: setup ## a sentence and a voice become a talking avatar, on any CPU, in ru
 		-p profile pocket -p interactive False $(ARGS)
 
 notebooks: setup ## every notebook by papermill on pocket, as it is and with other parameters; some minutes
-	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal tests/notebooks/every_notebook.py --timeout 1200 $(ARGS)
+	CUDA_VISIBLE_DEVICES= $(PYTEST) tests/notebooks/every_notebook.py --timeout 1200 $(ARGS)
 
 train-demo: setup ## a LoRA learns a drawn person's lips, on any CPU in minutes, in runs/train-demo
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.demo --run runs/train-demo $(ARGS)
