@@ -5,13 +5,13 @@ from typing import Any
 
 from wanavatar_lab.bench.watch import Call
 from wanavatar_lab.residency import Component, Work
-from wanavatar_lab.residency.activations import UNITS, need
+from wanavatar_lab.residency.activations import need
 
 
 def calibrated(
     work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """For each component that worked on a GPU: the name of its unit, what it is set to, and what was measured.
+    """For each component that worked on a GPU: the name of its unit, and what was measured.
 
     Args:
         work: what was made.
@@ -27,7 +27,6 @@ def calibrated(
             needed = need(work, component, tiled)
             found[component.name] = {
                 "unit": needed.unit,
-                "set": UNITS[needed.unit],
                 "measured": round(needed.units(max(beside)), 3),
                 "beside_bytes": max(beside),
             }
