@@ -112,11 +112,13 @@ def show(request: pytest.FixtureRequest, place: Path, page: Page) -> Show:
 
 def open_in_lab(page: Page, server: Server, name: str) -> None:
     """Open a notebook in Lab alone, without what was open before, and run its first code cell."""
-    # where a cell is run before Lab has a kernel for it, which a busy machine delays, Lab asks which one to take
-    asks = page.locator("dialog.jp-Dialog").filter(has_text="Select Kernel")
-    page.add_locator_handler(asks, lambda dialog: dialog.locator(".jp-mod-accept").click())
-    page.goto(f"{server.url}/doc/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
+    notebook = f"notebooks/{name}.ipynb"
+    page.goto(f"{server.url}/doc/tree/{notebook}?reset&token={TOKEN}")
     cell = page.locator(".jp-Notebook .jp-CodeCell").first
+    expect(cell).to_be_visible()
+    # Not sooner: a cell that is run while Lab asks for the notebook's kernel makes Lab ask a second time, and of the two
+    # kernels that the server then starts it ends one, to which the other request still wants to connect.
+    server.wait_for_kernel(notebook)
     for _ in range(20):
         cell.locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")

@@ -1,5 +1,6 @@
 """Real JupyterLab and real Voilà on free ports of the loopback address, over a folder of the tests' own."""
 
+import json
 import os
 import re
 import signal
@@ -60,6 +61,17 @@ class Server:
             if b"ipykernel_launcher" in words and parent == self.process.pid:
                 found.add(int(folder.name))
         return found
+
+    def wait_for_kernel(self, notebook: str) -> None:
+        """Wait until the kernel of a notebook that Lab opened is connected and has nothing to do."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            with urllib.request.urlopen(f"{self.url}/api/sessions?token={TOKEN}", timeout=5) as answer:
+                sessions = json.load(answer)
+            if any(one["path"] == notebook and one["kernel"]["execution_state"] == "idle" for one in sessions):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no kernel for {notebook} is ready after {START_SECONDS:.0f} s: {sessions}")
 
     def stop(self) -> None:
         for kernel in self.kernels():

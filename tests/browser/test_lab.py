@@ -43,9 +43,8 @@ def test_lab_asks_nothing_and_what_is_made_stays_in_view(lab: Server, place: Pat
 
 def test_a_small_window_goes_to_what_was_begun_and_made(lab: Server, place: Path, page: Page) -> None:
     write_notebook(place / "notebooks" / "small.ipynb", QUICK)
-    open_in_lab(page, lab, "small")
-    # not before: in a window that is so small from the start, Lab starts two kernels and ends one of them
     page.set_viewport_size({"width": 640, "height": 620})
+    open_in_lab(page, lab, "small")
     run = page.get_by_role("button", name="Run", exact=True)
     run.click()
     card = page.get_by_role("region", name="Text to image")
