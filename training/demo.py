@@ -47,29 +47,33 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/train-demo"))
-    parser.add_argument("--steps", type=int, help="of the training; the recipe's if not said")
+    parser.add_argument("--person", type=int, default=0, help="seed of how the person looks")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--steps", type=int, default=TOLD["steps"], help="of the training")
     arguments = parser.parse_args(argv)
     began = time.monotonic()
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
-    right = make_samples(run)
+    right = make_samples(run, arguments.person)
     wrong = exchange_sound(right, run / "samples_wrong")
-    told = TOLD | ({"steps": arguments.steps} if arguments.steps else {})
+    told = TOLD | {"steps": arguments.steps, "seed": arguments.seed}
     trainings = [
         write_config(TrainingConfig(samples=right, run=run / RIGHT, sample_every=told["steps"], **told)),
         write_config(TrainingConfig(samples=wrong, run=run / WRONG, **told)),
     ]
     # each with half of the cores, which two processes use better than one
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    for place, process in [(place, _start(place, threads)) for place in trainings]:
-        _wait(place, process)
-    same = killed_equals_whole(right, run)
-    changes, by_wrong = (change_of(place) for place in trainings)
+    by_right, by_wrong = (_start(place, threads) for place in trainings)
+    _wait(trainings[1], by_wrong)
+    # meanwhile the other one makes its sample clips
+    same = killed_equals_whole(right, run, threads)
+    _wait(trainings[0], by_right)
+    changes, changes_by_wrong = (change_of(place) for place in trainings)
     report = {
         "lip_error_change": changes["lip"],
         "face_error_change": changes["face"],
         "background_error_change": changes["background"],
-        "wrong_audio_lip_error_change": by_wrong["lip"],
+        "wrong_audio_lip_error_change": changes_by_wrong["lip"],
         "resume_bit_identical": same,
         "seconds": round(time.monotonic() - began, 1),
         "lora": str((checkpoints(run / RIGHT)[-1] / WEIGHTS).relative_to(run)),
@@ -92,12 +96,12 @@ def write_config(config: TrainingConfig) -> Path:
     return config.run
 
 
-def make_samples(run: Path) -> Path:
-    """Draw, prepare and encode the person; what is there already is kept. Returns the folder of the samples."""
+def make_samples(run: Path, person: int = 0) -> Path:
+    """Draw, prepare and encode a person; what is there already is kept. Returns the folder of the samples."""
     videos, data, folder = run / "videos", run / "data", run / "samples"
     count = str(CLIPS + HELD_OUT)
     looks = ["--style", "unusual", "--size", "128", "--fps", "16", "--speech", "shipped"]
-    _succeeds(drawn.main, ["--out", str(videos), "--count", count, *looks])
+    _succeeds(drawn.main, ["--out", str(videos), "--count", count, "--person", str(person), *looks])
     _succeeds(
         prepare, ["--videos", str(videos), "--out", str(data), "--landmarks", "drawn", "--hold-out", str(HELD_OUT)]
     )
@@ -123,17 +127,24 @@ def exchange_sound(folder: Path, out: Path) -> Path:
     return out
 
 
-def killed_equals_whole(folder: Path, run: Path) -> bool:
-    """Whether a training that is killed at random moments ends with the same bits as one that is not."""
+def killed_equals_whole(folder: Path, run: Path, threads: int | None = None) -> bool:
+    """Whether a training that is killed at random moments ends with the same bits as one that is not.
+
+    Args:
+        folder: of samples.
+        run: where both are put.
+        threads: of each training; all cores if not said.
+    """
     # nothing held out: it is started six times, and would validate twice each time
     samples = few_samples(folder, run / "samples_few")
     told = pocket() | {"samples": samples, "steps": SHORT, "accumulation": 1}
     told |= {"checkpoint_every": 1, "deterministic": True}
     whole, broken = (write_config(TrainingConfig(**told, run=run / name)) for name in ("resume_whole", "resume_broken"))
-    _wait(whole, _start(whole))
+    left_alone = _start(whole, threads)
     for step in sorted(random.sample(range(1, SHORT), KILLS)):
-        _kill_after(broken, step)
-    _wait(broken, _start(broken))
+        _kill_after(broken, step, threads)
+    _wait(broken, _start(broken, threads))
+    _wait(whole, left_alone)
     ends = [load_file(checkpoints(place)[-1] / WEIGHTS) for place in (whole, broken)]
     return same_bits(*ends)
 
@@ -161,9 +172,9 @@ def _wait(place: Path, process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"The training in {place} failed with code {process.returncode}; see {place / SAID}.")
 
 
-def _kill_after(place: Path, step: int) -> None:
+def _kill_after(place: Path, step: int, threads: int | None) -> None:
     """Kill a training at some moment after the checkpoint of a step."""
-    process = _start(place)
+    process = _start(place, threads)
     while process.poll() is None and not any(int(done.name.split("-")[1]) >= step for done in checkpoints(place)):
         time.sleep(0.02)
     time.sleep(random.random())

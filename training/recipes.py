@@ -25,6 +25,7 @@ def pocket() -> dict[str, Any]:
         "accumulation": 2,
         "shift": 3.0,
         "checkpoint_every": 25,
+        "sample_steps": 8,  # as `speech_to_video` has on this profile
         "gradient_checkpointing": False,
         "precision": "float32",
     }
