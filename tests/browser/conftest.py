@@ -110,15 +110,20 @@ def show(request: pytest.FixtureRequest, place: Path, page: Page) -> Show:
     return show_in_lab if request.param == "lab" else show_in_voila
 
 
+KERNEL_IS_READY = """() => {
+  const session = window.jupyterapp?.shell.currentWidget?.sessionContext;
+  return session?.isReady && session.session?.kernel?.status === "idle";
+}"""
+
+
 def open_in_lab(page: Page, server: Server, name: str) -> None:
     """Open a notebook in Lab alone, without what was open before, and run its first code cell."""
-    notebook = f"notebooks/{name}.ipynb"
-    page.goto(f"{server.url}/doc/tree/{notebook}?reset&token={TOKEN}")
+    page.goto(f"{server.url}/doc/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
     cell = page.locator(".jp-Notebook .jp-CodeCell").first
     expect(cell).to_be_visible()
-    # Not sooner: a cell that is run while Lab asks for the notebook's kernel makes Lab ask a second time, and of the two
+    # Not sooner: where a cell is run while Lab asks for the notebook's kernel, Lab asks a second time. Of the two
     # kernels that the server then starts it ends one, to which the other request still wants to connect.
-    server.wait_for_kernel(notebook)
+    page.wait_for_function(KERNEL_IS_READY)
     for _ in range(20):
         cell.locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")
@@ -138,12 +143,12 @@ NAMED_ROLES = (
 )
 
 
-def nameless(page: Page) -> list[str]:
+def nameless(page: Page, within: str = ".wl") -> list[str]:
     """The roles of all elements within our widgets that have no accessible name and should."""
     session = page.context.new_cdp_session(page)
     found = []
-    for number in range(page.locator(".wl").count()):
-        root = session.send("Runtime.evaluate", {"expression": f"document.querySelectorAll('.wl')[{number}]"})
+    for number in range(page.locator(within).count()):
+        root = session.send("Runtime.evaluate", {"expression": f"document.querySelectorAll('{within}')[{number}]"})
         for role in NAMED_ROLES:
             query = {"objectId": root["result"]["objectId"], "role": role}
             nodes = session.send("Accessibility.queryAXTree", query)["nodes"]

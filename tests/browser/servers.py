@@ -1,6 +1,5 @@
 """Real JupyterLab and real Voilà on free ports of the loopback address, over a folder of the tests' own."""
 
-import json
 import os
 import re
 import signal
@@ -62,17 +61,6 @@ class Server:
                 found.add(int(folder.name))
         return found
 
-    def wait_for_kernel(self, notebook: str) -> None:
-        """Wait until the kernel of a notebook that Lab opened is connected and has nothing to do."""
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            with urllib.request.urlopen(f"{self.url}/api/sessions?token={TOKEN}", timeout=5) as answer:
-                sessions = json.load(answer)
-            if any(one["path"] == notebook and one["kernel"]["execution_state"] == "idle" for one in sessions):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"no kernel for {notebook} is ready after {START_SECONDS:.0f} s: {sessions}")
-
     def stop(self) -> None:
         for kernel in self.kernels():
             os.kill(kernel, signal.SIGKILL)
@@ -95,6 +83,7 @@ def start_lab(folder: Path, environ: Mapping[str, str]) -> Server:
         f"--ServerApp.root_dir={folder}",
         f"--IdentityProvider.token={TOKEN}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.expose_app_in_browser=True",  # as window.jupyterapp, which tells whether a kernel is ready
         *(["--allow-root"] if os.geteuid() == 0 else []),
     ]
     settings = str(REPOSITORY / "wanavatar_lab" / "ui" / "lab_config")
