@@ -17,6 +17,8 @@ from tests.residency.test_turns import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.residency import Choice, resident
+from wanavatar_lab.residency.here import choose_here
 from wanavatar_lab.residency.resident import networks
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.solver import WanUniPCScheduler
@@ -201,6 +203,18 @@ def test_weights_are_stored_in_8_bits(stage: str) -> None:
     pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     assert any(parameter.dtype == torch.float8_e4m3fn for parameter in pipeline.transformer.parameters())
     assert 0 < float((make(pipeline) - before).abs().mean()) < 0.1
+
+
+def test_auto_takes_no_mode_in_which_loras_would_be_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def choosing(*given: Any) -> Choice:
+        asked.append((given[4], given[6]))
+        return choose_here(*given)
+
+    monkeypatch.setattr(resident, "choose_here", choosing)
+    load("speech_to_video")
+    assert asked == [("auto", ("fp8",))]
 
 
 def test_upscale_is_no_pipeline() -> None:

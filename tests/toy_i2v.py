@@ -6,7 +6,7 @@ from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanTrans
 from tests import toys
 
 
-def expert(seed: int = 0) -> WanTransformer3DModel:
+def expert(seed: int = 0, text_dim: int = 16) -> WanTransformer3DModel:
     """Two blocks; no weight is zero."""
     torch.manual_seed(seed)
     model = WanTransformer3DModel(
@@ -14,7 +14,7 @@ def expert(seed: int = 0) -> WanTransformer3DModel:
         attention_head_dim=12,
         in_channels=36,
         out_channels=16,
-        text_dim=16,
+        text_dim=text_dim,
         freq_dim=16,
         ffn_dim=32,
         num_layers=2,

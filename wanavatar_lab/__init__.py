@@ -17,7 +17,8 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         stage: text_to_image, image_to_video or speech_to_video.
         profile: which models: full or pocket.
         device: cpu, cuda or cuda:<n>; what the settings say if None.
-        offload: as in the request: auto, none, model, fp8 or group; chosen for a request of the usual size.
+        offload: as in the request: auto, none, model, fp8 or group; chosen for a request of the usual size. auto does
+            not take fp8, since PEFT rounds what `load_lora_weights` puts into layers of 8 bits to 8 bits as well.
 
     Raises:
         LabError: there is no such stage, profile or pipeline, or its weights are missing.
@@ -37,5 +38,6 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
     if not hasattr(models, "pipeline"):
         raise LabError(f"The stage {stage} is no diffusers pipeline; submit a request to it instead.")
     if isinstance(models, Resident):
+        models.without = ("fp8",)
         models.place(offload, usual_work(stage, profile))
     return models.pipeline

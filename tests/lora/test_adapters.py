@@ -132,6 +132,29 @@ def test_half_precision_takes_the_dtype_of_each_layer() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_that_is_stored_in_8_bits_takes_adapters_in_their_own_numbers(kind: str, device: str) -> None:
+    plain, network = NETWORKS[kind](), NETWORKS[kind]()
+    one, difference = update(plain, 0)
+    network.enable_layerwise_casting(  # type: ignore[operator]
+        storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
+    )
+    # what the network computes with: its weights in 8 bits, widened
+    widened = merged(plain, {n: p.detach().float() - plain.get_parameter(n) for n, p in network.named_parameters()})
+    network.to(device)
+    without = output(network, device)
+    adapters = adapters_of(network)
+    adapters.load("face", one)
+    for weight in (1.0, 0.3):
+        adapters.weigh({"face": weight})
+        wanted = output(merged(widened, difference, weights=(weight,)).to(device), device)
+        # a GPU rounds the factors of convolutions to ten bits
+        assert relative_error(output(network, device), wanted) <= (1e-5 if device == "cpu" else 1e-2)
+    adapters.weigh({})
+    assert torch.equal(output(network, device), without)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_layers_that_are_offloaded_one_by_one_have_adapters_too(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # cuDNN would round a convolution's factors to ten bits, those of the merged weights to others than those of two
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -162,8 +185,9 @@ def test_a_network_that_is_gone_takes_its_adapters_along() -> None:
     assert kept() is None
 
 
-def test_other_weights_compile_nothing() -> None:
-    network, plain, adapters, differences = loaded("wan", face=0, style=1)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_other_weights_compile_nothing(kind: str) -> None:
+    network, plain, adapters, differences = loaded(kind, face=0, style=1)
     compiler = CompileCounter()
     network.compile_repeated_blocks(fullgraph=True, backend=compiler)  # type: ignore[operator]
     adapters.weigh({"face": 1.0, "style": 1.0})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +19,7 @@ from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.lora import apply
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
@@ -266,6 +268,31 @@ def test_runs_of_a_warm_stage_do_not_leak_into_each_other(place: Path) -> None:
     # a file that is replaced under its name is another adapter
     whole_file(place / "loras/mov/character/ann.safetensors", toys.s2v_transformer(), 7)
     assert relative_error(made("ann"), ann) > 1e-3
+
+
+def test_other_weights_read_no_file_and_put_nothing_new_into_the_network(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_file(place / "loras/mov/character/ann.safetensors", toys.s2v_transformer(), 0)
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+    network, opened = models.pipeline.transformer, []
+
+    def opening(file: Path, **options: Any) -> Any:
+        opened.append(file)
+        return safe_open(file, **options)
+
+    monkeypatch.setattr(apply, "safe_open", opening)
+    short = {"num_inference_steps": 2, "num_segments": 1}
+    ran(speech_to_video, models, talk_request(place, loras=["ann:0"], **short))
+    assert opened == [] and adapters_of(network).loaded() == set(), "what has no weight is not even read"
+    ran(speech_to_video, models, talk_request(place, loras=["ann:1.2:0.2"], **short))
+    weights = {name: id(weight) for name, weight in network.named_parameters()}
+    assert len(opened) == 1 and any("lora_A" in name for name in weights)
+    for lora in ("ann:0.5", "ann:0:2", "ann:0", "ann"):
+        ran(speech_to_video, models, talk_request(place, loras=[lora], **short))
+    assert len(opened) == 1
+    assert weights == {name: id(weight) for name, weight in network.named_parameters()}
+    assert models.pipeline.transformer is network
 
 
 def test_a_run_that_fails_leaves_nothing_behind(place: Path) -> None:

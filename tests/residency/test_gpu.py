@@ -150,6 +150,15 @@ def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
     assert torch.cuda.memory_allocated() - before < 20 * 2**20
 
 
+def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:
+    models = Large(0)
+    models.place("group", usual_work("speech_to_video", "pocket"))
+    clip(models.pipeline)
+    for name in ("transformer", "text_encoder"):
+        network = getattr(models.pipeline, name)
+        assert not [name for name, weight in network.named_parameters() if weight.is_cuda]
+
+
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_stages_that_alternate_leave_memory_as_it_was(offload: str) -> None:
     first, second = Large(0), Large(1)

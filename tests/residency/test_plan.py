@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,13 @@ def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
     assert done.returncode == 0
     for words in ("fp8 (8-bit weights, in turns)", "transformer_2", "GB of GPU memory", "time      unknown"):
         assert words in done.stdout
+
+
+def test_the_expected_time_is_said_where_the_gpu_is_known() -> None:
+    done = run(*"speech-to-video --gpu-memory 141 --host-memory 512 --gpu".split(), "NVIDIA H200")
+    assert re.search(r"time      about \d+:\d\d a segment, an estimate", done.stdout), done.stdout
+    for words in (r"transformer +33\.2 GB, 33\.2 GB there", r"peak +\d+\.\d GB", r"memory +46\.3 GB of main memory"):
+        assert re.search(words, done.stdout), done.stdout
 
 
 def test_a_long_clip_is_planned_by_its_segments() -> None:

@@ -8,8 +8,10 @@ import torch
 
 from tests import toys
 from tests.residency.machines import machine
+from tests.residency.test_pinned import lora
 from tests.residency.test_turns import clip
 from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.residency import Choice, Work, here, resident, usual_work
 from wanavatar_lab.residency.resident import HALF_WAY, Resident, components_in, place
 
@@ -139,6 +141,15 @@ def test_eight_bits_take_the_memory_that_was_said() -> None:
     made = clip(pipeline)
     assert made.isfinite().all()
     assert (made - wanted).abs().mean() < 0.1
+
+
+def test_adapters_of_earlier_runs_are_not_rounded_with_the_weights() -> None:
+    network = toys.s2v_transformer()
+    adapters_of(network).load("mine", lora(network))
+    resident._store_in_8_bits(network)
+    assert adapters_of(network).loaded() == set()
+    adapters_of(network).load("mine", lora(network))
+    assert {weight.dtype for name, weight in network.named_parameters() if ".lora_" in name} == {torch.float32}
 
 
 def test_a_run_that_needs_no_tiles_has_none_of_an_earlier_one() -> None:

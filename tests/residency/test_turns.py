@@ -1,19 +1,23 @@
 """Networks that take turns. Without a GPU a copy in main memory stands for the one on the device."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from torch import nn
 
 from tests import toy_flux, toys
+from tests.s2v.toy import at_step, flow, toy_inputs, toy_model
 from tests.toy_i2v import i2v_pipeline
 from wanavatar_lab.residency import turns
 from wanavatar_lab.residency.pinned import pinned
 from wanavatar_lab.residency.resident import networks
-from wanavatar_lab.residency.turns import stay_on_two, take_turns
+from wanavatar_lab.residency.turns import leave_with_the_block, stay_on_two, take_turns
+from wanavatar_lab.s2v import SegmentMemory
 
 CPU = torch.device("cpu")
 
@@ -129,3 +133,54 @@ def test_what_stays_aside_gets_its_inputs_there_and_gives_back_here(monkeypatch:
     other(torch.ones(1, 2))
     assert len(sent) == 3
     remove_hook_from_module(aside)
+
+
+class Fetching:
+    """Layers of a network that are fetched as diffusers' stream fetches them: each by the one before it."""
+
+    def __init__(self, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.there: set[ModuleGroup] = set()
+        self.most = 0
+        order: list[ModuleGroup] = []
+
+        def onload(group: ModuleGroup) -> None:
+            order.append(group)
+            self.there.add(group)
+            self.most = max(self.most, len(self.there))
+
+        monkeypatch.setattr(ModuleGroup, "onload_", onload)
+        monkeypatch.setattr(ModuleGroup, "offload_", lambda group: self.there.discard(group))
+        # on a CPU all weights are always where they compute
+        monkeypatch.setattr(turns, "is_fetched", lambda group: group in self.there)
+        network.enable_group_offload(onload_device=CPU, offload_type="leaf_level")
+        self.memory, self.network, self.order = SegmentMemory(), network, order
+        self.call(0)
+        hooks = {hook.group: hook for part in network.modules() if (hook := _hook(part)) is not None}
+        for group, later in pairwise(order):
+            hooks[group].next_group, later.onload_self = later, False
+        self.most = 0
+
+    def call(self, step: int) -> torch.Tensor:
+        return flow(self.network, at_step(toy_inputs(), step), memory=self.memory)
+
+
+def _hook(part: nn.Module) -> Any:
+    registry = getattr(part, "_diffusers_hook", None)
+    return registry.get_hook(_GROUP_OFFLOADING) if registry else None
+
+
+def test_layers_that_were_fetched_and_not_called_leave_with_their_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        plain = Fetching(toy_model(), patch)
+        wanted = plain.call(1)
+        # those of the keys of each block's cross-attentions
+        assert len(plain.there) >= len(plain.network.blocks)
+    network = toy_model()
+    fetching = Fetching(network, monkeypatch)
+    leave_with_the_block(network)
+    for step in (1, 2):
+        made = fetching.call(step)
+        assert not fetching.there
+        if step == 1:
+            assert torch.equal(made, wanted)
+    assert fetching.most < plain.most, "no more than one block's at a time"

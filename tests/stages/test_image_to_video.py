@@ -94,19 +94,21 @@ def test_other_numbers_of_frames_are_refused(place: Path, frame_num: int) -> Non
         request(place, frame_num=frame_num)
 
 
+def timesteps_of(models: image_to_video.Models) -> dict[str, list[int]]:
+    """The timesteps of each expert's calls from now on."""
+    seen: dict[str, list[int]] = {"transformer": [], "transformer_2": []}
+    for name, calls in seen.items():
+        getattr(models.pipeline, name).register_forward_pre_hook(
+            lambda _, __, given, calls=calls: calls.append(int(given["timestep"])), with_kwargs=True
+        )
+    return seen
+
+
 def test_each_expert_works_on_its_side_of_the_boundary_with_its_own_guidance(
     place: Path, models: image_to_video.Models
 ) -> None:
-    seen: dict[str, list[int]] = {"transformer": [], "transformer_2": []}
-    hooks = [
-        getattr(models.pipeline, name).register_forward_pre_hook(
-            lambda _, __, given, name=name: seen[name].append(int(given["timestep"])), with_kwargs=True
-        )
-        for name in seen
-    ]
+    seen = timesteps_of(models)
     both = frames(place, models, num_inference_steps=6)
-    for hook in hooks:
-        hook.remove()
     expected = shifted(6, 5.0).tolist()
     high = [t for t in expected if t >= BOUNDARY]
     low = [t for t in expected if t < BOUNDARY]
@@ -114,6 +116,20 @@ def test_each_expert_works_on_its_side_of_the_boundary_with_its_own_guidance(
     # with guidance the prompt and the negative prompt take a pass each
     assert seen == {"transformer": [t for t in high for _ in "ab"], "transformer_2": [t for t in low for _ in "ab"]}
     assert not np.array_equal(both, frames(place, models, num_inference_steps=6, guidance_scale_2=9.0))
+
+
+@pytest.mark.parametrize(("high", "low"), [(2.0, 1.0), (1.0, 2.0), (1.0, 1.0)])
+def test_an_expert_whose_guidance_is_1_takes_no_second_pass(
+    high: float, low: float, place: Path, models: image_to_video.Models
+) -> None:
+    fields = {"frame_num": 17, "segment_frames": 9, "num_inference_steps": 6}
+    plain = frames(place, models, guidance_scale=1.0, **fields)
+    seen = timesteps_of(models)
+    made = frames(place, models, guidance_scale=high, guidance_scale_2=low, **fields)
+    steps = shifted(6, 5.0).tolist() * 2  # of two segments
+    assert seen["transformer"] == [t for t in steps if t >= BOUNDARY for _ in range(1 + (high > 1))]
+    assert seen["transformer_2"] == [t for t in steps if t < BOUNDARY for _ in range(1 + (low > 1))]
+    assert np.array_equal(made, plain) == (high == low), "guidance acts where it is asked for"
 
 
 def test_the_steps_are_the_references(place: Path, models: image_to_video.Models) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -91,6 +92,34 @@ def test_dense_blocks_of_any_width_are_the_same_function(tmp_path: Path) -> None
         assert torch.allclose(made, by_hand(state, picture), atol=1e-5)
 
 
+@pytest.mark.parametrize("unshuffled", [True, False], ids=["Real-ESRGAN's", "ESRGAN's"])
+def test_the_older_layout_is_read_too(unshuffled: bool, tmp_path: Path) -> None:
+    """Of both forms that enlarge twofold: on unshuffled pixels two enlargements, on plain ones a single one."""
+    state = torch.load(GOLDEN / "toy_x2.pth", weights_only=True)["params_ema"]
+    ups = ["conv_up1", "conv_up2"] if unshuffled else ["conv_up1"]
+    if not unshuffled:
+        state["conv_first.weight"] = state["conv_first.weight"][:, :3].contiguous()
+        state = {name: tensor for name, tensor in state.items() if "conv_up2" not in name}
+    # an enlargement takes three places in its list of layers, and a bend one
+    places = {"conv_first": 0, **{up: 3 * place for place, up in enumerate(ups, start=1)}}
+    places |= {"conv_hr": 3 * len(ups) + 2, "conv_last": 3 * len(ups) + 4}
+    old = {}
+    for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
+        if module == "conv_body":
+            module = "model.1.sub.2"
+        elif match := re.fullmatch(r"body\.(\d)\.rdb(\d)\.conv(\d)", module):
+            module = "model.1.sub.{}.RDB{}.conv{}.0".format(*match.groups())
+        else:
+            module = f"model.{places[module]}"
+        old[f"{module}.{leaf}"] = tensor
+    torch.save(old, tmp_path / "old.pth")
+    picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    made = read_network(tmp_path / "old.pth", "cpu").module(picture)
+    assert made.shape == (1, 3, 24, 20)
+    assert torch.allclose(made, by_hand(state, picture), atol=1e-5)
+
+
 def by_hand(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """RRDBNet as the paper has it, straight from the tensors."""
 
@@ -100,7 +129,8 @@ def by_hand(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     def bent(x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.leaky_relu(x, 0.2)
 
-    first = x = conv("conv_first", torch.nn.functional.pixel_unshuffle(x, 2))
+    unshuffled = state["conv_first.weight"].shape[1] == 12
+    first = x = conv("conv_first", torch.nn.functional.pixel_unshuffle(x, 2) if unshuffled else x)
     for block in range(2):
         entered = x
         for dense in (1, 2, 3):
@@ -111,7 +141,7 @@ def by_hand(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
             x = x + 0.2 * y
         x = entered + 0.2 * x
     x = first + conv("conv_body", x)
-    for name in ("conv_up1", "conv_up2"):
+    for name in ("conv_up1", "conv_up2") if unshuffled else ("conv_up1",):
         x = bent(conv(name, torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")))
     return conv("conv_last", bent(conv("conv_hr", x)))
 

@@ -29,6 +29,7 @@ class Hub:
         gated: repositories that ask for a token.
         token: the one that opens them.
         status: an answer to every request for files of a repository, in place of them.
+        listing_status: an answer to every request for what a repository holds, in place of that.
         stalls: files that stop coming after so many bytes, until `let_go`, and then no more.
         breaks: files whose connection is closed after so many bytes, once.
         damaged: files that arrive with their first byte changed.
@@ -40,6 +41,7 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     token: str = "hf_let_me_in"
     status: dict[str, int] = field(default_factory=dict)
+    listing_status: dict[str, int] = field(default_factory=dict)
     stalls: dict[str, int] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
@@ -72,11 +74,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
+    def do_HEAD(self) -> None:
+        self._answer()
+
     def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
         path = unquote(urlparse(self.path).path)
         if path.startswith("/api/models/"):
             name = path.removeprefix("/api/models/").partition("/revision/")[0]
-            if name not in self.hub.repositories:
+            if name in self.hub.listing_status:
+                self._refuse(self.hub.listing_status[name], "")
+            elif name not in self.hub.repositories:
                 self._refuse(404, "RepoNotFound")
             else:
                 self._send(json.dumps(self.hub.listing(name)).encode(), "application/json")
@@ -107,9 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _stream(self, file: str, data: bytes) -> None:
-        hub = self.hub
+        hub, asks = self.hub, self.command == "HEAD"
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        hub.starts.setdefault(file, []).append(start)
+        if not asks:
+            hub.starts.setdefault(file, []).append(start)
         if file in hub.damaged:
             data = bytes([data[0] ^ 1]) + data[1:]
         self.send_response(206 if start else 200)
@@ -119,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
+        if asks:
+            return
         stop = hub.stalls.pop(file, None)
         cut = hub.breaks.pop(file, None)
         for position in range(start, len(data), BLOCK):

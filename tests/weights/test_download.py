@@ -204,6 +204,21 @@ def test_a_refusal_is_told_as_what_it_is(hub: Hub, client: Client) -> None:
     assert not list(client.weights.rglob("*"))
 
 
+def test_a_401_is_told_as_what_it_is_wherever_it_comes(hub: Hub, client: Client) -> None:
+    # the hub answers so to a token that has expired, and for what it does not show to everybody
+    hub.listing_status = {S2V_REPOSITORY: 401, FLUX_REPOSITORY: 401}
+    done = client("download", S2V, "then", "download", FLUX, HF_TOKEN="hf_expired")
+    assert (done.returncode, done.stdout) == (1, "")
+    ours, gated = done.stderr.splitlines()
+    assert f"refused access to {S2V_REPOSITORY} (401)" in ours and "renew HF_TOKEN or unset it" in ours
+    assert "the token that was given has not been let in (401)" in gated and "FLUX Non-Commercial" in gated
+    hub.listing_status = {}
+    hub.status = {S2V_REPOSITORY: 401}
+    done = client("download", S2V)
+    assert done.returncode == 1 and f"refused access to {S2V_REPOSITORY} (401)" in done.stderr
+    assert not list(client.weights.rglob("*"))
+
+
 def test_without_a_network_it_says_so(client: Client) -> None:
     gone = client("download", S2V, HF_ENDPOINT="http://127.0.0.1:9")
     assert gone.returncode == 1 and "http://127.0.0.1:9 cannot be reached" in gone.stderr
@@ -214,6 +229,18 @@ def test_a_second_download_keeps_out_of_the_way_of_the_first(tmp_path: Path) -> 
     (tmp_path / PARTIAL).mkdir()
     with locked(tmp_path / PARTIAL / "face-landmarker.lock"), pytest.raises(LabError, match="by another process"):
         download(find_weights("face-landmarker"), tmp_path)
+
+
+def test_a_disk_that_has_too_little_free_is_told_before_anything_is_fetched(hub: Hub, client: Client) -> None:
+    small = "import collections, shutil; shutil.disk_usage = lambda _: collections.namedtuple('U', 'free')(300_000)"
+    done = client("download", S2V, before=small)
+    needed = sum(map(len, WANTED.values()))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        f"There is no room for {S2V} in {client.weights / S2V}: {needed / 1000:.1f} kB more are needed" in done.stderr
+    )
+    assert "and 300.0 kB are free" in done.stderr
+    assert hub.served.total() == 0 and not list(client.weights.rglob("*"))
 
 
 def test_a_disk_too_small_is_told_before_anything_is_fetched(hub: Hub, client: Client) -> None:

@@ -153,6 +153,12 @@ def test_where_and_list_tell_it(
     assert listed["FLUX.2-klein-9B"]["gated"] and listed["FLUX.2-klein-9B"]["state"] == "absent"
     assert listed["Wan2.2-S2V-14B"]["layout"] == "diffusers" and listed["Wan2.2-S2V-14B"]["missing"]
     assert listed["face-landmarker"]["needed_by"] == []
+    assert listed["FLUX.2-klein-9B"]["source"] == "black-forest-labs/FLUX.2-klein-9B"
+    assert listed["FLUX.2-klein-9B"]["licence"] == "FLUX Non-Commercial License"
+    for name, entry in listed.items():
+        weights = find_weights(name)
+        assert entry["files"] and (entry["size"] or weights.ships)
+        assert {(need["profile"], need["stage"]) for need in entry["needed_by"]} == {*weights.needed_by}
     assert main(["weights", "list"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "NAME SIZE STATE NEEDED BY LICENCE FROM"
@@ -161,6 +167,21 @@ def test_where_and_list_tell_it(
         "black-forest-labs/FLUX.2-klein-9B"
     ) in lines
     assert main(["weights", "verify", "face-landmarker"]) == 1
+
+
+@pytest.mark.parametrize("said_by", ["the environment", "a settings file"])
+def test_weights_are_looked_for_where_they_are_said_to_lie(
+    said_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "elsewhere", "RealESRGAN_x2plus.pth")
+    if said_by == "the environment":
+        monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path / "elsewhere"))
+    else:
+        (tmp_path / "mine.toml").write_text(f'weights_dir = "{tmp_path}/elsewhere"\n')
+        monkeypatch.delenv("WANAVATAR_WEIGHTS", raising=False)
+        monkeypatch.setenv("WANAVATAR_SETTINGS", str(tmp_path / "mine.toml"))
+    assert main(["weights", "where", "RealESRGAN_x2plus.pth"]) == 0
+    assert f"present: {tmp_path}/elsewhere/RealESRGAN_x2plus.pth" in capsys.readouterr().out
 
 
 def test_a_folder_whose_publisher_is_unknown_is_looked_over_without_a_network(

@@ -62,8 +62,14 @@ class Adapters:
             # several adapters are what is wanted here
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             self._network.load_lora_adapter(
-                state, prefix=None, adapter_name=key, metadata=config, low_cpu_mem_usage=True
+                dict(state), prefix=None, adapter_name=key, metadata=config, low_cpu_mem_usage=True
             )
+        for name, exact in state.items():
+            module, matrix, _ = name.rsplit(".", 2)
+            weight = getattr(self._network.get_submodule(module), matrix)[key].weight
+            if weight.dtype != exact.dtype:
+                # PEFT has rounded it to the 8 bits of the layer below
+                weight.data = exact.to(weight.device)
         for layer in self._layers():
             if key in layer.scaling:
                 # a number would be part of a compiled graph; on the CPU it is there for a weight on any device
@@ -153,8 +159,8 @@ class Adapters:
         weights = plain_parameters(self._network)
         for module, pair in update.pairs.items():
             dtype = weights[f"{module}.weight"].dtype
-            if not dtype.is_floating_point or dtype.itemsize < 2:  # quantised
-                dtype = torch.bfloat16
+            if not dtype.is_floating_point or dtype.itemsize < 2:  # stored in 8 bits, and widened while it computes
+                dtype = self._network.dtype
             # copies: the file behind a mapped tensor may be replaced while the adapter is in use
             yield f"{module}.lora_A.weight", pair.down.to(dtype, copy=True).contiguous()
             yield f"{module}.lora_B.weight", pair.up.to(dtype, copy=True).contiguous()

@@ -3,9 +3,11 @@
 A forward pass of a transformer needs so many times its hidden states [tokens, width]; decoding needs so many times the
 finest feature maps of the decoder. Those factors are `UNITS`, the largest that `python -m wanavatar_lab.bench stages`
 measured on an H100 and a little more (`docs/measured/`): speech to video 14.0, FLUX's transformer 23.6 and decoder 9.8,
-Wan's decoder 14.4, text encoders 97.7, wav2vec2 0.3 million, the upscaler 2.2. Image to video's blocks are those of
-speech to video, so that its factor is taken to be the same; it was not measured. What an autoencoder needs in tiles is
-reckoned from the same factors and from what lies there while tiles are joined; that was not measured either.
+Wan's decoder 14.4, text encoders 97.7, wav2vec2 0.3 million, the upscaler 2.2. Image to video was not measured: its
+factor is what a pass allocates on the meta device, 11.1, and an eighth more. Counted in that way speech to video comes
+to 14.3 and FLUX to 21.8, so that the GPU itself adds 8 % at most (`tests/residency/test_activations.py`). What an
+autoencoder needs in tiles is reckoned from the same factors and from what lies there while tiles are joined; that was
+not measured either.
 """
 
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ from wanavatar_lab.residency.tiles import tiles_of
 
 UNITS = {
     "speech_to_video": 15.0,
-    "image_to_video": 15.0,  # estimate
+    "image_to_video": 12.5,  # counted, not measured
     "text_to_image": 25.0,
     "wan_decoder": 15.0,  # of 4 frames at full size
     "flux_decoder": 10.5,

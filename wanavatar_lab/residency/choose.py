@@ -1,6 +1,6 @@
 """Who is on the GPU: chosen from what there is to hold and what is free. Pure functions; nothing is moved here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wanavatar_lab.errors import LabError, RequestError
@@ -78,6 +78,7 @@ def choose(
     machine: Machine,
     offload: str = "auto",
     tiled: Mapping[str, int] | None = None,
+    without: Collection[str] = (),
 ) -> Choice:
     """Choose where components lie, and whether the autoencoder works in tiles.
 
@@ -91,6 +92,7 @@ def choose(
         offload: auto takes the first of none, second_gpu, model, fp8 and group that fits; another one is taken or
             refused.
         tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
+        without: modes that auto does not take.
 
     Raises:
         RequestError: the mode that was asked for does not fit; the text has the figures.
@@ -106,7 +108,8 @@ def choose(
         places = {each.name: Place(HOST, HOST, each.gpu_bytes) for each in components}
         return Choice("none", False, places, None, case.total, "The CPU computes, so nothing is moved.")
     room = int(machine.gpus[0].free * ROOM)
-    candidates = [each for each in _with_tiles(case, tiled) if offload == "auto" or each.mode == offload]
+    allowed = {each.mode for each in _candidates(case)} - {*without} if offload == "auto" else {offload}
+    candidates = [each for each in _with_tiles(case, tiled) if each.mode in allowed]
     for choice in candidates:
         if _peak(choice) <= room and _second_fits(choice, case):
             return choice

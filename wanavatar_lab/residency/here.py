@@ -1,6 +1,6 @@
 """The choice for this machine, with no more GPUs looked at than it takes: to look at one costs memory on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.residency.choose import Choice, choose
@@ -15,6 +15,7 @@ def choose_here(
     host_free: int | None,
     offload: str = "auto",
     tiled: Mapping[str, int] | None = None,
+    without: Collection[str] = (),
 ) -> Choice:
     """Choose where components lie on this machine, as `choose` does.
 
@@ -25,6 +26,7 @@ def choose_here(
         host_free: main memory that they may take, in bytes; None if they are loaded.
         offload: auto, or a mode that is wanted.
         tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
+        without: modes that auto does not take.
 
     Raises:
         RequestError: the mode that is wanted does not fit.
@@ -37,4 +39,4 @@ def choose_here(
         return choose(components, activations, alone, "none", tiled)
     except RequestError:
         two = Machine(this_machine(device, most=2).gpus, host_free)
-        return choose(components, activations, two, tiled=tiled)
+        return choose(components, activations, two, tiled=tiled, without=without)

@@ -20,7 +20,8 @@ class Published:
         stored: bytes of one in the published files.
         exact: those of them that stay in float32 in any case.
         castable: those that 8-bit storage reaches; 0 for networks that are never stored so.
-        largest_layer: those of the layer that has most.
+        largest_layer: those of the layer that takes most memory.
+        largest_itemsize: bytes of one of these on the GPU, where they stay in float32; 0 where they are as the others.
         width, layers, feed_forward: see `Component`.
     """
 
@@ -31,6 +32,7 @@ class Published:
     exact: int = 0
     castable: int = 0
     largest_layer: int = 0
+    largest_itemsize: int = 0
     width: int = 0
     layers: int = 0
     feed_forward: int = 0
@@ -44,7 +46,7 @@ class Published:
             gpu_bytes=gpu_bytes,
             file_bytes=self.parameters * self.stored,
             fp8_bytes=gpu_bytes - self.castable * (self.itemsize - 1) if self.castable else None,
-            largest_layer=self.largest_layer * self.itemsize,
+            largest_layer=self.largest_layer * (self.largest_itemsize or self.itemsize),
             width=self.width,
             layers=self.layers,
             feed_forward=self.feed_forward,
@@ -101,6 +103,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
             exact=281_552_665,
             castable=15_311_851_520,
             largest_layer=157_317_120,
+            largest_itemsize=4,
             width=5120,
             layers=40,
             feed_forward=13_824,

@@ -11,6 +11,7 @@ from diffusers.hooks._common import _GO_LC_SUPPORTED_PYTORCH_LAYERS
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from torch import nn
 
+from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.residency.activations import Work, activation_bytes
 from wanavatar_lab.residency.choose import Choice
 from wanavatar_lab.residency.component import Component
@@ -18,7 +19,14 @@ from wanavatar_lab.residency.components import DENOISERS
 from wanavatar_lab.residency.here import choose_here
 from wanavatar_lab.residency.pinned import pinned
 from wanavatar_lab.residency.tiles import set_tiling
-from wanavatar_lab.residency.turns import pinned_or_plain, send_away, send_groups_away, stay_on_two, take_turns
+from wanavatar_lab.residency.turns import (
+    leave_with_the_block,
+    pinned_or_plain,
+    send_away,
+    send_groups_away,
+    stay_on_two,
+    take_turns,
+)
 
 STORED = torch.float8_e4m3fn
 # a pipeline that was placed so is loaded anew before it is placed otherwise: diffusers has no way back
@@ -33,11 +41,13 @@ class Resident:
         pipeline: all components.
         device: where they compute: cpu, cuda or cuda:<n>.
         placed: how the pipeline lies now, as `place` says it; None if it was not placed since it was loaded.
+        without: modes that `place` does not take for auto.
     """
 
     pipeline: Any
     device: str
     placed: str | None = None
+    without: tuple[str, ...] = ()
     _components: tuple[Component, ...] | None = None
 
     def read(self) -> None:
@@ -57,7 +67,7 @@ class Resident:
         """
         components = self.components()
         whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
-        choice = choose_here(components, whole, self.device, None, offload, tiled)
+        choice = choose_here(components, whole, self.device, None, offload, tiled, self.without)
         mode = (self.placed or "").partition(" ")[0]
         if self.placed == HALF_WAY or (mode in LASTING and mode != choice.mode):
             self.placed = HALF_WAY
@@ -131,6 +141,8 @@ def place(pipeline: DiffusionPipeline, device: str, choice: Choice, placed: str 
         # weights that are pinned already are not pinned once more, in powers of two
         send_away(parts.values())
         pipeline.enable_group_offload(onload_device=target, offload_type="leaf_level", use_stream=True)
+        for part in parts.values():
+            leave_with_the_block(part)
     elif choice.mode == "second_gpu":
         stay_on_two(parts.values(), parts["text_encoder"], target, _second(target))
     elif choice.turns:
@@ -165,6 +177,8 @@ def _component(name: str, module: Any) -> Component:
 
 
 def _store_in_8_bits(network: Any) -> None:
+    adapters = adapters_of(network)
+    adapters.unload(adapters.loaded())  # else they are rounded too; the run that names them brings them back
     pinned(network).forget()  # else the numbers lie in main memory in both formats
     compute = max(network.parameters(), key=torch.Tensor.numel).dtype
     network.enable_layerwise_casting(storage_dtype=STORED, compute_dtype=compute)

@@ -1,41 +1,25 @@
-"""LoRA files that reach S2V's audio modules, for `load_lora_weights`.
+"""LoRA files that reach modules which only S2V has, for `load_lora_weights`.
 
 diffusers knows what the reference calls the layers that all Wan networks have, and refuses a file with any other. Here
 such a file comes to our names; the rest is diffusers' work.
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from .vocabulary import our_name
 
 _PREFIX = "diffusion_model."
-_AUDIO = (f"{_PREFIX}audio_injector.", f"{_PREFIX}casual_audio_encoder.")
+_OWN = tuple(
+    f"{_PREFIX}{module}." for module in ("audio_injector", "casual_audio_encoder", "cond_encoder", "frame_packer")
+)
 _DOWN, _UP = (".lora_A.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_up.weight")
 
 
-def local_tensors(source: Any, options: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
-    """The tensors of what `load_lora_weights` is given: a dict, a file or a folder with `weight_name`; None of others.
-
-    Args:
-        source: the first argument.
-        options: the further ones.
-    """
-    if isinstance(source, dict):
-        return source
-    path = Path(source)
-    if path.is_dir() and options.get("weight_name"):
-        path = path / (options.get("subfolder") or "") / options["weight_name"]
-    return load_file(path) if path.is_file() and path.suffix == ".safetensors" else None
-
-
-def has_audio_modules(tensors: Mapping[str, torch.Tensor]) -> bool:
+def has_own_modules(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether a file reaches layers that only S2V has, by the reference's names."""
-    return any(key.startswith(_AUDIO) for key in tensors)
+    return any(key.startswith(_OWN) for key in tensors)
 
 
 def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[int]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """From a picture and a voice to a talking clip, segment by segment (Wan2.2-S2V, commit 42bf4cf is the reference)."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
-from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.loaders import CogVideoXLoraLoaderMixin, WanLoraLoaderMixin
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from huggingface_hub import snapshot_download
 from PIL import Image
@@ -28,11 +28,11 @@ from .continuation import Continuation
 from .denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
 from .frames import MOTION_FRAMES, LatentCodec, PoseFrames, picture_to_pixels
 from .inpaint import segment_given
-from .lora_file import has_audio_modules, in_our_names, local_tensors
+from .lora_file import has_own_modules, in_our_names
 from .output import WanS2VSegment, WanSpeechToVideoOutput
 from .shapes import TEXT_LENGTH
 from .solver import flow_unipc
-from .transformer import WanS2VTransformer3DModel
+from .transformer import PUBLISHED_INJECT_LAYERS, WanS2VTransformer3DModel
 
 FPS = 16
 
@@ -109,16 +109,42 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             folder = Path(snapshot_download(str(pretrained_model_name_or_path), revision=revision))
         return cls(**{**load_components(folder, torch_dtype=torch_dtype, vae_dtype=vae_dtype), **components})
 
-    def load_lora_weights(self, pretrained_model_name_or_path_or_dict: Any, *arguments: Any, **options: Any) -> None:
-        """diffusers' own; files on this machine may also reach S2V's audio modules, as those of `training` do."""
-        tensors = local_tensors(pretrained_model_name_or_path_or_dict, options)
-        if tensors is not None and has_audio_modules(tensors):
-            tensors = in_our_names(tensors, self.transformer.config.audio_inject_layers)
-            options.pop("weight_name", None)
-            options.pop("subfolder", None)
-            super().load_lora_weights(tensors, *arguments, **options)
+    @classmethod
+    def lora_state_dict(
+        cls,
+        pretrained_model_name_or_path_or_dict: Any,
+        *,
+        audio_inject_layers: Iterable[int] = PUBLISHED_INJECT_LAYERS,
+        return_lora_metadata: bool = False,
+        **options: Any,
+    ) -> Any:
+        """diffusers' own; a file may also reach the modules that only S2V has, as those of `training` do.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: tensors, a file, a folder, or the id of a repository on the hub.
+            audio_inject_layers: blocks of the network that hear the audio.
+            return_lora_metadata: also return what the file's maker noted of the adapter.
+            options: those of diffusers' `lora_state_dict`: `weight_name`, `subfolder`, `revision` and so on.
+
+        Raises:
+            ValueError: a key of the file is not known, or not of a LoRA.
+        """
+        # CogVideoX's reads and fetches as Wan's does, and leaves the names as they are
+        tensors, metadata = CogVideoXLoraLoaderMixin.lora_state_dict(
+            pretrained_model_name_or_path_or_dict, return_lora_metadata=True, **options
+        )
+        if has_own_modules(tensors):
+            tensors = in_our_names(tensors, audio_inject_layers)
         else:
-            super().load_lora_weights(pretrained_model_name_or_path_or_dict, *arguments, **options)
+            tensors = super().lora_state_dict(tensors)
+        return (tensors, metadata) if return_lora_metadata else tensors
+
+    def load_lora_weights(self, pretrained_model_name_or_path_or_dict: Any, *arguments: Any, **options: Any) -> None:
+        """diffusers' own, which reads by `lora_state_dict`."""
+        layers = self.transformer.config.audio_inject_layers
+        super().load_lora_weights(
+            pretrained_model_name_or_path_or_dict, *arguments, audio_inject_layers=layers, **options
+        )
 
     @property
     def interrupt(self) -> bool:

@@ -27,6 +27,7 @@ from .pretrained import FromPublishedMixin
 from .shapes import TEXT_LENGTH, check_shapes
 
 VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
+PUBLISHED_INJECT_LAYERS = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)
 
 
 class WanS2VTransformer3DModel(
@@ -103,7 +104,7 @@ class WanS2VTransformer3DModel(
         audio_dim: int = 1024,
         num_audio_layers: int = 25,
         num_audio_tokens: int = 4,
-        audio_inject_layers: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39),
+        audio_inject_layers: tuple[int, ...] = PUBLISHED_INJECT_LAYERS,
         audio_adain: bool = True,
         pose_channels: int = 16,
         zero_timestep: bool = True,

@@ -26,7 +26,7 @@ from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
 from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
 from wanavatar_lab.s2v.shapes import TEXT_LENGTH
-from wanavatar_lab.s2v.solver import WanUniPCScheduler
+from wanavatar_lab.s2v.solver import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.fingerprint import fingerprint
@@ -198,7 +198,7 @@ def _texts(request: ImageToVideo, pipeline: WanImageToVideoPipeline) -> dict[str
     prompt, negative = pipeline.encode_prompt(
         request.prompt,
         request.negative_prompt,
-        do_classifier_free_guidance=request.guidance_scale > 1,
+        do_classifier_free_guidance=max(request.guidance_scale, request.low_noise_guidance_scale()) > 1,
         max_sequence_length=TEXT_LENGTH,
     )
     return {"prompt_embeds": prompt, "negative_prompt_embeds": negative}
@@ -216,11 +216,15 @@ def _denoise(
     place: dict[str, int],
 ) -> torch.Tensor:
     """Normalised latents [1, z, F, h, w] of segment `index`, `length` frames that begin with `start`."""
-    steps = request.num_inference_steps
+    steps, low = request.num_inference_steps, request.low_noise_guidance_scale()
+    boundary = pipeline.config.boundary_ratio * NUM_TRAIN_TIMESTEPS
 
     def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps, **place)
         context.check()
+        # whether there is a second pass the pipeline asks before every step, and of the first expert's guidance only
+        if step + 1 < steps and pipeline.scheduler.timesteps[step + 1] < boundary:
+            pipeline._guidance_scale = low
         # the solver has just told the segment's latents [1, z, F, h, w] from the noise
         preview.offer(lambda: middle_frame(pipeline.scheduler.model_outputs[-1]))
         return {}
@@ -236,7 +240,7 @@ def _denoise(
         num_frames=length,
         num_inference_steps=steps,
         guidance_scale=request.guidance_scale,
-        guidance_scale_2=request.low_noise_guidance_scale(),
+        guidance_scale_2=low,
         # the noise is drawn on the CPU, so that a seed means the same clip on every device; each segment has its own
         generator=torch.Generator("cpu").manual_seed(context.seed + index),
         output_type="latent",
