@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from training.host_memory import HostMemory
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.block import WanS2VTransformerBlock
 from wanavatar_lab.s2v.layout import TokenLayout
 
 _ATTENTION = {
@@ -59,18 +60,25 @@ class Activations:
             kept, plain = compiled(_keeping_attention), compiled(_keeping_nothing)
         else:
             kept, plain = _keeping_attention, _keeping_nothing
-        memory = HostMemory.beside(network)
+        host = HostMemory()
 
-        def run(block: nn.Module, *arguments: Any) -> Tensor:
+        def forward(block: WanS2VTransformerBlock, *arguments: Any, **options: Any) -> Tensor:
+            if not (torch.is_grad_enabled() and network.gradient_checkpointing):
+                return type(block).forward(block, *arguments, **options)
             tokens, text, temb, (cosine, sine), layout, audio, audio_global = arguments
             if self.compile and not tokens.requires_grad:
                 # the first block's input needs no gradient; without this it would be compiled apart from the others
                 tokens = tokens.detach().requires_grad_()
             compute = kept if block in keeping else plain
-            with memory.hooks() if block in leaving else nullcontext():
+            resident = [*block.parameters(), *block.buffers()]
+            with host.hooks(resident) if block in leaving else nullcontext():
                 return compute(block, layout, tokens, text, temb, cosine, sine, audio, audio_global)
 
-        network.enable_gradient_checkpointing(run)
+        # inside the call of a block: what brings spread weights together stays outside of what is computed twice
+        each: Any
+        for each in network.blocks:
+            each.forward = functools.partial(forward, each)
+        network.enable_gradient_checkpointing(lambda block, *arguments: block(*arguments))
 
 
 def use_attention_backend(network: WanS2VTransformer3DModel, name: str) -> None:
@@ -102,7 +110,7 @@ def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any
     return contexts(_policy)
 
 
-def _keeping_attention(block: nn.Module, layout: TokenLayout, *tensors: Tensor) -> Tensor:
+def _keeping_attention(block: WanS2VTransformerBlock, layout: TokenLayout, *tensors: Tensor) -> Tensor:
     # nothing in a block is drawn at random
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
     if not torch.compiler.is_compiling() and _FOLLOWS_HOOKS:
@@ -110,15 +118,14 @@ def _keeping_attention(block: nn.Module, layout: TokenLayout, *tensors: Tensor) 
     return checkpoint(_bound(block, layout), *tensors, **options)
 
 
-def _keeping_nothing(block: nn.Module, layout: TokenLayout, *tensors: Tensor) -> Tensor:
+def _keeping_nothing(block: WanS2VTransformerBlock, layout: TokenLayout, *tensors: Tensor) -> Tensor:
     return checkpoint(_bound(block, layout), *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
-def _bound(block: nn.Module, layout: TokenLayout) -> Callable[..., Tensor]:
+def _bound(block: WanS2VTransformerBlock, layout: TokenLayout) -> Callable[..., Tensor]:
     def compute(
         tokens: Tensor, text: Tensor, temb: Tensor, cosine: Tensor, sine: Tensor, audio: Tensor, audio_global: Tensor
     ) -> Tensor:
-        result: Tensor = block(tokens, text, temb, (cosine, sine), layout, audio, audio_global)
-        return result
+        return type(block).forward(block, tokens, text, temb, (cosine, sine), layout, audio, audio_global)
 
     return compute

@@ -4,13 +4,14 @@ They go there on a stream of their own while the GPU computes on. On the way bac
 so that those before are fetched while the one that was asked for is used.
 """
 
+import functools
 import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 LEAST_BYTES = 64 << 20  # smaller ones stay where they are
 AHEAD = 2  # tensors that are fetched before they are asked for: a block keeps as many
@@ -22,30 +23,30 @@ class HostMemory:
     """Pinned buffers, used again in every step.
 
     Args:
-        resident: storages that stay on the device whatever happens, weights for example: these are not moved.
-        least_bytes: of a tensor that is.
+        least_bytes: of a tensor that is moved; None for `LEAST_BYTES`.
     """
 
-    def __init__(self, resident: Iterable[Tensor] = (), least_bytes: int = LEAST_BYTES) -> None:
-        self._resident = {tensor.untyped_storage().data_ptr() for tensor in resident}
-        self._least = least_bytes
+    def __init__(self, least_bytes: int | None = None) -> None:
+        self._least = LEAST_BYTES if least_bytes is None else least_bytes
         self._free: dict[_Layout, list[Tensor]] = {}
         self._stream: torch.cuda.Stream | None = None
         self._newest: weakref.ref[_Away] | None = None
 
-    @classmethod
-    def beside(cls, network: nn.Module) -> "HostMemory":
-        """For what a network computes; its weights stay."""
-        return cls([*network.parameters(), *network.buffers()], LEAST_BYTES)
+    def hooks(self, resident: Iterable[Tensor] = ()) -> AbstractContextManager[None]:
+        """Within it, what autograd saves goes to the host.
 
-    def hooks(self) -> AbstractContextManager[None]:
-        """Within it, what autograd saves goes to the host."""
-        made: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(self._leave, self._return)
+        Args:
+            resident: tensors whose memory is on the device anyway, weights for example: these are not moved.
+        """
+        stay = {tensor.untyped_storage().data_ptr() for tensor in resident}
+        made: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(
+            functools.partial(self._leave, stay), self._return
+        )
         return made
 
-    def _leave(self, tensor: Tensor) -> Any:
+    def _leave(self, stay: set[int], tensor: Tensor) -> Any:
         small = tensor.nbytes < self._least or not _is_dense(tensor)
-        if small or tensor.untyped_storage().data_ptr() in self._resident:
+        if small or tensor.untyped_storage().data_ptr() in stay:
             return tensor
         away = _Away(self, tensor, self._newest)
         self._newest = weakref.ref(away)

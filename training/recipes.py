@@ -46,7 +46,10 @@ def s2v_14b_1gpu() -> dict[str, Any]:
 
 
 def s2v_14b_2gpu() -> dict[str, Any]:
-    """The same on two GPUs: half of the accumulation on each."""
+    """The same on two GPUs: half of the accumulation on each.
+
+    With `training/configs/fsdp2.yaml` each has half of the frozen weights too; while they load, it has all of them.
+    """
     return s2v_14b_1gpu() | {"accumulation": 4}
 
 

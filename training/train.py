@@ -31,6 +31,7 @@ from training.recipes import RECIPES, network_of
 from training.sample_clips import SampleClips
 from training.samples import Samples
 from training.sharded import ShardedOptimizer, set_up_zero
+from training.spread import average_gradients, is_to_be_spread, spread_frozen
 from training.start import begin_with, left_out
 from training.step import Draws, train_step
 from training.stopping import CODE, Stopped, StopRequest
@@ -71,7 +72,13 @@ class Trainer:
             self.trainable.groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
         )
         set_up_zero(accelerator, config.batch, config.accumulation, config.clip)
-        self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
+        self.spread = is_to_be_spread()
+        if self.spread:
+            share, whole = spread_frozen(network, self.trained, accelerator.device, world)
+            accelerator.print(f"each process has {share / 1e6:,.2f} of {whole / 1e6:,.2f} MB of frozen weights")
+            self.wrapped, self.optimizer = network, accelerator.prepare_optimizer(optimizer)
+        else:
+            self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
         self.sharded = None
         if accelerator.state.deepspeed_plugin is not None:
             self.sharded = ShardedOptimizer(self.optimizer.optimizer, self.trained)
@@ -144,6 +151,8 @@ class Trainer:
                 losses = train_step(self.wrapped, batch, draws, config.loss)
                 accelerator.backward(losses.loss)
             all_losses.append((losses, draws))
+        if self.spread:
+            average_gradients(self.trained)
         norm = accelerator.clip_grad_norm_(self.trained, config.clip)
         if self.sharded:  # which clips, and has made its step with the last backward pass
             norm = self.wrapped.get_global_grad_norm()

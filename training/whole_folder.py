@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wanavatar_lab.files import OUT_OF_ROOM, disk_full
+from wanavatar_lab.files import OUT_OF_ROOM, disk_full, sync
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
 
@@ -27,8 +27,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         replace_folder(temporary, path)
     except OSError as error:
         if error.errno in OUT_OF_ROOM:
@@ -49,7 +49,7 @@ def replace_folder(source: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         os.replace(source, target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -74,11 +74,3 @@ def temporary_beside(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """Whether a folder has such a name: where nobody is writing, a process that was killed has left it."""
     return _TEMPORARY.fullmatch(path.name) is not None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

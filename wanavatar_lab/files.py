@@ -30,16 +30,24 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         os.replace(temporary, target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except Exception as error:
         if _found_no_room(error, temporary):
             raise disk_full(target) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make a file's contents durable, or the names in a folder: a rename is so only once its folder is synced too."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def disk_full(path: Path) -> DiskFull:
@@ -75,12 +83,3 @@ def _found_no_room(error: Exception, written: Path) -> bool:
     # numpy, Pillow, torch and safetensors tell of a failed write in words of their own, without the system's number
     disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable: a rename is so only once the folder that holds the name is synced too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

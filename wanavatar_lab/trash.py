@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import sync_folder
+from wanavatar_lab.files import sync
 from wanavatar_lab.runs import RUN_ID, Run, runs_folder
 
 KEPT = 7 * 24 * 3600.0  # seconds
@@ -82,5 +82,5 @@ def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> lis
 
 
 def _make_durable(root: Path) -> None:
-    sync_folder(root / _TRASH)
-    sync_folder(root)
+    sync(root / _TRASH)
+    sync(root)

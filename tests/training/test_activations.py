@@ -133,9 +133,9 @@ def test_what_leaves_comes_back_as_it_was_and_its_buffers_serve_again() -> None:
 
 def test_small_tensors_and_weights_stay() -> None:
     weight = torch.ones(100, requires_grad=True)
-    memory = HostMemory([weight], least_bytes=64)
+    memory = HostMemory(least_bytes=64)
     small = torch.ones(2, requires_grad=True)
-    with memory.hooks():
+    with memory.hooks([weight]):
         result = (weight * weight).sum() + (small * small).sum()
     assert not memory._free
     result.backward()

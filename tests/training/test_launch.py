@@ -4,11 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 import yaml
@@ -19,16 +16,14 @@ from accelerate.commands.launch import (  # type: ignore[import-untyped]
 )
 from safetensors.torch import load_file
 
+from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
 from tests.training.toy import config_of, write_samples
 from training import launch
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.config import TrainingConfig
-from training.launch import CONFIGS, LOG, MARK, Launcher, processes_of, start, state, stop, why_failed
+from training.launch import CONFIGS, LOG, processes_of, start, state, stop, why_failed
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
-
-MODULE = "tests.training.launched"
 
 
 @pytest.fixture(scope="module")
@@ -39,75 +34,23 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """On the CPU, with nothing left behind."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if Path(process.environ().get(MARK, "/")).is_relative_to(tmp_path):
-                process.kill()
-
-
-def told(folder: Path, samples: Path, **changes: Any) -> TrainingConfig:
-    return config_of(folder, samples=samples, **changes)
-
-
-def wait_for(run: Path, what: str, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while state(run).state != what:
-        assert time.monotonic() < deadline, said(run)
-        time.sleep(0.1)
-
-
-def wait_for_step(run: Path, step: int, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not any(int(folder.name.split("-")[1]) >= step for folder in checkpoints(run)):
-        assert time.monotonic() < deadline and state(run).state == "running", said(run)
-        time.sleep(0.02)
-
-
-def said(run: Path) -> str:
-    return (run / LOG).read_text() if (run / LOG).is_file() else "it said nothing"
-
-
-def finished(config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1) -> dict[str, torch.Tensor]:
-    start(config, launcher, processes, MODULE)
-    wait_for(config.run, "finished")
-    return load_file(checkpoints(config.run)[-1] / WEIGHTS)
-
-
-def ranks(run: Path) -> dict[int, Any]:
-    """The processes that train, by rank; all of one world."""
-    found = {}
-    for process in processes_of(run):
-        environment = process.environ()
-        if "RANK" in environment:
-            assert environment["WORLD_SIZE"] == "2"
-            found[int(environment["RANK"])] = process
-    return found
-
-
-def relative(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    assert mine.keys() == theirs.keys()
-    moved = torch.cat([(mine[key] - theirs[key]).flatten() for key in mine])
-    return float(moved.norm() / torch.cat([tensor.flatten() for tensor in mine.values()]).norm())
+def left_alone(tmp_path: Path) -> Iterator[None]:
+    with alone(tmp_path):
+        yield
 
 
 @pytest.fixture(scope="module")
 def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """What a run of one process learns that nobody disturbs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        return finished(told(tmp_path_factory.mktemp("whole"), samples))
+    folder = tmp_path_factory.mktemp("whole")
+    with alone(folder):
+        return load_file(finished(config_of(folder, samples=samples)) / WEIGHTS)
 
 
 def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
     whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
 ) -> None:
-    config = told(tmp_path, samples, checkpoint_every=2)
+    config = config_of(tmp_path, samples=samples, checkpoint_every=2)
     start(config, module=MODULE)
     with pytest.raises(LabError, match="goes on already"):
         start(config, module=MODULE)
@@ -117,11 +60,11 @@ def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
     assert not processes_of(config.run)
     with pytest.raises(LabError, match="nothing to stop"):
         stop(config.run)
-    assert same_bits(finished(config), whole)
+    assert same_bits(load_file(finished(config) / WEIGHTS), whole)
 
 
 def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path, tmp_path: Path) -> None:
-    config = told(tmp_path, samples, steps=100_000, checkpoint_every=100_000)
+    config = config_of(tmp_path, samples=samples, steps=100_000, checkpoint_every=100_000)
     start(config, module=MODULE)
     deadline = time.monotonic() + 120
     while "step 1 of" not in said(config.run):
@@ -133,7 +76,7 @@ def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path
 
 
 def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path) -> None:
-    config = told(tmp_path, samples, steps=100_000, accumulation=1)
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1)
     start(config, "ddp", 2, MODULE)
     wait_for_step(config.run, 2)
     victim = ranks(config.run)[1]
@@ -147,7 +90,7 @@ def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path
 
 
 def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_path: Path) -> None:
-    config = told(tmp_path, samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
     start(config, "ddp", 2, MODULE)
     deadline = time.monotonic() + 150
     while "step 2 of" not in said(config.run):
@@ -158,22 +101,8 @@ def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_pa
     assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
 
 
-def test_zero2_on_two_processes_learns_what_one_does_and_goes_on(
-    whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
-    half = told(tmp_path, samples, accumulation=1, checkpoint_every=3)
-    start(half, "zero2", 2, MODULE)
-    wait_for_step(half.run, 3)
-    assert sorted(ranks(half.run)) == [0, 1]
-    assert ranks(half.run)[1].environ()["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert stop(half.run).state in ("stopped", "finished")
-    mine = finished(half, "zero2", 2)
-    assert relative(mine, whole) <= 1e-5
-
-
 def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
-    config = told(tmp_path, tmp_path / "nothing")
+    config = config_of(tmp_path, samples=tmp_path / "nothing")
     assert state(config.run).state == "absent"
     start(config, module=MODULE)
     wait_for(config.run, "failed")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, sync_folder
+from wanavatar_lab.files import OUT_OF_ROOM, sync
 from wanavatar_lab.settings import read_settings
 
 KINDS: dict[str, str] = {
@@ -100,7 +100,7 @@ class Incoming:
             with locks.locked(self._folder / ".names.lock"):  # between looking for a free name and taking it
                 target = free_name(self._folder, self.name)
                 os.replace(self._temporary, target)
-            sync_folder(self._folder)
+            sync(self._folder)
             return target
         finally:
             self.abandon()

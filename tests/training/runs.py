@@ -1,0 +1,65 @@
+"""Runs of the toy network that a launcher starts: waited for, watched, and ended with the test that began them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from training.checkpoint import checkpoints
+from training.config import TrainingConfig
+from training.launch import LOG, MARK, Launcher, processes_of, start, state
+
+MODULE = "tests.training.launched"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within it, runs below `folder` are on the CPU; of none of them anything is left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.environ().get(MARK, "/")).is_relative_to(folder):
+                process.kill()
+
+
+def finished(config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1) -> Path:
+    """Start a run, or go on with it; gives its last checkpoint."""
+    start(config, launcher, processes, MODULE)
+    wait_for(config.run, "finished")
+    return checkpoints(config.run)[-1]
+
+
+def wait_for(run: Path, what: str, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while state(run).state != what:
+        assert time.monotonic() < deadline, said(run)
+        time.sleep(0.1)
+
+
+def wait_for_step(run: Path, step: int, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(int(folder.name.split("-")[1]) >= step for folder in checkpoints(run)):
+        assert time.monotonic() < deadline and state(run).state == "running", said(run)
+        time.sleep(0.02)
+
+
+def said(run: Path) -> str:
+    return (run / LOG).read_text() if (run / LOG).is_file() else "it said nothing"
+
+
+def ranks(run: Path) -> dict[int, Any]:
+    """The processes that train, by rank; all of one world."""
+    found = {}
+    for process in processes_of(run):
+        environment = process.environ()
+        if "RANK" in environment:
+            assert environment["WORLD_SIZE"] == "2"
+            found[int(environment["RANK"])] = process
+    return found
