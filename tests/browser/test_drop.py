@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Show, nameless, picture_of
+from tests.browser.servers import Server
 from tests.ui import made_runs
 
 pytestmark = pytest.mark.chromium
@@ -64,3 +65,47 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     expect(refused).to_be_visible()
     assert nameless(page) == []
     picture_of(page, f"drop-{server.kind}-refused")
+
+
+def carry(page: Page, file: Path, x: float, y: float) -> None:
+    """Drag a file from the desktop to a place in the window and let it go there, as Chromium hears of it."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": data})
+
+
+def test_what_is_dropped_beside_a_panel_loses_nothing(show: Show, page: Page, tmp_path: Path) -> None:
+    server = show("beside", CELL)
+    face = made_runs.picture(tmp_path / f"beside-{server.kind}.png", side=96)
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
+    prompt.fill("what was written")
+    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    address = page.url
+    panel = page.locator(".wl-panel").bounding_box()
+    assert panel is not None
+    carry(page, face, panel["x"] - 12, panel["y"] + 60)
+    picture = page.locator(".wl-of-image")
+    if server.kind == "voila":  # where there is nothing that it could be meant for but the one panel in sight
+        expect(picture.get_by_text(f"Chosen: {server.folder}/data/uploads/beside-voila")).to_be_visible()
+    else:
+        page.wait_for_timeout(1000)  # in which a page that is left would be gone
+        expect(picture.get_by_text("Chosen:")).to_have_count(0)
+    assert (page.url, page.context.pages) == (address, [page])  # some browsers open the file in another tab
+    expect(prompt).to_have_value("what was written")
+    picture_of(page, f"drop-{server.kind}-beside")
+
+
+def test_a_page_that_takes_no_files_stays(app: Server, page: Page, tmp_path: Path) -> None:
+    face = made_runs.picture(tmp_path / "face.png", side=96)
+    page.goto(app.url)
+    prompt = page.get_by_role("textbox", name="Prompt")
+    prompt.fill("what was written")
+    address = page.url
+    box = prompt.bounding_box()
+    assert box is not None
+    for x, y in ((600, 880), (box["x"] + 20, box["y"] + 20)):  # beside all, and on what is written
+        carry(page, face, x, y)
+    page.wait_for_timeout(1000)
+    assert (page.url, page.context.pages) == (address, [page])  # some browsers open the file in another tab
+    expect(prompt).to_have_value("what was written")

@@ -105,24 +105,9 @@ def test_after_the_last_link_no_time_is_left_to_tell() -> None:
 
 def test_a_log_gets_few_lines() -> None:
     lines: list[str] = []
-    show = on_progress(False, lines.append)
+    show = on_progress(lines.append)
     for step in range(1001):
         show(Progress("draw", 1, 2, running(step / 1001), step, 0.0))
     show(Progress("draw", 1, 2, Status(state="succeeded", fraction=1.0), 1001, 0.0))
     assert len(lines) == 6
     assert lines[-1] == "draw (1 of 2): done in 1001 s; about 0 s left"
-
-
-def test_whoever_looks_on_sees_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
-
-    class Handle:
-        def update(self, data: dict[str, str], raw: bool) -> None:
-            assert raw
-            shown.append(data["text/plain"])
-
-    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
-    show = on_progress(True)
-    for left in (3.0, 2.0, 2.0):
-        show(Progress("draw", 1, 2, running(0.5), 0.0, left))
-    assert shown == [f"draw (1 of 2): denoise, step 4 of 8; about {left} s left" for left in (3, 2)]

@@ -1,5 +1,6 @@
 """The form: everything that a request says of its fields, and nothing else."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,7 @@ from wanavatar_lab.requests import (
     plain_defaults,
 )
 from wanavatar_lab.requests.spec import spec
+from wanavatar_lab.ui.earlier import sample
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.parameters import chosen
@@ -248,3 +250,47 @@ def test_a_file_goes_to_the_field_that_it_is_for(tmp_path: Path) -> None:
 def test_a_notebook_gives_its_parameters_by_name() -> None:
     names = {"profile": "full", "prompt": "a cat", "num_inference_steps": "default", "seed": 2, "interactive": True}
     assert chosen(TextToImage, names) == {"profile": "full", "prompt": "a cat", "seed": 2}
+
+
+FACE, VOICE = sample("avatar_woman.png"), sample("english_female.wav")
+POCKET = plain_defaults("speech_to_video", "pocket")
+
+
+def asked_of(form: Form) -> dict[str, Any]:
+    request = form.request()
+    assert request is not None
+    return request.to_json()
+
+
+def test_where_a_page_waits_what_one_sets_seldom_comes_later_and_loses_nothing() -> None:
+    async def cell() -> None:
+        form = Form(SpeechToVideo, profile="pocket", image=FACE, audio=VOICE, flow_shift=4.5, loras=[])
+        assert set(form.controls.made) < set(form.controls)
+        assert not form.controls.is_advanced("image") and form.controls.is_advanced("flow_shift")
+        asked = asked_of(form)
+        assert (asked["flow_shift"], asked["num_inference_steps"]) == (4.5, POCKET["num_inference_steps"])
+        assert "flow_shift" not in form.controls.made  # that was no reason to make it
+        form.set(flow_shift=5.0, frames_per_segment=40)
+        form.expand()
+        assert set(form.controls.made) == set(form.controls)
+        assert named(form, "Flow shift").value == 5.0
+        assert form.values()["step_cache"] == asked["step_cache"]
+        assert asked_of(form)["frames_per_segment"] == 40
+        form.close()
+
+    asyncio.run(cell())
+
+
+def test_a_request_is_filled_in_before_all_controls_are_made() -> None:
+    async def cell() -> None:
+        form = Form(SpeechToVideo, profile="pocket", image=FACE, audio=VOICE, flow_shift=4.5)
+        request = SpeechToVideo(profile="pocket", image=FACE, audio=VOICE, flow_shift=4.5, seed=3)
+        form.fill(request)
+        assert form.request() == request and {"flow_shift", "seed"} <= form.touched
+        later = Form(SpeechToVideo, profile="pocket")
+        later.show(RequestError([("flow_shift", "it is wrong")]))
+        assert later.expanded and later.problems() == {"flow_shift": "it is wrong"}
+        for each in (form, later):
+            each.close()
+
+    asyncio.run(cell())

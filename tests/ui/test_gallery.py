@@ -16,8 +16,9 @@ from wanavatar_lab.runs import Run, list_runs
 from wanavatar_lab.ui import gallery_bench
 from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
-from wanavatar_lab.ui.gallery import PAGE, Gallery
+from wanavatar_lab.ui.gallery import Gallery
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.listing import PAGE
 
 
 @pytest.fixture(autouse=True)

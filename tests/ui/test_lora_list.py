@@ -14,7 +14,8 @@ from wanavatar_lab.lora import Adapter, Description, describe
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.lora_list import PAGE, LoraList, take_up
+from wanavatar_lab.ui.listing import PAGE
+from wanavatar_lab.ui.lora_list import LoraList, take_up
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 FLUX2 = "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"

@@ -32,7 +32,11 @@ class Made:
 
 
 async def follow(
-    links: Sequence[Link], show: Callable[[Progress], None], *, runs_dir: Path | str | None = None
+    links: Sequence[Link],
+    show: Callable[[Progress], None],
+    begun: Callable[[int, jobs.Job], None] = lambda _, __: None,
+    *,
+    runs_dir: Path | str | None = None,
 ) -> list[Made]:
     """Make what the links ask for, one after the other, without blocking the event loop.
 
@@ -41,6 +45,7 @@ async def follow(
     Args:
         links: each takes only what earlier ones make.
         show: told how far it is, a few times a second.
+        begun: told of the run of each link, and which link it is, from 0, when that is submitted.
 
     Raises:
         RequestError: an input file is missing, or a value is not allowed.
@@ -52,6 +57,7 @@ async def follow(
     for index, link in enumerate(links):
         taken = {name: str(made[file].path) for name, file in link.takes.items()}
         job = jobs.submit(link.request.changed(**taken), runs_dir=runs_dir)
+        begun(index, job)
         try:
             while not (status := job.status()).ended:
                 show(forecast.progress(index, status))

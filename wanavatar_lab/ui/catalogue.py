@@ -99,6 +99,14 @@ class Catalogue:
         present = {entry.kind for entry in self._order} - {""}
         return [kind for kind in known if kind in present] + sorted(present - set(known))
 
+    def entry(self, run_id: str) -> Entry | None:
+        """The run of this id; None where there is none."""
+        return self._entries.get(run_id)
+
+    def file(self, entry: Entry) -> Path | None:
+        """The file to show for a run; None where it has none."""
+        return Run(self.root / entry.id).path(entry.main) if entry.main is not None else None
+
     def parents(self, run_id: str) -> list[str]:
         """The runs that are still there whose files this one took."""
         entry = self._entries.get(run_id)

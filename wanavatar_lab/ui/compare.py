@@ -28,6 +28,7 @@ class Compare(LabWidget):
 
     Args:
         before, after: pictures below the server's root.
+        labels: what each is called; before and after if None.
 
     Attributes:
         at: where the edge is, in percent from the left.
@@ -43,11 +44,12 @@ class Compare(LabWidget):
 
     before = traitlets.Unicode("").tag(sync=True)
     after = traitlets.Unicode("").tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     sizes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     ratio = traitlets.Float(1.0).tag(sync=True)
     at = traitlets.Float(50.0, min=0.0, max=100.0).tag(sync=True)
 
-    def __init__(self, before: Path | str, after: Path | str) -> None:
+    def __init__(self, before: Path | str, after: Path | str, *, labels: tuple[str, str] | None = None) -> None:
         infos = [probe(path) for path in (before, after)]
         for path, info in zip((before, after), infos, strict=True):
             if info.kind != "picture":
@@ -56,6 +58,7 @@ class Compare(LabWidget):
         super().__init__(
             before=server_path(before),
             after=server_path(after),
+            labels=list(labels or ()),
             sizes=[f"{info.width} × {info.height}" for info in infos],
             ratio=width / height,
         )

@@ -4,32 +4,24 @@ form = Form(SpeechToVideo, profile="pocket", audio="voice.wav")
 form.request()      the request, or None with the errors at their fields
 """
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.requests import Request
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
-from wanavatar_lab.ui.fields import (
-    CheckboxControl,
-    Control,
-    NumberControl,
-    SeedControl,
-    SelectControl,
-    SizeControl,
-    TextControl,
-)
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.controls import Controls
+from wanavatar_lab.ui.fields.control import alert, bare_button, shared
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.reading import read_values, same
 from wanavatar_lab.ui.receiving import KINDS
 from wanavatar_lab.ui.sources import TAKEN, FileControl
+from wanavatar_lab.ui.tasks import loop_runs
 
 WORDS = {
     "collapsed": {
@@ -44,23 +36,6 @@ WORDS = {
     },
 }
 
-# a field's hint → what stands for it; a hint that is not here is a mistake in the request
-CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
-    "text": TextControl,
-    "textarea": TextControl,
-    "int": NumberControl,
-    "float": NumberControl,
-    "checkbox": CheckboxControl,
-    "select": SelectControl,
-    "seed": SeedControl,
-    "size": SizeControl,
-    "loras": LoraCards,
-    "picture": FileControl,
-    "audio": FileControl,
-    "video": FileControl,
-    "weights": FileControl,
-}
-
 WEIGHTS_OR_MEDIA = {**KINDS, **dict.fromkeys(WEIGHTS_SUFFIXES, "weights")}
 
 
@@ -69,6 +44,9 @@ class Form(widgets.VBox):
 
     A field that nobody has touched follows the defaults of the profile; one that a person has changed, or that was
     given a value, stays as it is.
+
+    Where an event loop runs, what one sets seldom gets its controls when it is first looked for: a page has drawn a
+    form the sooner the fewer there are.
 
     Args:
         request_class: whose fields.
@@ -83,18 +61,14 @@ class Form(widgets.VBox):
     def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
         self.request_class = request_class
         self.touched: set[str] = set()
-        self.controls = {name: _control(view, request_class) for name, view in fields_of(request_class).items()}
-        self._problem = widgets.HTML(layout={"display": "none"})
-        self._toggle = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-more"])
-        basic, advanced = ([*self._of_group(group)] for group in ("basic", "advanced"))
-        fields = {"_dom_classes": ["wl-fields"]}
-        self._basic = widgets.VBox(basic, **fields)
-        self._advanced = widgets.VBox(advanced, layout={"display": "none"}, **fields)
-        disclosure = [self._toggle, self._advanced] if advanced else []
-        super().__init__([self._problem, self._basic, *disclosure], _dom_classes=["wl-form"])
-        for name, control in self.controls.items():
-            control.meet(self.controls)
-            control.on_change(partial(self._changed, name))
+        self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
+        self.controls = Controls(request_class, self._changed, self._settle)
+        self._problem = widgets.HTML(layout={"display": "none"}, style=shared(HTMLStyle))
+        self._toggle = bare_button("wl-more")
+        self._advanced = self.controls.advanced
+        disclosure = [self._toggle, self._advanced] if any(map(self.controls.is_advanced, self.controls)) else []
+        parts = [self._problem, self.controls.basic, *disclosure]
+        super().__init__(parts, layout=shared(widgets.Layout), _dom_classes=["wl-form"])
         try:
             self.set(profile=profile, **values)
         except RequestError:
@@ -102,6 +76,8 @@ class Form(widgets.VBox):
             raise
         self._toggle.on_click(lambda _: self.expand(not self.expanded))
         self._unfollow = language.follow(self._say)
+        if not loop_runs():
+            self.controls.make_all()
 
     @property
     def profile(self) -> str:
@@ -116,6 +92,7 @@ class Form(widgets.VBox):
 
     def expand(self, wanted: bool = True) -> None:
         """Show the fields one sets seldom, or hide them."""
+        self.controls.make_all()
         self._advanced.layout.display = None if wanted else "none"
         self._say()
 
@@ -129,18 +106,20 @@ class Form(widgets.VBox):
         Raises:
             RequestError: there is no such field, or a value is not allowed; nothing is changed.
         """
-        views = fields_of(self.request_class)
         values = {
             name: value
             for name, value in values.items()
-            if value is not None or name not in views or views[name].optional
+            if value is not None or name not in self.controls or self.controls.views[name].optional
         }
         read = read_values(self.request_class, {"profile": self.profile, **values})
         if "profile" in values:
             self._take_profile(read["profile"])
         for name in values:
-            self.controls[name].error = ""
-            self.controls[name].value = read[name]
+            if name in self.controls.made:
+                self.controls[name].error = ""
+                self.controls[name].value = read[name]
+            else:
+                self._waiting[name] = read[name]
         self.touched |= set(values)
         self._look_around()
 
@@ -153,6 +132,7 @@ class Form(widgets.VBox):
         if request.stage != self.request_class.stage:
             problem = f"{request.stage!r} is not allowed; give a request of {self.request_class.stage}"
             raise RequestError([("stage", problem)])
+        self.controls.make_all()
         self.touched.clear()
         self.set(profile=request.profile)
         standing = self.values()
@@ -163,7 +143,7 @@ class Form(widgets.VBox):
     @property
     def takes(self) -> frozenset[str]:
         """Suffixes of the pictures, recordings and videos that some field takes."""
-        kinds = {kind for control in self._of_files() for kind in TAKEN[control.view.widget]}
+        kinds = {kind for view in self.controls.views.values() for kind in TAKEN.get(view.widget, ())}
         return frozenset(suffix for suffix, kind in KINDS.items() if kind in kinds)
 
     def take(self, path: Path | str, field: str = "") -> None:
@@ -177,7 +157,8 @@ class Form(widgets.VBox):
             LabError: there is no field for such a file.
         """
         kind = WEIGHTS_OR_MEDIA.get(Path(path).suffix.lower())
-        for control in sorted(self._of_files(), key=lambda control: control.view.name != field):
+        of_files = [control for control in self.controls.values() if isinstance(control, FileControl)]
+        for control in sorted(of_files, key=lambda control: control.view.name != field):
             if kind in TAKEN[control.view.widget]:
                 control.pick(str(path))
                 return
@@ -206,33 +187,32 @@ class Form(widgets.VBox):
                 said[name].append(f"{inside}: {message}" if inside else message)
             else:
                 said[""].append(f"{place}: {message}" if place else message)
-        for name, control in self.controls.items():
-            control.error = "; ".join(said[name])
+        for name, texts in said.items():
+            if name and (texts or name in self.controls.made):
+                self.controls[name].error = "; ".join(texts)
         self._problem.layout.display = None if said[""] else "none"
         self._problem.value = alert("; ".join(said[""])) if said[""] else ""
-        if any(self.controls[name].view.group == "advanced" for name, texts in said.items() if name and texts):
+        if any(texts and self.controls.is_advanced(name) for name, texts in said.items() if name):
             self.expand()
 
     def problems(self) -> dict[str, str]:
         """The errors that are shown at fields, by their names."""
-        return {name: control.error for name, control in self.controls.items() if control.error}
+        return {name: control.error for name, control in self.controls.made.items() if control.error}
 
     def close(self) -> None:
         """Take the form away, with all its controls."""
         # __del__ calls this too: again, or for a form whose __init__ raised
         self.__dict__.pop("_unfollow", lambda: None)()
-        for control in self.__dict__.get("controls", {}).values():
-            control.close()
+        if "controls" in self.__dict__:
+            self.controls.close()
         super().close()
 
     def _request(self) -> Request:
         # what nobody touched is left to the request, so that a run's notes tell choices from defaults
-        named = {
-            name: control.value
-            for name, control in self.controls.items()
-            if name in self.touched or control.view.required or name == "profile"
-        }
-        return self.request_class(**named)
+        always = {"profile", *(name for name, view in self.controls.views.items() if view.required)}
+        named = [name for name in self.controls if name in self.touched | always]
+        made = self.controls.made
+        return self.request_class(**{name: made[name].value if name in made else self._waiting[name] for name in named})
 
     def _changed(self, name: str) -> None:
         """A person changed a field: it stays so, and what is wrong with it is said at once."""
@@ -245,38 +225,36 @@ class Form(widgets.VBox):
         except RequestError as error:
             problems = dict(error.problems)
         self.controls[name].error = problems.get(name, "")
-        for other, control in self.controls.items():
+        for other, control in self.controls.made.items():
             if control.error and other not in problems:  # it was at odds with this one
                 control.error = ""
         self._look_around()
 
     def _look_around(self) -> None:
-        for control in self.controls.values():
+        for control in self.controls.made.values():
             control.look_around()
 
     def _take_profile(self, profile: str) -> None:
-        overrides = PROFILES[profile].default_overrides(self.request_class.stage)
-        for name, control in self.controls.items():
-            if name == "profile":
-                control.value = profile
-            elif name not in self.touched:
-                control.value = overrides.get(name, control.view.default)
-            control.follow_profile(profile)
+        self.controls["profile"].value = profile
+        for name in self.controls.made:
+            self._follow_profile(name)
 
-    def _of_group(self, group: str) -> Iterable[Control]:
-        return (control for control in self.controls.values() if control.view.group == group)
+    def _follow_profile(self, name: str) -> None:
+        control, overrides = (
+            self.controls.made[name],
+            PROFILES[self.profile].default_overrides(self.request_class.stage),
+        )
+        if name != "profile" and name not in self.touched:
+            control.value = overrides.get(name, control.view.default)
+        control.follow_profile(self.profile)
 
-    def _of_files(self) -> Iterable[FileControl]:
-        return (control for control in self.controls.values() if isinstance(control, FileControl))
+    def _settle(self, names: Sequence[str]) -> None:
+        """Give controls that were made late what was set meanwhile, or what the profile says."""
+        for name in names:
+            self._follow_profile(name)
+            if name in self._waiting:
+                self.controls.made[name].value = self._waiting.pop(name)
+        self._look_around()
 
     def _say(self) -> None:
         self._toggle.description = language.of(WORDS["expanded" if self.expanded else "collapsed"])
-
-
-def _control(view: FieldView, request_class: type[Request]) -> Control:
-    if view.widget not in CONTROLS:
-        raise LabError(
-            f"{request_class.__name__}.{view.name} asks for the control {view.widget!r}; "
-            f"there are {', '.join(CONTROLS)}."
-        )
-    return CONTROLS[view.widget](view, request_class)

@@ -6,33 +6,28 @@
     gallery.on_change(lambda request: panel.form.fill(request))
     gallery.on_lora(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
 
-The page gets as many runs as it shows, not all; searching is done here.
+Two that are chosen are shown beside each other, clips in sync.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anywidget
 import traitlets
 
 from wanavatar_lab import trash
-from wanavatar_lab.errors import LabError
-from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
+from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.requests import Request, Words
 from wanavatar_lab.runs import Run
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.ui import comparing, gallery_cards, listing
 from wanavatar_lab.ui.catalogue import Catalogue, Entry
 from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.gallery_cards import LORA, lora_card, run_card
 from wanavatar_lab.ui.lora_shelf import LoraShelf, Shelved
-from wanavatar_lab.ui.receiving import KINDS
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.urls import can_show, server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import script, styles
 
-PAGE = 24  # runs that are shown at first, and more at each click
-REFRESH_SECONDS = 2.0
-LORA = "lora"  # what their kind is, and how their ids begin: they lie with the weights and are no runs
+LONGEST_TITLE = 60  # characters of it where two are compared
 _COPIES: dict[str, Callable[[Request, int | None], str]] = {
     "python": as_python,
     "command": as_command,
@@ -42,84 +37,49 @@ _COPIES: dict[str, Callable[[Request, int | None], str]] = {
 WORDS: dict[str, Words] = {
     "gallery": {"en": "Gallery", "ko": "갤러리", "zh": "作品库"},
     "search": {"en": "Search prompts", "ko": "프롬프트 검색", "zh": "搜索提示词"},
-    "show": {"en": "Show", "ko": "보기", "zh": "显示"},
-    "all": {"en": "everything", "ko": "전체", "zh": "全部"},
     "kind_picture": {"en": "pictures", "ko": "이미지", "zh": "图片"},
     "kind_video": {"en": "clips", "ko": "영상", "zh": "视频"},
     "kind_talking": {"en": "talking clips", "ko": "말하는 영상", "zh": "说话视频"},
     "kind_audio": {"en": "sound", "ko": "소리", "zh": "声音"},
     "kind_lora": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
-    "one_lora": {"en": "LoRA", "ko": "LoRA", "zh": "LoRA"},
     "kind_weights": {"en": "weights", "ko": "가중치", "zh": "权重"},
-    "count": {"en": "{shown} of {total}", "ko": "{total}개 중 {shown}개", "zh": "{shown} / {total}"},
     "empty": {"en": "No runs here.", "ko": "실행이 없습니다.", "zh": "这里没有运行。"},
-    "nothing": {"en": "no result", "ko": "결과 없음", "zh": "无结果"},
-    "file": {"en": "no preview", "ko": "미리 보기 없음", "zh": "无预览"},
-    "more": {"en": "Show more", "ko": "더 보기", "zh": "显示更多"},
-    "use": {"en": "Use as input", "ko": "입력으로 사용", "zh": "用作输入"},
-    "again": {"en": "Run again", "ko": "다시 실행", "zh": "再次运行"},
-    "change": {"en": "Change and run", "ko": "바꿔서 실행", "zh": "修改后运行"},
-    "copy": {"en": "Copy as", "ko": "다음으로 복사", "zh": "复制为"},
-    "python": {"en": "Python", "ko": "Python", "zh": "Python"},
-    "command": {"en": "Command line", "ko": "명령줄", "zh": "命令行"},
-    "papermill": {"en": "Papermill", "ko": "Papermill", "zh": "Papermill"},
     "copied": {"en": "Copied to the clipboard", "ko": "클립보드에 복사했습니다", "zh": "已复制到剪贴板"},
     "by_hand": {"en": "Copy this text", "ko": "이 텍스트를 복사하세요", "zh": "请复制此文本"},
     "close": {"en": "Close", "ko": "닫기", "zh": "关闭"},
-    "delete": {"en": "Delete", "ko": "삭제", "zh": "删除"},
     "deleted": {"en": "Deleted {id}", "ko": "{id} 삭제됨", "zh": "已删除 {id}"},
     "undo": {"en": "Undo", "ko": "실행 취소", "zh": "撤销"},
-    "family": {"en": "Made from {parents}, used in {children}", "ko": "원본 {parents}개, 사용한 곳 {children}개",
-               "zh": "来源 {parents}，被用于 {children}"},
     "relatives": {"en": "Run {id} with its sources and uses", "ko": "{id}의 원본과 사용한 곳",
                   "zh": "{id} 及其来源和用途"},
     "show_all": {"en": "Show all runs", "ko": "모두 보기", "zh": "显示全部"},
-    "more_actions": {"en": "More", "ko": "더보기", "zh": "更多"},
-    "queued": {"en": "waiting", "ko": "대기 중", "zh": "排队中"},
-    "running": {"en": "running", "ko": "실행 중", "zh": "运行中"},
-    "succeeded": {"en": "done", "ko": "완료", "zh": "完成"},
-    "failed": {"en": "failed", "ko": "실패", "zh": "失败"},
-    "cancelled": {"en": "cancelled", "ko": "취소됨", "zh": "已取消"},
-    "damaged": {"en": "damaged", "ko": "손상됨", "zh": "已损坏"},
 }  # fmt: skip
 
 
-class Gallery(LabWidget):
+class Gallery(listing.Listing):
     """The runs of the runs folder, and the LoRAs of the weights folder.
 
     Attributes:
         kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
-        entries: the first `limit` of them, as the page needs them.
-        total: how many there are.
         undo: the run that was deleted last, while it can be brought back.
-        notice: what went wrong last.
+        compared: the run that is chosen to be compared, or both that are: id, title and kind of file of each.
+        comparison: what shows both; None while there are not two.
     """
 
-    _esm = script("gallery")
-    _css = styles("gallery")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    NARROWED_BY = ("family",)
+    _esm = script("listing", "comparing", "gallery")
+    _css = styles("listing", "gallery")
+    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | gallery_cards.WORDS | comparing.WORDS | WORDS
 
-    kind = traitlets.Unicode("").tag(sync=True)
-    query = traitlets.Unicode("").tag(sync=True)
     family = traitlets.Unicode("").tag(sync=True)
-    limit = traitlets.Int(PAGE).tag(sync=True)
-    kinds = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    entries: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    total = traitlets.Int(0).tag(sync=True)
     undo = traitlets.Unicode("").tag(sync=True)
-    notice = traitlets.Unicode("").tag(sync=True)
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    compared: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    comparison = anywidget.WidgetTrait().tag(sync=True)
 
     def __init__(self, runs_dir: Path | str | None = None) -> None:
         self._catalogue, self._shelf = Catalogue(runs_dir), LoraShelf()
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
-        self._ended = False
         super().__init__()
-        self.on_msg(self._hear)
-        self.observe(lambda _: self._show(), ["kind", "query", "family", "limit"])
-        self.refresh()
-        if loop_runs():
-            start(self._keep_fresh())
 
     def on_use(self, listener: Callable[[Path, str], Any]) -> None:
         """Call `listener` with a file and its kind when someone wants it as an input."""
@@ -138,16 +98,10 @@ class Gallery(LabWidget):
         self._listen(LORA, listener)
         self._show()
 
-    def refresh(self) -> None:
-        """Read both folders again. Where an event loop runs, this happens by itself."""
-        runs, loras = self._catalogue.refresh(), self._shelf.refresh()
-        if runs or loras:
-            self._show()
-
     def files(self) -> list[Path]:
         """What the runs that are found made, the file each is for, newest first."""
         found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
-        return [self._path(entry.id, entry.main) for entry in found if entry.main is not None]
+        return [file for file in map(self._catalogue.file, found) if file is not None]
 
     def delete(self, run_id: str) -> None:
         """Delete a run; `bring_back` undoes it.
@@ -169,103 +123,127 @@ class Gallery(LabWidget):
         trash.restore(run_id, runs_dir=self._catalogue.root)
         self.refresh()
 
+    def compare(self, first: str, second: str) -> None:
+        """Show what two runs made beside each other.
+
+        Raises:
+            RunError: one of them is gone, or made nothing.
+            LabError: what they made is not of one kind, or the page cannot show it.
+        """
+        names = comparing.told_apart(self._run(first), self._run(second))
+        shown = comparing.side_by_side(self._made(first), self._made(second), names)
+        before, self.comparison = self.comparison, shown
+        self.compared = [self._facts(run_id) for run_id in (first, second)]
+        if before is not None:
+            before.close()
+
+    def part(self) -> None:
+        """End the comparison, or the choice of what is to be compared."""
+        before, self.comparison = self.comparison, None
+        self.compared = []
+        if before is not None:
+            before.close()
+
     def close(self) -> None:
-        """End the widget."""
-        self._ended = True
+        """End the widget, and what it compares."""
+        if self.__dict__.get("_ended") is False:  # __del__ calls this too, also for one whose __init__ raised
+            self.part()
         super().close()
 
     def show_words(self) -> None:
-        """Put every text into the language that is shown, the stages' names too."""
+        """Put every text into the language that is shown, also what tells apart those that are compared."""
         super().show_words()
-        self._show()
+        self._part_from_the_gone()
+        if self.comparison is not None:
+            first, second = self._compared()
+            self.comparison.labels = list(comparing.told_apart(self._run(first), self._run(second)))
 
-    async def _keep_fresh(self) -> None:
-        while not self._ended:
-            await asyncio.sleep(REFRESH_SECONDS)
-            try:
-                self.refresh()
-            except OSError as error:
-                self.notice = str(error)  # of the disk; it may be there again at the next look
+    def _look(self) -> bool:
+        runs, loras = self._catalogue.refresh(), self._shelf.refresh()
+        self._part_from_the_gone()
+        return runs or loras
 
-    def _listen(self, action: str, listener: Callable[..., Any]) -> None:
-        self._listeners[action].append(listener)
-        self.actions = [name for name, those in self._listeners.items() if those]
-
-    def _show(self) -> None:
+    def _find(self) -> Sequence[Entry | Shelved]:
         found: list[Entry | Shelved] = [
             *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
             *(self._shelf.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
-        found.sort(key=_when, reverse=True)
-        with self.hold_sync():
-            self.kinds = list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._shelf.all else [])]))
-            self.total = len(found)
-            shown = found[: self.limit]
-            self.entries = [self._card(each) if isinstance(each, Entry) else self._lora_card(each) for each in shown]
+        return sorted(found, key=_when, reverse=True)
 
-    def _card(self, entry: Entry) -> dict[str, Any]:
-        stage = STAGE_REQUESTS.get(entry.stage)
-        main = entry.main
-        return {
-            "id": entry.id,
-            "stage": language.of(stage.labels) if stage else entry.stage,
-            "state": entry.state,
-            "title": entry.title,
-            "time": entry.submitted_at,
-            "picture": _picture(self._path(entry.id, main)) if main is not None else None,
-            "usable": main is not None,
-            "ended": entry.ended,
-            "known": stage is not None and entry.state != "damaged",
-            "parents": len(self._catalogue.parents(entry.id)),
-            "children": len(self._catalogue.children(entry.id)),
-        }
+    def _kinds(self) -> list[str]:
+        return list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._shelf.all else [])]))
 
-    def _lora_card(self, shelved: Shelved) -> dict[str, Any]:
-        found = shelved.found
-        facts = [found.name, found.base, *found.trigger_words]
-        return {
-            "id": f"{LORA}:{shelved.id}",
-            "stage": language.of(WORDS["one_lora"]),
-            "state": "damaged" if found.problem else "succeeded",
-            "title": found.problem or " · ".join(facts),
-            "time": shelved.modified,
-            "picture": _picture(Path(found.preview)) if found.preview else None,
-            "usable": bool(found.fits and self._listeners[LORA]),
-            "ended": False,  # what lies with the weights is not deleted here
-            "known": False,
-            "parents": 0,
-            "children": 0,
-        }
+    def _card(self, found: Entry | Shelved) -> dict[str, Any]:
+        if isinstance(found, Entry):
+            return run_card(found, self._catalogue)
+        return lora_card(found, usable=bool(self._listeners[LORA]))
 
-    def _path(self, run_id: str, artifact: Artifact) -> Path:
-        return Run(self._catalogue.root / run_id).path(artifact)
+    def _act(self, content: Mapping[str, Any]) -> None:
+        run_id = str(content.get("run", ""))
+        match content.get("kind"):
+            case "delete":
+                self.delete(run_id)
+            case "undo":
+                self.bring_back()
+            case "copy":
+                self._copy(run_id, str(content.get("how")))
+            case "use" if run_id.startswith(f"{LORA}:"):
+                found = next(each.found for each in self._shelf.all if f"{LORA}:{each.id}" == run_id)
+                self._tell(LORA, found.name, *found.fits[0].split("/"))
+            case "use":
+                entry = self._entry(run_id)
+                if entry.main is not None:
+                    self._tell("use", self._made(run_id), entry.main.kind)
+            case "again" | "change" as action:
+                self._tell(action, self._run(run_id).request())
+            case "compare" if "with" in content:
+                self.compare(str(content["with"]), run_id)
+            case "compare":
+                self._choose(run_id)
+            case "part":
+                self.part()
+
+    def _choose(self, run_id: str) -> None:
+        """Take a run as the first or the second to be compared; one that is compared already ends that."""
+        compared = self._compared()
+        if run_id in compared:
+            self.part()
+        elif compared:
+            self.compare(compared[0], run_id)
+        else:
+            self.compared = [self._facts(run_id)]
+
+    def _part_from_the_gone(self) -> None:
+        if any(not (self._catalogue.root / run_id).is_dir() for run_id in self._compared()):
+            self.part()
+
+    def _compared(self) -> list[str]:
+        return [facts["id"] for facts in self.compared]
+
+    def _facts(self, run_id: str) -> dict[str, str]:
+        entry = self._entry(run_id)
+        title = entry.title if len(entry.title) <= LONGEST_TITLE else entry.title[: LONGEST_TITLE - 1] + "…"
+        return {"id": run_id, "title": title, "kind": run_card(entry, self._catalogue)["compares"]}
+
+    def _entry(self, run_id: str) -> Entry:
+        self._run(run_id)  # says what is wrong with an id of which there is no run
+        entry = self._catalogue.entry(run_id)
+        if entry is None:
+            raise RunError(f"The run {run_id} is not in the gallery yet. Try again in a moment.")
+        return entry
+
+    def _made(self, run_id: str) -> Path:
+        file = self._catalogue.file(self._entry(run_id))
+        if file is None:
+            raise RunError(f"The run {run_id} made nothing.")
+        return file
 
     def _run(self, run_id: str) -> Run:
         return Run.open(run_id, runs_dir=self._catalogue.root)
 
-    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
-        run_id = str(content.get("run", ""))
-        self.notice = ""
-        try:
-            match content.get("kind"):
-                case "delete":
-                    self.delete(run_id)
-                case "undo":
-                    self.bring_back()
-                case "copy":
-                    self._copy(run_id, str(content.get("how")))
-                case "use" if run_id.startswith(f"{LORA}:"):
-                    found = next(each.found for each in self._shelf.all if f"{LORA}:{each.id}" == run_id)
-                    self._tell(LORA, found.name, *found.fits[0].split("/"))
-                case "use":
-                    run = self._run(run_id)
-                    main = next(entry.main for entry in self._catalogue.find(family=run_id) if entry.id == run_id)
-                    if main is not None:
-                        self._tell("use", run.path(main), main.kind)
-                case "again" | "change" as action:
-                    self._tell(action, self._run(run_id).request())
-        except (LabError, OSError) as error:
-            self.notice = str(error)
+    def _listen(self, action: str, listener: Callable[..., Any]) -> None:
+        self._listeners[action].append(listener)
+        self.actions = [name for name, those in self._listeners.items() if those]
 
     def _tell(self, action: str, *values: Any) -> None:
         for listener in self._listeners[action]:
@@ -281,9 +259,3 @@ class Gallery(LabWidget):
 
 def _when(each: Entry | Shelved) -> tuple[float, str]:
     return (each.submitted_at, each.id) if isinstance(each, Entry) else (each.modified, each.id)
-
-
-def _picture(path: Path) -> dict[str, str] | None:
-    """A file as the page shows it; None where it cannot."""
-    kind = KINDS.get(path.suffix.lower())
-    return {"path": server_path(path), "kind": kind} if kind is not None and can_show(path) else None

@@ -27,6 +27,7 @@ LOG_LINES, LOG_CHARACTERS = 40, 8000
 PREVIEWS = ("preview.webp", "preview.png")  # a picture of the latents, where a stage writes one
 
 WORDS: dict[str, Words] = {
+    "coming": {"en": "To come", "ko": "예정", "zh": "待运行"},
     "none": {"en": "No run yet", "ko": "아직 실행이 없습니다", "zh": "尚无运行"},
     "queued": {"en": "Waiting", "ko": "대기 중", "zh": "排队中"},
     "running": {"en": "Running", "ko": "실행 중", "zh": "运行中"},
@@ -66,10 +67,11 @@ class JobCard(LabWidget):
 
     Args:
         run_id: the run; "" shows an empty card, for `attach` later.
+        stage: whose turn is to come, while there is no run.
         reveal: the page scrolls to the card, once, if that is out of sight.
 
     Attributes:
-        state: as `Status.state`; "" without a run, "gone" where its folder is no more.
+        state: as `Status.state`; "" or "coming" without a run, "gone" where its folder is no more.
         cancelling: from the click on Cancel until the run has ended.
 
     Raises:
@@ -101,10 +103,11 @@ class JobCard(LabWidget):
     cancelling = traitlets.Bool(False).tag(sync=True)
     reveal = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, run_id: str = "", *, reveal: bool = False) -> None:
+    def __init__(self, run_id: str = "", *, stage: str = "", reveal: bool = False) -> None:
         self.job: jobs.Job | None = None
+        self._stage = stage
         self._log_seen: tuple[int, int] | None = None
-        super().__init__(reveal=reveal)
+        super().__init__(reveal=reveal, state="coming" if stage else "")
         self.on_msg(self._hear)
         if run_id:
             self.attach(run_id)
@@ -116,7 +119,7 @@ class JobCard(LabWidget):
             RunError: there is no such run.
         """
         self.job = jobs.attach(run_id)
-        self._log_seen = None
+        self._stage, self._log_seen = self.job.run.stage, None
         with self.hold_sync():
             self.run_id, self.cancelling, self.preview, self.log = run_id, False, "", ""
             self.show_words()
@@ -172,10 +175,8 @@ class JobCard(LabWidget):
     def show_words(self) -> None:
         """Put every text into the language that is shown, the stage's name too."""
         super().show_words()
-        if self.job is not None:
-            stage = self.job.run.stage
-            known = STAGE_REQUESTS.get(stage)
-            self.title = language.of(known.labels) if known else stage
+        known = STAGE_REQUESTS.get(self._stage)
+        self.title = language.of(known.labels) if known else self._stage
 
     def _show(self, status: Status) -> None:
         # a trait that is set to the value it has sends nothing

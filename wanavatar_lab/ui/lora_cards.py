@@ -14,7 +14,18 @@ from wanavatar_lab.lora import Description, describe, find_adapters
 from wanavatar_lab.requests import FieldView, Request, TextToImage, fields_of
 from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, LABEL_WIDTH, ROW, WIDE, Control, alert, small
+from wanavatar_lab.ui.fields.control import (
+    LABEL_WIDTH,
+    ROW,
+    WIDE,
+    Control,
+    alert,
+    bare_box,
+    bare_button,
+    bare_html,
+    shared,
+    small,
+)
 from wanavatar_lab.ui.fields.numbers import bounded_number
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.tasks import loop_runs
@@ -56,12 +67,13 @@ class Card(widgets.VBox):
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         views = {name: view for name, view in fields_of(item).items() if name != "name"}
         self.weights = {name: _weight(view) for name, view in views.items()}
-        self.triggers = [widgets.Button(layout=AS_WIDE_AS_ITS_WORDS) for _ in found.trigger_words]
-        self._views, self._facts = views, widgets.HTML()
+        self.triggers = [bare_button() for _ in found.trigger_words]
+        self._views, self._facts = views, bare_html()
         self._problem, self._unseen = found.problem, ""
         picture = self._preview()
         pictures = [picture] if picture is not None else []
-        weights, triggers = widgets.HBox([*self.weights.values()], layout=ROW), widgets.HBox(self.triggers, layout=ROW)
+        row = shared(widgets.Layout, **ROW)
+        weights, triggers = widgets.HBox([*self.weights.values()], layout=row), widgets.HBox(self.triggers, layout=row)
         rows = [self.use, weights, self._facts, triggers, *pictures]
         self._parts = [*rows, *self.weights.values(), *self.triggers]
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
@@ -139,9 +151,9 @@ class LoraCards(Control):
         self._item: type[BaseModel] = request_class.model_fields[view.name].annotation.__args__[0]  # type: ignore[union-attr]
         self._profile, self._fitting, self._fault = "full", list[Description](), ""
         self._prompt: Control | None = None
-        self._title, self._message = widgets.HTML(), widgets.HTML()
-        self._cards = widgets.VBox()
-        self._refresh = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._title, self._message = bare_html(), bare_html()
+        self._cards = bare_box(widgets.VBox)
+        self._refresh = bare_button()
         super().__init__(view, [self._title, self._cards, self._message, self._refresh])
         self._refresh.on_click(lambda _: self._look())
         self._look()

@@ -4,37 +4,29 @@ loras = LoraList()
 loras.on_use(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import traitlets
 
-from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.ui import listing
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.lora_shelf import LoraShelf, Shelved
-from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.urls import can_show, server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
-
-PAGE = 24  # LoRAs that are shown at first, and more at each click
-REFRESH_SECONDS = 5.0
+from wanavatar_lab.ui.widget import script, styles
 
 WORDS: dict[str, Words] = {
     "loras": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
     "search": {"en": "Search names and trigger words", "ko": "이름과 트리거 단어 검색", "zh": "搜索名称和触发词"},
-    "show": {"en": "Show", "ko": "보기", "zh": "显示"},
-    "all": {"en": "everything", "ko": "전체", "zh": "全部"},
     "kind_img": {"en": "for pictures", "ko": "이미지용", "zh": "用于图片"},
     "kind_mov": {"en": "for video", "ko": "영상용", "zh": "用于视频"},
     "kind_character": {"en": "people", "ko": "인물", "zh": "人物"},
     "kind_move": {"en": "motions", "ko": "동작", "zh": "动作"},
     "kind_camera": {"en": "camera moves", "ko": "카메라 움직임", "zh": "运镜"},
-    "count": {"en": "{shown} of {total}", "ko": "{total}개 중 {shown}개", "zh": "{shown} / {total}"},
     "empty": {
         "en": "No LoRA is here. Put .safetensors files into {folder}: img for pictures, mov for video.",
         "ko": "LoRA가 없습니다. .safetensors 파일을 {folder}에 넣으세요. 이미지용은 img, 영상용은 mov입니다.",
@@ -42,7 +34,6 @@ WORDS: dict[str, Words] = {
     },
     "nothing": {"en": "No LoRA matches.", "ko": "맞는 LoRA가 없습니다.", "zh": "没有匹配的 LoRA。"},
     "look": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
-    "more": {"en": "Show more", "ko": "더 보기", "zh": "显示更多"},
     "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
     "pair": {"en": "two files: high and low noise", "ko": "파일 두 개: 고노이즈와 저노이즈",
              "zh": "两个文件：高噪声和低噪声"},
@@ -57,87 +48,75 @@ WORDS: dict[str, Words] = {
 }  # fmt: skip
 
 
-class LoraList(LabWidget):
-    """The LoRAs of the weights folder.
+class LoraList(listing.Listing):
+    """The LoRAs of the weights folder; `kind` and `query` as `LoraShelf.find` has them.
 
     Attributes:
-        kind, query: what is shown, as `LoraShelf.find` has them.
-        entries: the first `limit` of them, as the page needs them.
-        total: how many there are.
-        notice: why they cannot be listed, or what went wrong last.
+        folder: where LoRAs are to be put.
+        usable: whether anyone takes one up that is chosen here.
     """
 
-    _esm = script("lora_list")
-    _css = styles("lora_list")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    REFRESH_SECONDS = 5.0
+    _esm = script("listing", "lora_list")
+    _css = styles("listing", "lora_list")
+    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | WORDS
 
-    kind = traitlets.Unicode("").tag(sync=True)
-    query = traitlets.Unicode("").tag(sync=True)
-    limit = traitlets.Int(PAGE).tag(sync=True)
-    kinds = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    entries: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    total = traitlets.Int(0).tag(sync=True)
     folder = traitlets.Unicode("").tag(sync=True)
-    notice = traitlets.Unicode("").tag(sync=True)
     usable = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, weights_dir: Path | str | None = None) -> None:
         self._shelf = LoraShelf(weights_dir)
         self._listeners: list[Callable[[str, str, str], Any]] = []
-        self._ended = False
         super().__init__(folder=str(self._shelf.folder / "loras"))
-        self.on_msg(self._hear)
-        self.observe(lambda _: self._show(), ["kind", "query", "limit"])
-        self.refresh()
-        if loop_runs():
-            start(self._keep_fresh())
 
     def on_use(self, listener: Callable[[str, str, str], Any]) -> None:
         """Call `listener` with a name, a stage and a profile when someone wants that LoRA there."""
         self._listeners.append(listener)
         self.usable = True
 
-    def refresh(self) -> None:
-        """Look at the disk again. Where an event loop runs, this happens by itself."""
-        if self._shelf.refresh():
+    def _look(self) -> bool:
+        changed = self._shelf.refresh()
+        if changed:
             self.notice = self._shelf.fault
-            self._show()
+        return changed
 
-    def close(self) -> None:
-        """End the widget."""
-        self._ended = True
-        super().close()
+    def _find(self) -> Sequence[Shelved]:
+        return self._shelf.find(kind=self.kind, query=self.query)
 
-    def show_words(self) -> None:
-        """Put every text into the language that is shown, the stages' names too."""
-        super().show_words()
-        self._show()
+    def _kinds(self) -> list[str]:
+        return self._shelf.kinds()
 
-    async def _keep_fresh(self) -> None:
-        while not self._ended:
-            await asyncio.sleep(REFRESH_SECONDS)
-            self.refresh()
+    def _fault(self) -> str:
+        return self._shelf.fault
 
-    def _show(self) -> None:
-        found = self._shelf.find(kind=self.kind, query=self.query)
-        with self.hold_sync():
-            self.kinds = self._shelf.kinds()
-            self.total = len(found)
-            self.entries = [_card(each) for each in found[: self.limit]]
+    def _act(self, content: Mapping[str, Any]) -> None:
+        match content.get("kind"):
+            case "look":
+                self._shelf.forget()
+                self.refresh()
+            case "use":
+                stage, _slash, profile = str(content.get("place")).partition("/")
+                for listener in self._listeners:
+                    listener(str(content.get("name")), stage, profile)
 
-    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
-        self.notice = self._shelf.fault
-        try:
-            match content.get("kind"):
-                case "look":
-                    self._shelf.forget()
-                    self.refresh()
-                case "use":
-                    stage, _slash, profile = str(content.get("place")).partition("/")
-                    for listener in self._listeners:
-                        listener(str(content.get("name")), stage, profile)
-        except (LabError, OSError) as error:
-            self.notice = str(error)
+    def _card(self, found: Shelved) -> dict[str, Any]:
+        lora = found.found
+        return {
+            "id": found.id,
+            "name": lora.name,
+            "kind": lora.kind,
+            "base": lora.base,
+            "bytes": lora.bytes,
+            "rank": "–".join(str(rank) for rank in dict.fromkeys(lora.rank or ())),
+            "pair": len(lora.files) > 1,
+            "words": lora.trigger_words,
+            "description": lora.description,
+            "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
+            "problem": lora.problem,
+            "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
+            "version": str(found.modified),
+            "places": [{"place": place, "label": _place(place)} for place in lora.fits],
+        }
 
 
 def take_up(form: Form, name: str, profile: str) -> None:
@@ -151,26 +130,6 @@ def take_up(form: Form, name: str, profile: str) -> None:
     if name not in [each["name"] for each in chosen]:
         form.set(loras=[*chosen, {"name": name}])
     form.expand()
-
-
-def _card(shelved: Shelved) -> dict[str, Any]:
-    found = shelved.found
-    return {
-        "id": shelved.id,
-        "name": found.name,
-        "kind": found.kind,
-        "base": found.base,
-        "bytes": found.bytes,
-        "rank": "–".join(str(rank) for rank in dict.fromkeys(found.rank or ())),
-        "pair": len(found.files) > 1,
-        "words": found.trigger_words,
-        "description": found.description,
-        "link": found.link if found.link.startswith(("https://", "http://")) else "",
-        "problem": found.problem,
-        "picture": server_path(found.preview) if found.preview and can_show(found.preview) else "",
-        "version": str(shelved.modified),
-        "places": [{"place": place, "label": _place(place)} for place in found.fits],
-    }
 
 
 def _place(place: str) -> str:

@@ -13,13 +13,11 @@ import ipywidgets
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
-from wanavatar_lab.ui.gallery import Gallery
+from wanavatar_lab.ui.fields.control import bare_box, bare_html
 from wanavatar_lab.ui.heartbeat import Heartbeat
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.look import Look
-from wanavatar_lab.ui.lora_list import LoraList, take_up
-from wanavatar_lab.ui.ongoing import Ongoing
 from wanavatar_lab.ui.panel import Panel
 
 NAME = "WanAvatar Lab"
@@ -55,15 +53,14 @@ class Page(ipywidgets.VBox):
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
         self.profile = profile
         self.tabs = self._all_tabs() if tabs is None else list(tabs)
-        self._places = [ipywidgets.VBox() for _ in self.tabs]
+        self._places = [bare_box(ipywidgets.VBox) for _ in self.tabs]
         self._tab = ipywidgets.Tab(self._places)
         self._last_stage = 0  # the place of the panel that was looked at last
-        self._title = ipywidgets.HTML()
-        head = ipywidgets.HBox([self._title, LanguageSwitch()])
+        self._title = bare_html()
+        head = bare_box(ipywidgets.HBox, [self._title, LanguageSwitch()], "wl-page-head")
         super().__init__([Look(), Heartbeat(), head, self._tab])
         self.add_class("wl-page")
         self.add_class("wl-has-language")
-        head.add_class("wl-page-head")
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self._unfollow = language.follow(self._name)
         self._tab.selected_index = 0
@@ -94,6 +91,8 @@ class Page(ipywidgets.VBox):
 
     def use_lora(self, name: str, stage: str, profile: str) -> None:
         """Switch a LoRA on in the panel of a stage, and show it."""
+        from wanavatar_lab.ui.lora_list import take_up
+
         index = list(STAGE_REQUESTS).index(stage)
         take_up(self._panel(index).form, name, profile)
         self._tab.selected_index = index
@@ -109,12 +108,17 @@ class Page(ipywidgets.VBox):
         return [*stages, Tab(WORDS["loras"], self._loras), Tab(WORDS["gallery"], self._runs_and_gallery)]
 
     def _loras(self) -> ipywidgets.Widget:
+        from wanavatar_lab.ui.lora_list import LoraList  # here and below: the first tab is there before others are read
+
         loras = LoraList()
         loras.on_use(self.use_lora)
         return loras
 
     def _runs_and_gallery(self) -> ipywidgets.Widget:
         """What is under way, and what was made; a run that is run again appears among the former."""
+        from wanavatar_lab.ui.gallery import Gallery
+        from wanavatar_lab.ui.ongoing import Ongoing
+
         gallery = Gallery()
         gallery.on_again(jobs.submit)
         gallery.on_use(lambda path, kind: self.use(path))

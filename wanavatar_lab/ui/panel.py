@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError, RunError
@@ -21,7 +22,7 @@ from wanavatar_lab.lane import Lane
 from wanavatar_lab.requests import Request
 from wanavatar_lab.runs import runs_folder
 from wanavatar_lab.status import Status, main_artifact
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS
+from wanavatar_lab.ui.fields.control import bare_box, bare_button, bare_html, shared
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
@@ -43,7 +44,6 @@ WORDS = {
         "zh": "可将文件拖放到此面板的任意位置。",
     },
 }
-DRAWN_AFTER = 1.0  # seconds; by then the page has drawn a panel
 
 
 class Panel(widgets.VBox):
@@ -65,21 +65,21 @@ class Panel(widgets.VBox):
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
         self._listeners: list[Callable[[Panel], None]] = []
-        self._title, self._hint = (widgets.HTML(_dom_classes=[name]) for name in ("wl-panel-title", "wl-panel-none"))
-        self._button = widgets.Button(button_style="primary", layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
-        self._card, self._result = widgets.VBox(), widgets.VBox()
-        foot = widgets.VBox([self._button], _dom_classes=["wl-panel-foot"])
-        asked = widgets.VBox([self.form, foot], _dom_classes=["wl-panel-form"])
-        made = widgets.VBox([self._hint, self._card, self._result], _dom_classes=["wl-panel-made"])
-        body = widgets.HBox([asked, made], _dom_classes=["wl-panel-body"])
-        self._dropped = [self._drop_zone()] if self.form.takes else []
-        head = widgets.HBox([self._title, LanguageSwitch()], _dom_classes=["wl-panel-head"])
-        super().__init__([Look(), head, *self._dropped, body], _dom_classes=["wl-panel"])
+        self._title, self._hint = bare_html("wl-panel-title"), widgets.HTML(style=shared(HTMLStyle))
+        self._button = bare_button("wl-run", button_style="primary")
+        self._card, self._result = bare_box(widgets.VBox), bare_box(widgets.VBox)
+        foot = bare_box(widgets.VBox, [self._button], "wl-panel-foot")
+        asked = bare_box(widgets.VBox, [self.form, foot], "wl-panel-form")
+        made = bare_box(widgets.VBox, [self._hint, self._card, self._result], "wl-panel-made")
+        body = bare_box(widgets.HBox, [asked, made], "wl-panel-body")
+        self._dropped = bare_box(widgets.VBox, (), "wl-panel-drop")  # what takes files that are dropped
+        head = bare_box(widgets.HBox, [self._title, LanguageSwitch()], "wl-panel-head")
+        look = Look()
+        super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
         self._unfollow = language.follow(self._say)
         self._attach_again()
-        if loop_runs():
-            start(_get_players())
+        look.when_drawn(self._make_the_rest)
 
     @property
     def artifact(self) -> Path | None:
@@ -121,8 +121,19 @@ class Panel(widgets.VBox):
             widget.close()
         super().close()
 
-    def _drop_zone(self) -> widgets.Widget:
-        """What takes a file that is dropped anywhere on the panel, and shows it while it arrives."""
+    def _make_the_rest(self) -> None:
+        """Make what nobody needs before the panel is there, and import what shows pictures and plays sound."""
+        if self.comm is None:  # it was closed meanwhile
+            return
+        self.form.controls.make_all()
+        self._take_drops()
+        if loop_runs():
+            start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
+
+    def _take_drops(self) -> None:
+        """From now on take files that are dropped anywhere on the panel, and show them while they arrive."""
+        if not self.form.takes:
+            return
         from wanavatar_lab.ui.upload import Upload  # a panel without files has no use for its script
 
         zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
@@ -132,7 +143,8 @@ class Panel(widgets.VBox):
                 self.form.take(change["new"], zone.field)
 
         zone.observe(arrived, "path")
-        return zone
+        self._dropped.children = [zone]
+        self._say()
 
     async def _pressed(self) -> None:
         try:
@@ -208,18 +220,12 @@ class Panel(widgets.VBox):
         request_class = self.form.request_class
         title, text = language.of(request_class.labels), language.of(request_class.help)
         self._title.value = f'<div lang="{language.code}"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>'
-        said = [language.of(WORDS[name]) for name in ("hint", *(["drop"] if self._dropped else []))]
+        said = [language.of(WORDS[name]) for name in ("hint", *(["drop"] if self._dropped.children else []))]
         hint = "".join(f"<p>{escape(text)}</p>" for text in said)
         self._hint.value = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
         self._hint.layout.display = "none" if self._card.children else None
         under_way = any(card.state in ("queued", "running") for card in self._card.children)
         self._button.description = language.of(WORDS["running" if under_way else "run"])
-
-
-async def _get_players() -> None:
-    """Import what shows pictures and plays sound before someone chooses one, but after the panel is there."""
-    await asyncio.sleep(DRAWN_AFTER)
-    await asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player")
 
 
 async def _ended(job: jobs.Job) -> Status:

@@ -25,6 +25,10 @@ LONGEST_WAVEFORM = 120.0  # seconds; going through more of it would hold up the 
 WORDS: dict[str, Words] = {
     "back": {"en": "Previous frame", "ko": "이전 프레임", "zh": "上一帧"},
     "next": {"en": "Next frame", "ko": "다음 프레임", "zh": "下一帧"},
+    "play": {"en": "Play", "ko": "재생", "zh": "播放"},
+    "pause": {"en": "Pause", "ko": "일시정지", "zh": "暂停"},
+    "position": {"en": "Position", "ko": "재생 위치", "zh": "播放位置"},
+    "seconds": {"en": "{seconds} s", "ko": "{seconds}초", "zh": "{seconds} 秒"},
     "loop": {"en": "Loop", "ko": "반복", "zh": "循环"},
     "frame": {"en": "frame {frame} of {frames}", "ko": "프레임 {frame}/{frames}", "zh": "第 {frame}/{frames} 帧"},
     "keys": {"en": "Keys: , and . step, L loops", "ko": "단축키: , . 이동, L 반복", "zh": "快捷键：, . 逐帧，L 循环"},
@@ -55,10 +59,10 @@ class Player(LabWidget):
 
     Raises:
         LabError: the page cannot show a file, its kind is not known, or two are not of one kind.
-        MediaError: the first file is missing or damaged.
+        MediaError: a file is missing or damaged.
     """
 
-    _esm = script("wave", "player")
+    _esm = script("wave", "pair", "player")
     _css = styles("player")
     WORDS: ClassVar[dict[str, Words]] = WORDS
 
@@ -78,14 +82,15 @@ class Player(LabWidget):
         kinds = sorted({_kind(path) for path in files})
         if len(kinds) > 1:
             raise LabError(f"{files[0].name} and {files[1].name} are {' and '.join(kinds)}; give two of a kind.")
-        info = probe(files[0])
+        infos = [probe(path) for path in files]
+        info = infos[0]
         super().__init__(
             paths=[server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
             version=str(files[0].stat().st_mtime_ns),
             kind=kinds[0],
             fps=info.fps,
-            frames=info.frames if info.kind == "video" else None,
+            frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
             peaks=read_peaks(files[0]).levels if _has_waveform(info) else [],
         )
 

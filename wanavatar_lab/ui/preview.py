@@ -6,7 +6,7 @@ import ipywidgets as widgets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import FieldView
-from wanavatar_lab.ui.fields.control import BESIDE_LABELS, Control
+from wanavatar_lab.ui.fields.control import BESIDE_LABELS, Control, shared
 from wanavatar_lab.ui.receiving import KINDS
 from wanavatar_lab.ui.urls import can_show
 
@@ -29,7 +29,7 @@ class Preview(widgets.VBox):
         self._part: tuple[Control, Control] | None = None
         self._made: widgets.Widget | None = None
         self._following = False
-        super().__init__(layout={"margin": f"0 0 0 {BESIDE_LABELS}"})
+        super().__init__(layout=shared(widgets.Layout, margin=f"0 0 0 {BESIDE_LABELS}"))
 
     def meet(self, controls: Mapping[str, Control]) -> None:
         """Find the fields that say which part of the recording is used."""

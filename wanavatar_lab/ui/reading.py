@@ -1,9 +1,14 @@
-"""Values of some fields of a request, read as the request reads them, while others are still to be filled in."""
+"""Values of some fields of a request: read as it reads them while others are still missing, and put into words."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.ui.language import language
+
+LONGEST_VALUE = 60  # characters of one that is put into words
 
 
 def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +34,19 @@ def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[st
 def same(value: Any, standing: Any) -> bool:
     """Whether a field of a request is what its control has; lists of adapters are written in two ways."""
     return value == standing or (value in ("", None, ()) and standing in ("", None, []))
+
+
+def titled(request_class: type[Request], values: Mapping[str, Any]) -> str:
+    """Values with the labels of their fields, in the language that is shown."""
+    views = fields_of(request_class)
+    return ", ".join(
+        f"{language.of(views[name].labels)} {_short(views[name], value)}" for name, value in values.items()
+    )
+
+
+def _short(view: FieldView, value: Any) -> str:
+    text = Path(str(value)).name if view.is_file else str(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
 def _stands_in(name: str, view: FieldView, given: dict[str, Any]) -> bool:

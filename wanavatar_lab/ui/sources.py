@@ -15,7 +15,7 @@ from ipywidgets.widgets.widget_string import TextStyle
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.ui.earlier import MADE, earlier, samples, save_frame
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, WIDE, Control, bare_html, shared, small
+from wanavatar_lab.ui.fields.control import ROW, WIDE, Control, bare_button, bare_html, shared, small
 from wanavatar_lab.ui.fields.plain import choose_among, dropdown
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.preview import Preview
@@ -49,16 +49,16 @@ class FileControl(Control):
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         self._path: str | None = None
         self._video: str | None = None  # that a picture is taken from
-        as_wide_as_its_words = shared(widgets.Layout, **AS_WIDE_AS_ITS_WORDS)
         self._way = dropdown([], "wl-file-way")
         self._sample, self._earlier = dropdown([("", "")]), dropdown([("", "")])
-        self._refresh = widgets.Button(layout=as_wide_as_its_words)
+        self._refresh = bare_button()
         self._typed = widgets.Text(
             style=shared(TextStyle), layout=shared(widgets.Layout, **WIDE), continuous_update=False
         )
         self._upload = widgets.VBox()  # filled when it is first wanted
-        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, style=shared(DescriptionStyle))
-        self._take = widgets.Button(layout=as_wide_as_its_words)
+        looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout)}
+        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, **looks)
+        self._take = bare_button()
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
         self._boxes = (self._sample, self._earlier, self._typed)
         self._preview = Preview(view)

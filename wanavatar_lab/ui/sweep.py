@@ -15,15 +15,14 @@ from typing import Any
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.lora import check_loras
-from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.refusal import shown, suggestion
 from wanavatar_lab.status import main_artifact
 from wanavatar_lab.ui.contact_sheet import ContactSheet
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.reading import titled
 from wanavatar_lab.ui.tasks import loop_runs, start
 
 MOST_RUNS = 256
-LONGEST_TITLE = 60  # characters of a value
 POLL_SECONDS = 0.5
 
 
@@ -81,8 +80,8 @@ class Sweep:
         """
         *down, across = self.axes
         kind = type(self.request)
-        rows = [_title(kind, values) for values in _grid({name: self.axes[name] for name in down})]
-        columns = [_title(kind, {across: value}) for value in self.axes[across]]
+        rows = [titled(kind, values) for values in _grid({name: self.axes[name] for name in down})]
+        columns = [titled(kind, {across: value}) for value in self.axes[across]]
         sheet = ContactSheet(rows, columns)
         waiting = self._fill(sheet, range(len(self.jobs)))
         if waiting and loop_runs():
@@ -195,15 +194,3 @@ def _checked(request: Request, axes: Mapping[str, Sequence[Any]]) -> list[Reques
 
 def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def _title(request_class: type[Request], values: Mapping[str, Any]) -> str:
-    """The values of a row or of a column, with the labels of their fields."""
-    views = fields_of(request_class)
-    said = [f"{language.of(views[name].labels)} {_short(views[name], value)}" for name, value in values.items()]
-    return ", ".join(said)
-
-
-def _short(view: FieldView, value: Any) -> str:
-    text = Path(str(value)).name if view.is_file else str(value)
-    return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "…"

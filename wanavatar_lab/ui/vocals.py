@@ -21,7 +21,7 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, small
+from wanavatar_lab.ui.fields.control import bare_button, bare_html, shared, small
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.tasks import start
 from wanavatar_lab.ui.urls import server_root
@@ -89,8 +89,8 @@ class VoiceButton(widgets.VBox):
         self, chosen: Callable[[], str | None], take: Callable[[str], None], complain: Callable[[str], None]
     ) -> None:
         self._chosen, self._take, self._complain = chosen, take, complain
-        self._button, self._note = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS), widgets.HTML()
-        super().__init__([self._button] if installed() else [self._note])
+        self._button, self._note = bare_button(), bare_html()
+        super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
         self._unfollow = language.follow(self._say)
 

@@ -5,7 +5,7 @@
     numbers.py   whole and broken numbers with an automatic state, the seed with its dice
     size.py      a resolution: one of the usual ones, or one's own
 
-Those of files and of LoRAs have modules of their own, `ui.sources` and `ui.lora_cards`; `ui.form` has the table.
+Those of files and of LoRAs have modules of their own, `ui.sources` and `ui.lora_cards`; `ui.controls` has the table.
 """
 
 from wanavatar_lab.ui.fields.control import Control

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import ipywidgets as widgets
 from ipywidgets.widgets.widget_string import HTMLStyle
@@ -19,6 +19,8 @@ AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
 BESIDE_LABELS = "0px"  # from the left, in line with the inputs
 ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 
+_Box = TypeVar("_Box", bound=widgets.Box)
+
 # the hints of fields that take a row of the form for themselves
 WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weights"})
 
@@ -32,9 +34,20 @@ def shared(kind: type[Any], **traits: Any) -> Any:
     return kind(**traits)
 
 
-def bare_html() -> widgets.HTML:
+def bare_html(*style_classes: str) -> widgets.HTML:
     """A text that is not hidden or styled by itself."""
-    return widgets.HTML(layout=shared(widgets.Layout), style=shared(HTMLStyle))
+    return widgets.HTML(layout=shared(widgets.Layout), style=shared(HTMLStyle), _dom_classes=style_classes)
+
+
+def bare_box(kind: type[_Box], children: Sequence[widgets.Widget] = (), *style_classes: str) -> _Box:
+    """A box that is not hidden or laid out by itself."""
+    return kind(children, layout=shared(widgets.Layout), _dom_classes=style_classes)
+
+
+def bare_button(*style_classes: str, **traits: Any) -> widgets.Button:
+    """A button that is as wide as its words."""
+    looks = {"layout": shared(widgets.Layout, **AS_WIDE_AS_ITS_WORDS), "style": shared(widgets.ButtonStyle)}
+    return widgets.Button(_dom_classes=style_classes, **looks, **traits)
 
 
 class Control(widgets.VBox):

@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from ipywidgets.widgets.widget_description import DescriptionStyle
 
 from wanavatar_lab.requests import FieldView, Request
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, Control, shared
+from wanavatar_lab.ui.fields.control import ROW, Control, bare_button, shared
 from wanavatar_lab.ui.language import language
 
 WORDS = {
@@ -62,7 +62,7 @@ class SeedControl(NumberControl):
     """The seed: -1 draws one when the run starts; the dice draws one now, so that it can be used again."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._dice = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
+        self._dice = bare_button()
         super().__init__(view, request_class)
         (row, *_) = self.children
         row.children = [*row.children, self._dice]

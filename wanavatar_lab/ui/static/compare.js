@@ -9,12 +9,13 @@ function render({ model, el }) {
   const error = element("div", { className: "wl-error", role: "alert", hidden: true });
   el.append(stage, range, error);
 
-  follow(model, ending.signal, "before after sizes ratio words", () => {
+  follow(model, ending.signal, "before after labels sizes ratio words", () => {
     const [first, second] = model.get("sizes");
     before.src = fileUrl(model.get("before"));
     after.src = fileUrl(model.get("after"));
-    before.alt = `${say(model, "before")}, ${first}`;
-    after.alt = `${say(model, "after")}, ${second}`;
+    const names = model.get("labels");
+    before.alt = `${names[0] ?? say(model, "before")}, ${first}`;
+    after.alt = `${names[1] ?? say(model, "after")}, ${second}`;
     left.textContent = before.alt;
     right.textContent = after.alt;
     range.setAttribute("aria-label", say(model, "edge"));

@@ -1,3 +1,5 @@
+const USUAL_FPS = 25; // where a file does not say how many
+
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-player");
   let shown = null;
@@ -14,7 +16,8 @@ function render({ model, el }) {
 
 function build(model, el, signal) {
   const kind = model.get("kind");
-  const media = model.get("paths").map((path, index) => one(kind, path, model.get("version"), index));
+  const paths = model.get("paths");
+  const media = paths.map((path, index) => one(kind, path, model.get("version"), index, paths.length));
   const figures = media.map((medium, index) => {
     const caption = element("figcaption");
     const broken = element("div", { className: "wl-error", role: "alert", hidden: true });
@@ -34,18 +37,22 @@ function build(model, el, signal) {
   if (kind === "picture") return root;
   const peaks = model.get("peaks");
   if (peaks.length) root.append(waveform(model, media[0], peaks, signal));
+  if (media.length > 1) {
+    const frame = 1 / (model.get("fps") || USUAL_FPS);
+    keepInSync(media, frame, signal);
+    if (kind === "video") root.append(bothControls(model, media, frame, signal));
+  }
   root.append(controls(model, el, media, kind, signal));
-  if (media.length > 1) keepInSync(media, signal);
   signal.addEventListener("abort", () => media.forEach((medium) => medium.pause()));
   return root;
 }
 
-function one(kind, path, version, index) {
+function one(kind, path, version, index, count) {
   const src = fileUrl(path, version);
   if (kind === "picture") return element("img", { src, loading: "lazy" });
   if (kind === "audio") return element("audio", { src, controls: true, preload: "metadata" });
-  // only the first has controls and sound: what is done to it is done to all
-  return element("video", { src, controls: index === 0, muted: index > 0, preload: "metadata", playsInline: true });
+  // of two the first alone is heard, and what is done to both has a row of its own
+  return element("video", { src, controls: count === 1, muted: index > 0, preload: "metadata", playsInline: true });
 }
 
 function controls(model, el, media, kind, signal) {
@@ -58,7 +65,7 @@ function controls(model, el, media, kind, signal) {
   };
   loop.addEventListener("click", () => setLoop(!model.get("loop")));
   follow(model, signal, "loop words", () => {
-    media.forEach((medium) => (medium.loop = model.get("loop")));
+    leader.loop = model.get("loop"); // which the others follow
     loop.setAttribute("aria-pressed", String(model.get("loop")));
     loop.textContent = say(model, "loop");
   });
@@ -118,27 +125,6 @@ function waveform(model, medium, peaks, signal) {
     if (medium.duration) medium.currentTime = (event.offsetX / canvas.clientWidth) * medium.duration;
   }, { signal });
   return canvas;
-}
-
-// The first leads. A follower that is off by more than a frame or so is set right, which is not done for less, since
-// every seek makes it stutter.
-function keepInSync([leader, ...followers], signal) {
-  const off = 0.06;
-  const each = (act) => followers.forEach(act);
-  leader.addEventListener("play", () => each((medium) => medium.play()), { signal });
-  leader.addEventListener("pause", () => each((medium) => {
-    medium.pause();
-    medium.currentTime = leader.currentTime;
-  }), { signal });
-  leader.addEventListener("ratechange", () => each((medium) => (medium.playbackRate = leader.playbackRate)), { signal });
-  for (const event of ["seeking", "seeked"]) {
-    leader.addEventListener(event, () => each((medium) => (medium.currentTime = leader.currentTime)), { signal });
-  }
-  leader.addEventListener("timeupdate", () => each((medium) => {
-    if (Math.abs(medium.currentTime - leader.currentTime) > off && !medium.ended) {
-      medium.currentTime = leader.currentTime;
-    }
-  }), { signal });
 }
 
 export default { render };

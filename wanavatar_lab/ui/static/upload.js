@@ -9,6 +9,7 @@ function render({ model, el }) {
   let sending = null; // { id, answer, cancelled }
   let silent = false;
   const around = model.get("around");
+  el.classList.toggle("wl-upload-around", Boolean(around));
 
   const input = element("input", { type: "file", hidden: true, accept: model.get("accept") });
   const choose = button("wl-main");
@@ -143,9 +144,15 @@ function render({ model, el }) {
     // heard before Lab hears it; a zone within has its own way
     const hears = { capture: true, signal };
     const place = (event) => {
+      if (!event.dataTransfer.types.includes("Files") || event.target.closest(".wl-upload-zone")) return null;
       const found = el.closest(`.${around}`);
-      const ours = found?.contains(event.target) && !event.target.closest(".wl-upload-zone");
-      return ours && event.dataTransfer.types.includes("Files") ? found : null;
+      return found && found === (event.target.closest(`.${around}`) ?? inSight()) ? found : null;
+    };
+    // what is let go beside all of them is for the one in sight; in Lab it may be meant for Lab itself
+    const inSight = () => {
+      const takers = [...document.querySelectorAll(`.${around}:has(.wl-upload-around)`)];
+      const seen = takers.filter((taker) => taker.getClientRects().length);
+      return inVoila && seen.length === 1 ? seen[0] : null;
     };
     let marked = null;
     const mark = (found) => {
