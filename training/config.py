@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.loss import Mode
 
 # fields that have to be the same where a run goes on from a checkpoint
-DECIDES = {"rank", "alpha", "batch", "shift", "loss", "seed", "dropout", "ema", "base"}
+DECIDES = {"rank", "alpha", "batch", "shift", "loss", "floor", "seed", "dropout", "ema", "base"}
 
 
 class TrainingConfig(BaseModel):
@@ -27,7 +27,7 @@ class TrainingConfig(BaseModel):
         batch, accumulation: samples of a micro-batch on one process, and micro-batches of a step.
         shift: of the noise levels towards more noise.
         dropout: share of the samples that go without reference, without audio and without text, each.
-        loss: see `training.loss`.
+        loss, floor: see `training.loss`.
         checkpoint_every, keep: steps between checkpoints, and how many are kept.
         validate_every: steps between validations; 0 for none but the first and the last.
         sample_every: steps between sample clips, made before the first step and after the last one too; 0 for none.
@@ -64,6 +64,7 @@ class TrainingConfig(BaseModel):
     shift: float = Field(5.0, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     loss: Mode = "normalised"
+    floor: float = Field(0.4, ge=0, lt=1)
     checkpoint_every: int = Field(50, ge=1)
     keep: int = Field(2, ge=1)
     validate_every: int = Field(0, ge=0)

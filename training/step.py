@@ -51,7 +51,7 @@ class Draws:
         return cls(*(tensor.to(target.device) for tensor in (sigma, noise, branch, *dropped, no_inpaint)))
 
 
-def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalised") -> Losses:
+def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalised", floor: float = 0.0) -> Losses:
     """Predict a micro-batch, and compare.
 
     Args:
@@ -83,4 +83,4 @@ def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalise
         return_dict=False,
     )[0]
     masks = LatentMasks(batch["face"], batch["lip"], batch["valid"])
-    return s2v_loss(predicted, target, draws.noise, masks, draws.branch, mode)
+    return s2v_loss(predicted, target, draws.noise, masks, draws.branch, mode, floor)

@@ -148,7 +148,7 @@ class Trainer:
             batch = self.samples.batch(rows, accelerator.device)
             draws = Draws.of(number, config.seed, batch["target"], config.shift, config.dropout)
             with accelerator.accumulate(self.wrapped):
-                losses = train_step(self.wrapped, batch, draws, config.loss)
+                losses = train_step(self.wrapped, batch, draws, config.loss, config.floor)
                 accelerator.backward(losses.loss)
             all_losses.append((losses, draws))
         if self.spread:

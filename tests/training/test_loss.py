@@ -17,12 +17,14 @@ def masks_of(face: torch.Tensor, lip: torch.Tensor, valid: torch.Tensor | None =
     return LatentMasks(face, lip, torch.ones(face.shape[:2], dtype=torch.bool) if valid is None else valid)
 
 
-def loss_of(difference: torch.Tensor, masks: LatentMasks, branch: int, mode: str = "normalised"):  # type: ignore[no-untyped-def]
+def loss_of(  # type: ignore[no-untyped-def]
+    difference: torch.Tensor, masks: LatentMasks, branch: int, mode: str = "normalised", floor: float = 0.0
+):
     """The loss where what is predicted differs from ε - x by `difference` [B, z, T, h, w]."""
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(difference.shape, generator=generator) for _ in range(2))
     branches = torch.full((len(difference),), branch)
-    return s2v_loss(noise - clean + difference, clean, noise, masks, branches, mode)  # type: ignore[arg-type]
+    return s2v_loss(noise - clean + difference, clean, noise, masks, branches, mode, floor)  # type: ignore[arg-type]
 
 
 def test_a_lip_of_60_by_25_pixels_keeps_its_weight() -> None:
@@ -64,6 +66,21 @@ def test_the_lip_branch_is_the_mean_over_the_lips_and_the_papers_is_not() -> Non
     assert loss_of(difference, masks, LIP).loss == pytest.approx(0.75 * 8.0, rel=1e-5)
     # the same sum over all sixteen places
     assert loss_of(difference, masks, LIP, "paper").loss == pytest.approx(0.75 * 12 / 16, rel=1e-5)
+
+
+def test_a_floor_gives_a_share_of_the_weight_to_the_whole_picture() -> None:
+    lip = torch.zeros(1, 2, 4, 4)
+    lip[:, :, 1, 1:3] = torch.tensor([1.0, 0.5])
+    difference = torch.zeros(1, 3, 2, 4, 4)
+    difference[:, :, :, 1, 1], difference[:, :, :, 1, 2], difference[:, :, :, 3, 3] = 2.0, 4.0, 8.0
+    masks = masks_of(lip, lip)
+    # the lips' (1 · 4 + 0.5 · 16) / 1.5, and (4 + 16 + 64) / 16 of all places
+    expected = 0.75 * (0.6 * 8 + 0.4 * 84 / 16)
+    assert loss_of(difference, masks, LIP, floor=0.4).loss == pytest.approx(expected, rel=1e-5)
+    assert loss_of(difference, masks, FACE, floor=0.4).loss == pytest.approx(expected, rel=1e-5)
+    for branch, mode in ((FULL, "normalised"), (FULL, "paper"), (LIP, "paper")):
+        with_floor, without = (loss_of(difference, masks, branch, mode, floor) for floor in (0.4, 0.0))
+        assert with_floor.loss == without.loss
 
 
 def test_the_full_branch_counts_face_and_lips_once_more_each() -> None:
