@@ -64,7 +64,7 @@ class TrainingConfig(BaseModel):
     shift: float = Field(5.0, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     loss: Mode = "normalised"
-    floor: float = Field(0.4, ge=0, lt=1)
+    floor: float = Field(0.6, ge=0, lt=1)
     checkpoint_every: int = Field(50, ge=1)
     keep: int = Field(2, ge=1)
     validate_every: int = Field(0, ge=0)
