@@ -8,21 +8,25 @@ its folder; a card that is made later, in another kernel, shows the same.
 """
 
 import asyncio
+import json
+import time
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
 
+from training.checkpoint import checkpoints
 from training.config import TrainingConfig
-from training.launch import LOG, Ending, Launcher, State, start, state, stop
+from training.launch import ENDED, LAUNCHED, LOG, Ending, Launcher, start, state, stop
 from training.log import METRICS, read_metrics
 from training.order import Order
-from training.sample_clips import FOLDER
 from training.samples import Samples
-from training.ui.clips import sampled, side_by_side
-from training.ui.curves import Line, of_kind, progress_figure
-from training.ui.pictures import figure_html
+from training.ui.clips import SampleView
+from training.ui.curves import Line, of_kind, progress_plots
+from training.ui.head import Head
+from training.ui.plots import plots_html
+from training.ui.run_card import RunCard
 from training.ui.use import Use
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Words
@@ -34,25 +38,26 @@ from wanavatar_lab.ui.look import Look
 POLL_SECONDS = 1.0
 LOG_LINES, LOG_BYTES = 20, 16_384
 RECENT = 20  # steps whose mean pace tells how much time is left
-CURVES = "Loss, change of the held-out errors against the base, and norm of the gradient, over the steps"
 
 WORDS: dict[str, Words] = {
+    "title": {"en": "Train a LoRA", "ko": "LoRA 학습", "zh": "训练 LoRA"},
+    "says": {
+        "en": "It goes on when this page is closed, and is found again when the notebook is opened.",
+        "ko": "이 페이지를 닫아도 계속되며, 노트북을 다시 열면 이어서 표시됩니다.",
+        "zh": "关闭此页面后训练仍会继续，再次打开笔记本即可看到。",
+    },
     "start": {"en": "Start training", "ko": "학습 시작", "zh": "开始训练"},
-    "stop": {"en": "Stop", "ko": "중지", "zh": "停止"},
-    "stopping": {"en": "Saving the last step…", "ko": "마지막 스텝 저장 중…", "zh": "正在保存最后一步…"},
-    "absent": {"en": "Not started yet", "ko": "아직 시작하지 않음", "zh": "尚未开始"},
-    "running": {"en": "Running", "ko": "실행 중", "zh": "运行中"},
-    "finished": {"en": "Finished", "ko": "완료", "zh": "已完成"},
-    "stopped": {"en": "Stopped: Start goes on", "ko": "중지됨. 시작하면 이어서 진행", "zh": "已停止，再次开始将继续"},
-    "failed": {"en": "Failed", "ko": "실패", "zh": "失败"},
+    "go_on": {"en": "Go on from step {step}", "ko": "스텝 {step}부터 이어서 학습", "zh": "从第 {step} 步继续"},
+    "absent": {"en": "Not started yet.", "ko": "아직 시작하지 않았습니다.", "zh": "尚未开始。"},
+    "begins": {
+        "en": "The network is loaded, and held-out clips are measured as the base speaks them.",
+        "ko": "네트워크를 불러오고, 기본 모델로 검증용 영상을 측정하는 중입니다.",
+        "zh": "正在加载网络，并测量基础模型在验证视频上的表现。",
+    },
     "step": {"en": "step {step} of {steps}", "ko": "스텝 {step}/{steps}", "zh": "第 {step}/{steps} 步"},
     "pace": {"en": "{seconds} s per step", "ko": "스텝당 {seconds}초", "zh": "每步 {seconds} 秒"},
-    "left": {"en": "about {minutes} min left", "ko": "약 {minutes}분 남음", "zh": "约剩 {minutes} 分钟"},
     "loss": {"en": "loss {loss}", "ko": "손실 {loss}", "zh": "损失 {loss}"},
-    "progress": {"en": "Progress of the training", "ko": "학습 진행률", "zh": "训练进度"},
-    "log": {"en": "Log", "ko": "로그", "zh": "日志"},
-    "true": {"en": "the true clip", "ko": "실제 영상", "zh": "真实视频"},
-    "after": {"en": "step {step}", "ko": "스텝 {step}", "zh": "第 {step} 步"},
+    "rate": {"en": "learning rate {rate}", "ko": "학습률 {rate}", "zh": "学习率 {rate}"},
 }
 
 
@@ -85,22 +90,19 @@ class TrainingCard(widgets.VBox):
         self.ending, self.step = Ending("absent"), 0
         self._lines: list[Line] = []
         self._seen: dict[str, object] = {}
-        self._stopping = False
         # read even where they do not decide it, since without them there is nothing to train on
         an_epoch = _steps_an_epoch(config, processes)
         self.steps = config.steps or config.epochs * an_epoch
         self._use = Use(config.run)
-        self._start, self._stop = (widgets.Button(layout=AS_WIDE_AS_ITS_WORDS) for _ in range(2))
-        self._start.add_class("wl-run")
-        self._status, self._problem, self._machine, self._curves, self._log = (widgets.HTML() for _ in range(5))
-        self._samples = widgets.VBox()
-        shown = [self._status, self._problem, self._machine, self._curves, self._samples, self._log]
-        buttons = widgets.HBox([self._start, self._stop], layout={"grid_gap": "8px"})
-        super().__init__([Look(), buttons, *shown], _dom_classes=["wl-panel"])
+        self._start = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
+        self._card = RunCard(str(config.run), lambda: tasks.start(self._pressed_stop()))
+        self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
+        self._samples = SampleView(config.run)
+        parts = [self._start, self._problem, self._card, self._numbers, self._curves, self._samples]
+        self._parts, self._closed = [Look(), Head(WORDS["title"], WORDS["says"]), *parts], False
+        super().__init__(self._parts, _dom_classes=["wl-panel"])
         self._start.on_click(lambda _: tasks.start(self._pressed_start()))
-        self._stop.on_click(lambda _: tasks.start(self._pressed_stop()))
-        self._unfollow = language.follow(self._say)
-        self.look()
+        self._unfollow = language.follow(self._speak)
         if self.ending.state == "running" and tasks.loop_runs():
             tasks.start(self.watch())
 
@@ -131,16 +133,15 @@ class TrainingCard(widgets.VBox):
         Raises:
             LabError: it goes on already, or there cannot be so many processes.
         """
-        launcher, processes, module = self._how
-        start(self.config, launcher, processes, module)
+        self._launch()
         self.look()
 
     async def watch(self) -> None:
-        """Show the run until it has ended, without blocking."""
+        """Show the run until it has ended, or the card is closed, without blocking."""
         while True:
             # read on another thread, since a plot takes a while; shown on this one, where widgets are at home
             self._show(await asyncio.to_thread(self._read))
-            if self.ending.state != "running":
+            if self.ending.state != "running" or self._closed:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -151,26 +152,31 @@ class TrainingCard(widgets.VBox):
     def close(self) -> None:
         """End the card; the run goes on."""
         self.__dict__.pop("_unfollow", lambda: None)()
+        self._closed = True
+        for part in self.__dict__.pop("_parts", ()):
+            part.close()
         super().close()
 
+    def _launch(self) -> None:
+        launcher, processes, module = self._how
+        start(self.config, launcher, processes, module)
+
     async def _pressed_start(self) -> None:
-        self._problem.value = ""
+        self._problem.value, self._start.disabled = "", True  # a second click would find the run on its way
         try:
-            await asyncio.to_thread(self.start)
+            await asyncio.to_thread(self._launch)
         except (LabError, OSError) as error:
             self._problem.value = alert(str(error))
+            self.look()
             return
         await self.watch()
 
     async def _pressed_stop(self) -> None:
-        self._problem.value, self._stopping = "", True
-        self._say()
+        self._problem.value = ""
         try:
             await asyncio.to_thread(stop, self.config.run)
         except LabError as error:
             self._problem.value = alert(str(error))
-        finally:
-            self._stopping = False
         self.look()
 
     def _read(self) -> "_Seen":
@@ -178,10 +184,10 @@ class TrainingCard(widgets.VBox):
         # before all else: what a run writes at its end is there when it has ended
         ending = state(run)
         lines: list[Line] | None = [*read_metrics(run)] if self._changed(METRICS) else None
-        curves = figure_html(progress_figure(lines), CURVES) if lines else None
+        curves = plots_html(progress_plots(lines)) if lines else None
         log = _tail(run / LOG) if self._changed(LOG) else None
         use = self._use.look() if ending.state == "running" else []
-        return _Seen(ending, lines, curves, log, use, self._changed(FOLDER))
+        return _Seen(ending, lines, curves, log, use)
 
     def _show(self, seen: "_Seen") -> None:
         self.ending = seen.ending
@@ -189,60 +195,49 @@ class TrainingCard(widgets.VBox):
             self._lines = seen.lines
             self.step = max((int(line["step"]) for line in seen.lines), default=0)
             self._curves.value = seen.curves or ""
-        if seen.log is not None:
-            title = escape(language.of(WORDS["log"]))
-            self._log.value = f"<details><summary>{title}</summary><pre>{escape(seen.log)}</pre></details>"
-        if seen.sampled:
-            self._show_samples()
-        self._machine.value = "".join(f"<div>{escape(line)}</div>" for line in seen.use)
-        self._say()
+        running = self.ending.state == "running"
+        steps = of_kind(self._lines, "train")
+        paces = [line["seconds"] for line in steps[-RECENT:] if "seconds" in line]
+        pace = sum(paces) / len(paces) if paces else None
+        left = pace * (self.steps - self.step) if pace is not None and running else None
+        self._card.show(self.ending, self.step, self.steps, _elapsed(self.config.run, running), left, seen.log)
+        said = [self._facts(steps, pace), *seen.use]
+        self._numbers.value = "".join(f"<div>{escape(line)}</div>" for line in said if line)
+        self._samples.look()
+        # there is nothing to go on with where the last step is done
+        self._start.disabled = running or (self.ending.state == "finished" and self.step >= self.steps)
+        # while it runs, the button has nothing to say of the checkpoints that come
+        saved = [] if running else [folder.name.rpartition("-")[2] for folder in checkpoints(self.config.run)[-1:]]
+        words = language.of(WORDS["go_on"]).format(step=saved[0]) if saved else language.of(WORDS["start"])
+        self._start.description = words
+
+    def _facts(self, steps: list[Line], pace: float | None) -> str:
+        if not steps:
+            known = {"absent": "absent", "running": "begins"}.get(self.ending.state)
+            return language.of(WORDS[known]) if known else ""
+        last, said = steps[-1], []
+        if self.ending.state != "running":  # while it runs, its card says so
+            said.append(language.of(WORDS["step"]).format(step=self.step, steps=self.steps))
+        if "loss" in last:
+            said.append(language.of(WORDS["loss"]).format(loss=f"{last['loss']:.4f}"))
+        if "learning_rate" in last:
+            said.append(language.of(WORDS["rate"]).format(rate=f"{last['learning_rate']:.2g}"))
+        if pace is not None:
+            said.append(language.of(WORDS["pace"]).format(seconds=f"{pace:.2g}" if pace < 1 else f"{pace:.1f}"))
+        return " · ".join(said)
+
+    def _speak(self) -> None:
+        self._seen.pop(METRICS, None)  # its plots have words
+        self.look()
 
     def _changed(self, name: str) -> bool:
-        """Whether a file or folder of the run is another one than at the last look."""
+        """Whether a file of the run is another one than at the last look."""
         path = self.config.run / name
         facts = path.stat() if path.exists() else None
         now = facts and (facts.st_size, facts.st_mtime_ns)
         before = self._seen.get(name)
         self._seen[name] = now
         return now != before
-
-    def _show_samples(self) -> None:
-        pairs = []
-        for each in sampled(self.config.run):
-            first, last = min(each.made), max(each.made)
-            before, after = (language.of(WORDS["after"]).format(step=step) for step in (first, last))
-            if first == last:
-                pairs.append((each.made[first], each.true, (before, language.of(WORDS["true"]))))
-            else:
-                pairs.append((each.made[first], each.made[last], (before, after)))
-        for old in self._samples.children:
-            old.close()
-        self._samples.children = side_by_side(pairs)
-
-    def _say(self) -> None:
-        standing: State = self.ending.state
-        running = standing == "running"
-        self._start.description, self._stop.description = (language.of(WORDS[name]) for name in ("start", "stop"))
-        self._start.disabled, self._stop.disabled = running, not running or self._stopping
-        words = [language.of(WORDS["stopping" if self._stopping else standing])]
-        bar = ""
-        steps = of_kind(self._lines, "train")
-        total = self.steps
-        if steps:
-            paces = [line["seconds"] for line in steps[-RECENT:] if "seconds" in line]
-            pace = sum(paces) / len(paces) if paces else 0.0
-            words.append(language.of(WORDS["step"]).format(step=self.step, steps=total))
-            words.append(language.of(WORDS["pace"]).format(seconds=f"{pace:.1f}"))
-            if running:
-                words.append(language.of(WORDS["left"]).format(minutes=f"{pace * (total - self.step) / 60:.0f}"))
-            words.append(language.of(WORDS["loss"]).format(loss=f"{steps[-1].get('loss', float('nan')):.4f}"))
-        if running:
-            label = escape(language.of(WORDS["progress"]), quote=True)
-            known = f' max="{total}" value="{self.step}"' if steps else ""
-            bar = f'<progress aria-label="{label}" style="width: 100%"{known}></progress>'
-        why = alert(self.ending.why) if self.ending.why else ""
-        text = escape(" · ".join(words))
-        self._status.value = f'<div role="status" lang="{language.code}">{text}</div>{bar}{why}'
 
 
 @dataclass(frozen=True)
@@ -254,7 +249,18 @@ class _Seen:
     curves: str | None
     log: str | None
     use: list[str]
-    sampled: bool
+
+
+def _elapsed(run: Path, running: bool) -> float:
+    """Seconds since the run was started last, or from then to its end."""
+    if not (run / LAUNCHED).is_file():
+        return 0.0
+    began: float = json.loads((run / LAUNCHED).read_text())["started"]
+    if running:
+        return float(int(time.time() - began))  # in whole seconds, so that a page hears of it once a second
+    # who was killed has not said when it ended, but when it last said something
+    last = next((run / name for name in (ENDED, LOG) if (run / name).is_file()), run / LAUNCHED)
+    return max(0.0, round(last.stat().st_mtime - began, 1))
 
 
 def _steps_an_epoch(config: TrainingConfig, processes: int) -> int:

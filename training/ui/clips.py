@@ -8,10 +8,24 @@ import ipywidgets as widgets
 
 from training.sample_clips import FOLDER
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.fields.control import alert
+from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.player import Player
 
+WIDEST = "720px"  # of two clips side by side, so that their controls are in sight with them
 _TRUE = "true"
+
+WORDS: dict[str, Words] = {
+    "title": {
+        "en": "Held-out speech, before and now",
+        "ko": "검증용 음성: 학습 전과 현재",
+        "zh": "验证语音：训练前与现在",
+    },
+    "base": {"en": "step 0: the base", "ko": "스텝 0: 기본 모델", "zh": "第 0 步：基础模型"},
+    "step": {"en": "step {step}", "ko": "스텝 {step}", "zh": "第 {step} 步"},
+    "true": {"en": "the true clip", "ko": "실제 영상", "zh": "真实视频"},
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,57 @@ class Sampled:
     name: str
     true: Path
     made: dict[int, Path]
+
+    @property
+    def first(self) -> Path:
+        """What was made first: by the base."""
+        return self.made[min(self.made)]
+
+    @property
+    def last(self) -> Path:
+        """What was made last."""
+        return self.made[max(self.made)]
+
+
+class SampleView(widgets.VBox):
+    """The sample clips of a run that goes on: the base's beside the newest, or the base's beside the true one.
+
+    Args:
+        run: its folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._shown: list[tuple[Path, Path]] = []
+        self._players: list[widgets.Widget] = []
+        self._title = widgets.HTML()
+        super().__init__()
+        self._unfollow = language.follow(self._say)
+
+    def look(self) -> None:
+        """Show what is new; what is shown already stays as it is, and plays on."""
+        found = sampled(self._run)
+        pairs = [(each.first, each.last if len(each.made) > 1 else each.true) for each in found]
+        if pairs == self._shown:
+            return
+        self._shown = pairs
+        for each in self._players:
+            each.close()
+        self._players = side_by_side([(*pair, _labels(pair)) for pair in pairs])
+        self.children = [self._title, *self._players] if pairs else []
+
+    def close(self) -> None:
+        """End it, with all players."""
+        self.__dict__.pop("_unfollow", lambda: None)()
+        for each in (self._title, *self._players):
+            each.close()
+        super().close()
+
+    def _say(self) -> None:
+        self._title.value = f'<strong lang="{language.code}">{language.of(WORDS["title"])}</strong>'
+        for player, pair in zip(self._players, self._shown, strict=True):
+            if isinstance(player, Player):
+                player.labels = [*_labels(pair)]
 
 
 def sampled(run: Path) -> list[Sampled]:
@@ -46,7 +111,21 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, tuple[str, str]]]) -> list[wi
     found: list[widgets.Widget] = []
     for first, second, labels in pairs:
         try:
-            found.append(Player.pair(first, second, labels=labels))
+            player = Player.pair(first, second, labels=labels)
+            player.layout.max_width = WIDEST
+            found.append(player)
         except LabError as error:
             found.append(widgets.HTML(alert(str(error))))
     return found
+
+
+def label_of(clip: Path) -> str:
+    """What stands under a sample clip: after which step it was made, or that it is the true one."""
+    kind = clip.stem.partition("-")[0]
+    if kind == _TRUE:
+        return language.of(WORDS["true"])
+    return language.of(WORDS["base" if int(kind) == 0 else "step"]).format(step=int(kind))
+
+
+def _labels(pair: tuple[Path, Path]) -> tuple[str, str]:
+    return label_of(pair[0]), label_of(pair[1])

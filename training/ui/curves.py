@@ -1,26 +1,43 @@
-"""Plots of a run's numbers, from the lines of its log (`training.log.read_metrics`).
-
-Figures are made without pyplot, which keeps every figure until it is told not to.
-"""
+"""Plots of a run's numbers, from the lines of its log (`training.log.read_metrics`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.loss import BRANCHES
+from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
+from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.language import language
 
 Line = Mapping[str, Any]  # the numbers of a step, and the kind of the line
-# of Okabe and Ito, told apart by everyone
-BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8a8a"
 PARTS = {"lip": RED, "face": BLUE, "background": GREY}
 BRANCH_COLOURS = dict(zip(BRANCHES, (GREY, BLUE, RED), strict=True))
 SMOOTH = 20  # steps of the running mean, or a quarter of those that there are
 BUCKETS = ("0.00", "0.25", "0.50", "0.75")
+HALVES = (("first half", GREY), ("second half", ORANGE))
+
+# of the plots that a card shows; those of notebook 12 speak its language
+WORDS: dict[str, Words] = {
+    "loss": {"en": "Loss", "ko": "손실", "zh": "损失"},
+    "loss_up": {"en": "of a step, all branches", "ko": "스텝별, 모든 분기", "zh": "每步，所有分支"},
+    "held_out": {
+        "en": "Held-out error against the base",
+        "ko": "기본 모델 대비 검증 오차",
+        "zh": "相对基础模型的验证误差",
+    },
+    "held_out_up": {"en": "change, %", "ko": "변화, %", "zh": "变化，%"},
+    "gradient": {"en": "Gradient", "ko": "그래디언트", "zh": "梯度"},
+    "gradient_up": {"en": "norm before clipping", "ko": "클리핑 전 노름", "zh": "裁剪前的范数"},
+    "step": {"en": "step", "ko": "스텝", "zh": "步"},
+    "mean": {"en": "line: mean of {width} steps", "ko": "선: {width}스텝 평균", "zh": "线：{width} 步平均"},
+    "lip": {"en": "lips", "ko": "입술", "zh": "嘴唇"},
+    "face": {"en": "face", "ko": "얼굴", "zh": "脸部"},
+    "background": {"en": "background", "ko": "배경", "zh": "背景"},
+    "empty": {"en": "nothing yet", "ko": "아직 없음", "zh": "暂无"},
+}
 
 
 def of_kind(lines: Sequence[Line], kind: str) -> list[Line]:
@@ -28,48 +45,56 @@ def of_kind(lines: Sequence[Line], kind: str) -> list[Line]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def progress_figure(lines: Sequence[Line]) -> Figure:
+def progress_plots(lines: Sequence[Line]) -> list[Plot]:
     """The loss, how held-out errors change against the base, and the gradient, over the steps."""
-    figure = _figure(12.0, 3.4)
-    loss, held_out, gradient = figure.subplots(1, 3)
     steps = of_kind(lines, "train")
-    _course(loss, steps, "loss", BLUE)
-    _titled(loss, "Loss", "step", "loss, all branches")
-    _changes(held_out, lines)
+    loss, gradient, held_out = new_axes(), new_axes(), new_axes()
+    smooth = _course(loss, steps, "loss", BLUE)
     _course(gradient, steps, "gradient_norm", GREEN)
     gradient.set_yscale("log")
-    _titled(gradient, "Gradient", "step", "norm before clipping")
-    return figure
+    plain_numbers(gradient)
+    mean = _word("mean").format(width=smooth)
+    drawn = [(_word(part), PARTS[part]) for part in _changes(held_out, lines)]
+    return [
+        _over_steps(loss, "loss", [(mean, BLUE)] if smooth > 1 else []),
+        _over_steps(held_out, "held_out", drawn),
+        _over_steps(gradient, "gradient", [(mean, GREEN)] if smooth > 1 else []),
+    ]
 
 
-def branch_figure(lines: Sequence[Line]) -> Figure:
+def branch_plots(lines: Sequence[Line]) -> list[Plot]:
     """The error of the samples that took each branch, over the steps, and what it was early and late in the run."""
-    figure = _figure(11.0, 3.6)
-    over, means = figure.subplots(1, 2)
     steps = of_kind(lines, "train")
-    names = [f"error_of_branch_{branch}" for branch in BRANCHES]
-    for branch, name in zip(BRANCHES, names, strict=True):
-        _course(over, steps, name, BRANCH_COLOURS[branch], branch)
-    _titled(over, "Error by branch", "step", "error of the whole picture")
-    _early_and_late(means, steps, dict(zip(BRANCHES, names, strict=True)))
-    _titled(means, "Early and late in the run", "branch, and in how many steps it was drawn", "mean squared error")
-    return figure
+    names = {branch: f"error_of_branch_{branch}" for branch in BRANCHES}
+    over, means = new_axes(), new_axes()
+    for branch, name in names.items():
+        _course(over, steps, name, BRANCH_COLOURS[branch])
+    count_across(over)
+    _early_and_late(means, steps, names)
+    up = "mean squared error of the whole picture"
+    return [
+        Plot(over, "Error by branch", up, "step", [*BRANCH_COLOURS.items()]),
+        Plot(means, "Early and late in the run", up, "branch, and in how many steps it was drawn", HALVES),
+    ]
 
 
-def sigma_figure(lines: Sequence[Line]) -> Figure:
+def sigma_plots(lines: Sequence[Line]) -> list[Plot]:
     """The lips' error on held-out clips at each noise level, before and after; in training, by bucket of σ."""
-    figure = _figure(11.0, 3.6)
-    levels, buckets = figure.subplots(1, 2)
+    levels, buckets = new_axes(), new_axes()
     base, last = (of_kind(lines, kind)[-1:] for kind in ("base", "validation"))
-    for found, words, colour in ((base, "base", GREY), (last, "trained", RED)):
+    shown = (("base", base, GREY), ("trained", last, RED))
+    for _, found, colour in shown:
         for line in found:
             values = by_level(line, "lip")
-            levels.plot(list(values), list(values.values()), "o-", color=colour, label=words)
-    _titled(levels, "Held-out lips by noise level", "σ: 0 is the clean clip, 1 is noise", "mean squared error")
-    named = {f"{name} to {float(name) + 0.25:.2f}": f"error_from_sigma_{name}" for name in BUCKETS}
+            levels.plot(list(values), list(values.values()), "o-", color=colour)
+    named = {f"{name}–{float(name) + 0.25:.2f}": f"error_from_sigma_{name}" for name in BUCKETS}
     _early_and_late(buckets, of_kind(lines, "train"), named)
-    _titled(buckets, "Training by bucket of σ", "σ, and in how many steps it was drawn", "mean squared error")
-    return figure
+    colours = [(words, colour) for words, found, colour in shown if found]
+    level, drawn = "noise level σ: 0 is the clean clip, 1 is noise", "σ, and in how many steps it was drawn"
+    return [
+        Plot(levels, "Held-out lips by noise level", "mean squared error", level, colours),
+        Plot(buckets, "Training by bucket of σ", "mean squared error of the whole picture", drawn, HALVES),
+    ]
 
 
 def by_level(line: Line, part: str) -> dict[float, float]:
@@ -86,60 +111,50 @@ def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
     return (sums[ends] - sums[begins]) / (ends - begins)
 
 
-def _changes(axes: Axes, lines: Sequence[Line]) -> None:
+def _over_steps(axes: Axes, name: str, legend: Sequence[tuple[str, str]]) -> Plot:
+    count_across(axes)
+    return Plot(axes, _word(name), _word(f"{name}_up"), _word("step"), legend, _word("empty"))
+
+
+def _word(name: str) -> str:
+    return language.of(WORDS[name])
+
+
+def _changes(axes: Axes, lines: Sequence[Line]) -> list[str]:
+    """Draw how the errors of held-out clips change; gives the parts of the picture that are known."""
     base = of_kind(lines, "base")[-1:]
     found = of_kind(lines, "validation")
-    for part, colour in PARTS.items():
-        if base and part in base[0]:
-            steps = [0.0, *(line["step"] for line in found)]
-            change = [0.0, *(100 * (line[part] / base[0][part] - 1) for line in found)]
-            axes.plot(steps, change, "o-", color=colour, label=part, markersize=4)
-    axes.axhline(0, color="black", linewidth=0.8)
-    _titled(axes, "Held-out error against the base", "step", "change, %")
+    known = [part for part in PARTS if base and found and part in base[0]]
+    for part in known:
+        steps = [0.0, *(line["step"] for line in found)]
+        change = [0.0, *(100 * (line[part] / base[0][part] - 1) for line in found)]
+        axes.plot(steps, change, "o-", color=PARTS[part], label=part, markersize=4)
+    if known:
+        line_at(axes, 0)
+    return known
 
 
-def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str, words: str | None = None) -> None:
-    """A value over the steps: dots, and where there are enough of them their running mean, which `words` name."""
+def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str) -> int:
+    """Draw a value over the steps: dots, and through them their running mean; gives the width of that."""
     known = [(line["step"], line[name]) for line in lines if name in line]
     if not known:
-        return
+        return 0
     steps, values = np.array(known, dtype=np.float64).T
     width = min(SMOOTH, max(1, len(values) // 4))
-    smooth = width > 1
-    dots = None if words else "each step"
-    axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if smooth else 1, label=dots)
-    mean = f"mean of {width} steps" if smooth else None
-    axes.plot(steps, running_mean(values, width), color=colour, label=words or mean)
+    axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if width > 1 else 1)
+    axes.plot(steps, running_mean(values, width), color=colour, label=name)
+    return width
 
 
 def _early_and_late(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:
-    """Bars of the means of values in the first and in the second half of the lines."""
+    """Draw bars of the means of values in the first and in the second half of the lines."""
     middle = len(lines) // 2
     ticks = []
     for place, (words, name) in enumerate(names.items()):
-        for half, aside, colour in ((lines[:middle], -0.2, GREY), (lines[middle:], 0.2, ORANGE)):
+        halves = zip((lines[:middle], lines[middle:]), (-0.2, 0.2), HALVES, strict=True)
+        for half, aside, (_, colour) in halves:
             values = [line[name] for line in half if name in line]
             if values:
                 axes.bar(place + aside, float(np.mean(values)), 0.38, color=colour)
         ticks.append(f"{words}\n{sum(name in line for line in lines)}×")
     axes.set_xticks(range(len(names)), ticks)
-    axes.bar([0], [0], color=GREY, label="first half")
-    axes.bar([0], [0], color=ORANGE, label="second half")
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _titled(axes: Axes, title: str, across: str, upward: str) -> None:
-    axes.set_title(title, fontsize=12)
-    axes.set_xlabel(across)
-    axes.set_ylabel(upward)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if across == "step":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=9, frameon=False)
-    else:
-        axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", va="center", color=GREY)

@@ -16,13 +16,24 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
+from wanavatar_lab.requests import Words
 from wanavatar_lab.requests.refusal import shown
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.language import language
 
 PLACE = Path("loras") / "mov" / "character"
 AUDIO = "_audio"
 _NAME = re.compile(r"\w[\w-]*")
 _FROM = "trained_by"  # in the notes beside a LoRA: the run
+
+WORDS: dict[str, Words] = {
+    "scale": {
+        "en": "strength {strength} × alpha {alpha} / rank {rank} = effective scale {scale} "
+        "(a strength of 1 is as it was trained: {trained})",
+        "ko": "강도 {strength} × alpha {alpha} / 랭크 {rank} = 유효 배율 {scale} (강도 1이 학습된 그대로: {trained})",
+        "zh": "强度 {strength} × alpha {alpha} / 秩 {rank} = 有效比例 {scale}（强度 1 即训练时的比例：{trained}）",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,18 @@ class Offered:
 
     def told(self, strength: float) -> str:
         """The scale in words."""
-        return (
-            f"strength {strength:g} × alpha {self.alpha:g} / rank {self.rank} = effective scale "
-            f"{self.scale(strength):g} (a strength of 1 is as it was trained: {self.scale(1.0):g})"
+        return language.of(WORDS["scale"]).format(
+            strength=f"{strength:g}",
+            alpha=f"{self.alpha:g}",
+            rank=self.rank,
+            scale=f"{self.scale(strength):g}",
+            trained=f"{self.scale(1.0):g}",
         )
 
 
-def offer(run: Path, name: str, preview: Path | None = None, weights_dir: Path | None = None) -> Offered:
+def offer(
+    run: Path, name: str, preview: Path | None = None, weights_dir: Path | None = None, strength: float = 0.5
+) -> Offered:
     """Put the newest checkpoint's LoRA into the list; the same run's of before is replaced.
 
     Args:
@@ -62,6 +78,7 @@ def offer(run: Path, name: str, preview: Path | None = None, weights_dir: Path |
         name: letters, digits, - and _.
         preview: a picture of the person.
         weights_dir: that of the settings if None.
+        strength: with which the list says that it is used.
 
     Raises:
         RequestError: the name is not allowed, or is that of another LoRA.
@@ -82,7 +99,7 @@ def offer(run: Path, name: str, preview: Path | None = None, weights_dir: Path |
         raise RequestError([("lora_name", f"{name!r} is not allowed: {file} is of something else; give another name")])
     folder.mkdir(parents=True, exist_ok=True)
     # the notes first: who is killed in between may do it again
-    description = f"How one person moves their lips, from {step} steps of training."
+    description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
     write_json(notes, {"description": description, _FROM: mine, "step": step})
     names = [name]
     for source, stem in ((WEIGHTS, name), (AUDIO_MODULES, f"{name}{AUDIO}")):
@@ -95,6 +112,20 @@ def offer(run: Path, name: str, preview: Path | None = None, weights_dir: Path |
         with whole_file(folder / f"{name}.png") as draft:
             shutil.copyfile(preview, draft)
     return _listed(weights, file, names, step)
+
+
+def offered_before(run: Path, name: str, weights_dir: Path | None = None) -> Offered | None:
+    """The LoRA of a run that is in the list already; None where it is not, or is that of another one."""
+    weights = Path(weights_dir or read_settings().weights_dir).absolute()
+    file, notes = (weights / PLACE / f"{name}{ending}" for ending in (".safetensors", ".json"))
+    if not _NAME.fullmatch(name) or not file.is_file() or _maker(notes) != str(run.absolute()):
+        return None
+    names = [name, f"{name}{AUDIO}"] if file.with_name(f"{name}{AUDIO}.safetensors").is_file() else [name]
+    step = int(json.loads(notes.read_text(encoding="utf-8"))["step"])
+    try:
+        return _listed(weights, file, names, step)
+    except LabError:  # it is damaged; offered again it is whole
+        return None
 
 
 def _listed(weights: Path, file: Path, names: list[str], step: int) -> Offered:

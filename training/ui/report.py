@@ -14,6 +14,12 @@ from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.results import view_of
 
 Clip = Mapping[str, Any]
+_LOOK = (
+    ".wl-report { border-collapse: collapse; text-align: left; white-space: nowrap }"
+    ".wl-report td { font-variant-numeric: tabular-nums }"
+    ".wl-report :is(th, td) { padding: 3px 14px 3px 4px } .wl-report thead th { opacity: 0.85; font-weight: 600 }"
+    ".wl-report caption { text-align: left; font-weight: 600; padding: 4px }"
+)
 _FLAGGED = "background: color-mix(in srgb, #e69f00 22%, transparent)"
 
 # what a column is called, what it means, and how it is written
@@ -89,11 +95,14 @@ def _table(report: Mapping[str, Any]) -> str:
     refused = "".join(f"<li>{escape(each['video'])}: {escape(each['why'])}</li>" for each in report["refused"])
     caption = f"{len(report['clips'])} clips, {report['seconds']:.0f} s, {len(report['flagged'])} flagged"
     table = (
-        f'<table style="border-spacing: 10px 2px; text-align: left">'
-        f'<caption style="text-align: left">{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<div role="region" aria-label="{escape(caption)}" tabindex="0" style="overflow-x: auto">'
+        f'<style>{_LOOK}</style><table class="wl-report">'
+        f"<caption>{caption}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    return table + (f"<p>Refused:</p><ul>{refused}</ul>" if refused else "")
+    meanings = "".join(f"<dt><strong>{escape(name)}</strong></dt><dd>{escape(says)}</dd>" for name, says, _ in COLUMNS)
+    key = f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details>"
+    return table + key + (f"<p>Refused:</p><ul>{refused}</ul>" if refused else "")
 
 
 def _row(clip: Clip) -> str:

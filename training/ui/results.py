@@ -10,7 +10,7 @@ from training.checkpoint import WEIGHTS, checkpoints
 from training.config import TrainingConfig
 from training.launch import Ending, state
 from training.log import read_metrics
-from training.ui.clips import sampled, side_by_side
+from training.ui.clips import label_of, sampled, side_by_side
 from training.ui.curves import Line, of_kind
 from training.validate import Validation
 from wanavatar_lab.errors import LabError
@@ -74,9 +74,8 @@ class Results:
         """Held-out sounds as the base speaks them beside what the run made of them last, and that beside the truth."""
         pairs = []
         for each in sampled(self.run):
-            first, last = min(each.made), max(each.made)
-            pairs.append((each.made[first], each.made[last], (f"step {first}", f"step {last}")))
-            pairs.append((each.made[last], each.true, (f"step {last}", "the true clip")))
+            first, last, true = ((clip, label_of(clip)) for clip in (each.first, each.last, each.true))
+            pairs += [(one[0], other[0], (one[1], other[1])) for one, other in ((first, last), (last, true))]
         if not pairs:
             return widgets.HTML("<p>The run made no sample clips: train with sample_every above 0.</p>")
         return widgets.VBox(side_by_side(pairs))

@@ -12,26 +12,34 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from training.ui.clips import side_by_side
-from training.ui.offer import Offered, offer
+from training.ui.head import Head
+from training.ui.offer import Offered, offer, offered_before
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import SpeechToVideo, Words
 from wanavatar_lab.status import Status, main_artifact
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.look import Look
+from wanavatar_lab.ui.player import Player
 
 WORDS: dict[str, Words] = {
+    "title": {"en": "Use the LoRA", "ko": "LoRA 사용", "zh": "使用 LoRA"},
+    "says": {
+        "en": "In the list, every panel and the command line find it; spoken with it and without, it shows its effect.",
+        "ko": "목록에 넣으면 모든 패널과 명령줄에서 찾을 수 있습니다. 적용 전후로 말하게 하면 차이가 보입니다.",
+        "zh": "放入列表后，所有面板和命令行都能找到它。分别用与不用它说话，即可看到差别。",
+    },
     "offer": {"en": "Put into the LoRA list", "ko": "LoRA 목록에 넣기", "zh": "放入 LoRA 列表"},
     "speak": {"en": "Speak with it and without", "ko": "적용 전후로 말하기", "zh": "分别用与不用它说话"},
     "with": {"en": "with {name}", "ko": "{name} 적용", "zh": "使用 {name}"},
     "without": {"en": "without", "ko": "적용 안 함", "zh": "不使用"},
     "listed": {
-        "en": "{name} is in the list of LoRAs: {file}",
-        "ko": "{name}이(가) LoRA 목록에 있습니다: {file}",
-        "zh": "{name} 已在 LoRA 列表中：{file}",
+        "en": "{name}, after {step} steps of training, is in the list of LoRAs: {file}",
+        "ko": "{step}스텝 학습한 {name}이(가) LoRA 목록에 있습니다: {file}",
+        "zh": "训练 {step} 步的 {name} 已在 LoRA 列表中：{file}",
     },
 }
 
@@ -55,15 +63,15 @@ class TryOut(widgets.VBox):
         self, run: Path, request: SpeechToVideo, *, name: str, strength: float = 0.5, preview: Path | None = None
     ) -> None:
         self._run, self._request, self._name, self._strength, self._preview = run, request, name, strength, preview
-        self.offered: Offered | None = None
+        self.offered = offered_before(run, name)
         self.clips: list[Path] = []
         self._offer, self._speak = (widgets.Button(layout=AS_WIDE_AS_ITS_WORDS) for _ in range(2))
         self._speak.add_class("wl-run")
         self._said, self._problem = widgets.HTML(), widgets.HTML()
-        self._cards, self._shown = widgets.HBox(), widgets.VBox()
+        self._cards, self._shown = widgets.HBox(layout=ROW | {"grid_gap": "14px"}), widgets.VBox()
         buttons = widgets.HBox([self._offer, self._speak], layout={"grid_gap": "8px"})
         parts = [buttons, self._said, self._problem, self._cards, self._shown]
-        super().__init__([Look(), *parts], _dom_classes=["wl-panel"])
+        super().__init__([Look(), Head(WORDS["title"], WORDS["says"]), *parts], _dom_classes=["wl-panel"])
         self._offer.on_click(lambda _: tasks.start(self._pressed(speak=False)))
         self._speak.on_click(lambda _: tasks.start(self._pressed(speak=True)))
         self._unfollow = language.follow(self._say)
@@ -74,7 +82,7 @@ class TryOut(widgets.VBox):
         Raises:
             LabError: as `training.ui.offer.offer`.
         """
-        self.offered = offer(self._run, self._name, self._preview)
+        self.offered = self._offered()
         self._say()
         return self.offered
 
@@ -89,7 +97,7 @@ class TryOut(widgets.VBox):
         Raises:
             LabError: as `offer`, or a clip was not made.
         """
-        offered = await asyncio.to_thread(offer, self._run, self._name, self._preview)
+        offered = await asyncio.to_thread(self._offered)
         self.offered, self.clips = offered, []
         self._say()
         choices = [
@@ -103,13 +111,14 @@ class TryOut(widgets.VBox):
                 submitted.append(await asyncio.to_thread(jobs.submit, request))
             cards = [JobCard(job.id) for job in submitted]
             self._show(self._cards, cards)
-            self.clips = [_clip(job, await card.watch()) for job, card in zip(submitted, cards, strict=True)]
+            without, with_it = [_clip(job, await card.watch()) for job, card in zip(submitted, cards, strict=True)]
+            self.clips = [without, with_it]
         except BaseException:
             for job in submitted:
                 if not job.status().ended:
                     job.cancel()
             raise
-        self._show_clips(offered.names[0])
+        self._show(self._shown, side_by_side([(without, with_it, self._labels())]))
         return self.clips
 
     def summary(self) -> str:
@@ -127,6 +136,9 @@ class TryOut(widgets.VBox):
         self.__dict__.pop("_unfollow", lambda: None)()
         super().close()
 
+    def _offered(self) -> Offered:
+        return offer(self._run, self._name, self._preview, strength=self._strength)
+
     async def _pressed(self, speak: bool) -> None:
         self._problem.value = ""
         self._offer.disabled = self._speak.disabled = True
@@ -134,16 +146,16 @@ class TryOut(widgets.VBox):
             if speak:
                 await self.run()
             else:
-                await asyncio.to_thread(self.offer)
+                self.offered = await asyncio.to_thread(self._offered)
+                self._say()
         except (LabError, OSError) as error:
             self._problem.value = alert(str(error))
         finally:
             self._offer.disabled = self._speak.disabled = False
 
-    def _show_clips(self, name: str) -> None:
-        without, with_it = self.clips
-        labels = language.of(WORDS["without"]), language.of(WORDS["with"]).format(name=name)
-        self._show(self._shown, side_by_side([(without, with_it, labels)]))
+    def _labels(self) -> tuple[str, str]:
+        with_it = language.of(WORDS["with"]).format(name=self._name)
+        return language.of(WORDS["without"]), with_it
 
     def _show(self, place: widgets.Box, children: list[widgets.Widget]) -> None:
         for old in place.children:
@@ -152,8 +164,13 @@ class TryOut(widgets.VBox):
 
     def _say(self) -> None:
         self._offer.description, self._speak.description = (language.of(WORDS[name]) for name in ("offer", "speak"))
+        for player in self._shown.children:
+            if isinstance(player, Player):
+                player.labels = [*self._labels()]
         if self.offered is not None:
-            listed = language.of(WORDS["listed"]).format(name=self.offered.names[0], file=self.offered.file)
+            listed = language.of(WORDS["listed"]).format(
+                name=self.offered.names[0], step=self.offered.step, file=self.offered.file
+            )
             scale = self.offered.told(self._strength)
             self._said.value = f'<div role="status"><p>{escape(listed)}</p><p>{escape(scale)}</p></div>'
 

@@ -9,9 +9,31 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from training.launch import processes_of
+from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.language import language
 
 QUERY = "index,name,utilization.gpu,memory.used,memory.total"
 PATIENCE = 5.0  # seconds; a driver that is stuck is not waited for
+
+WORDS: dict[str, Words] = {
+    "gpu": {
+        "en": "GPU {index} ({name}): {busy} % busy, {used} of {total} GB",
+        "ko": "GPU {index}({name}): 사용률 {busy}%, 메모리 {used}/{total} GB",
+        "zh": "GPU {index}（{name}）：利用率 {busy}%，显存 {used}/{total} GB",
+    },
+    "silent": {
+        "en": "nvidia-smi does not answer",
+        "ko": "nvidia-smi가 응답하지 않습니다",
+        "zh": "nvidia-smi 没有响应",
+    },
+    "cores": {
+        "en": "{share} of {cores} CPU cores",
+        "ko": "CPU 코어 {cores}개 중 {share}개",
+        "zh": "CPU 核心 {share}/{cores}",
+    },
+    "memory": {"en": "{held} GB of main memory", "ko": "주 메모리 {held} GB", "zh": "内存 {held} GB"},
+    "processes": {"en": "processes: {count}", "ko": "프로세스 {count}개", "zh": "进程 {count} 个"},
+}
 
 
 class Use:
@@ -42,10 +64,14 @@ class Use:
             return []
         now, before = time.monotonic(), self._before
         self._before = (now, busy)
-        share = ""
+        said = [
+            language.of(WORDS["memory"]).format(held=f"{held / 1e9:.1f}"),
+            language.of(WORDS["processes"]).format(count=len(processes)),
+        ]
         if before is not None and busy >= before[1] and now > before[0]:
-            share = f"{(busy - before[1]) / (now - before[0]):.1f} of {psutil.cpu_count()} CPU cores, "
-        return [*lines, f"{share}{held / 1e9:.1f} GB of main memory in {len(processes)} processes"]
+            share = f"{(busy - before[1]) / (now - before[0]):.1f}"
+            said.insert(0, language.of(WORDS["cores"]).format(share=share, cores=psutil.cpu_count()))
+        return [*lines, " · ".join(said)]
 
 
 def gpu_lines() -> list[str]:
@@ -57,7 +83,7 @@ def gpu_lines() -> list[str]:
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ["nvidia-smi does not answer"]
+        return [language.of(WORDS["silent"])]
     return read_gpus(done.stdout) if done.returncode == 0 else []
 
 
@@ -65,7 +91,9 @@ def read_gpus(said: str) -> list[str]:
     """A sentence for each line of nvidia-smi's answer to `QUERY`."""
     rows = [[word.strip() for word in line.split(",")] for line in said.splitlines() if line.count(",") == 4]
     return [
-        f"GPU {index} ({name}): {busy} % busy, {_gigabytes(used)} of {_gigabytes(total)} GB"
+        language.of(WORDS["gpu"]).format(
+            index=index, name=name, busy=busy, used=_gigabytes(used), total=_gigabytes(total)
+        )
         for index, name, busy, used, total in rows
     ]
 

@@ -1,7 +1,9 @@
 """The card of a training: a run outlives who started it, is found again, and is stopped with all of its processes."""
 
 import asyncio
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import time
@@ -16,15 +18,19 @@ from tests.lane_for_tests import REPOSITORY, eventually
 from tests.training.toy import config_of, write_samples
 from tests.training.ui.made_run import write_run
 from tests.ui import test_words
-from tests.ui.looking import alerts, named, text
+from tests.ui.looking import alerts, everything, named, text
+from training import ui
 from training.checkpoint import checkpoints
 from training.launch import MARK, processes_of, state
 from training.ui.card import TrainingCard
+from training.ui.run_card import RunCard
 from training.ui.use import Use, read_gpus
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.ui.language import language
 
 MODULE = "tests.training.launched"
+MODULES = [info.name for info in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}.")]
+TABLES = [name for name in MODULES if hasattr(importlib.import_module(name), "WORDS")]
 STARTS = """
 import os, signal, sys
 from pathlib import Path
@@ -53,6 +59,12 @@ def standing(card: TrainingCard) -> str:
     return card.ending.state
 
 
+def said(card: TrainingCard) -> RunCard:
+    """What stands in the view of the run."""
+    found: list[RunCard] = [each for each in everything(card) if isinstance(each, RunCard)]
+    return found[0]
+
+
 def noted(card: TrainingCard) -> int:
     """The last step, after another look."""
     card.look()
@@ -67,15 +79,18 @@ def test_a_run_outlives_its_kernel_is_found_again_and_stopped(tmp_path: Path) ->
     kernel = [sys.executable, "-c", STARTS, str(told), MODULE]
     assert subprocess.run(kernel, cwd=REPOSITORY, check=False).returncode == -9
     card = TrainingCard(config, module=MODULE)
-    assert standing(card) == "running"
-    assert named(card, "Start").disabled and not named(card, "Stop").disabled
+    assert standing(card) == "running" and said(card).state == "running"
+    assert named(card, "Start").disabled
     eventually(lambda: noted(card), 150)
-    assert "Running · step " in text(card) and "CPU cores" in text(card)
-    assert 'max="100000"' in text(card) and 'alt="Loss' in text(card)
-    named(card, "Stop").click()
+    assert said(card).steps == 100_000 and said(card).step == card.step > 0
+    assert (said(card).eta_seconds or 0) > 0
+    assert "s per step" in text(card) and "CPU cores" in text(card)
+    assert 'aria-label="Loss: of a step, all branches; step"' in text(card)
+    said(card).cancel()
     assert standing(card) == "stopped" and not processes_of(config.run)
-    assert "Stopped: Start goes on" in text(card) and not named(card, "Start").disabled
+    assert said(card).state == "cancelled" and said(card).words["cancelled"] == "Stopped"
     assert len(checkpoints(config.run)) == 1
+    assert named(card, f"Go on from step {card.step}").disabled is False
     card.close()
 
 
@@ -88,11 +103,13 @@ def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> No
     (config.run / "launch.log").write_text("begins\nends with <this>\n")
     card = TrainingCard(config)
     assert (card.step, card.steps) == (2, 2)
-    assert "Failed · step 2 of 2 · 2.0 s per step · loss 0.5000" in text(card)
-    assert "Rank 1 was <killed>." in alerts(card) and "&lt;killed&gt;" in card.children[2].value
-    assert "ends with <this>" in text(card)
+    assert "step 2 of 2 · loss 0.5000 · 2.0 s per step" in text(card)
+    assert (said(card).state, said(card).error) == ("failed", "Rank 1 was <killed>.")
+    assert said(card).log == "begins\nends with <this>"
+    assert said(card).run_id == str(config.run) and said(card).eta_seconds is None
     language.code = "ko"
-    assert "실패 · 스텝 2/2" in text(card)
+    assert "스텝 2/2 · 손실 0.5000 · 스텝당 2.0초" in text(card) and "검증 오차" in text(card)
+    assert said(card).words["failed"] == "실패"
     card.close()
 
 
@@ -101,7 +118,7 @@ def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> No
     write_samples(config.samples, count=6, held_out=1)
     card = TrainingCard(config)
     assert card.steps > 0 and card.steps % 3 == 0
-    assert "Not started yet" in text(card)
+    assert "Not started yet" in text(card) and not named(card, "Start training").disabled
     card.close()
 
 
@@ -126,15 +143,15 @@ def test_the_processes_of_a_run_are_counted(tmp_path: Path) -> None:
     try:
         eventually(lambda: processes_of(tmp_path))
         (line,) = use.look()[-1:]
-        assert line.endswith("GB of main memory in 1 processes") and "cores" not in line
+        assert line.endswith("GB of main memory · processes: 1") and "cores" not in line
         time.sleep(0.2)
-        assert " CPU cores, " in use.look()[-1]
+        assert " CPU cores · " in use.look()[-1]
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.parametrize("module", ["training.ui.card", "training.ui.tryout"])
+@pytest.mark.parametrize("module", TABLES)
 def test_every_word_is_there_in_every_language(module: str) -> None:
     test_words.test_a_table_has_every_language(module)
 

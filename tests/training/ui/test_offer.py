@@ -13,6 +13,7 @@ from training.ui.tryout import TryOut
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.ui.language import language
 
 
 @pytest.fixture
@@ -81,9 +82,29 @@ def test_one_click_puts_it_into_the_list(weights: Path, run: Path) -> None:
     tryout = TryOut(run, request, name="ann", strength=0.5)
     assert tryout.summary().startswith("Nothing is in the list yet")
     named(tryout, "Put into the LoRA list").click()
-    assert "ann is in the list of LoRAs" in text(tryout)
+    assert "ann, after 2 steps of training, is in the list of LoRAs" in text(tryout)
     assert "effective scale 0.25" in text(tryout) and "effective scale 0.25" in tryout.summary()
     tryout.close()
+    (found,) = describe(find_adapters(weights), weights)
+    assert "Usual strength: 0.5" in found.description
+
+
+def test_what_is_in_the_list_already_is_said_when_the_notebook_is_opened_again(weights: Path, run: Path) -> None:
+    request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
+    file = offer(run, "ann").file
+    tryout = TryOut(run, request, name="ann", strength=1.0)
+    assert "effective scale 0.5" in text(tryout)
+    language.code = "ko"
+    assert "유효 배율 0.5" in text(tryout)
+    language.code = "en"
+    tryout.close()
+    file.write_bytes(b"damaged")
+    again = TryOut(run, request, name="ann")
+    assert again.offered is None and "effective scale" not in text(again)
+    again.close()
+    other = TryOut(run.parent, request, name="ann")
+    assert other.offered is None
+    other.close()
 
 
 def test_what_cannot_be_offered_is_said_under_the_buttons(weights: Path, run: Path) -> None:

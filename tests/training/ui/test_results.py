@@ -1,8 +1,7 @@
 """A run is read: what it came to, its plots, and its clips."""
 
-import base64
-import io
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,11 +9,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from tests.training.ui.made_run import LINES, write_run
-from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name
+from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name, read_clip
 from training.ui.clips import sampled
-from training.ui.curves import branch_figure, by_level, progress_figure, running_mean, sigma_figure
-from training.ui.masks import mask_figure
-from training.ui.pictures import shown_figure
+from training.ui.curves import branch_plots, by_level, progress_plots, running_mean, sigma_plots
+from training.ui.masks import area_plot, masks_over_frames
+from training.ui.plots import Plot, new_axes, plots_html
 from training.ui.results import read_results
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, write_audio
@@ -56,25 +55,28 @@ def test_a_config_of_another_version_is_named(tmp_path: Path) -> None:
 
 
 def test_the_held_out_curve_begins_at_the_base() -> None:
-    _, held_out, _ = progress_figure(LINES).axes
-    drawn = {line.get_label(): line for line in held_out.lines}
+    _, held_out, _ = progress_plots(LINES)
+    drawn = {line.get_label(): line for line in held_out.axes.lines}
     assert xs(drawn["lip"]) == [0, 2]
     assert ys(drawn["lip"]) == pytest.approx([0, -25])
-    assert "face" not in drawn  # no face was found in any held-out clip
+    assert not progress_plots(LINES[:2])[1].axes.has_data()  # with the base alone there is nothing to compare
+    # no face was found in any held-out clip
+    assert "face" not in drawn and [words for words, _ in held_out.legend] == ["lips", "background"]
 
 
 def test_branches_and_noise_levels_are_drawn_from_the_log() -> None:
-    over, means = branch_figure(LINES).axes
-    drawn = {line.get_label(): ys(line) for line in over.lines}
-    assert drawn["full"] == pytest.approx([0.3]) and drawn["lip"] == pytest.approx([0.4, 0.2])
-    assert [tick.get_text() for tick in means.get_xticklabels()] == ["full\n1×", "face\n0×", "lip\n2×"]
-    levels, buckets = sigma_figure(LINES).axes
-    assert [ys(line) for line in levels.lines] == [[0.8, 1.6], [0.6, 1.2]]
-    assert buckets.get_xticklabels()[3].get_text() == "0.75 to 1.00\n1×"
+    over, means = branch_plots(LINES)
+    drawn = {line.get_label(): ys(line) for line in over.axes.lines}
+    full, lip = (drawn[f"error_of_branch_{branch}"] for branch in ("full", "lip"))
+    assert full == pytest.approx([0.3]) and lip == pytest.approx([0.4, 0.2])
+    assert [tick.get_text() for tick in means.axes.get_xticklabels()] == ["full\n1×", "face\n0×", "lip\n2×"]
+    levels, buckets = sigma_plots(LINES)
+    assert [ys(line) for line in levels.axes.lines] == [[0.8, 1.6], [0.6, 1.2]]
+    assert buckets.axes.get_xticklabels()[3].get_text() == "0.75–1.00\n1×"
 
 
 def test_without_a_number_a_plot_says_that_there_is_nothing_yet() -> None:
-    assert [axes.texts[0].get_text() for axes in progress_figure([]).axes] == ["nothing yet"] * 3
+    assert plots_html(progress_plots([])).count("<p>nothing yet</p>") == 3
 
 
 def test_levels_are_those_of_one_part() -> None:
@@ -94,21 +96,26 @@ def test_the_areas_of_the_masks_are_drawn_over_the_seconds(tmp_path: Path) -> No
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(picture).save(tmp_path / kind / frame_name(frame))
     write_audio(tmp_path / SOUND, Audio(np.zeros((16_000, 1), np.float32), 16_000))
-    area = mask_figure(tmp_path).axes[-1]
-    face, lip = area.lines
+    area = area_plot(read_clip(tmp_path))
+    face, lip = area.axes.lines
     assert set(ys(face)) == {100.0} and set(ys(lip)) == {10.0}
     assert xs(lip)[-1] == pytest.approx(15 / 16)
     # without a record, masks that are all white are those of no face
-    legend = area.get_legend()
-    assert legend is not None
-    assert "no face: counts in no mask" in [text.get_text() for text in legend.get_texts()]
+    assert [words for words, _ in area.legend] == ["face", "lips", "no face: counts in no mask"]
+    shown = masks_over_frames(tmp_path).data
+    assert shown.count('<img src="data:image/webp;base64,') == 8 and 'alt="Frame at 0.9 s with its masks"' in shown
 
 
-def test_a_figure_is_a_picture_with_words() -> None:
-    shown = shown_figure(progress_figure(LINES), 'The "loss"').data
-    assert 'alt="The &quot;loss&quot;"' in shown
-    png = base64.b64decode(shown.partition("base64,")[2].partition('"')[0])
-    assert Image.open(io.BytesIO(png)).size == (1320, 374)
+def test_a_plot_has_the_colours_and_the_words_of_the_page() -> None:
+    plot = Plot(new_axes(), 'The "loss"', "of <a> step", "step", [("lips", "#d55e00")])
+    plot.axes.plot([1, 2], [3, 4], color="#d55e00")
+    html = plots_html([plot])
+    drawing = ElementTree.fromstring(html[html.index("<svg") : html.index("</svg>") + len("</svg>")])
+    assert drawing.attrib["aria-label"] == 'The "loss": of <a> step; step'
+    assert "currentColor" in html and "#d55e00" in html
+    # a style sheet within would be the whole page's, and a size its own
+    assert "<style" not in html and "width" not in drawing.attrib
+    assert "of &lt;a&gt; step" in html and "⬤</span> lips" in html
 
 
 def test_clips_are_found_by_sample_and_step(tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""The notebooks of training in Lab: a training is started, watched, left, found again, stopped, read and used."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import nameless, open_in_lab, picture_of
+from tests.browser.looking import frame_of, is_blank
+from tests.browser.servers import REPOSITORY, Server, write_notebook
+from tests.lane_for_tests import eventually, is_alive
+from training.checkpoint import checkpoints
+from training.launch import LOG, processes_of, start, state, stop
+from training.ui.person import Person, config_for
+from training.ui.plots import BLUE
+from training.ui.preparing import encode_clips, prepare_clips
+from wanavatar_lab.lora import describe, find_adapters
+
+pytestmark = pytest.mark.chromium
+
+PATIENCE = 120_000  # milliseconds that loading models may take on a busy machine
+PANELS = ".wl, .wl-panel"
+SAMPLE_EVERY = 4
+# more steps than there is time for, so that it is the test that ends it
+TOLD = {"steps": "100000", "sample_every": str(SAMPLE_EVERY), "validate_every": "2", "learning_rate": "1e-3"}
+DOTS = f'svg[aria-label^="Loss"] use[style*="{BLUE}"]'  # of the steps in the plot of the loss
+LORAS = """
+from wanavatar_lab.ui.lora_list import LoraList
+LoraList()
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(place: Path) -> Iterator[Path]:
+    """A folder of weights of the test's own, since a LoRA is put there."""
+    folder = place / "weights"
+    folder.mkdir()
+    (folder / "pocket").symlink_to(REPOSITORY / "weights" / "pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANAVATAR_WEIGHTS", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ann(place: Path, weights: Path) -> Iterator[Person]:
+    """A person whose clips are prepared; whatever still trains at the end is ended."""
+    person = Person.of("ann")
+    preparing = prepare_clips(person, profile="pocket", clips=2, seconds=3.0, say=lambda line: None)
+    asyncio.run(preparing)
+    yield person
+    if state(person.run).state == "running":
+        stop(person.run)
+
+
+@pytest.fixture
+def trained(ann: Person) -> Person:
+    """The same, trained by the tests before, or else by a few steps now."""
+    if not (checkpoints(ann.run) and list(ann.run.glob(f"clips/{SAMPLE_EVERY:06d}-*.mp4"))):
+        asyncio.run(encode_clips(ann, profile="pocket", prompt="A person speaks.", say=lambda line: None))
+        start(config_for(ann, "pocket", **TOLD | {"steps": str(SAMPLE_EVERY)}))
+        eventually(lambda: state(ann.run).state == "finished", PATIENCE / 1000)
+    return ann
+
+
+def opened(page: Page, lab: Server, place: Path, name: str, **given: str) -> None:
+    """Open a notebook with other parameters and run all of its cells; returns when the last one is asked for."""
+    path = place / "notebooks" / f"{name}.ipynb"
+    committed = load_notebook_node(str(REPOSITORY / "notebooks" / path.name))
+    notebook = parameterize_notebook(committed, {"person": "ann", **given})
+    nbformat.write(notebook, path)
+    open_in_lab(page, lab, name)
+    for _ in notebook.cells[2:]:
+        page.keyboard.press("Shift+Enter")
+
+
+def training(page: Page) -> Locator:
+    return page.get_by_role("region", name="Training", exact=True)
+
+
+def step_of(page: Page) -> int:
+    told = training(page).get_by_role("status")
+    expect(told).to_have_text(re.compile(r"^step \d+ of 100000$"), timeout=PATIENCE)
+    (step,) = re.findall(r"step (\d+)", told.inner_text())
+    return int(step)
+
+
+def later_than(page: Page, step: int) -> None:
+    """Wait until the card tells of a later step."""
+    page.wait_for_function(
+        "step => Number(/step (\\d+) of/.exec(document.querySelector('.wl-job output')?.textContent)?.[1]) > step",
+        arg=step,
+        timeout=PATIENCE,
+    )
+
+
+def test_a_training_is_started_watched_left_stopped_and_goes_on(
+    lab: Server, place: Path, page: Page, ann: Person
+) -> None:
+    opened(page, lab, place, "11_train", **TOLD)
+    expect(page.get_by_text("Not started yet.")).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Start training").click()
+    expect(training(page).get_by_text("Running", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Start training")).to_be_disabled()
+    first = step_of(page)
+    loss = page.get_by_role("img", name="Loss: of a step, all branches; step")
+    expect(loss).to_be_visible()
+    drawn = page.locator(DOTS).count()
+    later_than(page, first + 1)
+    page.wait_for_function(f"drawn => document.querySelectorAll(`{DOTS}`).length > drawn", arg=drawn)
+    expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB of main memory"))).to_be_visible()
+    expect(training(page).get_by_role("progressbar", name="Progress of Training")).to_be_visible()
+    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^step [1-9]\d*$"))).to_be_visible(timeout=PATIENCE)
+    assert nameless(page, PANELS) == []
+    picture_of(page, "training-running")
+
+    page.get_by_role("combobox", name="Language").select_option("ko")
+    expect(page.get_by_text("실행 중", exact=True)).to_be_visible()
+    expect(page.get_by_role("img", name="손실: 스텝별, 모든 분기; 스텝")).to_be_visible()
+    expect(page.get_by_text("스텝 0: 기본 모델 (이쪽 소리가 들립니다)")).to_be_visible()
+    assert nameless(page, PANELS) == []
+    page.get_by_role("combobox", name="언어").select_option("en")
+
+    # as it was left: the page finds its widgets in the kernel, which has followed the run
+    page.get_by_role("button", name="Save and create checkpoint").click()
+    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    page.reload()
+    left_at = step_of(page)
+    later_than(page, left_at)
+
+    mine = processes_of(ann.run)
+    mine += [child for process in mine for child in process.children(recursive=True)]
+    assert len({process.pid for process in mine}) >= 2  # the one that waits, and the one that trains
+    training(page).get_by_role("button", name="Stop").click()
+    expect(training(page).get_by_text("Stopped", exact=True)).to_be_visible(timeout=PATIENCE)
+    assert not any(is_alive(process.pid) for process in mine) and not processes_of(ann.run)
+    saved = int(checkpoints(ann.run)[-1].name.rpartition("-")[2])
+    picture_of(page, "training-stopped")
+
+    page.get_by_role("button", name=f"Go on from step {saved}").click()
+    later_than(page, saved)
+    assert f"goes on from step {saved} of 100000" in (ann.run / LOG).read_text()
+
+    for kernel in lab.kernels():
+        os.kill(kernel, signal.SIGKILL)
+    killed_at = step_of(page)
+    assert state(ann.run).state == "running"
+    opened(page, lab, place, "11_train", **TOLD)
+    expect(training(page).get_by_text("Running", exact=True)).to_be_visible(timeout=PATIENCE)
+    later_than(page, killed_at)
+    training(page).get_by_role("button", name="Stop").click()
+    expect(training(page).get_by_text("Stopped", exact=True)).to_be_visible(timeout=PATIENCE)
+    assert not processes_of(ann.run)
+
+
+def test_its_numbers_are_in_tensorboard_within_the_page(lab: Server, place: Path, page: Page, trained: Person) -> None:
+    opened(page, lab, place, "11_train", **TOLD)
+    page.get_by_role("button", name="Open TensorBoard").click()
+    board = page.frame_locator("iframe[title=TensorBoard]")
+    for group in ("clips", "train", "validation"):
+        expect(board.get_by_text(group, exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("link", name="http://127.0.0.1:")).to_be_visible()
+    page.locator("iframe").scroll_into_view_if_needed()
+    picture_of(page, "training-board")
+
+
+def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) -> None:
+    opened(page, lab, place, "12_results")
+    video = page.locator("video")
+    expect(video).to_have_count(4, timeout=PATIENCE)  # before and after; after and the true one
+    for title in ("Loss", "Held-out error against the base", "Gradient", "Error by branch", "Early and late in the run",
+                  "Held-out lips by noise level", "Training by bucket of σ", "Masks of "):  # fmt: skip
+        expect(page.get_by_role("img", name=re.compile(f"^{title}"))).to_be_visible()
+    frames = page.get_by_role("img", name=re.compile(r"^Frame at \d\.\d s with its masks$"))
+    assert frames.count() == 8 and all(width(frame) >= 128 for frame in frames.all())
+    before, after = video.nth(0), video.nth(1)
+    before.scroll_into_view_if_needed()
+    before.evaluate("video => video.play()")
+    for each in (before, after):
+        page.wait_for_function("video => video.currentTime > 0.4", arg=each.element_handle())
+    before.evaluate("video => video.pause()")
+    assert not is_blank(frame_of(before)) and not is_blank(frame_of(after))
+    assert np.any(frame_of(before) != frame_of(after)), "nothing was learnt"
+    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    assert nameless(page, f"{PANELS}, .jp-OutputArea") == []
+    picture_of(page, "training-read")
+
+
+def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, trained: Person, weights: Path) -> None:
+    opened(page, lab, place, "13_use")
+    page.get_by_role("button", name="Put into the LoRA list").click(timeout=PATIENCE)
+    expect(page.get_by_text("strength 0.5 × alpha 16 / rank 16 = effective scale 0.5")).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(r"^ann, after \d+ steps of training, is in the list of LoRAs: "))
+    ).to_be_visible()
+    assert nameless(page, PANELS) == []
+    picture_of(page, "training-used")
+    (found,) = describe(find_adapters(weights), weights)
+    assert (found.name, found.kind, found.rank) == ("ann", "character", (16, 16))
+
+    write_notebook(place / "notebooks" / "loras.ipynb", LORAS)
+    open_in_lab(page, lab, "loras")
+    listed = page.get_by_role("list", name="LoRAs").get_by_role("listitem")
+    expect(listed).to_have_count(1)
+    expect(listed).to_contain_text("Usual strength: 0.5")
+    assert width(listed.get_by_role("img", name="Preview of ann")) == 128
+
+
+def width(picture: Locator) -> int:
+    picture.scroll_into_view_if_needed()
+    found: int = picture.evaluate("async picture => { await picture.decode(); return picture.naturalWidth; }")
+    return found

@@ -1,0 +1,114 @@
+"""Plots as a page shows them: in its own colours, dark or light, and as many beside each other as there is room for.
+
+The picture of a plot has numbers only. Its words stand around it as text of the page, in any language, and at a size
+that does not shrink with the window.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# of Okabe and Ito, told apart by everyone, and seen on white and on black
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8a8a"
+_INK = "#7f7f80"  # stands for the colour of the page's text, which a picture does not know
+_NARROW, _WIDE = (3.6, 2.2), (7.2, 2.4)  # inches, of which the page makes as many pixels as there are
+_ROOM = "display: flex; flex-wrap: wrap; gap: 20px 28px; margin: 4px 0"
+_TEXT = "font: 14px/1.4 system-ui, sans-serif; color: var(--jp-ui-font-color1, #1f2328)"
+_SMALL = "font-size: 12px; opacity: 0.85"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot with its words.
+
+    Attributes:
+        axes: of a figure of their own, made by `new_axes`.
+        title: what is shown.
+        upward, across: what the axes measure, with its unit.
+        legend: what each colour is.
+        empty: what is said where there is nothing to be drawn.
+        wide: whether it takes the room of two.
+    """
+
+    axes: Axes
+    title: str
+    upward: str
+    across: str
+    legend: Sequence[tuple[str, str]] = ()
+    empty: str = "nothing yet"
+    wide: bool = False
+
+
+def new_axes(wide: bool = False) -> Axes:
+    """Axes in a figure of their own, made without pyplot, which would keep every figure until it is told not to."""
+    axes = Figure(figsize=_WIDE if wide else _NARROW, layout="constrained").add_subplot()
+    axes.grid(color=_INK, alpha=0.18)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, which="both", labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    return axes
+
+
+def count_across(axes: Axes) -> None:
+    """Mark whole numbers along the bottom, as of steps."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def plain_numbers(axes: Axes) -> None:
+    """Write the numbers of an upward axis that is logarithmic as one says them: 0.05 and not 5 × 10⁻²."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
+def line_at(axes: Axes, height: float) -> None:
+    """Mark a height, in the colour of the text."""
+    axes.axhline(height, color=_INK, linewidth=0.8)
+
+
+def plots_html(plots: Sequence[Plot]) -> str:
+    """Plots beside each other, for a widget that shows HTML; small enough to be sent whole each time."""
+    return f'<div style="{_TEXT}; {_ROOM}">{"".join(map(_figure, plots))}</div>'
+
+
+def shown(plots: Sequence[Plot]) -> HTML:
+    """Plots for the end of a cell."""
+    return HTML(plots_html(plots))
+
+
+def _figure(plot: Plot) -> str:
+    mark = '<span aria-hidden="true" style="color: {}">⬤</span> {}'
+    marks = [mark.format(colour, escape(words)) for words, colour in plot.legend]
+    colours = "".join(f'<span style="white-space: nowrap">{each}</span>' for each in marks)
+    across = f'<div style="{_SMALL}; text-align: right">{escape(plot.across)}</div>'
+    drawn = _drawing(plot) + across if plot.axes.has_data() else f"<p>{escape(plot.empty)}</p>"
+    basis, most = ("600px", "880px") if plot.wide else ("280px", "430px")
+    return (
+        f'<figure style="margin: 0; flex: 1 1 {basis}; max-width: min({most}, 100%)">'
+        f'<figcaption style="font-weight: 600">{escape(plot.title)}</figcaption>'
+        f'<div style="{_SMALL}; display: flex; flex-wrap: wrap; gap: 0 12px; margin-bottom: 4px">'
+        f"<span>{escape(plot.upward)}</span>{colours}</div>{drawn}</figure>"
+    )
+
+
+def _drawing(plot: Plot) -> str:
+    stream = io.StringIO()
+    figure = plot.axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    drawing = stream.getvalue()
+    words = escape(f"{plot.title}: {plot.upward}; {plot.across}", quote=True)
+    # its style sheet would be the whole page's, and its size is the page's to say
+    style = "display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt"
+    begin = f'<svg role="img" aria-label="{words}" style="{style}" '
+    drawing = begin + drawing[drawing.index("<svg") + len("<svg") :]
+    drawing = re.sub(r' (?:width|height)="[\d.]+pt"', "", drawing, count=2)
+    drawing = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawing, flags=re.DOTALL)
+    return drawing.replace(_INK, "currentColor")
