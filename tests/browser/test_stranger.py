@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import nameless, picture_of
 from tests.browser.looking import Keyboard, frame_of, is_blank
 from tests.browser.servers import Server
+from tests.lane_for_tests import eventually
 from wanavatar_lab.jobs import list_jobs
 
 pytestmark = pytest.mark.chromium
@@ -62,6 +63,8 @@ def test_an_empty_prompt_becomes_a_talking_clip(app: Server, page: Page) -> None
     expect(video).to_have_count(1)
     handle = video.element_handle()
     page.wait_for_function("video => video.readyState >= 2", arg=handle)
+    # on a busy machine it is drawn a little later than it is there
+    eventually(lambda: not is_blank(frame_of(video)))
     first = frame_of(video)
     video.evaluate("video => video.play()")
     page.wait_for_function("video => video.currentTime > 0.5", arg=handle)

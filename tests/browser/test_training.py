@@ -25,7 +25,8 @@ from training.ui.plots import BLUE
 from training.ui.preparing import encode_clips, prepare_clips
 from wanavatar_lab.lora import describe, find_adapters
 
-pytestmark = pytest.mark.chromium
+# models are loaded and steps trained, for longer than other tests take on a busy machine
+pytestmark = [pytest.mark.chromium, pytest.mark.timeout(900)]
 
 PATIENCE = 120_000  # milliseconds that loading models may take on a busy machine
 PANELS = ".wl, .wl-panel"

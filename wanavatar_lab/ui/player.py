@@ -87,7 +87,7 @@ class Player(LabWidget):
         super().__init__(
             paths=[server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
-            version=str(files[0].stat().st_mtime_ns),
+            version=str(max(path.stat().st_mtime_ns for path in files)),
             kind=kinds[0],
             fps=info.fps,
             frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
