@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition  # type: ignore[import-untyped]
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.s2v.toy import CONFIG, relative_error, toy_inputs, toy_model
+from tests.training.toy import toy_with_adapter
 from training import host_memory
 from training.activations import Activations, use_attention_backend
-from training.adapter import add_adapter
 from training.host_memory import HostMemory
 from wanavatar_lab.s2v.shapes import TEXT_LENGTH
 
@@ -33,11 +33,7 @@ class Counting(TorchDispatchMode):
 
 def gradients(activations: Activations | None, steps: int = 1) -> tuple[Tensor, int]:
     """Those of a LoRA after the last of some steps, and how often self-attention was computed in it."""
-    network = toy_model()
-    trained = add_adapter(network, 4, 2.0, seed=0)
-    for matrix in trained[1::2]:
-        nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
-    network.train()
+    network, trained = toy_with_adapter()
     if activations:
         activations.install(network)
     for _ in range(steps):
@@ -105,11 +101,7 @@ def test_compiled_blocks_keep_attention_and_give_the_same_gradients(
 
 def gradients_compiled(activations: Activations) -> tuple[Tensor, int]:
     """As above, but uncounted: what watches single operators keeps code from being compiled."""
-    network = toy_model()
-    trained = add_adapter(network, 4, 2.0, seed=0)
-    for matrix in trained[1::2]:
-        nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
-    network.train()
+    network, trained = toy_with_adapter()
     activations.install(network)
     network(**toy_inputs(), return_dict=False)[0].square().mean().backward()
     return torch.cat([matrix.grad.flatten() for matrix in trained if matrix.grad is not None]), 0

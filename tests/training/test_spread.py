@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.tensor import DTensor
 
-from tests.s2v.toy import relative_error, toy_inputs, toy_model
+from tests.s2v.toy import relative_error, toy_inputs
+from tests.training.toy import toy_with_adapter
 from training import host_memory
 from training.activations import Activations
-from training.adapter import add_adapter
 from training.host_memory import HostMemory
 from training.spread import average_gradients, spread_frozen
 
@@ -28,11 +28,7 @@ def group() -> Iterator[None]:
 
 
 def gradients(activations: Activations, spread: bool) -> Tensor:
-    network = toy_model()
-    trained = add_adapter(network, 4, 2.0, seed=0)
-    for matrix in trained[1::2]:
-        nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
-    network.train()
+    network, trained = toy_with_adapter()
     activations.install(network)
     if spread:
         share, whole = spread_frozen(network, trained, torch.device("cpu"), 1)

@@ -4,11 +4,14 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tests.s2v.toy import CONFIG, toy_model
+from training.adapter import add_adapter
 from training.config import TrainingConfig
 from training.samples import write_list, write_sample
 from training.train import train
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 Z, SIZE = 16, 8
 
@@ -67,3 +70,13 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text()), toy_model())
+
+
+def toy_with_adapter() -> tuple[WanS2VTransformer3DModel, list[nn.Parameter]]:
+    """The toy network in training, and the matrices of its LoRA, the second of each pair no longer zero."""
+    network = toy_model()
+    trained = add_adapter(network, 4, 2.0, seed=0)
+    for matrix in trained[1::2]:
+        nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
+    network.train()
+    return network, trained
