@@ -133,7 +133,9 @@ def command_of(run: Path, launcher: Launcher, processes: int, module: str) -> li
     if launcher == "plain":
         return [sys.executable, "-m", module, "--config", str(run / TOLD)]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS[launcher])]
-    return [*launch, "--num_processes", str(processes), "-m", module, "--config", str(run / TOLD)]
+    # a port that is free: there may be another run on this machine
+    told = ["--num_processes", str(processes), "--main_process_port", "0"]
+    return [*launch, *told, "-m", module, "--config", str(run / TOLD)]
 
 
 def supervise(run: Path, launcher: Launcher, processes: int, module: str) -> int:
@@ -148,6 +150,8 @@ def supervise(run: Path, launcher: Launcher, processes: int, module: str) -> int
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "1"
+    # launchers give each process one thread, which is slow for an optimizer in main memory
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with open(run / LOG, "wb") as log:
         child = subprocess.Popen(
             command_of(run, launcher, processes, module), stdout=log, stderr=subprocess.STDOUT, env=environment

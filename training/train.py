@@ -10,6 +10,7 @@ device and in deterministic mode the run that goes on is, bit by bit, the run th
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -82,13 +83,15 @@ class Trainer:
         self.sharded = None
         if accelerator.state.deepspeed_plugin is not None:
             self.sharded = ShardedOptimizer(self.optimizer.optimizer, self.trained)
-        self.step = 0
+        self.step, began = 0, time.monotonic()
         if last:
             self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts, self.average)
             if self.sharded:
                 self.sharded.scatter(self.step)
             accelerator.print(f"goes on from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
+        if last and self.log:
+            self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -218,6 +221,7 @@ class Trainer:
         raise Stopped(f"The run was stopped {where}. The same command goes on from there.")
 
     def _checkpoint(self) -> None:
+        began = time.monotonic()
         self.accelerator.wait_for_everyone()
         if self.sharded:
             self.sharded.gather()
@@ -233,11 +237,15 @@ class Trainer:
                 self.average,
             )
         self.accelerator.wait_for_everyone()
+        if self.log:
+            self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
 
 
 def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
     """Train as `config` says, in this process or as one of several; see `Trainer.run`."""
     if config.deterministic:
+        # cuBLAS reads it when it is first used; without it torch refuses every product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     set_seed(config.seed)
     # the network computes in its own type, see training.trainable

@@ -17,10 +17,11 @@ MODULE = "tests.training.launched"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Within it, runs below `folder` are on the CPU; of none of them anything is left behind."""
+def alone(folder: Path, gpus: bool = False) -> Iterator[None]:
+    """Within it, runs below `folder` are on the CPU unless `gpus`; of none of them anything is left behind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        if not gpus:
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     for process in psutil.process_iter():
@@ -38,8 +39,8 @@ def finished(config: TrainingConfig, launcher: Launcher = "plain", processes: in
 
 def wait_for(run: Path, what: str, seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
-    while state(run).state != what:
-        assert time.monotonic() < deadline, said(run)
+    while (found := state(run).state) != what:
+        assert found == "running" and time.monotonic() < deadline, f"{found} and not {what}: {said(run)}"
         time.sleep(0.1)
 
 

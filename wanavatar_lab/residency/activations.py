@@ -2,12 +2,10 @@
 
 A forward pass of a transformer needs so many times its hidden states [tokens, width]; decoding needs so many times the
 finest feature maps of the decoder. Those factors are `UNITS`, the largest that `python -m wanavatar_lab.bench stages`
-measured on an H100 and a little more (`docs/measured/`): speech to video 14.0, FLUX's transformer 23.6 and decoder 9.8,
-Wan's decoder 14.4, text encoders 97.7, wav2vec2 0.3 million, the upscaler 2.2. Image to video was not measured: its
-factor is what a pass allocates on the meta device, 11.1, and an eighth more. Counted in that way speech to video comes
-to 14.3 and FLUX to 21.8, so that the GPU itself adds 8 % at most (`tests/residency/test_activations.py`). What an
-autoencoder needs in tiles is reckoned from the same factors and from what lies there while tiles are joined; that was
-not measured either.
+measured on an H100 and a little more (`docs/measured/`): speech to video 14.1, image to video 12.0, FLUX's transformer
+23.1 and decoder 9.8, Wan's decoder 14.4 and in tiles 16.9, text encoders 113, wav2vec2 0.32 million, the upscaler 2.2.
+On the meta device, where it can be counted without a GPU, a pass of the three transformers allocates 14.3, 11.1 and
+21.8 (`tests/residency/test_activations.py`).
 """
 
 from collections.abc import Iterable
@@ -18,12 +16,13 @@ from wanavatar_lab.residency.tiles import tiles_of
 
 UNITS = {
     "speech_to_video": 15.0,
-    "image_to_video": 12.5,  # counted, not measured
+    "image_to_video": 12.5,
     "text_to_image": 25.0,
     "wan_decoder": 15.0,  # of 4 frames at full size
+    "wan_tile": 18.0,  # the same of a tile
     "flux_decoder": 10.5,
     "upscale": 3.0,  # of feature maps twice as wide and high as the tile
-    "text": 105.0,  # hidden states of all layers, and the logits that Qwen3 computes along with them
+    "text": 120.0,  # hidden states of all layers, and the logits that Qwen3 computes along with them
     "audio": 400_000.0,  # bytes per channel, for a window of a minute
 }
 
@@ -124,7 +123,7 @@ def need(work: Work, component: Component, tiled: bool = False) -> Need:
 
 def _tiled_need(work: Work, component: Component, itemsize: int) -> Need:
     tiles, picture = tiles_of(work.stage), work.stage == "text_to_image"
-    unit, frames = ("flux_decoder", 1) if picture else ("wan_decoder", _LATENT_FRAMES)
+    unit, frames = ("flux_decoder", 1) if picture else ("wan_tile", _LATENT_FRAMES)
     tile = min(work.width, tiles.side) * min(work.height, tiles.side) * frames * component.width * itemsize
     decoded = work.frames + (_MOTION_FRAMES if work.stage == "speech_to_video" else 0)
     colours = work.width * work.height * decoded * 3 * itemsize

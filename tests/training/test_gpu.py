@@ -1,0 +1,73 @@
+"""Training on GPUs, and on two of them by NCCL: what is learnt, and what happens where one of them dies."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.runs import MODULE, alone, finished, ranks, wait_for, wait_for_step
+from tests.training.toy import config_of, write_samples
+from training.checkpoint import STATE, WEIGHTS, same_bits
+from training.launch import Launcher, processes_of, start, state
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("on_gpus")
+    write_samples(folder / "samples")
+    return folder / "samples"
+
+
+@pytest.fixture(autouse=True)
+def left_alone(tmp_path: Path) -> Iterator[None]:
+    with alone(tmp_path, gpus=True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of one GPU that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with alone(folder, gpus=True):
+        return finished(config_of(folder, samples=samples))
+
+
+def test_a_run_that_goes_on_has_the_same_bits(whole: Path, samples: Path, tmp_path: Path) -> None:
+    for steps in (2, 5, 6):
+        last = finished(config_of(tmp_path, samples=samples, steps=steps))
+    for file in (WEIGHTS, STATE):
+        assert same_bits(load_file(last / file), load_file(whole / file))
+
+
+@pytest.mark.multi_gpu
+@pytest.mark.parametrize("launcher", ["ddp", "fsdp2", "zero2"])
+def test_two_gpus_of_which_one_dies_learn_what_one_does(
+    launcher: Launcher, whole: Path, samples: Path, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, samples=samples, accumulation=1, steps=100_000)
+    start(config, launcher, 2, MODULE)
+    wait_for_step(config.run, 2)
+    victim = ranks(config.run)[1]
+    victim.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    wait_for(config.run, "failed", 60)
+    print(f"{launcher}: ended {time.monotonic() - began:.1f} s after its rank")
+    assert f"Rank 1 (process {victim.pid}) was killed by SIGKILL" in state(config.run).why
+    assert not processes_of(config.run)
+
+    again = tmp_path / "again"
+    finished(config_of(again, samples=samples, accumulation=1, steps=2), launcher, 2)
+    last = finished(config_of(again, samples=samples, accumulation=1), launcher, 2)
+    for file in (WEIGHTS, STATE):
+        found, wanted = load_file(last / file), load_file(whole / file)
+        assert found.keys() == wanted.keys()
+        flat, expected = (torch.cat([tensors[name].flatten() for name in wanted]) for tensors in (found, wanted))
+        error = float((flat - expected).norm() / expected.norm())
+        print(f"{launcher}: {file} differs by {error:.1e}")
+        assert error < 1e-4
