@@ -167,6 +167,25 @@ def test_what_lies_beside_is_read(tmp_path: Path, ending: str, text: str) -> Non
     assert one.link == "https://civitai.com/models/7"
 
 
+@pytest.mark.parametrize(
+    ("noted", "usual"),
+    [
+        ({"preferred weight": 0.8}, 0.8),
+        ({"preferred weight": 0, "usual_weight": "0.5"}, 0.5),
+        ({"preferred weight": "much"}, None),
+        ({"usual_weight": 40}, None),
+    ],
+)
+def test_the_usual_weight_is_read_if_a_request_allows_it(
+    noted: dict[str, object], usual: float | None, tmp_path: Path
+) -> None:
+    put(tmp_path, "loras/mov/ann")
+    (tmp_path / "loras/mov/ann.json").write_text(json.dumps(noted))
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN), usual_weight="0.7")
+    weights = {one.name: one.usual_weight for one in describe(find_adapters(tmp_path), tmp_path)}
+    assert weights == {"ann": usual, "bob": 0.7}
+
+
 def test_text_files_and_metadata_tell_trigger_words(tmp_path: Path) -> None:
     put(tmp_path, "loras/mov/ann_high_noise", "loras/mov/ann_low_noise")
     (tmp_path / "loras/mov/ann.txt").write_text("ann\nred scarf\n")
@@ -208,10 +227,12 @@ def test_the_command_line_lists_them(
 ) -> None:
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
     assert listed(capsys) == ""
-    save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), ss_network_alpha="1")
+    told = {"ss_network_alpha": "1", "usual_weight": "0.6"}
+    save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), **told)
     (tmp_path / "loras/mov/character/ann.txt").write_text("ann")
     text = listed(capsys)
     assert "ann  character" in text and "rank 2, alpha 1" in text and "say: ann" in text
+    assert "usual weight: 0.6" in text
     assert "Wan-14B; fits image_to_video/full, speech_to_video/full" in text
     told: list[dict[str, Any]] = json.loads(listed(capsys, "--json"))
     assert told[0]["name"] == "ann" and told[0]["rank"] == [2, 2] and told[0]["fits"]

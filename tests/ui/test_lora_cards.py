@@ -68,6 +68,18 @@ def test_a_card_is_switched_on_and_weighed(weights: Path) -> None:
     assert named(made, "ann 사용").value is True and high.description == "ann: 고노이즈 가중치"
 
 
+def test_a_card_begins_with_the_usual_weight_and_says_what_a_program_says(weights: Path) -> None:
+    add(weights, "ann", usual_weight=0.5)
+    add(weights, "bob", usual_weight=1.75)
+    made = form(loras=["bob:0.25"])
+    named(made, "Use ann").value = True
+    assert loras(made) == [
+        {"name": "ann", "high_weight": 0.5, "low_weight": 0.5},
+        {"name": "bob", "high_weight": 0.25, "low_weight": 0.25},
+    ]
+    assert named(made, "bob: High-noise weight").max == 1.75
+
+
 def test_trigger_words_go_into_the_prompt_once(weights: Path) -> None:
     add(weights, "ann", trigger_words=["ohwx woman", "film grain"])
     (weights / "loras/mov/character/ann.png").write_bytes(b"-")

@@ -130,7 +130,7 @@ def test_what_is_damaged_is_said(weights: Path) -> None:
 
 
 def test_one_is_used_in_a_form_beside_others(weights: Path) -> None:
-    add(weights, "ann")
+    add(weights, "ann", usual_weight=0.5)
     add(weights, "zoom", "mov/camera")
     form = Form(ImageToVideo, profile="pocket", image="a.png")
     loras = LoraList()
@@ -140,5 +140,7 @@ def test_one_is_used_in_a_form_beside_others(weights: Path) -> None:
     for name in ("ann", "zoom", "ann"):
         hear(loras, kind="use", name=name, place="image_to_video/full")
     assert form.profile == "full" and form.expanded
-    assert [each["name"] for each in form.controls["loras"].value] == ["zoom", "ann"]
+    weighed = {each["name"]: each["high_weight"] for each in form.controls["loras"].value}
+    assert weighed == {"zoom": 1.0, "ann": 0.5}
+    assert {entry["name"]: entry["usual"] for entry in loras.entries} == {"zoom": "", "ann": "0.5"}
     assert loras.notice == ""

@@ -78,7 +78,7 @@ def offer(
         name: letters, digits, - and _.
         preview: a picture of the person.
         weights_dir: that of the settings if None.
-        strength: with which the list says that it is used.
+        strength: with which the list says that it is used, and with which panels begin.
 
     Raises:
         RequestError: the name is not allowed, or is that of another LoRA.
@@ -100,7 +100,7 @@ def offer(
     folder.mkdir(parents=True, exist_ok=True)
     # the notes first: who is killed in between may do it again
     description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
-    write_json(notes, {"description": description, _FROM: mine, "step": step})
+    write_json(notes, {"description": description, "usual_weight": strength, _FROM: mine, "step": step})
     names = [name]
     for source, stem in ((WEIGHTS, name), (AUDIO_MODULES, f"{name}{AUDIO}")):
         target = folder / f"{stem}.safetensors"

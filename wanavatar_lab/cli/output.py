@@ -62,6 +62,8 @@ def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
         pair = f", {' and '.join(lora.files)} noise" if lora.files.keys() != {"both"} else ""
         facts = [f"{lora.bytes / 1e6:.1f} MB{pair}", matrices, lora.base, fits]
         yield f"{lora.name}  {lora.kind}  {'; '.join(facts)}"
+        if lora.usual_weight is not None:
+            yield f"    usual weight: {lora.usual_weight:g}"
         if lora.trigger_words:
             yield f"    say: {', '.join(lora.trigger_words)}"
         if lora.problem:

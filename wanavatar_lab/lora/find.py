@@ -71,6 +71,7 @@ class Description:
     preview: str | None = None
     description: str = ""
     link: str = ""
+    usual_weight: float | None = None
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Descr
                 preview=str(beside.preview) if beside.preview else None,
                 description=beside.description,
                 link=beside.link,
+                usual_weight=beside.usual_weight,
                 problem=beside.problem,
             )
         )

@@ -1,4 +1,4 @@
-"""Trigger words, preview and description of a LoRA, from its metadata or from files beside it.
+"""Trigger words, preview, usual weight and description of a LoRA, from its metadata or from files beside it.
 
 Beside `ann.safetensors` are looked for `ann.json`, `ann.civitai.info` and `ann.metadata.json` (civitai's answers, as
 the usual managers save them, or plain fields), `ann.txt` (trigger words) and `ann.png`, `.jpg`, `.jpeg`, `.webp`
@@ -6,12 +6,14 @@ the usual managers save them, or plain fields), `ann.txt` (trigger words) and `a
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MOST_WEIGHT = 2.0  # that a request allows
 _NOTES = (".json", ".civitai.info", ".metadata.json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _TRIGGERS = (
@@ -26,6 +28,8 @@ _TRIGGERS = (
     "instance_prompt",
 )
 _DESCRIPTIONS = ("description", "modelspec.description")
+# as the usual web interface notes it, where 0 stands for none; the second is this project's
+_WEIGHTS = ("preferred weight", "usual_weight")
 _LINKS = ("civitai_url", "url", "modelspec.usage_hint_url")
 
 
@@ -38,6 +42,7 @@ class Sidecar:
         preview: a picture of its effect.
         description: one text.
         link: where it comes from.
+        usual_weight: with which whoever made it says that it is used.
         problem: a file beside it that cannot be read.
     """
 
@@ -45,6 +50,7 @@ class Sidecar:
     preview: Path | None = None
     description: str = ""
     link: str = ""
+    usual_weight: float | None = None
     problem: str = ""
 
 
@@ -72,7 +78,12 @@ def read_sidecar(bases: Iterable[Path], metadata: Mapping[str, str]) -> Sidecar:
         words = next((found for text in texts if (found := _split(text))), [])
     preview = next(iter([*_beside(bases, _PICTURES), *_beside(bases, [f".preview{end}" for end in _PICTURES])]), None)
     return Sidecar(
-        tuple(dict.fromkeys(words)), preview, _text(sources, _DESCRIPTIONS), _link(sources), "; ".join(problems)
+        trigger_words=tuple(dict.fromkeys(words)),
+        preview=preview,
+        description=_text(sources, _DESCRIPTIONS),
+        link=_link(sources),
+        usual_weight=_weight(sources),
+        problem="; ".join(problems),
     )
 
 
@@ -110,6 +121,19 @@ def _text(sources: Iterable[Mapping[str, Any]], names: Iterable[str]) -> str:
     text = next((value for value in found if isinstance(value, str) and value.strip()), "")
     # civitai's descriptions are HTML
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)).strip()
+
+
+def _weight(sources: Iterable[Mapping[str, Any]]) -> float | None:
+    found = (_number(source.get(name)) for source in sources for name in _WEIGHTS)
+    return next((weight for weight in found if 0 < weight <= MOST_WEIGHT), None)
+
+
+def _number(value: Any) -> float:
+    # safetensors' metadata are texts
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _link(sources: Iterable[Mapping[str, Any]]) -> str:

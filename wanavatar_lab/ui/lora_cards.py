@@ -78,6 +78,9 @@ class Card(widgets.VBox):
         self._parts = [*rows, *self.weights.values(), *self.triggers]
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
         super().__init__(rows, layout=border)
+        for box in self.weights.values():
+            if found.usual_weight is not None:
+                box.max, box.value = max(box.max, found.usual_weight), found.usual_weight
         for box in (self.use, *self.weights.values()):
             box.observe(changed, "value")
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
@@ -162,6 +165,10 @@ class LoraCards(Control):
     def cards(self) -> Sequence[Card]:
         """One for each LoRA, in the order of the list."""
         return tuple(self._cards.children)
+
+    def choice_of(self, name: str) -> dict[str, Any]:
+        """What a request is to have of a LoRA by this name: the weights of its card, or no word of them."""
+        return next((card.choice() for card in self.cards if card.found.name == name), {"name": name})
 
     def meet(self, controls: Mapping[str, Control]) -> None:
         """Remember where trigger words go."""

@@ -15,6 +15,7 @@ from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.ui import listing
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.lora_shelf import LoraShelf, Shelved
 from wanavatar_lab.ui.urls import can_show, server_path
 from wanavatar_lab.ui.widget import script, styles
@@ -35,6 +36,7 @@ WORDS: dict[str, Words] = {
     "nothing": {"en": "No LoRA matches.", "ko": "맞는 LoRA가 없습니다.", "zh": "没有匹配的 LoRA。"},
     "look": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
     "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
+    "usual": {"en": "usual weight {usual}", "ko": "권장 가중치 {usual}", "zh": "常用权重 {usual}"},
     "pair": {"en": "two files: high and low noise", "ko": "파일 두 개: 고노이즈와 저노이즈",
              "zh": "两个文件：高噪声和低噪声"},
     "words": {"en": "Trigger words", "ko": "트리거 단어", "zh": "触发词"},
@@ -108,6 +110,7 @@ class LoraList(listing.Listing):
             "base": lora.base,
             "bytes": lora.bytes,
             "rank": "–".join(str(rank) for rank in dict.fromkeys(lora.rank or ())),
+            "usual": "" if lora.usual_weight is None else f"{lora.usual_weight:g}",
             "pair": len(lora.files) > 1,
             "words": lora.trigger_words,
             "description": lora.description,
@@ -120,15 +123,17 @@ class LoraList(listing.Listing):
 
 
 def take_up(form: Form, name: str, profile: str) -> None:
-    """Switch a LoRA on in a form, beside those that are on, and show where.
+    """Switch a LoRA on in a form with the weights of its card, beside those that are on, and show where.
 
     Raises:
         RequestError: the form has no LoRAs, or too many.
     """
     form.set(profile=profile)
-    chosen = list(form.controls["loras"].value) if "loras" in form.controls else []
+    cards = form.controls.get("loras")
+    chosen = list(cards.value) if cards is not None else []
     if name not in [each["name"] for each in chosen]:
-        form.set(loras=[*chosen, {"name": name}])
+        wanted = cards.choice_of(name) if isinstance(cards, LoraCards) else {"name": name}
+        form.set(loras=[*chosen, wanted])
     form.expand()
 
 

@@ -86,7 +86,7 @@ def test_one_click_puts_it_into_the_list(weights: Path, run: Path) -> None:
     assert "effective scale 0.25" in text(tryout) and "effective scale 0.25" in tryout.summary()
     tryout.close()
     (found,) = describe(find_adapters(weights), weights)
-    assert "Usual strength: 0.5" in found.description
+    assert "Usual strength: 0.5" in found.description and found.usual_weight == 0.5
 
 
 def test_what_is_in_the_list_already_is_said_when_the_notebook_is_opened_again(weights: Path, run: Path) -> None:

@@ -29,6 +29,7 @@ function card(model, entry) {
     entry.bytes && size(entry.bytes),
     model.get("words")[`kind_${entry.kind}`] ?? entry.kind,
     entry.pair && say(model, "pair"),
+    entry.usual && say(model, "usual", entry),
   ];
   const body = element("div", { className: "wl-listing-body" },
     element("strong", { textContent: entry.name }),
