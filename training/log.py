@@ -17,6 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from wanavatar_lab.media import Audio
 
 METRICS = "metrics.jsonl"
+# by kind, what is a curve: errors of the base are those of no steps of training. TensorBoard opens on the first group
+CURVES = {"train": "train", "base": "validation", "validation": "validation"}
 
 
 class Log:
@@ -39,8 +41,9 @@ class Log:
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
         with open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        for name, value in finite.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
+        if kind in CURVES:
+            for name, value in finite.items():
+                self.board.add_scalar(f"{CURVES[kind]}/{name}", value, step)
 
     def show_clip(self, name: str, step: int, frames: NDArray[np.uint8], fps: float, sound: Audio) -> None:
         """Show a clip [F, H, W, 3] that moves, and its sound, in TensorBoard."""

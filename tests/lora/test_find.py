@@ -227,8 +227,8 @@ def test_the_command_line_lists_them(
 ) -> None:
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
     assert listed(capsys) == ""
-    told = {"ss_network_alpha": "1", "usual_weight": "0.6"}
-    save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), **told)
+    noted = {"ss_network_alpha": "1", "usual_weight": "0.6"}
+    save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), **noted)
     (tmp_path / "loras/mov/character/ann.txt").write_text("ann")
     text = listed(capsys)
     assert "ann  character" in text and "rank 2, alpha 1" in text and "say: ann" in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from tests.lora.files import output
 from tests.s2v.toy import relative_error, toy_model
@@ -69,6 +71,24 @@ def test_what_is_logged_of_a_run(trained: Path) -> None:
     (base,) = read_metrics(trained / "run", "base")
     assert sum(name.startswith("lip/") for name in base) == 8
     assert json.loads((trained / "run" / "config.json").read_text())["rank"] == 4
+
+
+def test_tensorboard_begins_with_the_training_and_has_the_base_on_the_curve_of_validation(trained: Path) -> None:
+    board = EventAccumulator(str(trained / "run" / "tensorboard"))
+    board.Reload()
+    groups = sorted({tag.partition("/")[0] for tag in board.Tags()["scalars"]})
+    assert groups == ["train", "validation"]
+    assert [event.step for event in board.Scalars("validation/lip")] == [0, 3, 6]
+
+
+def test_how_long_checkpoints_and_going_on_took_is_noted(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    process = start(write_config(tmp_path, trained, validate_every=3, steps=8))
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-3000:]
+    saved, resumed = (read_metrics(tmp_path / "run", kind) for kind in ("checkpoint", "resume"))
+    assert [line["step"] for line in saved] == [2, 4, 6, 8] and [line["step"] for line in resumed] == [6]
+    assert all(line["seconds"] > 0 for line in [*saved, *resumed])
 
 
 def test_only_the_newest_checkpoints_stay(trained: Path) -> None:
