@@ -139,6 +139,7 @@ def test_published_sizes_are_those_of_the_published_files(stage: str, monkeypatc
     for published in PUBLISHED[stage]:
         component, wanted = made[published.name], published.component()
         assert (component.parameters, component.width) == (wanted.parameters, wanted.width)
+        assert (component.layers, component.feed_forward) == (wanted.layers, wanted.feed_forward)
         # buffers, which no file holds
         assert component.gpu_bytes == pytest.approx(wanted.gpu_bytes, rel=1e-4)
 

@@ -126,7 +126,7 @@ def _of_files(name: str, stage: str, place: Path, itemsize: int) -> Component:
         file_bytes=sum(file.stat().st_size for file in files),
         fp8_bytes=sum(sizes) - castable if denoiser else None,
         largest_layer=max(sizes, default=0),
-        **_dimensions(config) if config else _published_dimensions(name, stage),
+        **dimensions(config) if config else _published_dimensions(name, stage),
     )
 
 
@@ -146,7 +146,7 @@ def _config(place: Path) -> Mapping[str, Any]:
         raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
 
 
-def _dimensions(config: Mapping[str, Any]) -> dict[str, int]:
+def dimensions(config: Mapping[str, Any]) -> dict[str, int]:
     """Width, layers and feed-forward by the names that each family's config has for them."""
     heads, head = config.get("num_attention_heads"), config.get("attention_head_dim")
     width = heads * head if heads and head else _first(config, "dim", "hidden_size", "d_model", "base_dim")

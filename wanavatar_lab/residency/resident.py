@@ -2,7 +2,6 @@
 
 import gc
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,12 +9,13 @@ from diffusers import DiffusionPipeline
 from diffusers.hooks._common import _GO_LC_SUPPORTED_PYTORCH_LAYERS
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from torch import nn
+from transformers import PretrainedConfig
 
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.residency.activations import Work, activation_bytes
 from wanavatar_lab.residency.choose import Choice
 from wanavatar_lab.residency.component import Component
-from wanavatar_lab.residency.components import DENOISERS
+from wanavatar_lab.residency.components import DENOISERS, dimensions
 from wanavatar_lab.residency.here import choose_here
 from wanavatar_lab.residency.pinned import pinned
 from wanavatar_lab.residency.tiles import set_tiling
@@ -161,9 +161,6 @@ def components_in(pipeline: DiffusionPipeline) -> tuple[Component, ...]:
 def _component(name: str, module: Any) -> Component:
     tensors = list(dict.fromkeys((*module.parameters(), *module.buffers())))
     config = module.config
-    heads, head = getattr(config, "num_attention_heads", None), getattr(config, "attention_head_dim", None)
-    channels = getattr(config, "block_out_channels", None)
-    width = heads * head if heads and head else channels[0] if channels else _first(config, _WIDTHS)
     return Component(
         name=name,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -171,8 +168,7 @@ def _component(name: str, module: Any) -> Component:
         file_bytes=None,
         fp8_bytes=_bytes_in_8_bits(module) if name in DENOISERS else None,
         largest_layer=max(sum(own.nbytes for own in part.parameters(recurse=False)) for part in module.modules()),
-        width=int(width),
-        layers=_first(config, ("num_layers", "num_hidden_layers")) + int(getattr(config, "num_single_layers", 0)),
+        **dimensions(config.to_dict() if isinstance(config, PretrainedConfig) else config),
     )
 
 
@@ -210,10 +206,3 @@ def _bytes_in_8_bits(network: Any) -> int:
 def _second(target: torch.device) -> torch.device:
     """The GPU that `this_machine` names after the one that computes."""
     return torch.device(target.type, 1 if target.index == 0 else 0)
-
-
-_WIDTHS = ("hidden_size", "d_model", "base_dim")
-
-
-def _first(config: Any, names: Iterable[str]) -> int:
-    return int(next((value for name in names if (value := getattr(config, name, None))), 0))
