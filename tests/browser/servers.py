@@ -27,6 +27,16 @@ HARMLESS = re.compile(
 )
 
 
+def _with_what_follows(lines: list[str], number: int) -> str:
+    """A line of a log; where a traceback begins there, all of it."""
+    end = number + 1
+    if lines[number].startswith("Traceback"):
+        while end < len(lines) and lines[end].startswith(" "):
+            end += 1
+        end += 1  # what was raised
+    return "\n".join(lines[number:end])
+
+
 @dataclass
 class Server:
     """One server; `kind` is lab or voila."""
@@ -45,7 +55,8 @@ class Server:
         """Lines of its log that tell of an error, and every error of its kernels."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         bad = re.compile(r"Traceback|\[E |ERROR|CRITICAL|Exception|wrote error| 500 ")
-        told = [line for line in lines if bad.search(line)] + kernel_log.lines(self.folder)
+        found = [number for number, line in enumerate(lines) if bad.search(line)]
+        told = [_with_what_follows(lines, number) for number in found] + kernel_log.lines(self.folder)
         return [line for line in told if not HARMLESS.search(line)]
 
     def kernels(self) -> set[int]:
