@@ -7,18 +7,20 @@ LOG = ".kernels.log"
 
 # executed by every kernel before its first cell
 STARTUP = """
-import logging, traceback
-from IPython import get_ipython
-_handler = logging.FileHandler({log!r})
-_handler.setLevel(logging.ERROR)
-logging.getLogger().addHandler(_handler)
-_shell = get_ipython()
-_shown = _shell._showtraceback
-def _note(etype, evalue, stb):
-    logging.getLogger("cell").error("In a cell or a callback:\\n%s", "".join(traceback.format_exception(evalue)))
-    _shown(etype, evalue, stb)
-_shell._showtraceback = _note
-del _handler, logging, get_ipython
+def _keep_a_log():
+    import logging, traceback
+    from IPython import get_ipython
+    handler = logging.FileHandler({log!r})
+    handler.setLevel(logging.ERROR)
+    logging.getLogger().addHandler(handler)
+    shell = get_ipython()
+    shown = shell._showtraceback
+    def note(etype, evalue, stb):
+        logging.getLogger("cell").error("In a cell or a callback:\\n%s", "".join(traceback.format_exception(evalue)))
+        shown(etype, evalue, stb)
+    shell._showtraceback = note
+_keep_a_log()
+del _keep_a_log
 """
 
 

@@ -5,7 +5,9 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -66,18 +68,26 @@ def ann(place: Path, weights: Path) -> Iterator[Person]:
 def trained(ann: Person) -> Person:
     """The same, trained by the tests before, or else by a few steps now."""
     if not (checkpoints(ann.run) and list(ann.run.glob(f"clips/{SAMPLE_EVERY:06d}-*.mp4"))):
-        asyncio.run(encode_clips(ann, profile="pocket", prompt="A person speaks.", say=lambda line: None))
+        encoding = encode_clips(ann, profile="pocket", prompt="A person speaks.", say=lambda line: None)
+        with ThreadPoolExecutor() as elsewhere:  # there is a loop of Playwright's here
+            elsewhere.submit(asyncio.run, encoding).result()
         start(config_for(ann, "pocket", **TOLD | {"steps": str(SAMPLE_EVERY)}))
         eventually(lambda: state(ann.run).state == "finished", PATIENCE / 1000)
     return ann
 
 
-def opened(page: Page, lab: Server, place: Path, name: str, **given: str) -> None:
-    """Open a notebook with other parameters and run all of its cells; returns when the last one is asked for."""
+def parameterized(place: Path, name: str, **given: str | float) -> Any:
+    """Write a notebook with other parameters where the servers find it."""
     path = place / "notebooks" / f"{name}.ipynb"
     committed = load_notebook_node(str(REPOSITORY / "notebooks" / path.name))
     notebook = parameterize_notebook(committed, {"person": "ann", **given})
     nbformat.write(notebook, path)
+    return notebook
+
+
+def opened(page: Page, lab: Server, place: Path, name: str, **given: str) -> None:
+    """Open a notebook with other parameters and run all of its cells; returns when the last one is asked for."""
+    notebook = parameterized(place, name, **given)
     open_in_lab(page, lab, name)
     for _ in notebook.cells[2:]:
         page.keyboard.press("Shift+Enter")
@@ -196,6 +206,22 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     picture_of(page, "training-read")
 
 
+def test_on_a_narrow_page_nothing_stands_beyond_its_edge(voila: Server, place: Path, page: Page) -> None:
+    parameterized(place, "10_prepare", clips=2, seconds=3.0)
+    page.set_viewport_size({"width": 640, "height": 900})
+    page.goto(f"{voila.url}/voila/render/notebooks/10_prepare.ipynb", wait_until="commit")
+    table = page.get_by_role("region", name=re.compile(r"^\d clips, "))
+    expect(table).to_be_visible(timeout=PATIENCE)
+    overview = page.get_by_role("img", name="contact_sheet.png").first
+    assert width(overview) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") == 640
+    assert table.evaluate("table => table.scrollWidth > table.clientWidth"), "it is moved within its box"
+    # no bars above and below the picture
+    own = overview.evaluate("picture => picture.naturalWidth / picture.naturalHeight")
+    assert overview.evaluate("picture => picture.width / picture.height") == pytest.approx(own, rel=0.02)
+    picture_of(page, "training-narrow")
+
+
 def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, trained: Person, weights: Path) -> None:
     opened(page, lab, place, "13_use")
     page.get_by_role("button", name="Put into the LoRA list").click(timeout=PATIENCE)
@@ -213,6 +239,7 @@ def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, t
     listed = page.get_by_role("list", name="LoRAs").get_by_role("listitem")
     expect(listed).to_have_count(1)
     expect(listed).to_contain_text("Usual strength: 0.5")
+    expect(listed).to_contain_text("usual weight 0.5")
     assert width(listed.get_by_role("img", name="Preview of ann")) == 128
 
 

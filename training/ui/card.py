@@ -18,7 +18,7 @@ import ipywidgets as widgets
 
 from training.checkpoint import checkpoints
 from training.config import TrainingConfig
-from training.launch import ENDED, LAUNCHED, LOG, Ending, Launcher, start, state, stop
+from training.launch import ENDED, LAUNCHED, LOG, TOLD, Ending, Launcher, start, state, stop
 from training.log import METRICS, read_metrics
 from training.order import Order
 from training.samples import Samples
@@ -72,7 +72,7 @@ class TrainingCard(widgets.VBox):
     Attributes:
         ending: how the run stood at the last look.
         step: the last step that is noted.
-        steps: how many there will be.
+        steps: how many the run has that was started last, by whomever; before it, how many it will have.
 
     Raises:
         LabError: there are no encoded samples.
@@ -91,8 +91,7 @@ class TrainingCard(widgets.VBox):
         self._lines: list[Line] = []
         self._seen: dict[str, object] = {}
         # read even where they do not decide it, since without them there is nothing to train on
-        an_epoch = _steps_an_epoch(config, processes)
-        self.steps = config.steps or config.epochs * an_epoch
+        self._wanted = self.steps = _steps_of(config, processes)
         self._use = Use(config.run)
         self._start = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
         self._card = RunCard(str(config.run), lambda: tasks.start(self._pressed_stop()))
@@ -185,12 +184,18 @@ class TrainingCard(widgets.VBox):
         ending = state(run)
         lines: list[Line] | None = [*read_metrics(run)] if self._changed(METRICS) else None
         curves = plots_html(progress_plots(lines)) if lines else None
+        told = run / TOLD
+        steps = None
+        if self._changed(TOLD) and told.is_file():
+            theirs = TrainingConfig.model_validate_json(told.read_text(encoding="utf-8"))
+            steps = theirs.steps or _steps_of(theirs, self._how[1])
         log = _tail(run / LOG) if self._changed(LOG) else None
         use = self._use.look() if ending.state == "running" else []
-        return _Seen(ending, lines, curves, log, use)
+        return _Seen(ending, steps, lines, curves, log, use)
 
     def _show(self, seen: "_Seen") -> None:
         self.ending = seen.ending
+        self.steps = self.steps if seen.steps is None else seen.steps
         if seen.lines is not None:
             self._lines = seen.lines
             self.step = max((int(line["step"]) for line in seen.lines), default=0)
@@ -205,7 +210,7 @@ class TrainingCard(widgets.VBox):
         self._numbers.value = "".join(f"<div>{escape(line)}</div>" for line in said if line)
         self._samples.look()
         # there is nothing to go on with where the last step is done
-        self._start.disabled = running or (self.ending.state == "finished" and self.step >= self.steps)
+        self._start.disabled = running or (self.ending.state == "finished" and self.step >= self._wanted)
         # while it runs, the button has nothing to say of the checkpoints that come
         saved = [] if running else [folder.name.rpartition("-")[2] for folder in checkpoints(self.config.run)[-1:]]
         words = language.of(WORDS["go_on"]).format(step=saved[0]) if saved else language.of(WORDS["start"])
@@ -245,6 +250,7 @@ class _Seen:
     """What a look has found; None is what was the same at the look before."""
 
     ending: Ending
+    steps: int | None
     lines: list[Line] | None
     curves: str | None
     log: str | None
@@ -263,9 +269,10 @@ def _elapsed(run: Path, running: bool) -> float:
     return max(0.0, round(last.stat().st_mtime - began, 1))
 
 
-def _steps_an_epoch(config: TrainingConfig, processes: int) -> int:
+def _steps_of(config: TrainingConfig, processes: int) -> int:
     buckets = Samples(config.samples).buckets
-    return Order(buckets, config.batch, config.accumulation, processes, config.seed).steps_an_epoch
+    an_epoch = Order(buckets, config.batch, config.accumulation, processes, config.seed).steps_an_epoch
+    return config.steps or config.epochs * an_epoch
 
 
 def _tail(path: Path) -> str:

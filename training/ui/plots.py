@@ -19,7 +19,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8a8a"
 _INK = "#7f7f80"  # stands for the colour of the page's text, which a picture does not know
 _NARROW, _WIDE = (3.6, 2.2), (7.2, 2.4)  # inches, of which the page makes as many pixels as there are
-_ROOM = "display: flex; flex-wrap: wrap; gap: 20px 28px; margin: 4px 0"
+# columns of one width, so that a plot that is alone in its row is as large as the others
+_ROOM = (
+    "display: grid; grid-template-columns: repeat(auto-fit, minmax(min(280px, 100%), 1fr)); gap: 20px 28px; "
+    "margin: 4px 0"
+)
 _TEXT = "font: 14px/1.4 system-ui, sans-serif; color: var(--jp-ui-font-color1, #1f2328)"
 _SMALL = "font-size: 12px; opacity: 0.85"
 
@@ -89,9 +93,9 @@ def _figure(plot: Plot) -> str:
     colours = "".join(f'<span style="white-space: nowrap">{each}</span>' for each in marks)
     across = f'<div style="{_SMALL}; text-align: right">{escape(plot.across)}</div>'
     drawn = _drawing(plot) + across if plot.axes.has_data() else f"<p>{escape(plot.empty)}</p>"
-    basis, most = ("600px", "880px") if plot.wide else ("280px", "430px")
+    columns, most = ("1 / -1", "880px") if plot.wide else ("auto", "430px")
     return (
-        f'<figure style="margin: 0; flex: 1 1 {basis}; max-width: min({most}, 100%)">'
+        f'<figure style="margin: 0; min-width: 0; grid-column: {columns}; max-width: {most}">'
         f'<figcaption style="font-weight: 600">{escape(plot.title)}</figcaption>'
         f'<div style="{_SMALL}; display: flex; flex-wrap: wrap; gap: 0 12px; margin-bottom: 4px">'
         f"<span>{escape(plot.upward)}</span>{colours}</div>{drawn}</figure>"

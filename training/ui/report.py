@@ -18,6 +18,8 @@ _LOOK = (
     ".wl-report { border-collapse: collapse; text-align: left; white-space: nowrap }"
     ".wl-report td { font-variant-numeric: tabular-nums }"
     ".wl-report :is(th, td) { padding: 3px 14px 3px 4px } .wl-report thead th { opacity: 0.85; font-weight: 600 }"
+    # the box that the widget lays around it would be as wide as the table, which then had nothing to be moved in
+    ".widget-html-content:has(.wl-report) { min-width: 0; max-width: 100% }"
     ".wl-report caption { text-align: left; font-weight: 600; padding: 4px }"
 )
 _FLAGGED = "background: color-mix(in srgb, #e69f00 22%, transparent)"

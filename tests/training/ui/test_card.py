@@ -21,7 +21,7 @@ from tests.ui import test_words
 from tests.ui.looking import alerts, everything, named, text
 from training import ui
 from training.checkpoint import checkpoints
-from training.launch import MARK, processes_of, state
+from training.launch import MARK, TOLD, processes_of, state
 from training.ui.card import TrainingCard
 from training.ui.run_card import RunCard
 from training.ui.use import Use, read_gpus
@@ -119,6 +119,24 @@ def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> No
     card = TrainingCard(config)
     assert card.steps > 0 and card.steps % 3 == 0
     assert "Not started yet" in text(card) and not named(card, "Start training").disabled
+    card.close()
+
+
+@pytest.mark.parametrize(("told", "of"), [({"steps": 4}, 4), ({"steps": None, "epochs": 2}, None)])
+def test_how_many_steps_a_run_has_is_what_it_was_told_and_not_what_the_next_one_will_be(
+    told: dict[str, int | None], of: int | None, tmp_path: Path
+) -> None:
+    mine = config_of(tmp_path, steps=9)
+    write_samples(mine.samples)
+    write_run(mine.run, mine.samples)
+    card = TrainingCard(mine)
+    assert "step 2 of 9" in text(card)
+    theirs = config_of(tmp_path, **told)
+    (mine.run / TOLD).write_text(theirs.model_dump_json())
+    card.look()
+    expected = of or TrainingCard(theirs).steps
+    assert card.steps == expected != 9 and f"step 2 of {expected}" in text(card)
+    assert not named(card, "Go on from step 2").disabled
     card.close()
 
 

@@ -49,7 +49,12 @@ function build(model, el, signal) {
 
 function one(kind, path, version, index, count) {
   const src = fileUrl(path, version);
-  if (kind === "picture") return element("img", { src, loading: "lazy" });
+  if (kind === "picture") {
+    const picture = element("img", { src, loading: "lazy" });
+    // a wide one, a contact sheet for example, is not as high as others where there is little room
+    picture.addEventListener("load", () => picture.classList.toggle("wl-wide", picture.naturalWidth > 2 * picture.naturalHeight));
+    return picture;
+  }
   if (kind === "audio") return element("audio", { src, controls: true, preload: "metadata" });
   // of two the first alone is heard, and what is done to both has a row of its own
   return element("video", { src, controls: count === 1, muted: index > 0, preload: "metadata", playsInline: true });
