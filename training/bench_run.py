@@ -86,11 +86,15 @@ def config_of(arguments: argparse.Namespace) -> TrainingConfig:
     """The recipe for one GPU, its samples a step shared by the processes.
 
     Raises:
-        LabError: they cannot be shared evenly, or there are no steps to be timed.
+        LabError: they cannot be shared evenly or by this launcher, or there are no steps to be timed.
     """
     if arguments.steps < 2:
         raise LabError(f"{arguments.steps} steps are too few: the first one is not timed. Give --steps 2 or more.")
     total = arguments.samples_a_step
+    if min(total, arguments.processes) < 1:
+        raise LabError(f"{total} samples a step on {arguments.processes} processes are none. Give 1 or more of both.")
+    if (arguments.launcher == "plain") != (arguments.processes == 1):
+        raise LabError(f"{arguments.processes} processes and --with {arguments.launcher} do not go together.")
     if total % arguments.processes:
         raise LabError(f"{total} samples a step cannot be shared by {arguments.processes} processes evenly.")
     run = arguments.run.absolute()

@@ -8,7 +8,7 @@ down how it was, so a notebook's kernel may die. torchrun gives each process tha
 what a run's processes have in common is a variable of their environment, and by that stopping reaches every one.
 
 <run>/told.json     what `training.train` is told
-      launch.json   who waits for the run: its process, and when it was started
+      launch.json   who waits for the run: its process, when it was started, and how many processes train
       launch.log    what all processes print
       ended.json    how the run ended; not there while it goes on
 """
@@ -39,7 +39,7 @@ from wanavatar_lab.files import write_json, write_text
 CONFIGS = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
 MARK = "WANAVATAR_TRAINING_RUN"  # in the environment of every process of a run: the run's folder
 TOLD, LAUNCHED, LOG, ENDED = "told.json", "launch.json", "launch.log", "ended.json"
-PATIENCE = 45.0  # seconds from SIGTERM to SIGKILL; torchrun gives its processes 30 of them
+PATIENCE = 300.0  # seconds from SIGTERM to SIGKILL: a step of a large network, a checkpoint, a validation
 LEFT_ALONE = 40.0  # seconds that processes have to end when one of them has died
 
 State = Literal["absent", "running", "finished", "stopped", "failed"]
@@ -76,10 +76,14 @@ def start(
     run = config.run.absolute()
     if state(run).state == "running":
         raise LabError(f"The run in {run} goes on already. Stop it first, or give this one another folder.")
+    if processes < 1:
+        raise LabError(f"{processes} processes are too few: give 1 or more.")
     if launcher == "plain" and processes != 1:
         raise LabError(f"{processes} processes need a launcher: {', '.join(CONFIGS)}.")
     run.mkdir(parents=True, exist_ok=True)
-    write_text(run / TOLD, config.model_dump_json(indent=1) + "\n")
+    # what trains has another working folder than who starts it
+    places = {name: place.absolute() for name in ("samples", "start") if (place := getattr(config, name)) is not None}
+    write_text(run / TOLD, config.model_copy(update=places | {"run": run}).model_dump_json(indent=1) + "\n")
     (run / ENDED).unlink(missing_ok=True)
     command = [sys.executable, "-m", "training.launch", "--supervise", str(run), "--module", module]
     command += ["--with", launcher, "--processes", str(processes)]
@@ -92,7 +96,8 @@ def start(
         env=os.environ | {MARK: str(run)},
         cwd=Path(__file__).resolve().parents[1],
     )
-    write_json(run / LAUNCHED, {"pid": keeper.pid, "started": psutil.Process(keeper.pid).create_time()})
+    started = psutil.Process(keeper.pid).create_time()
+    write_json(run / LAUNCHED, {"pid": keeper.pid, "started": started, "processes": processes})
     return state(run)
 
 
@@ -104,7 +109,7 @@ def stop(run: Path, patience: float = PATIENCE) -> Ending:
     """
     if _keeper(run) is None:
         raise LabError(f"The run in {run} does not go on, so there is nothing to stop.")
-    _send(processes_of(run), signal.SIGTERM)
+    _send(_who_saves(run), signal.SIGTERM)
     deadline = time.monotonic() + patience
     # who is ending has no environment any more, and yet is there for a moment
     while ((left := processes_of(run)) or _keeper(run)) and time.monotonic() < deadline:
@@ -138,6 +143,22 @@ def command_of(run: Path, launcher: Launcher, processes: int, module: str) -> li
     return [*launch, *told, "-m", module, "--config", str(run / TOLD)]
 
 
+def environment_of(launcher: Launcher, processes: int) -> dict[str, str]:
+    """What is in the environment of the command that trains."""
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        environment["ACCELERATE_USE_CPU"] = "1"
+    if launcher != "plain":
+        # launchers give each process one thread, which is slow for an optimizer in main memory
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    return environment
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def supervise(run: Path, launcher: Launcher, processes: int, module: str) -> int:
     """Run the command to its end, and write down how it was; returns its code."""
     asked = False
@@ -147,15 +168,9 @@ def supervise(run: Path, launcher: Launcher, processes: int, module: str) -> int
         asked = True  # the others of this group have heard it too
 
     signal.signal(signal.SIGTERM, hear)
-    environment = dict(os.environ)
-    if not torch.cuda.is_available():
-        environment["ACCELERATE_USE_CPU"] = "1"
-    # launchers give each process one thread, which is slow for an optimizer in main memory
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    command, environment = command_of(run, launcher, processes, module), environment_of(launcher, processes)
     with open(run / LOG, "wb") as log:
-        child = subprocess.Popen(
-            command_of(run, launcher, processes, module), stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         code = child.wait()
     # the launcher may go before the processes that it launched
     deadline = time.monotonic() + (PATIENCE if asked else LEFT_ALONE)
@@ -187,6 +202,21 @@ def processes_of(run: Path) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
                 found.append(process)
     return found
+
+
+def _who_saves(run: Path) -> list[psutil.Process]:
+    """Those of a run's processes that SIGTERM is for: who waits for its end, and who trains.
+
+    torchrun is not among them. It would pass the signal on, and kill after half a minute whoever is not done by then.
+    """
+    all_of_them, keeper = processes_of(run), _keeper(run)
+    ranks = []
+    for process in all_of_them:
+        with suppress(psutil.Error):
+            if "RANK" in process.environ():
+                ranks.append(process)
+    # without a launcher, or before it has launched anything, there are none
+    return [*ranks, *([keeper] if keeper else [])] if ranks else all_of_them
 
 
 def _how(code: int) -> str:

@@ -29,9 +29,10 @@ HARMLESS = re.compile(
 
 def _with_what_follows(lines: list[str], number: int) -> str:
     """A line of a log; where a traceback begins there, all of it."""
-    end = number + 1
-    if lines[number].startswith("Traceback"):
-        while end < len(lines) and lines[end].startswith(" "):
+    end, line = number + 1, lines[number]
+    indent = " " * (len(line) - len(line.lstrip()))
+    if line.lstrip().startswith("Traceback"):
+        while end < len(lines) and lines[end].startswith(f"{indent} "):
             end += 1
         end += 1  # what was raised
     return "\n".join(lines[number:end])
@@ -56,8 +57,8 @@ class Server:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         bad = re.compile(r"Traceback|\[E |ERROR|CRITICAL|Exception|wrote error| 500 ")
         found = [number for number, line in enumerate(lines) if bad.search(line)]
-        told = [_with_what_follows(lines, number) for number in found] + kernel_log.lines(self.folder)
-        return [line for line in told if not HARMLESS.search(line)]
+        told = [_with_what_follows(lines, number) for number in found if not HARMLESS.search(lines[number])]
+        return told + [line for line in kernel_log.lines(self.folder) if not HARMLESS.search(line)]
 
     def kernels(self) -> set[int]:
         """The process ids of its kernels."""

@@ -173,7 +173,10 @@ def test_what_lies_beside_is_read(tmp_path: Path, ending: str, text: str) -> Non
         ({"preferred weight": 0.8}, 0.8),
         ({"preferred weight": 0, "usual_weight": "0.5"}, 0.5),
         ({"preferred weight": "much"}, None),
+        ({"usual_weight": 2.0}, 2.0),
         ({"usual_weight": 40}, None),
+        ({"usual_weight": True}, None),
+        ({"usual_weight": 10**400}, None),
     ],
 )
 def test_the_usual_weight_is_read_if_a_request_allows_it(

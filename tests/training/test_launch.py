@@ -16,11 +16,13 @@ from accelerate.commands.launch import (  # type: ignore[import-untyped]
 )
 from safetensors.torch import load_file
 
+from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
 from tests.training.toy import config_of, write_samples
 from training import launch
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.launch import CONFIGS, LOG, processes_of, start, state, stop, why_failed
+from training.config import TrainingConfig
+from training.launch import CONFIGS, LOG, TOLD, processes_of, start, state, stop, why_failed
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
@@ -101,6 +103,42 @@ def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_pa
     assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
 
 
+def test_who_is_stopped_may_take_longer_to_save_than_torchrun_would_wait(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SLOW, "6")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    start(config, "ddp", 2, MODULE)
+    deadline = time.monotonic() + 150
+    while "step 2 of" not in said(config.run):
+        assert time.monotonic() < deadline, said(config.run)
+        time.sleep(0.02)
+    began = time.monotonic()
+    assert stop(config.run).state == "stopped", said(config.run)
+    assert time.monotonic() - began > 6
+    assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
+
+
+def test_ranks_share_the_cores_unless_they_are_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    threads = {count: launch.environment_of("zero2", count)["OMP_NUM_THREADS"] for count in (1, 2, 5, 32)}
+    assert threads == {1: "16", 2: "8", 5: "3", 32: "1"}
+    assert "OMP_NUM_THREADS" not in launch.environment_of("plain", 1)  # torch takes all cores by itself
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert launch.environment_of("zero2", 4)["OMP_NUM_THREADS"] == "2"
+
+
+def test_places_are_found_from_another_folder(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(samples.parent)
+    run = Path(os.path.relpath(tmp_path / "run"))
+    last = finished(config_of(tmp_path, samples=Path("samples"), run=run, steps=1))
+    assert last == run / "checkpoint-1"
+    told = TrainingConfig.model_validate_json((tmp_path / "run" / TOLD).read_text())
+    assert told.samples == samples and told.run.is_absolute() and told.run.resolve() == tmp_path / "run"
+
+
 def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
     config = config_of(tmp_path, samples=tmp_path / "nothing")
     assert state(config.run).state == "absent"
@@ -109,6 +147,8 @@ def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
     assert "There are no encoded samples" in state(config.run).why
     with pytest.raises(LabError, match="2 processes need a launcher: ddp, fsdp2, zero2"):
         start(config, processes=2)
+    with pytest.raises(LabError, match="0 processes are too few"):
+        start(config, "ddp", 0)
 
 
 def test_why_a_run_failed_is_read_from_its_launcher() -> None:

@@ -184,11 +184,7 @@ class TrainingCard(widgets.VBox):
         ending = state(run)
         lines: list[Line] | None = [*read_metrics(run)] if self._changed(METRICS) else None
         curves = plots_html(progress_plots(lines)) if lines else None
-        told = run / TOLD
-        steps = None
-        if self._changed(TOLD) and told.is_file():
-            theirs = TrainingConfig.model_validate_json(told.read_text(encoding="utf-8"))
-            steps = theirs.steps or _steps_of(theirs, self._how[1])
+        steps = _told_steps(run) if self._changed(TOLD) else None
         log = _tail(run / LOG) if self._changed(LOG) else None
         use = self._use.look() if ending.state == "running" else []
         return _Seen(ending, steps, lines, curves, log, use)
@@ -267,6 +263,16 @@ def _elapsed(run: Path, running: bool) -> float:
     # who was killed has not said when it ended, but when it last said something
     last = next((run / name for name in (ENDED, LOG) if (run / name).is_file()), run / LAUNCHED)
     return max(0.0, round(last.stat().st_mtime - began, 1))
+
+
+def _told_steps(run: Path) -> int | None:
+    """How many steps a run was told to make; None where nobody can say any more."""
+    try:
+        config = TrainingConfig.model_validate_json((run / TOLD).read_text(encoding="utf-8"))
+        processes = int(json.loads((run / LAUNCHED).read_text(encoding="utf-8"))["processes"])
+        return config.steps or _steps_of(config, processes)
+    except (LabError, OSError, ValueError, KeyError):
+        return None  # of another version, or its samples are gone; it is shown all the same
 
 
 def _steps_of(config: TrainingConfig, processes: int) -> int:

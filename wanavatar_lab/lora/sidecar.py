@@ -129,10 +129,11 @@ def _weight(sources: Iterable[Mapping[str, Any]]) -> float | None:
 
 
 def _number(value: Any) -> float:
-    # safetensors' metadata are texts
+    if isinstance(value, bool):
+        return math.nan
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(value)  # safetensors' metadata are texts
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

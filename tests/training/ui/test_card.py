@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import os
 import pkgutil
 import subprocess
@@ -21,7 +22,7 @@ from tests.ui import test_words
 from tests.ui.looking import alerts, everything, named, text
 from training import ui
 from training.checkpoint import checkpoints
-from training.launch import MARK, TOLD, processes_of, state
+from training.launch import LAUNCHED, MARK, TOLD, processes_of, state
 from training.ui.card import TrainingCard
 from training.ui.run_card import RunCard
 from training.ui.use import Use, read_gpus
@@ -122,21 +123,40 @@ def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> No
     card.close()
 
 
-@pytest.mark.parametrize(("told", "of"), [({"steps": 4}, 4), ({"steps": None, "epochs": 2}, None)])
+@pytest.mark.parametrize(
+    ("told", "processes", "steps"),
+    # five samples in buckets of three, one and one; two epochs
+    [({"steps": 4}, 1, 4), ({"steps": None, "epochs": 2, "accumulation": 1}, 1, 10),
+     ({"steps": None, "epochs": 2, "accumulation": 1}, 3, 6)],
+)  # fmt: skip
 def test_how_many_steps_a_run_has_is_what_it_was_told_and_not_what_the_next_one_will_be(
-    told: dict[str, int | None], of: int | None, tmp_path: Path
+    told: dict[str, int | None], processes: int, steps: int, tmp_path: Path
 ) -> None:
     mine = config_of(tmp_path, steps=9)
     write_samples(mine.samples)
     write_run(mine.run, mine.samples)
     card = TrainingCard(mine)
     assert "step 2 of 9" in text(card)
-    theirs = config_of(tmp_path, **told)
-    (mine.run / TOLD).write_text(theirs.model_dump_json())
+    launched = {"pid": os.getpid(), "started": 1.0, "processes": processes}
+    (mine.run / LAUNCHED).write_text(json.dumps(launched))
+    (mine.run / TOLD).write_text(config_of(tmp_path, **told).model_dump_json())
     card.look()
-    expected = of or TrainingCard(theirs).steps
-    assert card.steps == expected != 9 and f"step 2 of {expected}" in text(card)
+    assert card.steps == steps and f"step 2 of {steps}" in text(card)
     assert not named(card, "Go on from step 2").disabled
+    card.close()
+
+
+@pytest.mark.parametrize(
+    "told", ["{", '{"of_another_version": 1}', '{"samples": "nowhere", "run": "r", "steps": null}']
+)
+def test_a_run_that_was_told_what_nobody_understands_is_shown_all_the_same(told: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, steps=9)
+    write_samples(config.samples)
+    write_run(config.run, config.samples)
+    (config.run / LAUNCHED).write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "processes": 1}))
+    (config.run / TOLD).write_text(told)
+    card = TrainingCard(config)
+    assert card.steps == 9 and "step 2 of 9" in text(card)
     card.close()
 
 
