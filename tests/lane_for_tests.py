@@ -30,9 +30,10 @@ def eventually(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that only waits to be counted does not."""
+    """Whether a process still runs, or a thread of it, by which it still has its locks; to be counted is no running."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not ended or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
 

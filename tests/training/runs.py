@@ -51,6 +51,13 @@ def wait_for_step(run: Path, step: int, seconds: float = 150) -> None:
         time.sleep(0.02)
 
 
+def wait_for_words(run: Path, words: str, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while words not in said(run):
+        assert time.monotonic() < deadline, said(run)
+        time.sleep(0.02)
+
+
 def said(run: Path) -> str:
     return (run / LOG).read_text() if (run / LOG).is_file() else "it said nothing"
 

@@ -17,7 +17,7 @@ from accelerate.commands.launch import (  # type: ignore[import-untyped]
 from safetensors.torch import load_file
 
 from tests.training.launched import SLOW
-from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
+from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
 from tests.training.toy import config_of, write_samples
 from training import launch
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
@@ -68,10 +68,7 @@ def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
 def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, samples=samples, steps=100_000, checkpoint_every=100_000)
     start(config, module=MODULE)
-    deadline = time.monotonic() + 120
-    while "step 1 of" not in said(config.run):
-        assert time.monotonic() < deadline, said(config.run)
-        time.sleep(0.02)
+    wait_for_words(config.run, "step 1 of")
     assert stop(config.run).state == "stopped"
     (saved,) = checkpoints(config.run)
     assert f"The run was stopped after step {saved.name.split('-')[1]} of 100000" in said(config.run)
@@ -94,10 +91,7 @@ def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path
 def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
     start(config, "ddp", 2, MODULE)
-    deadline = time.monotonic() + 150
-    while "step 2 of" not in said(config.run):
-        assert time.monotonic() < deadline, said(config.run)
-        time.sleep(0.02)
+    wait_for_words(config.run, "step 2 of")
     assert sorted(ranks(config.run)) == [0, 1]
     assert stop(config.run).state == "stopped", said(config.run)
     assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
@@ -110,10 +104,7 @@ def test_who_is_stopped_may_take_longer_to_save_than_torchrun_would_wait(
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
     config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
     start(config, "ddp", 2, MODULE)
-    deadline = time.monotonic() + 150
-    while "step 2 of" not in said(config.run):
-        assert time.monotonic() < deadline, said(config.run)
-        time.sleep(0.02)
+    wait_for_words(config.run, "step 2 of")
     began = time.monotonic()
     assert stop(config.run).state == "stopped", said(config.run)
     assert time.monotonic() - began > 6
