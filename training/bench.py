@@ -44,6 +44,7 @@ TOY: dict[str, Any] = {
     "text_dim": 16,
     "audio_inject_layers": (0, 2),
 }
+TRUE_SIZE, TOY_SIZE = (480, 832, 80), (64, 96, 16)  # height and width in pixels, and frames
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 3e-2, 0.05
 TEXT_TOKENS = 512
 
@@ -258,7 +259,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     config = dict(TOY) if arguments.toy else {}
     if arguments.layers:
         config |= _shallow(config, arguments.layers)
-    size = (64, 96, 16) if arguments.toy else (arguments.height, arguments.width, arguments.frames)
+    size = TOY_SIZE if arguments.toy else (arguments.height, arguments.width, arguments.frames)
     rank = 4 if arguments.toy else arguments.rank
     setting = _setting(arguments)
     result: dict[str, Any] = {
@@ -327,9 +328,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="a small network and a short clip, for any machine")
     parser.add_argument("--layers", type=int, help="blocks, if not all of them")
-    parser.add_argument("--height", type=int, default=480, help="pixels")
-    parser.add_argument("--width", type=int, default=832, help="pixels")
-    parser.add_argument("--frames", type=int, default=80, help="a multiple of 4")
+    parser.add_argument("--height", type=int, default=TRUE_SIZE[0], help="pixels")
+    parser.add_argument("--width", type=int, default=TRUE_SIZE[1], help="pixels")
+    parser.add_argument("--frames", type=int, default=TRUE_SIZE[2], help="a multiple of 4")
     parser.add_argument("--rank", type=int, default=128, help="of the LoRA")
     parser.add_argument("--plain", action="store_true", help="PEFT's own layers and full checkpointing, not compiled")
     parser.add_argument("--eager", action="store_true", help="do not compile")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from training.bench import TOY, random_batch, random_network
+from training.bench import TOY, TOY_SIZE, TRUE_SIZE, random_batch, random_network
 from training.config import TrainingConfig
 from training.launch import CONFIGS, LOG, start, state, stop
 from training.log import read_metrics
@@ -34,7 +34,6 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 MODULE = "training.bench_run"
-TRUE_SIZE, TOY_SIZE = (480, 832, 80), (64, 96, 16)
 TOY_PROFILE = "pocket"  # by which a process that trains knows which network is meant
 
 

@@ -82,8 +82,8 @@ def start(
         raise LabError(f"{processes} processes need a launcher: {', '.join(CONFIGS)}.")
     run.mkdir(parents=True, exist_ok=True)
     # what trains has another working folder than who starts it
-    places = {name: place.absolute() for name in ("samples", "start") if (place := getattr(config, name)) is not None}
-    write_text(run / TOLD, config.model_copy(update=places | {"run": run}).model_dump_json(indent=1) + "\n")
+    places = {name: place.absolute() for name in ("samples", "run", "start") if (place := getattr(config, name))}
+    write_text(run / TOLD, config.model_copy(update=places).model_dump_json(indent=1) + "\n")
     (run / ENDED).unlink(missing_ok=True)
     command = [sys.executable, "-m", "training.launch", "--supervise", str(run), "--module", module]
     command += ["--with", launcher, "--processes", str(processes)]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
-from tests.training.toy import config_of, write_samples
+from tests.training.toy import config_of
 from training import launch
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
 from training.config import TrainingConfig
@@ -26,13 +26,6 @@ from training.launch import CONFIGS, LOG, TOLD, processes_of, start, state, stop
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("launched")
-    write_samples(folder / "samples")
-    return folder / "samples"
 
 
 @pytest.fixture(autouse=True)

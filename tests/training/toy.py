@@ -67,11 +67,6 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
     return TrainingConfig(**(told | changes))
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text()), toy_model())
-
-
 def toy_with_adapter() -> tuple[WanS2VTransformer3DModel, list[nn.Parameter]]:
     """The toy network in training, and the matrices of its LoRA, the second of each pair no longer zero."""
     network = toy_model()
@@ -80,3 +75,8 @@ def toy_with_adapter() -> tuple[WanS2VTransformer3DModel, list[nn.Parameter]]:
         nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
     network.train()
     return network, trained
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text()), toy_model())

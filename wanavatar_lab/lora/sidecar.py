@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MOST_WEIGHT = 2.0  # that a request allows
+from wanavatar_lab.requests.loras import MOST_WEIGHT
+
 _NOTES = (".json", ".civitai.info", ".metadata.json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _TRIGGERS = (

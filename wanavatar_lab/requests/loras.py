@@ -9,6 +9,7 @@ from wanavatar_lab.requests.refusal import refused
 from wanavatar_lab.requests.spec import spec
 
 MOST_LORAS = 32
+MOST_WEIGHT = 2.0
 
 Name = Annotated[
     str,
@@ -51,7 +52,7 @@ class LoraChoice(WrittenAdapter):
         spec(
             widget="float",
             ge=0.0,
-            le=2.0,
+            le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
             en=("High-noise weight", "Strength in the noisy steps, which settle structure and pose. 0 turns it off."),
             ko=("고노이즈 가중치", "구조와 자세가 정해지는, 노이즈가 많은 스텝에서의 강도입니다. 0이면 꺼집니다."),
@@ -63,7 +64,7 @@ class LoraChoice(WrittenAdapter):
         spec(
             widget="float",
             ge=0.0,
-            le=2.0,
+            le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
             en=("Low-noise weight", "Strength in the last steps, which settle detail. 0 turns it off."),
             ko=("저노이즈 가중치", "세부 묘사가 정해지는, 노이즈가 적은 스텝에서의 강도입니다. 0이면 꺼집니다."),
@@ -80,7 +81,7 @@ class ImageLoraChoice(WrittenAdapter):
         spec(
             widget="float",
             ge=0.0,
-            le=2.0,
+            le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
             en=("Weight", "Strength of the adapter. 0 turns it off."),
             ko=("가중치", "어댑터의 강도입니다. 0이면 꺼집니다."),
@@ -91,7 +92,9 @@ class ImageLoraChoice(WrittenAdapter):
 
 def adapter_text(model: type[Described]) -> str:
     """How an adapter is written as text, in words."""
-    return "a LoRA as " + ":".join(name.upper() for name in model.model_fields) + " (weights from 0 to 2)"
+    return (
+        "a LoRA as " + ":".join(name.upper() for name in model.model_fields) + f" (weights from 0 to {MOST_WEIGHT:g})"
+    )
 
 
 def read_adapters(value: Any) -> Any:

@@ -66,7 +66,7 @@ class Card(widgets.VBox):
         self.found = found
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         views = {name: view for name, view in fields_of(item).items() if name != "name"}
-        self.weights = {name: _weight(view) for name, view in views.items()}
+        self.weights = {name: _weight(view, found.usual_weight) for name, view in views.items()}
         self.triggers = [bare_button() for _ in found.trigger_words]
         self._views, self._facts = views, bare_html()
         self._problem, self._unseen = found.problem, ""
@@ -78,9 +78,6 @@ class Card(widgets.VBox):
         self._parts = [*rows, *self.weights.values(), *self.triggers]
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
         super().__init__(rows, layout=border)
-        for box in self.weights.values():
-            if found.usual_weight is not None:
-                box.max, box.value = max(box.max, found.usual_weight), found.usual_weight
         for box in (self.use, *self.weights.values()):
             box.observe(changed, "value")
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
@@ -237,11 +234,12 @@ class LoraCards(Control):
         self._say_message()
 
 
-def _weight(view: FieldView) -> widgets.BoundedFloatText:
+def _weight(view: FieldView, usual: float | None) -> widgets.BoundedFloatText:
     box = bounded_number(view)
     if view.ui_range:
         box.min, box.max = view.ui_range
-    box.value = view.default
+    start = view.default if usual is None else usual
+    box.max, box.value = max(box.max, start), start
     box.step, box.style = 0.05, LABEL_WIDTH
     return box
 
