@@ -1,6 +1,7 @@
 """How many samples a second a run of training makes, on one GPU or several, saving and resuming included.
 
     python -m training.bench_run --run /tmp/one                              one process, without a launcher
+    python -m training.bench_run --run /tmp/one --with zero2                 one, as the launcher of several makes it
     python -m training.bench_run --run /tmp/two --with zero2 --processes 2   half of the accumulation on each
     python -m training.bench_run --run /tmp/toy --toy --steps 2              anywhere, in a minute
 
@@ -92,8 +93,8 @@ def config_of(arguments: argparse.Namespace) -> TrainingConfig:
     total = arguments.samples_a_step
     if min(total, arguments.processes) < 1:
         raise LabError(f"{total} samples a step on {arguments.processes} processes are none. Give 1 or more of both.")
-    if (arguments.launcher == "plain") != (arguments.processes == 1):
-        raise LabError(f"{arguments.processes} processes and --with {arguments.launcher} do not go together.")
+    if arguments.launcher == "plain" and arguments.processes != 1:
+        raise LabError(f"{arguments.processes} processes need a launcher: --with {' or '.join(CONFIGS)}.")
     if total % arguments.processes:
         raise LabError(f"{total} samples a step cannot be shared by {arguments.processes} processes evenly.")
     run = arguments.run.absolute()

@@ -33,7 +33,7 @@ def test_samples_a_second_include_saving_and_going_on(tmp_path: Path) -> None:
     [
         ("--steps 1", "1 steps are too few"),
         ("--processes 3 --with ddp", "8 samples a step cannot be shared by 3 processes evenly"),
-        ("--processes 2", "2 processes and --with plain do not go together"),
+        ("--processes 2", "2 processes need a launcher: --with ddp or fsdp2 or zero2"),
         ("--processes 0 --with ddp", "8 samples a step on 0 processes are none"),
         ("--samples-a-step 0", "0 samples a step on 1 processes are none"),
     ],
