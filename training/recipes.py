@@ -34,7 +34,7 @@ def pocket() -> dict[str, Any]:
 def s2v_14b_1gpu() -> dict[str, Any]:
     """Wan2.2-S2V-14B on one GPU with 80 GB, and 64 GB of main memory; the defaults as documented.
 
-    480×832×80 frames take 11.8 s a sample and 54 GB on an H100, by `python -m training.bench`.
+    480×832×80 frames take 11.9 s a sample and 54 GB on an H100, by `python -m training.bench`.
     """
     return {
         "profile": "full",
