@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.residency.test_turns import clip, is_on, moving, picture
-from wanavatar_lab.bench import network, random_parts, random_weights
+from wanavatar_lab.bench import random_parts, random_weights
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.command import main
 from wanavatar_lab.bench.network import forward_flops, random_inputs, random_model
@@ -61,9 +61,7 @@ def test_it_says_its_figures_as_json() -> None:
     assert "peak_memory_gb" not in figures, "the memory of a CPU is not measured, so nothing is said of it"
 
 
-def test_what_an_adapter_adds_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_an_adapter_adds_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--size tiny --height 64 --width 64 --frames 8 --dtype float32 --warm-up 0 --repeats 1 --device cpu --json"
     # the matrix product, a pass, three times without and with the LoRA, and once with PEFT's own layers
     seconds = iter([1.0, 2.0, 2.0, 2.2, 2.5, 2.1, 3.0, 2.3, 2.4])
@@ -72,7 +70,7 @@ def test_what_an_adapter_adds_is_measured(
         call()
         return next(seconds)
 
-    monkeypatch.setattr(network, "median_seconds", timed)
+    monkeypatch.setattr("wanavatar_lab.bench.network.median_seconds", timed)
     assert main([*words.split(), "--adapter-rank", "4"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["adapter_without_s"], figures["adapter_forward_s"]) == (2.0, 2.1)
