@@ -26,8 +26,9 @@ import torch
 
 from training.bench import TOY, TOY_SIZE, TRUE_SIZE, random_batch, random_network
 from training.config import TrainingConfig
-from training.launch import CONFIGS, LOG, start, state, stop
+from training.launch import start, state, stop
 from training.log import read_metrics
+from training.processes import CONFIGS, LOG
 from training.recipes import s2v_14b_1gpu
 from training.samples import write_list, write_sample
 from training.train import train

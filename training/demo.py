@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from training import encode
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
 from training.config import TrainingConfig
+from training.cores import usable_cores
 from training.log import read_metrics
 from training.prepare import drawn
 from training.prepare.__main__ import main as prepare
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         write_config(TrainingConfig(samples=wrong, run=run / WRONG, **told)),
     ]
     # each with half of the cores, which two processes use better than one
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    threads = max(1, usable_cores() // 2)
     by_right, by_wrong = (_start(place, threads) for place in trainings)
     _wait(trainings[1], by_wrong)
     # meanwhile the other one makes its sample clips

@@ -1,49 +1,36 @@
 """Start a training that outlives who started it, watch it, stop it, and find it again.
 
-    python -m training.launch --config run.json --with zero2 --processes 2
+    python -m training.launch --recipe s2v_14b_2gpu --samples data/me/samples --run runs/training/me \\
+        --with zero2 --processes 2
+    python -m training.launch --state runs/training/me
     python -m training.launch --stop runs/training/me
 
-A run is started by `accelerate launch` in a process group of its own, under a process that waits for its end and writes
-down how it was, so a notebook's kernel may die. torchrun gives each process that trains a group of its own again;
+A run is started by `accelerate launch` in a process group of its own, under a process that waits for its end
+(`training.keeper`), so a notebook's kernel may die. torchrun gives each process that trains a group of its own again;
 what a run's processes have in common is a variable of their environment, and by that stopping reaches every one.
-
-<run>/told.json     what `training.train` is told
-      launch.json   who waits for the run: its process, when it was started, and how many processes train
-      launch.log    what all processes print
-      ended.json    how the run ended; not there while it goes on
 """
 
 import argparse
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
+from training.arguments import add_config, config_of
 from training.config import TrainingConfig
-from training.stopping import CODE
+from training.processes import CONFIGS, ENDED, LAUNCHED, MARK, PATIENCE, TOLD, Launcher, processes_of, send
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json, write_text
 
-CONFIGS = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
-MARK = "WANAVATAR_TRAINING_RUN"  # in the environment of every process of a run: the run's folder
-TOLD, LAUNCHED, LOG, ENDED = "told.json", "launch.json", "launch.log", "ended.json"
-PATIENCE = 300.0  # seconds from SIGTERM to SIGKILL: a step of a large network, a checkpoint, a validation
-LEFT_ALONE = 40.0  # seconds that processes have to end when one of them has died
-
 State = Literal["absent", "running", "finished", "stopped", "failed"]
-Launcher = Literal["plain", "ddp", "fsdp2", "zero2"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +72,7 @@ def start(
     places = {name: place.absolute() for name in ("samples", "run", "start") if (place := getattr(config, name))}
     write_text(run / TOLD, config.model_copy(update=places).model_dump_json(indent=1) + "\n")
     (run / ENDED).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "training.launch", "--supervise", str(run), "--module", module]
-    command += ["--with", launcher, "--processes", str(processes)]
+    command = [sys.executable, "-m", "training.keeper", str(run), launcher, str(processes), module]
     keeper = subprocess.Popen(
         command,
         start_new_session=True,
@@ -109,13 +95,13 @@ def stop(run: Path, patience: float = PATIENCE) -> Ending:
     """
     if _keeper(run) is None:
         raise LabError(f"The run in {run} does not go on, so there is nothing to stop.")
-    _send(_who_saves(run), signal.SIGTERM)
+    send(_who_saves(run), signal.SIGTERM)
     deadline = time.monotonic() + patience
     # who is ending has no environment any more, and yet is there for a moment
     while ((left := processes_of(run)) or _keeper(run)) and time.monotonic() < deadline:
         time.sleep(0.1)
     if left:
-        _send(left, signal.SIGKILL)
+        send(left, signal.SIGKILL)
         write_json(run / ENDED, {"state": "stopped", "why": f"It had to be killed after {patience:.0f} s."})
     if not (run / ENDED).is_file():  # the signal came before anybody was there to hear it
         write_json(run / ENDED, {"state": "stopped", "why": ""})
@@ -133,77 +119,6 @@ def state(run: Path) -> Ending:
     return Ending("absent")
 
 
-def command_of(run: Path, launcher: Launcher, processes: int, module: str) -> list[str]:
-    """The command that trains, as one could type it."""
-    if launcher == "plain":
-        return [sys.executable, "-m", module, "--config", str(run / TOLD)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS[launcher])]
-    # a port that is free: there may be another run on this machine
-    told = ["--num_processes", str(processes), "--main_process_port", "0"]
-    return [*launch, *told, "-m", module, "--config", str(run / TOLD)]
-
-
-def environment_of(launcher: Launcher, processes: int) -> dict[str, str]:
-    """What is in the environment of the command that trains."""
-    environment = dict(os.environ)
-    if not torch.cuda.is_available():
-        environment["ACCELERATE_USE_CPU"] = "1"
-    if launcher != "plain":
-        # launchers give each process one thread, which is slow for an optimizer in main memory
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
-    return environment
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def supervise(run: Path, launcher: Launcher, processes: int, module: str) -> int:
-    """Run the command to its end, and write down how it was; returns its code."""
-    asked = False
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True  # the others of this group have heard it too
-
-    signal.signal(signal.SIGTERM, hear)
-    command, environment = command_of(run, launcher, processes, module), environment_of(launcher, processes)
-    with open(run / LOG, "wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        code = child.wait()
-    # the launcher may go before the processes that it launched
-    deadline = time.monotonic() + (PATIENCE if asked else LEFT_ALONE)
-    while (left := _others(run)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    _send(left, signal.SIGKILL)
-    how = "stopped" if asked or code == CODE else "finished" if code == 0 else "failed"
-    said = (run / LOG).read_text(errors="replace")
-    write_json(run / ENDED, {"state": how, "why": why_failed(said, code) if how == "failed" else ""})
-    return code
-
-
-def why_failed(said: str, code: int) -> str:
-    """Which process ended a run, and how, from what its launcher printed; else the last line of all."""
-    rank = re.search(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)\s*\(pid:\s*(\d+)\)", said, re.DOTALL)
-    if rank:
-        number, code, pid = (int(group) for group in rank.groups())
-        return f"Rank {number} (process {pid}) {_how(code)}, and the run ended with it. See {LOG}."
-    lines = [line for line in said.splitlines() if line.strip()]
-    return f"The training {_how(code)}: {lines[-1].strip() if lines else 'it said nothing'}"
-
-
-def processes_of(run: Path) -> list[psutil.Process]:
-    """All living processes of a run on this machine, whichever group they are in."""
-    found, mark = [], str(run.absolute())
-    for process in psutil.process_iter():
-        # what ended meanwhile, or belongs to somebody else, is none of them
-        with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
-
-
 def _who_saves(run: Path) -> list[psutil.Process]:
     """Those of a run's processes that SIGTERM is for: who waits for its end, and who trains.
 
@@ -217,10 +132,6 @@ def _who_saves(run: Path) -> list[psutil.Process]:
                 ranks.append(process)
     # without a launcher, or before it has launched anything, there are none
     return [*ranks, *([keeper] if keeper else [])] if ranks else all_of_them
-
-
-def _how(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
 
 
 def _keeper(run: Path) -> psutil.Process | None:
@@ -237,36 +148,21 @@ def _keeper(run: Path) -> psutil.Process | None:
     return process if same else None
 
 
-def _others(run: Path) -> list[psutil.Process]:
-    return [process for process in processes_of(run) if process.pid != os.getpid()]
-
-
-def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            process.send_signal(number)
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.launch", description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=Path, help="a JSON file with fields of training.config.TrainingConfig: start it")
-    what.add_argument("--stop", type=Path, metavar="RUN")
-    what.add_argument("--state", type=Path, metavar="RUN")
-    what.add_argument("--supervise", type=Path, metavar="RUN", help=argparse.SUPPRESS)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--stop", type=Path, metavar="RUN", help="instead of starting one")
+    what.add_argument("--state", type=Path, metavar="RUN", help="how it stands")
+    add_config(parser)
     parser.add_argument("--with", dest="launcher", choices=("plain", *CONFIGS), default="plain")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--module", default="training.train", help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, default=1, help="one for each GPU")
     given = parser.parse_args(argv)
-    if given.supervise:
-        raise SystemExit(supervise(given.supervise, given.launcher, given.processes, given.module))
     try:
-        if given.config:
-            config = TrainingConfig(**json.loads(given.config.read_text()))
-            found = start(config, given.launcher, given.processes, given.module)
-        else:
+        if given.stop or given.state:
             found = stop(given.stop) if given.stop else state(given.state)
+        else:
+            found = start(config_of(given), given.launcher, given.processes)
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
     print(f"{found.state}{': ' if found.why else ''}{found.why}")

@@ -14,13 +14,13 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 
+from training.arguments import add_config, config_of
 from training.average import Average
 from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
 from training.config import DECIDES, TrainingConfig
@@ -28,7 +28,7 @@ from training.log import Log
 from training.loss import BRANCHES, Losses
 from training.order import Order
 from training.parts import check_samples
-from training.recipes import RECIPES, network_of
+from training.recipes import network_of
 from training.sample_clips import SampleClips
 from training.samples import Samples
 from training.sharded import ShardedOptimizer, set_up_zero
@@ -261,32 +261,14 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="a JSON file with fields of training.config.TrainingConfig")
-    parser.add_argument("--recipe", choices=RECIPES, help="fields that it does not say are those of the recipe")
-    parser.add_argument("--samples", type=Path)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"), help="as JSON")
-    arguments = parser.parse_args(argv)
-    told: dict[str, Any] = dict(RECIPES[arguments.recipe]()) if arguments.recipe else {}
-    if arguments.config:
-        told |= json.loads(arguments.config.read_text())
-    told |= {name: getattr(arguments, name) for name in ("samples", "run") if getattr(arguments, name)}
-    for name, text in arguments.set:
-        told[name] = _value(text)
+    add_config(parser)
     try:
-        print(json.dumps(train(TrainingConfig(**told))))
+        print(json.dumps(train(config_of(parser.parse_args(argv)))))
     except Stopped as stopped:
         print(stopped, flush=True)
         raise SystemExit(CODE) from stopped
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 
 from training.checkpoint import checkpoints
 from training.config import TrainingConfig
-from training.launch import LOG, MARK, Launcher, processes_of, start, state
+from training.launch import start, state
+from training.processes import LOG, MARK, Launcher, processes_of
 
 MODULE = "tests.training.launched"
 

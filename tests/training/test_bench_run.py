@@ -9,8 +9,8 @@ from tests.training.runs import alone
 from training import bench_run
 from training.checkpoint import checkpoints
 from training.config import TrainingConfig
-from training.launch import processes_of
 from training.log import METRICS
+from training.processes import processes_of
 
 
 def test_samples_a_second_include_saving_and_going_on(tmp_path: Path) -> None:

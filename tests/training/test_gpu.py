@@ -13,7 +13,8 @@ from tests.s2v.toy import relative_error
 from tests.training.runs import MODULE, alone, finished, ranks, wait_for, wait_for_step
 from tests.training.toy import config_of
 from training.checkpoint import STATE, WEIGHTS, same_bits
-from training.launch import Launcher, processes_of, start, state
+from training.launch import start, state
+from training.processes import Launcher, processes_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 

@@ -19,10 +19,12 @@ from safetensors.torch import load_file
 from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
 from tests.training.toy import config_of
-from training import launch
+from training import keeper
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
 from training.config import TrainingConfig
-from training.launch import CONFIGS, LOG, TOLD, processes_of, start, state, stop, why_failed
+from training.keeper import why_failed
+from training.launch import start, state, stop
+from training.processes import CONFIGS, LAUNCHED, LOG, TOLD, processes_of
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
@@ -105,13 +107,13 @@ def test_who_is_stopped_may_take_longer_to_save_than_torchrun_would_wait(
 
 
 def test_ranks_share_the_cores_unless_they_are_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_cores", lambda: 16)
+    monkeypatch.setattr(keeper, "usable_cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    threads = {count: launch.environment_of("zero2", count)["OMP_NUM_THREADS"] for count in (1, 2, 5, 32)}
+    threads = {count: keeper.environment_of("zero2", count)["OMP_NUM_THREADS"] for count in (1, 2, 5, 32)}
     assert threads == {1: "16", 2: "8", 5: "3", 32: "1"}
-    assert "OMP_NUM_THREADS" not in launch.environment_of("plain", 1)  # torch takes all cores by itself
+    assert "OMP_NUM_THREADS" not in keeper.environment_of("plain", 1)  # torch takes all cores by itself
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert launch.environment_of("zero2", 4)["OMP_NUM_THREADS"] == "2"
+    assert keeper.environment_of("zero2", 4)["OMP_NUM_THREADS"] == "2"
 
 
 def test_places_are_found_from_another_folder(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,5 +166,5 @@ def test_accelerate_takes_the_configs_that_ship(name: str) -> None:
 
 
 def test_a_number_that_another_process_has_now_is_no_run(tmp_path: Path) -> None:
-    (tmp_path / launch.LAUNCHED).write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
+    (tmp_path / LAUNCHED).write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
     assert state(tmp_path).state == "failed"

@@ -19,8 +19,9 @@ from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, 
 from tests.training.toy import config_of, write_samples
 from training.checkpoint import AUDIO_MODULES, STATE, WEIGHTS
 from training.config import TrainingConfig
-from training.launch import Launcher, start
+from training.launch import start
 from training.log import read_metrics
+from training.processes import Launcher
 from wanavatar_lab.media import Audio, write_audio
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

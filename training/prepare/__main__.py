@@ -5,11 +5,11 @@ python -m training.prepare --videos FOLDER --out DATA --landmarks drawn      # v
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.cores import usable_cores
 from training.prepare.draw_masks import Dilation
 from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
 from training.prepare.mediapipe_landmarks import MediaPipeLandmarks
@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="share of the face's width")
     parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="share of the face's width")
     parser.add_argument("--hold-out", type=int, default=1, help="clips that are not trained on")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="clips at the same time")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="clips at the same time")
     given = parser.parse_args(words)
     for name, least, most in (("dilate_face", 0, 1), ("dilate_lips", 0, 1), ("hold_out", 0, 999), ("workers", 1, 64)):
         if not least <= getattr(given, name) <= most:

@@ -18,9 +18,10 @@ import ipywidgets as widgets
 
 from training.checkpoint import checkpoints
 from training.config import TrainingConfig
-from training.launch import ENDED, LAUNCHED, LOG, TOLD, Ending, Launcher, start, state, stop
+from training.launch import Ending, start, state, stop
 from training.log import METRICS, read_metrics
 from training.order import Order
+from training.processes import ENDED, LAUNCHED, LOG, TOLD, Launcher
 from training.samples import Samples
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from training.launch import processes_of
+from training.processes import processes_of
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import language
 

@@ -1,8 +1,9 @@
 """What memory there is: on the GPUs and in the machine. Torch is imported only to ask a GPU."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 # what a CUDA context and the libraries' own workspaces take of an empty GPU, in bytes; an estimate for planning only:
 # on a GPU that is there, what is free is asked
@@ -76,12 +77,7 @@ def free_host_bytes() -> int:
 
 
 def _system_free() -> int:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def _container_free() -> int:

@@ -22,7 +22,8 @@ from tests.ui import test_words
 from tests.ui.looking import alerts, everything, named, text
 from training import ui
 from training.checkpoint import checkpoints
-from training.launch import LAUNCHED, MARK, TOLD, processes_of, state
+from training.launch import state
+from training.processes import LAUNCHED, MARK, TOLD, processes_of
 from training.ui.card import TrainingCard
 from training.ui.run_card import RunCard
 from training.ui.use import Use, read_gpus
