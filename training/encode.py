@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from training.in_use import changing
 from training.masks import latent_masks, latent_validity
 from training.prepare.layout import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
-from training.samples import NO_TEXT, Entry, write_list, write_sample
+from training.samples import NO_TEXT, Entry, listed_in, write_list, write_sample
 from training.windows import ASPECTS, LONGEST, Segment, segments_of, window_about
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.execution import choose_device
@@ -36,6 +37,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.weights import not_there
 
+FORMAT = 2  # of what a sample holds; another one makes every sample again
 CAPTION = "caption.txt"  # in a clip's folder: what is seen and done there
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
@@ -96,7 +98,7 @@ def encode(
         inpaint: samples say what is given when a face is painted into a clip, as `patch_embedding` learns it.
 
     Raises:
-        LabError: no clip is long enough for a segment.
+        LabError: no clip is long enough for a segment, or a training reads what is in `folder` and would change.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
@@ -104,12 +106,27 @@ def encode(
         entries += _encode_clip(clip, is_held_out, folder, encoders, aspects, prompt, longest, inpaint)
     if not any(not entry.held_out for entry in entries):
         raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
-    write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
-    known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
-    for old in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
-        if old.with_suffix(".safetensors").name not in known:
-            old.unlink()
+    others = _others(folder, entries)
+    if others or not _is_listed(folder, entries):
+        with changing(folder):
+            write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
+            for old in others:
+                old.unlink()
     return entries
+
+
+def _is_listed(folder: Path, entries: list[Entry]) -> bool:
+    try:
+        return (folder / NO_TEXT).is_file() and listed_in(folder) == entries
+    except LabError:  # it is damaged, which a new one mends
+        return False
+
+
+def _others(folder: Path, entries: Sequence[Entry]) -> list[Path]:
+    """Files of samples that are no longer asked for."""
+    known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
+    found = (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}"))
+    return [path for path in found if path.with_suffix(".safetensors").name not in known]
 
 
 def _encode_clip(
@@ -219,12 +236,26 @@ class _Opened:
 
 def _digest(clip: ClipFolder, encoders: Encoders, said: str) -> str:
     """A hash of all that a clip's samples are made of, but for the window and the segment."""
-    digest = hashlib.sha256(f"{encoders.made_of} {said} {clip.fps}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {encoders.made_of} {said} {clip.fps}".encode())
     files = [path for kind in (IMAGES, FACE_MASKS, LIP_MASKS) for path in sorted((clip.path / kind).iterdir())]
     for path in (*files, clip.sound, clip.path / "valid.json"):
         digest.update(path.name.encode())
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
+
+
+def _divided(clips: list[ClipFolder], listed: Path) -> tuple[list[ClipFolder], list[ClipFolder]]:
+    """Clips to train on, and those that a list says are held out.
+
+    A folder that was made elsewhere has no such list, and then its last clip is held out, so that training can be
+    watched. An empty list holds out none.
+    """
+    if listed.is_file():
+        return clips, read_clips(listed) if listed.read_text(encoding="utf-8-sig").strip() else []
+    if len(clips) == 1:
+        return clips, []
+    print(f"There is no {listed.name}, so {clips[-1].path.name} is held out.")
+    return clips[:-1], clips[-1:]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -247,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         if unknown:
             raise LabError(f"There is no aspect {unknown[0]!r}; there are {', '.join(shapes)}.")
         clips = read_clips(arguments.data)
-        held_out = read_clips(listed) if listed.is_file() else []
+        clips, held_out = _divided(clips, listed)
         device = arguments.device or choose_device(read_settings().device)
         encoders = Encoders.load(arguments.profile, device)
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}

@@ -26,6 +26,7 @@ import psutil  # type: ignore[import-untyped]
 
 from training.arguments import add_config, config_of
 from training.config import TrainingConfig
+from training.in_use import is_trained_in
 from training.processes import CONFIGS, ENDED, LAUNCHED, MARK, PATIENCE, TOLD, Launcher, processes_of, send
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json, write_text
@@ -61,7 +62,7 @@ def start(
         LabError: the run goes on already, or there cannot be so many processes.
     """
     run = config.run.absolute()
-    if state(run).state == "running":
+    if state(run).state == "running" or is_trained_in(run):
         raise LabError(f"The run in {run} goes on already. Stop it first, or give this one another folder.")
     if processes < 1:
         raise LabError(f"{processes} processes are too few: give 1 or more.")

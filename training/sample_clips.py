@@ -85,6 +85,10 @@ class SampleClips:
         network.train(training)
         return made
 
+    def is_made(self, step: int) -> bool:
+        """Whether the clips of a step are there."""
+        return all((self.folder / f"{step:06d}-{self.held_out.entries[row].name}.mp4").is_file() for row in self.rows)
+
     def _sampled(self, network: WanS2VTransformer3DModel, batch: dict[str, Tensor], number: int) -> Tensor:
         device = self.accelerator.device
         noise = torch.randn(batch["target"].shape, generator=torch.Generator().manual_seed(_SEED + number)).to(device)

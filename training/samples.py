@@ -5,6 +5,7 @@
          <name>.safetensors   the tensors of one sample, see `training.step.train_step`, without the batch dimension
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,10 +52,7 @@ class Samples:
         self.folder = folder
         if not (folder / LIST).is_file():
             raise LabError(f"There are no encoded samples in {folder}. Encode a data folder with training.encode.")
-        try:
-            entries = [Entry(**entry) for entry in json.loads((folder / LIST).read_text())]
-        except (ValueError, TypeError) as error:
-            raise LabError(f"{folder / LIST} cannot be read ({error}). Encode the data again.") from error
+        entries = listed_in(folder)
         self.entries = [entry for entry in entries if entry.held_out == held_out]
         self.no_text = load_file(folder / NO_TEXT)["text"][None]
 
@@ -62,6 +60,11 @@ class Samples:
     def buckets(self) -> list[str]:
         """Of each sample."""
         return [entry.bucket for entry in self.entries]
+
+    @property
+    def hash(self) -> str:
+        """Of the samples' names, which are made of all that they hold."""
+        return hashlib.sha256("\n".join(entry.name for entry in self.entries).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -82,6 +85,20 @@ class Samples:
             name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in joined.items()
         }
+
+
+def listed_in(folder: Path) -> list[Entry]:
+    """All samples of a folder; none where there is no list.
+
+    Raises:
+        LabError: the list cannot be read.
+    """
+    if not (folder / LIST).is_file():
+        return []
+    try:
+        return [Entry(**entry) for entry in json.loads((folder / LIST).read_text())]
+    except (ValueError, TypeError) as error:
+        raise LabError(f"{folder / LIST} cannot be read ({error}). Encode the data again.") from error
 
 
 def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:

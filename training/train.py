@@ -12,20 +12,21 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.utils import set_seed  # type: ignore[import-untyped]
+from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
 
 from training.arguments import add_config, config_of
 from training.average import Average
 from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
 from training.config import DECIDES, TrainingConfig
-from training.log import Log
-from training.loss import BRANCHES, Losses
+from training.in_use import training_in
+from training.log import Log, read_metrics
+from training.observed import gradient_norms, means, observed
 from training.order import Order
 from training.parts import check_samples
 from training.recipes import network_of
@@ -62,7 +63,7 @@ class Trainer:
         network.to(accelerator.device)
         self.trainable = make_trainable(network, config)
         self.trained = self.trainable.parameters
-        last = checkpoints(config.run)[-1:]
+        last = self._last_checkpoint()
         if config.start and not last:
             for name, left in begin_with(config.start, network, self.trainable.origins).items():
                 accelerator.print(f"{config.start / name}: {left_out(left)}")
@@ -83,9 +84,10 @@ class Trainer:
         self.sharded = None
         if accelerator.state.deepspeed_plugin is not None:
             self.sharded = ShardedOptimizer(self.optimizer.optimizer, self.trained)
-        self.step, began = 0, time.monotonic()
+        self.step, self.saved, began = 0, 0, time.monotonic()
         if last:
             self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts, self.average)
+            self.saved = self.step
             if self.sharded:
                 self.sharded.scatter(self.step)
             accelerator.print(f"goes on from step {self.step} of {self.steps}")
@@ -93,12 +95,24 @@ class Trainer:
         if last and self.log:
             self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
 
+    def _last_checkpoint(self) -> list[Path]:
+        """The newest one, if there is any, which all processes have to see."""
+        last = checkpoints(self.config.run)[-1:]
+        seen = dict.fromkeys(gather_object([last[0].name if last else "none"]))
+        if len(seen) > 1:
+            raise LabError(
+                f"Processes see different checkpoints in {self.config.run}: {', '.join(seen)}. Put the run into a "
+                "folder that all machines share."
+            )
+        return last
+
     @property
     def _facts(self) -> dict[str, Any]:
         """What has to be the same where a run goes on."""
         told = self.config.model_dump(mode="json", include=DECIDES)
         parts = sorted(self.config.part_rates)
-        return told | {"parts": parts, "samples_a_step": self.order.samples_a_step, "samples": len(self.samples)}
+        samples = f"{len(self.samples)} with hash {self.samples.hash}"
+        return told | {"parts": parts, "samples_a_step": self.order.samples_a_step, "samples": samples}
 
     @property
     def _inner_optimizer(self) -> Any:
@@ -125,17 +139,31 @@ class Trainer:
     def _steps(self, stop: StopRequest) -> None:
         config = self.config
         sampled = SampleClips(config, self.held_out, self.accelerator, self.log) if config.sample_every else None
-        if sampled and self.step == 0:
-            sampled.make(self.network, 0)
+        self._look(sampled, *self._seen_before(sampled))
         while self.step < self.steps:
             self._one_step(stop)
             if self.step % config.checkpoint_every == 0 or self.step == self.steps:
                 self._checkpoint()
-            if config.validate_every and self.step % config.validate_every == 0 and self.step < self.steps:
-                self._save_validation("validation", self.step, self._validate())
-            if sampled and (self.step % config.sample_every == 0 or self.step == self.steps):
-                with self.average.applied() if self.average else nullcontext():
-                    sampled.make(self.network, self.step)
+            self._look(sampled)
+
+    def _look(self, sampled: SampleClips | None, validated: bool = False, shown: bool = False) -> None:
+        """Validate and make sample clips where it is time to, and it is not done."""
+        config, is_last = self.config, self.step == self.steps
+        if config.validate_every and self.step % config.validate_every == 0 and not (is_last or validated):
+            self._save_validation("validation", self.step, self._validate())
+        if sampled and (self.step % config.sample_every == 0 or is_last) and not shown:
+            with self.average.applied() if self.average else nullcontext():
+                sampled.make(self.network, self.step)
+
+    def _seen_before(self, sampled: SampleClips | None) -> tuple[bool, bool]:
+        """Whether the step that the run goes on from was validated and shown, before what broke it off."""
+        if self.step == 0:
+            return True, False  # the base was validated
+        validated = any(line["step"] == self.step for line in read_metrics(self.config.run, "validation"))
+        found = [(validated, sampled is not None and sampled.is_made(self.step))]
+        # as the first process sees it: all have to compute alike
+        (answer,) = broadcast_object_list(found)
+        return answer
 
     def _one_step(self, stop: StopRequest) -> None:
         began = time.monotonic()
@@ -156,45 +184,23 @@ class Trainer:
             all_losses.append((losses, draws))
         if self.spread:
             average_gradients(self.trained)
+        # of DeepSpeed's nothing is left: it has made its step with the last backward pass
+        norms = {} if self.sharded else gradient_norms(self.network)
         norm = accelerator.clip_grad_norm_(self.trained, config.clip)
-        if self.sharded:  # which clips, and has made its step with the last backward pass
+        if self.sharded:  # which clips by itself
             norm = self.wrapped.get_global_grad_norm()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         if self.average:
             self.average.update(self.step)
-        values = self._means(all_losses) | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
+        values = means(gather_object([observed(all_losses)]))
+        values |= norms | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
         if self.log:
             self.log.write("train", self.step, values | {"learning_rate": self.optimizer.param_groups[0]["lr"]})
             self.accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
-
-    def _means(self, all_losses: Sequence[tuple[Losses, Draws]]) -> dict[str, float]:
-        """What is logged of a step on this process: the loss, and errors that no weight has touched."""
-        values: dict[str, list[float]] = {}
-        for losses, draws in all_losses:
-            values.setdefault("loss", []).append(float(losses.loss.detach()))
-            for i, branch in enumerate(losses.branch.tolist()):
-                sigma = math.floor(float(draws.sigma[i]) * 4) / 4
-                named = {
-                    "error": losses.error[i],
-                    "face": losses.face[i],
-                    "lip": losses.lip[i],
-                    "background": losses.background[i],
-                    "motion": losses.motion[i],
-                    "face_area": losses.area[i, 0],
-                    "lip_area": losses.area[i, 1],
-                    "fell_back": losses.fell_back[i],
-                    f"error_of_branch_{BRANCHES[branch]}": losses.error[i],
-                    f"error_from_sigma_{sigma:.2f}": losses.error[i],
-                }
-                for name, value in named.items():
-                    values.setdefault(name, []).append(float(value))
-        known = {name: [value for value in each if math.isfinite(value)] for name, each in values.items()}
-        means = {name: sum(each) / len(each) for name, each in known.items() if each}
-        return means if "loss" in means else means | {"loss": math.nan}
 
     def _validate(self, base: bool = False) -> Validation:
         if not len(self.held_out):
@@ -213,7 +219,7 @@ class Trainer:
     def _leave(self) -> None:
         """Save the last whole step, and end; what of the next one is computed already is computed again."""
         saved = self.step > 0
-        if saved:
+        if self.step > self.saved:
             self._checkpoint()
         if self.log:
             self.log.close()
@@ -237,6 +243,7 @@ class Trainer:
                 self.average,
             )
         self.accelerator.wait_for_everyone()
+        self.saved = self.step
         if self.log:
             self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
 
@@ -252,8 +259,10 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
     accelerator = Accelerator(gradient_accumulation_steps=config.accumulation, mixed_precision="no")
     if accelerator.is_main_process:
         config.run.mkdir(parents=True, exist_ok=True)
-        write_text(config.run / "config.json", config.model_dump_json(indent=1) + "\n")
-    changes = Trainer(config, network or network_of(config.profile), accelerator).run()
+    with training_in(config.run, config.samples) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            write_text(config.run / "config.json", config.model_dump_json(indent=1) + "\n")
+        changes = Trainer(config, network or network_of(config.profile), accelerator).run()
     accelerator.end_training()
     return changes
 

@@ -13,6 +13,7 @@ ASPECTS: dict[str, dict[str, tuple[int, int]]] = {
     "pocket": {"rec": (160, 96), "square": (128, 128), "vec": (96, 160)},
 }
 LONGEST, SHORTEST = 80, 16  # frames of a segment
+STEP = 16  # frames by which segments differ in length: with few lengths, many samples are alike enough for one step
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Segment:
 
     Attributes:
         start: its first frame; those of the motion before it lie in front.
-        frames: how many it has, a multiple of 4.
+        frames: how many it has, a multiple of 16, or of 4 where the longest allowed is.
         continued: whether it goes on from motion frames, as all segments of a clip do but the first.
     """
 
@@ -35,12 +36,12 @@ def segments_of(frames: int, longest: int = LONGEST) -> list[Segment]:
 
     A clip that is too short for any has none.
     """
-    length = min(longest, frames // 4 * 4)
+    length = min(longest, frames // STEP * STEP)
     if length < SHORTEST:
         return []
     starts = dict.fromkeys((0, frames - length))
     found = [Segment(start, length, False) for start in starts]
-    rest = min(longest, (frames - MOTION_FRAMES) // 4 * 4)
+    rest = min(longest, (frames - MOTION_FRAMES) // STEP * STEP)
     if rest >= SHORTEST:
         found.append(Segment(frames - rest, rest, True))
     return found

@@ -14,19 +14,21 @@ from pathlib import Path
 _ours: set[int] = set()
 
 
-def take(path: Path, *, wait: bool) -> int | None:
+def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
     """Lock `path`, which is made if it is missing.
 
     Args:
         wait: until whoever holds it lets go.
+        shared: others may hold it so too, and only nobody as their own.
 
     Returns:
         A handle for `drop`; without `wait` None if another holds it.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _ours.add(handle)
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
     except BlockingIOError:
         drop(handle)
         return None

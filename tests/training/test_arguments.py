@@ -22,9 +22,9 @@ def read(*words: str | Path) -> TrainingConfig:
 def test_what_is_said_more_closely_counts(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"samples": "from_file", "run": "from_file", "rank": 8, "seed": 3, "base": "fp8"}))
-    words = ["--recipe", "s2v_14b_2gpu", "--config", file, "--run", "mine", "--set", "rank", "4", "--set", "start", "old"]
+    words = ("--recipe", "s2v_14b_2gpu", "--config", file, "--run", "mine", "--set", "rank", "4")
     wanted = s2v_14b_2gpu() | {"rank": 4, "seed": 3, "base": "fp8", "samples": "from_file", "run": "mine"}
-    assert read(*words) == TrainingConfig(start=Path("old"), **wanted)
+    assert read(*words, "--set", "start", "old") == TrainingConfig(start=Path("old"), **wanted)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

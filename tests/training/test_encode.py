@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from training.encode import CAPTION, Encoders, encode, main
+from training.in_use import training_in
 from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, VALID, ClipFolder, frame_name, read_clip
 from training.samples import Samples
 from training.windows import segments_of, window_about
@@ -50,7 +51,7 @@ def encoders() -> Encoders:
 def folder(tmp_path_factory: pytest.TempPathFactory, encoders: Encoders) -> Path:
     """A folder with two clips, one of them held out, and its samples."""
     folder = tmp_path_factory.mktemp("data")
-    clips = [read_clip(write_clip(folder / f"video_00{i}", frames, i)) for i, frames in enumerate((FRAMES, 24))]
+    clips = [read_clip(write_clip(folder / f"video_00{i}", frames, i)) for i, frames in enumerate((FRAMES, 32))]
     encode(clips[:1], clips[1:], folder / "samples", encoders, ASPECTS, "a person is talking")
     return folder
 
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, encoders: Encoders) -> Path
 @given(st.integers(0, 400), st.sampled_from([16, 48, 80]))
 def test_segments_lie_within_their_clip(frames: int, longest: int) -> None:
     for segment in segments_of(frames, longest):
-        assert segment.frames % 4 == 0 and 16 <= segment.frames <= longest
+        assert segment.frames % 16 == 0 and 16 <= segment.frames <= longest
         assert segment.start >= (73 if segment.continued else 0) and segment.start + segment.frames <= frames
     assert bool(segments_of(frames, longest)) == (frames >= 16)
     assert any(segment.continued for segment in segments_of(frames, longest)) == (frames >= 73 + 16)
@@ -149,3 +150,48 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> N
         main([*told, "--aspects", "wide"])
     with pytest.raises(SystemExit, match="There is no list of clips"):
         main(["--data", str(tmp_path / "gone.txt"), *told[2:]])
+
+
+def listed(folder: Path, *names: str) -> list[str]:
+    """A data folder with so many clips, and what encoding is told of it."""
+    for i, name in enumerate(names):
+        write_clip(folder / name, 32, i)
+    (folder / "video_path.txt").write_text("".join(f"{name}\n" for name in names))
+    words = ["--profile", "pocket", "--aspects", "square", "--device", "cpu", "--out", str(folder / "samples")]
+    return ["--data", str(folder / "video_path.txt"), *words]
+
+
+def test_a_folder_that_says_nothing_of_it_holds_out_its_last_clip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(words := listed(tmp_path, "video_000", "video_001"))
+    assert "There is no held_out_path.txt, so video_001 is held out." in capsys.readouterr().out
+    assert {entry.clip for entry in Samples(tmp_path / "samples", held_out=True).entries} == {"video_001"}
+    (tmp_path / "held_out_path.txt").write_text("")
+    main(words)
+    assert len(Samples(tmp_path / "samples")) == 2 and not len(Samples(tmp_path / "samples", held_out=True))
+
+
+def test_samples_that_a_training_reads_stay_what_they_are(folder: Path, encoders: Encoders, tmp_path: Path) -> None:
+    clips = [read_clip(folder / f"video_00{i}") for i in range(2)]
+    samples = folder / "samples"
+    encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
+    before = (samples / "samples.json").read_text()
+    with training_in(tmp_path, samples):
+        encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
+        with pytest.raises(LabError, match="A training is at work on the samples"):
+            encode(clips[:1], [], samples, encoders, ASPECTS, "a person is talking")
+    assert (samples / "samples.json").read_text() == before
+    assert all((samples / f"{entry.name}.safetensors").is_file() for entry in Samples(samples).entries)
+    (samples / "samples.json").write_text("damaged")
+    encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
+    assert (samples / "samples.json").read_text() == before
+
+
+def test_clips_of_three_to_six_seconds_make_few_shapes() -> None:
+    shapes = {(each.frames, each.continued) for frames in range(48, 97) for each in segments_of(frames)}
+    assert shapes == {(48, False), (64, False), (80, False), (16, True)}
+    # and none of their frames is lost
+    for frames in range(48, 97):
+        seen = {i for each in segments_of(frames) for i in range(each.start, each.start + each.frames)}
+        assert seen == set(range(frames))

@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.faces import face
+from training.loss import SMALLEST
 from training.prepare.draw_masks import Dilation, MaskMaker
 from training.prepare.duplicates import duplicates
 from training.prepare.layout import FPS, RATE
-from training.prepare.measures import Measures, Observer, perceptual_hash, sharpness
+from training.prepare.measures import SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
 from training.prepare.report import Prepared, as_json, chosen_to_hold_out, lines, prepared
 from training.whole_folder import is_temporary, replace_folder, whole_folder
 from wanavatar_lab.errors import DiskFull, LabError
@@ -64,6 +65,17 @@ def test_measures_of_a_clip_by_hand() -> None:
 def test_what_is_wrong_is_said(late: int, gain: float, problem: str) -> None:
     (said,) = observed(late=late, gain=gain).problems
     assert said.startswith(problem)
+
+
+def test_lips_that_are_too_small_to_be_learnt_from_are_flagged() -> None:
+    assert SMALL_LIPS == SMALLEST
+    maker, shown = MaskMaker((640, 640), Dilation(), "invalid"), face(32, 30, 20)
+    observer = Observer(48)
+    for _ in range(48):
+        observer.see(np.zeros((640, 640, 3), np.uint8), shown, maker.of(shown))
+    found = observer.measures(babble(48, 0)[0])
+    assert found.lip_area is not None and found.lip_area < SMALL_LIPS
+    assert f"small lips: {found.lip_area:.2%} of the picture" in found.problems[0]
 
 
 def test_a_still_mouth_cannot_be_compared() -> None:

@@ -19,6 +19,7 @@ from training.prepare.layout import read_clip
 from training.recipes import network_of, pocket
 from training.sample_clips import SampleClips
 from training.samples import Samples
+from training.train import train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe
 
@@ -26,7 +27,7 @@ from wanavatar_lab.media import probe
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
-    clips = [read_clip(write_clip(folder / f"video_00{i}", 24, i)) for i in range(2)]
+    clips = [read_clip(write_clip(folder / f"video_00{i}", 32, i)) for i in range(2)]
     encode(clips[:1], clips[1:], folder / "samples", Encoders.load("pocket", "cpu"), {"square": (64, 64)}, "a person")
     return folder / "samples"
 
@@ -38,13 +39,15 @@ def made(samples: Path, run: Path, log: Log) -> SampleClips:
 
 def test_a_clip_has_picture_and_sound_and_moves_in_tensorboard(samples: Path, tmp_path: Path) -> None:
     log = Log(tmp_path, 0)
-    (clip,) = made(samples, tmp_path, log).make(network_of("pocket"), 3)
+    clips = made(samples, tmp_path, log)
+    (clip,) = clips.make(network_of("pocket"), 3)
+    assert clips.is_made(3) and not clips.is_made(2)
     log.close()
     assert clip.name.startswith("000003-video_001-square-")
     (true,) = (tmp_path / "clips").glob("true-*.mp4")
     for file in (clip, true):
         info = probe(file)
-        assert (info.width, info.height, info.frames) == (64, 64, 24) and info.audio_rate is not None
+        assert (info.width, info.height, info.frames) == (64, 64, 32) and info.audio_rate is not None
     board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={IMAGES: 0, AUDIO: 0})
     board.Reload()
     (image,), (sound,) = board.Images("clips/0"), board.Audio("clips/0/sound")
@@ -78,3 +81,13 @@ def test_what_is_lacking_is_said(samples: Path, tmp_path: Path) -> None:
     finally:
         sound.write_bytes(kept)
         log.close()
+
+
+def test_the_last_clip_is_made_up_for_where_a_kill_prevented_it(samples: Path, tmp_path: Path) -> None:
+    told = pocket() | {"samples": samples, "run": tmp_path, "sample_every": 5, "sample_steps": 2, "steps": 1}
+    for _ in range(2):
+        train(TrainingConfig(**told))
+        first, last, _ = sorted(path.name[:7] for path in (tmp_path / "clips").iterdir())
+        assert (first, last) == ("000000-", "000001-")
+        (lost,) = (tmp_path / "clips").glob("000001-*")
+        lost.unlink()

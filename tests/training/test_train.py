@@ -19,7 +19,8 @@ from tests.s2v.toy import relative_error, toy_model
 from tests.training.toy import config_of, write_samples
 from training.adapter import add_adapter, load_adapter_tensors
 from training.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.log import read_metrics
+from training.log import METRICS, read_metrics
+from training.stopping import Stopped
 from training.train import main, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import adapters_of
@@ -66,6 +67,8 @@ def test_what_is_logged_of_a_run(trained: Path) -> None:
     steps = read_metrics(trained / "run", "train")
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "lip", "face", "background", "motion", "lip_area", "gradient_norm"} <= steps[0].keys()
+    groups = [value for name, value in steps[0].items() if name.startswith("gradient_norm_of_")]
+    assert len(groups) == 4 and sum(value**2 for value in groups) ** 0.5 == pytest.approx(steps[0]["gradient_norm"])
     assert any(name.startswith("error_of_branch_") for name in steps[0])
     assert [line["step"] for line in read_metrics(trained / "run", "validation")] == [3, 6]
     (base,) = read_metrics(trained / "run", "base")
@@ -138,11 +141,57 @@ def test_two_processes_are_one_that_accumulates_twice_as_often(trained: Path, tm
     assert mine.keys() == theirs.keys()
     moved = torch.cat([mine[key].flatten() - theirs[key].flatten() for key in mine])
     assert float(moved.norm() / torch.cat([tensor.flatten() for tensor in mine.values()]).norm()) <= 1e-5
+    logged = [read_metrics(folder / "run", "train") for folder in (trained, tmp_path)]
+    for one, other in zip(*logged, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"kind", "time", "seconds"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
 
 
 def test_a_run_that_was_told_otherwise_does_not_go_on(trained: Path) -> None:
     with pytest.raises(LabError, match=r"dropout 0\.1 and now 0\.5"):
         train(config_of(trained, dropout=0.5), toy_model())
+
+
+def test_samples_that_are_others_are_not_gone_on_with(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    listed = tmp_path / "copy" / "samples" / "samples.json"
+    for file in listed.parent.glob("sample-*"):
+        file.rename(file.with_name(file.name.replace("sample", "other")))
+    listed.write_text(listed.read_text().replace('"sample-', '"other-'))
+    with pytest.raises(LabError, match=r"samples '5 with hash .* and now '5 with hash"):
+        train(config_of(tmp_path / "copy"), toy_model())
+
+
+def test_processes_that_see_different_checkpoints_do_not_begin(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.train.gather_object", lambda found: [*found, "none"])
+    with pytest.raises(LabError, match=r"see different checkpoints in .*: checkpoint-6, none"):
+        train(config_of(trained), toy_model())
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of(tmp_path, samples=trained / "samples", steps=4, validate_every=2), toy_model())
+    log = run / METRICS
+    log.write_text(
+        "".join(line + "\n" for line in log.read_text().splitlines() if '"validation", "step": 4' not in line)
+    )
+    assert [line["step"] for line in read_metrics(run, "validation")] == [2]
+    for _ in range(2):  # and it is not made twice
+        train(config_of(tmp_path, samples=trained / "samples", validate_every=2), toy_model())
+        assert [line["step"] for line in read_metrics(run, "validation")][:3] == [2, 4, 6]
+
+
+def test_stopped_before_the_next_step_the_checkpoint_is_left_alone(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config_of(tmp_path, samples=trained / "samples", steps=2), toy_model())
+    (saved,) = checkpoints(tmp_path / "run")
+    before = saved.stat().st_ino
+    monkeypatch.setattr("training.stopping.StopRequest.heard", lambda _: True)
+    with pytest.raises(Stopped, match="after step 2 of 6, which is saved"):
+        train(config_of(tmp_path, samples=trained / "samples"), toy_model())
+    assert saved.stat().st_ino == before and checkpoints(tmp_path / "run") == [saved]
 
 
 def test_what_cannot_be_trained_on_is_said_in_one_line(tmp_path: Path) -> None:

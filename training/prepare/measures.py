@@ -20,6 +20,7 @@ FEW_FACES = 0.9  # share of the frames; with fewer, a clip is flagged, and below
 QUIET, CLIPPED = -40.0, 0.001  # dBFS of speech; share of the samples at full scale
 EVERY = 4  # frames between two of which the sharpness is measured
 HASHES = 4  # frames of which a perceptual hash is taken
+SMALL_LIPS = 1e-3  # share of the picture; below it no loss is on lips alone, see `training.loss.SMALLEST`
 _SIDE = 8  # of a perceptual hash
 
 
@@ -97,6 +98,7 @@ class Observer:
         areas = np.array(self._areas).mean(axis=0) if self._areas else None
         problems = [
             *_of_the_face(found, self._widths),
+            *_of_the_lips(None if areas is None else float(areas[1])),
             *_of_the_sync(lag, lag_r, found),
             *([f"quiet: its speech is at {speech:.0f} dBFS"] if speech < QUIET else []),
             *([f"clipped: {clipped:.1%} of its samples are at full scale"] if clipped > CLIPPED else []),
@@ -163,6 +165,12 @@ def _of_the_face(found: float, widths: list[float]) -> list[str]:
     if not widths:
         return ["no face was found"]
     return [f"a face was found in {found:.0%} of its frames only"] if found < FEW_FACES else []
+
+
+def _of_the_lips(area: float | None) -> list[str]:
+    if area is None or area >= SMALL_LIPS:
+        return []
+    return [f"small lips: {area:.2%} of the picture, too little to be learnt from ({SMALL_LIPS:.1%}); film closer"]
 
 
 def _of_the_sync(lag: int | None, r: float | None, found: float) -> list[str]:

@@ -10,6 +10,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.checkpoint import AUDIO_MODULES, WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError, RequestError
@@ -24,7 +25,7 @@ from wanavatar_lab.ui.language import language
 PLACE = Path("loras") / "mov" / "character"
 AUDIO = "_audio"
 _NAME = re.compile(r"\w[\w-]*")
-_FROM = "trained_by"  # in the notes beside a LoRA: the run
+_FROM, _FILES = "trained_by", "files"  # in the notes beside a LoRA: the run, and what of it lies there
 
 WORDS: dict[str, Words] = {
     "scale": {
@@ -81,7 +82,7 @@ def offer(
         strength: with which the list says that it is used, and with which panels begin.
 
     Raises:
-        RequestError: the name is not allowed, or is that of another LoRA.
+        RequestError: the name is not allowed, or something else has it.
         LabError: the run has no checkpoint.
         DiskFull: there is no room.
     """
@@ -95,22 +96,29 @@ def offer(
     folder, step = weights / PLACE, int(saved[0].name.rpartition("-")[2])
     file, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
     mine = str(run.absolute())
-    if file.exists() and _maker(notes) != mine:
-        raise RequestError([("lora_name", f"{name!r} is not allowed: {file} is of something else; give another name")])
+    wanted = {file: saved[0] / WEIGHTS}
+    if (saved[0] / AUDIO_MODULES).is_file():
+        wanted[folder / f"{name}{AUDIO}.safetensors"] = saved[0] / AUDIO_MODULES
+    if preview is not None and preview.is_file():
+        wanted[folder / f"{name}.png"] = preview
+    before = _files(notes) if _maker(notes) == mine else set()
+    foreign = [path for path in (*wanted, notes) if path.exists() and path.name not in before]
+    if foreign:
+        why = f"{foreign[0]} is of something else; give another name"
+        raise RequestError([("lora_name", f"{name!r} is not allowed: {why}")])
     folder.mkdir(parents=True, exist_ok=True)
     # the notes first: who is killed in between may do it again
     description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
-    write_json(notes, {"description": description, "usual_weight": strength, _FROM: mine, "step": step})
-    names = [name]
-    for source, stem in ((WEIGHTS, name), (AUDIO_MODULES, f"{name}{AUDIO}")):
-        target = folder / f"{stem}.safetensors"
-        if (saved[0] / source).is_file():
-            with whole_file(target) as draft:
-                shutil.copyfile(saved[0] / source, draft)
-            names = list(dict.fromkeys([*names, stem]))
-    if preview is not None and preview.is_file():
-        with whole_file(folder / f"{name}.png") as draft:
-            shutil.copyfile(preview, draft)
+    files = {path.name for path in (*wanted, notes)}
+    noted = {_FROM: mine, "step": step, _FILES: sorted(files | before)}
+    write_json(notes, {"description": description, "usual_weight": strength, **noted})
+    for target, source in wanted.items():
+        with whole_file(target) as draft:
+            shutil.copyfile(source, draft)
+    for gone in before - files:
+        # of an earlier training in the same folder, which had parts that this one has not
+        (folder / gone).unlink(missing_ok=True)
+    names = [path.stem for path in wanted if path.suffix == file.suffix]
     return _listed(weights, file, names, step)
 
 
@@ -140,10 +148,19 @@ def _listed(weights: Path, file: Path, names: list[str], step: int) -> Offered:
 
 def _maker(notes: Path) -> str | None:
     """The run that a LoRA's notes say it is of."""
+    return _noted(notes).get(_FROM)
+
+
+def _files(notes: Path) -> set[str]:
+    """Names of the files that a LoRA's notes say are of it."""
+    return {Path(name).name for name in _noted(notes).get(_FILES, ())}
+
+
+def _noted(notes: Path) -> dict[str, Any]:
     if not notes.is_file():
-        return None
+        return {}
     try:
         noted = json.loads(notes.read_text(encoding="utf-8"))
     except ValueError:  # somebody else's file
-        return None
-    return noted.get(_FROM) if isinstance(noted, dict) else None
+        return {}
+    return noted if isinstance(noted, dict) else {}

@@ -65,6 +65,31 @@ def test_parts_that_were_trained_in_full_come_with_it(weights: Path, run: Path) 
     assert offer(run, "ann").names == ("ann", "ann_audio")
 
 
+def test_parts_of_an_earlier_training_do_not_stay_in_the_list(weights: Path, run: Path) -> None:
+    lora, parts = (run / "checkpoint-2" / f"{name}.safetensors" for name in ("lora_weights", "audio_modules"))
+    parts.write_bytes(lora.read_bytes())
+    offer(run, "ann")
+    parts.unlink()
+    assert offer(run, "ann").names == ("ann",)
+    assert sorted(path.name for path in (weights / "loras" / "mov" / "character").iterdir()) == [
+        "ann.json",
+        "ann.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("taken", ["ann.safetensors", "ann_audio.safetensors", "ann.png"])
+def test_nothing_of_somebody_elses_is_replaced(weights: Path, run: Path, tmp_path: Path, taken: str) -> None:
+    lora = run / "checkpoint-2" / "lora_weights.safetensors"
+    (run / "checkpoint-2" / "audio_modules.safetensors").write_bytes(lora.read_bytes())
+    Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    theirs = weights / "loras" / "mov" / "character" / taken
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(RequestError, match=f"lora_name: 'ann' is not allowed: .*{taken} is of something else"):
+        offer(run, "ann", tmp_path / "face.png")
+    assert theirs.read_bytes() == b"theirs" and list(theirs.parent.iterdir()) == [theirs]
+
+
 @pytest.mark.parametrize("name", ["", "../ann", "a:b", "ann_high_noise"])
 def test_a_name_that_a_request_could_not_say_is_refused(weights: Path, run: Path, name: str) -> None:
     with pytest.raises(RequestError, match=r"lora_name: .* is not allowed; give letters"):
