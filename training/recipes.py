@@ -42,6 +42,7 @@ def s2v_14b_1gpu() -> dict[str, Any]:
         "offload": None,
         "compile": True,
         "attention_backend": "_native_cudnn",
+        "validate_every": 50,
     }
 
 

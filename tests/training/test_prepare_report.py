@@ -69,10 +69,10 @@ def test_what_is_wrong_is_said(late: int, gain: float, problem: str) -> None:
 
 def test_lips_that_are_too_small_to_be_learnt_from_are_flagged() -> None:
     assert SMALL_LIPS == SMALLEST
-    maker, shown = MaskMaker((640, 640), Dilation(), "invalid"), face(32, 30, 20)
+    maker, shown = MaskMaker((1280, 1280), Dilation(), "invalid"), face(32, 30, 20)
     observer = Observer(48)
     for _ in range(48):
-        observer.see(np.zeros((640, 640, 3), np.uint8), shown, maker.of(shown))
+        observer.see(np.zeros((1280, 1280, 3), np.uint8), shown, maker.of(shown))
     found = observer.measures(babble(48, 0)[0])
     assert found.lip_area is not None and found.lip_area < SMALL_LIPS
     assert f"small lips: {found.lip_area:.2%} of the picture" in found.problems[0]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from training.config import TrainingConfig
 from training.recipes import RECIPES
+from training.samples import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.refusal import shown, suggestion
@@ -152,6 +153,9 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
         raise RequestError([("recipe", f"{shown(recipe)} is not allowed; {suggestion(recipe, RECIPES)}")])
     told = RECIPES[chosen]() | dict(usual.changes)
     told |= {"profile": profile, "samples": person.samples, "run": person.run}
+    samples = listed_in(person.samples)
+    if samples and not any(sample.held_out for sample in samples):
+        told["sample_every"] = 0  # of which no clip could be made
     told |= {name: value for name, value in values.items() if value not in OPEN}
     try:
         return TrainingConfig(**told)

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from training.prepare.clips import SHEET
+from training.prepare.layout import read_clips
 from training.ui.person import Person, need
 from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.results import view_of
@@ -83,8 +84,13 @@ def contact_sheets(person: Person) -> widgets.Widget:
 
 
 def used_clips(person: Person) -> list[Path]:
-    """The folders of the clips that are trained on."""
-    return [person.data / "processed" / clip["name"] for clip in read_report(person)["clips"] if not clip["held_out"]]
+    """The folders of the clips that are trained on, prepared here or elsewhere.
+
+    Raises:
+        LabError: there are none, or one is not complete.
+    """
+    listed = need(person.data / "processed" / "video_path.txt", "10_prepare")
+    return [clip.path for clip in read_clips(listed)]
 
 
 def _title(clip: Clip) -> str:

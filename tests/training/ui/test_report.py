@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.test_encode import write_clip
 from tests.training.ui.made_run import clip, write_report
 from training.ui.person import Person
 from training.ui.report import ReportTable, used_clips
@@ -21,9 +22,17 @@ def test_a_row_for_each_clip_and_those_that_are_flagged_stand_out(tmp_path: Path
     assert "no &lt;face&gt;" in second and "<td>unknown</td>" in second and "<td>validation</td>" in second
     assert "2 clips, 6 s, 1 flagged" in text
     assert "b&lt;b&gt;.mp4: it has no sound" in text
-    assert used_clips(ann) == [tmp_path / "data" / "processed" / "video_000"]
+
+
+def test_the_clips_that_are_trained_on_need_no_report(tmp_path: Path) -> None:
+    processed = tmp_path / "data" / "processed"
+    write_clip(processed / "video_003", 16)
+    (processed / "video_path.txt").write_text("video_003\n")
+    assert used_clips(Person(tmp_path)) == [processed / "video_003"]
 
 
 def test_where_nothing_was_prepared_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="Run notebook 10_prepare first"):
         ReportTable(Person(tmp_path))
+    with pytest.raises(LabError, match="Run notebook 10_prepare first"):
+        used_clips(Person(tmp_path))
