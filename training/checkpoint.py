@@ -89,8 +89,11 @@ def load_checkpoint(
     if gone:
         raise LabError(f"{folder} lacks {', '.join(gone)}. Remove it, and the run goes on from the one before.")
     noted = json.loads((folder / FACTS).read_text())
+    # what an older version did not note cannot be compared
     changed = [
-        f"{name} {noted.get(name)!r} and now {value!r}" for name, value in facts.items() if noted.get(name) != value
+        f"{name} {noted[name]!r} and now {value!r}"
+        for name, value in facts.items()
+        if name in noted and noted[name] != value
     ]
     if changed:
         raise LabError(

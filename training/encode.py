@@ -106,11 +106,10 @@ def encode(
         entries += _encode_clip(clip, is_held_out, folder, encoders, aspects, prompt, longest, inpaint)
     if not any(not entry.held_out for entry in entries):
         raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
-    others = _others(folder, entries)
-    if others or not _is_listed(folder, entries):
+    if not _is_listed(folder, entries):
         with changing(folder):
             write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
-            for old in others:
+            for old in _others(folder, entries):
                 old.unlink()
     return entries
 

@@ -3,10 +3,9 @@
 The system takes such a lock back when its process ends, however it ends.
 """
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from wanavatar_lab import locks
@@ -23,15 +22,12 @@ def training_in(run: Path, samples: Path) -> Iterator[None]:
     Raises:
         LabError: another training is at work in `run`.
     """
-    deadline = time.monotonic() + _PATIENCE
-    while (mine := locks.take(run / LOCK, wait=False)) is None:
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"Another training is at work in {run}. Wait for it or stop it, or give this one another folder."
-            )
-        time.sleep(0.1)
+    if is_trained_in(run) or (mine := locks.take(run / LOCK, wait=False)) is None:
+        raise LabError(
+            f"Another training is at work in {run}. Wait for it or stop it, or give this one another folder."
+        )
     try:
-        with _reading(samples) if os.access(samples, os.W_OK) else nullcontext():
+        with _reading(samples):
             yield
     finally:
         locks.drop(mine)
@@ -39,18 +35,26 @@ def training_in(run: Path, samples: Path) -> Iterator[None]:
 
 @contextmanager
 def _reading(samples: Path) -> Iterator[None]:
-    # whoever encodes holds it for a moment only
-    mine = locks.take(samples / LOCK, wait=True, shared=True)
-    assert mine is not None  # it was waited for
+    try:
+        # whoever encodes holds it for a moment only
+        mine = locks.take(samples / LOCK, wait=True, shared=True)
+    except OSError:  # nothing was encoded there since there are locks, and nothing can be written
+        mine = None
     try:
         yield
     finally:
-        locks.drop(mine)
+        if mine is not None:
+            locks.drop(mine)
 
 
 def is_trained_in(run: Path) -> bool:
-    """Whether a training is at work in a folder."""
-    return (run / LOCK).is_file() and locks.is_locked(run / LOCK)
+    """Whether a training is at work in a folder; one that was killed has some seconds in which to end."""
+    deadline = time.monotonic() + _PATIENCE
+    while (run / LOCK).is_file() and locks.is_locked(run / LOCK):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @contextmanager
@@ -63,8 +67,8 @@ def changing(samples: Path) -> Iterator[None]:
     mine = locks.take(samples / LOCK, wait=False)
     if mine is None:
         raise LabError(
-            f"A training is at work on the samples in {samples}, and these would not be the same. Stop it first, or "
-            "encode into another folder."
+            f"A training or another encoding is at work on the samples in {samples}, and these would not be the same. "
+            "Let it end first, or encode into another folder."
         )
     try:
         yield

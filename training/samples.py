@@ -63,7 +63,7 @@ class Samples:
 
     @property
     def hash(self) -> str:
-        """Of the samples' names, which are made of all that they hold."""
+        """Of the samples' names, which `training.encode` makes of all that they hold."""
         return hashlib.sha256("\n".join(entry.name for entry in self.entries).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:

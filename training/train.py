@@ -111,8 +111,8 @@ class Trainer:
         """What has to be the same where a run goes on."""
         told = self.config.model_dump(mode="json", include=DECIDES)
         parts = sorted(self.config.part_rates)
-        samples = f"{len(self.samples)} with hash {self.samples.hash}"
-        return told | {"parts": parts, "samples_a_step": self.order.samples_a_step, "samples": samples}
+        samples = {"samples": len(self.samples), "samples_hash": self.samples.hash}
+        return told | samples | {"parts": parts, "samples_a_step": self.order.samples_a_step}
 
     @property
     def _inner_optimizer(self) -> Any:

@@ -19,12 +19,12 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
 
     Args:
         wait: until whoever holds it lets go.
-        shared: others may hold it so too, and only nobody as their own.
+        shared: others may hold it so too, and nobody as their own; then it is enough to be allowed to read it.
 
     Returns:
         A handle for `drop`; without `wait` None if another holds it.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, (os.O_RDONLY if shared else os.O_RDWR) | os.O_CREAT, 0o666)
     _ours.add(handle)
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:

@@ -17,6 +17,7 @@ from training.prepare.plan import Options
 from training.prepare.prepare import prepare
 from wanavatar_lab.errors import LabError
 
+MOST_WORKERS = 64
 SOURCES: dict[str, type[LandmarkSource]] = {
     "mediapipe": MediaPipeLandmarks,
     "drawn": DrawnLandmarks,
@@ -39,9 +40,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="share of the face's width")
     parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="share of the face's width")
     parser.add_argument("--hold-out", type=int, default=1, help="clips that are not trained on")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="clips at the same time")
+    parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, usable_cores()), help="clips at the same time")
     given = parser.parse_args(words)
-    for name, least, most in (("dilate_face", 0, 1), ("dilate_lips", 0, 1), ("hold_out", 0, 999), ("workers", 1, 64)):
+    for name, least, most in (
+        ("dilate_face", 0, 1),
+        ("dilate_lips", 0, 1),
+        ("hold_out", 0, 999),
+        ("workers", 1, MOST_WORKERS),
+    ):
         if not least <= getattr(given, name) <= most:
             parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be {least} to {most}")
     options = Options(

@@ -170,7 +170,9 @@ def _of_the_face(found: float, widths: list[float]) -> list[str]:
 def _of_the_lips(area: float | None) -> list[str]:
     if area is None or area >= SMALL_LIPS:
         return []
-    return [f"small lips: {area:.2%} of the picture, too little to be learnt from ({SMALL_LIPS:.1%}); film closer"]
+    return [
+        f"small lips: {area:.2%} of the picture; where they are less than {SMALL_LIPS:.1%}, no loss is on them alone"
+    ]
 
 
 def _of_the_sync(lag: int | None, r: float | None, found: float) -> list[str]:

@@ -110,14 +110,16 @@ def offer(
     # the notes first: who is killed in between may do it again
     description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
     files = {path.name for path in (*wanted, notes)}
-    noted = {_FROM: mine, "step": step, _FILES: sorted(files | before)}
-    write_json(notes, {"description": description, "usual_weight": strength, **noted})
+    noted = {"description": description, "usual_weight": strength, _FROM: mine, "step": step}
+    write_json(notes, noted | {_FILES: sorted(files | before)})
     for target, source in wanted.items():
         with whole_file(target) as draft:
             shutil.copyfile(source, draft)
     for gone in before - files:
         # of an earlier training in the same folder, which had parts that this one has not
         (folder / gone).unlink(missing_ok=True)
+    # what is gone may become somebody else's name
+    write_json(notes, noted | {_FILES: sorted(files)})
     names = [path.stem for path in wanted if path.suffix == file.suffix]
     return _listed(weights, file, names, step)
 
@@ -128,7 +130,8 @@ def offered_before(run: Path, name: str, weights_dir: Path | None = None) -> Off
     file, notes = (weights / PLACE / f"{name}{ending}" for ending in (".safetensors", ".json"))
     if not _NAME.fullmatch(name) or not file.is_file() or _maker(notes) != str(run.absolute()):
         return None
-    names = [name, f"{name}{AUDIO}"] if file.with_name(f"{name}{AUDIO}.safetensors").is_file() else [name]
+    audio = file.with_name(f"{name}{AUDIO}.safetensors")
+    names = [name, audio.stem] if audio.name in _files(notes) and audio.is_file() else [name]
     step = int(json.loads(notes.read_text(encoding="utf-8"))["step"])
     try:
         return _listed(weights, file, names, step)
@@ -152,8 +155,9 @@ def _maker(notes: Path) -> str | None:
 
 
 def _files(notes: Path) -> set[str]:
-    """Names of the files that a LoRA's notes say are of it."""
-    return {Path(name).name for name in _noted(notes).get(_FILES, ())}
+    """Names of the files that a LoRA's notes say are of it; the first notes did not say it."""
+    usual = [notes.with_suffix(ending).name for ending in (".json", ".safetensors", ".png")]
+    return {Path(name).name for name in _noted(notes).get(_FILES, usual)}
 
 
 def _noted(notes: Path) -> dict[str, Any]:

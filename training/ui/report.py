@@ -84,7 +84,7 @@ def contact_sheets(person: Person) -> widgets.Widget:
 
 
 def used_clips(person: Person) -> list[Path]:
-    """The folders of the clips that are trained on, prepared here or elsewhere.
+    """The folders of the clips that are listed for training, prepared here or elsewhere.
 
     Raises:
         LabError: there are none, or one is not complete.

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.training.ui.made_run import write_checkpoint, write_run
 from tests.ui.looking import named, text
-from training.ui.offer import offer
+from training.ui.offer import offer, offered_before
 from training.ui.tryout import TryOut
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import describe, find_adapters
@@ -75,6 +75,28 @@ def test_parts_of_an_earlier_training_do_not_stay_in_the_list(weights: Path, run
         "ann.json",
         "ann.safetensors",
     ]
+
+
+def test_a_name_that_was_given_up_may_become_somebody_elses(weights: Path, run: Path, tmp_path: Path) -> None:
+    lora, parts = (run / "checkpoint-2" / f"{name}.safetensors" for name in ("lora_weights", "audio_modules"))
+    parts.write_bytes(lora.read_bytes())
+    offer(run, "ann")
+    parts.unlink()
+    offer(run, "ann")
+    write_run(tmp_path / "other", tmp_path / "samples")
+    theirs = offer(tmp_path / "other", "ann_audio").file
+    assert offer(run, "ann").names == ("ann",) and theirs.is_file()
+    found = offered_before(run, "ann")
+    assert found is not None and found.names == ("ann",)
+
+
+def test_one_of_before_its_files_were_noted_is_replaced(weights: Path, run: Path) -> None:
+    notes = offer(run, "ann").file.with_suffix(".json")
+    noted = json.loads(notes.read_text())
+    del noted["files"]
+    notes.write_text(json.dumps(noted))
+    write_checkpoint(run, 4)
+    assert offer(run, "ann").step == 4
 
 
 @pytest.mark.parametrize("taken", ["ann.safetensors", "ann_audio.safetensors", "ann.png"])
