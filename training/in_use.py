@@ -62,7 +62,7 @@ def changing(samples: Path) -> Iterator[None]:
     """Change which samples there are.
 
     Raises:
-        LabError: a training reads them.
+        LabError: a training reads them, or another encoding changes them.
     """
     mine = locks.take(samples / LOCK, wait=False)
     if mine is None:

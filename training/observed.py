@@ -8,15 +8,13 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from training.loss import BRANCHES, Losses
+from training.parts import ROOMS
 from training.step import Draws
 
 Observed = Mapping[str, Sequence[float]]
 
-# groups by the names of parameters, of a LoRA's and of those that are trained in full; the first that fits
-_GROUPS = {
-    "audio_encoder": re.compile(r"causal_audio_encoder\."),
-    "patch_embedding": re.compile(r"patch_embedding\."),
-    "audio_injectors": re.compile(r"blocks\.\d+\.audio_injection\."),
+# by the names of parameters, of a LoRA's and of those that are trained in full
+_GROUPS = ROOMS | {
     "self_attention": re.compile(r"blocks\.\d+\.attn1\."),
     "cross_attention": re.compile(r"blocks\.\d+\.attn2\."),
     "feed_forward": re.compile(r"blocks\.\d+\.ffn\."),

@@ -24,12 +24,12 @@ from wanavatar_lab.lora.names import plain_parameters, reference_parameter
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.inpaint import WanS2VInpaintPatchEmbedding
 
-_ROOMS = {
+ROOMS = {
     "audio_encoder": re.compile(r"causal_audio_encoder\."),
     "audio_injectors": re.compile(r"blocks\.\d+\.audio_injection\."),
     "patch_embedding": re.compile(r"patch_embedding\."),
 }
-PARTS = tuple(_ROOMS)
+PARTS = tuple(ROOMS)
 
 
 class _MasterLinear(nn.Linear):
@@ -75,12 +75,12 @@ def check_samples(parts: Collection[str], buckets: Collection[str]) -> None:
 
 def layers_of(network: nn.Module, parts: Collection[str]) -> set[str]:
     """Names of the modules of some parts."""
-    return {name for name, _ in network.named_modules() if any(_ROOMS[part].match(f"{name}.") for part in parts)}
+    return {name for name, _ in network.named_modules() if any(ROOMS[part].match(f"{name}.") for part in parts)}
 
 
 def parameters_of(network: nn.Module, part: str) -> dict[str, nn.Parameter]:
     """The weights of a part, by name."""
-    return {name: weight for name, weight in network.named_parameters() if _ROOMS[part].match(name)}
+    return {name: weight for name, weight in network.named_parameters() if ROOMS[part].match(name)}
 
 
 def train_in_full(network: WanS2VTransformer3DModel, part: str) -> dict[str, Tensor]:

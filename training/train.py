@@ -185,7 +185,7 @@ class Trainer:
         if self.spread:
             average_gradients(self.trained)
         # of DeepSpeed's nothing is left: it has made its step with the last backward pass
-        norms = {} if self.sharded else gradient_norms(self.network)
+        norms = gradient_norms(self.network) if self.log and not self.sharded else {}
         norm = accelerator.clip_grad_norm_(self.trained, config.clip)
         if self.sharded:  # which clips by itself
             norm = self.wrapped.get_global_grad_norm()
