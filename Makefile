@@ -24,14 +24,14 @@ demo train-demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
 demo train-demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
 
 demo: setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
-	$(BIN)/python -m wanavatar_lab.headless notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb \
+	$(BIN)/python -m wanavatar_lab.cli.run_notebook notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb \
 		-p profile pocket -p interactive False $(ARGS)
 
 notebooks: setup ## every notebook by papermill on pocket, as it is and with other parameters; some minutes
 	CUDA_VISIBLE_DEVICES= $(PYTEST) tests/notebooks/every_notebook.py --timeout 1200 $(ARGS)
 
 train-demo: setup ## a LoRA learns a drawn person's lips, on any CPU in minutes, in runs/train-demo
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.demo --run runs/train-demo $(ARGS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.pocket.train_demo --run runs/train-demo $(ARGS)
 
 test: setup ## the suite, the same on every machine: no GPU, no network, no browser
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m "not chromium and not slow" $(ARGS)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from wanavatar_lab.extensions import register_extra_stages
 from wanavatar_lab.jobs import Job, submit
-from wanavatar_lab.lane import Lane, LaneNote
+from wanavatar_lab.requests.custom_stages import register_extra_stages
+from wanavatar_lab.worker.queue import Lane, LaneNote
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0  # seconds; only a failing test waits so long

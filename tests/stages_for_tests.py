@@ -17,10 +17,10 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import Request, Words
+from wanavatar_lab.requests.field_spec import spec
 from wanavatar_lab.requests.fields import Seed
-from wanavatar_lab.requests.spec import spec
+from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.status import Artifact
 
 SIDE = 64
 LEDGER = "steps.txt"  # a line per step that was really done

@@ -138,21 +138,21 @@ def test_every_room_has_its_place() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("wanavatar_lab/runs.py", "from wanavatar_lab.jobs import submit", "stands above"),
-        ("wanavatar_lab/runs.py", "from wanavatar_lab import jobs", "stands above"),
-        ("wanavatar_lab/runs.py", "import wanavatar_lab.cli", "stands above"),
+        ("wanavatar_lab/runs/run.py", "from wanavatar_lab.jobs import submit", "stands above"),
+        ("wanavatar_lab/runs/run.py", "from wanavatar_lab import jobs", "stands above"),
+        ("wanavatar_lab/runs/run.py", "import wanavatar_lab.cli", "stands above"),
         ("wanavatar_lab/media/video.py", "from ..stages import upscale", "stands above"),
         ("wanavatar_lab/media/__init__.py", "from ..stages import upscale", "stands above"),
         ("wanavatar_lab/errors.py", "from . import runs", "stands above"),
         ("wanavatar_lab/stages/upscale.py", "def run():\n    from wanavatar_lab.ui import panels", "stands above"),
-        ("wanavatar_lab/worker.py", "from wanavatar_lab import jobs", "stands above"),
+        ("wanavatar_lab/worker/process.py", "from wanavatar_lab import jobs", "stands above"),
         ("wanavatar_lab/ui/form.py", "import torch.nn as nn", "weights stay out"),
         ("wanavatar_lab/ui/form.py", "def draw():\n    from diffusers import DiffusionPipeline", "weights stay out"),
-        ("training/ui/card.py", "import torch", "weights stay out"),
-        ("wanavatar_lab/lora.py", "from training.loss import weighted", "never the other way"),
+        ("training/ui/training_card.py", "import torch", "weights stay out"),
+        ("wanavatar_lab/lora.py", "from training.loop.loss import weighted", "never the other way"),
         ("wanavatar_lab/media/utils.py", "", "says nothing"),
         ("training/helpers/video.py", "", "says nothing"),
-        ("wanavatar_lab/runs.py", "\n" * 401, "at most 400"),
+        ("wanavatar_lab/runs/run.py", "\n" * 401, "at most 400"),
     ],
 )
 def test_a_violation_is_found(path: str, source: str, complaint: str) -> None:
@@ -163,7 +163,7 @@ def test_a_violation_is_found(path: str, source: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("wanavatar_lab/jobs.py", "from wanavatar_lab.worker import serve\nfrom wanavatar_lab import runs"),
+        ("wanavatar_lab/jobs.py", "from wanavatar_lab.worker.process import serve\nfrom wanavatar_lab import runs"),
         ("wanavatar_lab/media/video.py", "from .audio import read_audio\nfrom ..errors import MediaError"),
         ("wanavatar_lab/media/__init__.py", "from .audio import read_audio\nfrom wanavatar_lab import __version__"),
         ("wanavatar_lab/ui/form.py", "from wanavatar_lab import jobs\nimport torchlike"),

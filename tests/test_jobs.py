@@ -22,7 +22,7 @@ from tests.lane_for_tests import (  # noqa: F401  fixtures
 )
 from wanavatar_lab.errors import RequestError, RunError
 from wanavatar_lab.jobs import attach, list_jobs, submit
-from wanavatar_lab.runs import list_runs
+from wanavatar_lab.runs.run import list_runs
 
 
 def test_a_job_runs_elsewhere_and_is_found_again(lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,15 @@ from torch import nn
 import wanavatar_lab
 from tests import toy_flux, toys
 from tests.lora.files import merged, whole_file
-from tests.residency.test_turns import clip, moving, picture
+from tests.memory.test_take_turns import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.residency import Choice, resident
-from wanavatar_lab.residency.here import choose_here
-from wanavatar_lab.residency.resident import networks
+from wanavatar_lab.memory import Choice, place
+from wanavatar_lab.memory.choose_offload import choose_here
+from wanavatar_lab.memory.place import networks
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.solver import WanUniPCScheduler
+from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 
 MAKE: dict[str, Callable[[Any], torch.Tensor]] = {
     "text_to_image": picture,
@@ -212,7 +212,7 @@ def test_auto_takes_no_mode_in_which_loras_would_be_rounded(monkeypatch: pytest.
         asked.append((given[4], given[6]))
         return choose_here(*given)
 
-    monkeypatch.setattr(resident, "choose_here", choosing)
+    monkeypatch.setattr(place, "choose_here", choosing)
     load("speech_to_video")
     assert asked == [("auto", ("fp8",))]
 

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.activations import Activations, use_attention_backend
-from training.adapter import add_adapter
-from training.float8 import store_in_float8
-from training.step import Batch, Draws, train_step
+from training.loop.step import Batch, Draws, train_step
+from training.model.activations import Activations, use_attention_backend
+from training.model.adapter import add_adapter
+from training.model.float8 import store_in_float8
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.s2v.frames import MOTION_FRAMES
+from wanavatar_lab.wan.latents import MOTION_FRAMES
 
 TOY: dict[str, Any] = {
     "num_attention_heads": 2,
@@ -156,7 +156,7 @@ def random_network(config: dict[str, Any], device: torch.device, dtype: torch.dt
 
 
 def random_batch(network: WanS2VTransformer3DModel, size: tuple[int, int, int], device: torch.device) -> Batch:
-    """One sample of a segment that continues another; see `training.step.train_step`."""
+    """One sample of a segment that continues another; see `training.loop.step.train_step`."""
     config = network.config
     height, width, frames = size
     rows, columns, latents = height // 8, width // 8, frames // 4

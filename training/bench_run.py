@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 from training.bench import TOY, TOY_SIZE, TRUE_SIZE, random_batch, random_network
-from training.config import TrainingConfig
-from training.launch import start, state, stop
-from training.log import read_metrics
-from training.processes import CONFIGS, LOG
-from training.recipes import s2v_14b_1gpu
-from training.samples import write_list, write_sample
+from training.config.config import TrainingConfig
+from training.config.recipes import s2v_14b_1gpu
+from training.data.samples import write_list, write_sample
+from training.launch.launch import start, state, stop
+from training.launch.processes import CONFIGS, LOG
+from training.loop.run_log import read_metrics
 from training.train import train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel

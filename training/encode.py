@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.in_use import changing
-from training.masks import latent_masks, latent_validity
-from training.prepare.layout import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
-from training.samples import NO_TEXT, Entry, listed_in, write_list, write_sample
-from training.windows import ASPECTS, LONGEST, Segment, segments_of, window_about
+from training.data.masks import latent_masks, latent_validity
+from training.data.samples import NO_TEXT, Entry, listed_in, write_list, write_sample
+from training.data.segments import ASPECTS, LONGEST, Segment, segments_of, window_about
+from training.launch.folder_locks import changing
+from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.execution import choose_device
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.s2v.frames import MOTION_FRAMES, LatentCodec
 from wanavatar_lab.s2v.inpaint import encode_given
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.stages.fingerprint import fingerprint
+from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
 from wanavatar_lab.weights import not_there
+from wanavatar_lab.weights.folders import fingerprint
+from wanavatar_lab.worker.execute import choose_device
 
 FORMAT = 2  # of what a sample holds; another one makes every sample again
 CAPTION = "caption.txt"  # in a clip's folder: what is seen and done there
@@ -185,7 +185,7 @@ class _Opened:
 
     @torch.no_grad()
     def tensors(self, size: tuple[int, int], segment: Segment, inpaint: bool = False) -> dict[str, Tensor]:
-        """The tensors of one sample; see `training.step.train_step`."""
+        """The tensors of one sample; see `training.loop.step.train_step`."""
         faces = self.masks[0][self.valid]
         window = window_about(np.max(faces, axis=0, initial=0) > 127, *size)
         inside = range(segment.start, segment.start + segment.frames)

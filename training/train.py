@@ -20,25 +20,25 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
 
-from training.arguments import add_config, config_of
-from training.average import Average
-from training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
-from training.config import DECIDES, TrainingConfig
-from training.in_use import training_in
-from training.log import Log, read_metrics
-from training.observed import gradient_norms, means, observed
-from training.order import Order
-from training.parts import check_samples
-from training.recipes import network_of
-from training.sample_clips import SampleClips
-from training.samples import Samples
-from training.sharded import ShardedOptimizer, set_up_zero
-from training.spread import average_gradients, is_to_be_spread, spread_frozen
-from training.start import begin_with, left_out
-from training.step import Draws, train_step
-from training.stopping import CODE, Stopped, StopRequest
-from training.trainable import make_trainable
-from training.validate import Validation, validate, without_training
+from training.config.arguments import add_config, config_of
+from training.config.config import DECIDES, TrainingConfig
+from training.config.recipes import network_of
+from training.data.batch_order import Order
+from training.data.samples import Samples
+from training.launch.folder_locks import training_in
+from training.launch.supervisor import CODE, Stopped, StopRequest
+from training.loop.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
+from training.loop.run_log import Log, read_metrics
+from training.loop.sample_clips import SampleClips
+from training.loop.step import Draws, train_step
+from training.loop.step_metrics import gradient_norms, means, observed
+from training.loop.validate import Validation, validate, without_training
+from training.loop.warm_start import begin_with, left_out
+from training.model.deepspeed_state import ShardedOptimizer, set_up_zero
+from training.model.ema import Average
+from training.model.full_finetune import check_samples
+from training.model.shard_frozen import average_gradients, is_to_be_spread, spread_frozen
+from training.model.trainable import make_trainable
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_text
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
@@ -255,7 +255,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     set_seed(config.seed)
-    # the network computes in its own type, see training.trainable
+    # the network computes in its own type, see training.model.trainable
     accelerator = Accelerator(gradient_accumulation_steps=config.accumulation, mixed_precision="no")
     if accelerator.is_main_process:
         config.run.mkdir(parents=True, exist_ok=True)

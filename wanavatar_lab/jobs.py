@@ -4,7 +4,8 @@
     job.wait()                        # or: artifacts = await job.result()
     attach(job.id).status()           # later, from anywhere, also after this process has died
 
-The work is done by processes that outlive the client: see `wanavatar_lab.keeper`. Nothing here imports torch.
+The work is done by processes that outlive the client: see `wanavatar_lab.worker.supervisor`.
+Nothing here imports torch.
 """
 
 import time
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanavatar_lab import locks
-from wanavatar_lab.ending import end_run
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.failures import worker_died
-from wanavatar_lab.keeper import start_keeper
-from wanavatar_lab.lane import Lane
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request
-from wanavatar_lab.runs import Run, draft, list_runs, runs_folder
+from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
+from wanavatar_lab.runs.status import STARTING, Artifact, Status
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.status import STARTING, Artifact, Status
+from wanavatar_lab.worker.error_messages import worker_died
+from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.supervisor import start_keeper
 
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
 
@@ -172,8 +173,8 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
         The run, which has ended; its status says how.
     """
     # not at the top: clients that only submit need none of it
-    from wanavatar_lab.execution import choose_device, execute
-    from wanavatar_lab.warm import WarmStage
+    from wanavatar_lab.worker.execute import choose_device, execute
+    from wanavatar_lab.worker.model_cache import WarmStage
 
     request = request.with_absolute_paths()
     now = time.time()

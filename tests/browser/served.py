@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.servers import REPOSITORY
 from tests.conftest import CHROMIUM
 from tests.lane_for_tests import eventually, is_alive, set_lane
-from wanavatar_lab.lane import Lane
+from wanavatar_lab.worker.queue import Lane
 
 
 @contextmanager

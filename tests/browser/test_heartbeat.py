@@ -15,7 +15,7 @@ pytestmark = pytest.mark.chromium
 CELL = """
 import os, pathlib, time
 from ipywidgets import Button, VBox
-from wanavatar_lab.ui.heartbeat import Heartbeat
+from wanavatar_lab.ui.page import Heartbeat
 button = Button(description="Block")
 button.on_click(lambda _: (time.sleep(3.5), pathlib.Path("../kernel").write_text(str(os.getpid()))))
 VBox([Heartbeat(patience=1.0), button])

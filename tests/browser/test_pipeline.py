@@ -15,9 +15,9 @@ pytestmark = pytest.mark.chromium
 
 CELL = """
 from tests.stages_for_tests import Relax
-from wanavatar_lab.chain import Link
+from wanavatar_lab.pipeline import Link
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.chain_cards import follow
+from wanavatar_lab.ui.pipeline_cards import follow
 links = [
     Link("a.npy", Relax(profile="pocket", steps=4, hold_at=2)),
     Link("b.npy", Relax(profile="pocket", steps=600, step_seconds=0.05), {"start": "a.npy"}),

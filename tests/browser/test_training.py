@@ -20,9 +20,9 @@ from tests.browser.conftest import nameless, open_in_lab, picture_of
 from tests.browser.looking import frame_of, is_blank
 from tests.browser.servers import REPOSITORY, Server, write_notebook
 from tests.lane_for_tests import eventually, is_alive
-from training.checkpoint import checkpoints
-from training.launch import start, state, stop
-from training.processes import LOG, processes_of
+from training.launch.launch import start, state, stop
+from training.launch.processes import LOG, processes_of
+from training.loop.checkpoint import checkpoints
 from training.ui.person import Person, config_for
 from training.ui.plots import BLUE
 from training.ui.preparing import encode_clips, prepare_clips

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.chromium
 
 CELL = """
 from ipywidgets import VBox
-from wanavatar_lab.ui.upload import Upload
+from wanavatar_lab.ui.uploads import Upload
 VBox([Upload(accept=".wav,.mp3", folder="../data/uploads"), Upload(accept=".png,.jpg")])
 """
 MIB = 1024**2

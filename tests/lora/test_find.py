@@ -16,7 +16,7 @@ from wanavatar_lab.cli import main
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
-from wanavatar_lab.lora.header import read_header
+from wanavatar_lab.weights.safetensors_header import read_header
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 

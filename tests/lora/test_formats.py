@@ -25,10 +25,10 @@ from tests.lora.files import (
 from tests.s2v.toy import golden_model, golden_tensors, relative_error
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.adapters import adapters_of
+from wanavatar_lab.lora.key_names import names_of
 from wanavatar_lab.lora.keys import squash
 from wanavatar_lab.lora.match import match
-from wanavatar_lab.lora.names import names_of
-from wanavatar_lab.s2v.vocabulary import our_name
+from wanavatar_lab.s2v.key_names import our_name
 
 FORMATS = [name for name, *_ in formats(NETWORKS["wan"](), 0)]
 

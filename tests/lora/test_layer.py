@@ -9,9 +9,8 @@ from peft.tuners import lora
 from torch import nn
 
 from wanavatar_lab.bench import network as bench
-from wanavatar_lab.bench.adapter import random_adapter
-from wanavatar_lab.lora.adapters import adapters_of
-from wanavatar_lab.lora.layer import AdaptedLinear, adapt
+from wanavatar_lab.bench.network import random_adapter
+from wanavatar_lab.lora.adapters import AdaptedLinear, adapt, adapters_of
 from wanavatar_lab.s2v import SegmentMemory
 
 SCALES = {"face": 0.5, "style": 2.0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wanavatar_lab.lora.schedule import shares_by_noise, shares_by_progress, weight_at
+from wanavatar_lab.lora.apply import shares_by_noise, shares_by_progress, weight_at
 
 
 def test_the_boundary_belongs_to_high_noise() -> None:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 
 from tests.toy_i2v import i2v_pipeline
-from training.pocket.flow import flow_sigmas
+from training.model.flow import flow_sigmas
 from training.pocket.image_to_video import evaluate, train
 from training.pocket.image_to_video.clips import MotionBank, balanced_actions, draw_motions
 from training.pocket.image_to_video.evaluate import EXPERTS, asked_clips, make, summary
@@ -23,7 +23,7 @@ from training.pocket.world.motion import ACTIONS, sample_motion
 from wanavatar_lab import jobs, media
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo
-from wanavatar_lab.s2v.shapes import TEXT_LENGTH
+from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
 from wanavatar_lab.stages import image_to_video
 
 VAE = Path(__file__).resolve().parents[2] / "weights" / "pocket" / "video_vae"

@@ -27,8 +27,7 @@ from wanavatar_lab import media, metrics
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.rrdbnet import read_network
-from wanavatar_lab.stages.upscale import enlarge
+from wanavatar_lab.stages.upscale import enlarge, read_network
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "data" / "samples"

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests import toys
-from training.pocket.flow import flow_error, flow_sigmas, weighted_mean
+from training.model.flow import flow_error, flow_sigmas, weighted_mean
 from training.pocket.speech_to_video.segments import SegmentBank, at_video_rate
 from training.pocket.text import embed, train_tokenizer
-from wanavatar_lab.s2v.audio import AudioFeatures
+from wanavatar_lab.s2v.audio_features import AudioFeatures
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "pocket"
 

@@ -15,8 +15,7 @@ from training.pocket.upscale.pictures import Pictures
 from training.pocket.upscale.soften import blurred, halved, jpeg, softened
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.rrdbnet import read_network
-from wanavatar_lab.stages.upscale import enlarge
+from wanavatar_lab.stages.upscale import enlarge, read_network
 
 WEIGHTS = Path(__file__).parent.parent.parent / "weights"
 

@@ -5,14 +5,7 @@ import torch
 from torch import Tensor
 
 from training.pocket.world import palette
-from training.pocket.world.attributes import (
-    AMOUNTS,
-    CHOICES,
-    Attributes,
-    is_held_out,
-    sample_attributes,
-    usual,
-)
+from training.pocket.world.attributes import AMOUNTS, CHOICES, Attributes, is_held_out, sample_attributes, usual
 from training.pocket.world.captions import SAYABLE, caption, visible
 from training.pocket.world.figure import draw, render, sheet_of
 from training.pocket.world.motion import ACTIONS, sample_actions, sample_motion

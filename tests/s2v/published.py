@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.s2v.vocabulary import our_name
+from wanavatar_lab.s2v.key_names import our_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MANIFESTS: dict[str, Any] = json.loads((GOLDEN / "official_manifests.json").read_text(encoding="utf-8"))

@@ -22,8 +22,8 @@ from tests.s2v.published import (
 )
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.s2v.tensor_files import compare_names, model_shapes
-from wanavatar_lab.s2v.vocabulary import our_config, our_name
+from wanavatar_lab.s2v.key_names import our_config, our_name
+from wanavatar_lab.wan.checkpoint_files import compare_names, model_shapes
 
 TOY = GOLDEN / "s2v_model_a"
 LAYOUTS = ("ours", "reference", "draft", "fastvideo")

@@ -9,7 +9,7 @@ import torch
 
 from tests.s2v.published import GOLDEN, STEM, reference_names, write_checkpoint
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.s2v.vocabulary import our_config
+from wanavatar_lab.s2v.key_names import our_config
 
 SHARD = 24 * 1000**2
 # the process's own growth while it reads: allocator, page tables, modules that are imported late

@@ -22,9 +22,9 @@ from tests.s2v.published import GOLDEN, STEM, draft_config, draft_names, write_c
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.components import Components, load_components
-from wanavatar_lab.s2v.frame_convolution import WanFrameConv3d
-from wanavatar_lab.s2v.text_checkpoint import load_text_encoder
-from wanavatar_lab.s2v.vae_checkpoint import load_vae
+from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d
+from wanavatar_lab.wan.text_checkpoint import load_text_encoder
+from wanavatar_lab.wan.vae_checkpoint import load_vae
 
 LAYOUTS = ("published", "draft", "fastvideo", "ours")
 PARTS = GOLDEN / "reference_parts"

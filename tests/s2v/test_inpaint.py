@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.s2v.test_lora_names import ARGUMENTS
+from tests.s2v.test_lora_key_names import ARGUMENTS
 from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model, toy_vae
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.frames import LatentCodec
 from wanavatar_lab.s2v.inpaint import encode_given, segment_given, widen_patch_embedding
+from wanavatar_lab.wan.latents import LatentCodec
 
 CPU = torch.device("cpu")
 CLIP: dict[str, Any] = {**ARGUMENTS, "num_inference_steps": 1, "output_type": "pt"}

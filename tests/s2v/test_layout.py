@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.s2v.toy import blocks, relative_error, toy_model
-from wanavatar_lab.s2v.conditioning import WanS2VFramePacker
-from wanavatar_lab.s2v.layout import REFERENCE_TIME, TokenLayout, WanS2VRotaryPosEmbed, token_positions
+from wanavatar_lab.s2v.block import REFERENCE_TIME, TokenLayout, WanS2VRotaryPosEmbed, token_positions
+from wanavatar_lab.s2v.transformer import WanS2VFramePacker
 
 EVEN = st.integers(4, 12).map(lambda n: 2 * n)  # latent rows or columns
 

@@ -15,7 +15,7 @@ from tests import toys
 from tests.s2v.toy import GOLDEN, count_calls, golden_model, golden_tensors, relative_error, toy_vae
 from wanavatar_lab.s2v import WanSpeechToVideoOutput, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
+from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 
 TEXT_DIM = 16
 

@@ -23,7 +23,7 @@ from tests.s2v.toy import (
 )
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.s2v.denoise import Sampling, prepare_scheduler
-from wanavatar_lab.s2v.solver import flow_unipc
+from wanavatar_lab.wan.scheduler import flow_unipc
 
 
 @pytest.mark.parametrize("motion", [True, False], ids=["motion kept", "motion dropped"])

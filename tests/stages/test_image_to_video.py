@@ -20,11 +20,11 @@ from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import Cancelled, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
-from wanavatar_lab.s2v.frame_convolution import WanFrameConv3d
-from wanavatar_lab.s2v.frames import picture_to_pixels
-from wanavatar_lab.s2v.solver import WanUniPCScheduler, flow_sigmas
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
+from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d
+from wanavatar_lab.wan.latents import picture_to_pixels
+from wanavatar_lab.wan.scheduler import WanUniPCScheduler, flow_sigmas
 
 BOUNDARY = 900  # timesteps from here on are the first expert's
 

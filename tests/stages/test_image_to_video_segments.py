@@ -11,12 +11,12 @@ from PIL import Image
 from tests.stages.test_image_to_video import models, place, request, weights
 from wanavatar_lab import media
 from wanavatar_lab.errors import Cancelled
+from wanavatar_lab.memory import work_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
-from wanavatar_lab.residency import work_of
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.stages.joints import LARGEST_SHIFT, joined
+from wanavatar_lab.stages.image_to_video import LARGEST_SHIFT, joined
 
 __all__ = ["models", "place", "weights"]  # fixtures
 

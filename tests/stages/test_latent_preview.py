@@ -13,7 +13,7 @@ from tests.lane_for_tests import REPOSITORY
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import DiskFull
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
-from wanavatar_lab.runs import PREVIEW, Run
+from wanavatar_lab.runs.run import PREVIEW, Run
 from wanavatar_lab.stages import latent_preview
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import SHARE, LatentPreview, draw, fit_colours

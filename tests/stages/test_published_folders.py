@@ -12,13 +12,13 @@ import torch
 import wanavatar_lab
 from tests import toy_flux, toys
 from tests.s2v.published import GOLDEN, reference_names, write_checkpoint
-from tests.stages.test_wan_folder import PARTS, write_expert
 from tests.toy_i2v import expert, i2v_pipeline
+from tests.wan.test_load import PARTS, write_expert
 from wanavatar_lab import jobs
 from wanavatar_lab.cli import main
+from wanavatar_lab.memory.components import weights_are_there
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
-from wanavatar_lab.residency.components import weights_are_there
-from wanavatar_lab.s2v.text_checkpoint import load_text_encoder
+from wanavatar_lab.wan.text_checkpoint import load_text_encoder
 
 TEXT_WIDTH = load_text_encoder(PARTS / "t5.pth").config.d_model
 

@@ -21,10 +21,9 @@ from training.pocket.upscale.network import build, published
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import Cancelled, LabError, RequestError, WeightsError
 from wanavatar_lab.requests import Upscale, parse
-from wanavatar_lab.runs import Run
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.stages.rrdbnet import read_network
-from wanavatar_lab.stages.upscale import Models, enlarge, tiles
+from wanavatar_lab.stages.upscale import Models, enlarge, read_network, tiles
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "realesrgan_x2"
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.s2v.toy import toy_model
 from training import train
-from training.checkpoint import save_checkpoint
+from training.loop.checkpoint import save_checkpoint
 
 SLOW = "SECONDS_TO_SAVE_IN"  # in the environment: how long a checkpoint takes
 

@@ -9,10 +9,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from training.checkpoint import checkpoints
-from training.config import TrainingConfig
-from training.launch import start, state
-from training.processes import LOG, MARK, Launcher, processes_of
+from training.config.config import TrainingConfig
+from training.launch.launch import start, state
+from training.launch.processes import LOG, MARK, Launcher, processes_of
+from training.loop.checkpoint import checkpoints
 
 MODULE = "tests.training.launched"
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from training import bench
-from training.activations import Activations
+from training.model.activations import Activations
 
 
 def figures(capsys: pytest.CaptureFixture[str], words: str) -> dict[str, Any]:

@@ -10,14 +10,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
+from training.data.samples import Samples
+from training.data.segments import segments_of, window_about
 from training.encode import CAPTION, Encoders, encode, main
-from training.in_use import training_in
-from training.prepare.layout import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, VALID, ClipFolder, frame_name, read_clip
-from training.samples import Samples
-from training.windows import segments_of, window_about
+from training.launch.folder_locks import training_in
+from training.prepare.clip_folder import (
+    FACE_MASKS,
+    IMAGES,
+    LIP_MASKS,
+    SOUND,
+    VALID,
+    ClipFolder,
+    frame_name,
+    read_clip,
+)
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.s2v.frames import LatentCodec
+from wanavatar_lab.wan.latents import LatentCodec
 
 FRAMES, WIDTH, HEIGHT = 92, 96, 64
 ASPECTS = {"square": (64, 64)}

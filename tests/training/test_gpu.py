@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tests.s2v.toy import relative_error
 from tests.training.runs import MODULE, alone, finished, ranks, wait_for, wait_for_step
 from tests.training.toy import config_of
-from training.checkpoint import STATE, WEIGHTS, same_bits
-from training.launch import start, state
-from training.processes import Launcher, processes_of
+from training.launch.launch import start, state
+from training.launch.processes import Launcher, processes_of
+from training.loop.checkpoint import STATE, WEIGHTS, same_bits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 

@@ -17,15 +17,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.lora.files import output
 from tests.s2v.toy import relative_error, toy_model
 from tests.training.toy import config_of, write_samples
-from training.adapter import add_adapter, load_adapter_tensors
-from training.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.log import METRICS, read_metrics
-from training.stopping import Stopped
+from training.launch.supervisor import Stopped
+from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
+from training.loop.run_log import METRICS, read_metrics
+from training.model.adapter import add_adapter, load_adapter_tensors
 from training.train import main, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import adapters_of
-from wanavatar_lab.lora.header import read_header
 from wanavatar_lab.lora.match import match
+from wanavatar_lab.weights.safetensors_header import read_header
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,7 +186,7 @@ def test_stopped_before_the_next_step_the_checkpoint_is_left_alone(
     train(config_of(tmp_path, samples=trained / "samples", steps=2), toy_model())
     (saved,) = checkpoints(tmp_path / "run")
     before = saved.stat().st_ino
-    monkeypatch.setattr("training.stopping.StopRequest.heard", lambda _: True)
+    monkeypatch.setattr("training.launch.supervisor.StopRequest.heard", lambda _: True)
     with pytest.raises(Stopped, match="after step 2 of 6, which is saved"):
         train(config_of(tmp_path, samples=trained / "samples"), toy_model())
     assert saved.stat().st_ino == before and checkpoints(tmp_path / "run") == [saved]

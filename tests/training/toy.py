@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.s2v.toy import CONFIG, toy_model
-from training.adapter import add_adapter
-from training.config import TrainingConfig
-from training.samples import write_list, write_sample
+from training.config.config import TrainingConfig
+from training.data.samples import write_list, write_sample
+from training.model.adapter import add_adapter
 from training.train import train
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 

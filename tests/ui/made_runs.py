@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wanavatar_lab.ending import end_run
 from wanavatar_lab.media import Audio, write_audio, write_picture, write_talking_clip
 from wanavatar_lab.requests import Request
-from wanavatar_lab.runs import Run, draft, runs_folder
-from wanavatar_lab.status import Artifact, State, Status
+from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.run import Run, draft, runs_folder
+from wanavatar_lab.runs.status import Artifact, State, Status
 
 FPS, RATE = 16, 16_000
 

@@ -7,9 +7,8 @@ import pytest
 
 from tests.ui.looking import NAMED, alerts, everything, named, text
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, ImageToVideo, SpeechToVideo, TextToImage, fields_of
-from wanavatar_lab.ui.controls import CONTROLS
 from wanavatar_lab.ui.fields import Control
-from wanavatar_lab.ui.form import Form
+from wanavatar_lab.ui.form import CONTROLS, Form
 from wanavatar_lab.ui.language import language
 
 

@@ -24,7 +24,7 @@ comm.create_comm = lambda *given, **named: Counted(*given, **named)
 before = set(sys.modules)
 
 async def cell():
-    from wanavatar_lab.ui.look import Look
+    from wanavatar_lab.ui.widget import Look
     {cell}
     first, modules = dict(sent), len(set(sys.modules) - before)
     for widget in list(ipywidgets.Widget.widgets.values()):

@@ -17,8 +17,8 @@ from wanavatar_lab.requests import (
     Upscale,
     plain_defaults,
 )
-from wanavatar_lab.requests.spec import spec
-from wanavatar_lab.ui.earlier import sample
+from wanavatar_lab.requests.field_spec import spec
+from wanavatar_lab.ui.file_field import sample
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.parameters import chosen

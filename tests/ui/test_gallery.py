@@ -12,10 +12,10 @@ from tests.ui import made_runs
 from wanavatar_lab.cli.arguments import read_arguments
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
-from wanavatar_lab.runs import Run, list_runs
+from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.ui import gallery_bench
 from wanavatar_lab.ui.catalogue import Catalogue
-from wanavatar_lab.ui.copying import as_command, as_papermill, as_python
+from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
 from wanavatar_lab.ui.gallery import Gallery
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.listing import PAGE

@@ -10,7 +10,7 @@ from tests.ui import made_runs
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
-from wanavatar_lab.runs import Run
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 
 

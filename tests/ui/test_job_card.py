@@ -11,7 +11,7 @@ from tests.lane_for_tests import LaneUnderTest, let_go, steps_done
 from tests.ui import made_runs
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import TextToImage
-from wanavatar_lab.runs import Run
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.job_card import LOG_CHARACTERS, LOG_LINES, JobCard
 from wanavatar_lab.ui.language import language
 

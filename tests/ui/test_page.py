@@ -12,14 +12,13 @@ import pytest
 from tests.lane_for_tests import REPOSITORY, LaneUnderTest, let_go
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
-from wanavatar_lab.ui.heartbeat import Heartbeat
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
-from wanavatar_lab.ui.ongoing import MOST_CARDS, Ongoing
-from wanavatar_lab.ui.page import WORDS, Page, Tab
+from wanavatar_lab.ui.page import WORDS, Heartbeat, Page, Tab
 from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.running_jobs import MOST_CARDS, Ongoing
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.urls import can_show, from_server_path, server_path, server_root
+from wanavatar_lab.ui.widget import can_show, from_server_path, server_path, server_root
 
 
 def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.panel import Panel
-from wanavatar_lab.ui.upload import Upload
+from wanavatar_lab.ui.uploads import Upload
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import pytest
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything
 from wanavatar_lab.requests import TextToImage, Upscale
-from wanavatar_lab.runs import Run
-from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.ui.compare import Compare
+from wanavatar_lab.ui.panel import result_of, view_of
 from wanavatar_lab.ui.player import Player
-from wanavatar_lab.ui.results import result_of, view_of
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from tests.ui.looking import until
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.requests import ImageToVideo, TextToImage
-from wanavatar_lab.runs import Run
-from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.sweep import Sweep, sweep

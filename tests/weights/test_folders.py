@@ -14,7 +14,7 @@ from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.weights import WEIGHTS, amount, find_weights, look, not_there, says_how_to_get, verify
-from wanavatar_lab.weights.hashes import is_cut_short
+from wanavatar_lab.weights.download import is_cut_short
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,11 +12,11 @@ plan.py        which clips there are to be
 cuts.py        where a long recording is cut: at silences, into clips of 3 to 6 s
 clips.py       one clip: frames at 16 fps in step with its sound
 landmarks.py   where the face and the lips are, from one of several sources; mediapipe_landmarks.py is the usual one
-draw_masks.py  outlines become masks; training/masks.py brings those to the latents
+draw_masks.py  outlines become masks; training/data/masks.py brings those to the latents
 measures.py    what is measured of a clip, and what is wrong with it
 duplicates.py  clips that show and say the same
 sheets.py      contact sheets
 report.py      all clips in one table
-layout.py      the folder of a clip, read wherever it was made; training/whole_folder.py writes it whole
+layout.py      the folder of a clip, read wherever it was made; training/data/whole_folder.py writes it whole
 drawn.py       sample videos of a drawn person, for who has none of their own; drawn_speech.py is what they say
 """

@@ -1,7 +1,7 @@
 """The command line.
 
 python -m training.prepare --videos FOLDER --out DATA
-python -m training.prepare --videos FOLDER --out DATA --landmarks drawn      # videos of training.prepare.drawn
+python -m training.prepare --videos FOLDER --out DATA --landmarks drawn      # videos of training.pocket.drawn_person
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.cores import usable_cores
+from training.launch.processes import usable_cores
 from training.prepare.draw_masks import Dilation
 from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
 from training.prepare.mediapipe_landmarks import MediaPipeLandmarks

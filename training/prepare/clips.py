@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.prepare.cuts import SHORTEST, Span
-from training.prepare.draw_masks import Dilation, MaskMaker, Missing
-from training.prepare.landmarks import LandmarkSource
-from training.prepare.layout import (
+from training.data.whole_folder import whole_folder
+from training.prepare.clip_folder import (
     CAPTION,
     FACE_MASKS,
     FACTS,
@@ -26,9 +24,11 @@ from training.prepare.layout import (
     VALID,
     frame_name,
 )
+from training.prepare.cuts import SHORTEST, Span
+from training.prepare.draw_masks import Dilation, MaskMaker, Missing
+from training.prepare.landmarks import LandmarkSource
 from training.prepare.measures import Observer
 from training.prepare.sheets import Sheet
-from training.whole_folder import whole_folder
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_audio
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.prepare.layout import FPS, RATE
+from training.prepare.clip_folder import FPS, RATE
 from wanavatar_lab.metrics import decibels, loudness
 
 SHORTEST, LONGEST = 3 * FPS, 6 * FPS

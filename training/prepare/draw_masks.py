@@ -1,6 +1,6 @@
 """Outlines of faces and lips become masks of 0 and 255, a little larger than the outline.
 
-`training/masks.py` brings these to the latents.
+`training/data/masks.py` brings these to the latents.
 """
 
 from dataclasses import dataclass

@@ -203,7 +203,7 @@ def read_landmarks(video: Path) -> Known:
 def _there(path: Path) -> Path:
     if not path.is_file():
         raise LabError(
-            f"There are no landmarks at {path}, where `python -m training.prepare.drawn` puts those of what it draws. "
-            "Of other videos MediaPipe finds them: `--landmarks mediapipe`."
+            f"There are no landmarks at {path}, where `python -m training.pocket.drawn_person` puts those of "
+            "what it draws. Of other videos MediaPipe finds them: `--landmarks mediapipe`."
         )
     return path

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Masks
 from training.prepare.landmarks import Face
-from training.prepare.layout import FPS, RATE
 from wanavatar_lab.metrics import decibels, lip_sync, loudness
 
 # A mouth may come this many frames early or late; further, the clip is out of sync. Lags up to REACH are tried.
@@ -20,7 +20,7 @@ FEW_FACES = 0.9  # share of the frames; with fewer, a clip is flagged, and below
 QUIET, CLIPPED = -40.0, 0.001  # dBFS of speech; share of the samples at full scale
 EVERY = 4  # frames between two of which the sharpness is measured
 HASHES = 4  # frames of which a perceptual hash is taken
-SMALL_LIPS = 1e-3  # share of the picture; below it no loss is on lips alone, see `training.loss.SMALLEST`
+SMALL_LIPS = 1e-3  # share of the picture; below it no loss is on lips alone, see `training.loop.loss.SMALLEST`
 _SIDE = 8  # of a perceptual hash
 
 

@@ -16,8 +16,8 @@ from training.prepare.landmarks import Face, FaceIn
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
-from wanavatar_lab.weights.advice import how_to_get
-from wanavatar_lab.weights.hashes import sha256_of
+from wanavatar_lab.weights.download import sha256_of
+from wanavatar_lab.weights.table import how_to_get
 
 WEIGHTS = "face-landmarker"
 # Several faces are looked for, so that the one that is followed is chosen here and not by chance.

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.prepare.clip_folder import FPS, RATE
 from training.prepare.clips import Order
 from training.prepare.cuts import SHORTEST, cut_at_silences
 from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.landmarks import SIDECAR, LandmarkSource
-from training.prepare.layout import FPS, RATE
 from training.prepare.report import Refused
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
 from wanavatar_lab.media import probe, read_audio
-from wanavatar_lab.weights.hashes import sha256_of
+from wanavatar_lab.weights.download import sha256_of
 
 FORMAT = 1  # of what is written; a later one makes every clip again
 CAPTION_SUFFIX = ".txt"  # of a file beside a video that tells what is seen and done in it

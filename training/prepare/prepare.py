@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.data.whole_folder import is_temporary, replace_folder, temporary_beside
+from training.prepare.clip_folder import CAPTION, SOUND, read_clip, read_facts
 from training.prepare.clips import FILES, SHEET, Order, make_clip
 from training.prepare.landmarks import LandmarkSource
-from training.prepare.layout import CAPTION, SOUND, read_clip, read_facts
 from training.prepare.plan import Options, Say, planned, videos_in
 from training.prepare.report import Prepared, Refused, as_json, chosen_to_hold_out, lines, prepared
 from training.prepare.sheets import overview
-from training.whole_folder import is_temporary, replace_folder, temporary_beside
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, WeightsError
 from wanavatar_lab.files import write_bytes, write_json, write_text

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from training.prepare.clip_folder import FPS
 from training.prepare.draw_masks import Masks
-from training.prepare.layout import FPS
 from training.prepare.measures import Measures
 
 SHOWN, COLUMNS = 8, 4  # frames of a clip, and how many of them in a row

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from training.sample_clips import FOLDER
+from training.loop.sample_clips import FOLDER
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.fields.control import alert
+from wanavatar_lab.ui.fields import alert
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.player import Player
 

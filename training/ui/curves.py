@@ -1,4 +1,4 @@
-"""Plots of a run's numbers, from the lines of its log (`training.log.read_metrics`)."""
+"""Plots of a run's numbers, from the lines of its log (`training.loop.run_log.read_metrics`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from training.loss import BRANCHES
+from training.loop.loss import BRANCHES
 from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import language

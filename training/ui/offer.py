@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import AUDIO_MODULES, WEIGHTS, checkpoints
+from training.loop.checkpoint import AUDIO_MODULES, WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
 from wanavatar_lab.requests import Words
-from wanavatar_lab.requests.refusal import shown
+from wanavatar_lab.requests.request import shown
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import language
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from training.config import TrainingConfig
-from training.recipes import RECIPES
-from training.samples import listed_in
+from training.config.config import TrainingConfig
+from training.config.recipes import RECIPES
+from training.data.samples import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests.refusal import shown, suggestion
-from wanavatar_lab.runs import runs_folder
+from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.parameters import OPEN
 
 
@@ -26,7 +26,7 @@ class Usual:
         draws: whether a person is drawn where no videos are given.
         aspects: of the samples, by commas.
         frames: of a segment, at most.
-        recipe: of `training.recipes`.
+        recipe: of `training.config.recipes`.
         changes: fields of the config that differ from the recipe's.
     """
 
@@ -141,7 +141,7 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     """What a run of a person is told: the recipe, above it what the profile begins with, above that `values`.
 
     Args:
-        recipe: of `training.recipes`; auto takes the profile's.
+        recipe: of `training.config.recipes`; auto takes the profile's.
         values: fields of the config; one that is "auto" is left as it is.
 
     Raises:

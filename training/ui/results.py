@@ -6,13 +6,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from training.checkpoint import WEIGHTS, checkpoints
-from training.config import TrainingConfig
-from training.launch import Ending, state
-from training.log import read_metrics
+from training.config.config import TrainingConfig
+from training.launch.launch import Ending, state
+from training.loop.checkpoint import WEIGHTS, checkpoints
+from training.loop.run_log import read_metrics
+from training.loop.validate import Validation
 from training.ui.clips import label_of, sampled, side_by_side
 from training.ui.curves import Line, of_kind
-from training.validate import Validation
 from wanavatar_lab.errors import LabError
 
 CONFIG = "config.json"
@@ -58,7 +58,7 @@ class Results:
         """What it came to, in some lines."""
         seconds = [line["seconds"] for line in of_kind(self.lines, "train") if "seconds" in line]
         pace = f", {sum(seconds) / len(seconds):.1f} s per step" if seconds else ""
-        # a run that was started by hand is not known to training.launch
+        # a run that was started by hand is not known to training.launch.launch
         how = "trained" if self.ending.state == "absent" else self.ending.state
         why = f" ({self.ending.why})" if self.ending.why else ""
         config = self.config

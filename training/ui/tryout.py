@@ -17,13 +17,13 @@ from training.ui.offer import Offered, offer, offered_before
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import SpeechToVideo, Words
-from wanavatar_lab.status import Status, main_artifact
+from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields.control import AS_WIDE_AS_ITS_WORDS, ROW, alert
+from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.widget import Look
 
 WORDS: dict[str, Words] = {
     "title": {"en": "Use the LoRA", "ko": "LoRA 사용", "zh": "使用 LoRA"},

@@ -15,7 +15,7 @@ from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.stages import measure_stages
 from wanavatar_lab.bench.table import between_marks, tables
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.residency.choose import FORCED
+from wanavatar_lab.memory.choose_offload import FORCED
 
 PROGRAM = "python -m wanavatar_lab.bench"
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from wanavatar_lab.bench.random_parts import random_pipeline
-from wanavatar_lab.bench.sizes import SIZES
+from wanavatar_lab.bench.random_models import SIZES, random_pipeline
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory import usual_work
+from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.residency import usual_work
-from wanavatar_lab.residency.resident import Resident
 from wanavatar_lab.stages import stage_module
 
 _SPARE = 2 << 30  # bytes that a disk must have left

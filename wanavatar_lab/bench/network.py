@@ -2,6 +2,8 @@
 
 Times are medians over forward passes of one segment that continues another (motion kept), after warm-up. The limit
 they are held against is measured on the same device: the rate of a large matrix product in the same dtype.
+
+A LoRA of random numbers, as large as those that people use, to see what one adds to a step.
 """
 
 import argparse
@@ -12,11 +14,32 @@ from typing import Any
 
 import torch
 from peft.tuners import lora
+from torch import nn
 
-from wanavatar_lab.bench.adapter import random_adapter
-from wanavatar_lab.lora.adapters import adapters_of
-from wanavatar_lab.lora.layer import AdaptedLinear
+from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
+from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
+
+
+def random_adapter(network: nn.Module, rank: int) -> Update:
+    """Low-rank updates of every linear layer in the blocks of a transformer, which is what most LoRAs hold.
+
+    Args:
+        network: with a list of layers `blocks`; where its weights lie the adapter's are drawn.
+        rank: of every layer.
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator(device).manual_seed(2)
+    update = Update()
+    for name, layer in network.named_modules():
+        if name.startswith("blocks.") and isinstance(layer, nn.Linear):
+            outputs, inputs = layer.weight.shape
+            down, up = torch.empty(rank, inputs, device=device), torch.empty(outputs, rank, device=device)
+            down.normal_(0, inputs**-0.5, generator=generator)
+            up.normal_(0, 0.1 * rank**-0.5, generator=generator)
+            update.pairs[name] = Pair(down, up, 1.0)
+    return update
+
 
 SIZES: dict[str, dict[str, Any]] = {
     "14b": {},

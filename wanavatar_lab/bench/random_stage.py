@@ -8,16 +8,15 @@ from typing import Any, cast
 
 import torch
 
-from wanavatar_lab.bench.random_parts import random_pipeline, write_random_upscaler
-from wanavatar_lab.bench.sizes import SIZES, Sizes
+from wanavatar_lab.bench.random_models import SIZES, Sizes, random_pipeline, write_random_upscaler
 from wanavatar_lab.bench.watch import Watch, wait
+from wanavatar_lab.memory import Choice, Work
+from wanavatar_lab.memory.components import PUBLISHED
+from wanavatar_lab.memory.place import Resident, networks
 from wanavatar_lab.profiles import Profile
-from wanavatar_lab.residency import Choice, Work
-from wanavatar_lab.residency.published import PUBLISHED
-from wanavatar_lab.residency.resident import Resident, networks
+from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages import image_to_video, speech_to_video, text_to_image, upscale
-from wanavatar_lab.stages.rrdbnet import Network
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.stages.upscale import Network
 
 
 class _Random(Resident):

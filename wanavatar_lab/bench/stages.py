@@ -2,13 +2,17 @@
 
 The models pass through `WarmStage`, as in a worker, so that each makes room for the next one in main memory, and
 `auto` chooses by what is free.
+
+What the factors of `residency.activations` would be by what was measured.
+
+How fast a GPU takes what lies in pinned main memory.
 """
 
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,18 +20,58 @@ from typing import Any
 
 import torch
 
-from wanavatar_lab.bench.calibrate import calibrated
 from wanavatar_lab.bench.cases import Case
-from wanavatar_lab.bench.link import copy_rate
 from wanavatar_lab.bench.random_stage import RandomStage
-from wanavatar_lab.bench.watch import Watch, wait
+from wanavatar_lab.bench.watch import Call, Watch, wait
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.failures import is_out_of_memory
-from wanavatar_lab.residency import expected_seconds, free_host_bytes, this_machine, work_of
-from wanavatar_lab.residency.activations import activation_bytes
-from wanavatar_lab.residency.published import PUBLISHED
+from wanavatar_lab.memory import Component, Work, expected_seconds, free_host_bytes, this_machine, work_of
+from wanavatar_lab.memory.activations import activation_bytes, need
+from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.warm import WarmStage
+from wanavatar_lab.worker.error_messages import is_out_of_memory
+from wanavatar_lab.worker.model_cache import WarmStage
+
+
+def calibrated(
+    work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
+) -> dict[str, dict[str, Any]]:
+    """For each component that worked on a GPU: the name of its unit, and what was measured.
+
+    Args:
+        work: what was made.
+        components: the networks.
+        calls: of each network, as `Watch` noted them while all weights lay on the GPU, or came in turns.
+        tiled: whether the autoencoder worked in tiles.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for component in components:
+        its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
+        beside = [call.beside_bytes for call in its if call.beside_bytes is not None]
+        if beside:
+            needed = need(work, component, tiled)
+            found[component.name] = {
+                "unit": needed.unit,
+                "measured": round(needed.units(max(beside)), 3),
+                "beside_bytes": max(beside),
+            }
+    return found
+
+
+def copy_rate(device: str, size: int = 1 << 30, repeats: int = 5) -> float:
+    """Bytes per second of the best of several copies of `size` bytes from pinned main memory to a GPU."""
+    here = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    there = torch.empty(size, dtype=torch.uint8, device=device)
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        there.copy_(here, non_blocking=True)
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    del here, there
+    torch.cuda.empty_cache()
+    return size / min(times)
+
 
 Figures = dict[str, Any]
 

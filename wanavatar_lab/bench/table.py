@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.residency.activations import UNITS
+from wanavatar_lab.memory.activations import UNITS
 
 Figures = Mapping[str, Any]
 

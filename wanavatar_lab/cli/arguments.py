@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from wanavatar_lab.cli.plan import add_options
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.extensions import register_extra_stages
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
+from wanavatar_lab.requests.custom_stages import register_extra_stages
 
 FIELD = "field:"  # marks what belongs to the request, so that no field's name clashes with an option's
 

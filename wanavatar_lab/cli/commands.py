@@ -16,9 +16,9 @@ from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
-from wanavatar_lab.runs import Run
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.status import Status, main_artifact
 
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 0.2

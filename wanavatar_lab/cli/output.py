@@ -8,7 +8,7 @@ from typing import Any
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import Description
-from wanavatar_lab.status import Status
+from wanavatar_lab.runs.status import Status
 
 
 def answer(value: Any) -> None:

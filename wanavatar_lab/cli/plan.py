@@ -7,11 +7,11 @@ from typing import Any
 
 from wanavatar_lab.cli.output import answer, clock
 from wanavatar_lab.errors import RequestError
+from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_work
+from wanavatar_lab.memory import plan as make_plan
+from wanavatar_lab.memory.choose_offload import FORCED
+from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.residency import Machine, Plan, other_machine, this_machine, usual_work
-from wanavatar_lab.residency import plan as make_plan
-from wanavatar_lab.residency.choose import FORCED
-from wanavatar_lab.residency.components import PARTS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import amount
 
@@ -66,7 +66,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
     if memory is not None:
         return other_machine(int(memory * GIGABYTE), 1 if gpus is None else int(gpus), host_bytes, arguments.gpu)
     # not at the top: it is asked for a GPU only where this machine is meant
-    from wanavatar_lab.execution import choose_device
+    from wanavatar_lab.worker.execute import choose_device
 
     machine = this_machine("cpu" if gpus == 0 else choose_device(read_settings().device))
     if gpus is not None:

@@ -17,7 +17,7 @@
 The package's own names import no torch: a command line or a web page lists LoRAs without it.
 """
 
-from wanavatar_lab.lora.choose import check_loras
 from wanavatar_lab.lora.find import Adapter, Description, describe, find_adapters
+from wanavatar_lab.lora.resolve import check_loras
 
 __all__ = ["Adapter", "Description", "check_loras", "describe", "find_adapters"]

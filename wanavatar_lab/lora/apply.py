@@ -1,7 +1,14 @@
-"""LoRAs in a stage: those that a request names count while it runs, and nothing else does."""
+"""LoRAs in a stage: those that a request names count while it runs, and nothing else does.
+
+Which of a LoRA's two weights counts when: the high-noise weight settles structure, the low-noise weight detail.
+
+Every step has a low-noise share: 0 where the high-noise weight counts, 1 where the low-noise weight does, and between
+them where one goes over into the other. Wan2.2-I2V needs no schedule, since each of its experts has one side of the
+boundary to itself.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,14 +20,44 @@ from torch import nn
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.adapters import Adapters, adapters_of
-from wanavatar_lab.lora.choose import choose
 from wanavatar_lab.lora.find import BOTH, HIGH, LOW, Adapter
-from wanavatar_lab.lora.header import read_header
 from wanavatar_lab.lora.keys import parse_key
 from wanavatar_lab.lora.match import Update, match
-from wanavatar_lab.lora.schedule import weight_at
+from wanavatar_lab.lora.resolve import choose
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.weights.safetensors_header import read_header
+
+BOUNDARY_SIGMA = 0.9  # where Wan2.2-I2V hands over from one expert to the other
+RAMP = (0.4, 0.6)  # of the steps
+
+
+def shares_by_noise(sigmas: Iterable[float], boundary: float = BOUNDARY_SIGMA) -> list[float]:
+    """The low-noise share of each step by its sigma (0 to 1): the high-noise weight counts from the boundary up."""
+    return [0.0 if sigma >= boundary else 1.0 for sigma in sigmas]
+
+
+def shares_by_progress(steps: int) -> list[float]:
+    """The low-noise share of each step by how many are done: a ramp over the middle fifth, whatever the noise."""
+    if steps == 1:
+        return [0.5]
+    start, end = RAMP
+    return [min(max((step / (steps - 1) - start) / (end - start), 0.0), 1.0) for step in range(steps)]
+
+
+def weight_at(share: float, high: float, low: float, noise: str) -> float:
+    """The weight of an update where the low-noise share is `share`.
+
+    Args:
+        share: 0 to 1.
+        high, low: the request's weights.
+        noise: which noise the update's file is for: high, low or both. One for high noise fades out as the share
+            grows, and one for low noise fades in.
+    """
+    of_high = 0.0 if noise == LOW else high * (1 - share)
+    of_low = 0.0 if noise == HIGH else low * share
+    return of_high + of_low
+
 
 # the low-noise share of every step, where a network has one side of the boundary to itself
 ONLY_HIGH, ONLY_LOW = (0.0,), (1.0,)

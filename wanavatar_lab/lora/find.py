@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.lora.alphas import noted_alphas
-from wanavatar_lab.lora.bases import base_of, fitting, networks
-from wanavatar_lab.lora.header import Header, read_header
-from wanavatar_lab.lora.keys import ALPHA, DOWN, parse_key
+from wanavatar_lab.lora.base_model import base_of, fitting, networks
+from wanavatar_lab.lora.keys import ALPHA, DOWN, noted_alphas, parse_key
 from wanavatar_lab.lora.sidecar import read_sidecar
+from wanavatar_lab.weights.safetensors_header import Header, read_header
 
 ROOTS = ("loras", "lora_adpts")
 PICTURES, VIDEO = "img", "mov"

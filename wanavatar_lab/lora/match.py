@@ -13,10 +13,20 @@ import torch
 from torch import nn
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.lora.alphas import NotedAlphas, noted_alphas
-from wanavatar_lab.lora.bases import OTHER, UNKNOWN, base_of
-from wanavatar_lab.lora.keys import ALPHA, DIFF, DIFF_BIAS, DOWN, UP, UP_BIAS, other_method, parse_key
-from wanavatar_lab.lora.names import Target, names_of, plain_parameters
+from wanavatar_lab.lora.base_model import OTHER, UNKNOWN, base_of
+from wanavatar_lab.lora.key_names import Target, names_of, plain_parameters
+from wanavatar_lab.lora.keys import (
+    ALPHA,
+    DIFF,
+    DIFF_BIAS,
+    DOWN,
+    UP,
+    UP_BIAS,
+    NotedAlphas,
+    noted_alphas,
+    other_method,
+    parse_key,
+)
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.inpaint import inpaint_channels
 

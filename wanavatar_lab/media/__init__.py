@@ -17,14 +17,12 @@ each container is written in `wholeness`.
 """
 
 from wanavatar_lab.media.audio import Audio
-from wanavatar_lab.media.audio_reader import extract_audio, read_audio
+from wanavatar_lab.media.audio_reader import Peaks, extract_audio, read_audio, read_peaks
 from wanavatar_lab.media.audio_writer import write_audio
-from wanavatar_lab.media.peaks import Peaks, read_peaks
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe
-from wanavatar_lab.media.talking_clip import write_talking_clip
 from wanavatar_lab.media.video_reader import read_frame, read_frames
-from wanavatar_lab.media.video_writer import VideoWriter
+from wanavatar_lab.media.video_writer import VideoWriter, write_talking_clip
 
 __all__ = [
     "Audio",

@@ -10,11 +10,30 @@ Nothing here finds a face: landmarks and masks come from a source that the calle
 `RegionSource`. High marks for sync can go with a person who is lost, so look at all of them together.
 """
 
-from .colour import delta_e2000, srgb_to_lab
-from .identity import REGIONS, Likeness, Region, RegionSource, likeness, region_colours
-from .motion import Borders, border_jumps, frame_differences, segment_borders
-from .mouth import LandmarkSource, mouth_opening, opening_from_landmarks
-from .sync import FPS, LipSync, best_lag, correlation, decibels, lip_sync, loudness, silent_frames
+from wanavatar_lab.metrics.identity import (
+    REGIONS,
+    Likeness,
+    Region,
+    RegionSource,
+    delta_e2000,
+    likeness,
+    region_colours,
+    srgb_to_lab,
+)
+from wanavatar_lab.metrics.lip_sync import (
+    FPS,
+    LandmarkSource,
+    LipSync,
+    best_lag,
+    correlation,
+    decibels,
+    lip_sync,
+    loudness,
+    mouth_opening,
+    opening_from_landmarks,
+    silent_frames,
+)
+from wanavatar_lab.metrics.motion import Borders, border_jumps, frame_differences, segment_borders
 
 __all__ = [
     "FPS",

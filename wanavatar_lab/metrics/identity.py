@@ -1,4 +1,7 @@
-"""Is it still the same person: hair, skin, clothes and background against the reference picture, segment by segment."""
+"""Is it still the same person: hair, skin, clothes and background against the reference picture, segment by segment.
+
+Colours as people tell them apart: from sRGB to CIE Lab, and the difference CIEDE2000.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,9 +10,75 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .colour import delta_e2000, srgb_to_lab
+# IEC 61966-2-1: linear sRGB to XYZ under D65.
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_WHITE = _TO_XYZ.sum(axis=1)
+
+
+def srgb_to_lab(rgb: ArrayLike) -> NDArray[np.float64]:
+    """CIE L*a*b* (D65, 2 degrees) of sRGB colours; [..., 3], RGB in 0..1, L in 0..100."""
+    encoded = np.asarray(rgb, dtype=np.float64)
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    ratio = linear @ _TO_XYZ.T / _WHITE
+    bent = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(bent, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def delta_e2000(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """The difference of Lab colours as people see it, [...] for [..., 3] and [..., 3]; 1 is just seen side by side.
+
+    G. Sharma, W. Wu, E. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data,
+    and mathematical observations", 2005; the numbers in brackets are its equations.
+    """
+    a, b = np.broadcast_arrays(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
+    mean_chroma = (np.hypot(a[..., 1], a[..., 2]) + np.hypot(b[..., 1], b[..., 2])) / 2  # (2), (3)
+    stretch = 1.5 - 0.5 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7))  # 1 + G of (4)
+    chroma_a, hue_a = _chroma_and_hue(a, stretch)
+    chroma_b, hue_b = _chroma_and_hue(b, stretch)
+    grey = chroma_a * chroma_b == 0
+
+    turn = hue_b - hue_a
+    turn = np.where(turn > 180, turn - 360, np.where(turn < -180, turn + 360, turn))  # (10)
+    turn = np.where(grey, 0.0, turn)
+    lightness = b[..., 0] - a[..., 0]  # (8)
+    chroma = chroma_b - chroma_a  # (9)
+    hue = 2 * np.sqrt(chroma_a * chroma_b) * np.sin(np.radians(turn) / 2)  # (11)
+
+    mean_lightness = (a[..., 0] + b[..., 0]) / 2  # (12)
+    mean_chroma = (chroma_a + chroma_b) / 2  # (13)
+    total = hue_a + hue_b
+    around = np.where(np.abs(hue_a - hue_b) <= 180, total / 2, np.where(total < 360, total / 2 + 180, total / 2 - 180))
+    mean_hue = np.where(grey, total, around)  # (14)
+
+    weight = (  # (15)
+        1
+        - 0.17 * np.cos(np.radians(mean_hue - 30))
+        + 0.24 * np.cos(np.radians(2 * mean_hue))
+        + 0.32 * np.cos(np.radians(3 * mean_hue + 6))
+        - 0.20 * np.cos(np.radians(4 * mean_hue - 63))
+    )
+    rotation = 30 * np.exp(-(((mean_hue - 275) / 25) ** 2))  # (16)
+    blue = 2 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7))  # (17)
+    off = (mean_lightness - 50) ** 2
+    per_lightness = lightness / (1 + 0.015 * off / np.sqrt(20 + off))  # (18)
+    per_chroma = chroma / (1 + 0.045 * mean_chroma)  # (19)
+    per_hue = hue / (1 + 0.015 * mean_chroma * weight)  # (20)
+    crossed = -np.sin(np.radians(2 * rotation)) * blue * per_chroma * per_hue  # (21), (22)
+    return np.sqrt(per_lightness**2 + per_chroma**2 + per_hue**2 + crossed)
+
+
+def _chroma_and_hue(
+    lab: NDArray[np.float64], stretch: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """C' and h' in degrees, 0..360 and 0 for grey; (5) to (7)."""
+    red, yellow = lab[..., 1] * stretch, lab[..., 2]
+    return np.hypot(red, yellow), np.degrees(np.arctan2(yellow, red)) % 360
+
 
 REGIONS = ("hair", "skin", "clothes", "background")
 # Only what surely belongs to a region counts: edges are mixtures of two. Masks below the first do not, from the second

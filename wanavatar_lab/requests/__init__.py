@@ -8,10 +8,10 @@ command line and REST. `fields_of(SpeechToVideo)` describes each field in plain 
 """
 
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.requests.base import STAGE_REQUESTS, Request, parse, plain_defaults
+from wanavatar_lab.requests.field_spec import LANGUAGES, FieldView, Words, fields_of
 from wanavatar_lab.requests.image_to_video import ImageToVideo
 from wanavatar_lab.requests.loras import ImageLoraChoice, LoraChoice
-from wanavatar_lab.requests.spec import LANGUAGES, FieldView, Words, fields_of
+from wanavatar_lab.requests.request import STAGE_REQUESTS, Request, parse, plain_defaults
 from wanavatar_lab.requests.speech_to_video import SpeechToVideo
 from wanavatar_lab.requests.text_to_image import TextToImage
 from wanavatar_lab.requests.upscale import Upscale

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from wanavatar_lab.requests.field_spec import spec
 from wanavatar_lab.requests.loras import MOST_LORAS, ImageLoraChoice, LoraChoice, hold_adapters, read_adapters
 from wanavatar_lab.requests.sizes import RESOLUTION_ALLOWED, read_resolution
-from wanavatar_lab.requests.spec import spec
 
 LONGEST_PROMPT = 10_000
 LARGEST_SEED = 2**32 - 1

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, ClassVar
 
-from wanavatar_lab.requests.base import Request
+from wanavatar_lab.requests.field_spec import Words, spec
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
     GuidanceScale,
@@ -14,8 +14,8 @@ from wanavatar_lab.requests.fields import (
     VideoLoras,
     VideoSteps,
 )
+from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import video_size
-from wanavatar_lab.requests.spec import Words, spec
 
 # published with Wan2.2 as the default of its picture and text to video models
 NEGATIVE_PROMPT = (

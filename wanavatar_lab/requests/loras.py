@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from wanavatar_lab.requests.base import Described
-from wanavatar_lab.requests.refusal import refused
-from wanavatar_lab.requests.spec import spec
+from wanavatar_lab.requests.field_spec import spec
+from wanavatar_lab.requests.request import Described, refused
 
 MOST_LORAS = 32
 MOST_WEIGHT = 2.0

@@ -7,7 +7,7 @@ import math
 import re
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE, Profile
-from wanavatar_lab.requests.refusal import refused
+from wanavatar_lab.requests.request import refused
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 2048

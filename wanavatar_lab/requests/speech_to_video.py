@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from wanavatar_lab.requests.base import Request
+from wanavatar_lab.requests.field_spec import Words, spec
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
     GuidanceScale,
@@ -13,8 +13,8 @@ from wanavatar_lab.requests.fields import (
     VideoLoras,
     VideoSteps,
 )
+from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
-from wanavatar_lab.requests.spec import Words, spec
 
 LONGEST_AUDIO = 86_400.0  # seconds; what is really read is limited by the settings
 

@@ -3,10 +3,10 @@
 from typing import Annotated, ClassVar, Literal
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE
-from wanavatar_lab.requests.base import Request
+from wanavatar_lab.requests.field_spec import Words, spec
 from wanavatar_lab.requests.fields import LONGEST_PROMPT, GuidanceScale, ImageLoras, Seed
+from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, SMALLEST_SIDE
-from wanavatar_lab.requests.spec import Words, spec
 
 
 class TextToImage(Request):

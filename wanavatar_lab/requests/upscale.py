@@ -4,9 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import field_validator
 
-from wanavatar_lab.requests.base import Request
-from wanavatar_lab.requests.refusal import refused
-from wanavatar_lab.requests.spec import Words, spec
+from wanavatar_lab.requests.field_spec import Words, spec
+from wanavatar_lab.requests.request import Request, refused
 
 SMALLEST_TILE = 32
 LARGEST_TILE = 2048

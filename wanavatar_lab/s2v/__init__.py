@@ -1,9 +1,8 @@
 """Wan2.2 speech-to-video as diffusers classes: the network, its checkpoints and its pipeline."""
 
-from .memory import SegmentMemory
-from .output import WanS2VSegment, WanSpeechToVideoOutput
-from .pipeline import WanSpeechToVideoPipeline
-from .transformer import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.block import SegmentMemory
+from wanavatar_lab.s2v.pipeline import WanS2VSegment, WanSpeechToVideoOutput, WanSpeechToVideoPipeline
+from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
 
 __all__ = [
     "SegmentMemory",

@@ -11,12 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from wanavatar_lab.errors import WeightsError
-
-from .tensor_files import Shapes, compare_names, model_shapes, place, safetensors_shapes
-from .vocabulary import is_foreign, our_config, our_name
+from wanavatar_lab.s2v.key_names import is_foreign, our_config, our_name
+from wanavatar_lab.wan.checkpoint_files import Shapes, compare_names, model_shapes, place, safetensors_shapes
 
 if TYPE_CHECKING:
-    from .transformer import WanS2VTransformer3DModel
+    from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
 
 WEIGHTS_STEM = "diffusion_pytorch_model"
 

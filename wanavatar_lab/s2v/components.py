@@ -17,13 +17,12 @@ from transformers import (
 )
 
 from wanavatar_lab.errors import WeightsError
-
-from .checkpoint import read_json
-from .frame_convolution import convolve_by_frames
-from .tensor_files import name_problems
-from .text_checkpoint import load_text_encoder
-from .transformer import WanS2VTransformer3DModel
-from .vae_checkpoint import load_vae
+from wanavatar_lab.s2v.checkpoint import read_json
+from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
+from wanavatar_lab.wan.checkpoint_files import name_problems
+from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.text_checkpoint import load_text_encoder
+from wanavatar_lab.wan.vae_checkpoint import load_vae
 
 # where the published folder keeps each part; in diffusers layout each has a folder of its own name
 PUBLISHED_PLACES = {

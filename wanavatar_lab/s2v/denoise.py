@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import SchedulerMixin
 
-from .memory import SegmentMemory
-from .solver import flow_sigmas
-from .transformer import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.block import SegmentMemory
+from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
+from wanavatar_lab.wan.scheduler import flow_sigmas
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .frames import LatentCodec, PoseFrames
+from wanavatar_lab.wan.latents import LatentCodec, PoseFrames
 
 if TYPE_CHECKING:
-    from .transformer import WanS2VTransformer3DModel
+    from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
 
 FRAMES_PER_LATENT = 4
 

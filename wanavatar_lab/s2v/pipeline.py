@@ -1,7 +1,13 @@
-"""From a picture and a voice to a talking clip, segment by segment (Wan2.2-S2V, commit 42bf4cf is the reference)."""
+"""From a picture and a voice to a talking clip, segment by segment (Wan2.2-S2V, commit 42bf4cf is the reference).
+
+What the S2V pipeline gives back.
+
+What one segment hands to the next: its last frames, as pixels and as latents, and where the next one starts.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +17,7 @@ import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
 from diffusers.loaders import CogVideoXLoraLoaderMixin, WanLoraLoaderMixin
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from diffusers.utils import BaseOutput
 from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import (
@@ -21,18 +28,101 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from .arguments import check_embeds, check_inpainting, check_sizes, cut_audio
-from .audio import AudioFeatures, encode_audio
-from .components import load_components
-from .continuation import Continuation
-from .denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
-from .frames import MOTION_FRAMES, LatentCodec, PoseFrames, picture_to_pixels
-from .inpaint import segment_given
-from .lora_file import has_own_modules, in_our_names
-from .output import WanS2VSegment, WanSpeechToVideoOutput
-from .shapes import TEXT_LENGTH
-from .solver import flow_unipc
-from .transformer import PUBLISHED_INJECT_LAYERS, WanS2VTransformer3DModel
+from wanavatar_lab.s2v.audio_features import AudioFeatures, encode_audio
+from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH, check_embeds, check_inpainting, check_sizes, cut_audio
+from wanavatar_lab.s2v.components import load_components
+from wanavatar_lab.s2v.denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
+from wanavatar_lab.s2v.inpaint import segment_given
+from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
+from wanavatar_lab.s2v.transformer import PUBLISHED_INJECT_LAYERS, WanS2VTransformer3DModel
+from wanavatar_lab.wan.latents import MOTION_FRAMES, START_PICTURE_FRAMES, LatentCodec, PoseFrames, picture_to_pixels
+from wanavatar_lab.wan.scheduler import flow_unipc
+
+
+@dataclass
+class WanS2VSegment:
+    """One finished segment.
+
+    Args:
+        frames: [1, F, 3, H, W] in [0, 1] on the CPU.
+        index: number of the segment, from 0.
+        num_segments: how many there will be.
+        start_frame: where its first frame lies, in frames from the audio's start.
+    """
+
+    frames: torch.Tensor
+    index: int
+    num_segments: int
+    start_frame: int
+
+
+@dataclass
+class WanSpeechToVideoOutput(BaseOutput):
+    """A finished clip.
+
+    Args:
+        frames: [1, F, 3, H, W] in [0, 1] (`output_type="pt"`), [1, F, H, W, 3] (`"np"`) or lists of PIL images.
+        start_frame: the first frame belongs to audio time `start_frame / fps`.
+        fps: frames per second.
+    """
+
+    frames: Any
+    start_frame: int
+    fps: int
+
+
+FIRST_FRAMES_LOST = 3  # the first decoded frames of a clip are the reference picture's own and are dropped
+
+
+class Continuation:
+    """The frames before the current segment.
+
+    Attributes:
+        ref_latents: latents of the reference picture [1, z, 1, h, w].
+        motion_latents: latents of the frames before [1, z, T, h, w]; None before a free start.
+        start_frame: where the current segment's first frame lies, in frames from the audio's start.
+
+    Args:
+        codec: the VAE.
+        picture: the reference picture [1, 3, 1, H, W] in [-1, 1].
+        motion_frames: how many frames are handed on.
+        from_picture: whether the clip continues from the picture itself instead of starting freely.
+        device: where latents go.
+    """
+
+    def __init__(
+        self, codec: LatentCodec, picture: torch.Tensor, motion_frames: int, from_picture: bool, device: torch.device
+    ) -> None:
+        self._codec, self._device = codec, device
+        self._frames = torch.zeros(1, 3, motion_frames, *picture.shape[3:])
+        self.ref_latents = codec.encode(picture, device)
+        self.motion_latents: torch.Tensor | None = None
+        self.start_frame = FIRST_FRAMES_LOST
+        if from_picture:
+            self._frames[:, :, -START_PICTURE_FRAMES:] = picture
+            self.start_frame = 0
+            self._encode_motion()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The segment's frames [1, F, 3, H, W] in [0, 1] on the CPU; the last of them are kept for the next segment."""
+        # what stands before the new latents sets the state of the causal decoder
+        before = self.ref_latents if self.motion_latents is None else self.motion_latents
+        decoded = self._codec.decode(torch.cat([before, latents], dim=2))[:, :, -4 * latents.shape[2] :].cpu()
+        if self.motion_latents is None:
+            decoded = decoded[:, :, FIRST_FRAMES_LOST:]
+        kept = min(self._frames.shape[2], decoded.shape[2])
+        self._frames = torch.cat([self._frames[:, :, kept:], decoded[:, :, -kept:]], dim=2)
+        return (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+
+    def advance(self, frames: int) -> None:
+        """Go on to the segment after one of `frames` frames."""
+        self.start_frame += frames
+        self._encode_motion()
+
+    @torch.no_grad()
+    def _encode_motion(self) -> None:
+        self.motion_latents = self._codec.encode(self._frames, self._device)
+
 
 FPS = 16
 

@@ -1,30 +1,258 @@
-"""The Wan2.2-S2V network as a diffusers model (Wan-S2V, https://huggingface.co/papers/2508.18621)."""
+"""The Wan2.2-S2V network as a diffusers model (Wan-S2V, https://huggingface.co/papers/2508.18621).
+
+The embedders that S2V has beyond Wan's: causal audio encoder and packed motion latents.
+
+Step caches of diffusers on the S2V network: what they need to be told, and where one cannot be used.
+
+`from_official` and `from_pretrained` of the S2V network: our folders, the published one and its conversions.
+"""
 
 import math
+import os
+import re
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding
 from diffusers.utils.peft_utils import apply_lora_scale
+from huggingface_hub import snapshot_download
 from torch import nn
 
-from .block import WanS2VTransformerBlock
-from .caching import StepCacheMixin
-from .conditioning import WanS2VCausalAudioEncoder, WanS2VFramePacker
-from .inpaint import WanS2VInpaintPatchEmbedding, inpaint_channels
-from .layout import TokenLayout, WanS2VRotaryPosEmbed
-from .memory import BlockMemory, Conditions, SegmentMemory
-from .pretrained import FromPublishedMixin
-from .shapes import TEXT_LENGTH, check_shapes
+from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.s2v.block import (
+    MOTION_BUCKETS,
+    BlockMemory,
+    Conditions,
+    SegmentMemory,
+    TokenLayout,
+    WanS2VRotaryPosEmbed,
+    WanS2VTransformerBlock,
+)
+from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH, check_shapes
+from wanavatar_lab.s2v.checkpoint import WEIGHTS_STEM, load_transformer, read_config, read_headers
+from wanavatar_lab.s2v.inpaint import WanS2VInpaintPatchEmbedding, inpaint_channels
+from wanavatar_lab.s2v.key_names import is_foreign
+
+
+class CausalConv1d(nn.Module):
+    """1-D convolution that sees only the past; the first sample is repeated before the start."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size=3, stride=stride)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[B, T, C_in] -> [B, ceil(T / stride), C_out]."""
+        return self.conv(F.pad(states.transpose(1, 2), (2, 0), mode="replicate")).transpose(1, 2)
+
+
+class WanS2VCausalAudioEncoder(nn.Module):
+    """Weighs the hidden layers of wav2vec2 and turns every four video frames into a handful of tokens.
+
+    Args:
+        audio_dim: width of wav2vec2's hidden states.
+        dim: width of the tokens.
+        num_layers: hidden states per frame (wav2vec2-large: 25, the embedding included).
+        num_tokens: audio tokens per latent frame; one learnt padding token is added to them.
+        with_global: whether a summary per latent frame is made as well, for AdaIN.
+    """
+
+    def __init__(self, audio_dim: int, dim: int, num_layers: int = 25, num_tokens: int = 4, with_global: bool = True):
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.weights = nn.Parameter(torch.full((1, num_layers, 1, 1), 0.01))
+        self.conv1_local = CausalConv1d(audio_dim, dim // 4 * num_tokens)
+        self.conv1_global = CausalConv1d(audio_dim, dim // 4) if with_global else None
+        self.conv2 = CausalConv1d(dim // 4, dim // 2, stride=2)
+        self.conv3 = CausalConv1d(dim // 2, dim, stride=2)
+        self.final_linear = nn.Linear(dim, dim) if with_global else None
+        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim))
+
+    def forward(self, audio_embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Encode [B, layers, audio_dim, T].
+
+        Returns:
+            tokens [B, ceil(T/4), num_tokens + 1, dim], and the summary [B, ceil(T/4), dim] or None.
+        """
+        audio_embeds = audio_embeds.to(self.weights.dtype)
+        weights = F.silu(self.weights)
+        mixed = ((audio_embeds * weights) / weights.sum(dim=1, keepdim=True)).sum(dim=1).transpose(1, 2)
+
+        local = self.conv1_local(mixed).unflatten(2, (self.num_tokens, -1)).transpose(1, 2).flatten(0, 1)
+        local = self._downsample(local).unflatten(0, (-1, self.num_tokens)).transpose(1, 2)
+        padding = self.padding_tokens.expand(local.shape[0], local.shape[1], 1, -1)
+        tokens = torch.cat([local, padding], dim=2)
+        if self.conv1_global is None or self.final_linear is None:
+            return tokens, None
+        return tokens, self.final_linear(self._downsample(self.conv1_global(mixed)))
+
+    def _downsample(self, states: torch.Tensor) -> torch.Tensor:
+        for conv in (None, self.conv2, self.conv3):
+            if conv is not None:
+                states = conv(states)
+            states = F.silu(F.layer_norm(states, states.shape[-1:], eps=1e-6))
+        return states
+
+
+class WanS2VFramePacker(nn.Module):
+    """Packs motion latents by age: the older, the fewer tokens.
+
+    Args:
+        in_channels: latent channels.
+        dim: width of the tokens.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2))
+        self.proj_2x = nn.Conv3d(in_channels, dim, kernel_size=(2, 4, 4), stride=(2, 4, 4))
+        self.proj_4x = nn.Conv3d(in_channels, dim, kernel_size=(4, 8, 8), stride=(4, 8, 8))
+
+    def forward(self, motion_latents: torch.Tensor) -> torch.Tensor:
+        """[B, C, T, h, w], oldest first -> tokens [B, L, dim], newest first; missing old latents count as zeros."""
+        total = sum(MOTION_BUCKETS)
+        latents = motion_latents[:, :, -total:]
+        latents = F.pad(latents, (0, 0, 0, 0, total - latents.shape[2], 0))
+        oldest, middle, newest = latents.split(MOTION_BUCKETS[::-1], dim=2)
+        packed = (self.proj(newest), self.proj_2x(middle), self.proj_4x(oldest))
+        return torch.cat([tokens.flatten(2).transpose(1, 2) for tokens in packed], dim=1)
+
+
+# The patterns that TaylorSeer comes with look for modules called "attn". Here that is the audio's cross-attention: it
+# alone would be foretold, which saves nothing and costs the lips. So the audio is heard in every step, and the rest is
+# foretold.
+FORETOLD = [r"blocks\.\d+\.attn1", r"blocks\.\d+\.attn2", r"blocks\.\d+\.ffn"]
+
+
+class StepCacheMixin(CacheMixin):
+    """`CacheMixin` for a network that hears."""
+
+    def enable_cache(self, config: Any) -> None:
+        """Enable a step cache; a `TaylorSeerCacheConfig` that names no modules gets `FORETOLD`.
+
+        Raises:
+            ValueError: a cache is enabled already, or the config is of no known kind.
+        """
+        if isinstance(config, TaylorSeerCacheConfig) and config.cache_identifiers is None and not config.use_lite_mode:
+            config = replace(config, cache_identifiers=FORETOLD)
+        super().enable_cache(config)
+
+    def check_cache(self, ranks: int) -> None:
+        """Check that the enabled cache can be used by `ranks` processes that share a sequence.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig):
+            raise ValueError(
+                "FirstBlockCache decides by the tokens of one rank, and ranks that decide differently wait for each "
+                "other for ever. With context parallel use MagCache, which decides by the step."
+            )
+
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+# with these, what lies in our folder is not what the model will hold, or lies under other file names
+_UNCHECKED = ("variant", "quantization_config", "use_flashpack", "ignore_mismatched_sizes")
+# values that hold anyway when a conversion is read, since that streams safetensors only
+_GRANTED = {"low_cpu_mem_usage": (True, False, None), "use_safetensors": (True, None)}
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_SAVE_FIRST = "Load it without, call save_pretrained(<new folder>), and load that folder."
+
+
+class FromPublishedMixin(ModelMixin):
+    """A diffusers model that also loads what others have published."""
+
+    @classmethod
+    def from_official(
+        cls,
+        folder: str | os.PathLike[str],
+        torch_dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Read a checkpoint folder in the published layout; see `load_transformer`."""
+        return load_transformer(cls, folder, torch_dtype=torch_dtype, device=device)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Read one of our folders, or one of the two conversions published in diffusers layout.
+
+        What `config.json` and the tensors are called says which it is. Our folders go through diffusers' own loader,
+        once their headers are seen to fit: diffusers would draw at random what is missing, and only warn. A
+        conversion is read as `load_transformer` does, into weights that can be trained, as diffusers leaves them.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or the id of a repository on the Hub, of which only what the
+                network needs is fetched.
+            kwargs: those of diffusers' `from_pretrained`, `subfolder` and `torch_dtype` among them.
+
+        Raises:
+            WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
+            ValueError: an option that a conversion cannot be read with.
+        """
+        root = _local_root(pretrained_model_name_or_path, kwargs)
+        folder = root / (kwargs.get("subfolder") or "")
+        config = read_config(folder)
+        foreign = is_foreign(config)
+        if not foreign and not config.get("quantization_config") and not any(map(kwargs.get, _UNCHECKED)):
+            checkpoint = read_headers(cls, folder)
+            checkpoint.check()
+            foreign = checkpoint.foreign
+        if not foreign:
+            return super().from_pretrained(str(root), **kwargs)
+        dtype, device = _conversion_options(folder, kwargs)
+        return load_transformer(cls, folder, torch_dtype=dtype, device=device).requires_grad_(True)
+
+
+def _local_root(name_or_path: str | os.PathLike[str], kwargs: Mapping[str, Any]) -> Path:
+    if os.path.isdir(name_or_path):
+        return Path(name_or_path)
+    if not _HUB_ID.match(str(name_or_path)):
+        raise WeightsError(f"{name_or_path} is neither a folder here nor the id of a repository, <owner>/<name>.")
+    options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+    prefix = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
+    wanted = [f"{prefix}config.json", f"{prefix}{WEIGHTS_STEM}*"]
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=wanted, **options))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{name_or_path} is no folder here, and the Hub did not give it: {error}") from error
+
+
+def _conversion_options(folder: Path, kwargs: Mapping[str, Any]) -> tuple[torch.dtype, torch.device]:
+    """Dtype and device that diffusers' options ask for; an option that would not be honoured is refused."""
+    options = {name: value for name, value in kwargs.items() if name not in (*_HUB_OPTIONS, "subfolder")}
+    newer, older = options.pop("dtype", None), options.pop("torch_dtype", None)
+    dtype = newer or older or torch.float32  # float32 is diffusers' own default
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"torch_dtype is {dtype!r}; need a torch.dtype such as torch.bfloat16.")
+    place = options.pop("device_map", None)
+    if isinstance(place, Mapping) and list(place) == [""]:
+        place = place[""]
+    place = "cpu" if place is None else place
+    if isinstance(place, Mapping) or (isinstance(place, str) and place.partition(":")[0] not in _DEVICES):
+        raise ValueError(f"{folder} is a conversion and goes to one device; device_map is {place!r}. {_SAVE_FIRST}")
+    refused = [f"{name}={value!r}" for name, value in options.items() if value and value not in _GRANTED.get(name, ())]
+    if options.get("use_safetensors") is False:
+        refused.append("use_safetensors=False")
+    if refused:
+        raise ValueError(f"{folder} is a conversion, which cannot be read with {', '.join(refused)}. {_SAVE_FIRST}")
+    return dtype, torch.device(place)
+
 
 VIDEO, REFERENCE, MOTION = 0, 1, 2  # rows of `token_kind_embedding`
 PUBLISHED_INJECT_LAYERS = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)

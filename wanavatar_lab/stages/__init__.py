@@ -4,15 +4,15 @@
     run(request, models, context) -> list[Artifact]        the work; files go into context.folder, whole or not at all
 
 Importing a stage may import torch, so `stage_module` imports one only when it is needed. For stages that others
-bring see `wanavatar_lab.extensions`.
+bring see `wanavatar_lab.requests.custom_stages`.
 """
 
 import importlib
 from types import ModuleType
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.extensions import extra_module
 from wanavatar_lab.requests import STAGE_REQUESTS
+from wanavatar_lab.requests.custom_stages import extra_module
 
 
 def stage_module(stage: str) -> ModuleType:

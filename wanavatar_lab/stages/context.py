@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import Cancelled
-from wanavatar_lab.reserve import says_disk_full
-from wanavatar_lab.residency import Choice
+from wanavatar_lab.memory import Choice
+from wanavatar_lab.runs.reserved_space import says_disk_full
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,13 @@
 
 A clip longer than the model was made for comes in segments: `WanImageToVideoPipeline` takes one picture to begin with,
 so that each segment goes on from the last frame of the one before.
+
+Joints between the segments of a clip, so that nobody sees them, and colours held where they began.
+
+Each segment begins with a picture that the networks made, so that what the autoencoder and the denoising do to colours
+adds up from segment to segment. Means and spreads of red, green and blue are put right, as in E. Reinhard et al.,
+"Color transfer between images", 2001: at a segment's beginning to those of the frame that it goes on from, and from
+there little by little to those of the clip's first picture.
 """
 
 import json
@@ -18,23 +25,56 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
+from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
-from wanavatar_lab.residency import work_of
-from wanavatar_lab.residency.resident import Resident
+from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
 from wanavatar_lab.s2v.components import load_model, load_part
-from wanavatar_lab.s2v.frame_convolution import convolve_by_frames
-from wanavatar_lab.s2v.frames import LatentCodec, picture_to_pixels
-from wanavatar_lab.s2v.shapes import TEXT_LENGTH
-from wanavatar_lab.s2v.solver import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.fingerprint import fingerprint
-from wanavatar_lab.stages.joints import joined
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
-from wanavatar_lab.stages.wan_folder import is_wan_folder, load_wan_folder
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
+from wanavatar_lab.wan.load import is_wan_folder, load_wan_folder
+from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights.folders import fingerprint
+
+# the most that is put right: a factor of the spread, and a part of full brightness; what a prompt changes is larger
+LARGEST_GAIN = 1.1
+LARGEST_SHIFT = 0.04
+_LEAST_SPREAD = 1 / 255  # a plain channel has none to compare
+
+
+def joined(frames: torch.Tensor, before: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """A segment as it goes on from the one before.
+
+    Args:
+        frames: of the segment, [1, 3, F, H, W] in [0, 1]; the first one shows what `before` shows.
+        before: the frame that it goes on from, [1, 3, H, W].
+        first: the picture that the clip began with, [1, 3, H, W].
+
+    Returns:
+        Frames [1, 3, F - 1, H, W] in [0, 1], without the one that would be there twice.
+    """
+    gain_before, shift_before = _correction(frames[:, :, 0], before)
+    gain_first, shift_first = _correction(frames[:, :, -1], first)
+    part = torch.linspace(0, 1, frames.shape[2]).view(1, 1, -1, 1, 1)
+    gain = gain_before + (gain_first - gain_before) * part
+    shift = shift_before + (shift_first - shift_before) * part
+    mean = frames.mean(dim=(3, 4), keepdim=True)
+    return ((frames - mean) * gain + mean + shift)[:, :, 1:].clamp(0, 1)
+
+
+def _correction(frame: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What takes a frame's colours to those of another: a gain around the mean and a shift, [1, 3, 1, 1, 1] each."""
+    spreads = [picture.std(dim=(2, 3)).clamp(min=_LEAST_SPREAD) for picture in (frame, wanted)]
+    gain = (spreads[1] / spreads[0]).clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+    shift = (wanted.mean(dim=(2, 3)) - frame.mean(dim=(2, 3))).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+    return gain[..., None, None, None], shift[..., None, None, None]
+
 
 FILE = "moving.mp4"
 FPS = 16

@@ -19,9 +19,9 @@ from PIL import Image
 from torch.nn import functional
 
 from wanavatar_lab.errors import DiskFull
-from wanavatar_lab.runs import PREVIEW
-from wanavatar_lab.s2v.frames import LatentCodec
+from wanavatar_lab.runs.run import PREVIEW
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.wan.latents import LatentCodec
 
 SHARE = 0.02  # of the time between two previews that drawing one may take
 FIRST_AFTER = 0.5  # seconds; by then even a quick step shows something

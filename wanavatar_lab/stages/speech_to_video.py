@@ -13,24 +13,23 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.lora.apply import applied
-from wanavatar_lab.lora.schedule import shares_by_noise, shares_by_progress
+from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
+from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
-from wanavatar_lab.residency import work_of
-from wanavatar_lab.residency.resident import Resident
+from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.audio import SAMPLE_RATE
+from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.denoise import Sampling, prepare_scheduler
-from wanavatar_lab.s2v.frames import picture_to_pixels
 from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "talking.mp4"
 

@@ -16,18 +16,18 @@ from transformers import Qwen3ForCausalLM
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
+from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
-from wanavatar_lab.residency import work_of
-from wanavatar_lab.residency.resident import Resident
-from wanavatar_lab.s2v.tensor_files import name_problems
+from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.fingerprint import fingerprint
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.wan.checkpoint_files import name_problems
 from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "picture.png"
 # the parts with weights, by their folder

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS
-from wanavatar_lab.runs import RUN_ID, Run, runs_folder
-from wanavatar_lab.status import Artifact
+from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
+from wanavatar_lab.runs.status import Artifact
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,25 @@
-"""Before and after: two pictures one over the other, and a handle that moves the edge between them."""
+"""Two runs beside each other: what shows both, and what each is called there, which is what tells them apart.
 
+Before and after: two pictures one over the other, and a handle that moves the edge between them.
+"""
+
+import time
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe
-from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.urls import server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.requests import STAGE_REQUESTS, Words, fields_of
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.ui.form import titled
+from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.player import Player
+
 
 WORDS: dict[str, Words] = {
     "before": {"en": "Before", "ko": "이전", "zh": "之前"},
@@ -62,3 +72,82 @@ class Compare(LabWidget):
             sizes=[f"{info.width} × {info.height}" for info in infos],
             ratio=width / height,
         )
+
+
+COMPARED = ("picture", "video")  # kinds of files of which two can be shown beside each other
+MOST_TOLD = 4  # values that tell two runs apart
+_SAME_SHAPE = 0.02  # by how much the ratio of width and height may differ between pictures that lie over one another
+
+COMPARING_WORDS: dict[str, Words] = {
+    "compare": {"en": "Compare", "ko": "비교", "zh": "对比"},
+    "compare_with": {"en": "Compare with this", "ko": "이것과 비교", "zh": "与此对比"},
+    "compare_source": {"en": "Compare with its source", "ko": "원본과 비교", "zh": "与来源对比"},
+    "comparison": {"en": "Comparison", "ko": "비교", "zh": "对比"},
+    "other_picture": {
+        "en": "“{first}” is chosen. Press “Compare with this” on another picture, or Escape to stop.",
+        "ko": "“{first}” 선택됨. 다른 이미지에서 “이것과 비교”를 누르세요. 그만두려면 Esc를 누르세요.",
+        "zh": "已选“{first}”。请在另一张图片上点击“与此对比”，按 Esc 键退出。",
+    },
+    "other_video": {
+        "en": "“{first}” is chosen. Press “Compare with this” on another clip, or Escape to stop.",
+        "ko": "“{first}” 선택됨. 다른 영상에서 “이것과 비교”를 누르세요. 그만두려면 Esc를 누르세요.",
+        "zh": "已选“{first}”。请在另一段视频上点击“与此对比”，按 Esc 键退出。",
+    },
+    "both": {
+        "en": "“{first}” beside “{second}”. “Compare with this” exchanges the second, Escape stops.",
+        "ko": "“{first}” / “{second}”. “이것과 비교”를 누르면 두 번째가 바뀝니다. 그만두려면 Esc를 누르세요.",
+        "zh": "“{first}”与“{second}”。点击“与此对比”可更换第二个，按 Esc 键退出。",
+    },
+    "stop": {"en": "Stop comparing", "ko": "비교 끝내기", "zh": "结束对比"},
+}
+
+
+def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> "Player | Compare":
+    """Clips beside each other in sync; pictures of one shape over one another, with an edge to move, others beside.
+
+    Raises:
+        LabError: they are not of one kind, or the page cannot show one.
+        MediaError: one is missing or damaged.
+    """
+    # what reads media takes a while to import, and a gallery is there before anyone compares
+    from wanavatar_lab.media import probe
+    from wanavatar_lab.ui.player import Player
+
+    infos = [probe(path) for path in (first, second)]
+    if all(info.kind == "picture" for info in infos):
+        one, other = ((info.width or 1) / (info.height or 1) for info in infos)
+        if abs(one / other - 1) < _SAME_SHAPE:
+            return Compare(first, second, labels=labels)
+    return Player.pair(first, second, labels=labels)
+
+
+def told_apart(first: Run, second: Run) -> tuple[str, str]:
+    """What each of two runs is called beside the other: its stage, or the values that differ, or when it was begun.
+
+    Raises:
+        RunError: the folder of one is gone or damaged.
+    """
+    if first.stage != second.stage or first.stage not in STAGE_REQUESTS:
+        return _stage(first), _stage(second)
+    kind = STAGE_REQUESTS[first.stage]
+    asked = [_asked(run) for run in (first, second)]
+    names = [name for name in fields_of(kind) if asked[0].get(name) != asked[1].get(name)][:MOST_TOLD]
+    one, other = (titled(kind, {name: values.get(name) for name in names}) for values in asked)
+    return (one, other) if one != other else (_begun(first), _begun(second))
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """What a run was asked for, with the seed that it really took."""
+    asked: dict[str, Any] = run.read_json("request.json")
+    seed = run.status().seed
+    return asked | ({"seed": seed} if seed is not None and "seed" in asked else {})
+
+
+def _stage(run: Run) -> str:
+    known = STAGE_REQUESTS.get(run.stage)
+    return language.of(known.labels) if known else run.stage
+
+
+def _begun(run: Run) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.status().submitted_at))
+    return f"{_stage(run)}, {when}"

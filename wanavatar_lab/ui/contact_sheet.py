@@ -8,9 +8,8 @@ import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.receiving import KINDS
-from wanavatar_lab.ui.urls import server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.uploads import KINDS
+from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 WORDS: dict[str, Words] = {
     "sheet": {"en": "Contact sheet", "ko": "한눈에 보기", "zh": "对照表"},

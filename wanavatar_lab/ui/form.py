@@ -2,9 +2,14 @@
 
 form = Form(SpeechToVideo, profile="pocket", audio="voice.wav")
 form.request()      the request, or None with the errors at their fields
+
+Values of some fields of a request: read as it reads them while others are still missing, and put into words.
+
+What stands for the fields of a request in a form: a control each, those that one sets seldom only when wanted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,175 @@ from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import Request
+from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
-from wanavatar_lab.ui.controls import Controls
-from wanavatar_lab.ui.fields.control import alert, bare_button, shared
+from wanavatar_lab.ui.fields import (
+    CheckboxControl,
+    Control,
+    NumberControl,
+    SeedControl,
+    SelectControl,
+    SizeControl,
+    TextControl,
+    alert,
+    bare_box,
+    bare_button,
+    shared,
+)
+from wanavatar_lab.ui.file_field import TAKEN, FileControl
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.reading import read_values, same
-from wanavatar_lab.ui.receiving import KINDS
-from wanavatar_lab.ui.sources import TAKEN, FileControl
+from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.tasks import loop_runs
+from wanavatar_lab.ui.uploads import KINDS
+
+LONGEST_VALUE = 60  # characters of one that is put into words
+
+
+def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the request reads them.
+
+    Raises:
+        RequestError: some of them are not allowed; what is not among them may still be missing.
+    """
+    # an empty text in a form is one that is yet to be written, not one that is wrong
+    views = fields_of(request_class)
+    blank = {name for name, value in values.items() if value == "" and name in views and views[name].required}
+    given = {name: value for name, value in values.items() if name not in blank}
+    try:
+        request = request_class(**given, **{name: "-" for name, view in views.items() if _stands_in(name, view, given)})
+    except RequestError as error:
+        of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
+        if of_these:
+            raise RequestError(of_these) from None
+        return values
+    return {name: "" if name in blank else getattr(request, name) for name in values}
+
+
+def same(value: Any, standing: Any) -> bool:
+    """Whether a field of a request is what its control has; lists of adapters are written in two ways."""
+    return value == standing or (value in ("", None, ()) and standing in ("", None, []))
+
+
+def titled(request_class: type[Request], values: Mapping[str, Any]) -> str:
+    """Values with the labels of their fields, in the language that is shown."""
+    views = fields_of(request_class)
+    return ", ".join(
+        f"{language.of(views[name].labels)} {_short(views[name], value)}" for name, value in values.items()
+    )
+
+
+def _short(view: FieldView, value: Any) -> str:
+    text = Path(str(value)).name if view.is_file else str(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def _stands_in(name: str, view: FieldView, given: dict[str, Any]) -> bool:
+    """Whether a field is to be given some text, so that the others can be read."""
+    return view.required and view.kind == "str" and name not in given
+
+
+# a field's hint → what stands for it; a hint that is not here is a mistake in the request
+CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
+    "text": TextControl,
+    "textarea": TextControl,
+    "int": NumberControl,
+    "float": NumberControl,
+    "checkbox": CheckboxControl,
+    "select": SelectControl,
+    "seed": SeedControl,
+    "size": SizeControl,
+    "loras": LoraCards,
+    "picture": FileControl,
+    "audio": FileControl,
+    "video": FileControl,
+    "weights": FileControl,
+}
+
+
+class Controls(Mapping[str, Control]):
+    """The controls of a request by the names of their fields.
+
+    Those of the group `advanced` are made when someone looks for one of them, or at the call of `make_all`.
+
+    Args:
+        request_class: whose fields.
+        changed: told the name of a field that a person has changed.
+        settle: told the names of fields whose controls were made late, to give them their values.
+
+    Attributes:
+        views: what the request says of each field.
+        made: those that there are.
+        basic, advanced: the boxes in which they are; the latter is hidden.
+
+    Raises:
+        LabError: a field asks for a control that there is none for.
+    """
+
+    def __init__(
+        self,
+        request_class: type[Request],
+        changed: Callable[[str], None],
+        settle: Callable[[Sequence[str]], None],
+    ) -> None:
+        self.views = fields_of(request_class)
+        self.made: dict[str, Control] = {}
+        self.basic = bare_box(widgets.VBox, (), "wl-fields")
+        self.advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
+        self._request_class, self._changed, self._settle = request_class, changed, settle
+        self._make(self._group(advanced=False))
+
+    def __getitem__(self, name: str) -> Control:
+        if name in self.views and name not in self.made:
+            self.make_all()
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.views
+
+    def is_advanced(self, name: str) -> bool:
+        """Whether a field is one of those that one sets seldom."""
+        return self.views[name].group == "advanced"
+
+    def make_all(self) -> None:
+        """Make those that there are not yet."""
+        names = [name for name in self.views if name not in self.made]
+        if names:
+            self._make(names)
+            self._settle(names)
+
+    def close(self) -> None:
+        """Take all away."""
+        for control in self.made.values():
+            control.close()
+
+    def _group(self, *, advanced: bool) -> list[str]:
+        return [name for name in self.views if self.is_advanced(name) is advanced]
+
+    def _make(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.made[name] = _control(self.views[name], self._request_class)
+            self.made[name].on_change(partial(self._changed, name))
+        for control in self.made.values():  # the older ones learn of the new ones, too
+            control.meet(self.made)
+        for box, group in ((self.basic, self._group(advanced=False)), (self.advanced, self._group(advanced=True))):
+            if set(names) & set(group):
+                box.children = [self.made[name] for name in group]
+
+
+def _control(view: FieldView, request_class: type[Request]) -> Control:
+    if view.widget not in CONTROLS:
+        raise LabError(
+            f"{request_class.__name__}.{view.name} asks for the control {view.widget!r}; "
+            f"there are {', '.join(CONTROLS)}."
+        )
+    return CONTROLS[view.widget](view, request_class)
+
 
 WORDS = {
     "collapsed": {

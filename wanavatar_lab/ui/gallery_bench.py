@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale
-from wanavatar_lab.status import Artifact, Status
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.ui.gallery import Gallery
 
 BEGAN = 1_767_225_600.0  # when the first of the runs was submitted

@@ -15,13 +15,12 @@ import ipywidgets as widgets
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
-from wanavatar_lab.requests.refusal import shown, suggestion
-from wanavatar_lab.ui.gallery import Gallery
-from wanavatar_lab.ui.gallery_cards import LORA
+from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.ui.gallery import LORA, Gallery
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.lora_list import take_up
-from wanavatar_lab.ui.ongoing import Ongoing
 from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.running_jobs import Ongoing
 
 LONGEST_TITLE = 60  # characters in a listing
 # which stage a file goes to that the panel below has no use for

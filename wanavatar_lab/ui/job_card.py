@@ -16,11 +16,10 @@ import traitlets
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
-from wanavatar_lab.status import Status
+from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.urls import can_show, server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, can_show, script, server_path, styles
 
 POLL_SECONDS = 0.2
 LOG_LINES, LOG_CHARACTERS = 40, 8000

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import traitlets
 
-from wanavatar_lab.requests.spec import LANGUAGES, Words
+from wanavatar_lab.requests.field_spec import LANGUAGES, Words
 
 NAMES = {"en": "English", "ko": "한국어", "zh": "中文"}
 

@@ -14,7 +14,7 @@ from wanavatar_lab.lora import Description, describe, find_adapters
 from wanavatar_lab.requests import FieldView, Request, TextToImage, fields_of
 from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.fields.control import (
+from wanavatar_lab.ui.fields import (
     LABEL_WIDTH,
     ROW,
     WIDE,
@@ -23,13 +23,13 @@ from wanavatar_lab.ui.fields.control import (
     bare_box,
     bare_button,
     bare_html,
+    bounded_number,
     shared,
     small,
 )
-from wanavatar_lab.ui.fields.numbers import bounded_number
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.tasks import loop_runs
-from wanavatar_lab.ui.urls import can_show
+from wanavatar_lab.ui.widget import can_show
 
 PREVIEW_WIDTH = "14em"
 CLOSED_AFTER = 10.0  # seconds

@@ -1,24 +1,90 @@
 """The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, the LoRAs, and what was made.
 
 A tab is built when it is first looked at, so that the page is there at once.
+
+Says on the page when nobody is behind it any more: the kernel, or the server.
+
+The page pings its kernel, which answers. Where no answer comes, the page asks the server about the kernel: a busy one
+is left in peace, one that is gone or was started anew is said, with what to do.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import ipywidgets
+import traitlets
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
-from wanavatar_lab.ui.fields.control import bare_box, bare_html
-from wanavatar_lab.ui.heartbeat import Heartbeat
+from wanavatar_lab.ui.fields import bare_box, bare_html
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
-from wanavatar_lab.ui.look import Look
 from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.widget import LabWidget, Look, script, styles
+
+PATIENCE_SECONDS = 5.0
+
+HEARTBEAT_WORDS: dict[str, Words] = {
+    "kernel": {
+        "en": "The kernel behind this page has ended, so nothing here answers any more. Runs go on by themselves: "
+        "reload the page, and they are shown again.",
+        "ko": "이 페이지의 커널이 종료되어 더 이상 응답하지 않습니다. 실행은 계속되고 있으니 페이지를 새로 고치면 "
+        "다시 표시됩니다.",
+        "zh": "此页面的内核已结束，这里不再有响应。运行仍在继续：重新加载页面即可再次看到它们。",
+    },
+    "notebook": {
+        "en": "The kernel behind this page has ended, so nothing here answers any more. Runs go on by themselves: "
+        "run the notebook again, and they are shown again.",
+        "ko": "이 페이지의 커널이 종료되어 더 이상 응답하지 않습니다. 실행은 계속되고 있으니 노트북을 다시 실행하면 "
+        "다시 표시됩니다.",
+        "zh": "此页面的内核已结束，这里不再有响应。运行仍在继续：重新运行笔记本即可再次看到它们。",
+    },
+    "server": {
+        "en": "The server does not answer. Runs go on by themselves. Start it again if need be, then reload.",
+        "ko": "서버가 응답하지 않습니다. 실행은 계속됩니다. 필요하면 서버를 다시 시작한 뒤 새로 고치세요.",
+        "zh": "服务器没有响应。运行仍在继续。如有需要请重新启动服务器，然后重新加载。",
+    },
+    "reload": {"en": "Reload", "ko": "새로 고침", "zh": "重新加载"},
+}
+
+
+class Heartbeat(LabWidget):
+    """Shows nothing as long as all is well.
+
+    Args:
+        patience: seconds in which an answer must come.
+    """
+
+    _esm = script("heartbeat")
+    _css = styles("heartbeat")
+    HEARTBEAT_WORDS: ClassVar[dict[str, Words]] = HEARTBEAT_WORDS
+
+    patience = traitlets.Float(PATIENCE_SECONDS).tag(sync=True)
+    kernel_id = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+        super().__init__(patience=patience, kernel_id=_kernel_id())
+        self.on_msg(self._hear)
+
+    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
+        if content.get("kind") == "ping":
+            self.send({"kind": "pong", "number": content.get("number")})
+
+
+def _kernel_id() -> str:
+    """The server's name of this kernel; "" outside of one."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    if not IPKernelApp.initialized():
+        return ""
+    # servers name the connection file after the kernel
+    name = str(IPKernelApp.instance().connection_file).rpartition("/")[2]
+    return name.removeprefix("kernel-").removesuffix(".json")
+
 
 NAME = "WanAvatar Lab"
 WORDS: dict[str, Words] = {
@@ -117,7 +183,7 @@ class Page(ipywidgets.VBox):
     def _runs_and_gallery(self) -> ipywidgets.Widget:
         """What is under way, and what was made; a run that is run again appears among the former."""
         from wanavatar_lab.ui.gallery import Gallery
-        from wanavatar_lab.ui.ongoing import Ongoing
+        from wanavatar_lab.ui.running_jobs import Ongoing
 
         gallery = Gallery()
         gallery.on_again(jobs.submit)

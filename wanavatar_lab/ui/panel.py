@@ -4,11 +4,13 @@ panel = Panel(SpeechToVideo, profile="pocket", audio="voice.wav")
 panel                     # in a notebook: shows it
 await panel.run()         # where nobody is there to press the button
 panel.artifact            # what the next cell takes
+
+What a run made, as its panel shows it: a picture made of another lies over that one, with an edge to move.
 """
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,52 @@ from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError, RunError
-from wanavatar_lab.lane import Lane
-from wanavatar_lab.requests import Request
-from wanavatar_lab.runs import runs_folder
-from wanavatar_lab.status import Status, main_artifact
-from wanavatar_lab.ui.fields.control import bare_box, bare_button, bare_html, shared
+from wanavatar_lab.requests import Request, fields_of
+from wanavatar_lab.runs.run import Run, runs_folder
+from wanavatar_lab.runs.status import Status, main_artifact
+from wanavatar_lab.ui.fields import alert, bare_box, bare_button, bare_html, shared
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
-from wanavatar_lab.ui.look import Look
-from wanavatar_lab.ui.results import result_of
 from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.widget import Look, can_show
+from wanavatar_lab.worker.queue import Lane
+
+
+def result_of(run: Run) -> widgets.Widget:
+    """The view of a run that has succeeded; where the page cannot show what it made, why not."""
+    from wanavatar_lab.ui.compare import Compare
+
+    try:
+        made = run.status().artifacts
+        main = run.path(main_artifact(made, run.request().artifact))
+        larger = next((run.path(artifact) for artifact in made if artifact.role == "upscaled"), None)
+        before, after = (_before(run), main) if larger is None else (main, larger)
+        if before is not None and can_show(before) and can_show(after):
+            return Compare(before, after)
+    except LabError as error:
+        return widgets.HTML(alert(str(error)))
+    return view_of([run.path(artifact) for artifact in made])
+
+
+def view_of(files: Sequence[Path | str]) -> widgets.Widget:
+    """The view of pictures, clips and recordings; where the page cannot show them, why not."""
+    from wanavatar_lab.ui.player import show
+
+    try:
+        return show(files)
+    except LabError as error:
+        return widgets.HTML(alert(str(error)))
+
+
+def _before(run: Run) -> Path | None:
+    """The picture that a run made a picture of."""
+    request = run.request()
+    if request.artifact != "picture":
+        return None
+    views = fields_of(type(request))
+    return next((path for name, path in request.input_files().items() if views[name].widget == "picture"), None)
+
 
 WORDS = {
     "run": {"en": "Run", "ko": "실행", "zh": "运行"},
@@ -134,7 +171,7 @@ class Panel(widgets.VBox):
         """From now on take files that are dropped anywhere on the panel, and show them while they arrive."""
         if not self.form.takes:
             return
-        from wanavatar_lab.ui.upload import Upload  # a panel without files has no use for its script
+        from wanavatar_lab.ui.uploads import Upload  # a panel without files has no use for its script
 
         zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
 

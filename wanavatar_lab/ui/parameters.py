@@ -14,7 +14,7 @@ from typing import Any
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import Request, fields_of
-from wanavatar_lab.requests.refusal import shown, suggestion
+from wanavatar_lab.requests.request import shown, suggestion
 
 DEFAULT = "default"  # what stands in the cell for a value that the profile decides
 OPEN = (DEFAULT, "auto")  # texts that stand where a number may

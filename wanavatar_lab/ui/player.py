@@ -16,9 +16,8 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import MediaInfo, probe, read_peaks
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.contact_sheet import ContactSheet, grid
-from wanavatar_lab.ui.receiving import KINDS
-from wanavatar_lab.ui.urls import server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.uploads import KINDS
+from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 LONGEST_WAVEFORM = 120.0  # seconds; going through more of it would hold up the kernel
 

@@ -16,10 +16,10 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request, fields_of
-from wanavatar_lab.requests.refusal import shown, suggestion
-from wanavatar_lab.status import main_artifact
+from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.runs.status import main_artifact
 from wanavatar_lab.ui.contact_sheet import ContactSheet
-from wanavatar_lab.ui.reading import titled
+from wanavatar_lab.ui.form import titled
 from wanavatar_lab.ui.tasks import loop_runs, start
 
 MOST_RUNS = 256

@@ -21,10 +21,10 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.fields.control import bare_button, bare_html, shared, small
+from wanavatar_lab.ui.fields import bare_button, bare_html, shared, small
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.urls import server_root
+from wanavatar_lab.ui.widget import server_root
 
 MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it leaves the voice, of speech the speaker
 INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
@@ -50,7 +50,7 @@ async def separate(recording: Path | str) -> Path:
     Raises:
         LabError: it cannot be done; the text says why.
     """
-    from wanavatar_lab.ui.upload import FOLDER  # its script is read only where someone uploads
+    from wanavatar_lab.ui.uploads import FOLDER  # its script is read only where someone uploads
 
     if not installed():
         raise LabError(f"What separates voices is not installed. Install it: {INSTALL}")

@@ -10,8 +10,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Peaks, probe, read_peaks
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.urls import server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 SOON = 60.0  # seconds of sound; the outline of more is drawn while the kernel answers others
 SHORTEST = 0.05  # seconds that are left where both ends are pushed together

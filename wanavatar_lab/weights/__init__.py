@@ -6,12 +6,9 @@
 hashes. Nothing here imports torch, and what talks to the hub is imported when it does.
 """
 
-from wanavatar_lab.weights.advice import not_there, says_how_to_get
 from wanavatar_lab.weights.download import Report, Step, download, verify
-from wanavatar_lab.weights.entries import Layout, Link, Weights
 from wanavatar_lab.weights.folders import Found, look
-from wanavatar_lab.weights.table import WEIGHTS, find_weights
-from wanavatar_lab.weights.words import amount
+from wanavatar_lab.weights.table import WEIGHTS, Layout, Link, Weights, amount, find_weights, not_there, says_how_to_get
 
 __all__ = [
     "WEIGHTS",

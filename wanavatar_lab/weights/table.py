@@ -1,16 +1,124 @@
-"""The table of weights: what is needed, by which stage, where it comes from and where it lies under the weights folder.
+"""What a run that lacks weights says: which ones, how large they are, and the one command that gets them.
+
+Numbers as people read them.
+
+What the table of weights is made of: weights, the layouts in which they lie, and where they come from.
+
+The table of weights: what is needed, by which stage, where it comes from and where it lies under the weights folder.
 
 Sizes are bytes and come from what is published, as the comments say; where one could not be established it is None,
 and the hub is asked when the download begins. What the hub says then is what counts.
 """
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from wanavatar_lab.errors import RequestError
+from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests.refusal import shown
-from wanavatar_lab.weights.entries import Layout, Link, Weights
+from wanavatar_lab.requests.request import shown
+
+
+def amount(size: int | None) -> str:
+    """Bytes as people read them: 45.7 GB, in powers of ten."""
+    if size is None:
+        return "size unknown"
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which the same weights are arranged in a folder.
+
+    Attributes:
+        name: what people call it.
+        marker: what a folder of this layout has and one of another has not.
+        needs: what has to be there, as patterns of paths in the folder; " | " stands between those of which one is
+            enough. The shards that an index names are needed too.
+        repository: on the Hugging Face hub; None if more than one person published it, so that the folder does not say
+            whose it is.
+        files: what is fetched of the repository, as patterns in which * also stands for slashes.
+        size: bytes of these files.
+    """
+
+    name: str
+    marker: str
+    needs: tuple[str, ...]
+    repository: str | None = None
+    files: tuple[str, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A single file with an address of its own, outside of the hub."""
+
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are downloaded together, or that ship.
+
+    Attributes:
+        name: what the command line calls them.
+        place: the folder or file under the weights folder.
+        needed_by: the stages, as (profile, stage); empty if no stage needs them.
+        use: what they are for, in a few words.
+        licence: its name.
+        layouts: in the order in which a folder is compared with them; empty for a single file.
+        fetched: the name of the layout that a download makes.
+        gated: whether the hub gives them only to accounts that have accepted the licence.
+        link: of a single file.
+    """
+
+    name: str
+    place: str
+    needed_by: tuple[tuple[str, str], ...]
+    use: str
+    licence: str
+    layouts: tuple[Layout, ...] = ()
+    fetched: str | None = None
+    gated: bool = False
+    link: Link | None = None
+
+    def path(self, weights_dir: Path | str) -> Path:
+        """Where they lie; nothing is read."""
+        return Path(weights_dir) / self.place
+
+    @property
+    def layout(self) -> Layout | None:
+        """The layout that a download makes; None for a single file and for what ships."""
+        return next((layout for layout in self.layouts if layout.name == self.fetched), None)
+
+    @property
+    def ships(self) -> bool:
+        """Whether they come with the repository and are never downloaded."""
+        return self.link is None and self.layout is None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes to download, where that is known beforehand."""
+        if self.link is not None:
+            return self.link.size
+        return self.layout.size if self.layout is not None else None
+
+    @property
+    def source(self) -> str:
+        """Where they come from: a repository of the hub, an address, or this repository."""
+        if self.link is not None:
+            return self.link.url
+        if self.layout is not None and self.layout.repository is not None:
+            return self.layout.repository
+        return "ships with this repository"
+
 
 _FULL, _POCKET = PROFILES["full"], PROFILES["pocket"]
 _POCKET_PLACE = "pocket"
@@ -217,3 +325,39 @@ def weights_at(location: Path) -> Weights | None:
     """The weights that a profile keeps at `location`, or in the folder around it; None if the table has none."""
     around = {location.name, location.parent.name}
     return next((weights for weights in WEIGHTS.values() if weights.place in around), None)
+
+
+def not_there(stage: str, location: Path, otherwise: str = "") -> WeightsError:
+    """The error of a stage whose weights are not at `location`; `otherwise` is what else can be done."""
+    weights = weights_at(location)
+    how = f" {how_to_get(weights)}" if weights is not None else ""
+    return WeightsError(
+        f"The weights of {stage} are not at {location}.{how} Where they lie elsewhere, set WANAVATAR_WEIGHTS to the "
+        f"folder that has them{otherwise}."
+    )
+
+
+@contextmanager
+def says_how_to_get(location: Path) -> Iterator[None]:
+    """Add the command that gets them to errors about weights at `location`.
+
+    Raises:
+        WeightsError: as it was raised inside, with the command behind it.
+    """
+    try:
+        yield
+    except WeightsError as error:
+        weights = weights_at(location)
+        if weights is None:
+            raise
+        raise WeightsError(f"{error} {how_to_get(weights)}") from error
+
+
+def how_to_get(weights: Weights) -> str:
+    """A sentence with the command."""
+    if weights.ships:
+        return f"They ship with the repository: `git checkout -- weights/{weights.place}` brings them back."
+    command = f"`wanavatar-lab weights download {weights.name}` gets what is missing ({amount(weights.size)} in all)"
+    if weights.gated:
+        return f"{command}, once you have accepted the licence at https://huggingface.co/{weights.source}."
+    return f"{command}."

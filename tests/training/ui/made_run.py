@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from training.adapter import PREFIX
-from training.checkpoint import WEIGHTS
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
+from training.loop.checkpoint import WEIGHTS
+from training.model.adapter import PREFIX
 from training.ui.person import Person
 from wanavatar_lab.files import write_json, write_text
 

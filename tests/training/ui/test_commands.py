@@ -5,7 +5,7 @@ import asyncio
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from training.ui.commands import run_module
+from training.ui.preparing import run_module
 from wanavatar_lab.errors import LabError
 
 SLEEPS = ["-n", "1", "-r", "1", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]

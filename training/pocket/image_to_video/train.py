@@ -17,14 +17,14 @@ import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from training.pocket.flow import flow_error, flow_sigmas, noise_like, weighted_mean
+from training.model.flow import flow_error, flow_sigmas, noise_like, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks
 from training.pocket.saving import save_own_parts
 from training.pocket.text import Words, load_words
-from wanavatar_lab.s2v.solver import flow_unipc
+from wanavatar_lab.wan.scheduler import flow_unipc
 
 CONFIG = {
     "num_attention_heads": 5,

@@ -24,7 +24,7 @@ from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.pose import Pose
 from training.pocket.world.truth import masks_of
-from wanavatar_lab.s2v.audio import FEATURE_RATE, INTERPOLATED_RATE
+from wanavatar_lab.s2v.audio_features import FEATURE_RATE, INTERPOLATED_RATE
 
 FPS = 16
 SEGMENT, MOTION = 80, 73  # frames

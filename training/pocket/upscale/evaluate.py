@@ -21,8 +21,7 @@ from torch import Tensor
 from training.pocket.upscale.pictures import Pictures
 from training.pocket.upscale.soften import halved, softened
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.rrdbnet import Network, read_network
-from wanavatar_lab.stages.upscale import enlarge
+from wanavatar_lab.stages.upscale import Network, enlarge, read_network
 
 SEED = 1
 SHOWN = 5

@@ -1,0 +1,256 @@
+"""The benches run where there is no GPU, and count what the networks really compute and hold."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.memory.test_take_turns import clip, is_on, moving, picture
+from wanavatar_lab.bench import random_models
+from wanavatar_lab.bench.cases import CASES, read_cases
+from wanavatar_lab.bench.command import main
+from wanavatar_lab.bench.network import forward_flops, random_inputs, random_model
+from wanavatar_lab.bench.random_models import SIZES, random_pipeline
+from wanavatar_lab.bench.random_stage import RandomStage
+from wanavatar_lab.bench.table import tables
+from wanavatar_lab.bench.watch import Watch
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory import take_turns, usual_work
+from wanavatar_lab.memory.activations import UNITS, need
+from wanavatar_lab.memory.components import PUBLISHED
+from wanavatar_lab.memory.pinned import PinnedWeights
+from wanavatar_lab.memory.place import components_in, networks
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.s2v import SegmentMemory
+
+STAGES = ("text_to_image", "image_to_video", "speech_to_video")
+MAKE = {"text_to_image": picture, "image_to_video": moving, "speech_to_video": clip}
+
+
+def test_the_counted_work_is_the_work_done() -> None:
+    device = torch.device("cpu")
+    model = random_model("tiny", torch.float32, device)
+    inputs = random_inputs(model, 128, 192, 16, device, torch.float32)
+
+    memory = SegmentMemory()
+    with torch.no_grad():
+        model(**inputs, memory=memory)
+        with FlopCounterMode(display=False) as counter:
+            model(**inputs, memory=memory)
+    # patches, time and the audio's few tokens are left out of the formula, and are little even at this size
+    assert forward_flops(model, 128, 192, 16) == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_it_says_its_figures_as_json() -> None:
+    words = "--size tiny --height 64 --width 64 --frames 8 --dtype float32 --warm-up 0 --repeats 1 --device cpu --json"
+    done = subprocess.run(
+        [sys.executable, "-m", "wanavatar_lab.bench", *words.split()], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["forward_s"] > 0
+    assert figures["parameters"] > 1_000_000
+    assert "peak_memory_gb" not in figures, "the memory of a CPU is not measured, so nothing is said of it"
+
+
+def test_what_an_adapter_adds_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--size tiny --height 64 --width 64 --frames 8 --dtype float32 --warm-up 0 --repeats 1 --device cpu --json"
+    # the matrix product, a pass, three times without and with the LoRA, and once with PEFT's own layers
+    seconds = iter([1.0, 2.0, 2.0, 2.2, 2.5, 2.1, 3.0, 2.3, 2.4])
+
+    def timed(call: Callable[[], Any], *args: Any, **kwargs: Any) -> float:
+        call()
+        return next(seconds)
+
+    monkeypatch.setattr("wanavatar_lab.bench.network.median_seconds", timed)
+    assert main([*words.split(), "--adapter-rank", "4"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["adapter_without_s"], figures["adapter_forward_s"]) == (2.0, 2.1)
+    assert (figures["adapter_adds"], figures["adapter_adds_by_peft"]) == (0.05, 0.2)
+
+
+def test_the_stages_run_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    again = "speech-to-video:64x80x4/2"
+    words = ["text-to-image", "upscale", "image-to-video", "speech-to-video", again]
+    assert main(["stages", *words, "--size", "tiny", "--device", "cpu", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    cases = figures["cases"]
+    assert [case["stage"] for case in cases] == [*(case.stage for case in CASES["tiny"]), "speech_to_video"]
+    assert [case["was_warm"] for case in cases] == [False] * 4 + [True]
+    assert [len(case["step_seconds"]) for case in cases] == [3, 0, 3, 2, 1]
+    assert [case.get("passes") for case in cases] == [1, 1, 2, 2, 2]
+    calls = {name: network["calls"] for name, network in cases[2]["networks"].items()}
+    assert calls["transformer"] + calls["transformer_2"] == 4 * 2 and calls["transformer_2"] > 0
+    assert (calls["vae.decode"], calls["text_encoder"]) == (1, 2)
+    assert {"text_to_image/full", "upscale/full", "image_to_video/full"} <= set(cases[-1]["waiting"])
+    assert main(["table", str(file)]) == 0
+    table = capsys.readouterr().out
+    assert "| speech to video | 64×80×4 | none | warm |" in table
+
+
+def test_a_case_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    # no multiple of 4
+    words = ["speech-to-video:64x64x8/1", "image-to-video:64x64x6/1", "text-to-image"]
+    assert main(["stages", *words, "--size", "tiny", "--device", "cpu", "--json", str(file)]) == 1
+    cases = json.loads(file.read_text())["cases"]
+    assert ["error" in case for case in cases] == [False, True, False]
+    assert "frame_num" in cases[1]["error"]
+    assert "failed: " in tables([json.loads(file.read_text())])
+
+
+def test_a_limit_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stages", "upscale", "--size", "tiny", "--device", "cpu", "--memory-gb", "24"]) == 1
+    assert "--memory-gb" in capsys.readouterr().err
+
+
+def test_reading_from_a_disk_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    words = ["files", "--stage", "image-to-video", "--folder", str(tmp_path / "weights")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANAVATAR_WEIGHTS", "")
+        assert main([*words, "--size", "tiny", "--device", "cpu", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    there = sum(found.stat().st_size for found in (tmp_path / "weights").rglob("*") if found.is_file())
+    assert figures["bytes"] == there > 0
+    assert figures["load_seconds"] > 0 and figures["mode"] == "none"
+    assert "image to video" in tables([figures])
+
+
+def test_cases_are_read_as_they_are_written() -> None:
+    assert read_cases([], "published") == list(CASES["published"])
+    assert [(case.width, case.height) for case in read_cases(["speech-to-video"], "published")] == [
+        (480, 832),
+        (720, 1280),
+    ]
+    (case,) = read_cases(["image-to-video:720x1280x49/2"], "published")
+    assert (case.width, case.height, case.frames, case.steps) == (720, 1280, 49, 2)
+    with pytest.raises(LabError, match=r"nonsense.*speech-to-video"):
+        read_cases(["nonsense"], "published")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_published_sizes_are_those_of_the_published_files(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        random_models, "random_tensor", lambda shape, dtype: torch.empty(shape, dtype=dtype, device="meta")
+    )
+    made = {each.name: each for each in components_in(random_pipeline(stage, SIZES["published"], torch.bfloat16))}
+    assert made.keys() == {each.name for each in PUBLISHED[stage]}
+    for published in PUBLISHED[stage]:
+        component, wanted = made[published.name], published.component()
+        assert (component.parameters, component.width) == (wanted.parameters, wanted.width)
+        assert (component.layers, component.feed_forward) == (wanted.layers, wanted.feed_forward)
+        # buffers, which no file holds
+        assert component.gpu_bytes == pytest.approx(wanted.gpu_bytes, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_random_weights_are_finite_and_make_something(stage: str) -> None:
+    pipeline = random_pipeline(stage, SIZES["tiny"], torch.float32)
+    for network in networks(pipeline).values():
+        assert all(bool(parameter.abs().max() > 0) for parameter in network.parameters())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    made = MAKE[stage](pipeline)
+    assert bool(made.isfinite().all()) and float(made.std()) > 0
+
+
+def test_random_numbers_keep_the_size_of_what_they_are_multiplied_with() -> None:
+    weight = random_models.random_tensor((4000, 5000), torch.float32)  # more than are drawn
+    given = torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
+    assert float((weight @ given).std()) == pytest.approx(1, rel=0.05)
+    assert not torch.equal(weight[0], weight[3355]), "rows differ where the numbers begin anew"
+
+
+@pytest.mark.parametrize("way", ["turns", "group"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_watched_makes_the_same(stage: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(take_turns, "module_on", is_on)
+    wanted = MAKE[stage](random_pipeline(stage, SIZES["tiny"], torch.float32))
+    pipeline = random_pipeline(stage, SIZES["tiny"], torch.float32)
+    watch = Watch(networks(pipeline))
+    cpu = torch.device("cpu")
+    if way == "turns":
+        take_turns.take_turns(list(networks(pipeline).values()), cpu)
+        onload = PinnedWeights.onload
+
+        def slowly(weights: PinnedWeights, device: torch.device) -> None:
+            time.sleep(0.02)
+            onload(weights, device)
+
+        monkeypatch.setattr(PinnedWeights, "onload", slowly)
+    else:
+        pipeline.enable_group_offload(onload_device=cpu, offload_type="leaf_level")
+    assert torch.equal(MAKE[stage](pipeline), wanted)
+    assert {name.partition(".")[0] for name in watch.calls} == networks(pipeline).keys()
+    calls = [call for some in watch.calls.values() for call in some]
+    assert all(call.seconds > 0 for call in calls)
+    if way == "turns":
+        assert max(call.arrival_seconds for call in calls) >= 0.02, "weights came to what took its turn"
+    watch.begin()
+    assert not watch.calls
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "upscale"])
+def test_measured_bytes_become_the_unit_that_would_plan_them(stage: str) -> None:
+    work = usual_work(stage, "full")
+    for published in PUBLISHED[stage]:
+        needed = need(work, published.component())
+        assert needed.units(needed.bytes) == pytest.approx(UNITS[needed.unit], rel=1e-3)
+        assert needed.units(2 * needed.bytes) > UNITS[needed.unit]
+
+
+def test_a_random_stage_says_what_it_loads(tmp_path: Path) -> None:
+    assert RandomStage("speech_to_video", "published", tmp_path).bytes_to_load() == pytest.approx(46.3e9, rel=0.01)
+    tiny = RandomStage("speech_to_video", "tiny", tmp_path)
+    models: Any = tiny.load(PROFILES["full"], "cpu")
+    assert tiny.bytes_to_load() <= models.host_bytes() < 10e6
+
+
+def test_an_upscaler_file_has_the_published_tensors(tmp_path: Path) -> None:
+    file = tmp_path / "x2.pth"
+    random_models.write_random_upscaler(file, SIZES["published"])
+    state = torch.load(file, weights_only=True)["params_ema"]
+    assert sum(tensor.numel() for tensor in state.values()) == PUBLISHED["upscale"][0].parameters
+    assert state["body.22.rdb3.conv5.weight"].shape == (64, 192, 3, 3)
+
+
+def test_the_documentation_has_the_figures_that_were_measured(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    measured = sorted((docs / "measured").glob("*.json"))
+    assert measured
+    copy = tmp_path / "performance.md"
+    copy.write_text((docs / "performance.md").read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["table", *map(str, measured), "--into", str(copy)]) == 0
+    assert copy.read_text(encoding="utf-8") == (docs / "performance.md").read_text(encoding="utf-8")
+
+
+def test_tables_need_their_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures, text = tmp_path / "figures.json", tmp_path / "text.md"
+    figures.write_text('{"bench": "stages", "device": "cpu", "memory_limit_bytes": null, "cases": []}')
+    text.write_text("no marks")
+    assert main(["table", str(figures), "--into", str(text)]) == 1
+    assert "<!-- figures -->" in capsys.readouterr().err
+    assert text.read_text() == "no marks"
+
+
+@pytest.mark.gpu
+def test_the_bench_keeps_to_a_limit_and_says_what_it_took(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    words = ["stages", "speech-to-video", "text-to-image", "--size", "tiny", "--memory-gb", "8", "--json", str(file)]
+    assert main(words) == 0
+    figures = json.loads(file.read_text())
+    assert figures["memory_limit_bytes"] == 8e9 < figures["gpu_bytes"]
+    assert torch.cuda.get_per_process_memory_fraction() == 1
+    for case in figures["cases"]:
+        assert 0 < case["peak_bytes"] <= case["reserved_bytes"] < 8e9
+        assert case["mode"] == "none"
+        assert case["units"]["transformer"]["measured"] > 0
+    assert "of its memory; pinned memory comes at" in tables([figures])

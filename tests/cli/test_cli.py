@@ -1,0 +1,404 @@
+"""The command line as a user has it: a process of its own, its exit code, what it prints and what it leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wanavatar_lab import jobs
+from wanavatar_lab.cli import main
+from wanavatar_lab.cli.output import clock, progress_line
+from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
+from wanavatar_lab.runs.status import Status
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# a stage that others bring, so that these tests need no model
+PAINT = '''
+import time
+from typing import ClassVar
+
+from wanavatar_lab.files import write_bytes
+from wanavatar_lab.requests import Request
+from wanavatar_lab.runs.status import Artifact
+
+
+class Paint(Request):
+    """Paint a picture, slowly."""
+
+    stage: ClassVar[str] = "paint"
+    artifact: ClassVar[str] = "picture"
+    suffix: ClassVar[str] = ".png"
+    seed: int = -1
+    steps: int = 2
+    dry: bool = True
+
+
+REQUEST = Paint
+
+
+def load(profile, device):
+    return None
+
+
+def run(request, models, context):
+    for step in range(request.steps):
+        context.check()
+        context.progress("paint", step + 1, request.steps)
+        time.sleep(0.02)
+    context.log("the brush is laid down")
+    if not request.dry:
+        raise ValueError("the paint is wet")
+    write_bytes(context.folder / "sketch.txt", b"not what was asked for")
+    write_bytes(context.folder / "picture.png", b"painted")
+    return [Artifact(kind="text", path="sketch.txt"), Artifact(kind="picture", path="picture.png")]
+'''
+
+
+class Shell:
+    """A folder to work in, and the command in it."""
+
+    def __init__(self, folder: Path, stages: Path) -> None:
+        self.folder = folder
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("WANAVATAR_")},
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(stages)]),
+            "WANAVATAR_EXTRA_STAGES": "paint=paint_stage",
+            "WANAVATAR_WORKER_IDLE_SECONDS": "20",
+            "WANAVATAR_DEVICE": "cpu",
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "wanavatar_lab", *words],
+            cwd=self.folder,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json").stdout)
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+    def running(self, known: set[str]) -> str:
+        """The id of a run that is not in `known`, once it is under way."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for run in self.json("runs"):
+                if run["id"] not in known and run["state"] == "running" and run["step"]:
+                    return str(run["id"])
+        raise AssertionError("no run began")
+
+    def ids(self) -> set[str]:
+        return {run["id"] for run in self.json("runs", "--limit", "100")}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stages")
+    (folder / "paint_stage.py").write_text(PAINT)
+    return folder
+
+
+@pytest.fixture
+def shell(tmp_path: Path, stages: Path) -> Shell:
+    """A folder with no runs; nothing here gets as far as a worker."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "empty.wav").touch()
+    return Shell(tmp_path, stages)
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[Shell]:
+    """A folder whose runs are executed; one worker serves all tests of this module."""
+    shell = Shell(tmp_path_factory.mktemp("studio"), stages)
+    yield shell
+    # a keeper whose folder is gone ends, and its worker with it
+    (shell.folder / "runs").rename(shell.folder / "past")
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["speech-to-video", "--image", "a.png", "--audio", "a.png", "--num-inference-steps", "0", "--out", "d.mp4"],
+            ["num_inference_steps: '0' is not allowed; give a whole number from 1 to 100"],
+        ),
+        (
+            ["speech-to-video", "--image", "no.png", "--audio", "empty.wav"],
+            ["image: 'no.png' does not exist; give the path", "audio: 'empty.wav' is empty; give the path"],
+        ),
+        (["speech-to-video", "--out", "d.mp4"], ["image: is missing", "audio: is missing"]),
+        (["upscale", "--image", "a.png", "--til", "64"], ["til: there is no such field; did you mean 'tile'?"]),
+        (
+            ["upscale", "--image", "a.png", "--out", "b.jpg"],
+            ["out: 'b.jpg' is not allowed; give a name that ends in .png"],
+        ),
+        (
+            ["upscale", "--image", "a.png", "--out", "no/b.png"],
+            ["out: 'no/b.png' is not allowed; there is no folder 'no'"],
+        ),
+        (["upscale", "--out", "b.jpg"], ["image: is missing", "out: 'b.jpg' is not allowed"]),
+        (
+            ["text_to_image", "--prompt=x", "--lora", "a:3"],
+            ["loras[0].weight: '3' is not allowed; give a number from 0 to 2"],
+        ),
+        (
+            ["text-to-image", "--prompt", "x", "--profile", "tiny"],
+            ["profile: 'tiny' is not allowed; give one of 'full'"],
+        ),
+        (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
+        (["upscale", "a.png"], ["'a.png' belongs to no option"]),
+        (["upscal", "--image", "a.png"], ["'upscal' is not a command; did you mean upscale?"]),
+        (["status", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),
+        (["cancel", "../../etc"], ["There is no run '../../etc'"]),
+        (["runs", "--limt", "3"], ["'--limt' is not known to the command runs"]),
+        ([], ["required: COMMAND"]),
+    ],
+)
+def test_a_wrong_command_is_refused_and_leaves_nothing(shell: Shell, words: list[str], said: list[str]) -> None:
+    before = shell.files()
+    done = shell(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for text in said:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert shell.files() == before
+
+
+def test_a_refusal_for_machines_is_one_json_document(shell: Shell) -> None:
+    done = shell("image-to-video", "--image", "a.png", "--frame-num", "80", "--out", "c.avi", "--json")
+    assert (done.returncode, done.stderr) == (2, "")
+    said = json.loads(done.stdout)
+    assert said["problems"] == [
+        {
+            "field": "frame_num",
+            "message": "'80' is not allowed; give a whole number from 5 to 961, in steps of 4 (5, 9, 13, ...)",
+        },
+        {"field": "out", "message": "'c.avi' is not allowed; give a name that ends in .mp4"},
+    ]
+    assert said["error"].startswith("frame_num: '80'")
+    assert "command" in json.loads(shell("frobnicate", "--json").stdout)["error"]
+
+
+def test_the_words_are_those_of_the_python_call(shell: Shell) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse("upscale", {"image": "a.png", "tile": "7"})
+    assert shell.json("upscale", "--image", "a.png", "--tile", "7")["error"] == str(caught.value)
+
+
+def test_nothing_heavy_is_imported_to_refuse(shell: Shell) -> None:
+    code = (
+        "import sys; from wanavatar_lab.cli import main\n"
+        "code = main(['upscale', '--image', 'no.png'])\n"
+        "print(code, sorted({'torch', 'numpy', 'av', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=shell.folder, env=shell.environ, capture_output=True, text=True
+    )
+    assert done.stdout == "2 []\n"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(shell: Shell) -> None:
+    process = shell.start("runs", "--json")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(60) == 1
+
+
+words = st.lists(
+    st.sampled_from(
+        ["upscale", "speech-to-video", "runs", "attach", "--image", "--lora", "--json", "--seed", "-1", "--", "="]
+    )
+    | st.sampled_from(["--upscale", "--no-upscale", "--out", "a:1:2", "--x=1", "--limit", "-x", "é"])
+    | st.text("ab-=:_ ", max_size=5),
+    max_size=6,
+)
+
+
+@given(words)
+def test_any_words_end_in_an_exit_code(drawn: list[str]) -> None:
+    unwanted = AssertionError("nothing here is a request that could be submitted")
+    try:
+        with patch.object(jobs, "submit", side_effect=unwanted):
+            code = main([*drawn, "--runs-dir", "no-such-folder"])
+    except SystemExit as end:
+        code = int(end.code or 0)  # --help
+    assert code in (0, 2)
+
+
+# --- help
+
+
+@pytest.mark.parametrize("stage", STAGE_REQUESTS)
+def test_help_has_every_field_with_its_range(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([stage.replace("_", "-"), "--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for view in fields_of(STAGE_REQUESTS[stage]).values():
+        flag = "--" + view.name.replace("_", "-")
+        assert (flag.removesuffix("s") if view.widget == "loras" else flag) in text
+        assert view.help["en"] in text
+        assert view.options or view.kind == "bool" or view.allowed in text
+        assert all(option in text for option in view.options)
+
+
+def test_help_says_what_a_profile_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["speech-to-video", "--help"])
+    assert "default 720x1280; in the profile pocket 128x128" in " ".join(capsys.readouterr().out.split())
+
+
+# --- what runs
+
+
+def test_the_result_is_handed_over(studio: Shell) -> None:
+    done = studio("paint", "--seed", "5", "--out", "b.png")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b.png\n", "")
+    assert (studio.folder / "b.png").read_bytes() == b"painted"
+    assert studio.files() == {"b.png", "runs"}
+
+
+def test_without_out_the_path_in_the_runs_folder_is_printed(studio: Shell) -> None:
+    done = studio("paint", "--no-dry", "--dry")
+    path = Path(done.stdout.strip())
+    assert path.name == "picture.png" and path.read_bytes() == b"painted"
+    assert path.parent.parent == studio.folder / "runs"
+
+
+def test_a_result_for_machines(studio: Shell) -> None:
+    said = studio.json("paint", "--seed", "7", "--out", "c.png")
+    assert (said["state"], said["stage"], said["seed"]) == ("succeeded", "paint", 7)
+    assert (studio.folder / "c.png").read_bytes() == b"painted"
+    assert said["out"] == str(studio.folder / "c.png")
+    assert [artifact["path"] for artifact in said["artifacts"]] == ["sketch.txt", "picture.png"]
+    assert studio.json("status", said["id"])["finished_at"] == said["finished_at"]
+    assert "the brush is laid down" in studio("logs", said["id"]).stdout
+    assert "the brush is laid down" in studio.json("logs", said["id"])["log"]
+
+
+def test_a_failed_run_is_told_and_leaves_no_file(studio: Shell) -> None:
+    done = studio("paint", "--no-dry", "--out", "wet.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the paint is wet" in done.stderr and "Traceback" not in done.stderr
+    said = studio.json("paint", "--no-dry", "--out", "wet.png")
+    assert said["state"] == "failed" and "the paint is wet" in said["error"]
+    assert not (studio.folder / "wet.png").exists()
+
+
+def test_no_room_for_the_copy_is_told_and_leaves_no_file(studio: Shell) -> None:
+    made = studio.json("paint")
+    before = studio.files()
+    # a limit on the size of files fails a write as a full disk does
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3, 3)); "
+    code = limited + "from wanavatar_lab.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "attach", made["id"], "--out", "full.png"],
+        cwd=studio.folder,
+        env=studio.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"There is no room for full.png. Free some space there; the result lies at {made['out']}" in done.stderr
+    assert studio.files() == before
+    assert Path(made["out"]).read_bytes() == b"painted"
+
+
+def test_ctrl_c_cancels_the_run(studio: Shell) -> None:
+    known = studio.ids()
+    process = studio.start("paint", "--steps", "10000", "--out", "never.png")
+    run_id = studio.running(known)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "" and "Traceback" not in err
+    assert studio.json("status", run_id)["state"] == "cancelled"
+    assert not (studio.folder / "never.png").exists()
+
+
+def test_a_killed_client_leaves_its_run_to_be_attached_to(studio: Shell) -> None:
+    known = studio.ids()
+    process = studio.start("paint", "--steps", "60", "--out", "late.png")
+    run_id = studio.running(known)
+    process.kill()
+    process.communicate()
+    assert studio("attach", run_id, "--out", "late.jpg").returncode == 2
+    done = studio("attach", run_id, "--out", "late.png")
+    assert (done.returncode, done.stdout) == (0, "late.png\n")
+    assert (studio.folder / "late.png").read_bytes() == b"painted"
+
+
+def test_a_run_is_cancelled_from_elsewhere(studio: Shell) -> None:
+    known = studio.ids()
+    process = studio.start("paint", "--steps", "10000")
+    run_id = studio.running(known)
+    done = studio("cancel", run_id)
+    assert done.returncode == 0 and "asked to end" in done.stderr
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert f"{run_id} was cancelled" in err
+    assert "had already ended: cancelled" in studio("cancel", run_id).stderr
+
+
+def test_runs_are_listed_newest_first(studio: Shell) -> None:
+    first, second = (studio.json("paint")["id"] for _ in range(2))
+    assert [run["id"] for run in studio.json("runs", "--limit", "2")] == [second, first]
+    lines = studio("runs", "--limit", "1").stdout.splitlines()
+    assert len(lines) == 1 and lines[0].split()[:2] == [second, "succeeded"]
+
+
+# --- the progress line
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (Status(state="queued", queue_place=2), "waiting in the queue, place 2"),
+        (Status(state="running", phase="load"), "load, 0%"),
+        (
+            Status(
+                state="running",
+                phase="denoise",
+                step=5,
+                steps=25,
+                segment=2,
+                segments=6,
+                fraction=0.2,
+                eta_seconds=69.6,
+            ),
+            "denoise, segment 2 of 6, step 5 of 25, 20%, 1:10 left",
+        ),
+    ],
+)
+def test_progress_line(status: Status, line: str) -> None:
+    assert progress_line(status) == line
+
+
+def test_clock() -> None:
+    assert [clock(seconds) for seconds in (0, 42.4, 725, 3729)] == ["0:00", "0:42", "12:05", "1:02:09"]

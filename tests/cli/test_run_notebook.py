@@ -1,0 +1,75 @@
+"""Parameters of a notebook that is run without anyone at it: what is refused, and what a failing cell says."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from wanavatar_lab.cli import run_notebook
+from wanavatar_lab.errors import LabError, RequestError
+
+PARAMETERS = """\
+interactive: bool = True  # whether someone looks on
+name: str = "a"  # a text
+count: int = 3
+share: float = 0.5"""
+
+
+def notebook(folder: Path, code: str = "print(name, count, share, interactive)") -> Path:
+    path = folder / "a.ipynb"
+    made = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    )
+    made.cells = [
+        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code),
+    ]
+    nbformat.write(made, path)
+    return path
+
+
+def test_values_get_the_types_of_the_defaults(tmp_path: Path) -> None:
+    texts = {"interactive": "False", "name": "7", "count": "-1", "share": "2"}
+    values = run_notebook.read_parameters(notebook(tmp_path), texts)
+    assert values == {"interactive": False, "name": "7", "count": -1, "share": 2.0}
+    assert [type(value) for value in values.values()] == [bool, str, int, float]
+
+
+def test_what_does_not_fit_is_refused_all_at_once(tmp_path: Path) -> None:
+    texts = {"interactve": "False", "interactive": "perhaps", "count": "1.5", "share": "half"}
+    with pytest.raises(RequestError) as told:
+        run_notebook.read_parameters(notebook(tmp_path), texts)
+    assert told.value.problems == [
+        ("interactve", "a.ipynb has no such parameter; did you mean 'interactive'?"),
+        ("interactive", "'perhaps' is not allowed; give True or False"),
+        ("count", "'1.5' is not allowed; give a whole number"),
+        ("share", "'half' is not allowed; give a number"),
+    ]
+
+
+def test_a_refused_parameter_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out" / "a.ipynb"
+    assert run_notebook.main([str(notebook(tmp_path)), str(out), "-p", "nmae", "b"]) == run_notebook.REFUSED
+    assert capsys.readouterr().err == "wanavatar-lab: nmae: a.ipynb has no such parameter; did you mean 'name'?\n"
+    assert not out.parent.exists()
+
+
+def test_a_missing_notebook_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"There is no notebook at .*none\.ipynb"):
+        run_notebook.read_parameters(tmp_path / "none.ipynb", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("from wanavatar_lab.errors import MediaError\nraise MediaError('It is empty.')", "It is empty"),
+        ("raise KeyError('no such thing')", "KeyError: 'no such thing'"),
+    ],
+)
+def test_a_failing_cell_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str, text: str
+) -> None:
+    out = tmp_path / "out" / "a.ipynb"
+    assert run_notebook.main([str(notebook(tmp_path, code)), str(out), "-p", "count", "4"]) == run_notebook.FAILED
+    assert capsys.readouterr().err == f"wanavatar-lab: {text}. The cell where it happened is marked in {out}.\n"
+    assert out.is_file()

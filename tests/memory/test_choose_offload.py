@@ -1,0 +1,138 @@
+"""Who is on the GPU, for the published models on machines of several sizes."""
+
+import dataclasses
+
+import pytest
+
+from tests.memory.machines import GB, choice_for, machine
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.memory import Component, Machine, choose
+from wanavatar_lab.memory.choose_offload import FORCED, ROOM
+
+TABLE = [
+    # stage, resolution, GB of a GPU, GPUs, what auto chooses
+    ("text_to_image", None, 141, 1, "none"),
+    ("text_to_image", None, 80, 1, "none"),
+    ("text_to_image", None, 24, 1, "model"),
+    ("text_to_image", None, 24, 2, "second_gpu"),
+    ("text_to_image", None, 16, 1, "group"),
+    ("text_to_image", None, 12, 1, "group"),
+    ("upscale", None, 12, 1, "none"),
+    ("image_to_video", "480x832", 141, 1, "none"),
+    ("image_to_video", "720x1280", 141, 1, "none"),
+    ("image_to_video", "480x832", 96, 1, "none"),
+    ("image_to_video", "720x1280", 96, 1, "none, tiled"),
+    ("image_to_video", "480x832", 80, 1, "none, tiled"),
+    ("image_to_video", "720x1280", 80, 1, "model"),
+    ("image_to_video", "720x1280", 80, 2, "second_gpu, tiled"),
+    ("image_to_video", "480x832", 48, 1, "model"),
+    ("image_to_video", "480x832", 24, 1, "fp8 in turns"),
+    ("image_to_video", "720x1280", 32, 1, "fp8 in turns"),
+    ("image_to_video", "720x1280", 24, 1, "group, tiled"),
+    ("image_to_video", "720x1280", 16, 1, "group, tiled"),
+    ("image_to_video", "720x1280", 12, 1, "group, tiled"),
+    ("image_to_video", "480x832", 12, 1, "group"),
+    ("image_to_video", "480x832", 8, 1, "group, tiled"),
+    ("speech_to_video", "480x832", 141, 1, "none"),
+    ("speech_to_video", "720x1280", 141, 1, "none"),
+    ("speech_to_video", "480x832", 80, 1, "none"),
+    ("speech_to_video", "720x1280", 80, 1, "none"),
+    ("speech_to_video", "480x832", 56, 1, "none, tiled"),
+    ("speech_to_video", "480x832", 48, 1, "model"),
+    ("speech_to_video", "480x832", 41, 1, "fp8, tiled"),
+    ("speech_to_video", "480x832", 32, 1, "fp8 in turns"),
+    ("speech_to_video", "480x832", 24, 1, "group"),
+    ("speech_to_video", "720x1280", 24, 1, "group, tiled"),
+    ("speech_to_video", "480x832", 12, 1, "group"),
+    ("speech_to_video", "720x1280", 16, 1, "group, tiled"),
+    ("speech_to_video", "480x832", 9, 1, "group, tiled"),
+]
+
+
+@pytest.mark.parametrize(("stage", "resolution", "memory", "gpus", "mode"), TABLE)
+def test_auto_takes_the_first_mode_that_fits(
+    stage: str, resolution: str | None, memory: int, gpus: int, mode: str
+) -> None:
+    where = machine(memory, gpus)
+    choice = choice_for(stage, where, resolution)
+    assert choice.key + ", tiled" * choice.tiled == mode
+    assert choice.tiled == ("works in tiles" in choice.reason)
+    assert choice.peak_gpu_bytes is not None
+    assert choice.peak_gpu_bytes <= ROOM * where.gpus[0].free
+    assert all(place.waits == place.works for place in choice.places.values()) == (not choice.turns)
+
+
+@pytest.mark.parametrize(
+    ("stage", "memory", "said"),
+    [
+        ("image_to_video", 10, r"needs 10\.3 GB, and 8\.9 GB can be used"),
+        ("speech_to_video", 12, r"needs 14\.5 GB, and 10\.8 GB can be used"),
+    ],
+)
+def test_what_fits_in_no_mode_is_refused_with_the_figures(stage: str, memory: int, said: str) -> None:
+    with pytest.raises(LabError, match=rf"does not fit in any mode.*{said}") as caught:
+        choice_for(stage, machine(memory), "720x1280")
+    assert "smaller resolution" in str(caught.value)
+
+
+@pytest.mark.parametrize("offload", FORCED)
+def test_a_mode_that_is_asked_for_is_taken_where_it_fits(offload: str) -> None:
+    assert choice_for("speech_to_video", machine(141), "480x832", offload).mode == offload
+
+
+@pytest.mark.parametrize(("offload", "memory"), [("none", 24), ("model", 24), ("fp8", 20), ("group", 6)])
+def test_a_mode_that_is_asked_for_is_refused_where_it_does_not_fit(offload: str, memory: int) -> None:
+    with pytest.raises(RequestError, match=rf"offload: '{offload}' does not fit: it needs .* GB, and .* can be used"):
+        choice_for("speech_to_video", machine(memory), "480x832", offload)
+
+
+def test_an_autoencoder_that_has_to_work_whole_does() -> None:
+    components = [Component("vae", 10, GB, None), Component("transformer", 10, 10 * GB, None)]
+    whole, small = {"vae": 9 * GB, "transformer": GB}, {"vae": GB, "transformer": GB}
+    assert choose(components, whole, machine(16), tiled=small).key == "none"
+    without = choose(components, whole, machine(16))
+    assert (without.key, without.tiled) == ("model", False)
+    # tiles that are no smaller are of no use
+    assert choose(components, whole, machine(16), tiled=whole).tiled is False
+
+
+def test_auto_leaves_out_what_it_is_told_to() -> None:
+    components = [Component(name, 10, 30 * GB, None, fp8_bytes=15 * GB, largest_layer=GB) for name in ("a", "b")]
+    active = {"a": GB, "b": GB}
+    assert choose(components, active, machine(24)).key == "fp8 in turns"
+    assert choose(components, active, machine(24), without=("fp8",)).key == "group"
+    assert choose(components, active, machine(24), "fp8", without=("fp8",)).mode == "fp8", "asked for by name"
+
+
+def test_weights_that_main_memory_cannot_load_are_refused() -> None:
+    with pytest.raises(LabError, match=r"need 46\.3 GB of it, and 32\.0 GB are free"):
+        choice_for("speech_to_video", machine(80, host_gb=32))
+
+
+def test_main_memory_is_of_no_account_for_what_is_loaded() -> None:
+    where = dataclasses.replace(machine(80), host_free=None)
+    assert choice_for("speech_to_video", where).mode == "none"
+
+
+def test_where_the_cpu_computes_nothing_moves() -> None:
+    choice = choice_for("speech_to_video", Machine((), 256 * GB), offload="none")
+    assert (choice.mode, choice.peak_gpu_bytes, choice.turns) == ("none", None, False)
+
+
+def test_a_second_gpu_that_is_full_is_left_alone() -> None:
+    where = machine(24, 2)
+    busy = dataclasses.replace(where.gpus[1], free=2 * GB)
+    assert choice_for("text_to_image", Machine((where.gpus[0], busy), None)).mode == "model"
+
+
+def test_a_single_network_has_nobody_to_take_turns_with() -> None:
+    alone = [Component("network", 10, 20 * GB, None)]
+    with pytest.raises(RequestError, match="does not apply to this stage"):
+        choose(alone, {"network": GB}, machine(80), "model")
+
+
+def test_the_measured_peak_of_a_forward_pass_is_met() -> None:
+    # bench at 480x832x80: 38.4 GB with the network's weights; one pass, without guidance
+    transformer = choice_for("speech_to_video", machine(141), "832x480", "model")
+    assert transformer.peak_gpu_bytes is not None
+    assert 38.4 * GB <= transformer.peak_gpu_bytes <= 1.05 * 38.4 * GB

@@ -1,0 +1,184 @@
+"""A full disk: the run says so, nothing is half-written, nothing earlier is damaged, and the last word is written."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lane_for_tests import (  # noqa: F401  fixtures
+    PATIENCE,
+    LaneUnderTest,
+    eventually,
+    is_alive,
+    lane_settings_fixture,
+    let_go,
+    steps_done,
+)
+from tests.stages_for_tests import Relax
+from wanavatar_lab.errors import DiskFull
+from wanavatar_lab.jobs import attach, list_jobs, run_here
+from wanavatar_lab.runs import reserved_space
+from wanavatar_lab.runs.run import Run, list_runs
+
+DISK = 1024 * 1024  # bytes
+
+
+@pytest.fixture(name="disk")
+def disk_fixture(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a tmpfs, and mount says: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(name="small_lane")
+def small_lane_fixture(disk: Path, lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LaneUnderTest]:
+    """A lane whose runs lie on the small disk."""
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(disk / "runs"))
+    lane = LaneUnderTest(disk / "runs")
+    yield lane
+    lane.close()
+
+
+def fill(disk: Path) -> Path:
+    """Leave not a single free block."""
+    path = disk / "filler"
+    with open(path, "ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    assert os.statvfs(disk).f_bavail == 0
+    return path
+
+
+def digests(run: Run) -> dict[str, str]:
+    """Every file of a run by its contents."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.folder.iterdir())}
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*") if ".worker" not in path.parts]
+
+
+def test_a_result_that_finds_no_room_ends_the_run_with_words(small_lane: LaneUnderTest) -> None:
+    earlier = small_lane.submit(kilobytes=100)
+    assert earlier.wait(PATIENCE).state == "succeeded"
+    before = digests(earlier.run)
+    job, after = small_lane.submit(kilobytes=2000), small_lane.submit(kilobytes=100)
+    status = job.wait(PATIENCE)
+    assert status.state == "failed"
+    assert (status.error or "").startswith(f"There is no room for result.npy in {job.run.folder}. Free some space")
+    assert job.run.manifest()["state"] == "failed"
+    assert hidden(job.run.folder) == [] and not (job.run.folder / "result.npy").exists()
+    assert after.wait(PATIENCE).state == "succeeded", "what was half-written made room again"
+    assert digests(earlier.run) == before
+
+
+@pytest.mark.parametrize("kilobytes", [0, 500])
+def test_the_last_word_is_written_with_not_one_block_free(
+    small_lane: LaneUnderTest, disk: Path, kilobytes: int
+) -> None:
+    earlier = small_lane.submit()
+    assert earlier.wait(PATIENCE).state == "succeeded"
+    before = digests(earlier.run)
+    job, queued = small_lane.submit(hold_at=1, steps=2, kilobytes=kilobytes), small_lane.submit(kilobytes=500)
+    small_lane.worker_at(job, step=1)
+    filler = fill(disk)
+    let_go(job)
+    status = job.wait(PATIENCE)
+    assert status.state == "failed" and "There is no room for" in (status.error or "")
+    assert (queued.wait(PATIENCE).error or "").startswith("There is no room for")
+    for run in (job.run, queued.run):
+        assert json.loads((run.folder / "status.json").read_bytes())["state"] == "failed"
+        assert run.manifest()["state"] == "failed"
+        assert hidden(run.folder) == []
+    assert digests(earlier.run) == before
+    filler.unlink()
+    assert small_lane.submit().wait(PATIENCE).state == "succeeded"
+
+
+def test_a_worker_killed_on_a_full_disk_is_still_said(small_lane: LaneUnderTest, disk: Path) -> None:
+    job = small_lane.submit(hold_at=1)
+    worker = small_lane.worker_at(job, step=1)
+    fill(disk)
+    os.kill(worker, 9)
+    assert (job.wait(PATIENCE).error or "").startswith("worker died (signal 9")
+    assert job.run.manifest()["state"] == "failed"
+
+
+def test_a_run_is_cancelled_on_a_full_disk(small_lane: LaneUnderTest, disk: Path) -> None:
+    job, queued = small_lane.submit(hold_at=1), small_lane.submit()
+    small_lane.worker_at(job, step=1)
+    fill(disk)
+    queued.cancel()
+    job.cancel()
+    assert queued.run.status().state == "cancelled"
+    assert job.wait(PATIENCE).state == "cancelled"
+
+
+def test_a_submit_that_finds_no_room_leaves_nothing(small_lane: LaneUnderTest, disk: Path) -> None:
+    small_lane.submit().wait(PATIENCE)
+    filler = fill(disk)
+    before = sorted(path for path in small_lane.runs_dir.rglob("*"))
+    with pytest.raises(DiskFull, match="There is no room for"):
+        small_lane.submit()
+    assert sorted(path for path in small_lane.runs_dir.rglob("*")) == before
+    assert len(list_jobs()) == 1
+    filler.unlink()
+
+
+def test_a_file_size_limit_ends_the_run_with_words(lane_settings: Path) -> None:
+    lane = LaneUnderTest(lane_settings)
+    # the keeper and the worker inherit the limit from the client that starts them
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "jobs = [submit(Relax(profile='pocket', kilobytes=size)) for size in (100, 1000, 100)]\n"
+        "print(*[job.id for job in jobs]); [job.wait() for job in jobs]"
+    )
+    try:
+        client = lane.client(code, stdout=subprocess.PIPE)
+        jobs = [attach(run_id) for run_id in client.communicate(timeout=PATIENCE)[0].split()]
+        assert [job.status().state for job in jobs] == ["succeeded", "failed", "succeeded"]
+        assert (jobs[1].status().error or "").startswith("There is no room for result.npy")
+        assert hidden(jobs[1].run.folder) == []
+    finally:
+        lane.close()
+
+
+def test_what_is_set_aside_is_given_back(lane_settings: Path) -> None:
+    run = Run.create(Relax())
+    aside = [path for path in run.folder.iterdir() if reserved_space.is_reserve(path)]
+    assert sorted(path.stat().st_size for path in aside) == sorted(reserved_space.SIZES.values())
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in aside), "blocks, not holes"
+    ended = run_here(Relax())
+    assert [path for path in ended.folder.iterdir() if reserved_space.is_reserve(path)] == []
+    assert len(list_runs()) == 2
+
+
+def test_words_longer_than_what_was_set_aside_are_refused_and_change_nothing(disk: Path) -> None:
+    reserved_space.set_aside(disk)
+    path = disk / "status.json"
+    path.write_text("old")
+    fill(disk)
+    with pytest.raises(DiskFull):
+        reserved_space.write_last(path, "x" * (reserved_space.SIZES["status.json"] + 1))
+    assert path.read_text() == "old"
+    reserved_space.write_last(path, "new")
+    assert path.read_text() == "new"
+    fill(disk)
+    with pytest.raises(DiskFull):
+        reserved_space.write_last(path, "newer")
+    assert path.read_text() == "new"

@@ -1,0 +1,170 @@
+"""Runs that are started by a launcher: they are found again, stopped whole, and say who died."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file  # type: ignore[import-untyped]
+from accelerate.commands.launch import (  # type: ignore[import-untyped]
+    _validate_launch_command,
+    launch_command_parser,
+)
+from safetensors.torch import load_file
+
+from tests.training.launched import SLOW
+from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
+from tests.training.toy import config_of
+from training.config.config import TrainingConfig
+from training.launch import supervisor
+from training.launch.launch import start, state, stop
+from training.launch.processes import CONFIGS, LAUNCHED, LOG, TOLD, processes_of
+from training.launch.supervisor import why_failed
+from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
+from wanavatar_lab.errors import LabError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def left_alone(tmp_path: Path) -> Iterator[None]:
+    with alone(tmp_path):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What a run of one process learns that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with alone(folder):
+        return load_file(finished(config_of(folder, samples=samples)) / WEIGHTS)
+
+
+def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
+    whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, samples=samples, checkpoint_every=2)
+    start(config, module=MODULE)
+    with pytest.raises(LabError, match="goes on already"):
+        start(config, module=MODULE)
+    wait_for_step(config.run, 2)
+    assert len(processes_of(config.run)) == 2
+    assert stop(config.run).state in ("stopped", "finished")
+    assert not processes_of(config.run)
+    with pytest.raises(LabError, match="nothing to stop"):
+        stop(config.run)
+    assert same_bits(load_file(finished(config) / WEIGHTS), whole)
+
+
+def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, samples=samples, steps=100_000, checkpoint_every=100_000)
+    start(config, module=MODULE)
+    wait_for_words(config.run, "step 1 of")
+    assert stop(config.run).state == "stopped"
+    (saved,) = checkpoints(config.run)
+    assert f"The run was stopped after step {saved.name.split('-')[1]} of 100000" in said(config.run)
+
+
+def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1)
+    start(config, "ddp", 2, MODULE)
+    wait_for_step(config.run, 2)
+    victim = ranks(config.run)[1]
+    assert sorted(ranks(config.run)) == [0, 1]
+    victim.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    wait_for(config.run, "failed", 60)
+    assert time.monotonic() - began < 60
+    assert f"Rank 1 (process {victim.pid}) was killed by SIGKILL" in state(config.run).why
+    assert not processes_of(config.run)
+
+
+def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    start(config, "ddp", 2, MODULE)
+    wait_for_words(config.run, "step 2 of")
+    assert sorted(ranks(config.run)) == [0, 1]
+    assert stop(config.run).state == "stopped", said(config.run)
+    assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
+
+
+def test_who_is_stopped_may_take_longer_to_save_than_torchrun_would_wait(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SLOW, "6")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
+    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    start(config, "ddp", 2, MODULE)
+    wait_for_words(config.run, "step 2 of")
+    began = time.monotonic()
+    assert stop(config.run).state == "stopped", said(config.run)
+    assert time.monotonic() - began > 6
+    assert len(checkpoints(config.run)) == 1 and not processes_of(config.run)
+
+
+def test_ranks_share_the_cores_unless_they_are_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "usable_cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    threads = {count: supervisor.environment_of("zero2", count)["OMP_NUM_THREADS"] for count in (1, 2, 5, 32)}
+    assert threads == {1: "16", 2: "8", 5: "3", 32: "1"}
+    assert "OMP_NUM_THREADS" not in supervisor.environment_of("plain", 1)  # torch takes all cores by itself
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert supervisor.environment_of("zero2", 4)["OMP_NUM_THREADS"] == "2"
+
+
+def test_places_are_found_from_another_folder(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(samples.parent)
+    run = Path(os.path.relpath(tmp_path / "run"))
+    last = finished(config_of(tmp_path, samples=Path("samples"), run=run, steps=1))
+    assert last == run / "checkpoint-1"
+    told = TrainingConfig.model_validate_json((tmp_path / "run" / TOLD).read_text())
+    assert told.samples == samples and told.run.is_absolute() and told.run.resolve() == tmp_path / "run"
+
+
+def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
+    config = config_of(tmp_path, samples=tmp_path / "nothing")
+    assert state(config.run).state == "absent"
+    start(config, module=MODULE)
+    wait_for(config.run, "failed")
+    assert "There are no encoded samples" in state(config.run).why
+    with pytest.raises(LabError, match="2 processes need a launcher: ddp, fsdp2, zero2"):
+        start(config, processes=2)
+    with pytest.raises(LabError, match="0 processes are too few"):
+        start(config, "ddp", 0)
+
+
+def test_why_a_run_failed_is_read_from_its_launcher() -> None:
+    table = "Root Cause (first observed failure):\n[0]:\n  rank      : 3 (local_rank: 1)\n  exitcode  : 1 (pid: 77)\n"
+    assert why_failed(table, 1) == f"Rank 3 (process 77) failed with code 1, and the run ended with it. See {LOG}."
+    assert why_failed("one\ntwo\n\n", -9) == "The training was killed by SIGKILL: two"
+    assert why_failed("", 2).endswith("it said nothing")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_accelerate_takes_the_configs_that_ship(name: str) -> None:
+    path = CONFIGS[name]
+    config = load_config_from_file(str(path))
+    written = yaml.safe_load(path.read_text())
+    assert config.to_dict()["num_processes"] == written["num_processes"]
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(path), "--num_processes", "2", "-m", "training.train"])
+    found, _, _ = _validate_launch_command(arguments)
+    assert found.num_processes == 2
+    assert (bool(found.use_deepspeed), bool(found.use_fsdp), bool(found.multi_gpu)) == (
+        name == "zero2",
+        name == "fsdp2",
+        name == "ddp",
+    )
+    if name == "zero2":
+        assert (int(found.zero_stage), found.offload_optimizer_device) == (2, "cpu")
+    if name == "fsdp2":
+        assert int(found.fsdp_version) == 2
+
+
+def test_a_number_that_another_process_has_now_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / LAUNCHED).write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
+    assert state(tmp_path).state == "failed"

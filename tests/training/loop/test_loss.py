@@ -1,0 +1,150 @@
+"""Losses and masks against values computed by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data.masks import latent_masks, latent_validity
+from training.loop.loss import BRANCHES, MOTION_SHARE, LatentMasks, draw_branches, noisy, s2v_loss
+
+FULL, FACE, LIP = range(3)
+
+
+def masks_of(face: torch.Tensor, lip: torch.Tensor, valid: torch.Tensor | None = None) -> LatentMasks:
+    return LatentMasks(face, lip, torch.ones(face.shape[:2], dtype=torch.bool) if valid is None else valid)
+
+
+def loss_of(  # type: ignore[no-untyped-def]
+    difference: torch.Tensor, masks: LatentMasks, branch: int, mode: str = "normalised", floor: float = 0.0
+):
+    """The loss where what is predicted differs from ε - x by `difference` [B, z, T, h, w]."""
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(difference.shape, generator=generator) for _ in range(2))
+    branches = torch.full((len(difference),), branch)
+    return s2v_loss(noise - clean + difference, clean, noise, masks, branches, mode, floor)  # type: ignore[arg-type]
+
+
+def test_a_lip_of_60_by_25_pixels_keeps_its_weight() -> None:
+    mask = torch.zeros(1, 80, 480, 832)
+    mask[:, :, 301:326, 397:457] = 1
+    reduced = latent_masks(mask)
+    assert reduced.shape == (1, 20, 60, 104)
+    assert reduced[0, 0].sum() * 64 == pytest.approx(60 * 25)
+    # no cell that the lips touch is left without weight
+    touched = torch.nn.functional.max_pool2d(mask[0, :1], 8)[0] > 0
+    assert bool((reduced[0, 0][touched] > 0).all()) and not reduced[0, 0][~touched].any()
+
+
+def test_latents_take_exactly_their_own_frames() -> None:
+    # frame f is inside to f hundredths
+    clip = (torch.arange(9) / 100).view(1, 9, 1, 1).expand(1, 9, 8, 8)
+    assert latent_masks(clip[:, :8])[0, :, 0, 0].tolist() == pytest.approx([0.015, 0.055])
+    assert latent_masks(clip, first_frame_alone=True)[0, :, 0, 0].tolist() == pytest.approx([0.0, 0.025, 0.065])
+    found = torch.tensor([[True] * 6 + [False] + [True] * 2])
+    assert latent_validity(found[:, :8]).tolist() == [[True, False]]
+    assert latent_validity(found, first_frame_alone=True).tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("frames, alone", [(6, False), (8, True), (0, True)])
+def test_what_is_no_whole_latent_is_refused(frames: int, alone: bool) -> None:
+    with pytest.raises(ValueError, match=f"{frames} frames"):
+        latent_masks(torch.zeros(1, frames, 8, 8), alone)
+    with pytest.raises(ValueError, match="12x8"):
+        latent_masks(torch.zeros(1, 4, 8, 12))
+
+
+def test_the_lip_branch_is_the_mean_over_the_lips_and_the_papers_is_not() -> None:
+    lip = torch.zeros(1, 2, 4, 4)
+    lip[:, :, 1, 1:3] = torch.tensor([1.0, 0.5])
+    difference = torch.zeros(1, 3, 2, 4, 4)
+    difference[:, :, :, 1, 1], difference[:, :, :, 1, 2], difference[:, :, :, 3, 3] = 2.0, 4.0, 100.0
+    masks = masks_of(lip, lip)
+    # (1 · 4 + 0.5 · 16) / 1.5; the error does not change from latent to latent
+    assert loss_of(difference, masks, LIP).loss == pytest.approx(0.75 * 8.0, rel=1e-5)
+    # the same sum over all sixteen places
+    assert loss_of(difference, masks, LIP, "paper").loss == pytest.approx(0.75 * 12 / 16, rel=1e-5)
+
+
+def test_a_floor_gives_a_share_of_the_weight_to_the_whole_picture() -> None:
+    lip = torch.zeros(1, 2, 4, 4)
+    lip[:, :, 1, 1:3] = torch.tensor([1.0, 0.5])
+    difference = torch.zeros(1, 3, 2, 4, 4)
+    difference[:, :, :, 1, 1], difference[:, :, :, 1, 2], difference[:, :, :, 3, 3] = 2.0, 4.0, 8.0
+    masks = masks_of(lip, lip)
+    # the lips' (1 · 4 + 0.5 · 16) / 1.5, and (4 + 16 + 64) / 16 of all places
+    expected = 0.75 * (0.6 * 8 + 0.4 * 84 / 16)
+    assert loss_of(difference, masks, LIP, floor=0.4).loss == pytest.approx(expected, rel=1e-5)
+    assert loss_of(difference, masks, FACE, floor=0.4).loss == pytest.approx(expected, rel=1e-5)
+    for branch, mode in ((FULL, "normalised"), (FULL, "paper"), (LIP, "paper")):
+        with_floor, without = (loss_of(difference, masks, branch, mode, floor) for floor in (0.4, 0.0))
+        assert with_floor.loss == without.loss
+
+
+def test_the_full_branch_counts_face_and_lips_once_more_each() -> None:
+    face, lip = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    face[..., 0, :], lip[..., 0, 0] = 1, 1
+    difference = torch.arange(1.0, 5.0).view(1, 1, 1, 2, 2)
+    difference = torch.cat([difference, difference], dim=2)
+    masks = masks_of(face.expand(1, 2, 2, 2), lip.expand(1, 2, 2, 2))
+    weighted = 3 * 1 + 2 * 4 + 9 + 16
+    assert loss_of(difference, masks, FULL).loss == pytest.approx(0.75 * weighted / 7, rel=1e-5)
+    found = loss_of(difference, masks, FULL, "paper")
+    assert found.loss == pytest.approx(0.75 * weighted / 4, rel=1e-5)
+    # what is logged is never weighted
+    figures = [float(value) for value in (found.error, found.face, found.lip, found.background)]
+    assert figures == pytest.approx([30 / 4, 5 / 2, 1.0, 25 / 2], rel=1e-5)
+    assert found.area[0].tolist() == pytest.approx([0.5, 0.25])
+
+
+def test_an_error_that_stands_still_has_no_motion_loss_and_one_that_moves_has() -> None:
+    everywhere = masks_of(torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2))
+    still = torch.full((1, 4, 3, 2, 2), 2.0)
+    assert loss_of(still, everywhere, FULL).motion == pytest.approx(0, abs=1e-9)
+    moving = still * torch.tensor([0.0, 1.0, 3.0]).view(1, 1, 3, 1, 1)
+    found = loss_of(moving, everywhere, FULL)
+    # changes of 2 and 4; errors of 0, 2 and 6
+    assert found.motion == pytest.approx((4 + 16) / 2, rel=1e-5)
+    assert found.loss == pytest.approx(0.75 * (0 + 4 + 36) / 3 + MOTION_SHARE * 10, rel=1e-5)
+    # over time, not over channels: the same numbers along the channels move nothing
+    channels = torch.tensor([0.0, 1.0, 3.0, 5.0]).view(1, 4, 1, 1, 1).expand(1, 4, 3, 2, 2)
+    assert loss_of(channels, everywhere, FULL).motion == pytest.approx(0, abs=1e-9)
+
+
+def test_a_face_that_nobody_found_is_no_lip_loss_in_disguise() -> None:
+    lip = torch.zeros(2, 2, 4, 4)
+    lip[:, :, 1, 1] = 1
+    valid = torch.tensor([[True, True], [False, False]])
+    difference = torch.ones(2, 3, 2, 4, 4)
+    found = loss_of(difference, masks_of(lip, lip, valid), LIP)
+    assert found.fell_back.tolist() == [False, True]
+    assert [BRANCHES[i] for i in found.branch.tolist()] == ["lip", "full"]
+    assert math.isnan(found.lip[1]) and math.isnan(found.background[1])
+    # with every other frame lost, the lips of those that were found still count alone
+    half = loss_of(difference, masks_of(lip, lip, torch.tensor([[True, False], [False, True]])), LIP)
+    assert half.fell_back.tolist() == [False, False] and bool(half.loss.isfinite())
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.sampled_from(["paper", "normalised"]), st.integers(0, 2))
+def test_the_loss_is_finite_and_its_gradient_points_at_the_target(b: int, t: int, mode: str, branch: int) -> None:
+    generator = torch.Generator().manual_seed(b * 100 + t * 10 + branch)
+    face = torch.rand(b, t, 3, 3, generator=generator)
+    masks = masks_of(face, face * torch.rand(b, t, 3, 3, generator=generator).round())
+    difference = torch.randn(b, 2, t, 3, 3, generator=generator).requires_grad_()
+    found = loss_of(difference, masks, branch, mode)
+    found.loss.backward()
+    assert bool(found.loss.isfinite()) and difference.grad is not None and bool(difference.grad.isfinite().all())
+    assert float((difference.grad * difference.detach()).sum()) >= 0
+
+
+def test_branches_come_in_their_shares() -> None:
+    drawn = draw_branches(20_000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn, minlength=3) / len(drawn)
+    assert shares.tolist() == pytest.approx([0.4, 0.1, 0.5], abs=0.02)
+
+
+def test_noise_comes_by_its_level() -> None:
+    clean, noise = torch.zeros(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1, 1)
+    assert noisy(clean, noise, torch.tensor([0.25, 1.0])).flatten().tolist() == [0.25, 1.0]

@@ -1,0 +1,99 @@
+"""Sample clips: held-out speech with its sound, before and after, as files and in TensorBoard."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    AUDIO,
+    IMAGES,
+    EventAccumulator,
+)
+
+from tests.training.test_encode import write_clip
+from training.config.config import TrainingConfig
+from training.config.recipes import network_of, pocket
+from training.data.samples import Samples
+from training.encode import Encoders, encode
+from training.loop.run_log import Log
+from training.loop.sample_clips import SampleClips
+from training.prepare.clip_folder import read_clip
+from training.train import train
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.media import probe
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    clips = [read_clip(write_clip(folder / f"video_00{i}", 32, i)) for i in range(2)]
+    encode(clips[:1], clips[1:], folder / "samples", Encoders.load("pocket", "cpu"), {"square": (64, 64)}, "a person")
+    return folder / "samples"
+
+
+def made(samples: Path, run: Path, log: Log) -> SampleClips:
+    config = TrainingConfig(**pocket() | {"samples": samples, "run": run, "sample_every": 1, "sample_steps": 2})
+    return SampleClips(config, Samples(samples, held_out=True), Accelerator(cpu=True), log)
+
+
+def test_a_clip_has_picture_and_sound_and_moves_in_tensorboard(samples: Path, tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    clips = made(samples, tmp_path, log)
+    (clip,) = clips.make(network_of("pocket"), 3)
+    assert clips.is_made(3) and not clips.is_made(2)
+    log.close()
+    assert clip.name.startswith("000003-video_001-square-")
+    (true,) = (tmp_path / "clips").glob("true-*.mp4")
+    for file in (clip, true):
+        info = probe(file)
+        assert (info.width, info.height, info.frames) == (64, 64, 32) and info.audio_rate is not None
+    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={IMAGES: 0, AUDIO: 0})
+    board.Reload()
+    (image,), (sound,) = board.Images("clips/0"), board.Audio("clips/0/sound")
+    assert (image.step, image.width, image.height) == (3, 64, 64) and image.encoded_image_string[:4] == b"GIF8"
+    assert sound.sample_rate == 16_000
+
+
+def test_the_same_step_gives_the_same_clip(samples: Path, tmp_path: Path) -> None:
+    network, shown = network_of("pocket"), []
+    for name in ("one", "other"):
+        log = Log(tmp_path / name, 0)
+        log.show_clip = lambda _name, _step, frames, *_: shown.append(frames)  # type: ignore[method-assign]
+        made(samples, tmp_path / name, log).make(network, 0)
+        log.close()
+    assert np.array_equal(*shown) and shown[0].std() > 1
+
+
+def test_what_is_lacking_is_said(samples: Path, tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    with pytest.raises(LabError, match="need a clip that is held out"):
+        config = TrainingConfig(**pocket() | {"samples": samples, "run": tmp_path})
+        nothing = Samples(samples)
+        nothing.entries.clear()
+        SampleClips(config, nothing, Accelerator(cpu=True), log)
+    (sound,) = samples.glob("*.wav")
+    kept = sound.read_bytes()
+    sound.unlink()
+    try:
+        with pytest.raises(LabError, match="the sound of a sample clip"):
+            made(samples, tmp_path, log)
+    finally:
+        sound.write_bytes(kept)
+        log.close()
+
+
+def test_the_last_clip_is_made_up_for_where_a_kill_prevented_it(samples: Path, tmp_path: Path) -> None:
+    told = pocket() | {"samples": samples, "run": tmp_path, "sample_every": 5, "sample_steps": 2, "steps": 1}
+
+    def trained() -> Path:
+        train(TrainingConfig(**told))
+        first, last, _ = sorted((tmp_path / "clips").iterdir())
+        assert (first.name[:7], last.name[:7]) == ("000000-", "000001-")
+        return last
+
+    last = trained()
+    before = last.stat().st_mtime_ns
+    assert trained().stat().st_mtime_ns == before, "it is not made twice"
+    last.unlink()
+    assert trained().is_file()

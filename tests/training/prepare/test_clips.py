@@ -1,0 +1,200 @@
+"""Clips from videos of every kind: frames in step with their sound, whatever the frame rate; refusals in words."""
+
+import shutil
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.media.samples import clicks, mux, number_in, numbered, onsets
+from training.prepare.clip_folder import FPS, RATE, read_clip, read_clips
+from training.prepare.clips import SHEET
+from training.prepare.landmarks import NoLandmarks
+from training.prepare.plan import Options
+from training.prepare.prepare import Outcome, prepare
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.media import probe, read_audio
+
+# Twice a second and a little off the frames, so that speech seems to go on.
+CLICKS = [0.53 + 0.47 * k for k in range(8)]
+
+
+def quietly(line: str) -> None:
+    """Hear what is said, and say nothing."""
+
+
+def prepared(tmp_path: Path, hold_out: int = 0) -> Outcome:
+    return prepare(tmp_path / "videos", tmp_path / "data", NoLandmarks(), Options(hold_out=hold_out), quietly)
+
+
+def video(folder: Path, name: str, times: Sequence[int], fps: int, *, seconds: float = 4.5, start: float = 0.0) -> Path:
+    """A video whose frames show their number, shown at `times` in 1/fps s, with clicks."""
+    folder.mkdir(exist_ok=True)
+    return mux(
+        folder / name,
+        video="libx264",
+        audio="pcm_s16le",
+        sample_format="s16",
+        frames=[numbered(k) for k in range(len(times))],
+        times=list(times),
+        fps=fps,
+        samples=clicks(48_000, seconds, CLICKS),
+        audio_start=start,
+    )
+
+
+def irregular(seconds: float) -> list[int]:
+    """Times in 1/100 s at which frames of a variable rate are shown."""
+    generator = np.random.default_rng(1)
+    times = np.cumsum(generator.integers(2, 12, 400))
+    return [0, *times[times < 100 * seconds].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("times", "fps"),
+    [
+        (list(range(72)), 16),
+        (list(range(112)), 25),
+        (list(range(135)), 30),
+        (irregular(4.5), 100),
+    ],
+    ids=["16", "25", "30", "variable"],
+)
+def test_frames_are_in_step_with_their_sound(tmp_path: Path, times: list[int], fps: int) -> None:
+    video(tmp_path / "videos", "clicks.mkv", times, fps)
+    (clip,) = prepared(tmp_path).clips
+    folder = read_clip(clip.path)
+    assert (folder.width, folder.height, folder.fps) == (96, 32, 16)
+    start = float(clip.facts["start"])
+    shown = [times[number_in(folder.image(k))] / fps for k in range(folder.frames)]
+    # half of the longest time for which a frame of the source is shown is all that a frame may be off
+    half = max(b - a for a, b in pairwise(times)) / fps / 2
+    for k, time in enumerate(shown):
+        assert abs(time - (start + k / FPS)) <= min(half, 0.5 / FPS if fps != 100 else half) + 1e-6
+    sound = read_audio(folder.sound)
+    assert (sound.rate, sound.channels, len(sound.samples)) == (RATE, 1, folder.frames * RATE // FPS)
+    heard = onsets(sound.samples, RATE)
+    expected = [time - start for time in CLICKS if 0 <= time - start < folder.frames / FPS]
+    assert len(heard) == len(expected) >= 6
+    np.testing.assert_allclose(heard, expected, atol=0.001)
+    movie = probe(folder.path / "sub_clip.mp4")
+    assert (movie.frames, movie.fps) == (folder.frames, FPS) and movie.audio_rate
+
+
+def test_sound_that_begins_after_the_picture_stays_where_it_is(tmp_path: Path) -> None:
+    video(tmp_path / "videos", "late.mkv", range(96), 16, start=1.0)
+    (clip,) = prepared(tmp_path).clips
+    heard = onsets(read_audio(clip.path / "audio.wav").samples, RATE)
+    start = float(clip.facts["start"])
+    np.testing.assert_allclose(heard[0] + start, CLICKS[0] + 1.0, atol=0.002)
+    assert number_in(read_clip(clip.path).image(5)) == round(start * 16) + 5
+
+
+def test_odd_sizes_keep_every_pixel(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    frames = [np.pad(numbered(k), ((0, 1), (0, 1), (0, 0)), mode="edge") for k in range(64)]
+    mux(
+        tmp_path / "videos/odd.mkv",
+        video="ffv1",
+        pixels="bgr0",
+        audio="pcm_s16le",
+        sample_format="s16",
+        frames=frames,
+        samples=clicks(16_000, 4.0, CLICKS),
+        rate=16_000,
+    )
+    (clip,) = prepared(tmp_path).clips
+    folder = read_clip(clip.path)
+    assert (folder.width, folder.height) == (97, 33)
+    first = round(float(clip.facts["start"]) * 16)
+    assert (folder.image(3) == frames[first + 3]).all(), "lossless in, lossless out"
+    assert folder.mask("face_masks", 0).shape == (33, 97)
+
+
+def test_what_gives_no_clip_is_refused_in_words_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    video(folder, "good.mkv", range(72), 16)
+    numbers = [numbered(k) for k in range(72)]
+    mux(folder / "mute.mp4", video="libx264", frames=numbers)
+    mux(folder / "silent.mp4", video="libx264", audio="aac", frames=numbers, samples=np.zeros((216_000, 1), np.float32))
+    mux(folder / "short.mp4", video="libx264", audio="aac", frames=numbers[:30])
+    mux(folder / "voice.wav", audio="pcm_s16le", sample_format="s16", samples=clicks(48_000, 4.5, CLICKS))
+    (folder / "cut.mkv").write_bytes((folder / "good.mkv").read_bytes()[:9000])
+    (folder / "notes.txt").write_text("The good one is good.mkv.")
+    outcome = prepared(tmp_path)
+    assert [clip.facts["video"] for clip in outcome.clips] == ["good.mkv"]
+    why = {each.video: each.why for each in outcome.refused}
+    assert why.keys() == {"mute.mp4", "silent.mp4", "short.mp4", "voice.wav", "cut.mkv", "notes.txt"}
+    assert "no sound" in why["mute.mp4"] and "nobody speaks" in why["silent.mp4"]
+    assert "3 s or more" in why["short.mp4"] and "audio file" in why["voice.wav"] and "cut short" in why["cut.mkv"]
+    (folder / "good.mkv").unlink()
+    with pytest.raises(LabError, match=r"None of the 6 videos .* mute\.mp4: it has no sound"):
+        prepared(tmp_path)
+
+
+def test_a_picture_that_ends_before_its_sound_shortens_the_clip(tmp_path: Path) -> None:
+    video(tmp_path / "videos", "ends.mkv", range(60), 16)
+    (clip,) = prepared(tmp_path).clips
+    start = round(float(clip.facts["start"]) * 16)
+    assert clip.facts["frames"] == 60 - start == read_clip(clip.path).frames
+    assert len(read_audio(clip.path / "audio.wav").samples) == (60 - start) * 1000
+    video(tmp_path / "videos", "ends.mkv", range(40), 16)
+    with pytest.raises(LabError, match=r"its picture ends at 2\.50 s, which leaves"):
+        prepared(tmp_path)
+    assert not [path for path in (tmp_path / "data/processed").iterdir() if path.is_dir()], "nothing half made is left"
+
+
+def test_without_landmarks_all_frames_are_invalid(tmp_path: Path) -> None:
+    video(tmp_path / "videos", "a.mkv", range(72), 16)
+    (clip,) = prepared(tmp_path).clips
+    folder = read_clip(clip.path)
+    assert not folder.valid().any() and not folder.mask("lip_masks", 0).any()
+    assert clip.problems == ("no face was found",)
+    assert (folder.path / SHEET).is_file()
+
+
+def test_lists_and_validation_are_written(tmp_path: Path) -> None:
+    for name in "ab":
+        video(tmp_path / "videos", f"{name}.mkv", range(72), 16)
+    outcome = prepared(tmp_path, hold_out=1)
+    data = tmp_path / "data"
+    (trained,) = read_clips(data / "processed/video_path.txt")
+    (held_out,) = read_clips(data / "processed/held_out_path.txt")
+    assert {trained.path.name, held_out.path.name} == {"video_000", "video_001"}
+    assert [clip.name for clip in outcome.held_out] == [held_out.path.name]
+    voice: NDArray[np.float32] = read_audio(data / "validation/audio.wav").samples
+    assert (voice == read_audio(held_out.sound).samples).all()
+    assert probe(data / "validation/reference.png").kind == "picture"
+    # a folder that was made elsewhere is not touched
+    shutil.rmtree(data / "processed/video_000")
+    (data / "processed/video_000").mkdir()
+    with pytest.raises(LabError, match="was not made by this preparation"):
+        prepared(tmp_path)
+    with pytest.raises(LabError, match="none to train on"):
+        (data / "processed/video_000").rmdir()
+        prepared(tmp_path, hold_out=2)
+
+
+def test_captions_go_with_their_videos_and_what_others_put_there_is_not_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    video(folder, "a.mkv", range(72), 16)
+    (folder / "a.txt").write_text(" A woman\n talks. \n")
+    outcome = prepared(tmp_path)
+    (clip,) = outcome.clips
+    assert not outcome.refused and (clip.path / "caption.txt").read_text() == "A woman talks.\n"
+    (folder / "a.txt").write_text("A woman sings.")
+    outcome = prepared(tmp_path)
+    assert outcome.made == 1 and (clip.path / "caption.txt").read_text() == "A woman sings.\n"
+    (clip.path / "notes.md").write_text("mine")
+    assert prepared(tmp_path).made == 0
+    (folder / "a.txt").unlink()
+    with pytest.raises(LabError, match=r"video_000 would be removed, .* and has notes\.md"):
+        prepared(tmp_path)
+    assert (clip.path / "notes.md").is_file()
+    (folder / "a.txt").write_bytes(b"\xff\xfe\x00")
+    (clip.path / "notes.md").unlink()
+    with pytest.raises(LabError, match="is not UTF-8"):
+        prepared(tmp_path)

@@ -1,0 +1,113 @@
+"""The causal convolutions over frames as pictures are those of diffusers, to rounding, and none is slow."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch.profiler import ProfilerActivity, profile
+
+from tests import toys
+from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d, convolve_by_frames
+
+CASES = {
+    # name: kernel, stride, padding
+    "space and time": ((3, 3, 3), 1, (1, 1, 1)),
+    "space alone": ((1, 3, 3), 1, (0, 1, 1)),
+    "time alone": ((3, 1, 1), 1, (1, 0, 0)),
+    "half the frames": ((3, 1, 1), (2, 1, 1), (0, 0, 0)),
+    "channels alone": ((1, 1, 1), 1, 0),
+}
+
+
+def conv(case: str, forgotten: tuple[int, ...] = ()) -> WanCausalConv3d:
+    torch.manual_seed(0)
+    kernel, stride, padding = CASES[case]
+    made = WanCausalConv3d(5, 7, kernel, stride, padding)
+    with torch.no_grad():
+        made.weight[:, :, list(forgotten)] = 0
+    return made
+
+
+@pytest.mark.parametrize("forgotten", [(), (0, 1), (1,)])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_convolution_is_the_same(case: str, forgotten: tuple[int, ...], kept: int) -> None:
+    if conv(case).kernel_size[0] == 1:
+        forgotten, kept = (), 0
+    true = conv(case, forgotten)
+    x = torch.randn(2, 5, 5, 6, 8, generator=torch.Generator().manual_seed(1))
+    cache = torch.randn(2, 5, kept, 6, 8) if kept and true._padding[4] else None
+    with torch.no_grad():
+        expected, found = true(x, cache), WanFrameConv3d(true)(x, cache)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_learns_as_the_other_does() -> None:
+    x = torch.randn(1, 5, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for by_frames in (False, True):
+        made = conv("space and time", (0, 1))
+        module = WanFrameConv3d(made) if by_frames else made
+        module(x).square().sum().backward()
+        assert made.weight.grad is not None
+        gradients.append(made.weight.grad)  # of taps that are zero too
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
+
+
+@pytest.fixture
+def vae() -> AutoencoderKLWan:
+    return toys.wan_vae().eval()
+
+
+def test_a_vae_codes_as_before_and_keeps_its_names(vae: AutoencoderKLWan, tmp_path: Path) -> None:
+    pixels = torch.rand(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    names = set(vae.state_dict())
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+        decoded = vae.decode(latents).sample
+        assert convolve_by_frames(vae) is vae
+        assert any(isinstance(module, WanFrameConv3d) for module in vae.modules())
+        torch.testing.assert_close(vae.encode(pixels).latent_dist.mode(), latents, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(vae.decode(latents).sample, decoded, atol=1e-4, rtol=1e-4)
+    assert set(vae.state_dict()) == names
+    vae.save_pretrained(tmp_path)
+    again = AutoencoderKLWan.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(again.decode(latents).sample, decoded, atol=1e-4, rtol=1e-4)
+
+
+def operations(call: Callable[[], object]) -> set[str]:
+    """The names of what PyTorch computes in `call`."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        call()
+    return {event.key for event in seen.key_averages()}
+
+
+@torch.no_grad()
+def test_no_convolution_is_slow(vae: AutoencoderKLWan) -> None:
+    slow, latents = "aten::slow_conv3d_forward", torch.randn(1, 16, 2, 4, 4)
+    assert slow in operations(lambda: vae.decode(latents)), "PyTorch has got faster: this module may have no use left"
+    convolve_by_frames(vae)
+    assert slow not in operations(lambda: vae.decode(latents))
+    assert slow not in operations(lambda: vae.encode(torch.zeros(1, 3, 5, 32, 32)))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_a_large_convolution_is_left_to_pytorch() -> None:
+    true = WanCausalConv3d(32, 8, 3, padding=1)
+    x = torch.randn(1, 32, 4, 200, 20)
+    assert "aten::slow_conv3d_forward" not in operations(lambda: true(x))
+    torch.testing.assert_close(WanFrameConv3d(true)(x), true(x), atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_weights_that_change_are_seen() -> None:
+    made = WanFrameConv3d(conv("space and time", (0, 1)))
+    x = torch.randn(1, 5, 3, 8, 8)
+    torch.testing.assert_close(made(x)[:, :, 2:], made(x[:, :, 2:]))
+    made.weight[:, :, 0] = 1
+    assert not torch.allclose(made(x)[:, :, 2:], made(x[:, :, 2:]))

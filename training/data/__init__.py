@@ -1,0 +1,1 @@
+"""Encoded samples on disk and the order in which they are read."""

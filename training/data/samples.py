@@ -1,0 +1,128 @@
+"""Encoded samples: what never changes while a network is trained, computed once and read from disk.
+
+<folder>/samples.json       one entry for each sample: its file, bucket, clip, and whether it is held out
+         no_text.safetensors  the empty prompt's embedding
+         <name>.safetensors   the tensors of one sample, see `training.loop.step`, without the batch dimension
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.weights.safetensors_header import read_header
+
+LIST, NO_TEXT = "samples.json", "no_text.safetensors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample.
+
+    Attributes:
+        name: of its file, without the ending.
+        clip: which clip it is of.
+        held_out: for validation alone.
+        bucket: the shapes of its tensors, as text; a batch has one.
+    """
+
+    name: str
+    clip: str
+    held_out: bool
+    bucket: str
+
+
+class Samples:
+    """The samples of one folder.
+
+    Raises:
+        LabError: there are none, or the list cannot be read.
+    """
+
+    def __init__(self, folder: Path, held_out: bool = False) -> None:
+        """Take those that are held out, or the others."""
+        self.folder = folder
+        if not (folder / LIST).is_file():
+            raise LabError(f"There are no encoded samples in {folder}. Encode a data folder with training.encode.")
+        entries = listed_in(folder)
+        self.entries = [entry for entry in entries if entry.held_out == held_out]
+        self.no_text = load_file(folder / NO_TEXT)["text"][None]
+
+    @property
+    def buckets(self) -> list[str]:
+        """Of each sample."""
+        return [entry.bucket for entry in self.entries]
+
+    @property
+    def hash(self) -> str:
+        """Of the samples' names, which `training.encode` makes of all that they hold."""
+        return hashlib.sha256("\n".join(entry.name for entry in self.entries).encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def batch(self, rows: Sequence[int], device: torch.device | str) -> dict[str, Tensor]:
+        """The tensors of some samples of one bucket on the device, [B, …] each, floating ones in float32.
+
+        To them comes "no_text" [1, L, d], the empty prompt's embedding; texts are filled up with zeros to one length,
+        as the network itself fills them up.
+        """
+        files = [load_file(self.folder / f"{self.entries[row].name}.safetensors") for row in rows]
+        longest = max(self.no_text.shape[1], *(len(file["text"]) for file in files))
+        for file in files:
+            file["text"] = _filled(file["text"], longest)
+        joined = {name: torch.stack([file[name] for file in files]) for name in files[0]}
+        joined["no_text"] = _filled(self.no_text[0], longest)[None]
+        return {
+            name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in joined.items()
+        }
+
+
+def listed_in(folder: Path) -> list[Entry]:
+    """All samples of a folder; none where there is no list.
+
+    Raises:
+        LabError: the list cannot be read.
+    """
+    if not (folder / LIST).is_file():
+        return []
+    try:
+        return [Entry(**entry) for entry in json.loads((folder / LIST).read_text())]
+    except (ValueError, TypeError) as error:
+        raise LabError(f"{folder / LIST} cannot be read ({error}). Encode the data again.") from error
+
+
+def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:
+    """Write one sample's file, whole or not at all; `write_list` makes it known.
+
+    Args:
+        tensors: without the batch dimension; None takes the file that is there.
+    """
+    file = folder / f"{name}.safetensors"
+    if tensors is not None:
+        with whole_file(file) as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+    shapes = read_header(file).shapes
+    # texts are filled up to one length when a batch is made
+    bucket = {key: list(shapes[key]) for key in sorted(shapes) if key != "text"}
+    return Entry(name, clip, held_out, json.dumps(bucket))
+
+
+def write_list(folder: Path, entries: Sequence[Entry], no_text: Tensor) -> None:
+    """Write the list of all samples, and the empty prompt's embedding [L, d]."""
+    with whole_file(folder / NO_TEXT) as temporary:
+        save_file({"text": no_text.contiguous()}, temporary)
+    write_json(folder / LIST, [asdict(entry) for entry in entries])
+
+
+def _filled(text: Tensor, length: int) -> Tensor:
+    return F.pad(text, (0, 0, 0, length - len(text)))

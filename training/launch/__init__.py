@@ -1,0 +1,1 @@
+"""Start a training as a process of its own, watch it, stop it and find it again."""

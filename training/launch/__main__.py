@@ -1,0 +1,5 @@
+"""`python -m training.launch`."""
+
+from training.launch.launch import main
+
+main()

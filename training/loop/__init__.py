@@ -1,0 +1,1 @@
+"""The training loop: step, loss, validation, sample clips, logs and checkpoints."""

@@ -1,0 +1,133 @@
+"""The LoRA that is trained: put into the network, and taken out as a file that others read.
+
+The file has the reference's module names behind `diffusion_model.`, matrices `lora_A` and `lora_B`, and each module's
+`alpha`, which is what ComfyUI, `load_lora_weights` of the S2V pipeline and `wanavatar_lab.lora` read; rank and alpha
+also stand in its metadata.
+
+A linear layer with the LoRA that is trained, without the copies that PEFT's own makes on the way.
+
+PEFT's layer converts its input, 35,000 tokens wide, into the LoRA's float32, and adds the update in passes of its own.
+Here the matrices, which are small, are converted into the input's type, and the second product adds to what is there.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig
+from peft.tuners import lora
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from wanavatar_lab.lora.key_names import reference_module
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
+
+NAME = "trained"  # of the adapter
+
+
+class TrainedLinear(lora.Linear):
+    """PEFT's `lora.Linear`, to which it falls back for everything but one active, unmerged adapter called `NAME`."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if self.disable_adapters or self.merged or self.active_adapters != [NAME]:
+            return super().forward(x, *args, **kwargs)
+        plain: Tensor = self.base_layer(x, *args, **kwargs)
+        down = self.lora_A[NAME].weight.to(plain.dtype)
+        up = self.lora_B[NAME].weight.to(plain.dtype)
+        inner = F.linear(x.to(plain.dtype), down).flatten(0, -2)
+        return torch.addmm(plain.flatten(0, -2), inner, up.t(), alpha=self.scaling[NAME]).view_as(plain)
+
+
+PREFIX = "diffusion_model."
+
+
+def add_adapter(
+    network: WanS2VTransformer3DModel,
+    rank: int,
+    alpha: float,
+    seed: int,
+    without: Collection[str] = (),
+    lean: bool = True,
+) -> list[nn.Parameter]:
+    """Put a LoRA beside every linear layer of the blocks, those that inject audio included.
+
+    It changes nothing at first (its second matrices are zero). The network's own weights are frozen; the LoRA's are in
+    float32, whatever those are in.
+
+    Args:
+        network: without an adapter of this name, on one device.
+        rank: of every matrix.
+        alpha: the update is `alpha / rank` times the product of its two matrices.
+        seed: of the first matrices.
+        without: names of layers that get none, since they are trained themselves.
+        lean: by `TrainedLinear`; else by PEFT's own layer, for comparison.
+
+    Returns:
+        What is trained.
+    """
+    network.requires_grad_(False)
+    modules = [
+        name
+        for name, layer in network.named_modules()
+        if name.startswith("blocks.") and isinstance(layer, nn.Linear) and name not in without
+    ]
+    # one expression: of a list PEFT would first look for the shortest that means the same
+    names = "|".join(map(re.escape, modules))
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights="gaussian")
+    if lean:
+        config._register_custom_module({nn.Linear: TrainedLinear})
+    (device,) = {parameter.device for parameter in network.parameters()}
+    # drawn where the network is: 700 million numbers take a processor half a minute
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
+        torch.manual_seed(seed)
+        network.add_adapter(config, adapter_name=NAME)
+    trained = [matrix for _, *matrices in _layers(network) for matrix in matrices]
+    for matrix in trained:
+        matrix.data = matrix.data.float()
+        matrix.requires_grad_(True)
+    return trained
+
+
+def adapter_tensors(network: WanS2VTransformer3DModel) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The LoRA as it is written into a file: tensors in float32 on the CPU, and metadata."""
+    tensors: dict[str, Tensor] = {}
+    rank, alpha = 0, 0.0
+    for name, down, up in _layers(network):
+        module = PREFIX + reference_module(network, name)
+        layer = network.get_submodule(name)
+        rank, alpha = layer.r[NAME], float(layer.lora_alpha[NAME])
+        tensors[f"{module}.lora_A.weight"] = down.detach().float().cpu().contiguous()
+        tensors[f"{module}.lora_B.weight"] = up.detach().float().cpu().contiguous()
+        tensors[f"{module}.alpha"] = torch.tensor(alpha)
+    metadata = {
+        "format": "pt",
+        "modelspec.architecture": "wan2.2-s2v-14b/lora",
+        "modelspec.implementation": "wanavatar_lab",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_base_model_version": "wan2.2-s2v-14b",
+    }
+    return tensors, metadata
+
+
+def load_adapter_tensors(network: WanS2VTransformer3DModel, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `adapter_tensors` gave.
+
+    Raises:
+        KeyError: a matrix is missing.
+    """
+    with torch.no_grad():
+        for name, down, up in _layers(network):
+            module = PREFIX + reference_module(network, name)
+            down.copy_(tensors[f"{module}.lora_A.weight"])
+            up.copy_(tensors[f"{module}.lora_B.weight"])
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
+    """Each layer with the LoRA: its name, and its two matrices."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, LoraLayer) and NAME in layer.lora_A:
+            yield name, layer.lora_A[NAME].weight, layer.lora_B[NAME].weight

@@ -1,0 +1,120 @@
+"""Run a notebook without anyone at it, and refuse a parameter that it does not have.
+
+    python -m wanavatar_lab.cli.run_notebook notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb -p profile pocket
+
+What the notebook prints is shown as it goes, and kept with everything else in the executed notebook. Papermill does
+the work; by itself it only warns of a mistyped parameter, and the notebook refuses it once its kernel runs (see
+`ui.parameters`). Here that is done before. The exit code is 0, or 1 if a cell failed, 2 if a parameter was refused
+(nothing was run), 130 after Ctrl-C.
+"""
+
+import argparse
+import ast
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from wanavatar_lab.cli.output import complain, say
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.ui.parameters import KINDS
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+_WORDS: dict[str, bool] = {"true": True, "false": False}
+
+
+def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters as text, in the types that the defaults in the notebook's cell tagged `parameters` have.
+
+    Raises:
+        LabError: the notebook cannot be read.
+        RequestError: it has no parameter of that name, or the value is of another kind; all of them at once.
+    """
+    if not notebook.is_file():
+        raise LabError(f"There is no notebook at {notebook}.")
+    known = {name: facts["default"] for name, facts in papermill.inspect_notebook(str(notebook)).items()}
+    values: dict[str, Any] = {}
+    problems: list[tuple[str, str]] = []
+    for name, text in texts.items():
+        if name not in known:
+            problems.append((name, f"{notebook.name} has no such parameter; {suggestion(name, known)}"))
+            continue
+        kind = type(ast.literal_eval(known[name]))
+        try:
+            values[name] = _WORDS[text.strip().lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            problems.append((name, f"{shown(text)} is not allowed; give {KINDS[kind]}"))
+    if problems:
+        raise RequestError(problems)
+    return values
+
+
+def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
+    """Execute a notebook in a kernel whose working folder is the notebook's, as in JupyterLab.
+
+    Args:
+        notebook: stays as it is.
+        out: the executed one, written after every cell.
+        texts: parameters by name, as text.
+
+    Raises:
+        RequestError: as `read_parameters`; nothing was run.
+        LabError: a cell failed; `out` shows which.
+    """
+    values = read_parameters(notebook, texts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(out),
+            parameters=values,
+            cwd=str(notebook.absolute().parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        # what the package raises is meant for people as it stands; of anything else the name says something too
+        own = any(kind.__name__ == error.ename for kind in _family(LabError))
+        text = error.evalue if own else f"{error.ename}: {error.evalue}"
+        raise LabError(f"{text.rstrip('.')}. The cell where it happened is marked in {out}.") from error
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m wanavatar_lab.cli.run_notebook", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("out", type=Path, help="where the executed notebook is written")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    arguments = parser.parse_args(words)
+    try:
+        run_notebook(arguments.notebook, arguments.out, dict(arguments.parameter))
+    except RequestError as error:
+        complain(error, machine=False)
+        return REFUSED
+    except LabError as error:
+        complain(error, machine=False)
+        return FAILED
+    except KeyboardInterrupt:
+        # it tells at exit of the task in which papermill waited, as if that were news
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        # the kernel is shut down at once, which may leave it no time to cancel what it waits for
+        say("The notebook is ended. If its run still goes on, `wanavatar-lab runs` lists it and")
+        say("`wanavatar-lab cancel ID` ends it.")
+        return INTERRUPTED
+    return 0
+
+
+def _family(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _family(child))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

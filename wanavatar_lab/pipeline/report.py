@@ -1,0 +1,151 @@
+"""The files that a chain made, put where they are wanted.
+
+What a chain made and what was measured of it, as text.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanavatar_lab import media, metrics
+from wanavatar_lab.errors import DiskFull, LabError
+from wanavatar_lab.files import whole_file
+from wanavatar_lab.metrics.lip_sync import RATE
+from wanavatar_lab.pipeline.run import Made
+from wanavatar_lab.runs.status import LOADING
+
+# uint8 [F, H, W, 3] → how far the mouth is open in every frame, [F]
+Opening = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of a talking clip, from its file.
+
+    Attributes:
+        frames: of the picture.
+        picture: seconds of it.
+        sound: seconds of it.
+        lips: opening of the mouth against loudness; None if it was not measured.
+        why_no_lips: the reason.
+    """
+
+    frames: int
+    picture: float
+    sound: float
+    lips: metrics.LipSync | None
+    why_no_lips: str = ""
+
+
+def measure(clip: Path, opening: Opening | None) -> Measures:
+    """Measure a talking clip as whoever plays it sees and hears it.
+
+    Args:
+        opening: reads the mouth off the frames; None where nothing can.
+
+    Raises:
+        MediaError: the clip cannot be read.
+    """
+    frames = np.stack(list(media.read_frames(clip)))
+    sound = media.read_audio(clip, rate=RATE, mono=True)
+    lips, reason = None, "nothing here reads the mouths of such pictures"
+    if opening is not None:
+        try:
+            lips, reason = metrics.lip_sync(opening(frames), sound.samples[:, 0]), ""
+        except ValueError as error:  # a mouth that never moves or a voice that is silent: a finding, not a fault
+            reason = str(error)
+    fps = media.probe(clip).fps or metrics.FPS
+    return Measures(len(frames), len(frames) / fps, sound.seconds, lips, reason)
+
+
+def report(made: Sequence[Made], measures: Measures, folder: Path) -> str:
+    """A table of the files with the time and memory that each took, and a line for each measure.
+
+    Args:
+        folder: where the files were put.
+    """
+    rows = [("file", "size", "kB", "stage", "seconds", "of it loading", "peak memory, MB")]
+    total, devices = 0.0, set()
+    for one in made:
+        path = folder / one.link.file
+        info = media.probe(path)
+        seconds = (one.status.finished_at or 0.0) - (one.status.submitted_at or 0.0)
+        total += seconds
+        manifest = one.job.run.manifest()
+        devices.add(str(manifest["device"]))
+        memory = one.status.memory_bytes
+        rows.append(
+            (
+                str(path),
+                f"{info.width}x{info.height}",
+                f"{path.stat().st_size / 1000:.0f}",
+                one.link.request.stage,
+                f"{seconds:.1f}",
+                f"{manifest['seconds'].get(LOADING, 0.0):.1f}",
+                "?" if memory is None else f"{memory / 1e6:.0f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        "",
+        f"all stages: {total:.1f} s on {', '.join(sorted(devices))}",
+        f"talking clip: picture {measures.picture:.2f} s ({measures.frames} frames), sound {measures.sound:.2f} s",
+        f"lips against loudness: {_lips(measures)}",
+    ]
+    return "\n".join(lines)
+
+
+def _lips(measures: Measures) -> str:
+    lips = measures.lips
+    if lips is None:
+        return f"not measured: {measures.why_no_lips}"
+    late = "late" if lips.lag > 0 else "early"
+    when = "in time" if lips.lag == 0 else f"{abs(lips.lag)} frame{'s' if abs(lips.lag) > 1 else ''} {late}"
+    return f"Pearson r {lips.r:.2f}; best lag {lips.lag} ({when}), r {lips.r_at_lag:.2f} there"
+
+
+def make_folder(out: Path | str) -> Path:
+    """The folder for results, made if it is not there; before the work, since afterwards is late to hear of it.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        LabError: it cannot be made, or cannot be written to.
+    """
+    folder = Path(out).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"out: {str(out)!r} cannot be made ({error.strerror}); give a folder.") from error
+    if not os.access(folder, os.W_OK):
+        raise LabError(f"out: the folder {str(out)!r} cannot be written to; give another one.")
+    return Path(os.path.normpath(folder))
+
+
+def hand_over(made: Sequence[Made], folder: Path) -> list[Path]:
+    """Copy the results into `folder`: all of them, or none, so that what lies there belongs together.
+
+    Raises:
+        DiskFull: there is no room; what lay there before still does.
+        LabError: one cannot be written there.
+    """
+    # each context renames its file when the stack is left, which is when every copy is whole
+    try:
+        with ExitStack() as stack:
+            for one in made:
+                temporary = stack.enter_context(whole_file(folder / one.link.file))
+                shutil.copyfile(one.path, temporary)
+    except DiskFull as error:
+        places = ", ".join(str(one.path.parent) for one in made)
+        raise DiskFull(f"There is no room for the results in {folder}. Free some; they lie in {places}.") from error
+    except OSError as error:
+        raise LabError(f"The results could not be written to {folder} ({error.strerror}).") from error
+    return [folder / one.link.file for one in made]

@@ -1,0 +1,267 @@
+"""A run is a folder: what was asked, how far it is, what was said, what was made, and how to make it again.
+
+    <runs_dir>/<id>/request.json     the request
+                    status.json      replaced whole at every change
+                    log.txt          everything that the stage and its libraries print
+                    manifest.json    at the end, however it ended
+                    cancel           there once someone has asked for the run to end
+                    preview.webp     what is being made, while it is
+                    ...              the artifacts
+
+A name that begins with a dot is not part of the result: a draft, a half-written file, blocks set aside.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wanavatar_lab import locks
+from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.files import write_json, write_text
+from wanavatar_lab.requests import STAGE_REQUESTS, Request
+from wanavatar_lab.requests.custom_stages import extra_module
+from wanavatar_lab.runs import reserved_space
+from wanavatar_lab.runs.status import Artifact, Status
+from wanavatar_lab.settings import read_settings
+
+RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}-[a-z][a-z0-9_]*")
+RECORDS = frozenset({"request.json", "status.json", "log.txt", "manifest.json", "cancel"})
+PREVIEW = "preview.webp"  # what is being made, as far as one can tell; there only while it is
+CANCEL_NOW = "now"  # what the marker says when the worker is to be ended without waiting for the stage
+_DRAFT = ".new-"  # before the id in a folder's name until the run is complete
+_STALE = 24 * 3600.0  # seconds
+_LONGEST_TAIL = 256 * 1024  # bytes of a log that are looked at for its last lines
+
+_log = logging.getLogger(__name__)
+_reported: set[Path] = set()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, by its folder. Nothing is kept in memory: every call reads what is on disk now."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Sortable by the time of submission (UTC), unique in its runs folder."""
+        return self.folder.name.removeprefix(_DRAFT)
+
+    @property
+    def stage(self) -> str:
+        """The stage, from the id."""
+        return self.id.split("-", 3)[3]
+
+    @classmethod
+    def create(cls, request: Request, *, runs_dir: Path | str | None = None) -> "Run":
+        """Make the folder of a new run, whole or not at all. It is in no queue: see `jobs.submit` for that.
+
+        Raises:
+            DiskFull: there is no room; nothing is left behind.
+        """
+        with draft(request, runs_folder(runs_dir), Status(submitted_at=time.time())) as drafted:
+            return drafted.publish()
+
+    @classmethod
+    def open(cls, run_id: str, *, runs_dir: Path | str | None = None) -> "Run":
+        """The run of that id.
+
+        Raises:
+            RunError: there is none.
+        """
+        root = runs_folder(runs_dir)
+        if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").is_file():
+            raise RunError(
+                f"There is no run {run_id!r} in {root}; `wanavatar_lab.runs.run.list_runs()` shows those there are."
+            )
+        return cls(root / run_id)
+
+    def publish(self) -> "Run":
+        """Give a draft its name; from then on it is listed."""
+        run = Run(self.folder.with_name(self.id))
+        self.folder.rename(run.folder)
+        return run
+
+    def request(self) -> Request:
+        """What was asked.
+
+        Raises:
+            RunError: the file is damaged.
+            RequestError: its stage is not known here, or it does not fit this release.
+        """
+        values = self.read_json("request.json")
+        if values.get("stage") not in STAGE_REQUESTS:
+            extra_module(str(values.get("stage")))
+        return Request.from_json(values)
+
+    def status(self) -> Status:
+        """How far it is, as last written. `jobs.Job.status` also sees a worker that died, and the place in the queue.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.folder / "status.json"
+        try:
+            return Status.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
+        except ValidationError as error:
+            raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
+
+    def write_status(self, status: Status, *, sync: bool = True) -> None:
+        """Replace the status; with `sync`, so that a power cut does not undo it. How it ended is `ending.end_run`'s.
+
+        Raises:
+            DiskFull: there is no room; what was written before still stands.
+        """
+        path = self.folder / "status.json"
+        text = status.model_dump_json(indent=2) + "\n"
+        if sync:
+            write_text(path, text)
+            return
+        # a run has one writer at a time, so one name is enough; readers see the old text or the new one
+        temporary = self.folder / ".status.next.json"
+        with reserved_space.says_disk_full(path):
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+
+    def log_tail(self, lines: int = 50) -> str:
+        """The last lines of the log; of a progress bar that draws over itself only what stands there in the end."""
+        with open(self.folder / "log.txt", "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _LONGEST_TAIL))
+            text = file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
+        last = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
+        return "\n".join(last[-lines:])
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything needed to make it again.
+
+        Raises:
+            RunError: the run has not ended, or the file is damaged.
+        """
+        if not (self.folder / "manifest.json").exists():
+            raise RunError(f"The run {self.id} has no manifest yet; it gets one when it ends.")
+        return self.read_json("manifest.json")
+
+    def path(self, artifact: Artifact) -> Path:
+        """Where a file that this run made lies."""
+        return self.folder / artifact.path
+
+    def request_cancel(self, *, now: bool = False) -> None:
+        """Leave word that the run is to end; whoever executes it looks for that."""
+        (self.folder / "cancel").write_text(CANCEL_NOW if now else "", encoding="utf-8")
+
+    def cancel_requested(self, *, now: bool = False) -> bool:
+        """Whether someone has asked for the run to end; with `now`, whether without waiting for the stage."""
+        try:
+            word = (self.folder / "cancel").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        return not now or word == CANCEL_NOW
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run while executing it; the system lets go when the process dies, however it dies."""
+        with locks.locked(self.folder / "log.txt"):
+            yield
+
+    def is_held(self) -> bool:
+        """Whether a process is executing the run now."""
+        return locks.is_locked(self.folder / "log.txt")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What one of the run's JSON files holds, unchecked.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.folder / name
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+        if not isinstance(values, dict):
+            raise RunError(f"{path} should hold a JSON object and holds a {type(values).__name__}.")
+        return values
+
+
+def runs_folder(runs_dir: Path | str | None = None) -> Path:
+    """The folder of all runs, absolute: the one given, or the one of the settings."""
+    return Path(read_settings().runs_dir if runs_dir is None else runs_dir).absolute()
+
+
+def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
+    """All runs, newest first. A folder that is no run is left out, and said once in the log of this process."""
+    root = runs_folder(runs_dir)
+    found: list[tuple[float, str]] = []
+    with suppress(FileNotFoundError), os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            try:
+                if not RUN_ID.fullmatch(entry.name):
+                    raise RunError(f"{entry.path} is in the folder of runs and is not named like one.")
+                found.append((Run(Path(entry.path)).status().submitted_at or 0.0, entry.name))
+            except (LabError, OSError) as error:
+                if Path(entry.path) not in _reported:
+                    _reported.add(Path(entry.path))
+                    _log.warning("Left out: %s", error)
+    return [Run(root / name) for _, name in sorted(found, reverse=True)]
+
+
+@contextmanager
+def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
+    """A new run under a hidden name, complete but for `Run.publish`; without that it is removed at the exit.
+
+    Args:
+        status: its first; must say when it was submitted, which becomes part of the id.
+
+    Raises:
+        DiskFull: there is no room; nothing is left behind.
+    """
+    when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(status.submitted_at))
+    with reserved_space.says_disk_full(root / "a new run"):
+        root.mkdir(parents=True, exist_ok=True)
+        folder = _new_folder(root, when, request.stage)
+        try:
+            write_json(folder / "request.json", request.to_json())
+            write_json(folder / "status.json", status.model_dump(mode="json"))
+            (folder / "log.txt").touch()
+            reserved_space.set_aside(folder)
+            yield Run(folder)
+        finally:
+            if folder.exists():
+                shutil.rmtree(folder)
+
+
+def remove_stale_drafts(root: Path) -> None:
+    """Remove drafts whose client died before it gave them their name, a day ago or more."""
+    for folder in root.glob(f"{_DRAFT}*"):
+        if time.time() - folder.stat().st_mtime > _STALE:
+            shutil.rmtree(folder)
+
+
+def _new_folder(root: Path, when: str, stage: str) -> Path:
+    while True:
+        run_id = f"{when}-{secrets.token_hex(2)}-{stage}"
+        folder = root / f"{_DRAFT}{run_id}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        # looked at after the draft's name is ours, so that two clients cannot both find it free
+        if not (root / run_id).exists():
+            return folder
+        folder.rmdir()

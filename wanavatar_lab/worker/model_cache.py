@@ -1,0 +1,123 @@
+"""The models of a worker: of the stage that runs, and of earlier ones while main memory has room for them."""
+
+import gc
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from wanavatar_lab.memory import free_host_bytes
+from wanavatar_lab.memory.components import bytes_to_load
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import Request
+from wanavatar_lab.settings import read_settings
+
+# The part of free main memory that models may take which wait, together with those that are loaded next. Where the CPU
+# computes, that memory is also what it computes in.
+SHARES = {"cpu": 0.25, "cuda": 0.8}
+
+
+class WarmStage:
+    """Models are loaded once and kept: those that ran last on the device, others in main memory.
+
+    Models can wait if they have two methods: `rest()`, which leaves the GPU so that the stage's next run brings them
+    back, and `host_bytes()`, the main memory that they take meanwhile. Others are released when another stage runs.
+
+    Attributes:
+        device: where stages compute: cpu, cuda or cuda:<n>.
+        name: what is ready to run, as stage/profile; None if nothing is.
+    """
+
+    def __init__(self, device: str, free_bytes: Callable[[], int] = free_host_bytes) -> None:
+        """`free_bytes` says how much main memory is free."""
+        self.device = device
+        self.name: str | None = None
+        self._models: Any = None
+        self._waiting: dict[str, Any] = {}  # the one that ran longest ago first
+        self._free_bytes = free_bytes
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The models that wait in main memory, as stage/profile, those that ran longest ago first."""
+        return tuple(self._waiting)
+
+    def models(self, request: Request, module: ModuleType) -> Any:
+        """The models for `request`, from main memory or loaded now.
+
+        Earlier models leave the device before others are loaded, and stay usable if loading fails.
+
+        Raises:
+            WeightsError: a file is damaged.
+            Exception: whatever the stage raises when it loads.
+        """
+        name = _name(request)
+        if name != self.name:
+            self._let_wait()
+            if name in self._waiting:
+                models = self._waiting.pop(name)
+            else:
+                self._make_room(self._bytes_to_load(request, module))
+                models = module.load(PROFILES[request.profile], self.device)
+            self.name, self._models = name, models
+        return self._models
+
+    def host_free(self, request: Request) -> int | None:
+        """Main memory that the models of a request may take, in bytes; None if they are loaded."""
+        name = _name(request)
+        return None if name == self.name or name in self._waiting else self._free_bytes() + sum(self._held().values())
+
+    def forget(self) -> None:
+        """Let go of the models that ran last, which may be in any state after the GPU's memory ran out."""
+        self.name, self._models = None, None
+        _collect()
+
+    def release(self) -> None:
+        """Let go of all models, and of the memory that torch keeps for more."""
+        self._waiting.clear()
+        self.name, self._models = None, None
+        _collect()
+
+    def _let_wait(self) -> None:
+        name, models = self.name, self._models
+        # released if they fail to make room, so that they are not taken for usable
+        self.name, self._models = None, None
+        if name is not None and all(callable(getattr(models, method, None)) for method in ("rest", "host_bytes")):
+            models.rest()
+            self._waiting[name] = models
+            self._make_room(0)
+        del models
+        _collect()
+
+    def _make_room(self, needed: int) -> None:
+        """Release models, those that ran longest ago first, until the others and `needed` bytes keep to their share."""
+        held = self._held()
+        share = SHARES[self.device.partition(":")[0]]
+        allowed = share * (self._free_bytes() + sum(held.values()))
+        for name in list(held):
+            if sum(held.values()) + needed <= allowed:
+                return
+            del held[name], self._waiting[name]
+            _collect()
+
+    def _bytes_to_load(self, request: Request, module: ModuleType) -> int:
+        # a stage whose models come from elsewhere than the profile's files says itself what they take
+        told = getattr(module, "bytes_to_load", None)
+        if told is not None:
+            return int(told())
+        profile, weights_dir = PROFILES[request.profile], read_settings().weights_dir
+        return bytes_to_load(profile, request.stage, weights_dir, self.device)
+
+    def _held(self) -> dict[str, int]:
+        return {name: models.host_bytes() for name, models in self._waiting.items()}
+
+
+def _name(request: Request) -> str:
+    return f"{request.stage}/{request.profile}"
+
+
+def _collect() -> None:
+    # pipelines and their hooks refer to each other, so that they go only when they are looked for
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,123 @@
+"""From a stage's steps to the run's status: fraction, time left, peak memory, seconds per phase."""
+
+import os
+import resource
+import sys
+import time
+from collections import deque
+
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.stages.context import Step
+
+MOST_WRITES = 10  # per second; a new phase or segment is always written
+ALMOST = 0.99  # shown at most while the run goes on
+
+
+class ProgressMeter:
+    """Writes one run's status while it is executed.
+
+    Attributes:
+        status: as reported last, which may be a moment newer than what is written.
+        seconds: how long each phase took so far.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.seconds: dict[str, float] = {}
+        self._run = run
+        self.status = run.status()
+        self._last_report = self._last_write = time.monotonic()
+        self._done: deque[tuple[float, float]] = deque(maxlen=16)  # (time, fraction) of the last steps
+        reset_peak_memory()
+
+    def begin(self, phase: str, *, seed: int | None = None) -> None:
+        """A phase without steps begins."""
+        self._charge(self.status.phase)
+        self.status = self.status.model_copy(
+            update={"phase": phase, "message": phase, "seed": self.status.seed if seed is None else seed}
+        )
+        self._write()
+
+    def step(self, step: Step) -> None:
+        """A stage's report.
+
+        Raises:
+            DiskFull: the status finds no room.
+        """
+        before = self.status
+        # the time since the last report went into the step that is now done, or, before step 0, into what came before
+        self._charge(step.phase if step.step > 0 else before.phase)
+        fraction = max(before.fraction, min(ALMOST, _fraction(step)))
+        if fraction > before.fraction:
+            self._done.append((self._last_report, fraction))
+        self.status = before.model_copy(
+            update={
+                "phase": step.phase,
+                "step": step.step,
+                "steps": step.steps,
+                "segment": step.segment,
+                "segments": step.segments,
+                "message": _message(step),
+                "fraction": fraction,
+                "eta_seconds": self._eta(fraction),
+            }
+        )
+        changed = (before.phase, before.segment) != (step.phase, step.segment)
+        if changed or self._last_report - self._last_write >= 1 / MOST_WRITES:
+            self._write()
+
+    def close(self) -> None:
+        """The stage is over, or has failed: count the time up to now, write nothing."""
+        self._charge(self.status.phase)
+
+    def _charge(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last_report
+        self._last_report = now
+
+    def _eta(self, fraction: float) -> float | None:
+        (first, start), (last, end) = (self._done[0], self._done[-1]) if len(self._done) > 1 else ((0.0, 0.0),) * 2
+        if end == start:
+            return None
+        left = (1.0 - fraction) * (last - first) / (end - start)
+        return round(max(0.0, left - (self._last_report - last)), 1)
+
+    def _write(self) -> None:
+        self.status = self.status.model_copy(update={"memory_bytes": peak_memory()})
+        self._run.write_status(self.status, sync=False)
+        self._last_write = self._last_report
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # sets the peak of the resident set to its present size
+
+
+def peak_memory() -> int:
+    """The peak in bytes: of what torch has on the GPU if it uses one, else of this process's resident set."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    if os.path.exists("/proc/self/status"):
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _fraction(step: Step) -> float:
+    if step.steps <= 1:
+        return 0.0
+    part = step.step / step.steps
+    return (step.segment - 1 + part) / step.segments if step.segment and step.segments else part
+
+
+def _message(step: Step) -> str:
+    text = f"{step.phase} {step.step}/{step.steps}" if step.steps > 1 else step.phase
+    return f"{text}, segment {step.segment}/{step.segments}" if step.segments else text

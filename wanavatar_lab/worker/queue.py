@@ -1,0 +1,154 @@
+"""The lane of a runs folder: the order of its runs, and the lock of the one keeper that takes them.
+
+    <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
+                       queue.lock                     held for a moment by whoever looks at or changes the order
+                       lock                           held by the keeper while it lives; says its process id
+                       worker.log                     what keeper and worker print between runs
+
+Clients of several machines may share a runs folder on a disk whose locks work between them.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wanavatar_lab import locks
+from wanavatar_lab.errors import RunError
+from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.reserved_space import says_disk_full
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import Status
+from wanavatar_lab.worker.error_messages import worker_died
+
+_NOTE_BYTES = 512
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LaneNote:
+    """What the keeper says of itself: process ids on its machine, and what is loaded."""
+
+    keeper: int
+    worker: int | None = None
+    warm: str | None = None
+
+
+class Lane:
+    """The lane of one runs folder. Methods marked "locked" are to be called within `locked()`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / ".worker"
+        self.log = self.folder / "worker.log"
+
+    def prepare(self) -> None:
+        """Make the lane's files, with all the blocks that the keeper will need.
+
+        Raises:
+            DiskFull: there is no room.
+        """
+        with says_disk_full(self.folder / "the queue"):
+            (self.folder / "queue").mkdir(parents=True, exist_ok=True)
+            self.log.touch()
+            with open(self.folder / "lock", "ab") as file:
+                if file.tell() < _NOTE_BYTES:
+                    file.write(b" " * _NOTE_BYTES)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the order of the queue still; waits for others, who hold it for milliseconds.
+
+        Raises:
+            FileNotFoundError: the lane was never prepared, or its folder is gone.
+        """
+        with locks.locked(self.folder / "queue.lock"):
+            yield
+
+    def claim(self) -> int | None:
+        """Locked. Take the keeper's lock: a handle for `locks.drop`, or None if a keeper lives."""
+        return locks.take(self.folder / "lock", wait=False)
+
+    def is_ours(self, handle: int) -> bool:
+        """Whether `handle` still is the lock that others would try: not if the lane's folder was removed."""
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(self.folder / "lock"))
+        except FileNotFoundError:
+            return False
+
+    def write_note(self, handle: int, note: LaneNote) -> None:
+        """Say in the lock's file who holds it; into blocks that are there, so that a full disk does not matter."""
+        os.pwrite(handle, json.dumps(asdict(note)).encode().ljust(_NOTE_BYTES), 0)
+
+    def note(self) -> LaneNote | None:
+        """What the last keeper said of itself; it may be gone."""
+        try:
+            return LaneNote(**json.loads((self.folder / "lock").read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def queue(self) -> list[str]:
+        """The ids of all runs with a ticket, first come first."""
+        return [name.partition(".")[2] for name in self._tickets()]
+
+    def add(self, run_id: str) -> None:
+        """Locked. Give a run the last ticket."""
+        tickets = self._tickets()
+        number = int(tickets[-1].partition(".")[0]) + 1 if tickets else 1
+        with says_disk_full(self.folder / "the queue"):
+            (self.folder / "queue" / f"{number:012d}.{run_id}").touch(exist_ok=False)
+
+    def remove(self, run_id: str) -> None:
+        """Locked. Take a run's ticket away, if it has one."""
+        for name in self._tickets():
+            if name.partition(".")[2] == run_id:
+                (self.folder / "queue" / name).unlink()
+
+    def place(self, run_id: str) -> int | None:
+        """How many runs start up to and with this one, from now on: 1 = next; None without a ticket."""
+        queue = self.queue()
+        if run_id not in queue:
+            return None
+        before = queue[: queue.index(run_id)]
+        # only the first can have started
+        started = bool(before) and (head := self._status(before[0])) is not None and head.state != "queued"
+        return len(before) + 1 - started
+
+    def runs(self) -> list[Run]:
+        """Locked. The runs with a ticket, first come first; tickets of runs that are gone are removed."""
+        runs = []
+        for run_id in self.queue():
+            if (self.root / run_id).is_dir():
+                runs.append(Run(self.root / run_id))
+            else:
+                self.remove(run_id)
+        return runs
+
+    def bury(self) -> None:
+        """Locked, with the keeper's lock claimed. End what a keeper left running when it died with its worker."""
+        for run in self.runs():
+            status = self._status(run.id)
+            if status is None or status.state == "queued" or (status.state == "running" and run.is_held()):
+                continue
+            if not status.ended:
+                try:
+                    end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
+                except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on
+                    _log.exception("%s could not be ended as failed", run.id)
+            self.remove(run.id)
+
+    def _tickets(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.folder / "queue") if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def _status(self, run_id: str) -> Status | None:
+        try:
+            return Run(self.root / run_id).status()
+        except RunError:
+            return None

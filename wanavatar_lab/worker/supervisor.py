@@ -1,0 +1,318 @@
+"""The keeper: a small process that owns the order of a runs folder, and starts, watches and replaces its worker.
+
+    client ── submit ──▶ queue ──▶ keeper ── run id ──▶ worker ──▶ stage
+      ▲                              │ sees it die          │
+      └────────── status.json ◀──────┴──────────────────────┘
+
+It imports no torch and loads no model, so hardly anything can kill it; a worker that dies leaves a keeper that says
+so. It is started by the first `jobs.submit`, in a session of its own, outlives that client, and ends when there was
+nothing to do for `worker_idle_seconds`. By hand, for a service that stays in the foreground:
+
+    python -m wanavatar_lab.worker.supervisor --runs-dir runs
+
+The keeper's side of its worker: start it, give it a run, hear when it is done or dead, end it.
+"""
+
+import argparse
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO, Literal
+
+from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
+from wanavatar_lab.runs.status import LOADING, STARTING, State
+from wanavatar_lab.settings import Settings, read_settings
+from wanavatar_lab.worker.error_messages import how_it_ended, worker_died
+from wanavatar_lab.worker.queue import Lane, LaneNote
+
+DONE, UNFIT, STOP = "done", "done unfit", "stop"  # what worker and keeper say to each other beside the ids of runs
+
+News = Literal["done", "unfit", "died"]
+
+_LAST_WAIT = 5.0  # seconds that a worker without a run gets to leave
+
+
+class WorkerProcess:
+    """A worker with its process id, alive from the start until `end` or its death."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._reports, report_to = os.pipe()
+        command = [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", "--runs-dir", str(runs_dir)]
+        self._process = subprocess.Popen(
+            [*command, "--report-to", str(report_to), "--keeper", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            bufsize=0,  # nothing held back that closing the pipe of a dead worker would try to write again
+            pass_fds=(report_to,),
+            start_new_session=True,  # a group of its own, so that what a stage starts is killed with it
+        )
+        os.close(report_to)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def give(self, order: str) -> None:
+        """Hand it a run's id, or the word to stop. If it is dead, `news` will say so."""
+        try:
+            self._orders.write(f"{order}\n".encode())
+        except BrokenPipeError:
+            return
+
+    def news(self, seconds: float) -> News | None:
+        """Wait at most `seconds` for what it has to say about the run that it was given."""
+        ready, _, _ = select.select([self._reports], [], [], seconds)
+        words = os.read(self._reports, 1024).decode().split("\n") if ready else []
+        if DONE in words:
+            return "done"
+        if UNFIT in words:
+            return "unfit"
+        # a process forked by a stage may hold the pipe open, so its end is not waited for alone
+        return "died" if words or not self.is_alive() else None
+
+    def is_alive(self) -> bool:
+        """Whether it can take a run."""
+        if self._process.returncode is not None:
+            return False
+        # without taking the return code, which frees its number for another process
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def how_it_died(self) -> str:
+        """The reason, once `news` was `died`; what it had started is killed."""
+        return how_it_ended(self.kill())
+
+    def kill(self) -> int:
+        """Kill it and what it started, now.
+
+        Returns:
+            Its return code, which is an earlier one if it was dead already.
+        """
+        if self._process.returncode is None:
+            # not after it was waited for, when its number may belong to another process
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+            self._orders.close()
+            os.close(self._reports)
+        return self._process.returncode
+
+    def end(self) -> None:
+        """Let it leave by itself if it lives; kill it if it does not."""
+        deadline = time.monotonic() + _LAST_WAIT
+        if self.is_alive():
+            self.give(STOP)
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.kill()
+
+    @property
+    def _orders(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # it was started with a pipe
+        return self._process.stdin
+
+
+POLL = 0.05  # seconds between looks at the queue and at the cancel marker
+_LARGEST_LOG = 1024 * 1024  # bytes; the keeper's log begins anew above that
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Takes the runs of one lane, in order, until there are none for a while."""
+
+    def __init__(self, lane: Lane, lock: int, settings: Settings) -> None:
+        self._lane = lane
+        self._lock = lock
+        self._settings = settings
+        self._worker: WorkerProcess | None = None
+        self._current: Run | None = None
+
+    def serve(self) -> None:
+        """Take runs; return when idle for long, or when the lane's folder is gone."""
+        self._note(None)
+        remove_stale_drafts(self._lane.root)
+        idle_since = time.monotonic()
+        while self._lane.is_ours(self._lock):
+            run = self._take() if self._lane.queue() else None
+            if run is not None:
+                self._see_through(run)
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
+                time.sleep(POLL)
+            else:
+                # before the lane is free, so that the next keeper's worker finds the GPU free too
+                self._dismiss_worker()
+                if self._leave():
+                    return
+
+    def close(self) -> None:
+        """End the worker, and the run that it may be at."""
+        run = self._current
+        if run is not None and self._worker is not None:
+            self._worker.kill()
+            self._end(run, "failed", worker_died("its keeper was told to end"))
+        self._dismiss_worker()
+
+    def _take(self) -> Run | None:
+        """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead keeper."""
+        with self._lane.locked():
+            self._lane.bury()
+            for run in self._lane.runs():
+                try:
+                    status = run.status()
+                    if status.state == "running":
+                        return None  # its worker is still dying; it is buried when it is dead
+                    if not run.cancel_requested():
+                        started = {
+                            "state": "running",
+                            "phase": STARTING,
+                            "message": STARTING,
+                            "started_at": time.time(),
+                        }
+                        run.write_status(status.model_copy(update=started))
+                        return run
+                    self._end(run, "cancelled")
+                except LabError as error:
+                    # damaged, or no room for its status
+                    self._end(run, "failed", str(error))
+                self._lane.remove(run.id)
+        return None
+
+    def _see_through(self, run: Run) -> None:
+        """Give `run` to the worker and wait until it has ended, whatever comes."""
+        self._current = run
+        if self._worker is not None and not self._worker.is_alive():
+            self._dismiss_worker()  # it was killed while it had nothing to do, which is no fault of this run
+        worker = self._worker = self._worker or WorkerProcess(self._lane.root)
+        self._note(run)
+        worker.give(run.id)
+        deadline: float | None = None
+        while (news := worker.news(POLL)) is None:
+            deadline = deadline or self._deadline(run)
+            if run.cancel_requested(now=True) or (deadline is not None and time.monotonic() > deadline):
+                worker.kill()
+                self._end(run, "cancelled")
+                break
+        if news == "died":
+            # before its first phase it has not yet turned its output to the run's log
+            log = "log.txt" if self._phase(run) != STARTING else str(self._lane.log)
+            self._end(run, "failed", worker_died(worker.how_it_died(), log))
+        if news != "done":
+            self._dismiss_worker()
+        self._current = None
+        with self._lane.locked():
+            self._lane.remove(run.id)
+        self._note(run if news == "done" else None)
+
+    def _dismiss_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+    def _deadline(self, run: Run) -> float | None:
+        """When a run that was asked to end is killed; None while it was not asked, or while models load."""
+        if not run.cancel_requested() or self._phase(run) in (STARTING, LOADING):
+            return None
+        return time.monotonic() + self._settings.cancel_grace_seconds
+
+    def _phase(self, run: Run) -> str:
+        try:
+            return run.status().phase
+        except RunError:
+            return ""  # its folder is being removed; ending it will say so
+
+    def _end(self, run: Run, state: State, error: str | None = None) -> None:
+        try:
+            if run.status().ended:
+                return  # its last word was written before its worker died
+        except RunError as damage:
+            _log.warning("%s", damage)
+        try:
+            end_run(run, state, error=error)
+        except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
+            _log.exception("%s could not be ended as %s", run.id, state)
+
+    def _leave(self) -> bool:
+        with self._lane.locked():
+            if self._lane.queue():
+                return False
+            os.close(self._lock)
+            return True
+
+    def _note(self, warm: Run | None) -> None:
+        worker = self._worker.pid if self._worker is not None else None
+        self._lane.write_note(self._lock, LaneNote(os.getpid(), worker, warm.stage if warm is not None else None))
+
+
+def start_keeper(lane: Lane, lock: int) -> None:
+    """Start a keeper that lives on without this process, and give it `lock`; the caller closes its own handle."""
+    settings = read_settings()
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {
+        **os.environ,
+        "WANAVATAR_RUNS_DIR": str(lane.root),
+        "WANAVATAR_WEIGHTS_DIR": str(settings.weights_dir.absolute()),
+        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+    }
+    mode = "wb" if lane.log.exists() and lane.log.stat().st_size > _LARGEST_LOG else "ab"
+    with open(lane.log, mode) as log:
+        process = subprocess.Popen(
+            # -P: the client's folder may hold a file that is called like a module of ours
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "wanavatar_lab.worker.supervisor",
+                "--runs-dir",
+                str(lane.root),
+                "--lock",
+                str(lock),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            env=environment,
+            start_new_session=True,
+        )
+    # a keeper that ends before this process does would stay in the process table
+    threading.Thread(target=process.wait, name="keeper", daemon=True).start()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Keep one runs folder."""
+    parser = argparse.ArgumentParser(description="Takes the runs of a folder in order and watches over the worker.")
+    parser.add_argument("--runs-dir", type=Path)
+    parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the keeper")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    lane = Lane(runs_folder(options.runs_dir))
+    lock = options.lock
+    if lock is None:
+        lane.prepare()
+        with lane.locked():
+            lock = lane.claim()
+        if lock is None:
+            sys.exit(f"A keeper is at work in {lane.root} already: {lane.note()}.")
+    signal.signal(signal.SIGTERM, _leave_orderly)
+    keeper = Keeper(lane, lock, read_settings())
+    try:
+        keeper.serve()
+    finally:
+        keeper.close()
+
+
+def _leave_orderly(number: int, frame: FrameType | None) -> None:
+    sys.exit(how_it_ended(-number))
+
+
+if __name__ == "__main__":
+    main()
