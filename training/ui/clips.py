@@ -8,24 +8,14 @@ import ipywidgets as widgets
 
 from training.loop.sample_clips import FOLDER
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.fields import alert
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player
 
 WIDEST = "720px"  # of two clips side by side, so that their controls are in sight with them
 _TRUE = "true"
 
-WORDS: dict[str, Words] = {
-    "title": {
-        "en": "Held-out speech, before and now",
-        "ko": "검증용 음성: 학습 전과 현재",
-        "zh": "验证语音：训练前与现在",
-    },
-    "base": {"en": "step 0: the base", "ko": "스텝 0: 기본 모델", "zh": "第 0 步：基础模型"},
-    "step": {"en": "step {step}", "ko": "스텝 {step}", "zh": "第 {step} 步"},
-    "true": {"en": "the true clip", "ko": "실제 영상", "zh": "真实视频"},
-}
+WORDS = read_words(__file__, "clips")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from training.loop.loss import BRANCHES
 from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
-from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 
 Line = Mapping[str, Any]  # the numbers of a step, and the kind of the line
 PARTS = {"lip": RED, "face": BLUE, "background": GREY}
@@ -20,24 +19,7 @@ BUCKETS = ("0.00", "0.25", "0.50", "0.75")
 HALVES = (("first half", GREY), ("second half", ORANGE))
 
 # of the plots that a card shows; those of notebook 12 speak its language
-WORDS: dict[str, Words] = {
-    "loss": {"en": "Loss", "ko": "손실", "zh": "损失"},
-    "loss_up": {"en": "of a step, all branches", "ko": "스텝별, 모든 분기", "zh": "每步，所有分支"},
-    "held_out": {
-        "en": "Held-out error against the base",
-        "ko": "기본 모델 대비 검증 오차",
-        "zh": "相对基础模型的验证误差",
-    },
-    "held_out_up": {"en": "change, %", "ko": "변화, %", "zh": "变化，%"},
-    "gradient": {"en": "Gradient", "ko": "그래디언트", "zh": "梯度"},
-    "gradient_up": {"en": "norm before clipping", "ko": "클리핑 전 노름", "zh": "裁剪前的范数"},
-    "step": {"en": "step", "ko": "스텝", "zh": "步"},
-    "mean": {"en": "line: mean of {width} steps", "ko": "선: {width}스텝 평균", "zh": "线：{width} 步平均"},
-    "lip": {"en": "lips", "ko": "입술", "zh": "嘴唇"},
-    "face": {"en": "face", "ko": "얼굴", "zh": "脸部"},
-    "background": {"en": "background", "ko": "배경", "zh": "背景"},
-    "empty": {"en": "nothing yet", "ko": "아직 없음", "zh": "暂无"},
-}
+WORDS = read_words(__file__, "curves")
 
 
 def of_kind(lines: Sequence[Line], kind: str) -> list[Line]:

@@ -9,31 +9,12 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from training.launch.processes import processes_of
-from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 
 QUERY = "index,name,utilization.gpu,memory.used,memory.total"
 PATIENCE = 5.0  # seconds; a driver that is stuck is not waited for
 
-WORDS: dict[str, Words] = {
-    "gpu": {
-        "en": "GPU {index} ({name}): {busy} % busy, {used} of {total} GB",
-        "ko": "GPU {index}({name}): 사용률 {busy}%, 메모리 {used}/{total} GB",
-        "zh": "GPU {index}（{name}）：利用率 {busy}%，显存 {used}/{total} GB",
-    },
-    "silent": {
-        "en": "nvidia-smi does not answer",
-        "ko": "nvidia-smi가 응답하지 않습니다",
-        "zh": "nvidia-smi 没有响应",
-    },
-    "cores": {
-        "en": "{share} of {cores} CPU cores",
-        "ko": "CPU 코어 {cores}개 중 {share}개",
-        "zh": "CPU 核心 {share}/{cores}",
-    },
-    "memory": {"en": "{held} GB of main memory", "ko": "주 메모리 {held} GB", "zh": "内存 {held} GB"},
-    "processes": {"en": "processes: {count}", "ko": "프로세스 {count}개", "zh": "进程 {count} 个"},
-}
+WORDS = read_words(__file__, "machine_use")
 
 
 class Use:

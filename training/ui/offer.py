@@ -17,24 +17,16 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
-from wanavatar_lab.requests import Words
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 
 PLACE = Path("loras") / "mov" / "character"
 AUDIO = "_audio"
 _NAME = re.compile(r"\w[\w-]*")
 _FROM, _FILES = "trained_by", "files"  # in the notes beside a LoRA: the run, and what of it lies there
 
-WORDS: dict[str, Words] = {
-    "scale": {
-        "en": "strength {strength} × alpha {alpha} / rank {rank} = effective scale {scale} "
-        "(a strength of 1 is as it was trained: {trained})",
-        "ko": "강도 {strength} × alpha {alpha} / 랭크 {rank} = 유효 배율 {scale} (강도 1이 학습된 그대로: {trained})",
-        "zh": "强度 {strength} × alpha {alpha} / 秩 {rank} = 有效比例 {scale}（强度 1 即训练时的比例：{trained}）",
-    },
-}
+WORDS = read_words(__file__, "offer")
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,15 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import Look
 
 HOST = "127.0.0.1"
 FOLDER = "tensorboard"  # of a run
 
-WORDS: dict[str, Words] = {
-    "open": {"en": "Open TensorBoard", "ko": "TensorBoard 열기", "zh": "打开 TensorBoard"},
-    "nothing": {
-        "en": "There is nothing for TensorBoard yet. Start the training, and wait for its first step.",
-        "ko": "아직 TensorBoard에 표시할 내용이 없습니다. 학습을 시작하고 첫 스텝을 기다리세요.",
-        "zh": "TensorBoard 暂无内容。请开始训练并等待第一步完成。",
-    },
-    "at": {
-        "en": "TensorBoard is at {address}, on the machine that runs this notebook, until its kernel ends. "
-        "From another machine, that port has to be forwarded.",
-        "ko": "TensorBoard 주소는 {address}이며, 이 노트북을 실행하는 컴퓨터에서 커널이 끝날 때까지 열려 있습니다. "
-        "다른 컴퓨터에서 보려면 이 포트를 포워딩해야 합니다.",
-        "zh": "TensorBoard 位于 {address}，在运行此笔记本的机器上，直到内核结束。从其他机器访问需要转发该端口。",
-    },
-}
+WORDS = read_words(__file__, "tensorboard")
 _served: dict[Path, str] = {}  # addresses by run: there is no way to end one of TensorBoard's servers
 
 

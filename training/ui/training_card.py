@@ -37,16 +37,10 @@ from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import Look
 
-RUN_WORDS: dict[str, Words] = {
-    "title": {"en": "Training", "ko": "학습", "zh": "训练"},
-    "succeeded": {"en": "Finished", "ko": "완료", "zh": "已完成"},
-    "cancelled": {"en": "Stopped", "ko": "중지됨", "zh": "已停止"},
-    "cancel": {"en": "Stop", "ko": "중지", "zh": "停止"},
-    "cancelling": {"en": "Saving the last step…", "ko": "마지막 스텝 저장 중…", "zh": "正在保存最后一步…"},
-}
+RUN_WORDS = read_words(__file__, "run_card")
 STATES = {"absent": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
 
 
@@ -58,7 +52,7 @@ class RunCard(JobCard):
         on_stop: is called when somebody presses Stop, once until `show` has said that the run has ended.
     """
 
-    RUN_WORDS: ClassVar[dict[str, Words]] = JobCard.WORDS | RUN_WORDS
+    WORDS: ClassVar[dict[str, Words]] = JobCard.WORDS | RUN_WORDS
 
     def __init__(self, place: str, on_stop: Callable[[], object]) -> None:
         self._on_stop = on_stop
@@ -93,26 +87,7 @@ POLL_SECONDS = 1.0
 LOG_LINES, LOG_BYTES = 20, 16_384
 RECENT = 20  # steps whose mean pace tells how much time is left
 
-WORDS: dict[str, Words] = {
-    "title": {"en": "Train a LoRA", "ko": "LoRA 학습", "zh": "训练 LoRA"},
-    "says": {
-        "en": "It goes on when this page is closed, and is found again when the notebook is opened.",
-        "ko": "이 페이지를 닫아도 계속되며, 노트북을 다시 열면 이어서 표시됩니다.",
-        "zh": "关闭此页面后训练仍会继续，再次打开笔记本即可看到。",
-    },
-    "start": {"en": "Start training", "ko": "학습 시작", "zh": "开始训练"},
-    "go_on": {"en": "Go on from step {step}", "ko": "스텝 {step}부터 이어서 학습", "zh": "从第 {step} 步继续"},
-    "absent": {"en": "Not started yet.", "ko": "아직 시작하지 않았습니다.", "zh": "尚未开始。"},
-    "begins": {
-        "en": "The network is loaded, and held-out clips are measured as the base speaks them.",
-        "ko": "네트워크를 불러오고, 기본 모델로 검증용 영상을 측정하는 중입니다.",
-        "zh": "正在加载网络，并测量基础模型在验证视频上的表现。",
-    },
-    "step": {"en": "step {step} of {steps}", "ko": "스텝 {step}/{steps}", "zh": "第 {step}/{steps} 步"},
-    "pace": {"en": "{seconds} s per step", "ko": "스텝당 {seconds}초", "zh": "每步 {seconds} 秒"},
-    "loss": {"en": "loss {loss}", "ko": "손실 {loss}", "zh": "损失 {loss}"},
-    "rate": {"en": "learning rate {rate}", "ko": "학습률 {rate}", "zh": "学习率 {rate}"},
-}
+WORDS = read_words(__file__, "training_card")
 
 
 class TrainingCard(widgets.VBox):

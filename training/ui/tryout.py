@@ -16,32 +16,16 @@ from training.ui.head import Head
 from training.ui.offer import Offered, offer, offered_before
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.requests import SpeechToVideo, Words
+from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player
 from wanavatar_lab.ui.widget import Look
 
-WORDS: dict[str, Words] = {
-    "title": {"en": "Use the LoRA", "ko": "LoRA 사용", "zh": "使用 LoRA"},
-    "says": {
-        "en": "In the list, every panel and the command line find it; spoken with it and without, it shows its effect.",
-        "ko": "목록에 넣으면 모든 패널과 명령줄에서 찾을 수 있습니다. 적용 전후로 말하게 하면 차이가 보입니다.",
-        "zh": "放入列表后，所有面板和命令行都能找到它。分别用与不用它说话，即可看到差别。",
-    },
-    "offer": {"en": "Put into the LoRA list", "ko": "LoRA 목록에 넣기", "zh": "放入 LoRA 列表"},
-    "speak": {"en": "Speak with it and without", "ko": "적용 전후로 말하기", "zh": "分别用与不用它说话"},
-    "with": {"en": "with {name}", "ko": "{name} 적용", "zh": "使用 {name}"},
-    "without": {"en": "without", "ko": "적용 안 함", "zh": "不使用"},
-    "listed": {
-        "en": "{name}, after {step} steps of training, is in the list of LoRAs: {file}",
-        "ko": "{step}스텝 학습한 {name}이(가) LoRA 목록에 있습니다: {file}",
-        "zh": "训练 {step} 步的 {name} 已在 LoRA 列表中：{file}",
-    },
-}
+WORDS = read_words(__file__, "tryout")
 
 
 class TryOut(widgets.VBox):

@@ -14,23 +14,14 @@ from wanavatar_lab.media import probe
 from wanavatar_lab.requests import STAGE_REQUESTS, Words, fields_of
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.form import titled
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 if TYPE_CHECKING:
     from wanavatar_lab.ui.player import Player
 
 
-WORDS: dict[str, Words] = {
-    "before": {"en": "Before", "ko": "이전", "zh": "之前"},
-    "after": {"en": "After", "ko": "이후", "zh": "之后"},
-    "edge": {
-        "en": "Edge between before and after",
-        "ko": "이전과 이후의 경계",
-        "zh": "前后对比的分界",
-    },
-    "broken": {"en": "{name} cannot be shown.", "ko": "{name}을(를) 표시할 수 없습니다.", "zh": "无法显示 {name}。"},
-}
+WORDS = read_words(__file__, "compare")
 
 
 class Compare(LabWidget):
@@ -78,28 +69,7 @@ COMPARED = ("picture", "video")  # kinds of files of which two can be shown besi
 MOST_TOLD = 4  # values that tell two runs apart
 _SAME_SHAPE = 0.02  # by how much the ratio of width and height may differ between pictures that lie over one another
 
-COMPARING_WORDS: dict[str, Words] = {
-    "compare": {"en": "Compare", "ko": "비교", "zh": "对比"},
-    "compare_with": {"en": "Compare with this", "ko": "이것과 비교", "zh": "与此对比"},
-    "compare_source": {"en": "Compare with its source", "ko": "원본과 비교", "zh": "与来源对比"},
-    "comparison": {"en": "Comparison", "ko": "비교", "zh": "对比"},
-    "other_picture": {
-        "en": "“{first}” is chosen. Press “Compare with this” on another picture, or Escape to stop.",
-        "ko": "“{first}” 선택됨. 다른 이미지에서 “이것과 비교”를 누르세요. 그만두려면 Esc를 누르세요.",
-        "zh": "已选“{first}”。请在另一张图片上点击“与此对比”，按 Esc 键退出。",
-    },
-    "other_video": {
-        "en": "“{first}” is chosen. Press “Compare with this” on another clip, or Escape to stop.",
-        "ko": "“{first}” 선택됨. 다른 영상에서 “이것과 비교”를 누르세요. 그만두려면 Esc를 누르세요.",
-        "zh": "已选“{first}”。请在另一段视频上点击“与此对比”，按 Esc 键退出。",
-    },
-    "both": {
-        "en": "“{first}” beside “{second}”. “Compare with this” exchanges the second, Escape stops.",
-        "ko": "“{first}” / “{second}”. “이것과 비교”를 누르면 두 번째가 바뀝니다. 그만두려면 Esc를 누르세요.",
-        "zh": "“{first}”与“{second}”。点击“与此对比”可更换第二个，按 Esc 键退出。",
-    },
-    "stop": {"en": "Stop comparing", "ko": "비교 끝내기", "zh": "结束对比"},
-}
+COMPARING_WORDS = read_words(__file__, "comparing")
 
 
 def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> "Player | Compare":

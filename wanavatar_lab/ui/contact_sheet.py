@@ -8,21 +8,11 @@ import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.uploads import KINDS
 from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
-WORDS: dict[str, Words] = {
-    "sheet": {"en": "Contact sheet", "ko": "한눈에 보기", "zh": "对照表"},
-    "waiting": {"en": "not made yet", "ko": "아직 없음", "zh": "尚未生成"},
-    "failed": {"en": "failed", "ko": "실패", "zh": "失败"},
-    "cancelled": {"en": "cancelled", "ko": "취소됨", "zh": "已取消"},
-    "gone": {"en": "deleted", "ko": "삭제됨", "zh": "已删除"},
-    "unseen": {"en": "cannot be shown", "ko": "표시할 수 없음", "zh": "无法显示"},
-    "open": {"en": "Open {name}", "ko": "{name} 열기", "zh": "打开 {name}"},
-    "cell": {"en": "{row}, {column}", "ko": "{row}, {column}", "zh": "{row}，{column}"},
-    "play": {"en": "Play all", "ko": "모두 재생", "zh": "全部播放"},
-    "pause": {"en": "Pause all", "ko": "모두 일시정지", "zh": "全部暂停"},
-}
+WORDS = read_words(__file__, "contact_sheet")
 
 
 class ContactSheet(LabWidget):

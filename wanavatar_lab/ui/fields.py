@@ -21,7 +21,7 @@ from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 
 LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
@@ -177,10 +177,7 @@ def alert(text: str) -> str:
     return f'<div class="wl-alert" role="alert" style="color:{ERROR_COLOUR}">{escape(text)}</div>'
 
 
-NUMBER_WORDS = {
-    "automatic": {"en": "{label}: automatic", "ko": "{label}: 자동", "zh": "{label}：自动"},
-    "dice": {"en": "Throw the dice", "ko": "주사위 굴리기", "zh": "掷骰子"},
-}
+NUMBER_WORDS = read_words(__file__, "number_field")
 
 _WITHOUT_BOUND = 10**9
 _FINE, _COARSE = 0.01, 0.1  # what an arrow key adds to a broken number, in a narrow range and in a wide one
@@ -336,12 +333,7 @@ def choose_among(box: widgets.Dropdown, options: list[tuple[str, Any]]) -> None:
         box.value = chosen
 
 
-SIZE_WORDS = {
-    "auto": {"en": "Automatic: as the picture", "ko": "자동: 이미지 비율대로", "zh": "自动：按图片比例"},
-    "named": {"en": "{name}: as the picture", "ko": "{name}: 이미지 비율대로", "zh": "{name}：按图片比例"},
-    "other": {"en": "Other…", "ko": "직접 입력…", "zh": "自定义…"},
-    "own": {"en": "{label}: width x height", "ko": "{label}: 너비x높이", "zh": "{label}：宽x高"},
-}
+SIZE_WORDS = read_words(__file__, "size_field")
 
 USUAL = ("480x832", "832x480", "720x1280", "1280x720")  # what Wan2.2 was trained for
 _OTHER = "other"

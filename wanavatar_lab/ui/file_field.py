@@ -34,7 +34,7 @@ from wanavatar_lab.ui.fields import (
     shared,
     small,
 )
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.uploads import KINDS
 from wanavatar_lab.ui.vocals import VoiceButton
 from wanavatar_lab.ui.widget import can_show, server_root
@@ -213,19 +213,7 @@ def _suffix(path: str) -> str:
     return "." + path.rpartition(".")[2].lower()
 
 
-WORDS = {
-    "sample": {"en": "A sample", "ko": "샘플", "zh": "示例"},
-    "earlier": {"en": "An earlier result", "ko": "이전 결과", "zh": "以前的结果"},
-    "upload": {"en": "Upload a file", "ko": "파일 업로드", "zh": "上传文件"},
-    "path": {"en": "A path", "ko": "파일 경로", "zh": "文件路径"},
-    "which": {"en": "{label}: {way}", "ko": "{label}: {way}", "zh": "{label}：{way}"},
-    "choose": {"en": "Choose…", "ko": "선택…", "zh": "请选择…"},
-    "none": {"en": "Nothing is here yet.", "ko": "아직 아무것도 없습니다.", "zh": "这里还没有内容。"},
-    "refresh": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
-    "second": {"en": "{label}: frame at (s)", "ko": "{label}: 프레임 위치(초)", "zh": "{label}：取帧时刻（秒）"},
-    "frame": {"en": "Take this frame", "ko": "이 프레임 쓰기", "zh": "使用这一帧"},
-    "chosen": {"en": "Chosen: {path}", "ko": "선택됨: {path}", "zh": "已选：{path}"},
-}
+WORDS = read_words(__file__, "file_field")
 
 # by a field's hint, the kinds of files that will do
 TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}

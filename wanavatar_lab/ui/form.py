@@ -34,7 +34,7 @@ from wanavatar_lab.ui.fields import (
     shared,
 )
 from wanavatar_lab.ui.file_field import TAKEN, FileControl
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.tasks import loop_runs
 from wanavatar_lab.ui.uploads import KINDS
@@ -188,18 +188,7 @@ def _control(view: FieldView, request_class: type[Request]) -> Control:
     return CONTROLS[view.widget](view, request_class)
 
 
-WORDS = {
-    "collapsed": {
-        "en": "▸ More settings (collapsed)",
-        "ko": "▸ 추가 설정 (접힘)",
-        "zh": "▸ 更多设置（已折叠）",
-    },
-    "expanded": {
-        "en": "▾ More settings (expanded)",
-        "ko": "▾ 추가 설정 (펼쳐짐)",
-        "zh": "▾ 更多设置（已展开）",
-    },
-}
+WORDS = read_words(__file__, "form")
 
 WEIGHTS_OR_MEDIA = {**KINDS, **dict.fromkeys(WEIGHTS_SUFFIXES, "weights")}
 

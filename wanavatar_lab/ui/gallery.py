@@ -22,40 +22,18 @@ from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui import compare as comparing
-from wanavatar_lab.ui import listing
+from wanavatar_lab.ui import compare, listing
 from wanavatar_lab.ui.catalogue import Catalogue, Entry
 from wanavatar_lab.ui.compare import COMPARED
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.lora_list import LoraShelf, Shelved
 from wanavatar_lab.ui.uploads import KINDS
 from wanavatar_lab.ui.widget import can_show, script, server_path, styles
 
 LORA = "lora"  # what their kind is, and how their ids begin: they lie with the weights and are no runs
 
-CARD_WORDS: dict[str, Words] = {
-    "one_lora": {"en": "LoRA", "ko": "LoRA", "zh": "LoRA"},
-    "nothing": {"en": "no result", "ko": "결과 없음", "zh": "无结果"},
-    "file": {"en": "no preview", "ko": "미리 보기 없음", "zh": "无预览"},
-    "use": {"en": "Use as input", "ko": "입력으로 사용", "zh": "用作输入"},
-    "again": {"en": "Run again", "ko": "다시 실행", "zh": "再次运行"},
-    "change": {"en": "Change and run", "ko": "바꿔서 실행", "zh": "修改后运行"},
-    "copy": {"en": "Copy as", "ko": "다음으로 복사", "zh": "复制为"},
-    "python": {"en": "Python", "ko": "Python", "zh": "Python"},
-    "command": {"en": "Command line", "ko": "명령줄", "zh": "命令行"},
-    "papermill": {"en": "Papermill", "ko": "Papermill", "zh": "Papermill"},
-    "delete": {"en": "Delete", "ko": "삭제", "zh": "删除"},
-    "family": {"en": "Made from {parents}, used in {children}", "ko": "원본 {parents}개, 사용한 곳 {children}개",
-               "zh": "来源 {parents}，被用于 {children}"},
-    "more_actions": {"en": "More", "ko": "더보기", "zh": "更多"},
-    "queued": {"en": "waiting", "ko": "대기 중", "zh": "排队中"},
-    "running": {"en": "running", "ko": "실행 중", "zh": "运行中"},
-    "succeeded": {"en": "done", "ko": "완료", "zh": "完成"},
-    "failed": {"en": "failed", "ko": "실패", "zh": "失败"},
-    "cancelled": {"en": "cancelled", "ko": "취소됨", "zh": "已取消"},
-    "damaged": {"en": "damaged", "ko": "손상됨", "zh": "已损坏"},
-}  # fmt: skip
+CARD_WORDS = read_words(__file__, "gallery_cards")
 
 
 def run_card(entry: Entry, catalogue: Catalogue) -> dict[str, Any]:
@@ -123,25 +101,7 @@ _COPIES: dict[str, Callable[[Request, int | None], str]] = {
     "papermill": as_papermill,
 }
 
-WORDS: dict[str, Words] = {
-    "gallery": {"en": "Gallery", "ko": "갤러리", "zh": "作品库"},
-    "search": {"en": "Search prompts", "ko": "프롬프트 검색", "zh": "搜索提示词"},
-    "kind_picture": {"en": "pictures", "ko": "이미지", "zh": "图片"},
-    "kind_video": {"en": "clips", "ko": "영상", "zh": "视频"},
-    "kind_talking": {"en": "talking clips", "ko": "말하는 영상", "zh": "说话视频"},
-    "kind_audio": {"en": "sound", "ko": "소리", "zh": "声音"},
-    "kind_lora": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
-    "kind_weights": {"en": "weights", "ko": "가중치", "zh": "权重"},
-    "empty": {"en": "No runs here.", "ko": "실행이 없습니다.", "zh": "这里没有运行。"},
-    "copied": {"en": "Copied to the clipboard", "ko": "클립보드에 복사했습니다", "zh": "已复制到剪贴板"},
-    "by_hand": {"en": "Copy this text", "ko": "이 텍스트를 복사하세요", "zh": "请复制此文本"},
-    "close": {"en": "Close", "ko": "닫기", "zh": "关闭"},
-    "deleted": {"en": "Deleted {id}", "ko": "{id} 삭제됨", "zh": "已删除 {id}"},
-    "undo": {"en": "Undo", "ko": "실행 취소", "zh": "撤销"},
-    "relatives": {"en": "Run {id} with its sources and uses", "ko": "{id}의 원본과 사용한 곳",
-                  "zh": "{id} 及其来源和用途"},
-    "show_all": {"en": "Show all runs", "ko": "모두 보기", "zh": "显示全部"},
-}  # fmt: skip
+WORDS = read_words(__file__, "gallery")
 
 
 class Gallery(listing.Listing):
@@ -157,7 +117,7 @@ class Gallery(listing.Listing):
     NARROWED_BY = ("family",)
     _esm = script("listing", "comparing", "gallery")
     _css = styles("listing", "gallery")
-    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | WORDS | comparing.WORDS | WORDS
+    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | CARD_WORDS | compare.COMPARING_WORDS | WORDS
 
     family = traitlets.Unicode("").tag(sync=True)
     undo = traitlets.Unicode("").tag(sync=True)
@@ -219,8 +179,8 @@ class Gallery(listing.Listing):
             RunError: one of them is gone, or made nothing.
             LabError: what they made is not of one kind, or the page cannot show it.
         """
-        names = comparing.told_apart(self._run(first), self._run(second))
-        shown = comparing.side_by_side(self._made(first), self._made(second), names)
+        names = compare.told_apart(self._run(first), self._run(second))
+        shown = compare.side_by_side(self._made(first), self._made(second), names)
         before, self.comparison = self.comparison, shown
         self.compared = [self._facts(run_id) for run_id in (first, second)]
         if before is not None:
@@ -245,7 +205,7 @@ class Gallery(listing.Listing):
         self._part_from_the_gone()
         if self.comparison is not None:
             first, second = self._compared()
-            self.comparison.labels = list(comparing.told_apart(self._run(first), self._run(second)))
+            self.comparison.labels = list(compare.told_apart(self._run(first), self._run(second)))
 
     def _look(self) -> bool:
         runs, loras = self._catalogue.refresh(), self._shelf.refresh()

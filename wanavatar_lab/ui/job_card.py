@@ -17,7 +17,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import LabWidget, can_show, script, server_path, styles
 
@@ -25,40 +25,7 @@ POLL_SECONDS = 0.2
 LOG_LINES, LOG_CHARACTERS = 40, 8000
 PREVIEWS = ("preview.webp", "preview.png")  # a picture of the latents, where a stage writes one
 
-WORDS: dict[str, Words] = {
-    "coming": {"en": "To come", "ko": "예정", "zh": "待运行"},
-    "none": {"en": "No run yet", "ko": "아직 실행이 없습니다", "zh": "尚无运行"},
-    "queued": {"en": "Waiting", "ko": "대기 중", "zh": "排队中"},
-    "running": {"en": "Running", "ko": "실행 중", "zh": "运行中"},
-    "succeeded": {"en": "Done", "ko": "완료", "zh": "完成"},
-    "failed": {"en": "Failed", "ko": "실패", "zh": "失败"},
-    "cancelled": {"en": "Cancelled", "ko": "취소됨", "zh": "已取消"},
-    "gone": {"en": "Gone", "ko": "없음", "zh": "已不存在"},
-    "cancelling": {"en": "Cancelling…", "ko": "취소하는 중…", "zh": "正在取消…"},
-    "cancel": {"en": "Cancel", "ko": "취소", "zh": "取消"},
-    "place": {"en": "number {place} in the queue", "ko": "대기열 {place}번째", "zh": "队列第 {place} 位"},
-    "step": {"en": "step {step} of {steps}", "ko": "스텝 {step}/{steps}", "zh": "第 {step}/{steps} 步"},
-    "segment": {
-        "en": "segment {segment} of {segments}",
-        "ko": "구간 {segment}/{segments}",
-        "zh": "第 {segment}/{segments} 段",
-    },
-    "elapsed": {"en": "{time} so far", "ko": "{time} 경과", "zh": "已用 {time}"},
-    "took": {"en": "took {time}", "ko": "{time} 걸림", "zh": "用时 {time}"},
-    "seconds": {"en": "{seconds} s", "ko": "{seconds}초", "zh": "{seconds} 秒"},
-    "left": {"en": "about {time} left", "ko": "약 {time} 남음", "zh": "约剩 {time}"},
-    "memory": {"en": "memory {memory}", "ko": "메모리 {memory}", "zh": "内存 {memory}"},
-    "seed": {"en": "seed {seed}", "ko": "시드 {seed}", "zh": "种子 {seed}"},
-    "progress": {"en": "Progress of {stage}", "ko": "{stage} 진행률", "zh": "{stage} 的进度"},
-    "log": {"en": "Log", "ko": "로그", "zh": "日志"},
-    "preview": {"en": "Preview", "ko": "미리 보기", "zh": "预览"},
-    "phase_start": {"en": "the worker starts", "ko": "작업 프로세스 시작", "zh": "正在启动工作进程"},
-    "phase_load": {"en": "models load", "ko": "모델 불러오기", "zh": "正在加载模型"},
-    "phase_run": {"en": "preparing", "ko": "준비 중", "zh": "准备中"},
-    "phase_denoise": {"en": "denoise", "ko": "노이즈 제거", "zh": "去噪"},
-    "phase_decode": {"en": "decode", "ko": "디코딩", "zh": "解码"},
-    "phase_upscale": {"en": "enlarge", "ko": "확대", "zh": "放大"},
-}
+WORDS = read_words(__file__, "job_card")
 
 
 class JobCard(LabWidget):

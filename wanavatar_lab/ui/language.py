@@ -1,17 +1,30 @@
 """The language of the page, which every widget follows while it is shown.
 
-Words are tables of a text in each language, `requests.spec.Words`, as the requests have them. A module of widgets keeps
-its own words beside it in a table named `WORDS`; a test finds all of these and asks for every language.
+A widget's words are in `words/<widget>.json` beside its module, each text in every language. A test finds these files
+and asks for every language.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import traitlets
 
 from wanavatar_lab.requests.field_spec import LANGUAGES, Words
 
 NAMES = {"en": "English", "ko": "한국어", "zh": "中文"}
+
+
+def read_words(module: str, table: str) -> dict[str, Words]:
+    """The words of a widget: key → its text in each language.
+
+    Args:
+        module: `__file__` of the module whose folder has the folder `words`.
+        table: name of the JSON file in it, without `.json`.
+    """
+    words: dict[str, Words] = json.loads((Path(module).parent / "words" / f"{table}.json").read_text(encoding="utf-8"))
+    return words
 
 
 class Language(traitlets.HasTraits):

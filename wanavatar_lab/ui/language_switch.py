@@ -5,10 +5,10 @@ from typing import ClassVar
 import traitlets
 
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.language import NAMES, language
+from wanavatar_lab.ui.language import NAMES, language, read_words
 from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-WORDS: dict[str, Words] = {"language": {"en": "Language", "ko": "언어", "zh": "语言"}}
+WORDS = read_words(__file__, "language_switch")
 
 
 class LanguageSwitch(LabWidget):

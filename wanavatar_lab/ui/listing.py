@@ -10,18 +10,13 @@ from typing import Any, ClassVar
 import traitlets
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import LabWidget
 
 PAGE = 24  # entries that are shown at first, and more at each click
 
-WORDS: dict[str, Words] = {
-    "show": {"en": "Show", "ko": "보기", "zh": "显示"},
-    "all": {"en": "everything", "ko": "전체", "zh": "全部"},
-    "count": {"en": "{shown} of {total}", "ko": "{total}개 중 {shown}개", "zh": "{shown} / {total}"},
-    "more": {"en": "Show more", "ko": "더 보기", "zh": "显示更多"},
-}
+WORDS = read_words(__file__, "listing")
 
 
 class Listing(LabWidget):

@@ -27,30 +27,13 @@ from wanavatar_lab.ui.fields import (
     shared,
     small,
 )
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.tasks import loop_runs
 from wanavatar_lab.ui.widget import can_show
 
 PREVIEW_WIDTH = "14em"
 CLOSED_AFTER = 10.0  # seconds
-WORDS = {
-    "empty": {
-        "en": "There is no LoRA for this model yet. Put .safetensors files into {folder}, then look again.",
-        "ko": "이 모델에 맞는 LoRA가 아직 없습니다. .safetensors 파일을 {folder}에 넣고 새로 고치세요.",
-        "zh": "还没有适用于该模型的 LoRA。请把 .safetensors 文件放入 {folder}，然后刷新。",
-    },
-    "refresh": {"en": "Look for LoRAs again", "ko": "LoRA 새로 고침", "zh": "刷新 LoRA"},
-    "use": {"en": "Use {name}", "ko": "{name} 사용", "zh": "使用 {name}"},
-    "weight": {"en": "{name}: {label}", "ko": "{name}: {label}", "zh": "{name}：{label}"},
-    "add": {"en": "Add “{word}” to the prompt", "ko": "프롬프트에 “{word}” 추가", "zh": "将“{word}”加入提示词"},
-    "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
-    "preview": {"en": "Preview: {file}", "ko": "미리보기: {file}", "zh": "预览：{file}"},
-    "unknown": {
-        "en": "No LoRA of this name is here for this model.",
-        "ko": "이 모델에 맞는 이 이름의 LoRA가 없습니다.",
-        "zh": "没有适用于该模型的同名 LoRA。",
-    },
-}
+WORDS = read_words(__file__, "lora_cards")
 
 
 class Card(widgets.VBox):

@@ -22,7 +22,7 @@ from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui import listing
 from wanavatar_lab.ui.form import Form
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.widget import can_show, script, server_path, styles
 
@@ -115,34 +115,7 @@ def _holds(found: Description, words: list[str]) -> bool:
     return all(word in text for word in words)
 
 
-WORDS: dict[str, Words] = {
-    "loras": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
-    "search": {"en": "Search names and trigger words", "ko": "이름과 트리거 단어 검색", "zh": "搜索名称和触发词"},
-    "kind_img": {"en": "for pictures", "ko": "이미지용", "zh": "用于图片"},
-    "kind_mov": {"en": "for video", "ko": "영상용", "zh": "用于视频"},
-    "kind_character": {"en": "people", "ko": "인물", "zh": "人物"},
-    "kind_move": {"en": "motions", "ko": "동작", "zh": "动作"},
-    "kind_camera": {"en": "camera moves", "ko": "카메라 움직임", "zh": "运镜"},
-    "empty": {
-        "en": "No LoRA is here. Put .safetensors files into {folder}: img for pictures, mov for video.",
-        "ko": "LoRA가 없습니다. .safetensors 파일을 {folder}에 넣으세요. 이미지용은 img, 영상용은 mov입니다.",
-        "zh": "这里没有 LoRA。请把 .safetensors 文件放入 {folder}：图片用 img，视频用 mov。",
-    },
-    "nothing": {"en": "No LoRA matches.", "ko": "맞는 LoRA가 없습니다.", "zh": "没有匹配的 LoRA。"},
-    "look": {"en": "Look again", "ko": "새로 고침", "zh": "刷新"},
-    "rank": {"en": "rank {rank}", "ko": "랭크 {rank}", "zh": "秩 {rank}"},
-    "usual": {"en": "usual weight {usual}", "ko": "권장 가중치 {usual}", "zh": "常用权重 {usual}"},
-    "pair": {"en": "two files: high and low noise", "ko": "파일 두 개: 고노이즈와 저노이즈",
-             "zh": "两个文件：高噪声和低噪声"},
-    "words": {"en": "Trigger words", "ko": "트리거 단어", "zh": "触发词"},
-    "use": {"en": "Use in {place}", "ko": "{place}에서 사용", "zh": "用于{place}"},
-    "place": {"en": "{stage}, {profile}", "ko": "{stage}, {profile}", "zh": "{stage}，{profile}"},
-    "unfit": {"en": "It fits none of the models here.", "ko": "여기 있는 모델에는 맞지 않습니다.",
-              "zh": "不适用于这里的任何模型。"},
-    "preview": {"en": "Preview of {name}", "ko": "{name} 미리 보기", "zh": "{name} 的预览"},
-    "no_preview": {"en": "no preview", "ko": "미리 보기 없음", "zh": "无预览"},
-    "source": {"en": "Where it comes from", "ko": "출처", "zh": "来源"},
-}  # fmt: skip
+WORDS = read_words(__file__, "lora_list")
 
 
 class LoraList(listing.Listing):

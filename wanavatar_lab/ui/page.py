@@ -21,35 +21,14 @@ from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
 from wanavatar_lab.ui.fields import bare_box, bare_html
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel
 from wanavatar_lab.ui.widget import LabWidget, Look, script, styles
 
 PATIENCE_SECONDS = 5.0
 
-HEARTBEAT_WORDS: dict[str, Words] = {
-    "kernel": {
-        "en": "The kernel behind this page has ended, so nothing here answers any more. Runs go on by themselves: "
-        "reload the page, and they are shown again.",
-        "ko": "이 페이지의 커널이 종료되어 더 이상 응답하지 않습니다. 실행은 계속되고 있으니 페이지를 새로 고치면 "
-        "다시 표시됩니다.",
-        "zh": "此页面的内核已结束，这里不再有响应。运行仍在继续：重新加载页面即可再次看到它们。",
-    },
-    "notebook": {
-        "en": "The kernel behind this page has ended, so nothing here answers any more. Runs go on by themselves: "
-        "run the notebook again, and they are shown again.",
-        "ko": "이 페이지의 커널이 종료되어 더 이상 응답하지 않습니다. 실행은 계속되고 있으니 노트북을 다시 실행하면 "
-        "다시 표시됩니다.",
-        "zh": "此页面的内核已结束，这里不再有响应。运行仍在继续：重新运行笔记本即可再次看到它们。",
-    },
-    "server": {
-        "en": "The server does not answer. Runs go on by themselves. Start it again if need be, then reload.",
-        "ko": "서버가 응답하지 않습니다. 실행은 계속됩니다. 필요하면 서버를 다시 시작한 뒤 새로 고치세요.",
-        "zh": "服务器没有响应。运行仍在继续。如有需要请重新启动服务器，然后重新加载。",
-    },
-    "reload": {"en": "Reload", "ko": "새로 고침", "zh": "重新加载"},
-}
+HEARTBEAT_WORDS = read_words(__file__, "heartbeat")
 
 
 class Heartbeat(LabWidget):
@@ -61,7 +40,7 @@ class Heartbeat(LabWidget):
 
     _esm = script("heartbeat")
     _css = styles("heartbeat")
-    HEARTBEAT_WORDS: ClassVar[dict[str, Words]] = HEARTBEAT_WORDS
+    WORDS: ClassVar[dict[str, Words]] = HEARTBEAT_WORDS
 
     patience = traitlets.Float(PATIENCE_SECONDS).tag(sync=True)
     kernel_id = traitlets.Unicode("").tag(sync=True)
@@ -87,15 +66,7 @@ def _kernel_id() -> str:
 
 
 NAME = "WanAvatar Lab"
-WORDS: dict[str, Words] = {
-    "loras": {"en": "LoRAs", "ko": "LoRA", "zh": "LoRA"},
-    "gallery": {"en": "Gallery", "ko": "갤러리", "zh": "作品库"},
-    "lead": {
-        "en": "A sentence, a picture and a voice become a talking avatar.",
-        "ko": "문장과 사진, 목소리로 말하는 아바타를 만듭니다.",
-        "zh": "用一句话、一张图片和一段声音，生成会说话的数字人。",
-    },
-}
+WORDS = read_words(__file__, "page")
 # which stage a file from the gallery goes to that the panel looked at last has no use for
 TAKERS = ("speech_to_video", "image_to_video", "upscale")
 

@@ -25,7 +25,7 @@ from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.fields import alert, bare_box, bare_button, bare_html, shared
 from wanavatar_lab.ui.form import Form
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import Look, can_show
@@ -67,20 +67,7 @@ def _before(run: Run) -> Path | None:
     return next((path for name, path in request.input_files().items() if views[name].widget == "picture"), None)
 
 
-WORDS = {
-    "run": {"en": "Run", "ko": "실행", "zh": "运行"},
-    "running": {"en": "Run another one", "ko": "하나 더 실행", "zh": "再运行一个"},
-    "hint": {
-        "en": "A run and what it makes are shown here.",
-        "ko": "실행 상황과 결과가 여기에 표시됩니다.",
-        "zh": "运行进度和结果会显示在这里。",
-    },
-    "drop": {
-        "en": "Files can be dropped anywhere on this panel.",
-        "ko": "파일은 이 패널 어디에나 끌어다 놓을 수 있습니다.",
-        "zh": "可将文件拖放到此面板的任意位置。",
-    },
-}
+WORDS = read_words(__file__, "panel")
 
 
 class Panel(widgets.VBox):

@@ -16,32 +16,13 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import MediaInfo, probe, read_peaks
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.contact_sheet import ContactSheet, grid
+from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.uploads import KINDS
 from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 LONGEST_WAVEFORM = 120.0  # seconds; going through more of it would hold up the kernel
 
-WORDS: dict[str, Words] = {
-    "back": {"en": "Previous frame", "ko": "이전 프레임", "zh": "上一帧"},
-    "next": {"en": "Next frame", "ko": "다음 프레임", "zh": "下一帧"},
-    "play": {"en": "Play", "ko": "재생", "zh": "播放"},
-    "pause": {"en": "Pause", "ko": "일시정지", "zh": "暂停"},
-    "position": {"en": "Position", "ko": "재생 위치", "zh": "播放位置"},
-    "seconds": {"en": "{seconds} s", "ko": "{seconds}초", "zh": "{seconds} 秒"},
-    "loop": {"en": "Loop", "ko": "반복", "zh": "循环"},
-    "frame": {"en": "frame {frame} of {frames}", "ko": "프레임 {frame}/{frames}", "zh": "第 {frame}/{frames} 帧"},
-    "keys": {"en": "Keys: , and . step, L loops", "ko": "단축키: , . 이동, L 반복", "zh": "快捷键：, . 逐帧，L 循环"},
-    "wave": {"en": "Waveform; click to seek", "ko": "파형, 클릭하면 이동", "zh": "波形，点击可定位"},
-    "video": {"en": "Video {name}", "ko": "영상 {name}", "zh": "视频 {name}"},
-    "audio": {"en": "Sound {name}", "ko": "소리 {name}", "zh": "声音 {name}"},
-    "picture": {"en": "Picture {name}", "ko": "이미지 {name}", "zh": "图片 {name}"},
-    "broken": {
-        "en": "{name} cannot be played: it is gone, or the browser does not know its format.",
-        "ko": "{name}을(를) 재생할 수 없습니다. 파일이 없거나 브라우저가 모르는 형식입니다.",
-        "zh": "无法播放 {name}：文件已不存在，或浏览器不支持其格式。",
-    },
-    "sound": {"en": "its sound is heard", "ko": "이쪽 소리가 들립니다", "zh": "播放此侧声音"},
-}
+WORDS = read_words(__file__, "player")
 
 
 class Player(LabWidget):

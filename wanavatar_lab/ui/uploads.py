@@ -29,6 +29,7 @@ from wanavatar_lab.errors import DiskFull, LabError, MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, sync
 from wanavatar_lab.requests import Words
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.tasks import start
 from wanavatar_lab.ui.widget import LabWidget, can_show, script, server_path, server_root, styles
 
@@ -180,26 +181,7 @@ def _a(kind: str) -> str:
 FOLDER = Path("data") / "uploads"  # below the server's root
 CHUNK_BYTES = 4 * 1024**2
 
-WORDS: dict[str, Words] = {
-    "choose": {"en": "Choose a file…", "ko": "파일 선택…", "zh": "选择文件…"},
-    "drop": {"en": "or drop it here", "ko": "또는 여기에 끌어다 놓으세요", "zh": "或拖放到此处"},
-    "region": {"en": "Upload", "ko": "업로드", "zh": "上传"},
-    "cancel": {"en": "Cancel upload", "ko": "업로드 취소", "zh": "取消上传"},
-    "receiving": {
-        "en": "{name}: {received} of {size}",
-        "ko": "{name}: {size} 중 {received}",
-        "zh": "{name}：{received} / {size}",
-    },
-    "checking": {"en": "{name}: being checked", "ko": "{name}: 확인하는 중", "zh": "{name}：正在检查"},
-    "done": {"en": "{name}, {size}", "ko": "{name}, {size}", "zh": "{name}，{size}"},
-    "failed": {"en": "Not uploaded", "ko": "업로드하지 못했습니다", "zh": "未能上传"},
-    "cancelled": {"en": "Upload cancelled", "ko": "업로드를 취소했습니다", "zh": "已取消上传"},
-    "silent": {
-        "en": "No answer from the kernel for {seconds} s. If it is busy, wait for it and send the file again.",
-        "ko": "커널이 {seconds}초 동안 응답하지 않습니다. 작업 중이라면 끝난 뒤 다시 보내세요.",
-        "zh": "内核 {seconds} 秒没有响应。若它正忙，请等它空闲后重新发送。",
-    },
-}
+WORDS = read_words(__file__, "uploads")
 
 
 class Upload(LabWidget):

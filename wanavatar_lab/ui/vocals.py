@@ -22,21 +22,13 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.fields import bare_button, bare_html, shared, small
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.tasks import start
 from wanavatar_lab.ui.widget import server_root
 
 MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it leaves the voice, of speech the speaker
 INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
-WORDS = {
-    "take": {"en": "Separate the voice", "ko": "목소리만 분리", "zh": "分离人声"},
-    "under_way": {"en": "Separating…", "ko": "분리하는 중…", "zh": "正在分离…"},
-    "missing": {
-        "en": "To separate a voice from music, install what does it: {command}",
-        "ko": "음악에서 목소리를 분리하려면 다음을 설치하세요: {command}",
-        "zh": "要从音乐中分离人声，请先安装：{command}",
-    },
-}
+WORDS = read_words(__file__, "vocals")
 
 
 def installed() -> bool:

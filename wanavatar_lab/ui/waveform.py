@@ -9,29 +9,14 @@ import traitlets
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Peaks, probe, read_peaks
 from wanavatar_lab.requests import Words
+from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
 
 SOON = 60.0  # seconds of sound; the outline of more is drawn while the kernel answers others
 SHORTEST = 0.05  # seconds that are left where both ends are pushed together
 
-WORDS: dict[str, Words] = {
-    "sound": {"en": "Sound {name}", "ko": "소리 {name}", "zh": "声音 {name}"},
-    "wave": {
-        "en": "Waveform; click to seek, drag to choose a part",
-        "ko": "파형, 클릭하면 이동하고 끌면 구간을 고릅니다",
-        "zh": "波形，点击可定位，拖动可选取片段",
-    },
-    "start": {"en": "From (s)", "ko": "시작 (초)", "zh": "起点（秒）"},
-    "end": {"en": "To (s)", "ko": "끝 (초)", "zh": "终点（秒）"},
-    "play": {"en": "Play the part", "ko": "구간 재생", "zh": "播放片段"},
-    "whole": {"en": "Whole recording", "ko": "전체", "zh": "全部"},
-    "chosen": {
-        "en": "{length} s of {duration} s",
-        "ko": "{duration}초 중 {length}초",
-        "zh": "{duration} 秒中的 {length} 秒",
-    },
-}
+WORDS = read_words(__file__, "waveform")
 
 
 class Waveform(LabWidget):
