@@ -60,9 +60,7 @@ lab: setup ## the notebooks in JupyterLab; PORT=8888, IP=127.0.0.1
 
 web: export JUPYTER_PATH := $(CURDIR)/wanavatar_lab/ui/voila_templates:$(JUPYTER_PATH)
 web: setup ## the same widgets as one page, by Voilà; PORT=8888, IP=127.0.0.1
-	@echo "The page is at http://$(IP):$(PORT)/ and asks for no token: whoever reaches that address can use it,"
-	@echo "start runs, and see every picture and clip. Only this machine reaches 127.0.0.1."
-	$(BIN)/python -m voila notebooks/app.ipynb --template=wanavatar --Voila.ip=$(IP) --port=$(PORT) --no-browser $(ARGS)
+	$(BIN)/python -m wanavatar_lab.ui.web notebooks/app.ipynb --template=wanavatar --Voila.ip=$(IP) --port=$(PORT) --no-browser $(ARGS)
 
 api: wanavatar_lab/api.py | setup ## the REST API
 	$(BIN)/python -m wanavatar_lab.api

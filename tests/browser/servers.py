@@ -103,16 +103,22 @@ def start_lab(folder: Path, environ: Mapping[str, str]) -> Server:
     return started("lab", folder, words, port, {**environ, "JUPYTER_CONFIG_PATH": settings}, answers)
 
 
-def start_voila(folder: Path, environ: Mapping[str, str], notebook: str = "") -> Server:
-    """Voilà on one notebook, as `make web` has it, or on all of them."""
+def start_voila(
+    folder: Path, environ: Mapping[str, str], notebook: str = "", options: Iterable[str] = ("--max_kernels=100",)
+) -> Server:
+    """Voilà on one notebook, as `make web` has it, or on all of them.
+
+    More kernels than by default, since one server has many pages here, and a page that a test closes does not say so.
+    """
     port = free_port()
     words = [
-        "voila",
+        "wanavatar_lab.ui.web",
         f"notebooks/{notebook}" if notebook else ".",
         "--template=wanavatar",
         "--Voila.ip=127.0.0.1",
         f"--port={port}",
         "--no-browser",
+        *options,
     ]
     template = str(REPOSITORY / "wanavatar_lab" / "ui" / "voila_templates")
     answers = f"http://127.0.0.1:{port}/voila/static/voila.js"
