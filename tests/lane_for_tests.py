@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from wanavatar_lab import locks
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.requests.custom_stages import register_extra_stages
 from wanavatar_lab.worker.queue import Lane, LaneNote
@@ -73,13 +74,27 @@ class LaneUnderTest:
         """End the keeper, and see that it left nothing; what it did leave is killed, so that no test does."""
         if (note := Lane(self.runs_dir).note()) is not None:
             self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
-            if is_alive(note.keeper):
-                os.kill(note.keeper, signal.SIGTERM)
         try:
+            eventually(self._is_left)
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))
         finally:
             for pid in filter(is_alive, self.seen):
                 os.kill(pid, signal.SIGKILL)
+
+    def _is_left(self) -> bool:
+        """Whether no keeper is at work; one that is, or that has taken the place of a killed one, is told to end."""
+        lane = Lane(self.runs_dir)
+        if not locks.is_locked(lane.folder / "lock"):
+            return True
+        if (note := lane.note()) is not None and is_alive(note.keeper):
+            self.seen.add(note.keeper)
+            os.kill(note.keeper, signal.SIGTERM)
+        return False
+
+
+def guard_of(keeper: int) -> int:
+    """The process that waits for a keeper and replaces it: its parent."""
+    return int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def steps_done(job: Job) -> int:

@@ -17,7 +17,7 @@ PACKAGE = "wanavatar_lab"
 
 # lowest first; a new module of the package gets its place here
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "settings", "files", "locks", "reserve"},
+    {"errors", "settings", "files", "listing", "locks", "reserve"},
     {"requests", "extensions", "profiles", "weights", "media", "metrics"}
     | {"status", "runs", "trash", "manifest", "failures", "ending"},
     {"s2v", "lora", "residency", "speed", "parallel"},

@@ -25,6 +25,7 @@ from training.data.segments import ASPECTS, LONGEST, Segment, segments_of, windo
 from training.launch.folder_locks import changing
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import remove
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
@@ -110,7 +111,7 @@ def encode(
         with changing(folder):
             write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
             for old in _others(folder, entries):
-                old.unlink()
+                remove(old)
     return entries
 
 

@@ -1,13 +1,24 @@
-"""Files that appear whole or not at all."""
+"""Files and folders on disk: files that appear whole or not at all, and folders that others change meanwhile.
+
+Between the listing of a folder and the next call an entry may be renamed or removed, and it may never have been what
+its name says: a link without a target, a link to itself, a file instead of a folder, something that may not be read.
+Every such call goes through `entries` and `files_below`, so that one entry never takes down a whole list.
+"""
 
 import errno
 import json
+import logging
 import os
 import resource
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from wanavatar_lab.errors import Cancelled, DiskFull, LabError
@@ -83,3 +94,101 @@ def _found_no_room(error: Exception, written: Path) -> bool:
     # numpy, Pillow, torch and safetensors tell of a failed write in words of their own, without the system's number
     disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
+
+
+_log = logging.getLogger(__name__)
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name that was in a folder when that was listed. Every question looks at the disk, and none raises."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name without the folder."""
+        return self.path.name
+
+    def stat(self, *, follow: bool = True) -> os.stat_result | None:
+        """What the system knows of it; None if it is gone or cannot be looked at.
+
+        Args:
+            follow: for a link, of its target.
+        """
+        try:
+            return os.stat(self.path, follow_symlinks=follow)
+        except OSError:
+            return None
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder, or a link to one."""
+        found = self.stat()
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def is_file(self) -> bool:
+        """Whether it is a regular file, or a link to one: not a pipe, whose reader would wait for a writer."""
+        found = self.stat()
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def changed_at(self) -> float | None:
+        """When the entry itself was last modified, in seconds since 1970; None if it is gone."""
+        found = self.stat(follow=False)
+        return None if found is None else found.st_mtime
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Entry]:
+    """What is in `folder` now, by name; nothing if there is no such folder.
+
+    Args:
+        pattern: of the names that are wanted, as a shell's; `*` also matches names that begin with a dot.
+
+    Raises:
+        PermissionError: the folder may not be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [Entry(folder / name) for name in sorted(names) if fnmatchcase(name, pattern)]
+
+
+def files_below(folder: Path, pattern: str = "*") -> list[Entry]:
+    """The regular files in `folder` and in the folders below it, by path; links to folders are not followed."""
+    found: Iterator[Entry] = (
+        Entry(Path(parent) / name)
+        for parent, _, names in os.walk(folder)  # passes over what it cannot list
+        for name in names
+        if fnmatchcase(name, pattern)
+    )
+    return sorted((entry for entry in found if entry.is_file()), key=lambda entry: entry.path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not its target) or a folder with all that is in it; nothing if it is gone already.
+
+    Raises:
+        OSError: it may not be removed.
+    """
+    found = Entry(path).stat(follow=False)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        shutil.rmtree(path, onerror=_unless_gone)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_if_possible(path: Path) -> bool:
+    """Remove `path` as `remove` does; where that fails, say so in the log. Returns whether it is gone."""
+    try:
+        remove(path)
+    except OSError as error:
+        _log.warning("%s could not be removed: %s", path, error)
+        return False
+    return True
+
+
+def _unless_gone(function: object, path: str, info: _ExcInfo) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]

@@ -20,9 +20,9 @@ from wanavatar_lab.runs.finish import end_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
 from wanavatar_lab.runs.status import STARTING, Artifact, Status
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.worker.error_messages import worker_died
+from wanavatar_lab.worker.error_messages import keeper_died, worker_died
 from wanavatar_lab.worker.queue import Lane
-from wanavatar_lab.worker.supervisor import start_keeper
+from wanavatar_lab.worker.supervisor import MOST_STARTS, start_keeper
 
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
 
@@ -41,6 +41,9 @@ class Job:
     def status(self) -> Status:
         """How far it is, now. A run whose processes were all killed is ended here, as failed.
 
+        So is a queued run when `keeper.MOST_STARTS` keepers in a row died before they took one; the next look at
+        another queued run, or the next `submit`, tries again.
+
         Raises:
             RunError: its folder is gone or damaged.
         """
@@ -49,7 +52,9 @@ class Job:
             return status
         lane = Lane(self.run.folder.parent)
         if lane.folder.exists():
-            _tend(lane, start=True)
+            failed = _tend(lane, start=True, waiting=self)
+            if failed is not None:
+                return failed
         place = lane.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
             return self._end_abandoned()
@@ -65,13 +70,16 @@ class Job:
             status = self.run.status()
             if status.ended:
                 return status
-            error = worker_died("the process that executed it is gone")
-            try:
-                return end_run(self.run, "failed", error=error)
-            except (LabError, OSError) as fault:
-                # true all the same, and the next who looks tries again to write it down
-                error = f"{error} This could not be written into its folder: {fault}"
-                return status.model_copy(update={"state": "failed", "error": error, "message": error})
+            return self.fail(status, worker_died("the process that executed it is gone"))
+
+    def fail(self, status: Status, error: str) -> Status:
+        """End it as failed, for whoever has made sure that no process executes it."""
+        try:
+            return end_run(self.run, "failed", error=error)
+        except (LabError, OSError) as fault:
+            # true all the same, and the next who looks tries again to write it down
+            error = f"{error} This could not be written into its folder: {fault}"
+            return status.model_copy(update={"state": "failed", "error": error, "message": error})
 
     def wait(self, timeout: float | None = None) -> Status:
         """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
@@ -140,6 +148,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
         lane.prepare()
         with lane.locked():
             lane.add(drafted.id)
+            lane.count_starts(0)  # whoever submits may have mended what keepers died of before
             try:
                 run = drafted.publish()
             except BaseException:
@@ -185,15 +194,33 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     return run
 
 
-def _tend(lane: Lane, *, start: bool) -> None:
-    """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait."""
+def _tend(lane: Lane, *, start: bool, waiting: Job | None = None) -> Status | None:
+    """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait.
+
+    Args:
+        waiting: the job that is looked at, which fails if it is queued and keepers die as they start.
+
+    Returns:
+        How `waiting` ended, if it did here.
+    """
     with lane.locked():
         lock = lane.claim()
         if lock is None:
-            return
+            return None
         try:
             lane.bury()
-            if start and lane.queue():
+            queue = lane.queue()
+            if not start or not queue:
+                return None
+            if (starts := lane.starts()) < MOST_STARTS:
                 start_keeper(lane, lock)
+                return None
+            if waiting is None or waiting.id not in queue or (status := waiting.run.status()).state != "queued":
+                return None
+            # with both locks held, so that nobody starts a keeper that takes it meanwhile
+            status = waiting.fail(status, keeper_died(starts, lane.log, lane.last_line()))
+            lane.remove(waiting.id)
+            lane.count_starts(0)
+            return status
         finally:
             locks.drop(lock)

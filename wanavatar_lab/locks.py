@@ -56,8 +56,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether someone holds the lock of `path`, an existing file."""
-    with open(path, "rb") as file:
+    """Whether someone holds the lock of `path`; not if there is no such file (any more)."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115  the errors of opening are told from those of locking
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    with file:
         try:
             # shared, so that two who ask at the same time do not take each other for a holder
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

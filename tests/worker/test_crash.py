@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,13 +14,17 @@ from tests.lane_for_tests import (  # noqa: F401  fixtures
     PATIENCE,
     LaneUnderTest,
     eventually,
+    guard_of,
     is_alive,
     lane_fixture,
     lane_settings_fixture,
     let_go,
     steps_done,
 )
-from wanavatar_lab.jobs import attach, list_jobs
+from wanavatar_lab.jobs import Job, attach, list_jobs
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.supervisor import MOST_STARTS
 
 LIMIT = 10.0  # seconds that the promise gives a dead worker's run to end
 
@@ -78,19 +83,133 @@ def test_a_crash_below_python_is_named_and_leaves_its_traceback_in_the_log(lane:
 def test_a_worker_that_cannot_even_start_fails_the_run(lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     shadow = lane.runs_dir.parent / "shadow"
     shadow.mkdir()
-    (shadow / "ctypes.py").write_text("raise RuntimeError('a broken installation')")
+    (shadow / "queue.py").write_text("raise RuntimeError('a broken installation')")
     monkeypatch.setenv("PYTHONPATH", f"{shadow}{os.pathsep}{os.environ['PYTHONPATH']}")
     status = lane.submit().wait(PATIENCE)
     assert status.error is not None and status.error.startswith("worker died (exit code 1). See the end of ")
     assert "a broken installation" in (lane.runs_dir / ".worker" / "worker.log").read_text()
 
 
-def test_keeper_and_worker_killed_is_seen_by_the_next_who_looks(lane: LaneUnderTest) -> None:
+@pytest.mark.parametrize("victims", ["keeper", "worker and keeper"])
+def test_a_killed_keeper_is_replaced_and_the_queue_resumes_unwatched(lane: LaneUnderTest, victims: str) -> None:
+    job, queued = lane.submit(fault="child"), lane.submit()
+    child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
+    processes = {"worker": lane.worker_at(job), "keeper": lane.note().keeper}
+    for victim in victims.split(" and "):
+        os.kill(processes[victim], signal.SIGKILL)
+    eventually(lambda: state_on_disk(queued.run.folder) == "succeeded")
+    assert state_on_disk(job.run.folder) == "failed"
+    eventually(lambda: not any(is_alive(pid) for pid in (child, *processes.values())))
+    assert lane.note().keeper != processes["keeper"]
+
+
+def test_a_keeper_killed_while_idle_leaves_nothing_behind(lane: LaneUnderTest) -> None:
+    assert lane.submit().wait(PATIENCE).state == "succeeded"
+    note = lane.note()
+    guard = guard_of(note.keeper)
+    os.kill(note.keeper, signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in (note.keeper, guard, note.worker or 0)))
+    assert lane.submit().wait(PATIENCE).state == "succeeded"
+
+
+def test_the_parent_of_a_keeper_passes_on_the_request_to_end(lane: LaneUnderTest) -> None:
+    job, queued = lane.submit(hold_at=1), lane.submit()
+    lane.worker_at(job, step=1)
+    keeper = lane.note().keeper
+    guard = guard_of(keeper)
+    os.kill(guard, signal.SIGTERM)
+    eventually(lambda: not is_alive(keeper) and not is_alive(guard))
+    assert (state_on_disk(job.run.folder), state_on_disk(queued.run.folder)) == ("failed", "queued")
+    assert queued.wait(PATIENCE).state == "succeeded"
+
+
+# a keeper that cannot be imported, and one that dies in its first lines of work
+BROKEN = {
+    "argparse.py": "raise die()\n",
+    "sitecustomize.py": (
+        "import wanavatar_lab.runs.run\n"
+        "def remove_stale_drafts(root): raise die()\n"
+        "wanavatar_lab.runs.run.remove_stale_drafts = remove_stale_drafts\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_keepers_that_cannot_start_fail_the_run_after_a_few(
+    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shadow = lane.runs_dir.parent / "shadow"
+    shadow.mkdir()
+    counting = (
+        "def die():\n"
+        f"    with open({str(shadow / 'died')!r}, 'a') as file: file.write('x')\n"
+        "    return RuntimeError('a broken installation')\n"
+    )
+    (shadow / name).write_text(counting + BROKEN[name])
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{shadow}{os.pathsep}{os.environ['PYTHONPATH']}")
+        job = lane.submit()
+        queued = Job(Run.open(add_unwatched(lane)))
+        status = job.wait(PATIENCE)
+        assert status == job.run.status()
+        assert (shadow / "died").read_text() == "x" * MOST_STARTS
+        log = lane.runs_dir / ".worker" / "worker.log"
+        assert status.state == "failed"
+        assert status.error == (
+            f"No supervisor could be started for the queue: {MOST_STARTS} in a row ended before they took a run. {log} "
+            "ends with: RuntimeError: a broken installation. Mend that and run it again."
+        )
+        assert job.run.manifest()["state"] == "failed"
+        assert state_on_disk(queued.run.folder) == "queued", "only a run that is looked at gives up"
+    assert queued.wait(PATIENCE).state == "succeeded"
+
+
+def add_unwatched(lane: LaneUnderTest) -> str:
+    """A queued run whose client was killed between queueing it and starting a keeper; its id."""
+    from tests.stages_for_tests import Relax
+
+    run = Run.create(Relax(profile="pocket"), runs_dir=lane.runs_dir)
+    queue = Lane(lane.runs_dir)
+    with queue.locked():
+        queue.add(run.id)
+    return run.id
+
+
+def test_a_link_without_a_target_does_not_stop_the_queue(lane: LaneUnderTest) -> None:
+    lane.runs_dir.mkdir()
+    (lane.runs_dir / ".new-x").symlink_to("nowhere")
+    (lane.runs_dir / ".new-y").symlink_to(".new-y")
+    (lane.runs_dir / "20260101-120000-ab12-relax").symlink_to("20260101-120000-ab12-relax")
+    assert lane.submit().wait(PATIENCE).state == "succeeded"
+
+
+def test_damaged_runs_do_not_stop_the_queue(lane: LaneUnderTest) -> None:
+    first = lane.submit(hold_at=1)
+    lane.worker_at(first, step=1)
+    keeper = lane.note().keeper
+    jobs = [lane.submit() for _ in range(4)]
+    (jobs[0].run.folder / "status.json").unlink()
+    (jobs[0].run.folder / "status.json").mkdir()
+    (jobs[1].run.folder / "log.txt").unlink()
+    (jobs[1].run.folder / "log.txt").mkdir()
+    shutil.rmtree(jobs[2].run.folder)
+    jobs[2].run.folder.touch()
+    (jobs[3].run.folder / "cancel").mkdir()
+    (lane.runs_dir / ".worker" / "queue" / "notes.txt").touch()
+    last = lane.submit()
+    let_go(first)
+    assert last.wait(PATIENCE).state == "succeeded"
+    assert lane.note().keeper == keeper
+    assert jobs[1].wait(PATIENCE).state == "failed"
+    assert jobs[3].status().state == "cancelled"
+
+
+def test_all_processes_killed_is_seen_by_the_next_who_looks(lane: LaneUnderTest) -> None:
     job, queued = lane.submit(hold_at=1), lane.submit()
     worker = lane.worker_at(job, step=1)
     keeper = lane.note().keeper
-    os.kill(keeper, signal.SIGKILL)
-    os.kill(worker, signal.SIGKILL)
+    for process in (guard_of(keeper), keeper, worker):
+        os.kill(process, signal.SIGKILL)
     eventually(lambda: not is_alive(worker) and not is_alive(keeper))
     assert state_on_disk(job.run.folder) == "running"
     assert [other.id for other in list_jobs()] == [queued.id, job.id]

@@ -3,12 +3,11 @@
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wanavatar_lab.files import OUT_OF_ROOM, disk_full, sync
+from wanavatar_lab.files import OUT_OF_ROOM, disk_full, entries, remove, sync
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
 
@@ -35,8 +34,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise disk_full(path) from error
         raise
     finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        remove(temporary)
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -46,7 +44,7 @@ def replace_folder(source: Path, target: Path) -> None:
         old = temporary_beside(target)
         os.replace(target, old)
         os.replace(source, target)
-        shutil.rmtree(old)
+        remove(old)
     else:
         os.replace(source, target)
     sync(target.parent)
@@ -56,14 +54,14 @@ def remove_folder(path: Path) -> None:
     """Remove a folder, of which no part is left under its name at any moment."""
     old = temporary_beside(path)
     os.replace(path, old)
-    shutil.rmtree(old)
+    remove(old)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes have left in `folder`; nobody may be writing there."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and is_temporary(path):
-            shutil.rmtree(path)
+    for entry in entries(folder):
+        if entry.is_folder() and is_temporary(entry.path):
+            remove(entry.path)
 
 
 def temporary_beside(path: Path) -> Path:

@@ -27,6 +27,7 @@ from training.model.adapter import adapter_tensors, load_adapter_tensors
 from training.model.ema import Average
 from training.model.full_finetune import part_tensors
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import entries
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
@@ -120,7 +121,11 @@ def load_checkpoint(
 
 def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, the newest last."""
-    found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), entry.path)
+        for entry in entries(run, "checkpoint-*")
+        if (match := _NAME.fullmatch(entry.name)) and entry.is_folder()
+    ]
     return [path for _, path in sorted(found)]
 
 

@@ -172,7 +172,7 @@ class Training:
         fresh.replace(self.folder / "state.json")
         for old in self.folder.glob("state-*.safetensors"):
             if old.name not in names:
-                old.unlink()
+                old.unlink(missing_ok=True)
         self.log.flush()
 
     def _resume(self) -> None:

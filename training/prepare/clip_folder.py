@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import entries
 from wanavatar_lab.media import probe, read_picture
 
 FPS, RATE = 16, 16_000
@@ -158,7 +159,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     """What this package wrote of a clip; None if it did not make the folder, or did not finish it."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and "hash" in facts else None
 
@@ -166,7 +167,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 def _frames_in(folder: Path) -> set[str]:
     if not folder.is_dir():
         raise LabError(f"{folder.parent} has no folder {folder.name}. A clip has {IMAGES}, {FACE_MASKS}, {LIP_MASKS}.")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    names = {entry.name for entry in entries(folder) if not entry.name.startswith(".")}
     if not names:
         raise LabError(f"{folder} is empty. A clip has a {frame_name(0)} there, and so on.")
     return names

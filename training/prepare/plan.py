@@ -16,6 +16,7 @@ from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.landmarks import SIDECAR, LandmarkSource
 from training.prepare.report import Refused
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
+from wanavatar_lab.files import entries
 from wanavatar_lab.media import probe, read_audio
 from wanavatar_lab.weights.download import sha256_of
 
@@ -52,9 +53,9 @@ def videos_in(videos: Path) -> list[Path]:
     if videos.is_file():
         return [videos]
     files = sorted(
-        path
-        for path in videos.iterdir()
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(SIDECAR)
+        entry.path
+        for entry in entries(videos)
+        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(SIDECAR)
     )
     captions = {_caption_of(path) for path in files if path.suffix != CAPTION_SUFFIX}
     files = [path for path in files if path not in captions]

@@ -5,7 +5,6 @@ landmarks. A run that was killed at any moment is run again, and only what is mi
 """
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from training.prepare.report import Prepared, Refused, as_json, chosen_to_hold_o
 from training.prepare.sheets import overview
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, WeightsError
-from wanavatar_lab.files import write_bytes, write_json, write_text
+from wanavatar_lab.files import entries, remove, write_bytes, write_json, write_text
 from wanavatar_lab.media import write_picture
 
 LISTING, HELD_OUT_LISTING = "video_path.txt", "held_out_path.txt"
@@ -98,9 +97,7 @@ def _settled(folder: Path, marks: Mapping[str, str], say: Say) -> set[str]:
     names = {mark: name for name, mark in marks.items()}
     moved: list[tuple[Path, str]] = []
     done: set[str] = set()
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir():
-            continue
+    for path in (entry.path for entry in entries(folder) if entry.is_folder()):
         facts = read_facts(path)
         if facts is None and not is_temporary(path):
             if path.name in marks:
@@ -114,7 +111,7 @@ def _settled(folder: Path, marks: Mapping[str, str], say: Say) -> set[str]:
             if facts is not None:
                 _refuse_to_remove_more(path, facts)
                 say(f"{path.name}: removed, since it would not come out like this any more")
-            shutil.rmtree(path)
+            remove(path)
             continue
         done.add(name)
         if path.name != name:

@@ -9,6 +9,7 @@ import torch
 
 from wanavatar_lab.bench.random_models import SIZES, random_pipeline
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import files_below
 from wanavatar_lab.memory import usual_work
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import PROFILES
@@ -40,7 +41,7 @@ def measure_files(stage: str, size: str, device: str, folder: Path) -> dict[str,
         raise LabError(f"{folder} has no room for {needed / 1e9:.1f} GB. Name another folder.")
     start = time.perf_counter()
     pipeline.save_pretrained(place)
-    files = [file for file in place.rglob("*") if file.is_file()]
+    files = [entry.path for entry in files_below(place)]
     for file in files:
         _leave_to_the_disk(file)
     written = time.perf_counter() - start

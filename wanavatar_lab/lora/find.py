@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.files import files_below
 from wanavatar_lab.lora.base_model import base_of, fitting, networks
 from wanavatar_lab.lora.keys import ALPHA, DOWN, noted_alphas, parse_key
 from wanavatar_lab.lora.sidecar import read_sidecar
@@ -87,9 +88,8 @@ def find_adapters(weights_dir: Path | str) -> list[Adapter]:
     weights_dir = Path(weights_dir)
     found: list[tuple[str, tuple[str, ...], dict[str, Path]]] = []
     for root in ROOTS:
-        files = sorted((weights_dir / root).rglob("*.safetensors")) if (weights_dir / root).is_dir() else []
         by_folder: dict[Path, list[Path]] = {}
-        for file in files:
+        for file in (entry.path for entry in files_below(weights_dir / root, "*.safetensors")):
             by_folder.setdefault(file.parent, []).append(file)
         for folder, inside in by_folder.items():
             parts = folder.relative_to(weights_dir / root).parts

@@ -6,13 +6,13 @@ that found both gone.
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import RunError
+from wanavatar_lab.files import remove_if_possible
 from wanavatar_lab.runs import reserved_space
 from wanavatar_lab.runs.manifest import Record, build_manifest
 from wanavatar_lab.runs.run import PREVIEW, Run
@@ -88,12 +88,12 @@ def _json(manifest: dict[str, Any]) -> str:
 
 def _remove_scratch(folder: Path) -> None:
     """Remove the preview, and what has a hidden name: by the house's rule, nothing else may be half-written."""
-    (folder / PREVIEW).unlink(missing_ok=True)
+    remove_if_possible(folder / PREVIEW)
     for parent, folders, files in os.walk(folder):
         for name in files:
             path = Path(parent) / name
             if name.startswith(".") and not reserved_space.is_reserve(path):
-                path.unlink()
+                remove_if_possible(path)
         for name in [name for name in folders if name.startswith(".")]:
-            shutil.rmtree(Path(parent) / name)
+            remove_if_possible(Path(parent) / name)
             folders.remove(name)

@@ -16,10 +16,9 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from pydantic import ValidationError
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.files import write_json, write_text
+from wanavatar_lab.files import entries, remove, remove_if_possible, write_json, write_text
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.custom_stages import extra_module
 from wanavatar_lab.runs import reserved_space
@@ -114,8 +113,10 @@ class Run:
         path = self.folder / "status.json"
         try:
             return Status.model_validate_json(path.read_bytes())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
             raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
 
@@ -167,8 +168,10 @@ class Run:
         """Whether someone has asked for the run to end; with `now`, whether without waiting for the stage."""
         try:
             word = (self.folder / "cancel").read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            word = ""  # it is there, whatever it is
         return not now or word == CANCEL_NOW
 
     @contextmanager
@@ -206,18 +209,18 @@ def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
     """All runs, newest first. A folder that is no run is left out, and said once in the log of this process."""
     root = runs_folder(runs_dir)
     found: list[tuple[float, str]] = []
-    with suppress(FileNotFoundError), os.scandir(root) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.is_dir():
-                continue
-            try:
-                if not RUN_ID.fullmatch(entry.name):
-                    raise RunError(f"{entry.path} is in the folder of runs and is not named like one.")
-                found.append((Run(Path(entry.path)).status().submitted_at or 0.0, entry.name))
-            except (LabError, OSError) as error:
-                if Path(entry.path) not in _reported:
-                    _reported.add(Path(entry.path))
-                    _log.warning("Left out: %s", error)
+    for entry in entries(root):
+        if entry.name.startswith(".") or not entry.is_folder():
+            continue
+        try:
+            if not RUN_ID.fullmatch(entry.name):
+                raise RunError(f"{entry.path} is in the folder of runs and is not named like one.")
+            found.append((Run(entry.path).status().submitted_at or 0.0, entry.name))
+        except LabError as error:
+            # one that was deleted since the listing is no damaged one
+            if entry.path not in _reported and entry.is_folder():
+                _reported.add(entry.path)
+                _log.warning("Left out: %s", error)
     return [Run(root / name) for _, name in sorted(found, reverse=True)]
 
 
@@ -242,15 +245,15 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
             reserved_space.set_aside(folder)
             yield Run(folder)
         finally:
-            if folder.exists():
-                shutil.rmtree(folder)
+            remove(folder)
 
 
 def remove_stale_drafts(root: Path) -> None:
     """Remove drafts whose client died before it gave them their name, a day ago or more."""
-    for folder in root.glob(f"{_DRAFT}*"):
-        if time.time() - folder.stat().st_mtime > _STALE:
-            shutil.rmtree(folder)
+    for entry in entries(root, f"{_DRAFT}*"):
+        changed_at = entry.changed_at()  # None once its client has given it its name
+        if changed_at is not None and time.time() - changed_at > _STALE:
+            remove_if_possible(entry.path)
 
 
 def _new_folder(root: Path, when: str, stage: str) -> Path:

@@ -7,12 +7,12 @@ What was deleted more than `KEPT` ago is removed for good when the next run is d
 """
 
 import os
-import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import sync
+from wanavatar_lab.files import Entry, entries, remove_if_possible, sync
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 
 KEPT = 7 * 24 * 3600.0  # seconds
@@ -56,8 +56,7 @@ def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
 def discarded(runs_dir: Path | str | None = None) -> list[str]:
     """The ids of all runs that can be brought back, newest first."""
     trash = runs_folder(runs_dir) / _TRASH
-    names = os.listdir(trash) if trash.is_dir() else []
-    return sorted((name for name in names if RUN_ID.fullmatch(name)), reverse=True)
+    return [entry.name for entry in reversed(entries(trash)) if RUN_ID.fullmatch(entry.name)]
 
 
 def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> list[str]:
@@ -73,11 +72,15 @@ def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> lis
     now, removed = time.time(), []
     for run_id in discarded(runs_dir):
         folder = trash / run_id
-        if now - folder.stat().st_mtime >= older_than:
+        deleted_at = Entry(folder).changed_at()
+        if deleted_at is None or now - deleted_at < older_than:
+            continue
+        # gone if another process has restored it, or removes it too
+        with suppress(FileNotFoundError):
             folder.rename(trash / f"{_GONE}{run_id}")  # so that half a run is never brought back
             removed.append(run_id)
-    for folder in trash.glob(f"{_GONE}*"):
-        shutil.rmtree(folder)
+    for entry in entries(trash, f"{_GONE}*"):
+        remove_if_possible(entry.path)
     return removed
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
+from wanavatar_lab.files import entries
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import Upscale
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
@@ -176,7 +177,8 @@ class Models:
             return self.location
         if not self.location.is_dir():
             raise not_there(Upscale.stage, self.location, ", or name a file of your own as weights")
-        files = sorted(path for path in self.location.iterdir() if path.suffix.lower() in WEIGHTS_SUFFIXES)
+        inside = [entry for entry in entries(self.location) if entry.path.suffix.lower() in WEIGHTS_SUFFIXES]
+        files = [entry.path for entry in inside if entry.is_file()]
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"
             raise WeightsError(

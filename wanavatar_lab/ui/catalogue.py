@@ -4,11 +4,11 @@ A run that has ended does not change, so it is read once; a refresh reads the fo
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanavatar_lab import files as listing
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
@@ -58,7 +58,7 @@ class Catalogue:
     def refresh(self) -> bool:
         """Look at the disk again; whether anything is different."""
         root = self.root
-        names = [name for name in os.listdir(root) if RUN_ID.fullmatch(name)] if root.exists() else []
+        names = [listed.name for listed in listing.entries(root) if RUN_ID.fullmatch(listed.name)]
         entries: dict[str, Entry] = {}
         for name in names:
             known = self._entries.get(name)

@@ -18,7 +18,8 @@ import ipywidgets as widgets
 from ipywidgets.widgets.widget_description import DescriptionStyle
 from ipywidgets.widgets.widget_string import TextStyle
 
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.files import entries
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
@@ -63,10 +64,7 @@ def samples_folder() -> Path:
 
 def samples(widget: str) -> list[Path]:
     """The samples for a field of this hint, by name; none where the package lies without the repository."""
-    folder = samples_folder()
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS[widget])
+    return [entry.path for entry in entries(samples_folder()) if entry.path.suffix in _ENDINGS[widget]]
 
 
 def sample(name: str) -> str:
@@ -85,10 +83,14 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
     """What earlier runs made of these kinds, newest first: what people read, and the path; at most `MOST_LISTED`."""
     found: list[tuple[str, str]] = []
     for run in list_runs(runs_dir):
-        status = run.status()
-        made = [artifact for artifact in status.artifacts if artifact.kind in kinds]
+        try:
+            status = run.status()
+            made = [artifact for artifact in status.artifacts if artifact.kind in kinds]
+            title = _title(run, status) if made else ""
+        except RunError:
+            continue  # deleted since it was listed, or its request is damaged
         for artifact in made:
-            words = [_title(run, status), *([artifact.path] if len(made) > 1 else [])]
+            words = [title, *([artifact.path] if len(made) > 1 else [])]
             found.append((" · ".join(words), str(run.path(artifact))))
         if len(found) >= MOST_LISTED:
             break

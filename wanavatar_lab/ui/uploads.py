@@ -26,7 +26,7 @@ import traitlets
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, sync
+from wanavatar_lab.files import OUT_OF_ROOM, Entry, entries, remove_if_possible, sync
 from wanavatar_lab.requests import Words
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
@@ -169,9 +169,15 @@ def free_name(folder: Path, name: str) -> Path:
 
 def remove_left_behind(folder: Path) -> None:
     """Remove what was arriving when the process that received it died."""
-    for path in folder.glob(f"{_PREFIX}*"):
-        if time.time() - path.stat().st_mtime > _FRESH and not locks.is_locked(path):
-            path.unlink()
+    for entry in entries(folder, f"{_PREFIX}*"):
+        changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
+        if changed_at is not None and time.time() - changed_at > _FRESH and not _is_arriving(entry):
+            remove_if_possible(entry.path)
+
+
+def _is_arriving(entry: Entry) -> bool:
+    # only a regular file is opened: a pipe would make its reader wait
+    return entry.is_file() and locks.is_locked(entry.path)
 
 
 def _a(kind: str) -> str:

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from wanavatar_lab import locks
+from wanavatar_lab.files import entries, remove
 from wanavatar_lab.weights.folders import Found, files_in, look
 from wanavatar_lab.weights.table import amount
 
@@ -532,9 +533,9 @@ def _bring(found: Found, repository: Repository, folder: Path, on_step: OnStep |
         if from_hub:
             _save(manifest, weights, folder)
             # what had begun to arrive of files that were replaced at the hub since
-            for left in partial.iterdir():
-                if left.suffix != LOCK:
-                    left.unlink()
+            for left in entries(partial):
+                if left.path.suffix != LOCK:
+                    remove(left.path)
     return report
 
 

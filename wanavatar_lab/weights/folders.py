@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanavatar_lab.files import Entry, files_below
 from wanavatar_lab.weights.table import Layout, Weights
 
 MANIFEST = "wanavatar_manifest.json"
@@ -54,14 +55,16 @@ def look(weights: Weights, weights_dir: Path | str) -> Found:
     layout = next((layout for layout in weights.layouts if path.is_dir() and (path / layout.marker).exists()), None)
     needed = layout or weights.layout
     missing = _missing(path, needed) if needed is not None else ()
-    return Found(weights, path, layout, missing, sum(file.stat().st_size for file in files_in(path)))
+    return Found(
+        weights, path, layout, missing, sum(found.st_size for file in files_in(path) if (found := Entry(file).stat()))
+    )
 
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Every file of a weights folder, without what downloads keep there for themselves."""
-    for path in sorted(folder.rglob("*")):
+    for path in (entry.path for entry in files_below(folder)):
         inside = path.relative_to(folder).parts
-        if path.is_file() and PARTIAL not in inside and ".cache" not in inside and path.name != MANIFEST:
+        if PARTIAL not in inside and ".cache" not in inside and path.name != MANIFEST:
             yield path
 
 
@@ -79,7 +82,7 @@ def _lost_shards(folder: Path) -> Iterator[str]:
     for index in [*folder.glob("*.index.json"), *folder.glob("*/*.index.json")]:
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             yield f"{index.relative_to(folder).as_posix()} (it is damaged)"
             continue
         yield from (_beside(index, name, folder) for name in sorted(names) if not (index.parent / name).exists())
@@ -115,7 +118,7 @@ def fingerprint(folder: Path, elsewhere: Iterable[Path] = ()) -> dict[str, str]:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS_SUFFIXES)
+    return [entry.path for entry in files_below(folder) if entry.path.suffix in WEIGHTS_SUFFIXES]
 
 
 def _hash(path: Path) -> str:

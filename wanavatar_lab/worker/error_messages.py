@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from wanavatar_lab.errors import DiskFull, LabError
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full
@@ -45,6 +46,21 @@ def ruins_the_process(error: BaseException) -> bool:
 def worker_died(how: str, log: str = "log.txt") -> str:
     """The error of a run whose worker is gone; `how` is what is known of it, `log` where its last words may be."""
     return f"worker died ({how}). See the end of {log}; run it again, and a fresh worker takes it."
+
+
+def keeper_died(starts: int, log: Path, last_line: str) -> str:
+    """The error of a queued run that no keeper lives to take.
+
+    Args:
+        starts: how many keepers were started in a row.
+        log: the file that they print to.
+        last_line: its last line, which may be empty.
+    """
+    said = f"ends with: {last_line.rstrip('.')}." if last_line else "is empty."
+    return (
+        f"No supervisor could be started for the queue: {starts} in a row ended before they took a run. {log} {said} "
+        "Mend that and run it again."
+    )
 
 
 def how_it_ended(code: int) -> str:

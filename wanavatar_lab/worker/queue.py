@@ -3,6 +3,7 @@
     <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
                        queue.lock                     held for a moment by whoever looks at or changes the order
                        lock                           held by the keeper while it lives; says its process id
+                       starts                         how many keepers in a row died before they served
                        worker.log                     what keeper and worker print between runs
 
 Clients of several machines may share a runs folder on a disk whose locks work between them.
@@ -11,6 +12,7 @@ Clients of several machines may share a runs folder on a disk whose locks work b
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import RunError
+from wanavatar_lab.files import Entry, entries, remove
 from wanavatar_lab.runs.finish import end_run
 from wanavatar_lab.runs.reserved_space import says_disk_full
 from wanavatar_lab.runs.run import Run
@@ -25,6 +28,8 @@ from wanavatar_lab.runs.status import Status
 from wanavatar_lab.worker.error_messages import worker_died
 
 _NOTE_BYTES = 512
+_LONGEST_LINE = 1000  # bytes of the log; the error that quotes its last line has to fit into a status
+_TICKET = re.compile(r"\d{12}\..+")
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class Lane:
         self.root = root
         self.folder = root / ".worker"
         self.log = self.folder / "worker.log"
+        self._starts = self.folder / "starts"
 
     def prepare(self) -> None:
         """Make the lane's files, with all the blocks that the keeper will need.
@@ -55,6 +61,8 @@ class Lane:
         with says_disk_full(self.folder / "the queue"):
             (self.folder / "queue").mkdir(parents=True, exist_ok=True)
             self.log.touch()
+            if not self._starts.exists():
+                self.count_starts(0)
             with open(self.folder / "lock", "ab") as file:
                 if file.tell() < _NOTE_BYTES:
                     file.write(b" " * _NOTE_BYTES)
@@ -88,8 +96,33 @@ class Lane:
         """What the last keeper said of itself; it may be gone."""
         try:
             return LaneNote(**json.loads((self.folder / "lock").read_bytes()))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError, TypeError):
             return None
+
+    def starts(self) -> int:
+        """How many keepers were started since one last began to serve."""
+        try:
+            return int(self._starts.read_bytes())
+        except (OSError, ValueError):
+            return 0
+
+    def count_starts(self, number: int) -> None:
+        """Locked, or with the keeper's lock. Write that number down; into blocks that are there, as the note."""
+        handle = os.open(self._starts, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.pwrite(handle, f"{number:<8}".encode(), 0)
+        finally:
+            os.close(handle)
+
+    def last_line(self) -> str:
+        """The last line that keeper and worker have printed between runs; empty if they have printed nothing."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+                lines = file.read().decode("utf-8", errors="replace").split("\n")
+        except OSError as error:
+            return f"(it cannot be read: {error.strerror})"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def queue(self) -> list[str]:
         """The ids of all runs with a ticket, first come first."""
@@ -106,7 +139,7 @@ class Lane:
         """Locked. Take a run's ticket away, if it has one."""
         for name in self._tickets():
             if name.partition(".")[2] == run_id:
-                (self.folder / "queue" / name).unlink()
+                remove(self.folder / "queue" / name)
 
     def place(self, run_id: str) -> int | None:
         """How many runs start up to and with this one, from now on: 1 = next; None without a ticket."""
@@ -122,7 +155,7 @@ class Lane:
         """Locked. The runs with a ticket, first come first; tickets of runs that are gone are removed."""
         runs = []
         for run_id in self.queue():
-            if (self.root / run_id).is_dir():
+            if Entry(self.root / run_id).is_folder():
                 runs.append(Run(self.root / run_id))
             else:
                 self.remove(run_id)
@@ -132,20 +165,19 @@ class Lane:
         """Locked, with the keeper's lock claimed. End what a keeper left running when it died with its worker."""
         for run in self.runs():
             status = self._status(run.id)
-            if status is None or status.state == "queued" or (status.state == "running" and run.is_held()):
+            if status is None or status.state == "queued":
                 continue
             if not status.ended:
                 try:
+                    if run.is_held():
+                        continue
                     end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
                 except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on
                     _log.exception("%s could not be ended as failed", run.id)
             self.remove(run.id)
 
     def _tickets(self) -> list[str]:
-        try:
-            return sorted(name for name in os.listdir(self.folder / "queue") if not name.startswith("."))
-        except FileNotFoundError:
-            return []
+        return [entry.name for entry in entries(self.folder / "queue") if _TICKET.fullmatch(entry.name)]
 
     def _status(self, run_id: str) -> Status | None:
         try:

@@ -10,6 +10,9 @@ nothing to do for `worker_idle_seconds`. By hand, for a service that stays in th
 
     python -m wanavatar_lab.worker.supervisor --runs-dir runs
 
+It is a child process of the one that is started, which only waits for it: when the keeper is killed, its parent kills
+what is left of the worker, ends the run that was being executed as failed, and forks a new keeper if runs are queued.
+
 The keeper's side of its worker: start it, give it a run, hear when it is done or dead, end it.
 """
 
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Literal
@@ -120,7 +124,11 @@ class WorkerProcess:
 
 
 POLL = 0.05  # seconds between looks at the queue and at the cancel marker
+MOST_STARTS = 3  # keepers in a row that may die before they serve; one such death can be an accident
 _LARGEST_LOG = 1024 * 1024  # bytes; the keeper's log begins anew above that
+_SIGNALLED = 128  # added to a signal's number where a process ends by itself because of it, as in shells
+_TOLD_TO_END = (_SIGNALLED + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT)
+_PR_SET_CHILD_SUBREAPER = 36  # from Linux's prctl.h
 
 _log = logging.getLogger(__name__)
 
@@ -140,8 +148,12 @@ class Keeper:
         self._note(None)
         remove_stale_drafts(self._lane.root)
         idle_since = time.monotonic()
+        serving = False
         while self._lane.is_ours(self._lock):
             run = self._take() if self._lane.queue() else None
+            if not serving:
+                self._lane.count_starts(0)
+                serving = True
             if run is not None:
                 self._see_through(run)
                 idle_since = time.monotonic()
@@ -180,7 +192,7 @@ class Keeper:
                         run.write_status(status.model_copy(update=started))
                         return run
                     self._end(run, "cancelled")
-                except LabError as error:
+                except (LabError, OSError) as error:
                     # damaged, or no room for its status
                     self._end(run, "failed", str(error))
                 self._lane.remove(run.id)
@@ -254,6 +266,7 @@ class Keeper:
 
 def start_keeper(lane: Lane, lock: int) -> None:
     """Start a keeper that lives on without this process, and give it `lock`; the caller closes its own handle."""
+    lane.count_starts(lane.starts() + 1)
     settings = read_settings()
     package = str(Path(__file__).resolve().parents[2])
     environment = {
@@ -287,6 +300,37 @@ def start_keeper(lane: Lane, lock: int) -> None:
     threading.Thread(target=process.wait, name="keeper", daemon=True).start()
 
 
+def guard(lane: Lane, lock: int) -> None:
+    """Keep a keeper running in a child process; return when it has left and no run waits, or when it was told to end.
+
+    Args:
+        lock: the keeper's lock, which is held as long as this process or the keeper has the handle.
+    """
+    _adopt_orphans()
+    while True:
+        if (keeper := os.fork()) == 0:
+            _keep(lane, lock)
+            return
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the keeper by itself
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(keeper, number))
+        code = os.waitstatus_to_exitcode(_wait(lane, keeper))
+        # the next keeper begins with the handlers that this one began with
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if code < 0:  # an exception has left its traceback
+            _log.warning("The keeper, process %d, ended: %s.", keeper, how_it_ended(code))
+        if code in _TOLD_TO_END or not lane.is_ours(lock):
+            return
+        with lane.locked():
+            lane.bury()
+            # a client that found the lock held until now has started no keeper
+            if not lane.queue() or lane.starts() >= MOST_STARTS:
+                os.close(lock)
+                return
+            if code != 0:
+                lane.count_starts(lane.starts() + 1)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Keep one runs folder."""
     parser = argparse.ArgumentParser(description="Takes the runs of a folder in order and watches over the worker.")
@@ -302,6 +346,11 @@ def main(arguments: list[str] | None = None) -> None:
             lock = lane.claim()
         if lock is None:
             sys.exit(f"A keeper is at work in {lane.root} already: {lane.note()}.")
+        lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
+    guard(lane, lock)
+
+
+def _keep(lane: Lane, lock: int) -> None:
     signal.signal(signal.SIGTERM, _leave_orderly)
     keeper = Keeper(lane, lock, read_settings())
     try:
@@ -311,7 +360,47 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _leave_orderly(number: int, frame: FrameType | None) -> None:
-    sys.exit(how_it_ended(-number))
+    signal.signal(number, signal.SIG_IGN)  # a second one would cut short what the first one began
+    sys.exit(_SIGNALLED + number)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes whose own parent dies, where the system can (Linux).
+
+    A worker that outlives its keeper, even as a dead process nobody has waited for, then keeps its number, so that
+    killing its group cannot hit another process that was given the same number.
+    """
+    if sys.platform == "linux":
+        import ctypes  # takes a while to import
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _wait(lane: Lane, keeper: int) -> int:
+    """Wait for the keeper and see that its worker is gone, with what the worker started; returns the wait status."""
+    while True:
+        # without taking the number away from a worker whose group is still to be killed
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None  # only with WNOHANG
+        if ended.si_pid == keeper:
+            _kill_orphaned(lane)
+            return os.waitpid(keeper, 0)[1]
+        _kill_orphaned(lane)
+        with suppress(ChildProcessError):  # it was the worker
+            os.waitpid(ended.si_pid, 0)
+
+
+def _kill_orphaned(lane: Lane) -> None:
+    """Kill the worker of a dead keeper and the processes that it started, and wait until the worker is gone."""
+    note = lane.note()
+    if note is None or note.worker is None:
+        return
+    try:
+        os.waitid(os.P_PID, note.worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return  # it has a keeper, or is long gone
+    os.killpg(note.worker, signal.SIGKILL)
+    os.waitpid(note.worker, 0)
 
 
 if __name__ == "__main__":
