@@ -85,10 +85,14 @@ def test_half_precision_is_within_a_level_too(tmp_path: Path) -> None:
 def test_dense_blocks_of_any_width_are_the_same_function(tmp_path: Path) -> None:
     state = torch.load(GOLDEN / "toy_x2.pth", weights_only=True)["params_ema"]
     picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))
-    for name, content in {"params_ema": {"params_ema": state}, "params": {"params": state}, "bare": state}.items():
-        torch.save(content, tmp_path / f"{name}.pth")
-        made = read_network(tmp_path / f"{name}.pth", "cpu").module(picture)
-        assert torch.allclose(made, by_hand(state, picture), atol=1e-5)
+    training = {"iter": 400, "params": {"conv_first.weight": torch.zeros(1)}, "params_ema": state}
+    contents = {"params_ema": {"params_ema": state}, "params": {"params": state}, "bare": state, "training": training}
+    contents["another_key"] = {"generator": {f"module.{name}": tensor for name, tensor in state.items()}}
+    for name, content in contents.items():
+        for in_zip in (True, False):  # False is what torch.save wrote before 1.6, as ESRGAN's own files are
+            torch.save(content, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=in_zip)
+            made = read_network(tmp_path / f"{name}.pth", "cpu").module(picture)
+            assert torch.allclose(made, by_hand(state, picture), atol=1e-5)
 
 
 @pytest.mark.parametrize("unshuffled", [True, False], ids=["Real-ESRGAN's", "ESRGAN's"])
@@ -254,15 +258,15 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "x4.pth": (lambda path: torch.save(growing_by(32, scale=4), path), "enlarges ×4"),
     "wide.safetensors": (lambda path: save_file(growing_by(48), path), "grow by 48 channels"),
     "other.safetensors": (lambda path: save_file({"proj.weight": torch.zeros(2, 2)}, path), "holds no RRDBNet"),
-    "words.pth": (lambda path: path.write_text("not weights"), "cannot be read"),
+    "words.pth": (lambda path: path.write_text("not weights"), "not a file of tensors as torch.save"),
     "words.safetensors": (lambda path: path.write_text("not weights"), "cannot be read"),
-    "cut.pth": (lambda path: path.write_bytes((GOLDEN / "toy_x2.pth").read_bytes()[:400_000]), "cannot be read"),
+    "cut.pth": (lambda path: path.write_bytes((GOLDEN / "toy_x2.pth").read_bytes()[:400_000]), "is damaged"),
     "lacking.pth": (
         lambda path: torch.save({k: v for k, v in growing_by(32).items() if "rdb2.conv3" not in k}, path),
         "cannot be read",
     ),
-    "harmful.pth": (lambda path: path.write_bytes(pickle.dumps(Harmful())), "cannot be read"),
-    "list.pth": (lambda path: torch.save([1, 2], path), "cannot be read"),
+    "harmful.pth": (lambda path: path.write_bytes(pickle.dumps(Harmful())), "was not opened"),
+    "list.pth": (lambda path: torch.save([1, 2], path), "holds a list instead of named tensors"),
 }
 
 

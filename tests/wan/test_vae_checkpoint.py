@@ -192,12 +192,16 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-@given(cut=st.floats(0, 0.999), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
+@given(
+    in_zip=st.booleans(),
+    cut=st.floats(0, 0.999),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
+)
 def test_a_damaged_file_ends_in_an_error_that_names_it(
-    tmp_path_factory: pytest.TempPathFactory, cut: float, flips: list[tuple[float, int]]
+    tmp_path_factory: pytest.TempPathFactory, in_zip: bool, cut: float, flips: list[tuple[float, int]]
 ) -> None:
     file = tmp_path_factory.mktemp("damaged") / "vae.pth"
-    torch.save({"a": torch.arange(6.0), "b.c": torch.ones(2, 3)}, file)
+    torch.save({"a": torch.arange(6.0), "b.c": torch.ones(2, 3)}, file, _use_new_zipfile_serialization=in_zip)
     whole = bytearray(file.read_bytes())
     file.write_bytes(whole[: int(len(whole) * cut)])
     with pytest.raises(WeightsError, match=str(file)):

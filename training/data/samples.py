@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.wan.checkpoint_files import read_safetensors
 from wanavatar_lab.weights.safetensors_header import read_header
 
 LIST, NO_TEXT = "samples.json", "no_text.safetensors"
@@ -54,7 +55,7 @@ class Samples:
             raise LabError(f"There are no encoded samples in {folder}. Encode a data folder with training.encode.")
         entries = listed_in(folder)
         self.entries = [entry for entry in entries if entry.held_out == held_out]
-        self.no_text = load_file(folder / NO_TEXT)["text"][None]
+        self.no_text = read_safetensors(folder / NO_TEXT)["text"][None]
 
     @property
     def buckets(self) -> list[str]:
@@ -75,7 +76,7 @@ class Samples:
         To them comes "no_text" [1, L, d], the empty prompt's embedding; texts are filled up with zeros to one length,
         as the network itself fills them up.
         """
-        files = [load_file(self.folder / f"{self.entries[row].name}.safetensors") for row in rows]
+        files = [read_safetensors(self.folder / f"{self.entries[row].name}.safetensors") for row in rows]
         longest = max(self.no_text.shape[1], *(len(file["text"]) for file in files))
         for file in files:
             file["text"] = _filled(file["text"], longest)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.data.whole_folder import remove_folder, remove_leftovers, whole_folder
@@ -29,6 +29,7 @@ from training.model.full_finetune import part_tensors
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import entries
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
+from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
 STATE, FACTS = "state.safetensors", "state.json"
@@ -84,7 +85,7 @@ def load_checkpoint(
     """Put weights, moments and the average back; returns the step to go on with.
 
     Raises:
-        LabError: the checkpoint is of a run with other `facts`, or a file of it is missing.
+        LabError: the checkpoint is of a run with other `facts`, or a file of it is missing or damaged.
     """
     gone = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
     if gone:
@@ -101,8 +102,8 @@ def load_checkpoint(
             f"{folder} is of a run that was told otherwise: {'; '.join(changed)}. Go on with what it was told, or give "
             "the run another folder."
         )
-    load_adapter_tensors(network, load_file(folder / WEIGHTS))
-    state = load_file(folder / STATE)
+    load_adapter_tensors(network, read_safetensors(folder / WEIGHTS))
+    state = read_safetensors(folder / STATE)
     step = int(noted["step"])
     fused = optimizer.param_groups[0].get("fused")
     parameters = trained_parameters(network)

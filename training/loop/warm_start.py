@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from training.loop.checkpoint import AUDIO_MODULES, WEIGHTS
@@ -20,7 +19,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.match import Pair, match_partly
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.key_names import our_name
-from wanavatar_lab.wan.checkpoint_files import read_state_dict
+from wanavatar_lab.wan.checkpoint_files import read_safetensors, read_state_dict
 from wanavatar_lab.weights.safetensors_header import read_header
 
 PROJECTOR = "projector_weights.pt"
@@ -60,7 +59,7 @@ def left_out(names: list[str]) -> str:
 def _read(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
     if file.name == PROJECTOR:
         return _values(read_state_dict(file), network, origins)
-    update, left = match_partly(network, load_file(file), read_header(file).metadata, file.name)
+    update, left = match_partly(network, read_safetensors(file), read_header(file).metadata, file.name)
     for module, pair in update.pairs.items():
         if not _begin_pair(network.get_submodule(module), pair):
             left.append(module)

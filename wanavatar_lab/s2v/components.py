@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypedDict, cast
 
 import torch
@@ -77,7 +78,7 @@ def load_components(
         raise WeightsError(f"{folder} lacks {', '.join(dict.fromkeys(names))}. Download what is missing.")
 
     readers: dict[str, Callable[[Path], Any]] = {
-        "tokenizer": lambda place: load_part(AutoTokenizer.from_pretrained, place),
+        "tokenizer": lambda place: load_part(AutoTokenizer.from_pretrained, place, trust_remote_code=False),
         "audio_processor": lambda place: load_part(Wav2Vec2FeatureExtractor.from_pretrained, place),
         "audio_encoder": lambda place: _audio_encoder(place).to(device),
         "vae": lambda place: _vae(place, vae_dtype, device),
@@ -118,11 +119,18 @@ def load_model(
 def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) -> Any:
     """What a library's `from_pretrained` reads from a folder; nothing is downloaded.
 
+    diffusers and transformers read safetensors, and of files that torch.save wrote only tensors (`weights_only`).
+
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: it cannot be read, or would execute code.
     """
     try:
         return from_pretrained(str(folder), local_files_only=True, **kwargs)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"{folder} was refused: a file of it is damaged, or holds more than tensors, which could run code when "
+            "loaded. Download it again from a source that you trust."
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{folder} cannot be read: {error}") from error
 

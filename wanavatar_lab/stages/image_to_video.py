@@ -155,7 +155,7 @@ def load_pipeline(
             "diffusers layout or in Wan-AI's: download what is missing."
         )
     parts = {
-        "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"]),
+        "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
         "vae": convolve_by_frames(load_model(AutoencoderKLWan, places["vae"], torch.float32)),
         "text_encoder": load_model(UMT5EncoderModel, places["text_encoder"], dtype),
         "transformer": load_model(WanTransformer3DModel, places["transformer"], dtype),

@@ -9,23 +9,21 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from PIL import Image
-from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
 from wanavatar_lab.memory import work_of
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
-from wanavatar_lab.wan.checkpoint_files import name_problems
 from wanavatar_lab.weights import not_there, says_how_to_get
 from wanavatar_lab.weights.folders import fingerprint
 
@@ -94,11 +92,10 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
     Raises:
         WeightsError: a part cannot be read, or a tensor is missing or left over.
     """
-    try:
-        networks = {name: _network(kind, folder / name, dtype) for name, kind in NETWORKS.items()}
-        pipeline = Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True, **networks)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{folder} cannot be read: {error}") from error
+    networks = {name: load_model(kind, folder / name, dtype) for name, kind in NETWORKS.items()}
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    pipeline: Flux2KleinPipeline = load_part(Flux2KleinPipeline.from_pretrained, folder, **networks)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -212,13 +209,3 @@ def _upscaling(models: Models) -> ModuleType:
     # a file that is missing or damaged is better said before the picture is made than after
     models.upscaler.network()
     return stage
-
-
-def _network(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    # the loaders draw at random what is missing, and only warn
-    model, info = kind.from_pretrained(str(folder), local_files_only=True, dtype=dtype, output_loading_info=True)
-    problems = name_problems({"missing": sorted(info["missing_keys"]), "left over": sorted(info["unexpected_keys"])})
-    if problems:
-        raise WeightsError(f"{folder} is not the {kind.__name__} this pipeline needs. {problems}.")
-    module: torch.nn.Module = model.eval().requires_grad_(False)
-    return module

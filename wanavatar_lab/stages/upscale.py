@@ -1,6 +1,6 @@
 """A picture becomes twice as wide and high, in tiles that overlap as Real-ESRGAN's own RealESRGANer lays them.
 
-The network behind `upscale`: an x2 RRDBNet from the file that holds its weights, read and built by spandrel.
+The network behind `upscale`: an x2 RRDBNet, built by spandrel from the tensors of a weights file.
 
 RRDBNet is the network of ESRGAN (Wang et al. 2018, arXiv:1809.00219); Real-ESRGAN's x2 form (arXiv:2107.10833) looks
 at the picture through a pixel-unshuffle, so its sides have to be even.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from spandrel import ModelLoader, UnsupportedModelError
+from spandrel import MAIN_REGISTRY, UnsupportedModelError
 from torch import Tensor, nn
 
 from wanavatar_lab import media
@@ -28,12 +28,15 @@ from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.wan.checkpoint_files import read_safetensors, read_state_dict
 from wanavatar_lab.weights import not_there
 from wanavatar_lab.worker.error_messages import is_out_of_memory
 
 SCALE = 2
 # spandrel builds every dense block for the published width
 GROWTH = 32
+# where training programs put the state dict, in the order in which spandrel looks: an average before what was averaged
+CONTAINERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 
 _DENSE = re.compile(r"\.rdb\d\.conv(?P<layer>[1-5])(?:\.0)?\.(?P<part>weight|bias)$", re.IGNORECASE)
 _ADVICE = "Give a file of an x2 RRDBNet such as RealESRGAN_x2plus.pth, or download it again."
@@ -62,7 +65,8 @@ def read_network(path: Path, device: str) -> Network:
 
     Args:
         path: .safetensors or .pth, in the layout of Real-ESRGAN (`params_ema`, `params` or the bare tensors) or in
-            ESRGAN's older one, with at most 32 growth channels.
+            ESRGAN's older one, with at most 32 growth channels. spandrel does not open it: its loader would run the
+            code of a TorchScript archive.
         device: cpu, cuda or cuda:<n>.
 
     Raises:
@@ -73,16 +77,17 @@ def read_network(path: Path, device: str) -> Network:
     try:
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        loader = ModelLoader(device="cpu")
-        found = loader.load_from_state_dict(_at_full_growth(loader.load_state_dict_from_file(path)))
-    except MemoryError:
+        safe = path.suffix.lower() == ".safetensors"
+        state = read_safetensors(path) if safe else read_state_dict(path, CONTAINERS)
+        found = MAIN_REGISTRY.load(_at_full_growth(state))
+    except (MemoryError, WeightsError):
         raise
     except FileNotFoundError as error:
         raise WeightsError(f"The weights file {path} does not exist. {_ADVICE}") from error
     except UnsupportedModelError as error:
         raise WeightsError(f"{path} holds no RRDBNet. {_ADVICE}") from error
     except Exception as error:
-        # pickle, zip, safetensors and torch each have their own words for a damaged file, and their own classes
+        # an architecture whose tensors are missing or misshapen fails as its code happens to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise WeightsError(f"{path} cannot be read as an RRDBNet: {reason}. {_ADVICE}") from error
     kind = found.architecture.name

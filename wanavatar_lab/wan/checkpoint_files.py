@@ -1,17 +1,22 @@
 """Tensors on disk and their way into a model: names and shapes are compared first, then one tensor moves at a time."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from wanavatar_lab.errors import WeightsError
 
 Shapes = dict[str, tuple[int, ...]]
 
 _ZIP_MAGIC = b"PK\x03\x04"
+# the number that torch.save wrote first before torch 1.6, as pickle has it behind its own first bytes
+_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_HEAD = 32  # bytes, in which either is found
 
 
 def compare_names(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -57,23 +62,47 @@ def safetensors_shapes(file: Path) -> Shapes:
         raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
 
 
-def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.pth` file, mapped from the disk: a tensor's bytes are read when it is used.
-
-    Of the pickle inside, only tensors and plain containers are let through (`weights_only`); nothing in it is called.
+def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU.
 
     Raises:
-        WeightsError: the file is not there, is damaged, asks for anything but tensors, or is not one flat dict of them.
+        WeightsError: the file is damaged, cut short, of another format, or not there.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
+
+
+def read_state_dict(file: Path, containers: Iterable[str] = ()) -> dict[str, torch.Tensor]:
+    """The tensors of a file that `torch.save` wrote, such as a `.pth`.
+
+    Nothing in the file is executed: of its pickle only tensors and plain containers are accepted (`weights_only`), and
+    TorchScript archives, whose modules run code as they are loaded, are refused.
+
+    Args:
+        file: in torch's zip format it is mapped from the disk, so that a tensor's bytes are read when it is used; in
+            the format before torch 1.6 it is read whole.
+        containers: keys under which the tensors may be nested. The first one that the file has counts, and what lies
+            beside it is ignored; then a dict that is the file's only entry counts, whatever its key. Without any, the
+            file has to be one flat dict of tensors.
+
+    Raises:
+        WeightsError: the file is not there, is damaged, holds anything but tensors, or is a TorchScript archive.
     """
     if not file.is_file():
         raise WeightsError(f"{file} is not there. Download the checkpoint again, or point to the folder that has it.")
     with open(file, "rb") as stream:
-        if stream.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
-            raise WeightsError(
-                f"{file} is not a file of tensors as torch.save writes it, and was not opened. Download it again."
-            )
+        head = stream.read(_HEAD)
+    mapped = head.startswith(_ZIP_MAGIC)
+    if not mapped and _LEGACY_MAGIC not in head:
+        raise WeightsError(
+            f"{file} is not a file of tensors as torch.save writes it, and was not opened. Download it again."
+        )
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{file} was refused: it is damaged, or holds more than tensors, which could run code when loaded. "
@@ -81,13 +110,26 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, RuntimeError) and "TorchScript" in reason:
+            raise WeightsError(
+                f"{file} was refused: it is a TorchScript archive, which can run code when loaded. "
+                "Give a file of tensors as torch.save writes a state dict, or a safetensors file."
+            ) from error
         raise WeightsError(f"{file} is damaged ({reason}). Download it again.") from error
+    if isinstance(tensors, dict) and (keys := tuple(containers)):
+        tensors = _nested(tensors, keys)
     if not isinstance(tensors, dict):
         raise WeightsError(f"{file} holds a {type(tensors).__name__} instead of named tensors. Download it again.")
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise WeightsError(f"{file} has entries that are no tensors: {', '.join(strange[:5])}. Download it again.")
     return {str(name): tensor for name, tensor in tensors.items()}
+
+
+def _nested(loaded: dict[Any, Any], containers: tuple[str, ...]) -> dict[Any, Any]:
+    inner = next((loaded[key] for key in containers if isinstance(loaded.get(key), dict)), loaded)
+    only = next(iter(inner.values())) if len(inner) == 1 else None
+    return only if isinstance(only, dict) else inner
 
 
 def model_shapes(model: torch.nn.Module) -> Shapes:

@@ -48,7 +48,7 @@ def load_wan_folder(folder: Path, dtype: torch.dtype) -> WanImageToVideoPipeline
     if gone:
         raise WeightsError(f"{folder} lacks {', '.join(gone)}. Download what is missing.")
     return WanImageToVideoPipeline(
-        tokenizer=load_part(AutoTokenizer.from_pretrained, files["tokenizer"]),
+        tokenizer=load_part(AutoTokenizer.from_pretrained, files["tokenizer"], trust_remote_code=False),
         vae=convolve_by_frames(load_vae(files["vae"], torch.float32)).requires_grad_(False),
         text_encoder=load_text_encoder(files["text_encoder"], dtype),
         scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
