@@ -72,7 +72,7 @@ def test_a_folder_that_goes_is_not_there_in_part(tmp_path: Path, monkeypatch: py
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "checkpoint-1" / WEIGHTS).write_bytes(b"")
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda _: 1 / 0)
+        patch.setattr("shutil.rmtree", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             remove_folder(tmp_path / "checkpoint-1")
     assert checkpoints(tmp_path) == [] and all(is_temporary(path) for path in tmp_path.iterdir())
