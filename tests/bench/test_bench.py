@@ -17,6 +17,7 @@ from wanavatar_lab.bench import random_models
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.command import main
 from wanavatar_lab.bench.network import forward_flops, random_inputs, random_model
+from wanavatar_lab.bench.offload import WAYS
 from wanavatar_lab.bench.random_models import SIZES, random_pipeline
 from wanavatar_lab.bench.random_stage import RandomStage
 from wanavatar_lab.bench.table import tables
@@ -123,6 +124,47 @@ def test_reading_from_a_disk_is_measured(tmp_path: Path, capsys: pytest.CaptureF
     assert figures["bytes"] == there > 0
     assert figures["load_seconds"] > 0 and figures["mode"] == "none"
     assert "image to video" in tables([figures])
+
+
+def test_offloading_is_measured_in_every_way_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    words = ["offload", "speech-to-video:64x64x8/3", "speech-to-video:64x64x4/2", "--ways", "group", "diffusers-block"]
+    assert main([*words, "--size", "tiny", "--device", "cpu", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    assert [row["way"] for row in figures["rows"]] == ["group", "diffusers-block"]
+    for row in figures["rows"]:
+        assert [(case["frames"], len(case["step_seconds"])) for case in row["cases"]] == [(8, 2), (4, 1)]
+        # a step is one pass
+        assert len(row["cases"][0]["networks"]["transformer"]["seconds"]) == 3
+        assert row["load_seconds"] > 0 and row["host_resident_bytes"] > 0
+    assert "| speech to video | – | diffusers-block | 64×64×8 |" in tables([figures])
+    assert main(["offload", "upscale", "--size", "tiny", "--device", "cpu"]) == 1
+    assert "upscale is not measured here" in capsys.readouterr().err
+
+
+def test_a_way_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    # no multiple of 4
+    words = ["offload", "image-to-video:64x64x6/2", "--ways", "group", "diffusers-leaf"]
+    assert main([*words, "--size", "tiny", "--device", "cpu", "--json", str(file)]) == 1
+    rows = json.loads(file.read_text())["rows"]
+    assert ["frame_num" in row["error"] for row in rows] == [True, True]
+    assert "failed: " in tables([json.loads(file.read_text())])
+
+
+@pytest.mark.parametrize("way", [name for name, way in WAYS.items() if way.apply is not None])
+@pytest.mark.parametrize("stage", ["image_to_video", "speech_to_video"])
+def test_diffusers_ways_make_the_same(stage: str, way: str) -> None:
+    wanted = MAKE[stage](random_pipeline(stage, SIZES["tiny"], torch.float32))
+    pipeline = random_pipeline(stage, SIZES["tiny"], torch.float32)
+    apply = WAYS[way].apply
+    assert apply is not None
+    apply(pipeline, torch.device("cpu"))
+    made = MAKE[stage](pipeline)
+    if "fp8" in way:
+        assert not torch.equal(made, wanted) and (made - wanted).abs().mean() < 0.1
+    else:
+        assert torch.equal(made, wanted)
 
 
 def test_cases_are_read_as_they_are_written() -> None:

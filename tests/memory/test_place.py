@@ -10,11 +10,14 @@ from tests import toys
 from tests.memory.machines import machine
 from tests.memory.test_pinned import lora
 from tests.memory.test_take_turns import clip
+from wanavatar_lab.bench import random_models
+from wanavatar_lab.bench.random_models import SIZES
 from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.memory import Choice, Work, choose_offload, usual_work
 from wanavatar_lab.memory import place as resident
 from wanavatar_lab.memory.place import HALF_WAY, Resident, components_in, place
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 WORK = usual_work("speech_to_video", "pocket")
 
@@ -142,6 +145,17 @@ def test_eight_bits_take_the_memory_that_was_said() -> None:
     made = clip(pipeline)
     assert made.isfinite().all()
     assert (made - wanted).abs().mean() < 0.1
+
+
+def test_eight_bits_compute_in_the_format_of_most_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    monkeypatch.setattr(random_models, "random_tensor", empty)
+    network = random_models.random_network(lambda: WanS2VTransformer3DModel(**SIZES["published"].s2v), torch.bfloat16)
+    largest = max(network.parameters(), key=torch.Tensor.numel)
+    assert largest.dtype == torch.float32, "time_proj, which says nothing of the others"
+    assert resident.compute_dtype(network) == torch.bfloat16
 
 
 def test_adapters_of_earlier_runs_are_not_rounded_with_the_weights() -> None:

@@ -8,6 +8,7 @@ import torch
 from accelerate import cpu_offload  # type: ignore[import-untyped]
 
 from tests import toys
+from tests.memory.test_take_turns import clip
 from tests.s2v.toy import at_step, flow, relative_error, toy_inputs, toy_model
 from wanavatar_lab.s2v import SegmentMemory
 
@@ -84,3 +85,15 @@ def test_a_pipeline_offloaded_weight_by_weight_makes_the_same_clip() -> None:
     pipeline = toys.s2v_pipeline()
     pipeline.enable_sequential_cpu_offload()
     assert relative_error(pipeline(**arguments).frames, wanted) <= 1e-2
+
+
+def test_networks_are_named_in_the_order_in_which_they_are_called() -> None:
+    # enable_model_cpu_offload sends a network away when the next one of this order is called
+    pipeline = toys.s2v_pipeline()
+    called: list[str] = []
+    order = pipeline.model_cpu_offload_seq.split("->")
+    for name in order[:-1]:
+        getattr(pipeline, name).register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    clip(pipeline)
+    assert list(dict.fromkeys(called)) == order[:-1]
+    assert order[-1] == "vae", "which encodes before the transformer works, and decodes after it"

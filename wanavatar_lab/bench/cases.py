@@ -33,8 +33,14 @@ class Case:
     frames: int = 1
     steps: int = 1
 
-    def request(self, folder: Path, offload: str = "auto") -> Request:
-        """The request for it, with a picture and a voice that are written to `folder`."""
+    def request(self, folder: Path, offload: str = "auto", **values: Any) -> Request:
+        """The request for it, with a picture and a voice that are written to `folder`.
+
+        Args:
+            folder: gets the files.
+            offload: of a video stage.
+            values: of other fields of a video stage.
+        """
         size = f"{self.width}x{self.height}"
         picture = folder / f"picture_{size}.png"
         if not picture.is_file():
@@ -49,6 +55,7 @@ class Case:
             "resolution": size,
             "num_inference_steps": self.steps,
             "offload": offload,
+            **values,
         }
         match self.stage:
             case "text_to_image":

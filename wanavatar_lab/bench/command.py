@@ -12,6 +12,7 @@ import torch
 from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.files import measure_files
+from wanavatar_lab.bench.offload import WAYS, measure_offload
 from wanavatar_lab.bench.stages import measure_stages
 from wanavatar_lab.bench.table import between_marks, tables
 from wanavatar_lab.errors import LabError
@@ -23,7 +24,12 @@ PROGRAM = "python -m wanavatar_lab.bench"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench that the first word names; the S2V network's where it names none."""
     words = list(sys.argv[1:] if argv is None else argv)
-    benches: dict[str, Callable[[list[str]], int]] = {"stages": _stages, "files": _files, "table": _table}
+    benches: dict[str, Callable[[list[str]], int]] = {
+        "stages": _stages,
+        "offload": _offload,
+        "files": _files,
+        "table": _table,
+    }
     try:
         return benches[words[0]](words[1:]) if words and words[0] in benches else _network(words)
     except LabError as error:
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="The S2V network alone. Other benches: stages, files, table."
+        prog=PROGRAM, description="The S2V network alone. Other benches: stages, offload, files, table."
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in a second")
     parser.add_argument("--height", type=int, default=480, help="pixels")
@@ -84,6 +90,33 @@ def _stages(words: list[str]) -> int:
         on_case=on_case,
     )
     return int(any("error" in case for case in figures["cases"]))
+
+
+def _offload(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} offload", description="This package's offloading beside diffusers' own."
+    )
+    parser.add_argument("cases", nargs="*", help="as for stages; both video stages at 480x832 if none is named")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="all if none is named")
+    parser.add_argument("--memory-gb", type=float, default=None, help="take no more of the GPU's memory, in 10⁹ bytes")
+    _common(parser)
+    arguments = parser.parse_args(words)
+    usual = [case for case in CASES[arguments.size] if case.stage in ("image_to_video", "speech_to_video")]
+
+    def on_row(figures: dict[str, Any]) -> None:
+        # after every way, so that what ends a later one leaves the earlier figures
+        _write(arguments.json, figures)
+        print(_row(figures["rows"][-1]), flush=True)
+
+    figures = measure_offload(
+        read_cases(arguments.cases, arguments.size) if arguments.cases else [c for c in usual if c.width <= 480],
+        arguments.ways,
+        arguments.size,
+        _device(arguments.device),
+        memory_gb=arguments.memory_gb,
+        on_row=on_row,
+    )
+    return int(any("error" in row for row in figures["rows"]))
 
 
 def _files(words: list[str]) -> int:
@@ -144,3 +177,18 @@ def _line(case: dict[str, Any]) -> str:
     if "peak_bytes" in case:
         facts.append(f"peak {case['peak_bytes'] / 1e9:.1f} GB")
     return f"{what}: {case.get('mode', '-')}, {', '.join(facts)}"
+
+
+def _row(row: dict[str, Any]) -> str:
+    what = f"{row['stage']}, {row['way']}"
+    if "error" in row:
+        return f"{what}: {row['error']}"
+    facts = [f"load {row['load_seconds']:.1f} s", f"host {row['host_bytes'] / 1e9:.1f} GB"]
+    for case in row["cases"]:
+        facts.append(
+            f"{case['width']}x{case['height']}x{case['frames']} ({case['mode']}): place {case['place_seconds']:.1f} s, "
+            f"step {case['seconds_per_step']:.3f} s, run {case['run_seconds']:.1f} s"
+        )
+        if "peak_bytes" in case:
+            facts.append(f"peak {case['denoise_peak_bytes'] / 1e9:.2f} of {case['peak_bytes'] / 1e9:.2f} GB")
+    return f"{what}: {', '.join(facts)}"

@@ -89,6 +89,10 @@ class Steps:
             wait()
             self.ends.append(time.perf_counter() - self.begun)
 
+    def context(self, folder: Path) -> StageContext:
+        """A run's context that reports to this."""
+        return StageContext(folder, 1, self.on_step)
+
     def seconds(self) -> list[float]:
         """Of every step but the first, which shares its time with what comes before it."""
         return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
@@ -118,7 +122,7 @@ def measure_stages(
     """
     figures = _machine(device, size, memory_gb)
     warm = WarmStage(device)
-    with tempfile.TemporaryDirectory() as folder, _limited(device, memory_gb):
+    with tempfile.TemporaryDirectory() as folder, limited(device, memory_gb):
         if device != "cpu":
             figures["link_bytes_per_second"] = copy_rate(device)
         modules = {case.stage: RandomStage(case.stage, size, Path(folder)) for case in cases}
@@ -159,7 +163,7 @@ def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
     watch.begin()
     steps = Steps()
     start = time.perf_counter()
-    module.run(request, models, StageContext(folder, 1, steps.on_step))
+    module.run(request, models, steps.context(folder))
     wait()
     seconds = time.perf_counter() - start
     watch.note_peak()
@@ -226,7 +230,7 @@ def _machine(device: str, size: str, memory_gb: float | None) -> Figures:
 
 
 @contextmanager
-def _limited(device: str, memory_gb: float | None) -> Iterator[None]:
+def limited(device: str, memory_gb: float | None) -> Iterator[None]:
     """Let this process take no more of the GPU's memory, in 10⁹ bytes, than it says.
 
     Raises:

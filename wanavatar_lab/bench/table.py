@@ -23,7 +23,7 @@ def tables(measured: Iterable[Figures]) -> str:
     """Tables of all figures, those of one bench together.
 
     Args:
-        measured: what `measure_stages`, `measure_files` and the network's bench have returned.
+        measured: what `measure_stages`, `measure_offload`, `measure_files` and the network's bench have returned.
     """
     by_kind: dict[str, list[Figures]] = {}
     for figures in measured:
@@ -31,6 +31,7 @@ def tables(measured: Iterable[Figures]) -> str:
     parts = [_stages(figures) for figures in by_kind.get("stages", [])]
     if by_kind.get("stages"):
         parts.append(_units(by_kind["stages"]))
+    parts += [_offload(figures) for figures in by_kind.get("offload", [])]
     if by_kind.get("files"):
         parts.append(_files(by_kind["files"]))
     if by_kind.get("network"):
@@ -89,6 +90,35 @@ def _units(measured: Sequence[Figures]) -> str:
                 found[unit["unit"]] = (unit["measured"], size)
     rows = [[name, f"{UNITS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
     return _table(["activations beside the weights", "set", "measured", "by"], rows)
+
+
+def _offload(figures: Figures) -> str:
+    head = f"{figures['device']}, without guidance"
+    if figures.get("link_bytes_per_second"):
+        head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
+    rows = []
+    for row in figures["rows"]:
+        what = [_NAMES[row["stage"]], _gb(row["memory_limit_bytes"]), row["way"]]
+        if "error" in row:
+            rows.append([*what, "failed: " + row["error"].partition("\n")[0], *("",) * 7])
+            continue
+        for case in row["cases"]:
+            rows.append(
+                [
+                    *what[:2],
+                    row["way"] if row["way"] == case["mode"] else f"{row['way']}: {case['mode']}",
+                    f"{case['width']}×{case['height']}{_frames(case)}",
+                    _s(row["load_seconds"]) if case is row["cases"][0] else "–",
+                    _s(case["place_seconds"]),
+                    _s(case["seconds_per_step"]),
+                    _s(case["run_seconds"]),
+                    _gb(case.get("denoise_peak_bytes")),
+                    _gb(case.get("peak_bytes")),
+                    _gb(row["host_bytes"]),
+                ]
+            )
+    names = ["stage", "limit", "way", "size", "load", "placing", "a step", "run", "denoising", "peak", "main memory"]
+    return f"{head}:\n\n{_table(names, rows)}"
 
 
 def _files(measured: Sequence[Figures]) -> str:

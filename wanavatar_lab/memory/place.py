@@ -2,6 +2,7 @@
 
 import gc
 import re
+from collections import Counter
 from typing import Any
 
 import torch
@@ -173,8 +174,15 @@ def _store_in_8_bits(network: Any) -> None:
     adapters = adapters_of(network)
     adapters.unload(adapters.loaded())  # else they are rounded too; the run that names them brings them back
     pinned(network).forget()  # else the numbers lie in main memory in both formats
-    compute = max(network.parameters(), key=torch.Tensor.numel).dtype
-    network.enable_layerwise_casting(storage_dtype=STORED, compute_dtype=compute)
+    network.enable_layerwise_casting(storage_dtype=STORED, compute_dtype=compute_dtype(network))
+
+
+def compute_dtype(network: nn.Module) -> torch.dtype:
+    """The number format of most weights; the largest single matrix may be one that the class keeps in float32."""
+    numbers: Counter[torch.dtype] = Counter()
+    for parameter in network.parameters():
+        numbers[parameter.dtype] += parameter.numel()
+    return numbers.most_common(1)[0][0]
 
 
 def _bytes_in_8_bits(network: Any) -> int:

@@ -148,7 +148,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     audio_encoder: Wav2Vec2Model | None
     audio_processor: Wav2Vec2FeatureExtractor | Wav2Vec2Processor | None
 
-    model_cpu_offload_seq = "text_encoder->audio_encoder->transformer->vae"
+    # in the order in which they are called: diffusers sends a network away when the one after it is called
+    model_cpu_offload_seq = "audio_encoder->text_encoder->transformer->vae"
     _callback_tensor_inputs = ["latents", "noise_pred"]
     _optional_components = ["text_encoder", "tokenizer", "audio_encoder", "audio_processor"]
     _lora_loadable_modules = ["transformer"]

@@ -1,0 +1,305 @@
+"""This package's offloading beside diffusers' own: same stage, GPU and memory limit, each way in a fresh process.
+
+A process for each way, since its peak of main memory counts and pinned memory stays with the process that pinned it.
+The runs are those of a worker, without guidance: a step is one pass of the transformer.
+"""
+
+import functools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import psutil  # type: ignore[import-untyped]
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.hooks import apply_group_offloading
+
+from wanavatar_lab.bench.cases import Case
+from wanavatar_lab.bench.random_stage import RandomStage
+from wanavatar_lab.bench.stages import Figures, Steps, copy_rate, limited
+from wanavatar_lab.bench.watch import Call, Watch, wait
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory import Choice, Work
+from wanavatar_lab.memory.activations import activation_bytes, set_tiling
+from wanavatar_lab.memory.choose_offload import choose_here
+from wanavatar_lab.memory.components import DENOISERS
+from wanavatar_lab.memory.place import STORED, compute_dtype, networks
+from wanavatar_lab.profiles import PROFILES
+
+
+def group_offload(pipeline: DiffusionPipeline, device: torch.device, blocks: bool = False, **options: bool) -> None:
+    """diffusers' group offloading of all networks, with a stream where the device has one.
+
+    Args:
+        pipeline: in main memory.
+        device: where it computes.
+        blocks: whether the transformers come block by block. The other networks come leaf by leaf in any case: those of
+            transformers have no blocks where diffusers looks for them, and would come whole.
+        options: as `apply_group_offloading` takes them; those that need a stream are left out on a CPU.
+    """
+    streams = {"use_stream": True, **options} if device.type != "cpu" else {}
+    for name, network in networks(pipeline).items():
+        by_blocks = blocks and name in DENOISERS
+        apply_group_offloading(
+            network,
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level" if by_blocks else "leaf_level",
+            num_blocks_per_group=1 if by_blocks else None,
+            non_blocking=True,
+            **streams,
+        )
+
+
+def model_offload(pipeline: DiffusionPipeline, device: torch.device, in_8_bits: bool = False) -> None:
+    """diffusers' offloading of whole networks.
+
+    Args:
+        pipeline: in main memory.
+        device: where it computes.
+        in_8_bits: whether the transformers are stored in 8 bits first, by diffusers too.
+    """
+    for name, network in networks(pipeline).items():
+        if in_8_bits and name in DENOISERS:
+            network.enable_layerwise_casting(  # type: ignore[operator]
+                storage_dtype=STORED, compute_dtype=compute_dtype(network)
+            )
+    pipeline.enable_model_cpu_offload(device=device)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to offload.
+
+    Attributes:
+        mode: of this package, which plans for it whether it fits and whether the autoencoder works in tiles.
+        apply: diffusers' own way for a pipeline and a device; None for this package's.
+    """
+
+    mode: str
+    apply: Callable[[DiffusionPipeline, torch.device], None] | None = None
+
+
+WAYS: dict[str, Way] = {
+    "auto": Way("auto"),
+    "model": Way("model"),
+    "fp8": Way("fp8"),
+    "group": Way("group"),
+    "diffusers-model": Way("model", model_offload),
+    "diffusers-fp8-model": Way("fp8", functools.partial(model_offload, in_8_bits=True)),
+    "diffusers-leaf": Way("group", group_offload),
+    "diffusers-leaf-record": Way("group", functools.partial(group_offload, record_stream=True)),
+    "diffusers-leaf-low-cpu": Way("group", functools.partial(group_offload, low_cpu_mem_usage=True)),
+    "diffusers-block": Way("group", functools.partial(group_offload, blocks=True, record_stream=True)),
+}
+
+
+def measure_offload(
+    cases: Sequence[Case],
+    ways: Sequence[str],
+    size: str,
+    device: str,
+    *,
+    memory_gb: float | None = None,
+    on_row: Callable[[Figures], None] | None = None,
+) -> Figures:
+    """Run the cases in every way.
+
+    Args:
+        cases: of speech_to_video and image_to_video; those of one stage share a process, and all but the first of them
+            find the weights placed.
+        ways: names in `WAYS`.
+        size: published or tiny.
+        device: cpu, cuda or cuda:<n>.
+        memory_gb: of the GPU's memory, what a process may take, in 10⁹ bytes; None for all.
+        on_row: gets the figures so far after every way.
+
+    Returns:
+        What was measured: the machine, and `rows`, one a stage and way; seconds, and sizes in bytes.
+
+    Raises:
+        LabError: a case is of another stage or has one step, or a way is unknown.
+    """
+    for case in cases:
+        if case.stage not in ("image_to_video", "speech_to_video"):
+            raise LabError(f"{case.stage} is not measured here; give image-to-video or speech-to-video.")
+        if case.steps < 2:
+            raise LabError(
+                f"A step is timed from the end of the one before, so {case.steps} is too few; give 2 or more."
+            )
+    for way in ways:
+        if way not in WAYS:
+            raise LabError(f"{way!r} is not a way to offload; give {', '.join(WAYS)}.")
+    figures = _in_a_process(_machine, device) | {"bench": "offload", "size": size, "rows": []}
+    for stage in dict.fromkeys(case.stage for case in cases):
+        for way in ways:
+            row: Figures = {"stage": stage, "way": way, "memory_limit_bytes": memory_gb and int(memory_gb * 1e9)}
+            try:
+                some = [case for case in cases if case.stage == stage]
+                row |= _in_a_process(_attempt, way, some, size, device, memory_gb)
+            except BrokenProcessPool as error:
+                # the system ends a process for which main memory is too small
+                row["error"] = f"{type(error).__name__}: {error}"
+            figures["rows"].append(row)
+            if on_row is not None:
+                on_row(figures)
+    return figures
+
+
+def _in_a_process(function: Callable[..., Figures], *arguments: Any) -> Figures:
+    # forked from a process that has imported everything, and has not touched the GPU
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _machine(device: str) -> Figures:
+    made: Figures = {
+        "device": "cpu",
+        "gpu_bytes": None,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(device)
+        made |= {"device": properties.name, "gpu_bytes": properties.total_memory}
+        made["link_bytes_per_second"] = copy_rate(device)
+    return made
+
+
+def _attempt(*arguments: Any) -> Figures:
+    try:
+        return _measure(*arguments)
+    except (LabError, RuntimeError) as error:
+        # what needs too much is a result too
+        return {"error": f"{type(error).__name__}: {error}"[:1000]}
+
+
+def _measure(name: str, cases: Sequence[Case], size: str, device: str, memory_gb: float | None) -> Figures:
+    """One stage in one way, in this process."""
+    way = WAYS[name]
+    with tempfile.TemporaryDirectory() as folder, limited(device, memory_gb), _host_peak() as host:
+        start = time.perf_counter()
+        module = RandomStage(cases[0].stage, size, Path(folder))
+        models = module.load(PROFILES["full"], device)
+        made: Figures = {"load_seconds": time.perf_counter() - start, "host_loaded_bytes": host.peak, "cases": []}
+        if way.apply is not None:
+            models.place = functools.partial(_place, models, name, way.apply)
+        for number, case in enumerate(cases):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            made["cases"].append(_run(module, models, case, way.mode, place))
+        if torch.device(device).type == "cuda":
+            made["pinned_by_torch_bytes"] = torch.cuda.host_memory_stats().get("allocated_bytes.peak")
+    return made | {"host_bytes": host.peak, "host_resident_bytes": host.resident}
+
+
+def _place(models: Any, name: str, apply: Callable[..., None], offload: str, work: Work) -> Choice:
+    """`Resident.place` for a way of diffusers: what it takes is planned as for the mode of this package."""
+    components = models.components()
+    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
+    choice = replace(choose_here(components, whole, models.device, None, offload, tiled), mode=name, turns=False)
+    set_tiling(models.pipeline.vae, choice.tiled)
+    start = time.perf_counter()
+    if models.placed != name:
+        apply(models.pipeline, torch.empty(0, device=models.device).device)
+        models.placed = name
+    wait()
+    models.choice, models.place_seconds = choice, time.perf_counter() - start
+    return choice
+
+
+def _run(module: RandomStage, models: Any, case: Case, offload: str, folder: Path) -> Figures:
+    request = case.request(folder, offload, guidance_scale=1.0)
+    watch: Watch = models.watch
+    watch.begin()
+    wait()
+    steps = Steps()
+    start = time.perf_counter()
+    module.run(request, models, steps.context(folder))
+    wait()
+    seconds = time.perf_counter() - start
+    watch.note_peak()
+    made: Figures = {
+        "width": case.width,
+        "height": case.height,
+        "frames": case.frames,
+        "steps": case.steps,
+        "mode": models.choice.key,
+        "vae_tiled": models.choice.tiled,
+        "place_seconds": models.place_seconds,
+        "run_seconds": seconds - models.place_seconds,
+        "step_seconds": steps.seconds(),
+        "seconds_per_step": statistics.median(steps.seconds()),
+        "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
+    }
+    if torch.cuda.is_available():
+        denoising = [call for name in DENOISERS for call in watch.calls.get(name, [])]
+        made |= {
+            "peak_bytes": watch.peak_bytes,
+            "reserved_bytes": watch.reserved_bytes,
+            "denoise_peak_bytes": max(call.weights_bytes + (call.beside_bytes or 0) for call in denoising),
+        }
+    return made
+
+
+def _summary(calls: Sequence[Call]) -> Figures:
+    return {
+        "seconds": [round(call.seconds, 4) for call in calls],
+        "arrival_seconds": [round(call.arrival_seconds, 4) for call in calls],
+    }
+
+
+class _HostPeak:
+    """The most main memory that was in use, in bytes beyond what was in use at first.
+
+    Attributes:
+        peak: of the whole machine, pinned memory included, which not every system counts as the process's.
+        resident: of the process.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._first = self._used()
+        self.peak = self.resident = 0
+
+    def note(self) -> None:
+        self.peak = max(self.peak, self._used() - self._first)
+        self.resident = max(self.resident, self._process.memory_info().rss)
+
+    @staticmethod
+    def _used() -> int:
+        memory = psutil.virtual_memory()
+        return int(memory.total - memory.available)
+
+
+@contextmanager
+def _host_peak() -> Iterator[_HostPeak]:
+    host, ended = _HostPeak(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            host.note()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield host
+    finally:
+        ended.set()
+        thread.join()
+        host.note()
