@@ -14,7 +14,6 @@ from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.weights import WEIGHTS, amount, find_weights, look, not_there, says_how_to_get, verify
-from wanavatar_lab.weights.download import is_cut_short
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,12 +204,6 @@ def test_a_folder_whose_publisher_is_unknown_is_looked_over_without_a_network(
     assert main(["weights", "download", "Wan2.2-S2V-14B"]) == 1
     said = capsys.readouterr().err
     assert "which several people have published, and lacks vae/diffusion_pytorch_model*.safetensors" in said
-
-
-@pytest.mark.parametrize("data", [b"", b"1234567", struct.pack("<Q", 99) + b"{}", struct.pack("<Q", 2) + b"[]"])
-def test_what_is_no_safetensors_file_is_seen(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a.safetensors").write_bytes(data)
-    assert is_cut_short(tmp_path / "a.safetensors")
 
 
 # --- what a run says

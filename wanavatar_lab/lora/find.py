@@ -209,7 +209,7 @@ def _alphas(headers: Iterable[Header]) -> list[float]:
         noted = noted_alphas(header.metadata, str(header.file))
         tensors = [text for text in header.shapes if parse_key(text).part == ALPHA]
         if tensors:
-            found += header.numbers(tensors).values()
+            found += header.scalars(tensors).values()
         else:
             found += [*noted.by_module.values(), *([noted.alpha] if noted.alpha is not None else [])]
     return found

@@ -1,9 +1,9 @@
-"""What is needed, where it lies, how to get it, and whether it is whole.
+"""Weights: what is needed, what is on disk, how to download it, and whether it is as published.
 
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
-`WEIGHTS` is the table. `look` says what lies there, `download` fetches what is missing or damaged, `verify` compares
-hashes. Nothing here imports torch, and what talks to the hub is imported when it does.
+`WEIGHTS` is the table. `look` lists what is on disk, `download` fetches what is missing or corrupt, `verify` compares
+hashes. Nothing here imports torch, and huggingface_hub is imported only when it is used.
 """
 
 from wanavatar_lab.weights.download import Report, Step, download, verify
