@@ -105,7 +105,7 @@ class Adapters:
         return set(self._diffs)
 
     def load(self, key: str, update: Update) -> None:
-        """Put an update into the network, where it does not count until `weigh` says so.
+        """Put an update into the network, where it does not count until `set_weights` says so.
 
         Args:
             key: of letters, digits and underscores; not yet used here.
@@ -137,7 +137,7 @@ class Adapters:
 
     def unload(self, keys: Collection[str]) -> None:
         """Take adapters out of the network; with the last one every layer is as it was before the first."""
-        self.weigh({key: weight for key, weight in self.weights.items() if key not in keys})
+        self.set_weights({key: weight for key, weight in self.weights.items() if key not in keys})
         for key in keys:
             self._diffs.pop(key)
         mine = [key for key in keys if key in getattr(self._network, "peft_config", {})]
@@ -147,7 +147,7 @@ class Adapters:
             self._network.delete_adapters(mine)
             self._activate(list(self.weights))
 
-    def weigh(self, weights: Mapping[str, float]) -> bool:
+    def set_weights(self, weights: Mapping[str, float]) -> bool:
         """Set the weights of all adapters; what is not named does not count.
 
         An adapter of weight 0 is out of the computation. In a compiled network it stays in it, with factor 0: another

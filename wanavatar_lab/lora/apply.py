@@ -107,7 +107,7 @@ class Applied:
         Returns:
             Whether any weight is another than before.
         """
-        changed = [adapters.weigh(weights[step % len(weights)]) for adapters, weights in self._weights]
+        changed = [adapters.set_weights(weights[step % len(weights)]) for adapters, weights in self._weights]
         return any(changed)
 
 
@@ -158,7 +158,7 @@ def applied(
         yield done
     finally:
         for adapters, _ in held:
-            adapters.weigh({})
+            adapters.set_weights({})
 
 
 def _weights(lora: Any) -> tuple[float, float]:
