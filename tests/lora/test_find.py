@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.lora.files import NETWORKS, own_layers, random_layers, save, tiny, wr
 from wanavatar_lab.cli import main
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
+from wanavatar_lab.profiles import PROFILES
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 
@@ -195,7 +197,23 @@ def test_text_files_and_metadata_tell_trigger_words(tmp_path: Path) -> None:
     assert words == {"ann": ["ann", "red scarf"], "bob": ["bob"]}
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x10\0\0\0\0\0\0\0{"])
+def with_header(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff" * 64, id="huge header"),
+        pytest.param(with_header(b"[]"), id="list"),
+        pytest.param(with_header(b"{")[:-1], id="cut"),
+        pytest.param(with_header(b'{"a.alpha":' * 50_000), id="nested"),
+        pytest.param(
+            with_header(b'{"a.alpha":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}'), id="negative offset"
+        ),
+    ],
+)
 def test_a_damaged_file_is_listed_with_its_problem(tmp_path: Path, damage: bytes) -> None:
     put(tmp_path, "loras/mov/ann")
     (tmp_path / "loras/mov/broken.safetensors").write_bytes(damage)
@@ -204,11 +222,37 @@ def test_a_damaged_file_is_listed_with_its_problem(tmp_path: Path, damage: bytes
     assert "broken.safetensors" in by_name["broken"].problem
 
 
-def test_a_damaged_sidecar_is_a_problem_and_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [torch.ones(2), torch.ones(0)])
+def test_an_alpha_that_is_no_single_number_is_a_problem(tmp_path: Path, alpha: torch.Tensor) -> None:
     put(tmp_path, "loras/mov/ann")
-    (tmp_path / "loras/mov/ann.json").write_text("{")
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN) | {f"{WAN}.alpha": alpha})
+    ann, bob = describe(find_adapters(tmp_path), tmp_path)
+    assert ann.problem == "" and "bob.safetensors" in bob.problem and "need one number" in bob.problem
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut", "nested"])
+def test_a_damaged_sidecar_is_a_problem_and_no_end(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "loras/mov/ann")
+    (tmp_path / "loras/mov/ann.json").write_text(text)
     (one,) = describe(find_adapters(tmp_path), tmp_path)
     assert "ann.json" in one.problem and one.rank == (2, 2)
+
+
+def test_metadata_and_sidecars_of_another_shape_are_no_end(tmp_path: Path) -> None:
+    put(tmp_path, "loras/mov/ann")
+    (tmp_path / "loras/mov/ann.json").write_text(json.dumps({"trainedWords": 7, "description": [], "modelVersions": 1}))
+    os.mkfifo(tmp_path / "loras/mov/ann.txt")
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN), lora_adapter_metadata="[" * 100_000)
+    ann, bob = describe(find_adapters(tmp_path), tmp_path)
+    assert (ann.trigger_words, ann.problem) == ([], "") and "bob.safetensors notes its alpha" in bob.problem
+
+
+def test_a_damaged_config_counts_as_none(tmp_path: Path) -> None:
+    save(tmp_path / "loras/mov/ann.safetensors", tiny(WAN, inputs=5120))
+    config = tmp_path / PROFILES["full"].locations["image_to_video"] / "transformer" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{")
+    assert "image_to_video/full" in describe(find_adapters(tmp_path), tmp_path)[0].fits
 
 
 def listed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

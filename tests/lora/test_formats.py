@@ -241,6 +241,12 @@ def test_two_updates_of_one_layer_are_said() -> None:
     assert "1 incomplete or there twice" in refusal("wan", state)
 
 
+@pytest.mark.parametrize("part", ["lora_A.weight", "alpha"])
+def test_rank_0_and_empty_alphas_are_misshaped(part: str) -> None:
+    state = good() | {f"transformer.blocks.0.attn1.to_q.{part}": torch.zeros(0, 24)}
+    assert f"blocks.0.attn1.to_q.{part} [0, 24]" in refusal("wan", state)
+
+
 def test_other_shapes_are_said_with_what_is_needed() -> None:
     state = good()
     state["transformer.blocks.0.ffn.net.2.lora_B.weight"] = torch.zeros(23, 2)
