@@ -16,7 +16,6 @@ from tests.lora.files import NETWORKS, own_layers, random_layers, save, tiny, wr
 from wanavatar_lab.cli import main
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
-from wanavatar_lab.profiles import PROFILES
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 
@@ -245,14 +244,6 @@ def test_metadata_and_sidecars_of_another_shape_are_no_end(tmp_path: Path) -> No
     save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN), lora_adapter_metadata="[" * 100_000)
     ann, bob = describe(find_adapters(tmp_path), tmp_path)
     assert (ann.trigger_words, ann.problem) == ([], "") and "bob.safetensors notes its alpha" in bob.problem
-
-
-def test_a_damaged_config_counts_as_none(tmp_path: Path) -> None:
-    save(tmp_path / "loras/mov/ann.safetensors", tiny(WAN, inputs=5120))
-    config = tmp_path / PROFILES["full"].locations["image_to_video"] / "transformer" / "config.json"
-    config.parent.mkdir(parents=True)
-    config.write_text("{")
-    assert "image_to_video/full" in describe(find_adapters(tmp_path), tmp_path)[0].fits
 
 
 def listed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.keys import DIFF, DOWN, UP, parse_key
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
@@ -93,8 +94,10 @@ def base_of(shapes: Mapping[str, tuple[int, ...]]) -> Base:
 def network_widths(weights_dir: Path) -> dict[tuple[str, str], int]:
     """Widths of the networks that take LoRAs, by profile and stage.
 
-    They come from the config on disk. Without one that can be read, the width is that of the published weights, if the
-    profile has any; a damaged config is reported when the stage loads.
+    They come from the configs on disk; for weights that are not downloaded, from the profile.
+
+    Raises:
+        WeightsError: a config is damaged.
     """
     found = {}
     for profile in PROFILES.values():
@@ -126,6 +129,6 @@ def _config_width(folder: Path) -> int | None:
         try:
             config = json.loads(file.read_text(encoding="utf-8"))
             return int(config.get("dim") or config["num_attention_heads"] * config["attention_head_dim"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise WeightsError(f"{file} is damaged ({error!r}). Download it again.") from error
     return None

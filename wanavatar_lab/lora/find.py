@@ -105,7 +105,11 @@ def find_adapters(weights_dir: Path | str) -> list[Adapter]:
 
 
 def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Description]:
-    """Describe adapters by their headers and the files beside them. A file that cannot be read is a `problem`."""
+    """Describe adapters by their headers and the files beside them. A file that cannot be read is a `problem`.
+
+    Raises:
+        WeightsError: the config of a stage's network is damaged.
+    """
     widths = network_widths(Path(weights_dir))
     described = []
     for adapter in adapters:

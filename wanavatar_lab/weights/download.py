@@ -264,18 +264,19 @@ def _is_as_published(path: Path, file: Published, on_bytes: OnBytes) -> bool:
 
 def _check_headers(found: Found, on_step: OnStep | None) -> Report:
     """Check files of which no hash is known: safetensors files declare their length."""
-    report = Report(found.weights, found.path, "their own headers; nobody names their hashes", missing=[*found.missing])
-    files = {path.relative_to(found.path).as_posix(): path for path in files_in(found.path)}
-    progress = _Progress("checking", [Published(name, path.stat().st_size) for name, path in files.items()], on_step)
-    for name, path in files.items():
-        progress.begin(Published(name, path.stat().st_size))
-        progress.add(path.stat().st_size)
+    report = Report(found.weights, found.path, "their own headers; no hashes are published", missing=[*found.missing])
+    paths = list(files_in(found.path))
+    files = [Published(path.relative_to(found.path).as_posix(), path.stat().st_size) for path in paths]
+    progress = _Progress("checking", files, on_step)
+    for path, file in zip(paths, files, strict=True):
+        progress.begin(file)
+        progress.add(file.size)
         try:
             if path.suffix == ".safetensors":
                 read_header(path)
-            report.unhashed.append(name)
+            report.unhashed.append(file.name)
         except WeightsError:
-            report.corrupt.append(name)
+            report.corrupt.append(file.name)
     return report
 
 
