@@ -8,7 +8,16 @@ hashes. Nothing here imports torch, and huggingface_hub is imported only when it
 
 from wanavatar_lab.weights.download import Report, Step, download, verify
 from wanavatar_lab.weights.folders import Found, look
-from wanavatar_lab.weights.table import WEIGHTS, Layout, Link, Weights, amount, find_weights, not_there, says_how_to_get
+from wanavatar_lab.weights.table import (
+    WEIGHTS,
+    Layout,
+    Link,
+    Weights,
+    amount,
+    append_download_command,
+    find_weights,
+    missing_weights,
+)
 
 __all__ = [
     "WEIGHTS",
@@ -19,10 +28,10 @@ __all__ = [
     "Step",
     "Weights",
     "amount",
+    "append_download_command",
     "download",
     "find_weights",
     "look",
-    "not_there",
-    "says_how_to_get",
+    "missing_weights",
     "verify",
 ]

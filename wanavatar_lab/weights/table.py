@@ -284,10 +284,10 @@ def weights_at(location: Path) -> Weights | None:
     return next((weights for weights in WEIGHTS.values() if weights.place in around), None)
 
 
-def not_there(stage: str, location: Path, otherwise: str = "") -> WeightsError:
+def missing_weights(stage: str, location: Path, otherwise: str = "") -> WeightsError:
     """The error of a stage whose weights are not at `location`; `otherwise` says what else can be done."""
     weights = weights_at(location)
-    how = f" {how_to_get(weights)}" if weights is not None else ""
+    how = f" {download_command(weights)}" if weights is not None else ""
     return WeightsError(
         f"The weights of {stage} are not at {location}.{how} If they are in another folder, set WANAVATAR_WEIGHTS to "
         f"it{otherwise}."
@@ -295,7 +295,7 @@ def not_there(stage: str, location: Path, otherwise: str = "") -> WeightsError:
 
 
 @contextmanager
-def says_how_to_get(location: Path) -> Iterator[None]:
+def append_download_command(location: Path) -> Iterator[None]:
     """Append the download command to errors about weights at `location`.
 
     Raises:
@@ -307,10 +307,10 @@ def says_how_to_get(location: Path) -> Iterator[None]:
         weights = weights_at(location)
         if weights is None:
             raise
-        raise WeightsError(f"{error} {how_to_get(weights)}") from error
+        raise WeightsError(f"{error} {download_command(weights)}") from error
 
 
-def how_to_get(weights: Weights) -> str:
+def download_command(weights: Weights) -> str:
     """A sentence with the command that brings the weights."""
     if weights.ships:
         return f"They ship with the repository: `git checkout -- weights/{weights.place}` brings them back."
