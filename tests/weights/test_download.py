@@ -95,7 +95,7 @@ def test_what_is_needed_arrives_and_nothing_else(hub: Hub, client: Client) -> No
         else {"size": len(data), "blob": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
         for name, data in WANTED.items()
     }
-    # the manifest is enough: nobody is asked
+    # the manifest is enough: the hub is not asked
     verified = verify(find_weights(S2V), client.weights)
     assert verified.sound and sorted(verified.right) == sorted(WANTED) and not verified.unhashed
 
@@ -179,9 +179,7 @@ def test_a_gated_repository_says_how_to_be_let_in(hub: Hub, client: Client) -> N
     )
     done = client("download", FLUX, before=refused)
     told = [line for line in done.stderr.splitlines() if line.startswith("wanavatar-lab: ")]
-    for line, why in zip(
-        told[:2], ("no token was given (401)", "the token that was given has not been let in (403)"), strict=True
-    ):
+    for line, why in zip(told[:2], ("no token was given (401)", "the given token has no access (403)"), strict=True):
         for words in (
             why,
             "FLUX Non-Commercial License",
@@ -189,7 +187,7 @@ def test_a_gated_repository_says_how_to_be_let_in(hub: Hub, client: Client) -> N
             f"HF_TOKEN=<token> wanavatar-lab weights download {FLUX}",
         ):
             assert words in line
-    # who is let in gets what there is, and the toy repository has not all that is needed
+    # with access the files arrive, and the toy repository lacks some that are needed
     assert len(told) == 3 and f"{FLUX_REPOSITORY} does not have scheduler/" in told[2] and done.returncode == 1
     assert set(without_manifest(client.files(FLUX))) == {"model_index.json", "vae/config.json"}
 
@@ -212,7 +210,7 @@ def test_a_401_is_told_as_what_it_is_wherever_it_comes(hub: Hub, client: Client)
     assert (done.returncode, done.stdout) == (1, "")
     ours, gated = done.stderr.splitlines()
     assert f"refused access to {S2V_REPOSITORY} (401)" in ours and "renew HF_TOKEN or unset it" in ours
-    assert "the token that was given has not been let in (401)" in gated and "FLUX Non-Commercial" in gated
+    assert "the given token has no access (401)" in gated and "FLUX Non-Commercial" in gated
     hub.listing_status = {}
     hub.status = {S2V_REPOSITORY: 401}
     done = client("download", S2V)

@@ -1,4 +1,4 @@
-"""What lies where weights belong: the table, the layouts, what a folder lacks, and what a run without weights says."""
+"""Weights on disk: the table, the layouts, what a folder lacks, and the error of a run without weights."""
 
 import json
 import struct
@@ -78,7 +78,7 @@ def test_sizes_as_people_read_them() -> None:
     ]
 
 
-# --- what lies there
+# --- what is on disk
 
 
 @pytest.mark.parametrize(

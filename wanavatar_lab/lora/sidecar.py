@@ -22,10 +22,8 @@ _TRIGGERS = (
     *("modelspec.trigger_phrase", "ss_trigger_words", "instance_prompt"),
 )
 _DESCRIPTIONS = ("description", "modelspec.description")
-_WEIGHTS = (
-    "preferred weight",
-    "usual_weight",
-)  # of the usual web interface, where 0 stands for none, and of this project
+# of the usual web interface, where 0 stands for none, then of this project
+_WEIGHTS = ("preferred weight", "usual_weight")
 _LINKS = ("civitai_url", "url", "modelspec.usage_hint_url")
 
 

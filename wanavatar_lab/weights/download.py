@@ -429,7 +429,7 @@ def _explanation(weights: Weights, source: str, folder: Path | None, error: Base
     if folder is not None and (getattr(error, "errno", None) in OUT_OF_ROOM or "No space left on device" in reason):
         return _no_room(weights, folder)
     if isinstance(error, GatedRepoError) or (weights.gated and status in (401, 403)):
-        given = "the token that was given has not been let in" if get_token() else "no token was given"
+        given = "the given token has no access" if get_token() else "no token was given"
         return LabError(
             f"{weights.name} is given only to those who have accepted its licence ({weights.licence}), and {given}"
             f" ({status}). Accept it at https://huggingface.co/{source}, make a token with read access at "

@@ -28,7 +28,7 @@ class Header:
         file: its path.
         shapes: of every tensor, by its name.
         dtypes: of every tensor, as the format names them (F32, BF16, F8_E4M3, ...).
-        metadata: free text entries of whoever wrote the file.
+        metadata: text entries by the program that wrote the file.
         size: of the file, in bytes.
     """
 
