@@ -52,7 +52,8 @@ class MediaPipeLandmarks:
         self.model = model or entry.path(read_settings().weights_dir)
         if not self.model.is_file():
             raise WeightsError(
-                f"Faces are found by MediaPipe's {entry.place}, which is not at {self.model}. {download_command(entry)} "
+                f"Faces are found by MediaPipe's {entry.place}, which is not at {self.model}. "
+                f"{download_command(entry)} "
                 "Without it, `--landmarks none` cuts the clips and marks all their frames as without a face."
             )
         self._identity = f"mediapipe {version('mediapipe')} {sha256_of(self.model)} {MOST_FACES} {REACH}"
