@@ -34,7 +34,7 @@ from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import encode_given
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
-from wanavatar_lab.weights import not_there
+from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 from wanavatar_lab.worker.execute import choose_device
 
@@ -68,7 +68,7 @@ class Encoders:
         weights_dir, stage = read_settings().weights_dir, SpeechToVideo.stage
         folder = PROFILES[profile].weights(stage, weights_dir)
         if not folder.is_dir():
-            raise not_there(stage, folder)
+            raise missing_weights(stage, folder)
         elsewhere = PROFILES[profile].shared_parts(stage, weights_dir)
         dtype = getattr(torch, PROFILES[profile].dtype(device))
         components = load_components(folder, dtype, device, elsewhere=elsewhere, leave_out=("transformer",))

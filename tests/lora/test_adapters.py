@@ -59,7 +59,7 @@ def active(network: nn.Module) -> set[str]:
 def test_two_add_up_by_their_weights(kind: str) -> None:
     network, plain, adapters, differences = loaded(kind, face=0, style=1)
     for weights in ({"face": 0.5, "style": 1.5}, {"style": 2.0}, {"face": 1.0, "style": 0.25}):
-        adapters.weigh(weights)
+        adapters.set_weights(weights)
         wanted = merged(plain, *(differences[name] for name in weights), weights=tuple(weights.values()))
         assert relative_error(output(network), output(wanted)) <= 1e-5
         assert active(network) == set(weights)
@@ -67,7 +67,7 @@ def test_two_add_up_by_their_weights(kind: str) -> None:
 
 def test_what_has_no_weight_is_out_of_the_computation() -> None:
     network, plain, adapters, _ = loaded("wan", face=0, style=1)
-    adapters.weigh({"face": 0.0, "style": 0.0})
+    adapters.set_weights({"face": 0.0, "style": 0.0})
     assert active(network) == set()
     calls: list[str] = []
     for name, module in network.named_modules():
@@ -75,14 +75,14 @@ def test_what_has_no_weight_is_out_of_the_computation() -> None:
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
     assert torch.equal(output(network), output(plain))
     assert not calls
-    adapters.weigh({"face": 0.0, "style": 1.0})
+    adapters.set_weights({"face": 0.0, "style": 1.0})
     output(network)
     assert calls and all(name.endswith("style") for name in calls)
 
 
 def test_the_last_one_leaves_the_network_as_it_was() -> None:
     network, plain, adapters, differences = loaded("s2v", face=0, style=1)
-    adapters.weigh({"face": 1.0, "style": 1.0})
+    adapters.set_weights({"face": 1.0, "style": 1.0})
     adapters.unload(["face"])
     assert adapters.loaded() == {"style"}
     assert relative_error(output(network), output(merged(plain, differences["style"]))) <= 1e-5
@@ -91,17 +91,17 @@ def test_the_last_one_leaves_the_network_as_it_was() -> None:
     assert torch.equal(output(network), output(plain))
     again, _ = update(plain, 0)
     adapters.load("face", again)
-    adapters.weigh({"face": 1.0})
+    adapters.set_weights({"face": 1.0})
     assert relative_error(output(network), output(merged(plain, differences["face"]))) <= 1e-5
 
 
 def test_weights_that_stay_say_that_nothing_changed() -> None:
     network, _, adapters, _ = loaded("wan", face=0)
-    assert adapters.weigh({"face": 1.0})
-    assert not adapters.weigh({"face": 1.0})
-    assert adapters.weigh({"face": 0.5})
-    assert adapters.weigh({"face": 0.0})
-    assert not adapters.weigh({})
+    assert adapters.set_weights({"face": 1.0})
+    assert not adapters.set_weights({"face": 1.0})
+    assert adapters.set_weights({"face": 0.5})
+    assert adapters.set_weights({"face": 0.0})
+    assert not adapters.set_weights({})
     assert active(network) == set()
 
 
@@ -113,11 +113,11 @@ def test_differences_of_two_add_up_and_go_back_exactly() -> None:
     adapters.load("style", update(plain, 1, blocks__1__norm2__diff=other)[0])
     original = plain.get_parameter(name)
     for face, style in ((1.0, 1.0), (0.3, 1.7), (0.0, 0.1), (1 / 3, 0.0)):
-        adapters.weigh({"face": face, "style": style})
+        adapters.set_weights({"face": face, "style": style})
         wanted = original + face * one + style * other
         assert torch.allclose(network.get_parameter(name), wanted, atol=1e-6)
     adapters.unload(["face"])
-    adapters.weigh({})
+    adapters.set_weights({})
     assert torch.equal(network.get_parameter(name), original)
 
 
@@ -146,11 +146,11 @@ def test_a_network_that_is_stored_in_8_bits_takes_adapters_in_their_own_numbers(
     adapters = adapters_of(network)
     adapters.load("face", one)
     for weight in (1.0, 0.3):
-        adapters.weigh({"face": weight})
+        adapters.set_weights({"face": weight})
         wanted = output(merged(widened, difference, weights=(weight,)).to(device), device)
         # a GPU rounds the factors of convolutions to ten bits
         assert relative_error(output(network, device), wanted) <= (1e-5 if device == "cpu" else 1e-2)
-    adapters.weigh({})
+    adapters.set_weights({})
     assert torch.equal(output(network, device), without)
 
 
@@ -168,7 +168,7 @@ def test_layers_that_are_offloaded_one_by_one_have_adapters_too(device: str, mon
     without = output(network, device)
     adapters.load("face", one)
     for weight in (1.0, 0.5):
-        adapters.weigh({"face": weight})
+        adapters.set_weights({"face": weight})
         wanted = merged(plain, difference, {"blocks.1.norm2.weight": norm}, weights=(weight, weight))
         for _ in range(2):  # from the second call on layers are fetched ahead
             assert relative_error(output(network, device), output(wanted.to(device), device)) <= 1e-4
@@ -190,16 +190,16 @@ def test_other_weights_compile_nothing(kind: str) -> None:
     network, plain, adapters, differences = loaded(kind, face=0, style=1)
     compiler = CompileCounter()
     network.compile_repeated_blocks(fullgraph=True, backend=compiler)  # type: ignore[operator]
-    adapters.weigh({"face": 1.0, "style": 1.0})
+    adapters.set_weights({"face": 1.0, "style": 1.0})
     output(network)
     graphs = compiler.frame_count
     assert graphs > 0
     for face, style in ((0.5, 0.25), (1.5, 0.0), (0.0, 0.0), (0.3, 2.0)):
-        adapters.weigh({"face": face, "style": style})
+        adapters.set_weights({"face": face, "style": style})
         wanted = merged(plain, differences["face"], differences["style"], weights=(face, style))
         assert relative_error(output(network), output(wanted)) <= 1e-5
     # between runs no adapter counts
-    adapters.weigh({})
-    adapters.weigh({"face": 0.7, "style": 0.7})
+    adapters.set_weights({})
+    adapters.set_weights({"face": 0.7, "style": 0.7})
     output(network)
     assert compiler.frame_count == graphs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,8 @@ from PIL import Image
 
 from tests.lora.files import NETWORKS, own_layers, random_layers, save, tiny, written
 from wanavatar_lab.cli import main
-from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
-from wanavatar_lab.weights.safetensors_header import read_header
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 
@@ -197,7 +196,23 @@ def test_text_files_and_metadata_tell_trigger_words(tmp_path: Path) -> None:
     assert words == {"ann": ["ann", "red scarf"], "bob": ["bob"]}
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x10\0\0\0\0\0\0\0{"])
+def with_header(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff" * 64, id="huge header"),
+        pytest.param(with_header(b"[]"), id="list"),
+        pytest.param(with_header(b"{")[:-1], id="cut"),
+        pytest.param(with_header(b'{"a.alpha":' * 50_000), id="nested"),
+        pytest.param(
+            with_header(b'{"a.alpha":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}'), id="negative offset"
+        ),
+    ],
+)
 def test_a_damaged_file_is_listed_with_its_problem(tmp_path: Path, damage: bytes) -> None:
     put(tmp_path, "loras/mov/ann")
     (tmp_path / "loras/mov/broken.safetensors").write_bytes(damage)
@@ -206,18 +221,29 @@ def test_a_damaged_file_is_listed_with_its_problem(tmp_path: Path, damage: bytes
     assert "broken.safetensors" in by_name["broken"].problem
 
 
-def test_a_file_that_is_cut_short_is_said(tmp_path: Path) -> None:
-    file = save(tmp_path / "ann.safetensors", tiny(WAN))
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(WeightsError, match="cut short"):
-        read_header(file)
-
-
-def test_a_damaged_sidecar_is_a_problem_and_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [torch.ones(2), torch.ones(0)])
+def test_an_alpha_that_is_no_single_number_is_a_problem(tmp_path: Path, alpha: torch.Tensor) -> None:
     put(tmp_path, "loras/mov/ann")
-    (tmp_path / "loras/mov/ann.json").write_text("{")
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN) | {f"{WAN}.alpha": alpha})
+    ann, bob = describe(find_adapters(tmp_path), tmp_path)
+    assert ann.problem == "" and "bob.safetensors" in bob.problem and "need one number" in bob.problem
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut", "nested"])
+def test_a_damaged_sidecar_is_a_problem_and_no_end(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "loras/mov/ann")
+    (tmp_path / "loras/mov/ann.json").write_text(text)
     (one,) = describe(find_adapters(tmp_path), tmp_path)
     assert "ann.json" in one.problem and one.rank == (2, 2)
+
+
+def test_metadata_and_sidecars_of_another_shape_are_no_end(tmp_path: Path) -> None:
+    put(tmp_path, "loras/mov/ann")
+    (tmp_path / "loras/mov/ann.json").write_text(json.dumps({"trainedWords": 7, "description": [], "modelVersions": 1}))
+    os.mkfifo(tmp_path / "loras/mov/ann.txt")
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN), lora_adapter_metadata="[" * 100_000)
+    ann, bob = describe(find_adapters(tmp_path), tmp_path)
+    assert (ann.trigger_words, ann.problem) == ([], "") and "bob.safetensors notes its alpha" in bob.problem
 
 
 def listed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

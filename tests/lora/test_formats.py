@@ -50,11 +50,11 @@ def test_the_output_is_that_of_the_merged_weights(kind: str, name: str) -> None:
     without = output(plain)
     assert torch.equal(output(network), without), "loaded is not applied"
     for weight in (1.0, 0.4):
-        adapters.weigh({"face": weight})
+        adapters.set_weights({"face": weight})
         wanted = output(merged(plain, difference, weights=(weight,)))
         assert relative_error(wanted, without) > 1e-3
         assert relative_error(output(network), wanted) <= 1e-5
-    adapters.weigh({})
+    adapters.set_weights({})
     assert torch.equal(output(network), without)
 
 
@@ -74,14 +74,14 @@ def test_whole_differences_count_and_leave_the_weights_as_they_were(kind: str) -
     state |= written(layers, lambda name: f"diffusion_model.{name}", "lora_A", "lora_B")
     adapters = adapters_of(network)
     adapters.load("face", match(network, state, {}, "face"))
-    adapters.weigh({"face": 0.7})
+    adapters.set_weights({"face": 0.7})
     wanted = output(merged(plain, differences, pairs, weights=(0.7, 0.7)))
     assert relative_error(wanted, output(plain)) > 1e-3
     assert relative_error(output(network), wanted) <= 1e-5
-    adapters.weigh({"face": 0.3})
+    adapters.set_weights({"face": 0.3})
     wanted = output(merged(plain, differences, pairs, weights=(0.3, 0.3)))
     assert relative_error(output(network), wanted) <= 1e-5
-    adapters.weigh({})
+    adapters.set_weights({})
     adapters.unload(["face"])
     assert network.state_dict().keys() == plain.state_dict().keys()
     assert all(torch.equal(weight, plain.state_dict()[name]) for name, weight in network.state_dict().items())
@@ -106,7 +106,7 @@ def test_the_reference_s_names_of_differences_are_known() -> None:
     assert update.diffs.keys() == {name for name, _ in given.values()}
     adapters = adapters_of(network)
     adapters.load("face", update)
-    adapters.weigh({"face": 1.0})
+    adapters.set_weights({"face": 1.0})
     wanted = merged(plain, {name: state[key] for key, (name, _) in given.items()})
     assert relative_error(output(network), output(wanted)) <= 1e-6
 
@@ -119,7 +119,7 @@ def test_a_bias_of_the_up_matrix_is_scaled_as_the_matrices_are() -> None:
     update = match(network, state | {f"{name}.alpha": torch.tensor(3.0)}, {}, "face")
     adapters = adapters_of(network)
     adapters.load("face", update)
-    adapters.weigh({"face": 0.5})
+    adapters.set_weights({"face": 0.5})
     layer = "blocks.0.attn1.to_q"
     wanted = merged(plain, {f"{layer}.weight": 1.5 * up @ down, f"{layer}.bias": 1.5 * bias}, weights=(0.5,))
     assert relative_error(output(network), output(wanted)) <= 1e-5
@@ -239,6 +239,12 @@ def test_two_updates_of_one_layer_are_said() -> None:
     state["diffusion_model.blocks.0.self_attn.q.lora_A.weight"] = torch.zeros(2, 24)
     state["diffusion_model.blocks.0.self_attn.q.lora_B.weight"] = torch.zeros(24, 2)
     assert "1 incomplete or there twice" in refusal("wan", state)
+
+
+@pytest.mark.parametrize("part", ["lora_A.weight", "alpha"])
+def test_rank_0_and_empty_alphas_are_misshaped(part: str) -> None:
+    state = good() | {f"transformer.blocks.0.attn1.to_q.{part}": torch.zeros(0, 24)}
+    assert f"blocks.0.attn1.to_q.{part} [0, 24]" in refusal("wan", state)
 
 
 def test_other_shapes_are_said_with_what_is_needed() -> None:

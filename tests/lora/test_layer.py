@@ -107,7 +107,7 @@ def test_hooks_of_the_layer_below_are_called() -> None:
 def test_a_network_that_is_stored_in_8_bits_computes_as_before() -> None:
     network: Any = bench.random_model("tiny", torch.float32, torch.device("cpu"))
     adapters_of(network).load("face", random_adapter(network, 4))
-    adapters_of(network).weigh({"face": 1.0})
+    adapters_of(network).set_weights({"face": 1.0})
     inputs = bench.random_inputs(network, 64, 64, 8, torch.device("cpu"), torch.float32)
     before = network(**inputs, memory=SegmentMemory())[0]
     network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)

@@ -51,7 +51,7 @@ def test_names_that_are_there_are_fine() -> None:
         ("smil", "did you mean 'smile'"),
         ("annabel", "'Annabel'"),
         ("anna", "'Annabel'"),
-        ("freckles", "it lies among the LoRAs for pictures"),
+        ("freckles", "it is among the LoRAs for pictures"),
         ("zzzz", "there are Annabel, smile, smirk, walk"),
     ],
 )

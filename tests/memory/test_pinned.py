@@ -128,7 +128,7 @@ def test_adapters_come_along_and_are_kept(loaded: str) -> None:
     if loaded == "while it works":
         weights.onload("cpu")
     adapters_of(network).load("mine", lora(network))
-    adapters_of(network).weigh({"mine": 1.0})
+    adapters_of(network).set_weights({"mine": 1.0})
     wanted = values(network)
     for _ in range(2):
         weights.onload("cpu")

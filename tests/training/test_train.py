@@ -106,7 +106,7 @@ def test_the_file_is_a_lora_that_inference_applies(trained: Path) -> None:
     tensors = load_file(file)
     adapters = adapters_of(network)
     adapters.load("me", match(network, tensors, header.metadata, file.name))
-    adapters.weigh({"me": 1.0})
+    adapters.set_weights({"me": 1.0})
     layers = add_adapter(whole, 4, 2.0, seed=0)
     load_adapter_tensors(whole, tensors)
     assert len(layers) == 2 * len([key for key in tensors if key.endswith(".alpha")])

@@ -52,7 +52,7 @@ class Hub:
     endpoint: str = ""
 
     def listing(self, name: str) -> dict[str, Any]:
-        """A repository as `/api/models/<name>?blobs=true` tells of it."""
+        """A repository as `/api/models/<name>?blobs=true` answers."""
         siblings: list[dict[str, Any]] = []
         for path, data in self.repositories[name].items():
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.served[file] += len(block)
             try:
                 self.wfile.write(block)
-            except OSError:  # whoever asked has gone
+            except OSError:  # the client has disconnected
                 self.close_connection = True
                 return
 

@@ -1,26 +1,26 @@
-"""Getting weights from a hub that breaks off, refuses, lacks files or sends damaged ones."""
+"""Downloads from a hub whose connections break, which refuses, lacks files or sends damaged ones."""
 
 import hashlib
 import json
 import random
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.weights.fake_hub import COMMIT, Client, Hub, open_hub
+from tests.weights.fake_hub import COMMIT, LARGE, Client, Hub, open_hub
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.locks import locked
 from wanavatar_lab.weights import download, find_weights, verify
-from wanavatar_lab.weights.folders import MANIFEST, PARTIAL
+from wanavatar_lab.weights.download import LOCK, STAGING
+from wanavatar_lab.weights.folders import MANIFEST
 
 S2V, S2V_REPOSITORY = "Wan2.2-S2V-14B", "Wan-AI/Wan2.2-S2V-14B"
 FLUX, FLUX_REPOSITORY = "FLUX.2-klein-9B", "black-forest-labs/FLUX.2-klein-9B"
 T5 = "models_t5_umt5-xxl-enc-bf16.pth"
 SIZE = 400_000  # bytes of the large file
-# huggingface_hub hands on blocks of 10 MB, and what is in its hands when a connection breaks is lost
+# huggingface_hub writes blocks of 10 MB, and the block that is incomplete when a connection breaks is lost
 SMALL_BLOCKS = "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 8192\n"
 
 
@@ -90,52 +90,53 @@ def test_what_is_needed_arrives_and_nothing_else(hub: Hub, client: Client) -> No
     manifest = json.loads((client.weights / S2V / MANIFEST).read_bytes())
     assert (manifest["repository"], manifest["revision"]) == (S2V_REPOSITORY, COMMIT)
     assert manifest["files"] == {
-        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in WANTED.items()
+        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        if name.endswith(LARGE)
+        else {"size": len(data), "blob": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+        for name, data in WANTED.items()
     }
-    # the manifest is enough: nobody is asked
+    # the manifest is enough: the hub is not asked
     verified = verify(find_weights(S2V), client.weights)
     assert verified.sound and sorted(verified.right) == sorted(WANTED) and not verified.unhashed
 
 
-def test_a_download_that_is_killed_in_mid_file_goes_on_there(hub: Hub, client: Client) -> None:
+def test_a_download_that_is_killed_keeps_complete_files(hub: Hub, client: Client) -> None:
     hub.stalls[T5] = 200_000
     process = client.start("download", S2V, before=SMALL_BLOCKS)
     assert hub.stalled.wait(60)
-    (partial,) = (client.weights / S2V / PARTIAL).glob(f"{T5}.*")
-    deadline = time.monotonic() + 60
-    while partial.stat().st_size < 180_000 and time.monotonic() < deadline:
-        time.sleep(0.01)
     process.kill()
     process.communicate()
     hub.let_go.set()
-    arrived = partial.stat().st_size
-    assert 180_000 <= arrived < SIZE and not (client.weights / S2V / T5).exists()
+    assert list((client.weights / S2V / STAGING).rglob("*.incomplete")), "left behind by the killed process"
+    assert not (client.weights / S2V / T5).exists()
     halfway = verify(find_weights(S2V), client.weights)
     assert halfway.missing == [T5] and len(halfway.right) == len(WANTED) - 1
     hub.served.clear()
     (report,) = client.json("download", S2V)
     assert report["fetched"] == [T5] and len(report["right"]) == len(WANTED) - 1
-    assert without_manifest(client.files(S2V)) == WANTED
-    assert hub.starts[T5] == [0, arrived]
-    assert hub.served == {T5: SIZE - arrived}, "nothing is sent twice"
+    assert without_manifest(client.files(S2V)) == WANTED, "and nothing else is left"
+    assert hub.served == {T5: SIZE}
 
 
-def test_bytes_that_have_arrived_are_not_sent_again(hub: Hub, client: Client) -> None:
+def test_a_connection_that_breaks_is_continued(hub: Hub, client: Client) -> None:
     hub.breaks[T5] = 200_000
-    # the connection is closed once, and the disk is full the second time
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
-    full += "\n" + SMALL_BLOCKS
-    first = client("download", S2V, before=full)
+    done = client("download", S2V, before=SMALL_BLOCKS)
+    assert done.returncode == 0
+    assert without_manifest(client.files(S2V)) == WANTED
+    first, second = hub.starts[T5]
+    assert first == 0 and 0 < second < SIZE
+
+
+def test_a_disk_that_fills_up_keeps_complete_files(hub: Hub, client: Client) -> None:
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    first = client("download", S2V, before=full + SMALL_BLOCKS)
     assert first.returncode == 1 and first.stdout == ""
     assert f"There is no room for {S2V} in {client.weights / S2V}" in first.stderr
-    assert "WANAVATAR_WEIGHTS" in first.stderr and "goes on from there" in first.stderr
-    assert not (client.weights / S2V / T5).exists()
-    second = client("download", S2V)
-    assert second.returncode == 0
-    assert without_manifest(client.files(S2V)) == WANTED
-    starts = hub.starts[T5]
-    assert starts[0] == 0 and all(starts[1:]) and starts == sorted(starts), "every later request continues"
-    assert starts[-1] == 300_000, "what the full disk had taken"
+    assert "WANAVATAR_WEIGHTS" in first.stderr and "Complete files are kept" in first.stderr
+    assert without_manifest(client.files(S2V)) == {name: data for name, data in WANTED.items() if name != T5}
+    hub.served.clear()
+    assert client("download", S2V).returncode == 0
+    assert without_manifest(client.files(S2V)) == WANTED and set(hub.served) == {T5}
 
 
 def test_a_corrupt_file_is_named_and_alone_fetched_again(hub: Hub, client: Client) -> None:
@@ -178,9 +179,7 @@ def test_a_gated_repository_says_how_to_be_let_in(hub: Hub, client: Client) -> N
     )
     done = client("download", FLUX, before=refused)
     told = [line for line in done.stderr.splitlines() if line.startswith("wanavatar-lab: ")]
-    for line, why in zip(
-        told[:2], ("no token was given (401)", "the token that was given has not been let in (403)"), strict=True
-    ):
+    for line, why in zip(told[:2], ("no token was given (401)", "the given token has no access (403)"), strict=True):
         for words in (
             why,
             "FLUX Non-Commercial License",
@@ -188,7 +187,7 @@ def test_a_gated_repository_says_how_to_be_let_in(hub: Hub, client: Client) -> N
             f"HF_TOKEN=<token> wanavatar-lab weights download {FLUX}",
         ):
             assert words in line
-    # who is let in gets what there is, and the toy repository has not all that is needed
+    # with access the files arrive, and the toy repository lacks some that are needed
     assert len(told) == 3 and f"{FLUX_REPOSITORY} does not have scheduler/" in told[2] and done.returncode == 1
     assert set(without_manifest(client.files(FLUX))) == {"model_index.json", "vae/config.json"}
 
@@ -211,7 +210,7 @@ def test_a_401_is_told_as_what_it_is_wherever_it_comes(hub: Hub, client: Client)
     assert (done.returncode, done.stdout) == (1, "")
     ours, gated = done.stderr.splitlines()
     assert f"refused access to {S2V_REPOSITORY} (401)" in ours and "renew HF_TOKEN or unset it" in ours
-    assert "the token that was given has not been let in (401)" in gated and "FLUX Non-Commercial" in gated
+    assert "the given token has no access (401)" in gated and "FLUX Non-Commercial" in gated
     hub.listing_status = {}
     hub.status = {S2V_REPOSITORY: 401}
     done = client("download", S2V)
@@ -225,9 +224,38 @@ def test_without_a_network_it_says_so(client: Client) -> None:
     assert not list(client.weights.rglob("*"))
 
 
+def test_offline_nothing_is_asked_for(hub: Hub, client: Client) -> None:
+    done = client("download", S2V, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and "HF_HUB_OFFLINE is set, so nothing is downloaded" in done.stderr
+    assert not list(client.weights.rglob("*"))
+
+
+def test_files_outside_of_the_folder_are_refused(hub: Hub, client: Client) -> None:
+    outside = "google/umt5-xxl/../../../../evil.json"
+    hub.repositories[S2V_REPOSITORY][outside] = b"{}"
+    done = client("download", S2V)
+    assert done.returncode == 1 and f"lists files outside the repository: {outside}" in done.stderr
+    assert hub.served.total() == 0 and not list(client.weights.rglob("*"))
+
+
+def test_progress_counts_the_bytes_that_are_fetched(hub: Hub, client: Client) -> None:
+    place_files(client, {name: data for name, data in WANTED.items() if name != T5})
+    hub.breaks[T5] = 200_000
+    counted = f"""
+from wanavatar_lab.weights import download, find_weights
+steps = []
+download(find_weights({S2V!r}), {str(client.weights)!r}, steps.append)
+fetching = [step.done for step in steps if step.doing == "fetching"]
+assert {{(step.file, step.total) for step in steps if step.doing == "fetching"}} == {{({T5!r}, {SIZE})}}, steps
+assert len(fetching) > 9 and fetching == sorted(fetching) and fetching[-1] == {SIZE}, fetching
+checking = [step for step in steps if step.doing == "checking"]
+assert checking[-1].done == checking[-1].total - {SIZE} or checking[-1].done == checking[-1].total, checking[-1]
+"""
+    assert client("where", S2V, before=SMALL_BLOCKS + counted).returncode == 0
+
+
 def test_a_second_download_keeps_out_of_the_way_of_the_first(tmp_path: Path) -> None:
-    (tmp_path / PARTIAL).mkdir()
-    with locked(tmp_path / PARTIAL / "face-landmarker.lock"), pytest.raises(LabError, match="by another process"):
+    with locked(tmp_path / LOCK), pytest.raises(LabError, match="Another process is downloading into"):
         download(find_weights("face-landmarker"), tmp_path)
 
 

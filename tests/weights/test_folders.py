@@ -1,4 +1,4 @@
-"""What lies where weights belong: the table, the layouts, what a folder lacks, and what a run without weights says."""
+"""Weights on disk: the table, the layouts, what a folder lacks, and the error of a run without weights."""
 
 import json
 import struct
@@ -13,8 +13,7 @@ from wanavatar_lab.cli import main
 from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS
-from wanavatar_lab.weights import WEIGHTS, amount, find_weights, look, not_there, says_how_to_get, verify
-from wanavatar_lab.weights.download import is_cut_short
+from wanavatar_lab.weights import WEIGHTS, amount, append_download_command, find_weights, look, missing_weights, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +78,7 @@ def test_sizes_as_people_read_them() -> None:
     ]
 
 
-# --- what lies there
+# --- what is on disk
 
 
 @pytest.mark.parametrize(
@@ -207,25 +206,21 @@ def test_a_folder_whose_publisher_is_unknown_is_looked_over_without_a_network(
     assert "which several people have published, and lacks vae/diffusion_pytorch_model*.safetensors" in said
 
 
-@pytest.mark.parametrize("data", [b"", b"1234567", struct.pack("<Q", 99) + b"{}", struct.pack("<Q", 2) + b"[]"])
-def test_what_is_no_safetensors_file_is_seen(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a.safetensors").write_bytes(data)
-    assert is_cut_short(tmp_path / "a.safetensors")
-
-
 # --- what a run says
 
 
 def test_what_a_loader_says_keeps_its_words(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError) as caught, says_how_to_get(tmp_path / "Wan2.2-S2V-14B"):
+    with pytest.raises(WeightsError) as caught, append_download_command(tmp_path / "Wan2.2-S2V-14B"):
         raise WeightsError("shard 3 is damaged.")
     assert str(caught.value) == (
         "shard 3 is damaged. `wanavatar-lab weights download Wan2.2-S2V-14B` gets what is missing (45.7 GB in all)."
     )
-    with pytest.raises(WeightsError, match=r"^of my own$"), says_how_to_get(tmp_path / "mine"):
+    with pytest.raises(WeightsError, match=r"^of my own$"), append_download_command(tmp_path / "mine"):
         raise WeightsError("of my own")
-    assert "download" not in str(not_there("dance", tmp_path / "mine"))
-    assert "https://huggingface.co/black-forest-labs" in str(not_there("text_to_image", tmp_path / "FLUX.2-klein-9B"))
+    assert "download" not in str(missing_weights("dance", tmp_path / "mine"))
+    assert "https://huggingface.co/black-forest-labs" in str(
+        missing_weights("text_to_image", tmp_path / "FLUX.2-klein-9B")
+    )
 
 
 def test_the_list_needs_neither_torch_nor_the_hub() -> None:

@@ -17,7 +17,7 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 from wanavatar_lab.weights.download import sha256_of
-from wanavatar_lab.weights.table import how_to_get
+from wanavatar_lab.weights.table import download_command
 
 WEIGHTS = "face-landmarker"
 # Several faces are looked for, so that the one that is followed is chosen here and not by chance.
@@ -52,7 +52,8 @@ class MediaPipeLandmarks:
         self.model = model or entry.path(read_settings().weights_dir)
         if not self.model.is_file():
             raise WeightsError(
-                f"Faces are found by MediaPipe's {entry.place}, which is not at {self.model}. {how_to_get(entry)} "
+                f"Faces are found by MediaPipe's {entry.place}, which is not at {self.model}. "
+                f"{download_command(entry)} "
                 "Without it, `--landmarks none` cuts the clips and marks all their frames as without a face."
             )
         self._identity = f"mediapipe {version('mediapipe')} {sha256_of(self.model)} {MOST_FACES} {REACH}"
@@ -81,7 +82,7 @@ class MediaPipeLandmarks:
             landmarker = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise WeightsError(
-                f"MediaPipe cannot use {self.model} ({error}). {how_to_get(find_weights(WEIGHTS))}"
+                f"MediaPipe cannot use {self.model} ({error}). {download_command(find_weights(WEIGHTS))}"
             ) from (error)
         last: Face | None = None
 

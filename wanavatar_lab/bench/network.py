@@ -191,7 +191,7 @@ def _with_adapter(
     adapters.load("random", random_adapter(model, arguments.adapter_rank))
 
     def timed(weights: dict[str, float]) -> float:
-        adapters.weigh(weights)
+        adapters.set_weights(weights)
         memory.forget_projections()
         return median_seconds(step, device, max(1, arguments.warm_up), arguments.repeats)
 

@@ -16,7 +16,7 @@ MOST_SHOWN = 5  # files that a line names; --json has all
 
 ACTIONS = {
     "list": "List what is needed: how large, by which stage, under which licence, and whether it is there.",
-    "download": "Fetch what is missing or damaged. What is broken off goes on where it stopped.",
+    "download": "Download missing or corrupt files. An interrupted download keeps the files that were complete.",
     "verify": "Hash what is there and name what is missing or corrupt.",
     "where": "Say where it lies, in which layout, and what is missing from it.",
 }

@@ -1,20 +1,16 @@
-"""LoRAs: find them, read every format they come in, match them with a network, weigh them step by step.
+"""LoRAs: find them, read every format that they come in, match them with a network, and set their weights per step.
 
-    header      names, shapes and metadata of a safetensors file
-    keys        what a key of a LoRA file says: which module, and which part of an update
-    alphas      the scale that a file means by its alphas
-    bases       which model a LoRA was made for
-    sidecar     trigger words and preview, from what lies beside the file
-    find        the LoRAs there are
-    choose      those that a request names
-    names       what others call the modules of our networks
+    find        the LoRAs on disk, with what headers and sidecars say
+    sidecar     trigger words, preview and usual weight, from the files beside a LoRA
+    resolve     the LoRAs that a request names
+    base_model  the model that a LoRA was trained for
+    keys        keys and alphas of a LoRA file
+    key_names   names of a network's weights, in diffusers' vocabulary and the reference's
     match       a file's tensors as updates of a network's weights, or an error that names what does not fit
-    layer       a linear layer with adapters
-    adapters    the updates in a network, each with its weight
-    schedule    which weight counts at which noise level
-    apply       all of it, for a stage
+    adapters    updates in a network, each with its weight
+    apply       the LoRAs of a request in the networks of a stage, step by step
 
-The package's own names import no torch: a command line or a web page lists LoRAs without it.
+The names below import no torch, so that a command line or a web page can list LoRAs.
 """
 
 from wanavatar_lab.lora.find import Adapter, Description, describe, find_adapters

@@ -1,13 +1,10 @@
-"""LoRAs in a stage: those that a request names count while it runs, and nothing else does.
+"""Apply the LoRAs of a request to the networks of a stage, for the time of a run.
 
-Which of a LoRA's two weights counts when: the high-noise weight settles structure, the low-noise weight detail.
-
-Every step has a low-noise share: 0 where the high-noise weight counts, 1 where the low-noise weight does, and between
-them where one goes over into the other. Wan2.2-I2V needs no schedule, since each of its experts has one side of the
-boundary to itself.
+A LoRA for video has two weights: the high-noise weight acts on structure, the low-noise weight on detail. Every step of
+a schedule has a low-noise share: 0 where the high-noise weight counts, 1 where the low-noise weight does, and between
+them on a ramp. Wan2.2-I2V needs no schedule, since each of its experts works on one side of the boundary.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,13 +20,15 @@ from wanavatar_lab.lora.adapters import Adapters, adapters_of
 from wanavatar_lab.lora.find import BOTH, HIGH, LOW, Adapter
 from wanavatar_lab.lora.keys import parse_key
 from wanavatar_lab.lora.match import Update, match
-from wanavatar_lab.lora.resolve import choose
+from wanavatar_lab.lora.resolve import resolve
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.weights.safetensors_header import read_header
+from wanavatar_lab.weights.download import sha256_of
+from wanavatar_lab.weights.safetensors_header import tensor_shapes
 
-BOUNDARY_SIGMA = 0.9  # where Wan2.2-I2V hands over from one expert to the other
-RAMP = (0.4, 0.6)  # of the steps
+BOUNDARY_SIGMA = 0.9  # sigma at which Wan2.2-I2V changes from the high-noise expert to the low-noise expert
+RAMP = (0.4, 0.6)  # of the steps: the middle fifth, so that both weights have steps of their own
+ONLY_HIGH, ONLY_LOW = (0.0,), (1.0,)  # schedules of a network that works on one side of the boundary
 
 
 def shares_by_noise(sigmas: Iterable[float], boundary: float = BOUNDARY_SIGMA) -> list[float]:
@@ -38,7 +37,7 @@ def shares_by_noise(sigmas: Iterable[float], boundary: float = BOUNDARY_SIGMA) -
 
 
 def shares_by_progress(steps: int) -> list[float]:
-    """The low-noise share of each step by how many are done: a ramp over the middle fifth, whatever the noise."""
+    """The low-noise share of each of `steps` steps by its index: a ramp, whatever the noise."""
     if steps == 1:
         return [0.5]
     start, end = RAMP
@@ -54,37 +53,7 @@ def weight_at(share: float, high: float, low: float, noise: str) -> float:
         noise: which noise the update's file is for: high, low or both. One for high noise fades out as the share
             grows, and one for low noise fades in.
     """
-    of_high = 0.0 if noise == LOW else high * (1 - share)
-    of_low = 0.0 if noise == HIGH else low * share
-    return of_high + of_low
-
-
-# the low-noise share of every step, where a network has one side of the boundary to itself
-ONLY_HIGH, ONLY_LOW = (0.0,), (1.0,)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one file holds for one noise.
-
-    Attributes:
-        name: of the LoRA.
-        noise: high, low or both.
-        half: which expert's keys of a file that holds both experts': None takes all.
-        high, low: the request's weights.
-    """
-
-    name: str
-    file: Path
-    noise: str
-    half: bool | None
-    high: float
-    low: float
-
-    @property
-    def key(self) -> str:
-        """What the adapter is called in a network: by its contents, so that a changed file is another adapter."""
-        return f"lora_{_sha256(self.file)[:16]}{'' if self.half is None else '_low' if self.half else '_high'}"
+    return (0.0 if noise == LOW else high * (1 - share)) + (0.0 if noise == HIGH else low * share)
 
 
 @dataclass
@@ -92,22 +61,22 @@ class Applied:
     """The LoRAs of a run.
 
     Attributes:
-        record: for the manifest.
+        record: names, weights and files, for the manifest.
     """
 
     record: list[dict[str, Any]]
-    _weights: list[tuple[Adapters, list[dict[str, float]]]] = field(repr=False)
+    _schedules: list[tuple[Adapters, list[dict[str, float]]]] = field(repr=False)
 
     def at_step(self, step: int) -> bool:
         """Set the weights of a step of the schedule.
 
         Args:
-            step: from 0; beyond the schedule's end it begins anew, as the next segment does.
+            step: from 0; after the schedule's last step it starts over, as the next segment does.
 
         Returns:
-            Whether any weight is another than before.
+            Whether any weight has changed.
         """
-        changed = [adapters.weigh(weights[step % len(weights)]) for adapters, weights in self._weights]
+        changed = [adapters.set_weights(schedule[step % len(schedule)]) for adapters, schedule in self._schedules]
         return any(changed)
 
 
@@ -117,105 +86,111 @@ def applied(
     networks: Sequence[tuple[nn.Module, Sequence[float]]],
     log: Callable[[str], None],
 ) -> Iterator[Applied]:
-    """Let the LoRAs of a request count in these networks, from the schedule's first step on, until the block ends.
+    """Apply the LoRAs of a request to these networks, from the schedule's first step on, until the block ends.
 
-    All files are matched before the first is put into a network. Adapters of earlier runs that the request does not
-    name are taken out; those that it names stay for the next run, but do not count after the block.
+    All files are matched before the first is loaded into a network. Adapters of earlier runs that the request does not
+    name are unloaded; those that it names stay loaded for the next run, with weight 0 after the block.
 
     Args:
         request: has `loras`, each with `high_weight` and `low_weight` or with one `weight`.
-        networks: each with the low-noise share of its steps (see `schedule`).
-        log: hears of weights that have nothing to act on.
+        networks: each with the low-noise share of its steps.
+        log: is called with a line for each weight that acts on nothing.
 
     Raises:
-        RequestError: there is no LoRA of a name.
+        RequestError: a name has no LoRA.
         WeightsError: a file is damaged or does not fit a network.
     """
-    chosen = choose((lora.name for lora in request.loras), request.stage, read_settings().weights_dir)
-    named: list[tuple[Any, Adapter]] = list(zip(request.loras, chosen, strict=True))
-    parts = [part for lora, adapter in named for part in _parts(adapter, *_weights(lora))]
+    resolved = resolve((lora.name for lora in request.loras), request.stage, read_settings().weights_dir)
+    named: list[tuple[Any, Adapter]] = list(zip(request.loras, resolved, strict=True))
+    parts = [part for lora, adapter in named for part in _parts(lora, adapter)]
     plans = []
     for network, shares in networks:
-        schedule = [_weights_at(share, parts) for share in shares]
+        schedule: list[dict[str, float]] = [{} for _ in shares]
+        for weights, share in zip(schedule, shares, strict=True):
+            for part in parts:  # the weights of one file under two names add up
+                weight = weight_at(share, part.high, part.low, part.noise)
+                weights[part.key] = weights.get(part.key, 0.0) + weight
+        # an adapter whose weight is 0 at every step is not loaded
         wanted = {key for weights in schedule for key, weight in weights.items() if weight != 0}
-        fresh = {part.key: part for part in parts if part.key in wanted - adapters_of(network).loaded()}
-        plans.append((network, schedule, {key: _read(part, network) for key, part in fresh.items()}))
-    held = []
+        loaded = adapters_of(network).loaded()
+        new = {part.key: part for part in parts if part.key in wanted - loaded}
+        updates = {key: _read_update(part, network) for key, part in new.items()}
+        known = loaded | wanted
+        schedule = [{key: weight for key, weight in weights.items() if key in known} for weights in schedule]
+        plans.append((adapters_of(network), schedule, updates))
     try:
-        for network, schedule, updates in plans:
-            adapters = adapters_of(network)
-            held.append((adapters, schedule))
+        for adapters, _, updates in plans:
             adapters.unload(adapters.loaded() - {part.key for part in parts})
             for key, update in updates.items():
                 adapters.load(key, update)
-            # what has no weight at any step was not loaded
-            known = adapters.loaded()
-            schedule[:] = [{key: weight for key, weight in step.items() if key in known} for step in schedule]
-        done = Applied([_recorded(*one) for one in named], held)
-        done.at_step(0)
-        for note in _notes(parts):
-            log(note)
-        yield done
+        run = Applied([_record(*each) for each in named], [(adapters, schedule) for adapters, schedule, _ in plans])
+        run.at_step(0)
+        for adapter in resolved:
+            own = [part for part in parts if part.name == adapter.name]
+            for noise, other, weight in ((HIGH, LOW, own[0].low), (LOW, HIGH, own[0].high)):
+                if weight and {part.noise for part in own} == {noise}:
+                    log(f"The LoRA {adapter.name} has no file for {other} noise: its {other}_weight acts on nothing.")
+        yield run
     finally:
-        for adapters, _ in held:
-            adapters.weigh({})
+        for adapters, _, _ in plans:
+            adapters.set_weights({})
 
 
-def _weights(lora: Any) -> tuple[float, float]:
-    weight = getattr(lora, "weight", None)
-    return (lora.high_weight, lora.low_weight) if weight is None else (weight, weight)
+@dataclass(frozen=True)
+class _Part:
+    """The updates for one noise in one file of a LoRA.
+
+    Attributes:
+        name: of the LoRA.
+        noise: high, low or both.
+        low_noise: of a file with updates of both experts, which expert's; None for all of a file.
+        high, low: the request's weights.
+    """
+
+    name: str
+    file: Path
+    noise: str
+    low_noise: bool | None
+    high: float
+    low: float
+
+    @property
+    def key(self) -> str:
+        """The adapter's name in a network: by the file's contents, so that a changed file is another adapter."""
+        return f"lora_{_sha256(self.file)[:16]}{'' if self.low_noise is None else f'_{self.noise}'}"
 
 
-def _parts(adapter: Adapter, high: float, low: float) -> Iterator[_Part]:
+def _parts(lora: Any, adapter: Adapter) -> Iterator[_Part]:
+    high, low = (getattr(lora, name, getattr(lora, "weight", 0.0)) for name in ("high_weight", "low_weight"))
     for noise, file in adapter.files.items():
-        halves = {parse_key(text).low_noise for text in read_header(file).shapes}
-        if noise == BOTH and True in halves:
-            yield from (_Part(adapter.name, file, LOW if half else HIGH, half, high, low) for half in sorted(halves))
+        experts = {parse_key(text).low_noise for text in tensor_shapes(file)}
+        if noise == BOTH and True in experts:
+            for expert in sorted(experts):
+                yield _Part(adapter.name, file, LOW if expert else HIGH, expert, high, low)
         else:
             yield _Part(adapter.name, file, noise, None, high, low)
 
 
-def _weights_at(share: float, parts: Sequence[_Part]) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for part in parts:  # the same file under two names adds up
-        weights[part.key] = weights.get(part.key, 0.0) + weight_at(share, part.high, part.low, part.noise)
-    return weights
-
-
-def _read(part: _Part, network: nn.Module) -> Update:
+def _read_update(part: _Part, network: nn.Module) -> Update:
     try:
         with safe_open(part.file, framework="pt") as file:
-            # a safetensors file is no mapping
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{part.file} cannot be read ({error}). Download it again.") from error
-    return match(network, tensors, metadata, part.name, part.half)
+    return match(network, tensors, metadata, part.name, part.low_noise)
 
 
-def _recorded(lora: Any, adapter: Adapter) -> dict[str, Any]:
+def _record(lora: Any, adapter: Adapter) -> dict[str, Any]:
     files = {noise: {"name": file.name, "sha256": _sha256(file)} for noise, file in adapter.files.items()}
     return {**lora.model_dump(), "kind": adapter.kind, "files": files}
 
 
-def _notes(parts: Sequence[_Part]) -> Iterator[str]:
-    by_name: dict[str, list[_Part]] = {}
-    for part in parts:
-        by_name.setdefault(part.name, []).append(part)
-    for name, mine in by_name.items():
-        noises = {part.noise for part in mine}
-        if noises == {HIGH} and mine[0].low:
-            yield f"The LoRA {name} has no file for low noise: its low_weight acts on nothing."
-        if noises == {LOW} and mine[0].high:
-            yield f"The LoRA {name} has no file for high noise: its high_weight acts on nothing."
-
-
 def _sha256(file: Path) -> str:
-    facts = file.stat()
-    return _digest(file, facts.st_size, facts.st_mtime_ns)
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _digest(file: Path, _size: int, _modified: int) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)

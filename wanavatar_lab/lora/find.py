@@ -1,10 +1,10 @@
-"""The LoRAs there are, with what their headers and the files beside them tell.
+"""The LoRAs under the weights folder, and what their headers and the files beside them say.
 
     <weights>/loras/img/*.safetensors                             for pictures
     <weights>/loras/mov/{character,move,camera}/*.safetensors     for video
 
-The older folder name `lora_adpts` is looked into as well, and so are folders below these. Two files whose names differ
-in high and low noise only are one adapter, for the two experts of Wan2.2-I2V.
+The older folder name `lora_adpts` counts too, and so do folders below these. Two files whose names differ in high and
+low noise only are one adapter, for the two experts of Wan2.2-I2V.
 """
 
 import re
@@ -16,9 +16,10 @@ from typing import Any
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import files_below
-from wanavatar_lab.lora.base_model import base_of, fitting, networks
+from wanavatar_lab.lora.base_model import UNKNOWN, base_of, network_widths
 from wanavatar_lab.lora.keys import ALPHA, DOWN, noted_alphas, parse_key
 from wanavatar_lab.lora.sidecar import read_sidecar
+from wanavatar_lab.requests import TextToImage
 from wanavatar_lab.weights.safetensors_header import Header, read_header
 
 ROOTS = ("loras", "lora_adpts")
@@ -26,7 +27,7 @@ PICTURES, VIDEO = "img", "mov"
 
 HIGH, LOW, BOTH = "high", "low", "both"
 
-# with "noise" it says which expert; alone, "high" or "H" only if the file with the other word lies beside it
+# with "noise" a name says which expert; "high" or "H" alone counts only if the file with the other word is beside it
 _NOISE = re.compile(r"(?<![a-z])(high|low)[ _.-]?noise(?:[ _.-]?model)?(?![a-z])", re.IGNORECASE)
 _NOISE_IN_CAMEL = re.compile(r"(High|Low)Noise(?:Model)?(?![a-z])")
 _SHORT = re.compile(
@@ -39,9 +40,9 @@ class Adapter:
     """One LoRA, of one file or two.
 
     Attributes:
-        name: what a request calls it: the file's name without its ending and, for a pair, without high and low noise;
-            with as many of its folders in front as tell it from others.
-        kind: img, or for video the folder: character, move, camera; mov if it lies in none.
+        name: as requests use it: the file's name without its ending and, for a pair, without high and low noise, with
+            as many of its folders in front as make it unique.
+        kind: img, or for video the folder: character, move, camera; mov if it is in none of them.
         files: by the noise that each is for: high, low or both.
     """
 
@@ -57,7 +58,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Description:
-    """What the list of LoRAs says of one. `problem` is empty if it can be read."""
+    """An entry of the list of LoRAs. `problem` is empty if its files can be read."""
 
     name: str
     kind: str
@@ -75,80 +76,80 @@ class Description:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; rank and alpha as least and most, which differ where layers do."""
+        """Plain values; rank and alpha as the smallest and the largest, since they may differ by layer."""
         return dict(vars(self))
 
 
 def find_adapters(weights_dir: Path | str) -> list[Adapter]:
-    """All LoRAs under the weights folder, by kind and name. Only names are read.
+    """All LoRAs under the weights folder, by kind and name. No file is opened.
 
     Args:
         weights_dir: the folder that holds `loras`.
     """
-    weights_dir = Path(weights_dir)
     found: list[tuple[str, tuple[str, ...], dict[str, Path]]] = []
     for root in ROOTS:
         by_folder: dict[Path, list[Path]] = {}
-        for file in (entry.path for entry in files_below(weights_dir / root, "*.safetensors")):
-            by_folder.setdefault(file.parent, []).append(file)
-        for folder, inside in by_folder.items():
-            parts = folder.relative_to(weights_dir / root).parts
+        for entry in files_below(Path(weights_dir) / root, "*.safetensors"):
+            by_folder.setdefault(entry.path.parent, []).append(entry.path)
+        for folder, files in by_folder.items():
+            parts = folder.relative_to(Path(weights_dir) / root).parts
             if not parts or parts[0] not in (PICTURES, VIDEO):
                 continue
             kind = PICTURES if parts[0] == PICTURES else parts[1] if len(parts) > 1 else VIDEO
-            for stem, pair in _pairs(inside):
+            for stem, pair in _pairs(files):
                 # a folder for one pair, its files called high_noise_model and low_noise_model
-                words = (root, *parts, stem) if stem else (root, *parts)
-                found.append((kind, words, pair))
-    names = _shortest_names([(kind == PICTURES, words) for kind, words, _ in found])
+                found.append((kind, (root, *parts, stem) if stem else (root, *parts), pair))
+    names = _shortest_names([(kind == PICTURES, path) for kind, path, _ in found])
     adapters = [Adapter(name, kind, pair) for name, (kind, _, pair) in zip(names, found, strict=True)]
     return sorted(adapters, key=lambda adapter: (not adapter.for_pictures, adapter.kind, adapter.name.lower()))
 
 
 def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Description]:
-    """Describe adapters by their headers, and the files beside them; a file that cannot be read is a `problem`."""
-    weights_dir = Path(weights_dir)
-    known = networks(weights_dir)
+    """Describe adapters by their headers and the files beside them. A file that cannot be read is a `problem`.
+
+    Raises:
+        WeightsError: the config of a stage's network is damaged.
+    """
+    widths = network_widths(Path(weights_dir))
     described = []
     for adapter in adapters:
-        named = {noise: file.relative_to(weights_dir).as_posix() for noise, file in adapter.files.items()}
+        files = {noise: file.relative_to(weights_dir).as_posix() for noise, file in adapter.files.items()}
         try:
             headers = [read_header(file) for file in adapter.files.values()]
-            ranks, alphas = _ranks(headers), _alphas(headers)
+            alphas = [alpha for header in headers for alpha in _alphas(header)]
         except WeightsError as error:
-            described.append(Description(adapter.name, adapter.kind, named, problem=str(error)))
+            described.append(Description(adapter.name, adapter.kind, files, problem=str(error)))
             continue
+        tensors = [(parse_key(key).part, shape) for header in headers for key, shape in header.shapes.items()]
+        ranks = [shape[0] for part, shape in tensors if part == DOWN and shape]
         base = base_of(headers[0].shapes)
         stems = [file.with_suffix("") for file in adapter.files.values()]
         common = stems[0].with_name(adapter.name.rpartition("/")[2])
-        beside = read_sidecar(
-            [*stems, common], {k: v for header in reversed(headers) for k, v in header.metadata.items()}
-        )
+        # of a pair the first file's metadata have precedence
+        metadata = {key: value for header in reversed(headers) for key, value in header.metadata.items()}
         described.append(
             Description(
                 name=adapter.name,
                 kind=adapter.kind,
-                files=named,
+                files=files,
                 bytes=sum(header.size for header in headers),
                 rank=(min(ranks), max(ranks)) if ranks else None,
                 alpha=(min(alphas), max(alphas)) if alphas else None,
                 base=base.name,
                 fits=[
-                    place for place in fitting(base, known) if adapter.for_pictures == (place.startswith("text_to_"))
+                    f"{stage}/{profile}"
+                    for (profile, stage), width in widths.items()
+                    if base.family != UNKNOWN and base.fits(stage) and base.width in (None, width)
+                    if adapter.for_pictures == (stage == TextToImage.stage)
                 ],
-                trigger_words=list(beside.trigger_words),
-                preview=str(beside.preview) if beside.preview else None,
-                description=beside.description,
-                link=beside.link,
-                usual_weight=beside.usual_weight,
-                problem=beside.problem,
+                **vars(read_sidecar([*stems, common], metadata)),
             )
         )
     return described
 
 
 def noise_of(stem: str) -> tuple[str, str] | None:
-    """Which expert a file's name says it is for, and the name without that; None if it does not say."""
+    """The expert that a file's name says it is for, high or low, and the name without that; None if it does not say."""
     match = _NOISE.search(stem) or _NOISE_IN_CAMEL.search(stem)
     return (match[1].lower(), _without(stem, match)) if match else None
 
@@ -161,7 +162,7 @@ def _pairs(files: Iterable[Path]) -> list[tuple[str, dict[str, Path]]]:
     for file in files:
         if said := noise_of(file.stem):
             made.setdefault(said[1], {}).setdefault(said[0], file)
-            if made[said[1]][said[0]] != file:  # two spellings of one name: neither may vanish
+            if made[said[1]][said[0]] != file:  # two spellings of one name: both stay
                 alone.append(file)
             continue
         for match in _SHORT.finditer(file.stem):
@@ -194,22 +195,9 @@ def _shortest_names(places: list[tuple[bool, tuple[str, ...]]]) -> list[str]:
     return names
 
 
-def _ranks(headers: Iterable[Header]) -> list[int]:
-    return [
-        shape[0]
-        for header in headers
-        for text, shape in header.shapes.items()
-        if shape and parse_key(text).part == DOWN
-    ]
-
-
-def _alphas(headers: Iterable[Header]) -> list[float]:
-    found: list[float] = []
-    for header in headers:
-        noted = noted_alphas(header.metadata, str(header.file))
-        tensors = [text for text in header.shapes if parse_key(text).part == ALPHA]
-        if tensors:
-            found += header.numbers(tensors).values()
-        else:
-            found += [*noted.by_module.values(), *([noted.alpha] if noted.alpha is not None else [])]
-    return found
+def _alphas(header: Header) -> list[float]:
+    noted = noted_alphas(header.metadata, str(header.file))
+    tensors = [key for key in header.shapes if parse_key(key).part == ALPHA]
+    if tensors:
+        return list(header.scalars(tensors).values())
+    return [*noted.by_module.values(), *([] if noted.alpha is None else [noted.alpha])]

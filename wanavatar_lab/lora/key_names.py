@@ -1,7 +1,7 @@
-"""What others call the weights of our networks.
+"""Names of the weights of FLUX.2, Wan and Wan-S2V in diffusers' vocabulary (ours) and in the reference's.
 
-A LoRA's key, taken apart by `parse_key`, is looked up here; so one table serves every spelling of a vocabulary, dotted
-or underscored, and whatever is not in the table is known to be unknown.
+LoRA files use either. `names_of` gives every name of every weight of a network, with underscores for dots, so that one
+table serves all spellings that `parse_key` reads, and a name that is not in it is unknown.
 """
 
 import re
@@ -16,11 +16,11 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.keys import squash
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-# ours → the reference's, within a block and outside of one
+# ours → the reference's: within a block, of an attention's layers, and outside of blocks
 _WAN_BLOCK = (
     ("attn1.", "self_attn."),
     ("attn2.", "cross_attn."),
-    ("norm2", "norm3"),  # the reference counts its norms in another order
+    ("norm2", "norm3"),  # the reference numbers its norms in another order
     ("ffn.net.0.proj", "ffn.0"),
     ("ffn.net.2", "ffn.2"),
     ("scale_shift_table", "modulation"),
@@ -82,7 +82,7 @@ _FLUX2_SINGLE = {
     "attn.norm_q": "norm.query_norm",
     "attn.norm_k": "norm.key_norm",
 }
-# one matrix there is three here, one below the other
+# the reference has one matrix for three of ours, stacked by rows
 _FLUX2_FUSED = {
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
@@ -92,12 +92,12 @@ _BLOCK = re.compile(r"^(blocks|transformer_blocks|single_transformer_blocks)\.(\
 
 @dataclass(frozen=True)
 class Target:
-    """A weight of ours that a tensor of a file is for, wholly or in part.
+    """A weight of the network that a tensor of a file is for, and which of the tensor's rows.
 
     Attributes:
-        parameter: its name in the network, as if no adapters were in it.
-        part, parts: of the file's rows, cut into `parts`, the part from 0 that is for this weight.
-        swapped: whether the halves of the file's rows stand the other way round here.
+        parameter: its name in the network without adapters.
+        part, parts: the rows are split into `parts`; the one with index `part` is for this weight.
+        swapped: whether the network has the two halves of the rows in the other order.
     """
 
     parameter: str
@@ -111,18 +111,18 @@ class Target:
         return self.parameter.rpartition(".")[0]
 
     def rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The rows of a file's tensor that belong to this weight, in its order."""
+        """The rows of a file's tensor that are for this weight, in the network's order."""
         if self.parts > 1:
             tensor = tensor.chunk(self.parts)[self.part]
         return torch.cat(tensor.chunk(2)[::-1]) if self.swapped else tensor
 
 
-# (module or bare parameter with underscores for dots, "weight" or "bias" or "" for a bare parameter) → ours
+# (module or bare parameter with underscores for dots, "weight" or "bias" or "" for a bare parameter) → the weights
 Names = dict[tuple[str, str], tuple[Target, ...]]
 
 
 def plain_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The network's own weights, by the names that they have without adapters."""
+    """The network's own weights, by their names without adapters."""
     return {
         name.replace(".base_layer.", "."): parameter
         for name, parameter in network.named_parameters()
@@ -131,35 +131,35 @@ def plain_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def names_of(network: nn.Module) -> Names:
-    """Every name that a LoRA may call a weight of this network by.
+    """Every name that a LoRA may use for a weight of this network.
 
     Raises:
-        LabError: the network is of no kind that takes LoRAs here.
+        LabError: the network is of a kind that takes no LoRAs.
     """
     found: Names = {}
     for parameter in plain_parameters(network):
         for name, target in _names(network, parameter):
             module, _, leaf = name.rpartition(".")
             place = (squash(module), leaf) if leaf in ("weight", "bias") else (squash(name), "")
-            # the parts of a fused matrix come one by one
+            # a fused matrix has several targets
             found[place] = (*found.get(place, ()), target)
     return found
 
 
 def reference_module(network: nn.Module, module: str) -> str:
-    """What the network's reference calls a module of ours; our own name where it calls it the same.
+    """The reference's name of a module of ours; it may be the same.
 
     Raises:
-        LabError: the network is of no kind that takes LoRAs here.
+        LabError: the network is of a kind that takes no LoRAs.
     """
     return reference_parameter(network, f"{module}.weight").removesuffix(".weight")
 
 
 def reference_parameter(network: nn.Module, parameter: str) -> str:
-    """What the network's reference calls a weight of ours, named as if no adapters were in the network.
+    """The reference's name of a weight of ours, which is named without adapters; it may be the same.
 
     Raises:
-        LabError: the network is of no kind that takes LoRAs here.
+        LabError: the network is of a kind that takes no LoRAs.
     """
     *_, (name, _) = _names(network, parameter)
     return name
@@ -185,13 +185,13 @@ def _wan_names(parameter: str, audio_layers: Sequence[int]) -> Iterator[tuple[st
     number, rest = int(match[2]), match[3]
     if rest.startswith("audio_injection."):
         part, rest = rest.removeprefix("audio_injection.").split(".", 1)
-        room = "injector" if part == "attn" else "injector_adain_layers"
-        yield f"audio_injector.{room}.{list(audio_layers).index(number)}.{_wan_leaf(rest)}", Target(parameter)
+        group = "injector" if part == "attn" else "injector_adain_layers"
+        yield f"audio_injector.{group}.{list(audio_layers).index(number)}.{_wan_leaf(rest)}", Target(parameter)
         return
     renamed = _renamed(rest, _WAN_BLOCK) or rest
     if renamed.startswith(("self_attn.", "cross_attn.")):
-        room, rest = renamed.split(".", 1)
-        renamed = f"{room}.{_wan_leaf(rest)}"
+        attention, rest = renamed.split(".", 1)
+        renamed = f"{attention}.{_wan_leaf(rest)}"
     if renamed != match[3]:
         yield f"blocks.{number}.{renamed}", Target(parameter)
 
@@ -209,20 +209,20 @@ def _flux2_names(parameter: str) -> Iterator[tuple[str, Target]]:
         theirs = (_FLUX2_SINGLE if single else _FLUX2_DOUBLE).get(module)
         if theirs:
             yield f"{block}.{theirs}.{leaf}", Target(parameter)
-            if "_norm" in theirs:  # where the weight of a norm is a bare parameter
+            if "_norm" in theirs:  # whose weight is a bare parameter in the reference
                 yield f"{block}.{theirs}.scale", Target(parameter)
         for fused, modules in _FLUX2_FUSED.items():
             if not single and module in modules:
                 yield f"{block}.{fused}.{leaf}", Target(parameter, modules.index(module), len(modules))
     elif parameter.startswith("norm_out.linear."):
-        # shift comes before scale there
+        # the reference has shift before scale
         yield "final_layer.adaLN_modulation.1." + parameter.rpartition(".")[2], Target(parameter, swapped=True)
     elif renamed := _renamed(parameter, _FLUX2):
         yield renamed, Target(parameter)
 
 
 def _renamed(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
-    """The name with its beginning replaced by the first rule that knows it, at a border between parts."""
+    """The name with its beginning replaced by the first rule that matches whole parts of it; None if none does."""
     for ours, theirs in rules:
         if name.startswith(ours) and (ours.endswith(".") or name[len(ours) :][:1] in ("", ".")):
             return theirs + name[len(ours) :]

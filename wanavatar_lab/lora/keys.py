@@ -1,18 +1,16 @@
-"""The scale that a file means: alpha / rank, wherever its maker noted alpha.
+"""Keys and alphas of a LoRA file: which module a tensor is for, which part of an update it is, and how it is scaled.
 
-A tensor `<module>.alpha` counts first, then what PEFT or diffusers noted for that very module, then the one alpha of
-the whole file. Where nothing is noted the scale is 1.
-
-What a key of a LoRA file says: the module that it is for, and the part of an update that it holds.
-
-Trainers differ in three ways, which are told apart here: what they put in front of a module's name, whether the dots in
-it became underscores, and what they call the two matrices.
+Trainers differ in three ways: the prefix of a module's name, whether its dots became underscores, and what the two
+matrices are called.
 
     transformer.blocks.0.attn1.to_q.lora_A.weight                diffusers and PEFT
     diffusion_model.blocks.0.self_attn.q.lora_down.weight        ComfyUI, ai-toolkit
     lora_unet_blocks_0_self_attn_q.lora_down.weight              kohya, musubi-tuner
     lora_transformer__blocks_0_self_attn_q.lora_down.weight      VideoX-Fun and what was built on it
     blocks.0.self_attn.q.lora_A.default.weight                   a bare state dict
+
+The scale of an update is alpha / rank. A tensor `<module>.alpha` has precedence, then what PEFT or diffusers noted for
+that module, then the one alpha of the whole file. Without any the scale is 1.
 """
 
 import json
@@ -20,13 +18,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from wanavatar_lab.errors import WeightsError
 
-# parts of an update; any other ending belongs to a method that is not read here
+# parts of an update; any other ending belongs to a method that is not supported
 DOWN, UP, UP_BIAS, ALPHA, DIFF, DIFF_BIAS = "down", "up", "up bias", "alpha", "diff", "diff_b"
 
+# after the matrix PEFT may put the name of the adapter
 _ENDINGS = (
     (DOWN, re.compile(r"\.(?:lora_A|lora_down|lora\.down)(?:\.(?!weight$|bias$)\w+)?\.weight$")),
     (UP, re.compile(r"\.(?:lora_B|lora_up|lora\.up)(?:\.(?!weight$|bias$)\w+)?\.weight$")),
@@ -42,7 +40,7 @@ _UNDERSCORED_PREFIX = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_{1,2}
 # of a file with both of Wan2.2's experts, as diffusers saves them
 _LOW_NOISE_PREFIX = re.compile(r"^(?:base_model\.model\.)?(?:transformer_2\.|lora_transformer_2_)")
 
-# methods whose files look like LoRAs, by what only their keys have
+# methods whose files look like LoRAs, by what only their keys contain
 _OTHER_METHODS = {
     "LoKr": re.compile(r"\.lokr_"),
     "LoHa": re.compile(r"\.hada_"),
@@ -51,17 +49,20 @@ _OTHER_METHODS = {
     "OFT": re.compile(r"\.oft_"),
 }
 
+_ADAPTER_METADATA = "lora_adapter_metadata"  # JSON of the adapter's config, as diffusers saves it
+_KOHYA_ALPHA = "ss_network_alpha"
+
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a LoRA file, taken apart.
+    """A parsed key.
 
     Attributes:
-        text: the key as it stands in the file.
+        text: the key in the file.
         module: its module, without prefix and with underscores for dots: `blocks_0_self_attn_q`. A bare parameter, such
             as `blocks_0_modulation`, looks the same.
-        part: which part of the module's update it holds; None if the ending is of another method.
-        low_noise: whether it says itself that it is for Wan2.2's low-noise expert.
+        part: the part of the module's update that the tensor is; None if the ending is of another method.
+        low_noise: whether the key itself says that it is for Wan2.2's low-noise expert.
     """
 
     text: str
@@ -71,40 +72,32 @@ class Key:
 
 
 def parse_key(text: str) -> Key:
-    """Take a key apart."""
+    """Split a key into module and part."""
     low_noise = _LOW_NOISE_PREFIX.match(text) is not None
-    if low_noise:
-        text_of_module = _LOW_NOISE_PREFIX.sub("", text)
-    else:
-        text_of_module = _UNDERSCORED_PREFIX.sub("", _DOTTED_PREFIX.sub("", text))
-    text_of_module = _MODULATION.sub(".modulation.diff", text_of_module)
+    prefixes = (_LOW_NOISE_PREFIX,) if low_noise else (_DOTTED_PREFIX, _UNDERSCORED_PREFIX)
+    name = text
+    for prefix in prefixes:
+        name = prefix.sub("", name)
+    name = _MODULATION.sub(".modulation.diff", name)
     for part, ending in _ENDINGS:
-        if match := ending.search(text_of_module):
-            return Key(text, squash(text_of_module[: match.start()]), part, low_noise)
-    return Key(text, squash(text_of_module), None, low_noise)
+        if match := ending.search(name):
+            return Key(text, squash(name[: match.start()]), part, low_noise)
+    return Key(text, squash(name), None, low_noise)
 
 
 def squash(name: str) -> str:
-    """A dotted name as trainers write it that want no dots."""
+    """A dotted name with underscores for dots, as kohya writes it."""
     return name.replace(".", "_").strip("_")
 
 
 def other_method(keys: Iterable[str]) -> str | None:
-    """The method that keys belong to if it is not LoRA: LoKr, LoHa, DoRA, …"""
-    for key in keys:
-        for method, sign in _OTHER_METHODS.items():
-            if sign.search(key):
-                return method
-    return None
-
-
-_ADAPTER_METADATA = "lora_adapter_metadata"  # JSON of the adapter's config, as diffusers saves it
-_KOHYA_ALPHA = "ss_network_alpha"
+    """The method that keys belong to if it is not LoRA: LoKr, LoHa, DoRA, ..."""
+    return next((method for key in keys for method, sign in _OTHER_METHODS.items() if sign.search(key)), None)
 
 
 @dataclass(frozen=True)
 class NotedAlphas:
-    """What a file's metadata says of alpha.
+    """The alphas in a file's metadata.
 
     Attributes:
         alpha: of the whole file, or None.
@@ -120,12 +113,14 @@ class NotedAlphas:
         """The scale of a module's update.
 
         Args:
-            module: its name in the file, as `parse_key` gives it.
+            module: its name, as `parse_key` gives it.
             rank: of its matrices.
             alpha: of its own alpha tensor, or None.
         """
         if alpha is None:
-            named = (value for name, value in self.by_module.items() if _is_named(module, name))
+            # patterns are regular expressions of the end of a dotted name
+            plain = {squash(re.sub(r"[\\^$]", "", pattern)): noted for pattern, noted in self.by_module.items()}
+            named = (noted for name, noted in plain.items() if module == name or module.endswith(f"_{name}"))
             alpha = next(named, self.alpha)
         if alpha is None:
             return 1.0
@@ -133,39 +128,30 @@ class NotedAlphas:
 
 
 def noted_alphas(metadata: Mapping[str, str], where: str, low_noise: bool = False) -> NotedAlphas:
-    """Read them.
+    """Read the alphas in a file's metadata.
 
     Args:
         metadata: of the safetensors file.
         where: what to call the file in an error.
-        low_noise: read those of the low-noise expert, of a file that holds both experts' updates.
+        low_noise: read those of the low-noise expert, in a file with updates of both experts.
 
     Raises:
-        WeightsError: the metadata is damaged, so that the scale is not known.
+        WeightsError: the metadata is damaged, so that the scale is unknown.
     """
     try:
-        if _ADAPTER_METADATA in metadata:
-            return _of_adapter(json.loads(metadata[_ADAPTER_METADATA]), low_noise)
-        noted = metadata.get(_KOHYA_ALPHA, "None")
-        return NotedAlphas(None if noted in ("None", "") else float(noted))
-    except (ValueError, TypeError, AttributeError) as error:
+        if _ADAPTER_METADATA not in metadata:
+            noted = metadata.get(_KOHYA_ALPHA, "None")
+            return NotedAlphas(None if noted in ("None", "") else float(noted))
+        # diffusers prefixes the fields with the network's name, PEFT does not
+        config = {
+            name.removeprefix("transformer_2.").removeprefix("transformer."): value
+            for name, value in json.loads(metadata[_ADAPTER_METADATA]).items()
+            if name.startswith("transformer_2.") == low_noise
+        }
+        alpha = config.get("lora_alpha")
+        patterns = {str(name): float(value) for name, value in (config.get("alpha_pattern") or {}).items()}
+        return NotedAlphas(None if alpha is None else float(alpha), patterns, bool(config.get("use_rslora")))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{where} notes its alpha in a way that cannot be read ({error}). Download it again."
         ) from error
-
-
-def _of_adapter(config: Mapping[str, Any], low_noise: bool) -> NotedAlphas:
-    # diffusers puts the network's name in front, PEFT does not
-    plain = {
-        name.removeprefix("transformer_2.").removeprefix("transformer."): value
-        for name, value in config.items()
-        if name.startswith("transformer_2.") == low_noise
-    }
-    alpha = plain.get("lora_alpha")
-    patterns = {str(name): float(value) for name, value in (plain.get("alpha_pattern") or {}).items()}
-    return NotedAlphas(None if alpha is None else float(alpha), patterns, bool(plain.get("use_rslora")))
-
-
-def _is_named(module: str, pattern: str) -> bool:
-    plain = squash(re.sub(r"[\\^$]", "", pattern))
-    return module == plain or module.endswith(f"_{plain}")

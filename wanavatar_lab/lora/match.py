@@ -1,13 +1,13 @@
-"""The tensors of a LoRA file as updates of a network's weights. Each one is matched, or named in an error.
+"""Match the tensors of a LoRA file with the weights of a network. Every tensor fits, or is named in an error.
 
-diffusers has converters of its own for the Wan and FLUX.2 families. They are not used: they leave out what they do not
-know (the `diff` of norms, kohya's keys outside of blocks), want every layer of every block, and bake alpha into the
+diffusers has converters of its own for the Wan and FLUX.2 families. They are not used: they drop what they do not know
+(the `diff` of norms, kohya's keys outside of blocks), require every layer of every block, and bake alpha into the
 matrices.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,11 +55,11 @@ class Pair:
 
 @dataclass
 class Update:
-    """All that one file changes in a network.
+    """All changes that one file makes to a network.
 
     Args:
         pairs: by module.
-        diffs: whole differences, by parameter.
+        diffs: differences of full rank, by parameter.
     """
 
     pairs: dict[str, Pair] = field(default_factory=dict)
@@ -80,12 +80,12 @@ def match(
         tensors: of the file, by its keys.
         metadata: of the file.
         name: what to call the LoRA in an error.
-        low_noise: of a file that holds both experts' updates, take the low-noise expert's (True) or the other's.
+        low_noise: of a file with updates of both experts, take the low-noise expert's (True) or the other's.
 
     Raises:
         WeightsError: it is for another model, or keys are of another method, unknown, incomplete or of another shape.
     """
-    matching = _matched(network, tensors, metadata, name, low_noise)
+    matching = _Matching(network, tensors, noted_alphas(metadata, name, bool(low_noise)), low_noise)
     matching.check(name)
     return matching.update
 
@@ -93,88 +93,93 @@ def match(
 def match_partly(
     network: nn.Module, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str
 ) -> tuple[Update, list[str]]:
-    """Match as much of a file as has a place in the network, to learn on from it; arguments as in `match`.
+    """Match those tensors of a file that fit the network, to train on from them; arguments as in `match`.
 
     Returns:
-        The update, and the keys that have no place, are incomplete or misshaped.
+        The update, and the keys that are unknown, incomplete or of another shape.
     """
-    matching = _matched(network, tensors, metadata, name, None)
-    return matching.update, [*matching.unknown, *matching.incomplete, *matching.reshaped]
-
-
-def _matched(
-    network: nn.Module,
-    tensors: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, str],
-    name: str,
-    low_noise: bool | None,
-) -> "_Matching":
-    matching = _Matching(network, tensors, noted_alphas(metadata, name, bool(low_noise)))
-    by_module: dict[str, dict[str, str]] = {}
-    for key in map(parse_key, tensors):
-        if low_noise is not None and key.low_noise != low_noise:
-            continue
-        keys = by_module.setdefault(key.module, {})
-        if key.part is None:
-            matching.unknown.append(key.text)
-        elif key.part in keys:
-            matching.incomplete.append(f"{key.text} beside {keys[key.part]}")
-        else:
-            keys[key.part] = key.text
-    for module, keys in by_module.items():
-        matching.add(module, keys)
-    return matching
+    matching = _Matching(network, tensors, noted_alphas(metadata, name), None)
+    return matching.update, [*matching.unknown, *matching.incomplete, *matching.misshaped]
 
 
 class _Matching:
-    """An update while it is put together, and what does not fit."""
+    """The update of a file, and the keys that do not fit.
 
-    def __init__(self, network: nn.Module, tensors: Mapping[str, torch.Tensor], noted: NotedAlphas) -> None:
+    Attributes:
+        update: of those that fit.
+        unknown, incomplete, misshaped: the others, with what is wrong where the key does not show it.
+    """
+
+    def __init__(
+        self, network: nn.Module, tensors: Mapping[str, torch.Tensor], noted: NotedAlphas, low_noise: bool | None
+    ) -> None:
         self.update = Update()
         self.unknown: list[str] = []
         self.incomplete: list[str] = []
-        self.reshaped: list[str] = []
+        self.misshaped: list[str] = []
         self._network, self._tensors, self._noted = network, tensors, noted
         self._names = names_of(network)
         self._shapes = {name: tuple(weight.shape) for name, weight in plain_parameters(network).items()}
+        by_module: dict[str, dict[str, str]] = {}
+        for key in map(parse_key, tensors):
+            if low_noise is not None and key.low_noise != low_noise:
+                continue
+            keys = by_module.setdefault(key.module, {})
+            if key.part is None:
+                self.unknown.append(key.text)
+            elif key.part in keys:
+                self.incomplete.append(f"{key.text} beside {keys[key.part]}")
+            else:
+                keys[key.part] = key.text
+        for module, keys in by_module.items():
+            self._add(module, keys)
 
-    def add(self, module: str, keys: Mapping[str, str]) -> None:
-        """Add a module's keys, by their parts."""
+    def _add(self, module: str, keys: Mapping[str, str]) -> None:
+        """Add a module's tensors; `keys` by their parts."""
         weight, bias = self._names.get((module, "weight")), self._names.get((module, "bias"))
+        scale, down = 1.0, self._tensors[keys[DOWN]] if DOWN in keys else None
+        alpha = self._tensors[keys[ALPHA]] if ALPHA in keys else None
+        if (down is not None and (down.ndim < 2 or not len(down))) or (alpha is not None and alpha.numel() != 1):
+            self.misshaped += [f"{text} {list(self._tensors[text].shape)}" for text in keys.values()]
+            return
+        if down is not None:
+            scale = self._noted.scale(module, len(down), None if alpha is None else float(alpha))
         if keys.keys() - {DIFF, DIFF_BIAS}:
-            self._add_pair(module, keys, weight)
+            self._add_pair(keys, scale, weight)
         if UP_BIAS in keys and DOWN in keys:
-            scale = self._scale(module, keys)
             self._add_diff(keys[UP_BIAS], scale * self._tensors[keys[UP_BIAS]].float(), bias)
         if DIFF in keys:
             self._add_diff(keys[DIFF], self._tensors[keys[DIFF]], weight or self._names.get((module, "")))
         if DIFF_BIAS in keys:
             self._add_diff(keys[DIFF_BIAS], self._tensors[keys[DIFF_BIAS]], bias)
 
-    def _add_pair(self, module: str, keys: Mapping[str, str], targets: tuple[Target, ...] | None) -> None:
-        mine = [text for part, text in keys.items() if part not in (DIFF, DIFF_BIAS)]
-        if targets is None or not all(self._takes_pairs(target.module) for target in targets):
-            self.unknown += mine
+    def _add_pair(self, keys: Mapping[str, str], scale: float, targets: tuple[Target, ...] | None) -> None:
+        own = [text for part, text in keys.items() if part not in (DIFF, DIFF_BIAS)]
+        layers = [self._network.get_submodule(target.module) for target in targets or ()]
+        if targets is None or not all(
+            isinstance(getattr(layer, "base_layer", layer), _LORA_LAYERS) for layer in layers
+        ):
+            self.unknown += own
             return
         if DOWN not in keys or UP not in keys:
             missing = " and ".join(part for part in (DOWN, UP) if part not in keys)
-            self.incomplete.append(f"{mine[0]} without the matrix {missing}")
+            self.incomplete.append(f"{own[0]} without the matrix {missing}")
             return
-        down, up, scale = self._tensors[keys[DOWN]], self._tensors[keys[UP]], self._scale(module, keys)
+        down, up = self._tensors[keys[DOWN]], self._tensors[keys[UP]]
         for target in targets:
             outputs, *inputs = self._shapes[target.parameter]
             outputs *= target.parts
             # trainers that make every layer a convolution leave dimensions of 1 behind
-            wide = _reshaped(self._fitted(target, down), (down.shape[0], *inputs))
-            high = _reshaped(up, (outputs, down.shape[0], *[1] * (len(inputs) - 1)))
-            if wide is None or high is None:
+            fitted_down = _reshaped(self._fit_channels(target, down), (down.shape[0], *inputs))
+            fitted_up = _reshaped(up, (outputs, down.shape[0], *[1] * (len(inputs) - 1)))
+            if fitted_down is None or fitted_up is None:
                 needed = f"need [r, {', '.join(map(str, inputs))}] and [{outputs}, r]"
-                self.reshaped.append(f"{keys[DOWN]} {list(down.shape)} with an up matrix {list(up.shape)}, {needed}")
+                self.misshaped.append(f"{keys[DOWN]} {list(down.shape)} with an up matrix {list(up.shape)}, {needed}")
                 return
             if target.module in self.update.pairs:
                 self.incomplete.append(f"{keys[DOWN]} is for {target.module}, as another key is")
                 return
-            self.update.pairs[target.module] = Pair(wide, target.rows(high), scale)
+            self.update.pairs[target.module] = Pair(fitted_down, target.rows(fitted_up), scale)
 
     def _add_diff(self, text: str, tensor: torch.Tensor, targets: tuple[Target, ...] | None) -> None:
         if targets is None:
@@ -182,20 +187,20 @@ class _Matching:
             return
         for target in targets:
             outputs, *inputs = self._shapes[target.parameter]
-            whole = _reshaped(self._fitted(target, tensor), (outputs * target.parts, *inputs))
-            if whole is None:
-                self.reshaped.append(f"{text} {list(tensor.shape)}, need {[outputs * target.parts, *inputs]}")
+            shape = (outputs * target.parts, *inputs)
+            fitted = _reshaped(self._fit_channels(target, tensor), shape)
+            if fitted is None:
+                self.misshaped.append(f"{text} {list(tensor.shape)}, need {list(shape)}")
                 return
             # a bias may come both as diff_b and with an up matrix
-            before = self.update.diffs.get(target.parameter)
-            mine = target.rows(whole)
-            self.update.diffs[target.parameter] = mine if before is None else before.float() + mine.float()
+            before, rows = self.update.diffs.get(target.parameter), target.rows(fitted)
+            self.update.diffs[target.parameter] = rows if before is None else before.float() + rows.float()
 
-    def _fitted(self, target: Target, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of S2V's patch embedding with as many input channels as the network has.
+    def _fit_channels(self, target: Target, tensor: torch.Tensor) -> torch.Tensor:
+        """Give a tensor of S2V's patch embedding as many input channels as the network has.
 
-        One for inpainting has more (see `wanavatar_lab.s2v.inpaint`). Where the network lacks them there is nothing for
-        them to see, and where the file does, it leaves them as they are.
+        The network for inpainting has more (see `wanavatar_lab.s2v.inpaint`). Channels that only the file has are left
+        out, since the network gets no input for them; those that only the network has are not changed by the file.
         """
         if target.module != "patch_embedding" or not isinstance(self._network, WanS2VTransformer3DModel):
             return tensor
@@ -207,42 +212,33 @@ class _Matching:
         filled = torch.cat([tensor, tensor.new_zeros(len(tensor), max(0, missing), *tensor.shape[2:])], dim=1)
         return filled[:, : channels[0]]
 
-    def _scale(self, module: str, keys: Mapping[str, str]) -> float:
-        alpha = float(self._tensors[keys[ALPHA]].flatten()[0]) if ALPHA in keys else None
-        return self._noted.scale(module, self._tensors[keys[DOWN]].shape[0], alpha)
-
-    def _takes_pairs(self, module: str) -> bool:
-        layer = self._network.get_submodule(module)
-        return isinstance(getattr(layer, "base_layer", layer), _LORA_LAYERS)
-
     def check(self, name: str) -> None:
-        """Say all that does not fit, in one error.
+        """Report everything that does not fit, in one error.
 
         Raises:
-            WeightsError: there is something, or nothing was added at all.
+            WeightsError: something does not fit, or the file has no update at all.
         """
-        kinds = {"unknown": self.unknown, "incomplete or there twice": self.incomplete, "misshaped": self.reshaped}
-        said = "; ".join(f"{len(found)} {what}: {_first(found)}" for what, found in kinds.items() if found)
-        if not said and not (self.update.pairs or self.update.diffs):
+        kinds = {"unknown": self.unknown, "incomplete or there twice": self.incomplete, "misshaped": self.misshaped}
+        misfits = "; ".join(f"{len(keys)} {what}: {_first(keys)}" for what, keys in kinds.items() if keys)
+        if not misfits:
+            if self.update.pairs or self.update.diffs:
+                return
             raise WeightsError(f"{name} has no weights in it, so it changes nothing. Download it again.")
-        if not said:
-            return
-        said = f"Of its {len(self._tensors)} keys {said}. Nothing of it was applied"
+        misfits = f"Of its {len(self._tensors)} keys {misfits}. Nothing of it was applied"
         if method := other_method(self.unknown):
             raise WeightsError(
-                f"{name} is a {method}, and LoRAs are read only (down, up, alpha, diff, diff_b). {said}."
+                f"{name} is a {method}, and LoRAs are read only (down, up, alpha, diff, diff_b). {misfits}."
             )
-        network = type(self._network).__name__
-        config: Any = self._network.config
+        network, config = type(self._network).__name__, cast(Any, self._network).config
         width = config.num_attention_heads * config.attention_head_dim
         base = base_of({text: tuple(tensor.shape) for text, tensor in self._tensors.items()})
         if base.family in (OTHER, UNKNOWN) or base.width not in (None, width):
             made_for = base.name if base.width is None else f"{base.name}, {base.width} wide"
             raise WeightsError(
-                f"{name} is for another model ({made_for}) and not for {network}, {width} wide. {said}; get the LoRA "
-                "for this model, or leave it out."
+                f"{name} is for another model ({made_for}) and not for {network}, {width} wide. {misfits}; "
+                "get the LoRA for this model, or leave it out."
             )
-        raise WeightsError(f"{name} does not fit {network}. {said}; get it for this model, or leave it out.")
+        raise WeightsError(f"{name} does not fit {network}. {misfits}; get it for this model, or leave it out.")
 
 
 def _reshaped(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
@@ -252,5 +248,5 @@ def _reshaped(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | No
     return tensor.reshape(shape)
 
 
-def _first(found: list[str]) -> str:
-    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

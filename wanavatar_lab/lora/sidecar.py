@@ -1,8 +1,7 @@
-"""Trigger words, preview, usual weight and description of a LoRA, from its metadata or from files beside it.
+"""Trigger words, preview, usual weight and description of a LoRA, from its metadata and from files beside it.
 
-Beside `ann.safetensors` are looked for `ann.json`, `ann.civitai.info` and `ann.metadata.json` (civitai's answers, as
-the usual managers save them, or plain fields), `ann.txt` (trigger words) and `ann.png`, `.jpg`, `.jpeg`, `.webp`
-(preview).
+The files beside `ann.safetensors` are `ann.json`, `ann.civitai.info` and `ann.metadata.json` (civitai's answers, as the
+usual managers save them, or plain fields), `ann.txt` (trigger words) and `ann.png`, `.jpg`, `.jpeg`, `.webp` (preview).
 """
 
 import json
@@ -17,84 +16,79 @@ from wanavatar_lab.requests.loras import MOST_WEIGHT
 
 _NOTES = (".json", ".civitai.info", ".metadata.json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+# fields of civitai, of the usual managers and trainers, and of this project, by precedence
 _TRIGGERS = (
-    "trainedWords",
-    "trained_words",
-    "trigger_words",
-    "trigger_word",
-    "trigger",
-    "activation text",
-    "modelspec.trigger_phrase",
-    "ss_trigger_words",
-    "instance_prompt",
+    *("trainedWords", "trained_words", "trigger_words", "trigger_word", "trigger", "activation text"),
+    *("modelspec.trigger_phrase", "ss_trigger_words", "instance_prompt"),
 )
 _DESCRIPTIONS = ("description", "modelspec.description")
-# as the usual web interface notes it, where 0 stands for none; the second is this project's
+# of the usual web interface, where 0 stands for none, then of this project
 _WEIGHTS = ("preferred weight", "usual_weight")
 _LINKS = ("civitai_url", "url", "modelspec.usage_hint_url")
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known of a LoRA beside its weights.
+    """What is known of a LoRA apart from its weights, as plain values.
 
     Attributes:
-        trigger_words: to be written into the prompt.
-        preview: a picture of its effect.
-        description: one text.
-        link: where it comes from.
-        usual_weight: with which whoever made it says that it is used.
-        problem: a file beside it that cannot be read.
+        trigger_words: for the prompt.
+        preview: the path of a picture of its effect.
+        description: without markup.
+        link: the page where it is published.
+        usual_weight: the weight that its author recommends.
+        problem: files beside it that cannot be read; empty if there are none.
     """
 
-    trigger_words: tuple[str, ...] = ()
-    preview: Path | None = None
-    description: str = ""
-    link: str = ""
-    usual_weight: float | None = None
-    problem: str = ""
+    trigger_words: list[str]
+    preview: str | None
+    description: str
+    link: str
+    usual_weight: float | None
+    problem: str
 
 
 def read_sidecar(bases: Iterable[Path], metadata: Mapping[str, str]) -> Sidecar:
-    """Read what lies beside a LoRA.
+    """Read the files beside a LoRA. One that cannot be read is a `problem` and the others count.
 
     Args:
         bases: its paths without the ending; a pair of files has two, and may have a common one.
-        metadata: of its safetensors files.
+        metadata: of its safetensors files; it comes after the files beside them.
     """
     bases = list(bases)
+
+    def beside(*endings: str) -> list[Path]:
+        files = (base.with_name(base.name + ending) for base in bases for ending in endings)
+        return [file for file in files if file.is_file()]
+
     sources: list[Mapping[str, Any]] = []
-    problems = []
-    for file in _beside(bases, _NOTES):
+    texts, problems = [], []
+    for file in beside(*_NOTES, ".txt"):
         try:
-            noted = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if file.suffix == ".txt":
+                texts.append(text)
+            else:
+                sources += _levels(json.loads(text))
+        except (OSError, ValueError, RecursionError) as error:
             problems.append(f"{file.name} cannot be read ({error})")
-            continue
-        sources += _levels(noted)
     sources.append(metadata)
-    words = next((found for source in sources if (found := _words(source))), [])
-    if not words:
-        texts = (file.read_text(encoding="utf-8", errors="replace") for file in _beside(bases, (".txt",)))
-        words = next((found for text in texts if (found := _split(text))), [])
-    preview = next(iter([*_beside(bases, _PICTURES), *_beside(bases, [f".preview{end}" for end in _PICTURES])]), None)
+    values = [source.get(name) for source in sources for name in _TRIGGERS]
+    pictures = beside(*_PICTURES) or beside(*(f".preview{ending}" for ending in _PICTURES))
+    model = next((source["modelId"] for source in sources if isinstance(source.get("modelId"), int)), None)
+    weights = (_number(source.get(name)) for source in sources for name in _WEIGHTS)
     return Sidecar(
-        trigger_words=tuple(dict.fromkeys(words)),
-        preview=preview,
+        trigger_words=list(dict.fromkeys(next(filter(None, map(_words, [*values, *texts])), []))),
+        preview=str(pictures[0]) if pictures else None,
         description=_text(sources, _DESCRIPTIONS),
-        link=_link(sources),
-        usual_weight=_weight(sources),
+        link=_text(sources, _LINKS) or (f"https://civitai.com/models/{model}" if model else ""),
+        usual_weight=next((weight for weight in weights if 0 < weight <= MOST_WEIGHT), None),
         problem="; ".join(problems),
     )
 
 
-def _beside(bases: Iterable[Path], endings: Iterable[str]) -> list[Path]:
-    files = [base.with_name(base.name + ending) for base in bases for ending in endings]
-    return [file for file in files if file.is_file()]
-
-
 def _levels(noted: Any) -> Iterator[Mapping[str, Any]]:
-    """The fields themselves, then those one level down where managers keep civitai's answer."""
+    """The fields themselves, then those one level down, where managers keep civitai's answer."""
     if isinstance(noted, dict):
         yield noted
         for name in ("civitai", "model", "modelVersions"):
@@ -104,17 +98,12 @@ def _levels(noted: Any) -> Iterator[Mapping[str, Any]]:
                 yield inner
 
 
-def _words(source: Mapping[str, Any]) -> list[str]:
-    for name in _TRIGGERS:
-        value = source.get(name)
-        found = _split(value) if isinstance(value, str) else [word for one in value or [] for word in _split(str(one))]
-        if found:
-            return found
-    return []
-
-
-def _split(text: str) -> list[str]:
-    return [word for part in re.split(r"[,\n]", text) if (word := part.strip().strip("\"'[]"))]
+def _words(value: Any) -> list[str]:
+    """The words in a text, or in a list of texts, that are separated by commas or lines."""
+    parts = re.split(r"[,\n]", value) if isinstance(value, str) else []
+    if isinstance(value, list):
+        parts = [part for text in value for part in re.split(r"[,\n]", str(text))]
+    return [word for part in parts if (word := part.strip().strip("\"'[]"))]
 
 
 def _text(sources: Iterable[Mapping[str, Any]], names: Iterable[str]) -> str:
@@ -124,22 +113,9 @@ def _text(sources: Iterable[Mapping[str, Any]], names: Iterable[str]) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)).strip()
 
 
-def _weight(sources: Iterable[Mapping[str, Any]]) -> float | None:
-    found = (_number(source.get(name)) for source in sources for name in _WEIGHTS)
-    return next((weight for weight in found if 0 < weight <= MOST_WEIGHT), None)
-
-
 def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        return math.nan
     try:
-        return float(value)  # safetensors' metadata are texts
+        # metadata of safetensors are texts
+        return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def _link(sources: Iterable[Mapping[str, Any]]) -> str:
-    sources = list(sources)
-    link = _text(sources, _LINKS)
-    model = next((source["modelId"] for source in sources if isinstance(source.get("modelId"), int)), None)
-    return link or (f"https://civitai.com/models/{model}" if model else "")

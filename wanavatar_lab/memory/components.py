@@ -22,7 +22,7 @@ from typing import Any
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.profiles import Profile
-from wanavatar_lab.weights import not_there
+from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.weights.table import weights_at
 
@@ -296,7 +296,7 @@ def stage_components(profile: Profile, stage: str, weights_dir: Path, device: st
     location = profile.weights(stage, weights_dir)
     published = weights_at(location)
     if published is None or published.ships:
-        raise not_there(stage, location)
+        raise missing_weights(stage, location)
     return tuple(each.component() for each in PUBLISHED[stage])
 
 

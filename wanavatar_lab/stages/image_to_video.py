@@ -39,7 +39,7 @@ from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
 from wanavatar_lab.wan.load import is_wan_folder, load_wan_folder
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
-from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
 # the most that is put right: a factor of the spread, and a part of full brightness; what a prompt changes is larger
@@ -124,9 +124,9 @@ def load(profile: Profile, device: str) -> Models:
     weights_dir = read_settings().weights_dir
     folder = profile.weights(ImageToVideo.stage, weights_dir)
     if not folder.is_dir():
-        raise not_there(ImageToVideo.stage, folder)
+        raise missing_weights(ImageToVideo.stage, folder)
     elsewhere = profile.shared_parts(ImageToVideo.stage, weights_dir)
-    with says_how_to_get(folder):
+    with append_download_command(folder):
         return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
 
 

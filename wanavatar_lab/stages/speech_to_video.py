@@ -28,7 +28,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.wan.latents import picture_to_pixels
-from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "talking.mp4"
@@ -78,9 +78,9 @@ def load(profile: Profile, device: str) -> Models:
     weights_dir = read_settings().weights_dir
     folder = profile.weights(SpeechToVideo.stage, weights_dir)
     if not folder.is_dir():
-        raise not_there(SpeechToVideo.stage, folder)
+        raise missing_weights(SpeechToVideo.stage, folder)
     elsewhere = profile.shared_parts(SpeechToVideo.stage, weights_dir)
-    with says_how_to_get(folder):
+    with append_download_command(folder):
         return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
 
 

@@ -24,7 +24,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
-from wanavatar_lab.weights import not_there, says_how_to_get
+from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "picture.png"
@@ -81,8 +81,8 @@ def load(profile: Profile, device: str) -> Models:
     """
     folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
     if not folder.is_dir():
-        raise not_there(TextToImage.stage, folder)
-    with says_how_to_get(folder):
+        raise missing_weights(TextToImage.stage, folder)
+    with append_download_command(folder):
         return Models(profile, device, folder)
 
 

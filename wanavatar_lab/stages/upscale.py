@@ -29,7 +29,7 @@ from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan.checkpoint_files import read_safetensors, read_state_dict
-from wanavatar_lab.weights import not_there
+from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.worker.error_messages import is_out_of_memory
 
 SCALE = 2
@@ -181,7 +181,7 @@ class Models:
         if self.location.is_file():
             return self.location
         if not self.location.is_dir():
-            raise not_there(Upscale.stage, self.location, ", or name a file of your own as weights")
+            raise missing_weights(Upscale.stage, self.location, ", or name a file of your own as weights")
         inside = [entry for entry in entries(self.location) if entry.path.suffix.lower() in WEIGHTS_SUFFIXES]
         files = [entry.path for entry in inside if entry.is_file()]
         if len(files) != 1:

@@ -1,14 +1,23 @@
-"""What is needed, where it lies, how to get it, and whether it is whole.
+"""Weights: what is needed, what is on disk, how to download it, and whether it is as published.
 
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
-`WEIGHTS` is the table. `look` says what lies there, `download` fetches what is missing or damaged, `verify` compares
-hashes. Nothing here imports torch, and what talks to the hub is imported when it does.
+`WEIGHTS` is the table. `look` lists what is on disk, `download` fetches what is missing or corrupt, `verify` compares
+hashes. Nothing here imports torch, and huggingface_hub is imported only when it is used.
 """
 
 from wanavatar_lab.weights.download import Report, Step, download, verify
 from wanavatar_lab.weights.folders import Found, look
-from wanavatar_lab.weights.table import WEIGHTS, Layout, Link, Weights, amount, find_weights, not_there, says_how_to_get
+from wanavatar_lab.weights.table import (
+    WEIGHTS,
+    Layout,
+    Link,
+    Weights,
+    amount,
+    append_download_command,
+    find_weights,
+    missing_weights,
+)
 
 __all__ = [
     "WEIGHTS",
@@ -19,10 +28,10 @@ __all__ = [
     "Step",
     "Weights",
     "amount",
+    "append_download_command",
     "download",
     "find_weights",
     "look",
-    "not_there",
-    "says_how_to_get",
+    "missing_weights",
     "verify",
 ]

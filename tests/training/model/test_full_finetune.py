@@ -48,7 +48,7 @@ def applied(network: WanS2VTransformer3DModel, checkpoint: Path) -> WanS2VTransf
     for name in (WEIGHTS, AUDIO_MODULES):
         file = checkpoint / name
         adapters.load(name.partition(".")[0], match(network, load_file(file), read_header(file).metadata, name))
-    adapters.weigh({"lora_weights": 1.0, "audio_modules": 1.0})
+    adapters.set_weights({"lora_weights": 1.0, "audio_modules": 1.0})
     return network
 
 
