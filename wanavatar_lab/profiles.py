@@ -69,9 +69,7 @@ class Profile:
         """
         kind = device.partition(":")[0]
         if kind not in self.dtypes:
-            raise LabError(
-                f"No dtype is set for the device {device!r}; use one of {', '.join(self.dtypes)}."
-            )
+            raise LabError(f"No dtype is set for the device {device!r}; use one of {', '.join(self.dtypes)}.")
         return self.dtypes[kind]
 
 

@@ -134,6 +134,25 @@ class SpeechToVideo(Request):
             help="A video of poses that the person follows; optional.",
         ),
     ] = None
+    inpaint_video: Annotated[
+        str | None,
+        spec(
+            widget="video",
+            group="advanced",
+            label="Inpaint into video",
+            help="A video whose masked part is made anew; needs a LoRA that was trained for inpainting.",
+        ),
+    ] = None
+    inpaint_mask: Annotated[
+        str | None,
+        spec(
+            widget="video",
+            group="advanced",
+            allowed="the path of a video or picture that is white where the clip is made anew, or leave it empty",
+            label="Inpaint mask",
+            help="A video or picture, white where the clip is made anew and black where the video is kept.",
+        ),
+    ] = None
     start_from_image: Annotated[
         bool,
         spec(
@@ -185,6 +204,12 @@ class SpeechToVideo(Request):
             ),
         ),
     ] = "noise"
+
+    def _conflicts(self) -> list[tuple[str, str]]:
+        if (self.inpaint_video is None) == (self.inpaint_mask is None):
+            return []
+        missing, given = ("inpaint_video", "inpaint_mask") if self.inpaint_mask else ("inpaint_mask", "inpaint_video")
+        return [(missing, f"is missing beside {given}; give both, or neither")]
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
