@@ -221,7 +221,8 @@ def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
     if not bool(network.patch_embedding.weight[:, network.config.out_channels :].any()):
         raise LabError(
             "inpaint_video is given, but no LoRA of this request has a patch embedding that was trained for "
-            "inpainting. Add one to loras (docs/training.md says how to train it), or leave inpaint_video and inpaint_mask empty."
+            "inpainting. Add one to loras (docs/training.md says how to train it), or leave inpaint_video and "
+            "inpaint_mask empty."
         )
 
 
