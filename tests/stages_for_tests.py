@@ -48,8 +48,8 @@ class AcceleratorError(RuntimeError):
     """Named as torch names it."""
 
 
-def words(text: str) -> dict[str, tuple[str, str]]:
-    return dict.fromkeys(("en", "ko", "zh"), (text, text))
+def words(text: str) -> dict[str, str]:
+    return {"label": text, "help": text}
 
 
 class Relax(Request):

@@ -1,7 +1,7 @@
 """The table of profiles: `full` is the published models, `pocket` the same classes at toy size.
 
-This is the only place where the two differ. Everything else asks the profile: where a stage's weights lie, which
-defaults it overrides, how large its pictures are, and in which number format it computes.
+This is the only place where the two differ. Everything else asks the profile: where a stage's weights are, which
+defaults it overrides, how large its pictures are, and in which dtype it computes.
 """
 
 from collections.abc import Mapping
@@ -19,21 +19,21 @@ class Profile:
     """One family of models.
 
     Attributes:
-        name: what a request calls it.
-        labels: how people read it, by language.
+        name: its name in a request.
+        label: its name in a form, in English (`requests/words.json` has the translations).
         locations: for each stage, the folder or file under the weights folder.
-        shared: for each stage whose folder is not whole, the parts that it shares with others, and the folder under the
-            weights folder where each is kept once.
-        defaults: for each stage, the request's defaults that this family overrides.
+        shared: for each stage, the parts that it shares with other stages, and the folder of each under the weights
+            folder.
+        defaults: for each stage, the defaults of the request that this family overrides.
         aspects: width and height in pixels of each named aspect of text_to_image.
-        auto_area: pixels that a video has where the resolution is `auto`.
+        auto_area: pixels of a video whose resolution is `auto`.
         size_multiple: every width and height is a multiple of this.
-        dtypes: the number format by kind of device, as torch names it.
-        widths: for each stage whose weights have to be downloaded, the width of its network, for who asks before.
+        dtypes: the dtype by kind of device, as torch names it.
+        widths: for each stage whose weights are downloaded, the width of its network, so that LoRAs are matched before.
     """
 
     name: str
-    labels: Mapping[str, str]
+    label: str
     locations: Mapping[str, str]
     aspects: Mapping[str, tuple[int, int]]
     auto_area: int
@@ -44,7 +44,7 @@ class Profile:
     widths: Mapping[str, int] = field(default_factory=dict)
 
     def weights(self, stage: str, weights_dir: Path | str) -> Path:
-        """Where the weights of `stage` lie; nothing is read.
+        """Path of the weights of `stage`; nothing is read.
 
         Raises:
             LabError: this profile has no such stage.
@@ -54,7 +54,7 @@ class Profile:
         return Path(weights_dir) / self.locations[stage]
 
     def shared_parts(self, stage: str, weights_dir: Path | str) -> dict[str, Path]:
-        """Where the parts of `stage` lie that are not in its own folder, by name; nothing is read."""
+        """Paths of the parts of `stage` that are not in its own folder, by name; nothing is read."""
         return {name: Path(weights_dir) / place for name, place in self.shared.get(stage, {}).items()}
 
     def default_overrides(self, stage: str) -> dict[str, Any]:
@@ -62,16 +62,14 @@ class Profile:
         return dict(self.defaults.get(stage, {}))
 
     def dtype(self, device: str) -> str:
-        """The number format on `device` ("cpu", "cuda", "cuda:1", ...), as torch names it.
+        """The dtype on `device` ("cpu", "cuda", "cuda:1", ...), as torch names it.
 
         Raises:
-            LabError: no format is chosen for such a device.
+            LabError: there is none for such a device.
         """
         kind = device.partition(":")[0]
         if kind not in self.dtypes:
-            raise LabError(
-                f"No number format is chosen for the device {device!r}; use one of {', '.join(self.dtypes)}."
-            )
+            raise LabError(f"No dtype is set for the device {device!r}; use one of {', '.join(self.dtypes)}.")
         return self.dtypes[kind]
 
 
@@ -80,7 +78,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             name="full",
-            labels={"en": "Full: the published models", "ko": "전체: 공개된 원본 모델", "zh": "完整：公开发布的模型"},
+            label="Full: the published models",
             locations={
                 "text_to_image": "FLUX.2-klein-9B",
                 "upscale": "RealESRGAN_x2plus.pth",
@@ -94,11 +92,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="pocket",
-            labels={
-                "en": "Pocket: small models for any CPU",
-                "ko": "포켓: CPU에서도 도는 작은 모델",
-                "zh": "口袋：普通 CPU 可运行的小模型",
-            },
+            label="Pocket: small models for any CPU",
             locations={
                 "text_to_image": "pocket/text_to_image",
                 "upscale": "pocket/upscale",

@@ -25,7 +25,7 @@ def test_what_is_missing_is_said_with_the_command_that_gets_it(on_the_cpu: Path)
     text = check.look_here("full").weights
     rows = [line.split() for line in text.splitlines()]
     assert ["Wan2.2-S2V-14B", "absent", "45.7", "GB", str(on_the_cpu / "Wan2.2-S2V-14B")] in rows
-    assert "get it with: wanavatar-lab weights download Wan2.2-S2V-14B" in text
+    assert "download with: wanavatar-lab weights download Wan2.2-S2V-14B" in text
     (on_the_cpu / "Wan2.2-S2V-14B").mkdir()
     (on_the_cpu / "Wan2.2-S2V-14B" / "config.json").write_text("{}")
     assert "    missing: " in check.look_here("full").weights

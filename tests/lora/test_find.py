@@ -260,8 +260,8 @@ def test_the_command_line_lists_them(
     save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), **noted)
     (tmp_path / "loras/mov/character/ann.txt").write_text("ann")
     text = listed(capsys)
-    assert "ann  character" in text and "rank 2, alpha 1" in text and "say: ann" in text
-    assert "usual weight: 0.6" in text
+    assert "ann  character" in text and "rank 2, alpha 1" in text and "trigger words: ann" in text
+    assert "default weight: 0.6" in text
     assert "Wan-14B; fits image_to_video/full, speech_to_video/full" in text
     told: list[dict[str, Any]] = json.loads(listed(capsys, "--json"))
     assert told[0]["name"] == "ann" and told[0]["rank"] == [2, 2] and told[0]["fits"]

@@ -49,7 +49,11 @@ def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
 def test_the_expected_time_is_said_where_the_gpu_is_known() -> None:
     done = run(*"speech-to-video --gpu-memory 141 --host-memory 512 --gpu".split(), "NVIDIA H200")
     assert re.search(r"time      about \d+:\d\d a segment, an estimate", done.stdout), done.stdout
-    for words in (r"transformer +33\.2 GB, 33\.2 GB there", r"peak +\d+\.\d GB", r"memory +46\.3 GB of main memory"):
+    for words in (
+        r"transformer +33\.2 GB of weights, 33\.2 GB on the GPU",
+        r"peak +\d+\.\d GB",
+        r"memory +46\.3 GB of main memory",
+    ):
         assert re.search(words, done.stdout), done.stdout
 
 

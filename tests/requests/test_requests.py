@@ -359,7 +359,7 @@ sides = st.integers(SMALLEST_SIDE // 16, LARGEST_SIDE // 16).map(lambda n: 16 * 
 resolutions = st.sampled_from(["auto", "480p", "720p"]) | st.builds("{}x{}".format, sides, sides)
 allowed_requests = st.fixed_dictionaries(
     {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()} | {"resolution": resolutions}
-).map(lambda values: SpeechToVideo(**values))
+).map(lambda values: SpeechToVideo(**values | {"inpaint_mask": values["inpaint_video"] and "mask.png"}))
 
 
 @given(allowed_requests)

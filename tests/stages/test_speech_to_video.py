@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import wanavatar_lab
 from tests import toys
 from wanavatar_lab import jobs, media
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
@@ -115,6 +118,55 @@ def test_a_pose_video_is_followed(place: Path) -> None:
         return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
 
     assert not np.array_equal(pictures(), pictures(pose_video=str(poses)))
+
+
+def test_only_the_masked_part_of_a_video_is_made_anew(
+    place: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A LoRA whose patch embedding was trained sees the video and the mask; without one the request is refused."""
+    shutil.copytree(weights, place / "weights")
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(place / "weights"))
+    recording, mask = place / "recording.mp4", place / "mask.png"
+    with media.VideoWriter(recording, fps=25) as writer:
+        for level in range(40):
+            writer.write(np.full((64, 64, 3), 255 - level * 6, np.uint8))
+    Image.fromarray(np.repeat(np.arange(64) < 32, 64).reshape(64, 64).astype(np.uint8) * 255).save(mask)
+
+    def pictures(**fields: Any) -> np.ndarray:
+        run = jobs.run_here(request(place, **fields))
+        assert run.status().state == "succeeded", run.status().error
+        return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+
+    given = {"inpaint_video": str(recording), "inpaint_mask": str(mask)}
+    with pytest.raises(RequestError, match="inpaint_mask: is missing beside inpaint_video"):
+        request(place, inpaint_video=str(recording))
+    refused = jobs.run_here(request(place, **given)).status()
+    assert refused.state == "failed" and "no LoRA of this request" in str(refused.error)
+
+    loras = place / "weights" / "loras" / "mov"
+    loras.mkdir(parents=True)
+    network = speech_to_video.load(PROFILES["pocket"], "cpu").pipeline.transformer
+    generator = torch.Generator().manual_seed(0)
+    difference = torch.zeros(network.config.num_attention_heads * network.config.attention_head_dim, 36, 1, 2, 2)
+    difference[:, 16:].normal_(0, 0.2, generator=generator)
+    save_file({"diffusion_model.patch_embedding.diff": difference}, loras / "inpaint.safetensors")
+    plain = pictures()
+    assert not np.array_equal(plain, pictures(loras="inpaint", **given))
+    # where nothing is given, the trained channels see zeros
+    assert np.array_equal(plain, pictures(loras="inpaint"))
+
+
+def test_a_mask_is_white_where_the_clip_is_made_anew(tmp_path: Path) -> None:
+    picture = tmp_path / "mask.png"
+    Image.fromarray((np.arange(64) < 16)[:, None].repeat(64, 1).astype(np.uint8) * 200).save(picture)
+    still = speech_to_video.MaskFrames(str(picture), 64, 64)[slice(8, 12)]
+    assert still.shape == (4, 1, 64, 64) and still[:, :, :15].min() == 1 and still[:, :, 18:].max() == 0
+    with media.VideoWriter(tmp_path / "mask.mp4", fps=16) as writer:
+        for level in (0, 0, 255, 255):
+            writer.write(np.full((64, 64, 3), level, np.uint8))
+    moving = speech_to_video.MaskFrames(str(tmp_path / "mask.mp4"), 64, 64)
+    assert moving.shape == (4, 1, 64, 64)
+    assert moving[slice(0, 6)].mean(dim=(1, 2, 3)).tolist() == [0, 0, 1, 1]
 
 
 def test_the_bare_pipeline_comes_in_process(place: Path) -> None:

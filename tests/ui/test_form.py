@@ -37,9 +37,8 @@ class Warmer(TextToImage):
             le=2.0,
             unit="s",
             group="advanced",
-            en=("Warmth", "How warm the light is."),
-            ko=("따뜻함", "빛이 얼마나 따뜻한지 정합니다."),
-            zh=("暖度", "光线有多暖。"),
+            label={"en": "Warmth", "ko": "따뜻함", "zh": "暖度"},
+            help={"en": "How warm the light is.", "ko": "빛이 얼마나 따뜻한지 정합니다.", "zh": "光线有多暖。"},
         ),
     ] = 0.5
 
@@ -219,7 +218,7 @@ def test_a_form_that_is_refused_leaves_nothing_behind() -> None:
 
 def test_a_control_that_there_is_none_of_is_said() -> None:
     class Odd(TextToImage):
-        tune: Annotated[str, spec(widget="piano", en=("a", ""), ko=("a", ""), zh=("a", ""))] = ""
+        tune: Annotated[str, spec(widget="piano", label="a", help="")] = ""
 
     with pytest.raises(LabError, match=r"Odd.tune asks for the control 'piano'; there are text, "):
         Form(Odd)

@@ -5,8 +5,8 @@
     wanavatar-lab plan speech-to-video --resolution 480x832
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
-What was made or asked for goes to standard output, everything else to standard error. The exit code is 0, or 1 if the
-run failed, 2 if the request was refused (nothing was loaded, no file is left), 130 after Ctrl-C, which cancels the run.
+Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 the run failed, 2 the request
+was refused (nothing was loaded or written), 130 after Ctrl-C, which cancels the run.
 """
 
 import os
@@ -15,12 +15,8 @@ from collections.abc import Sequence
 
 from wanavatar_lab.cli.arguments import Usage, read_arguments
 from wanavatar_lab.cli.commands import COMMANDS, make
-from wanavatar_lab.cli.output import complain
+from wanavatar_lab.cli.output import FAILED, INTERRUPTED, REFUSED, complain
 from wanavatar_lab.errors import LabError, RequestError, RunError
-
-FAILED = 1
-REFUSED = 2
-INTERRUPTED = 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -43,6 +39,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read the output has gone; what is left in the buffer must not fail again at exit
+        # the reader of the pipe is gone; what is left in the buffer must not fail again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -1,4 +1,4 @@
-"""The command line's arguments, made from the requests: a parameter is named there and nowhere here."""
+"""Arguments of the command line, built from the requests: a new field of a request appears here by itself."""
 
 import argparse
 import difflib
@@ -13,7 +13,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
 
-FIELD = "field:"  # marks what belongs to the request, so that no field's name clashes with an option's
+FIELD = "field:"  # prefix of the request's fields in the namespace, so that none clashes with an option
 
 
 class Usage(LabError):
@@ -45,7 +45,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(words)
     arguments.stage = arguments.command.replace("-", "_")
     if unknown and arguments.stage not in STAGE_REQUESTS:
-        raise Usage(f"{unknown[0]!r} is not known to the command {arguments.command}. See its --help.")
+        raise Usage(f"{arguments.command} has no option {unknown[0]!r}. See its --help.")
     arguments.values = dict(_unknown_fields(unknown))
     for name in [name for name in vars(arguments) if name.startswith(FIELD)]:
         arguments.values[name.removeprefix(FIELD)] = getattr(arguments, name)
@@ -56,7 +56,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
     parser = _Parser(
         prog="wanavatar-lab",
         description="Make a talking avatar from a sentence, a picture and a voice.",
-        epilog="Each command has its own --help.",
+        epilog="COMMAND --help shows the options of a command.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -66,29 +66,29 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
         for view in fields_of(request).values():
             _add_field(fields, request, view)
         _add_output(command, request)
-    listing = _add(commands, "runs", "List the runs, newest first.")
-    listing.add_argument("--limit", type=int, metavar="N", default=20, help="at most so many (default 20)")
+    listing = _add(commands, "runs", "List runs, newest first.")
+    listing.add_argument("--limit", type=int, metavar="N", default=20, help="maximum number (default 20)")
     _add_common(listing)
-    loras = _add(commands, "loras", "List the LoRAs: what they are for, their trigger words, rank and alpha.")
+    loras = _add(commands, "loras", "List LoRAs with their model, rank, alpha and trigger words.")
     _add_json(loras)
     for name, text in (
-        ("status", "Say how far a run is."),
-        ("attach", "Wait for a run that was started elsewhere, showing its progress."),
-        ("cancel", "Ask a run to end."),
-        ("logs", "Show the end of a run's log."),
+        ("status", "Show a run's progress."),
+        ("attach", "Follow a run until it finishes, wherever it was started."),
+        ("cancel", "Cancel a queued or running run."),
+        ("logs", "Show the last lines of a run's log."),
     ):
         command = _add(commands, name, text)
-        command.add_argument("id", metavar="ID", help="the run, as `wanavatar-lab runs` lists it")
+        command.add_argument("id", metavar="ID", help="id of the run, from `wanavatar-lab runs`")
         if name == "logs":
-            command.add_argument("--lines", type=int, metavar="N", default=50, help="at most so many (default 50)")
+            command.add_argument("--lines", type=int, metavar="N", default=50, help="maximum number (default 50)")
         if name == "attach":
             _add_output(command, None)
         else:
             _add_common(command)
-    planning = _add(commands, "plan", "Say what a stage needs, where its models would lie and how long it takes.")
+    planning = _add(commands, "plan", "Estimate memory, placement and run time without loading anything.")
     add_options(planning)
     _add_json(planning)
-    add_actions(_add(commands, "weights", "Get and check the models' weights."))
+    add_actions(_add(commands, "weights", "List, download and verify model weights."))
     return parser, list(commands.choices)
 
 
@@ -100,19 +100,19 @@ def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 def _add_output(command: argparse.ArgumentParser, request: type[Request] | None) -> None:
     ending = f", ending in {request.suffix}" if request and request.suffix else ""
     command.add_argument(
-        "--out", metavar="FILE", help=f"copy the result here{ending}; it also stays in the run's folder"
+        "--out", metavar="FILE", help=f"copy the result to this file{ending}; the original stays in the run's folder"
     )
     _add_common(command)
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="put one JSON document on standard output, for machines")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     _add_json(command)
     command.add_argument(
-        "--runs-dir", metavar="FOLDER", help="where the runs lie (default: WANAVATAR_RUNS_DIR, or runs)"
+        "--runs-dir", metavar="FOLDER", help="folder of the runs (default: WANAVATAR_RUNS_DIR, or runs)"
     )
 
 
@@ -122,7 +122,7 @@ def _add_field(group: Any, request: type[Request], view: FieldView) -> None:
     if view.kind == "bool":
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif view.widget == "loras":
-        # one at a time, so that the name on the command line is the singular
+        # given once per LoRA, so the option is the singular
         weights = [name for name in _item_names(request, view.name) if name != "name"]
         metavar = "NAME" + "".join(f"[:{weight.upper()}" for weight in weights) + "]" * len(weights)
         group.add_argument(flag.removesuffix("s"), action="append", metavar=metavar, **options)
@@ -141,7 +141,7 @@ def _metavar(view: FieldView) -> str:
 
 
 def _help(request: type[Request], view: FieldView) -> str:
-    """What a field is, what it takes, and its default in every profile where that differs."""
+    """Help of a field: what it takes, and its default in each profile where that differs."""
     facts = [] if view.kind == "bool" or view.options else [view.allowed]
     if view.required:
         facts.append("required")
@@ -150,7 +150,7 @@ def _help(request: type[Request], view: FieldView) -> str:
     for profile in PROFILES.values():
         own = profile.default_overrides(request.stage).get(view.name, view.default)
         if own != view.default:
-            facts.append(f"in the profile {profile.name} {_short(own)}")
+            facts.append(f"{_short(own) or 'empty'} with profile {profile.name}")
     text = view.help["en"] + (f" ({'; '.join(facts)})" if facts else "")
     return text.replace("%", "%%")
 
@@ -161,7 +161,7 @@ def _short(value: Any) -> str:
 
 
 def _with_dashes(words: Sequence[str]) -> Iterator[str]:
-    """The words with --some_field read as --some-field, and a stage by its own name as the command."""
+    """The words with --some_field read as --some-field, and text_to_image as text-to-image."""
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         if word.startswith("--") or (index == 0 and name in STAGE_REQUESTS):
@@ -171,10 +171,10 @@ def _with_dashes(words: Sequence[str]) -> Iterator[str]:
 
 
 def _unknown_fields(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Fields that no request has, with their values; the request refuses them and says the nearest name.
+    """Unknown fields with their values; the request refuses them and suggests the nearest name.
 
     Raises:
-        Usage: a word stands alone.
+        Usage: a word belongs to no option.
     """
     position = 0
     while position < len(words):

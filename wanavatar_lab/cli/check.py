@@ -1,9 +1,9 @@
-"""What a machine has and what is missing, for 00_check.ipynb: the machine, the weights, what each stage would take.
+"""What this machine has and lacks, for 00_check.ipynb: hardware, weights, and what each stage would take.
 
     found = look("pocket")
     print(found.machine, found.weights, found.stages, sep="\\n\\n")
 
-To ask for a GPU imports torch, which has no place in a notebook's kernel: that is done by a process of its own,
+Asking for a GPU imports torch, which stays out of a notebook's kernel: a subprocess does it,
 `python -m wanavatar_lab.cli.check PROFILE`, which prints the same three texts as JSON.
 """
 
@@ -31,8 +31,8 @@ class Found:
 
     Attributes:
         machine: processor, memory, GPUs, versions.
-        weights: of the profile: where they lie, and whether they are whole.
-        stages: what each would take here: memory, where its networks would lie, time.
+        weights: of the profile: where they are, and whether they are complete.
+        stages: what each takes on this machine: memory, offload mode, time.
     """
 
     machine: str
@@ -41,10 +41,10 @@ class Found:
 
 
 def look(profile: str) -> Found:
-    """Look at this machine.
+    """Inspect this machine.
 
     Raises:
-        LabError: there is no such profile, or the machine could not be looked at.
+        LabError: there is no such profile, or the subprocess failed.
     """
     if profile not in PROFILES:
         raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
@@ -58,7 +58,7 @@ def look(profile: str) -> Found:
 
 def look_here(profile: str) -> Found:
     """The same in this process, which may import torch."""
-    from wanavatar_lab.worker.execute import choose_device  # not for who only asks for `look`
+    from wanavatar_lab.worker.execute import choose_device  # imports torch
 
     settings = read_settings()
     machine = this_machine(choose_device(settings.device))
@@ -78,7 +78,7 @@ def _machine(machine: Machine) -> list[str]:
     return [
         f"system   {platform.system()} {platform.machine()}, Python {platform.python_version()}",
         f"CPU      {os.cpu_count()} cores, {free} of main memory free",
-        *(gpus or ["GPU      none that torch sees: stages compute on the CPU"]),
+        *(gpus or ["GPU      none that torch sees: stages run on the CPU"]),
         "versions " + ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
         f"runs     {read_settings().runs_dir.absolute()}",
     ]
@@ -90,7 +90,7 @@ def _weights(which: Weights, folder: Path) -> str:
     if found.missing:
         text += f"\n    missing: {', '.join(found.missing)}"
     if found.state != "present":
-        text += f"\n    get it with: wanavatar-lab weights download {which.name}"
+        text += f"\n    download with: wanavatar-lab weights download {which.name}"
     return text
 
 

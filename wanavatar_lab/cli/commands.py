@@ -1,4 +1,4 @@
-"""What each command does."""
+"""The commands for stages, runs and LoRAs; `plan` and `weights` have files of their own."""
 
 import argparse
 import os
@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
-from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
+from wanavatar_lab.cli.output import (
+    FAILED,
+    INTERRUPTED,
+    SUCCEEDED,
+    ProgressLine,
+    answer,
+    clock,
+    complain,
+    lora_lines,
+    progress_line,
+    say,
+)
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
@@ -20,12 +31,11 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.settings import read_settings
 
-SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 0.2
 
 
 def make(arguments: argparse.Namespace) -> int:
-    """Submit the request, wait for its run, and hand over the result.
+    """Submit the request, follow its run, and print or copy the result.
 
     Raises:
         RequestError: a field, an input file or --out is wrong; all of them are named, and nothing was submitted.
@@ -45,7 +55,7 @@ def make(arguments: argparse.Namespace) -> int:
 
 
 def attach(arguments: argparse.Namespace) -> int:
-    """Wait for a run that is under way, and hand over its result."""
+    """Follow a run, and print or copy its result."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     request = job.run.request()
     problems = _out_problems(arguments.out, type(request))
@@ -55,19 +65,19 @@ def attach(arguments: argparse.Namespace) -> int:
 
 
 def runs(arguments: argparse.Namespace) -> int:
-    """List the runs, newest first."""
+    """List runs, newest first."""
     listed = [(job, job.status()) for job in jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]]
     if arguments.json:
         answer([_facts(job, status) for job, status in listed])
     elif listed:
         answer("\n".join(f"{job.id}  {status.state:<9}  {_summary(status)}" for job, status in listed))
     else:
-        say("There are no runs yet.")
+        say("No runs yet.")
     return SUCCEEDED
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Say how far a run is."""
+    """Show a run's progress."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     now = job.status()
     if arguments.json:
@@ -80,7 +90,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    """Ask a run to end."""
+    """Cancel a queued or running run."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     before = job.status()
     if not before.ended:
@@ -88,12 +98,12 @@ def cancel(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer(_facts(job, job.status()))
     else:
-        say(f"{job.id} had already ended: {before.state}." if before.ended else f"{job.id} is asked to end.")
+        say(f"{job.id} is already {before.state}." if before.ended else f"Cancellation requested for {job.id}.")
     return SUCCEEDED
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show the end of a run's log."""
+    """Show the last lines of a run's log."""
     text = Run.open(arguments.id, runs_dir=arguments.runs_dir).log_tail(max(arguments.lines, 1))
     answer({"id": arguments.id, "log": text} if arguments.json else text)
     return SUCCEEDED
@@ -108,7 +118,7 @@ def loras(arguments: argparse.Namespace) -> int:
     elif found:
         answer("\n".join(lora_lines(found)))
     else:
-        say(f"There are no LoRAs in {folder}/loras: put them into img, mov/character, mov/move or mov/camera.")
+        say(f"No LoRAs in {folder}/loras. Put files into img, mov/character, mov/move or mov/camera.")
     return SUCCEEDED
 
 
@@ -125,14 +135,14 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> int:
-    """Show progress until the run has ended, then hand over its result. Ctrl-C cancels the run."""
+    """Show progress until the run has ended, then print or copy its result. Ctrl-C cancels the run."""
     try:
         ended = _wait(job)
-    except RunError as error:  # not the request is wrong, but the run's folder went away under it
+    except RunError as error:  # the request is fine; the run's folder was removed meanwhile
         raise LabError(str(error)) from error
     except KeyboardInterrupt:
         job.cancel()
-        say(f"Cancelling {job.id} ... (Ctrl-C again leaves without waiting for it.)")
+        say(f"Cancelling {job.id} ... (Ctrl-C again stops waiting for it.)")
         ended = _wait(job)
         if arguments.json:
             complain(LabError(f"The run {job.id} was cancelled."), machine=True, facts=_facts(job, ended))
@@ -142,7 +152,7 @@ def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> i
         text = f"The run {job.id} {'was cancelled' if ended.state == 'cancelled' else 'failed'}: {reason}"
         complain(LabError(text), machine=arguments.json, facts=_facts(job, ended))
         if not arguments.json:
-            say(f"wanavatar-lab logs {job.id} shows its log.")
+            say(f"Its log: wanavatar-lab logs {job.id}")
         return FAILED
     result = job.run.path(main_artifact(ended.artifacts, request.artifact))
     if arguments.out:
@@ -163,26 +173,26 @@ def _wait(job: jobs.Job) -> Status:
 
 
 def _hand_over(result: Path, out: Path) -> Path:
-    """Copy the result to where it was asked for, whole or not at all.
+    """Copy the result to `out`, whole or not at all.
 
     Raises:
         DiskFull: there is no room for it there; nothing is left behind.
-        LabError: it cannot be written there, or is another kind of file. Either text says where the result lies.
+        LabError: it cannot be written there, or is another kind of file. Both errors name the result's path.
     """
     if result.suffix.lower() != out.suffix.lower():
-        raise LabError(f"The result is a {result.suffix} file, so it cannot become {out}. It lies at {result}.")
+        raise LabError(f"The result is a {result.suffix} file and cannot be written as {out}. It is at {result}.")
     try:
         with whole_file(out) as temporary:
             shutil.copyfile(result, temporary)
     except DiskFull as error:
-        raise DiskFull(f"There is no room for {out}. Free some space there; the result lies at {result}.") from error
+        raise DiskFull(f"No space left for {out}. Free some space there; the result is at {result}.") from error
     except OSError as error:
-        raise LabError(f"{out} could not be written ({error.strerror}). The result lies at {result}.") from error
+        raise LabError(f"{out} could not be written ({error.strerror}). The result is at {result}.") from error
     return out
 
 
 def _out_problems(out: str | None, request: type[Request]) -> list[tuple[str, str]]:
-    """Why the result could not be put there, seen before anything is made."""
+    """Why the result could not be written to `out`, checked before anything is submitted."""
     if out is None:
         return []
     path = Path(out)

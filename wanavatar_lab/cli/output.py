@@ -1,31 +1,35 @@
-"""What the command line says: results on standard output, progress and complaints on standard error."""
+"""Output of the command line: results on standard output, progress and errors on standard error; exit codes."""
 
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from rich.console import Console
+from rich.status import Status as Spinner
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import Description
 from wanavatar_lab.runs.status import Status
 
+SUCCEEDED, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; 130 is what shells give for Ctrl-C
+
 
 def answer(value: Any) -> None:
-    """Put a result on standard output: text as it is, anything else as one JSON document."""
+    """Print a result on standard output: text as it is, anything else as one JSON document."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal something that is no result."""
+    """Print a line that is not a result on standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = None) -> None:
-    """Say what was wrong, once: for people on standard error, for machines as JSON with `facts` on standard output."""
+    """Print an error once: as text on standard error, or with `machine` as JSON with `facts` on standard output."""
     problems = error.problems if isinstance(error, RequestError) else []
     if machine:
         listed = [{"field": field, "message": message} for field, message in problems]
@@ -36,10 +40,10 @@ def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = N
 
 
 def progress_line(status: Status) -> str:
-    """One line on how far a run is."""
+    """One line with a run's progress."""
     if status.state == "queued":
-        place = f", place {status.queue_place}" if status.queue_place is not None else ""
-        return f"waiting in the queue{place}"
+        place = f", position {status.queue_place}" if status.queue_place is not None else ""
+        return f"queued{place}"
     parts = [status.phase or status.state]
     if status.segment is not None and status.segments is not None:
         parts.append(f"segment {status.segment} of {status.segments}")
@@ -52,20 +56,20 @@ def progress_line(status: Status) -> str:
 
 
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
-    """The list of LoRAs: a line each, and one for its trigger words or for what is wrong with it."""
+    """The list of LoRAs: a line each, then its default weight, trigger words and what is wrong with the file."""
     for lora in loras:
         if lora.rank is None:
-            matrices = "rank unknown" if lora.problem else "whole differences"
+            matrices = "rank unknown" if lora.problem else "full-rank difference"
         else:
             matrices = f"rank {_range(lora.rank)}" + (f", alpha {_range(lora.alpha)}" if lora.alpha else "")
-        fits = f"fits {', '.join(lora.fits)}" if lora.fits else "fits none of the networks here"
+        fits = f"fits {', '.join(lora.fits)}" if lora.fits else "fits no model"
         pair = f", {' and '.join(lora.files)} noise" if lora.files.keys() != {"both"} else ""
         facts = [f"{lora.bytes / 1e6:.1f} MB{pair}", matrices, lora.base, fits]
         yield f"{lora.name}  {lora.kind}  {'; '.join(facts)}"
         if lora.usual_weight is not None:
-            yield f"    usual weight: {lora.usual_weight:g}"
+            yield f"    default weight: {lora.usual_weight:g}"
         if lora.trigger_words:
-            yield f"    say: {', '.join(lora.trigger_words)}"
+            yield f"    trigger words: {', '.join(lora.trigger_words)}"
         if lora.problem:
             yield f"    problem: {lora.problem}"
 
@@ -82,27 +86,28 @@ def clock(seconds: float) -> str:
 
 
 class ProgressLine:
-    """A line on standard error that is drawn over itself; nothing where that is not a terminal."""
+    """A line with a spinner on standard error; draws nothing where that is not a terminal."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._drawn = ""
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._spinner: Spinner | None = None
 
     @property
     def drawable(self) -> bool:
-        """Whether anyone sees it."""
-        return self._terminal
+        """Whether standard error is a terminal."""
+        return self._console.is_terminal
 
     def show(self, text: str) -> None:
-        """Replace the line by `text`, cut to the terminal's width."""
-        if not self._terminal:
+        """Replace the line by `text`."""
+        if not self.drawable:
             return
-        text = text[: shutil.get_terminal_size().columns - 1]
-        if text != self._drawn:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-            self._drawn = text
+        if self._spinner is None:
+            self._spinner = self._console.status(text)
+            self._spinner.start()
+        self._spinner.update(text)
 
     def clear(self) -> None:
-        """Take the line away."""
-        self.show("")
+        """Remove the line."""
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None

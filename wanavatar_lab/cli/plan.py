@@ -1,11 +1,11 @@
-"""The command plan: what a stage needs and where its models would lie, before anything loads."""
+"""The command plan: memory, offload and run time of a stage, estimated without loading anything."""
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from wanavatar_lab.cli.output import answer, clock
+from wanavatar_lab.cli.output import SUCCEEDED, answer, clock
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_work
 from wanavatar_lab.memory import plan as make_plan
@@ -16,10 +16,9 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import amount
 
 GIGABYTE = 10**9
-SUCCEEDED = 0
 _MODES = {
-    "none": "all stay on the GPU",
-    "second_gpu": "the text encoder stays on a second GPU",
+    "none": "all models on the GPU",
+    "second_gpu": "text encoder on a second GPU",
     "model": "model by model",
     "fp8": "8-bit weights",
     "group": "layer by layer",
@@ -27,26 +26,26 @@ _MODES = {
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Give the command its arguments."""
+    """Add the arguments of the command."""
     command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
     command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
     command.add_argument("--resolution", metavar="WxH", help="as in the request (default: the request's)")
     command.add_argument("--frames", metavar="N", help="of the clip, or of a segment (default: the request's)")
     modes = ("auto", *FORCED)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
-    other = command.add_argument_group("another machine than this one")
-    other.add_argument("--gpu-memory", metavar="GB", help="of each GPU")
+    other = command.add_argument_group("plan for another machine")
+    other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU")
     other.add_argument("--host-memory", metavar="GB", help="free main memory")
-    other.add_argument("--gpus", metavar="N", help="how many GPUs; 0 plans for the CPU")
-    other.add_argument("--gpu", metavar="NAME", help="as its driver calls it, such as 'NVIDIA H200', for the time")
+    other.add_argument("--gpus", metavar="N", help="number of GPUs; 0 plans for the CPU")
+    other.add_argument("--gpu", metavar="NAME", help="name as the driver gives it, such as 'NVIDIA H200'; for the time")
 
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print the plan.
 
     Raises:
-        RequestError: an argument is not allowed, or the mode that is asked for does not fit.
-        LabError: no mode fits, or the figures of the weights cannot be had.
+        RequestError: an argument is not allowed, or the given offload mode does not fit.
+        LabError: no mode fits, or the sizes of the weights cannot be read.
     """
     if arguments.offload not in ("auto", *FORCED):
         allowed = f"give one of {', '.join(map(repr, ('auto', *FORCED)))}"
@@ -65,7 +64,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
     host_bytes = None if host is None else int(host * GIGABYTE)
     if memory is not None:
         return other_machine(int(memory * GIGABYTE), 1 if gpus is None else int(gpus), host_bytes, arguments.gpu)
-    # not at the top: it is asked for a GPU only where this machine is meant
+    # imports torch, which only a plan for this machine needs
     from wanavatar_lab.worker.execute import choose_device
 
     machine = this_machine("cpu" if gpus == 0 else choose_device(read_settings().device))
@@ -78,7 +77,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
 
 
 def _number(name: str, text: str | None) -> float | None:
-    """A number that an option was given."""
+    """The value of a numeric option."""
     if text is None:
         return None
     whole = name in ("frames", "gpus")
@@ -98,16 +97,16 @@ def _lines(made: Plan) -> Iterator[str]:
     frames += f" at a time, {work.segments} segments" if work.segments > 1 else ""
     yield f"{_dashed(work.stage)}, profile {made.profile}: {work.width}x{work.height}{frames}, {_steps(made)}"
     yield f"device    {_device(made.machine)}"
-    yield f"weights   {'there' if made.weights_there else 'not there yet; figures are those of the published ones'}"
+    yield f"weights   {'installed' if made.weights_there else 'not installed; sizes are those of the published files'}"
     turns = ", in turns" if choice.turns and choice.mode == "fp8" else ""
     mode = f"{choice.mode} ({_MODES[choice.mode]}{turns})" if made.machine.gpus else choice.mode
     yield f"offload   {mode}. {choice.reason}"
     for component in made.components:
         place = choice.places[component.name]
-        where = place.works if place.waits == place.works else f"{place.waits} until it works on {place.works}"
+        where = place.works if place.waits == place.works else f"offloaded to {place.waits}, runs on {place.works}"
         yield (
-            f"  {component.name:<14} {amount(component.gpu_bytes):>9}, {amount(place.bytes)} there, "
-            f"and {amount(made.activations[component.name])} while it works; {where}"
+            f"  {component.name:<14} {amount(component.gpu_bytes):>9} of weights, {amount(place.bytes)} on the GPU, "
+            f"{amount(made.activations[component.name])} of activations; {where}"
         )
     if choice.peak_gpu_bytes is not None:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"

@@ -1,11 +1,10 @@
-"""Run a notebook without anyone at it, and refuse a parameter that it does not have.
+"""Run a notebook headless through papermill, and refuse a parameter that it does not have.
 
     python -m wanavatar_lab.cli.run_notebook notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb -p profile pocket
 
-What the notebook prints is shown as it goes, and kept with everything else in the executed notebook. Papermill does
-the work; by itself it only warns of a mistyped parameter, and the notebook refuses it once its kernel runs (see
-`ui.parameters`). Here that is done before. The exit code is 0, or 1 if a cell failed, 2 if a parameter was refused
-(nothing was run), 130 after Ctrl-C.
+Output is shown as it is printed and kept in the executed notebook. Papermill by itself only warns of an unknown
+parameter, and the notebook refuses it once its kernel runs (`ui.parameters`); here it is refused before anything
+starts. Exit codes: 0 success, 1 a cell failed, 2 a parameter was refused (nothing was run), 130 after Ctrl-C.
 """
 
 import argparse
@@ -19,12 +18,11 @@ from typing import Any
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from wanavatar_lab.cli.output import complain, say
+from wanavatar_lab.cli.output import FAILED, INTERRUPTED, REFUSED, complain, say
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.requests.request import shown, suggestion
 from wanavatar_lab.ui.parameters import KINDS
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 _WORDS: dict[str, bool] = {"true": True, "false": False}
 
 
@@ -79,7 +77,7 @@ def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
             stderr_file=sys.stderr,
         )
     except PapermillExecutionError as error:
-        # what the package raises is meant for people as it stands; of anything else the name says something too
+        # the package's own errors are complete sentences; of any other the class name is needed too
         own = any(kind.__name__ == error.ename for kind in _family(LabError))
         text = error.evalue if own else f"{error.ename}: {error.evalue}"
         raise LabError(f"{text.rstrip('.')}. The cell where it happened is marked in {out}.") from error
@@ -103,11 +101,11 @@ def main(words: Sequence[str] | None = None) -> int:
         complain(error, machine=False)
         return FAILED
     except KeyboardInterrupt:
-        # it tells at exit of the task in which papermill waited, as if that were news
+        # at exit it would report the task in which papermill waited
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        # the kernel is shut down at once, which may leave it no time to cancel what it waits for
-        say("The notebook is ended. If its run still goes on, `wanavatar-lab runs` lists it and")
-        say("`wanavatar-lab cancel ID` ends it.")
+        # the kernel is shut down at once, which may leave it no time to cancel its run
+        say("Notebook stopped. A run that it started continues: `wanavatar-lab runs` lists it,")
+        say("`wanavatar-lab cancel ID` cancels it.")
         return INTERRUPTED
     return 0
 

@@ -1,4 +1,4 @@
-"""The command weights: what is needed, getting it, and going over what is there."""
+"""The command weights: list, download, verify and locate model weights."""
 
 import argparse
 import time
@@ -6,31 +6,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.cli.output import ProgressLine, answer, say
+from wanavatar_lab.cli.output import FAILED, SUCCEEDED, ProgressLine, answer, say
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import WEIGHTS, Found, Report, Step, Weights, amount, download, find_weights, look, verify
 
-SUCCEEDED, FAILED = 0, 1
 MOST_SHOWN = 5  # files that a line names; --json has all
 
 ACTIONS = {
-    "list": "List what is needed: how large, by which stage, under which licence, and whether it is there.",
-    "download": "Download missing or corrupt files. An interrupted download keeps the files that were complete.",
-    "verify": "Hash what is there and name what is missing or corrupt.",
-    "where": "Say where it lies, in which layout, and what is missing from it.",
+    "list": "List weights with size, stage, licence, source and state.",
+    "download": "Download missing or corrupt files; files that are complete are kept.",
+    "verify": "Hash installed files and list missing or corrupt ones.",
+    "where": "Show folder, layout and missing files.",
 }
 
 
 def add_actions(command: argparse.ArgumentParser) -> None:
-    """Give the command its four actions, with their arguments."""
+    """Add the four actions with their arguments."""
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "list":
             many = "+" if name == "download" else "*"
             action.add_argument("names", metavar="NAME", nargs=many, help="as `wanavatar-lab weights list` shows it")
-        action.add_argument("--json", action="store_true", help="put one JSON document on standard output")
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def weights(arguments: argparse.Namespace) -> int:

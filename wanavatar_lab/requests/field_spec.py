@@ -1,11 +1,13 @@
-"""How a field of a request is described, once, for every face.
+"""How a field of a request is described, once, for every face: form, command line, papermill, API and error messages.
 
-`spec` goes into a field's annotation and holds what people read and what is allowed. `fields_of` reads it back as
-plain values: the form, the command line, and the words of a refusal are all made from those.
+`spec` goes into a field's annotation; `fields_of` reads it back as plain values. English is written in the code, Korean
+and Chinese are in `words.json`, keyed by the English text as gettext does.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,22 +23,24 @@ FILE_WIDGETS = {
     "video": "a video file",
     "weights": "a weights file",
 }
-UNITS: dict[str, Words] = {
-    "": {"en": "", "ko": "", "zh": ""},
-    "px": {"en": "px", "ko": "픽셀", "zh": "像素"},
-    "s": {"en": "s", "ko": "초", "zh": "秒"},
-    "steps": {"en": "steps", "ko": "스텝", "zh": "步"},
-    "frames": {"en": "frames", "ko": "프레임", "zh": "帧"},
-    "segments": {"en": "segments", "ko": "구간", "zh": "段"},
-}
+_TRANSLATIONS: dict[str, Words] = json.loads((Path(__file__).parent / "words.json").read_text(encoding="utf-8"))
+
+
+def translated(text: str | Words) -> Words:
+    """`text` in every language: from `words.json`, or as a custom stage gives it; English where a language lacks."""
+    if isinstance(text, str):
+        return {**dict.fromkeys(LANGUAGES, text), **_TRANSLATIONS.get(text, {})}
+    return {**dict.fromkeys(LANGUAGES, text["en"]), **text}
+
+
+UNITS: dict[str, Words] = {unit: translated(unit) for unit in ("", "px", "s", "steps", "frames", "segments")}
 
 
 def spec(
     *,
     widget: str,
-    en: tuple[str, str],
-    ko: tuple[str, str],
-    zh: tuple[str, str],
+    label: str | Words,
+    help: str | Words,
     unit: str = "",
     group: Literal["basic", "advanced"] = "basic",
     options: dict[str, Words] | None = None,
@@ -50,38 +54,42 @@ def spec(
     Args:
         widget: a hint for forms: text, textarea, int, float, checkbox, select, seed, size, loras, or a file:
             picture, audio, video, weights.
-        en, ko, zh: label and help in each language.
+        label, help: in English, with the translations in `words.json`; or in every language.
         unit: a key of `UNITS`.
-        group: what one sets always (basic) or seldom (advanced).
+        group: `basic` is always shown in a form, `advanced` when it is unfolded.
         options: the values of a choice with their labels.
-        ui_range: the range that a slider shows, where it is narrower than what is allowed.
+        ui_range: the range of a slider, where it is narrower than what is allowed.
         step: only lower bound + n * step is allowed.
         allowed: what to give, in words, where the bounds do not say it all.
         bounds: ge, gt, le, min_length, max_length, as pydantic knows them.
     """
-    words = {"en": en, "ko": ko, "zh": zh}
+    labels, helps = translated(label), translated(help)
     extra: dict[str, Any] = {
         "unit": unit,
         "unit_labels": UNITS[unit],
         "group": group,
         "widget": widget,
-        "labels": {language: text[0] for language, text in words.items()},
-        "help": {language: text[1] for language, text in words.items()},
+        "labels": labels,
+        "help": helps,
         "options": options or {},
         "ui_range": list(ui_range) if ui_range else None,
         "step": step,
         "allowed": allowed,
     }
-    return Field(title=en[0], description=en[1], json_schema_extra=extra, **bounds)
+    return Field(title=labels["en"], description=helps["en"], json_schema_extra=extra, **bounds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FieldView:
     """One field of a request in plain values.
 
-    `kind` is the type of a value: int, float, bool, str or list. `optional` fields may be None, which people write
-    as "auto" (numbers) or leave empty. `above` is a lower bound that is itself not allowed. `default` is None where
-    `required`. `allowed` says in words what can be given.
+    Attributes:
+        kind: the type of a value: int, float, bool, str or list.
+        default: None where `required`.
+        optional: the value may be None, which people write as "auto" (numbers) or leave empty (text).
+        minimum, above, maximum: the bounds; `above` is a lower bound that is itself not allowed.
+        step: only minimum + n * step is allowed.
+        allowed: what can be given, in words, as the end of "must be …".
     """
 
     name: str
@@ -93,39 +101,42 @@ class FieldView:
     minimum: float | None
     above: float | None
     maximum: float | None
-    step: int | None
     max_length: int | None
-    options: dict[str, Words]
-    ui_range: list[float] | None
-    unit: str
-    unit_labels: Words
-    group: str
     labels: Words
     help: Words
-    allowed: str
+    step: int | None = None
+    options: dict[str, Words] = field(default_factory=dict)
+    ui_range: list[float] | None = None
+    unit: str = ""
+    unit_labels: Words = field(default_factory=lambda: UNITS[""])
+    group: str = "basic"
+    allowed: str = ""
 
     @property
     def is_file(self) -> bool:
-        """Whether the value is the path of a file to be read."""
+        """Whether the value is the path of an input file."""
         return self.widget in FILE_WIDGETS
 
 
 @cache
 def fields_of(model: type[BaseModel]) -> dict[str, FieldView]:
-    """The fields of a request by name, in the order in which people set them."""
+    """The fields of a request by name, in the order of a form."""
     return {name: _view(name, info) for name, info in model.model_fields.items()}
 
 
 def _view(name: str, info: FieldInfo) -> FieldView:
     kind, optional = _kind(info.annotation)
-    extra: dict[str, Any] = {**_PLAIN, "widget": _WIDGETS.get(kind, "text")}
-    # a stage that others bring may have fields without a spec; those go by their name and description
-    extra |= {"labels": dict.fromkeys(LANGUAGES, info.title or name.replace("_", " ").capitalize())}
-    extra |= {"help": dict.fromkeys(LANGUAGES, info.description or "")}
-    if isinstance(info.json_schema_extra, dict):
-        extra |= {key: value for key, value in info.json_schema_extra.items() if key in extra}
     limits = {key: getattr(item, key) for item in info.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
     lengths = [item.max_length for item in info.metadata if hasattr(item, "max_length")]
+    described: dict[str, Any] = {
+        # a field of a custom stage may have no spec: its name and description are shown
+        "widget": _WIDGETS.get(kind, "text"),
+        "labels": translated(info.title or name.replace("_", " ").capitalize()),
+        "help": translated(info.description or ""),
+    }
+    if isinstance(info.json_schema_extra, dict):
+        known = FieldView.__dataclass_fields__
+        described |= {key: value for key, value in info.json_schema_extra.items() if key in known}
     view = FieldView(
         name=name,
         kind=kind,
@@ -136,21 +147,12 @@ def _view(name: str, info: FieldInfo) -> FieldView:
         above=limits.get("gt"),
         maximum=limits.get("le"),
         max_length=lengths[0] if lengths else None,
-        **extra,
+        **described,
     )
-    return view if view.allowed else FieldView(**{**view.__dict__, "allowed": _allowed(view)})
+    return view if view.allowed else replace(view, allowed=_allowed(view))
 
 
-_PLAIN: dict[str, Any] = {
-    "unit": "",
-    "unit_labels": UNITS[""],
-    "group": "basic",
-    "options": {},
-    "ui_range": None,
-    "step": None,
-    "allowed": "",
-}
-_WIDGETS = {"int": "int", "float": "float", "bool": "checkbox", "list": "loras"}
+_WIDGETS = {"int": "int", "float": "float", "bool": "checkbox", "list": "loras"}  # where there is no spec
 
 
 def _kind(annotation: Any) -> tuple[str, bool]:

@@ -17,9 +17,8 @@ Name = Annotated[
         min_length=1,
         max_length=200,
         allowed="the name of a LoRA as the list of LoRAs shows it",
-        en=("Name", "As the list of LoRAs shows it."),
-        ko=("이름", "LoRA 목록에 표시된 이름입니다."),
-        zh=("名称", "LoRA 列表中显示的名称。"),
+        label="Name",
+        help="As the list of LoRAs shows it.",
     ),
 ]
 
@@ -53,9 +52,8 @@ class LoraChoice(WrittenAdapter):
             ge=0.0,
             le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
-            en=("High-noise weight", "Strength in the noisy steps, which settle structure and pose. 0 turns it off."),
-            ko=("고노이즈 가중치", "구조와 자세가 정해지는, 노이즈가 많은 스텝에서의 강도입니다. 0이면 꺼집니다."),
-            zh=("高噪声权重", "在决定结构和姿态的高噪声阶段的强度，0 表示关闭。"),
+            label="High-noise weight",
+            help="Strength in the noisy steps, which settle structure and pose. 0 turns it off.",
         ),
     ] = 1.0
     low_weight: Annotated[
@@ -65,9 +63,8 @@ class LoraChoice(WrittenAdapter):
             ge=0.0,
             le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
-            en=("Low-noise weight", "Strength in the last steps, which settle detail. 0 turns it off."),
-            ko=("저노이즈 가중치", "세부 묘사가 정해지는, 노이즈가 적은 스텝에서의 강도입니다. 0이면 꺼집니다."),
-            zh=("低噪声权重", "在决定细节的低噪声阶段的强度，0 表示关闭。"),
+            label="Low-noise weight",
+            help="Strength in the last steps, which settle detail. 0 turns it off.",
         ),
     ] = 1.0
 
@@ -82,9 +79,8 @@ class ImageLoraChoice(WrittenAdapter):
             ge=0.0,
             le=MOST_WEIGHT,
             ui_range=(0.0, 1.5),
-            en=("Weight", "Strength of the adapter. 0 turns it off."),
-            ko=("가중치", "어댑터의 강도입니다. 0이면 꺼집니다."),
-            zh=("权重", "适配器的强度，0 表示关闭。"),
+            label="Weight",
+            help="Strength of the adapter. 0 turns it off.",
         ),
     ] = 1.0
 

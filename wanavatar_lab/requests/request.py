@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
-from wanavatar_lab.requests.field_spec import LANGUAGES, FieldView, Words, fields_of, spec
+from wanavatar_lab.requests.field_spec import FieldView, Words, fields_of, spec, translated
 
 LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats
 
@@ -136,10 +136,9 @@ class Request(Described):
         str,
         spec(
             widget="select",
-            options={profile.name: dict(profile.labels) for profile in PROFILES.values()},
-            en=("Models", "Full uses the published models; pocket uses small ones that run on any CPU."),
-            ko=("모델 구성", "full은 공개된 원본 모델을, pocket은 일반 CPU에서도 돌아가는 작은 모델을 씁니다."),
-            zh=("模型规格", "full 使用公开发布的模型；pocket 使用普通 CPU 即可运行的小模型。"),
+            options={profile.name: translated(profile.label) for profile in PROFILES.values()},
+            label="Models",
+            help="Full uses the published models; pocket uses small ones that run on any CPU.",
         ),
     ] = "full"
 
@@ -160,8 +159,8 @@ class Request(Described):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         stage = getattr(cls, "stage", "")
-        cls.labels = cls.labels or dict.fromkeys(LANGUAGES, stage.replace("_", " ").capitalize())
-        cls.help = cls.help or dict.fromkeys(LANGUAGES, (cls.__doc__ or "").strip().partition("\n")[0])
+        cls.labels = cls.labels or translated(stage.replace("_", " ").capitalize())
+        cls.help = cls.help or translated((cls.__doc__ or "").strip().partition("\n")[0])
 
     @classmethod
     def build(cls, /, **values: Any) -> Self:

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE
-from wanavatar_lab.requests.field_spec import Words, spec
+from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import LONGEST_PROMPT, GuidanceScale, ImageLoras, Seed
 from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, SMALLEST_SIDE
@@ -13,12 +13,8 @@ class TextToImage(Request):
     """A picture from a prompt, with FLUX.2-klein; enlarged twofold if `upscale`."""
 
     stage: ClassVar[str] = "text_to_image"
-    labels: ClassVar[Words] = {"en": "Text to image", "ko": "텍스트로 이미지 만들기", "zh": "文生图"}
-    help: ClassVar[Words] = {
-        "en": "Make a picture from a sentence.",
-        "ko": "문장으로 이미지를 만듭니다.",
-        "zh": "用一句话生成图片。",
-    }
+    labels: ClassVar[Words] = translated("Text to image")
+    help: ClassVar[Words] = translated("Make a picture from a sentence.")
     artifact: ClassVar[str] = "picture"
     suffix: ClassVar[str] = ".png"
 
@@ -29,9 +25,8 @@ class TextToImage(Request):
             min_length=1,
             max_length=LONGEST_PROMPT,
             allowed=f"text of 1 to {LONGEST_PROMPT} characters",
-            en=("Prompt", "What the picture shows. Whole sentences work best."),
-            ko=("프롬프트", "이미지에 담길 내용을 적습니다. 완전한 문장일수록 잘 나옵니다."),
-            zh=("提示词", "描述画面内容，写成完整的句子效果最好。"),
+            label="Prompt",
+            help="What the picture shows. Whole sentences work best.",
         ),
     ]
     aspect: Annotated[
@@ -39,13 +34,12 @@ class TextToImage(Request):
         spec(
             widget="select",
             options={
-                "portrait": {"en": "Portrait", "ko": "세로", "zh": "竖版"},
-                "landscape": {"en": "Landscape", "ko": "가로", "zh": "横版"},
-                "square": {"en": "Square", "ko": "정사각형", "zh": "方形"},
+                "portrait": translated("Portrait"),
+                "landscape": translated("Landscape"),
+                "square": translated("Square"),
             },
-            en=("Aspect", "Shape of the picture. A width and height of your own come before it."),
-            ko=("화면 비율", "이미지의 모양입니다. 너비와 높이를 직접 정하면 그 값이 우선합니다."),
-            zh=("画面比例", "图片的形状。若自行填写宽度和高度，则以其为准。"),
+            label="Aspect",
+            help="Shape of the picture. A width and height of your own come before it.",
         ),
     ] = "portrait"
     width: Annotated[
@@ -57,9 +51,8 @@ class TextToImage(Request):
             ge=SMALLEST_SIDE,
             le=LARGEST_SIDE,
             step=SIZE_MULTIPLE,
-            en=("Width", "Leave it empty to go by the aspect; otherwise give the height too."),
-            ko=("너비", "비워 두면 화면 비율을 따르고, 직접 정할 때는 높이도 함께 적습니다."),
-            zh=("宽度", "留空则按画面比例；填写时须同时填写高度。"),
+            label="Width",
+            help="Leave it empty to go by the aspect; otherwise give the height too.",
         ),
     ] = None
     height: Annotated[
@@ -71,9 +64,8 @@ class TextToImage(Request):
             ge=SMALLEST_SIDE,
             le=LARGEST_SIDE,
             step=SIZE_MULTIPLE,
-            en=("Height", "Leave it empty to go by the aspect; otherwise give the width too."),
-            ko=("높이", "비워 두면 화면 비율을 따르고, 직접 정할 때는 너비도 함께 적습니다."),
-            zh=("高度", "留空则按画面比例；填写时须同时填写宽度。"),
+            label="Height",
+            help="Leave it empty to go by the aspect; otherwise give the width too.",
         ),
     ] = None
     num_inference_steps: Annotated[
@@ -83,9 +75,8 @@ class TextToImage(Request):
             unit="steps",
             ge=1,
             le=12,
-            en=("Steps", "Denoising steps. The model was distilled for 4."),
-            ko=("스텝 수", "노이즈를 제거하는 단계 수입니다. 이 모델은 4스텝에 맞춰 증류되었습니다."),
-            zh=("步数", "去噪的步数。该模型按 4 步蒸馏而成。"),
+            label="Steps",
+            help="Denoising steps. The model was distilled for 4.",
         ),
     ] = 4
     guidance_scale: GuidanceScale = 1.0
@@ -94,9 +85,8 @@ class TextToImage(Request):
         bool,
         spec(
             widget="checkbox",
-            en=("Upscale twofold", "Also make the picture twice as wide and high with Real-ESRGAN."),
-            ko=("2배 업스케일", "Real-ESRGAN으로 가로세로가 두 배인 이미지도 함께 만듭니다."),
-            zh=("放大 2 倍", "另用 Real-ESRGAN 生成宽高各两倍的图片。"),
+            label="Upscale twofold",
+            help="Also make the picture twice as wide and high with Real-ESRGAN.",
         ),
     ] = True
     loras: ImageLoras = ()

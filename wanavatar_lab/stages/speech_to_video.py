@@ -13,7 +13,9 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
+from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import work_of
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
@@ -23,6 +25,7 @@ from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.denoise import Sampling, prepare_scheduler
+from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
@@ -68,6 +71,17 @@ class Models(Resident):
         components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
         self.pipeline = WanSpeechToVideoPipeline(**components)
 
+    def widen(self) -> None:
+        """Let the network see which pixels are given, before it is placed on a device; others are not affected.
+
+        A network that is placed already may have offload hooks on the layer that is replaced, so it is loaded anew.
+        """
+        config = self.pipeline.transformer.config
+        if config.in_channels == config.out_channels:
+            self.read()
+            self.placed = None
+            widen_patch_embedding(self.pipeline.transformer)
+
 
 def load(profile: Profile, device: str) -> Models:
     """Load the S2V models of a profile into main memory.
@@ -90,13 +104,15 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     Raises:
         MediaError: an input cannot be read.
         RequestError: there is no LoRA of a name, or the offload that is asked for does not fit.
-        LabError: the clip does not fit into the GPU's memory.
+        LabError: the clip does not fit into the GPU's memory, or no LoRA of the request was trained for inpainting.
         WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     voice, waveform, segments = _voice(request)
+    if request.inpaint_video is not None:
+        models.widen()
     context.say_placement(models.place(request.offload, work_of(request, (width, height))))
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
@@ -123,7 +139,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         negative_prompt=request.negative_prompt,
         height=height,
         width=width,
-        pose_video=PoseVideo(request.pose_video, height, width) if request.pose_video else None,
+        pose_video=VideoFrames(request.pose_video, height, width) if request.pose_video else None,
+        inpaint_video=VideoFrames(request.inpaint_video, height, width) if request.inpaint_video else None,
+        inpaint_mask=MaskFrames(request.inpaint_mask, height, width) if request.inpaint_mask else None,
         start_from_image=request.start_from_image,
         frames_per_segment=request.frames_per_segment,
         num_segments=segments,
@@ -137,6 +155,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     path = context.folder / FILE
     shares = _low_noise_shares(request, sigmas)
     with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
+        if request.inpaint_video is not None:
+            _check_trained_for_inpainting(pipeline)
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
         clip = media.write_talking_clip(
@@ -195,16 +215,62 @@ def _low_noise_shares(request: SpeechToVideo, sigmas: Sequence[float]) -> Sequen
     return shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
 
 
-class PoseVideo:
-    """The frames of a pose video, read as segments ask for them: a slice gives [n, 3, height, width] in [0, 1]."""
+def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
+    """Refuse a network that would ignore the mask: its further input channels are zeros until they are trained."""
+    network = pipeline.transformer
+    if not bool(network.patch_embedding.weight[:, network.config.out_channels :].any()):
+        raise LabError(
+            "inpaint_video is given, but no LoRA of this request has a patch embedding that was trained for "
+            "inpainting. Add one to loras (docs/training.md says how to train it), or leave inpaint_video and "
+            "inpaint_mask empty."
+        )
 
+
+class VideoFrames:
+    """The frames of a video, read as segments need them: a slice gives [n, channels, height, width] in [0, 1].
+
+    Attributes:
+        ndim, shape: as those of a tensor [F, channels, height, width].
+    """
+
+    channels: int = 3
     ndim: int = 4
 
     def __init__(self, path: str, height: int, width: int) -> None:
         self.path, self.size = path, (height, width)
-        self.shape: tuple[int, ...] = (media.probe(path).frames or 0, 3, height, width)
+        self.shape: tuple[int, ...] = (self._count(), self.channels, height, width)
 
     def __getitem__(self, window: slice) -> torch.Tensor:
-        frames = media.read_frames(self.path, fps=FPS, start=window.start / FPS, limit=window.stop - window.start)
-        pixels = [picture_to_pixels(Image.fromarray(frame), *self.size)[0, :, 0] / 2 + 0.5 for frame in frames]
+        pixels = [picture_to_pixels(picture, *self.size)[0, :, 0] / 2 + 0.5 for picture in self._pictures(window)]
         return torch.stack(pixels) if pixels else torch.empty(0, 3, *self.size)
+
+    def _count(self) -> int:
+        return media.probe(self.path).frames or 0
+
+    def _pictures(self, window: slice) -> Iterator[Image.Image]:
+        count = window.stop - window.start
+        for frame in media.read_frames(self.path, fps=FPS, start=window.start / FPS, limit=count):
+            yield Image.fromarray(frame)
+
+
+class MaskFrames(VideoFrames):
+    """A mask [n, 1, height, width], 1 where the file is white: from a video, or from one picture for all frames."""
+
+    channels = 1
+
+    def __init__(self, path: str, height: int, width: int) -> None:
+        self._still = media.read_picture(path) if is_picture(path) else None
+        super().__init__(path, height, width)
+
+    def __getitem__(self, window: slice) -> torch.Tensor:
+        # a compressed video has no pure black and white: what is nearer to white is made anew
+        return (super().__getitem__(window).mean(dim=1, keepdim=True) > 0.5).float()
+
+    def _count(self) -> int:
+        return 1 if self._still else super()._count()
+
+    def _pictures(self, window: slice) -> Iterator[Image.Image]:
+        if self._still is None:
+            yield from super()._pictures(window)
+        else:
+            yield from [self._still] * (window.stop - window.start)
