@@ -1,9 +1,12 @@
 """What every test runs under: no network, few threads, the same examples each time, and skips that say why."""
 
+import atexit
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +19,18 @@ for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEME
 # the suite runs a process per core, and torch would give each of them every core
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# Tests see the pocket models and nothing else that a user keeps in this checkout or in the environment: no LoRAs, no
+# runs, no settings. A test that wants other folders sets them itself.
+_PRIVATE = Path(tempfile.mkdtemp(prefix="wanavatar-tests-"))
+atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
+(_PRIVATE / "weights").mkdir()
+(_PRIVATE / "weights" / "pocket").symlink_to(Path(__file__).resolve().parents[1] / "weights" / "pocket")
+for variable in [name for name in os.environ if name.startswith("WANAVATAR_")]:
+    del os.environ[variable]
+os.environ["WANAVATAR_WEIGHTS"] = str(_PRIVATE / "weights")
+os.environ["WANAVATAR_RUNS_DIR"] = str(_PRIVATE / "runs")
+os.environ["XDG_CONFIG_HOME"] = str(_PRIVATE / "config")
 
 # a busy machine draws examples slowly, which says nothing about the code under test
 settings.register_profile("lab", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
