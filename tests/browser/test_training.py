@@ -22,7 +22,7 @@ from tests.browser.servers import REPOSITORY, Server, write_notebook
 from tests.lane_for_tests import eventually, is_alive
 from training.launch.launch import start, state, stop
 from training.launch.processes import LOG, processes_of
-from training.loop.checkpoint import checkpoints
+from training.loop.run_folder import checkpoints
 from training.ui.person import Person, config_for
 from training.ui.plots import BLUE
 from training.ui.preparing import encode_clips, prepare_clips

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.loop.checkpoint import AUDIO_MODULES, WEIGHTS
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS
 from training.model.adapter import NAME
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.match import Pair, match_partly

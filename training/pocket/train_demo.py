@@ -27,8 +27,8 @@ from training.config.config import TrainingConfig
 from training.config.recipes import pocket
 from training.data.samples import NO_TEXT, Samples, write_list, write_sample
 from training.launch.processes import usable_cores
-from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.loop.run_log import read_metrics
+from training.loop.checkpoint import same_bits
+from training.loop.run_folder import WEIGHTS, checkpoints, read_metrics
 from training.loop.validate import Validation
 from training.pocket import drawn_person
 from training.prepare.__main__ import main as prepare

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.loop.checkpoint import AUDIO_MODULES, WEIGHTS, checkpoints
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters

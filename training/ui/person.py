@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from training.config.config import TrainingConfig
 from training.config.recipes import RECIPES
-from training.data.samples import listed_in
+from training.data.sample_list import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import shown, suggestion

@@ -8,8 +8,7 @@ import ipywidgets as widgets
 
 from training.config.config import TrainingConfig
 from training.launch.launch import Ending, state
-from training.loop.checkpoint import WEIGHTS, checkpoints
-from training.loop.run_log import read_metrics
+from training.loop.run_folder import WEIGHTS, checkpoints, read_metrics
 from training.loop.validate import Validation
 from training.ui.clips import label_of, sampled, side_by_side
 from training.ui.curves import Line, of_kind

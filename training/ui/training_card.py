@@ -25,8 +25,7 @@ from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.launch import Ending, start, state, stop
 from training.launch.processes import ENDED, LAUNCHED, LOG, TOLD, Launcher
-from training.loop.checkpoint import checkpoints
-from training.loop.run_log import METRICS, read_metrics
+from training.loop.run_folder import METRICS, checkpoints, read_metrics
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots
 from training.ui.head import Head

@@ -23,7 +23,7 @@ from tests.ui.looking import alerts, everything, named, text
 from training import ui
 from training.launch.launch import state
 from training.launch.processes import LAUNCHED, MARK, TOLD, processes_of
-from training.loop.checkpoint import checkpoints
+from training.loop.run_folder import checkpoints
 from training.ui.machine_use import Use, read_gpus
 from training.ui.training_card import RunCard, TrainingCard
 from wanavatar_lab.errors import LabError
