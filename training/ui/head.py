@@ -1,4 +1,4 @@
-"""What a panel of a training begins with: its title, what it is for, and the switch for the language."""
+"""The head of a training panel: title, one sentence, and the language switch."""
 
 from html import escape
 
@@ -14,7 +14,7 @@ class Head(widgets.HBox):
 
     Args:
         title: of the panel.
-        says: what it is for, in a sentence.
+        says: its purpose, in a sentence.
     """
 
     def __init__(self, title: Words, says: Words) -> None:
@@ -24,7 +24,7 @@ class Head(widgets.HBox):
         self._unfollow = language.follow(self._say)
 
     def close(self) -> None:
-        """End it; it follows the language no more."""
+        """Close it; it no longer follows the language."""
         self.__dict__.pop("_unfollow", lambda: None)()
         super().close()
 
