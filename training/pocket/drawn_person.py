@@ -26,7 +26,7 @@ from training.pocket.world.motion import sample_motion
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.truth import landmarks_of
 from training.prepare.clip_folder import FPS, RATE
-from training.prepare.landmarks import Face, Known, write_landmarks
+from training.prepare.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, VideoWriter
 
@@ -99,7 +99,7 @@ def draw_video(
     size: tuple[int, int] = (128, 128),
     fps: float = FPS,
     seed: int = 0,
-) -> Known:
+) -> VideoLandmarks:
     """Draw a person who says something, and write the video and its landmarks beside it.
 
     Args:
@@ -124,7 +124,7 @@ def draw_video(
     faces = [Face(*(points[name][i] for name in ("face_oval", "lips_outer", "lips_inner"))) for i in range(frames)]
     rate = Fraction(fps).limit_denominator(1001)
     seconds = np.array([float(i / rate) for i in range(frames)])
-    known = Known(seconds, faces, (size[0] + size[0] % 2, size[1] + size[1] % 2))
+    known = VideoLandmarks(seconds, faces, (size[0] + size[0] % 2, size[1] + size[1] % 2))
     # the landmarks first: a video that has none is of no use
     write_landmarks(path, known)
     with VideoWriter(path, fps=rate, audio=Audio(said.sound[:, None], RATE)) as video:
