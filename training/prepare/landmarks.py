@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +89,9 @@ FaceIn = Callable[[NDArray[np.uint8], float], Face | None]
 class LandmarkSource(Protocol):
     """A source of face landmarks.
 
-    `follow(video)` is a context that gives a function of a frame, uint8 [H, W, 3], and its time in seconds, to be called
-    in the order of time. `identity(video)` names everything besides the frames that its results depend on, so that
-    clips are made again when that changes.
+    `follow(video)` is a context that gives a function of a frame, uint8 [H, W, 3], and its time in seconds; call it in
+    the order of time. `identity(video)` names everything besides the frames that its results depend on, so that clips
+    are made again when that changes.
     """
 
     def follow(self, video: Path) -> AbstractContextManager[FaceIn]: ...
@@ -165,16 +165,15 @@ def write_landmarks(video: Path, known: VideoLandmarks) -> None:
     """
     if len(known.faces) != len(known.seconds):
         raise LabError(f"There are {len(known.faces)} faces and {len(known.seconds)} times for {video}.")
-    nothing = {"face_oval": np.full((OVAL, 2), np.nan), "lips": np.full((LIPS, 2), np.nan)}
-    rows: dict[str, list[Points]] = {"face_oval": [], "lips_outer": [], "lips_inner": []}
-    for face in known.faces:
-        rows["face_oval"].append(face.oval if face else nothing["face_oval"])
-        rows["lips_outer"].append(face.lips_outer if face else nothing["lips"])
-        inner = face.lips_inner if face else None
-        rows["lips_inner"].append(nothing["lips"] if inner is None else inner)
+
+    def track(name: str, points: int) -> NDArray[np.float32]:
+        missing = np.full((points, 2), np.nan)
+        rows = [None if face is None else getattr(face, name) for face in known.faces]
+        return np.stack([missing if row is None else row for row in rows]).astype(np.float32)
+
+    tracks = {"face_oval": track("oval", OVAL)} | {name: track(name, LIPS) for name in ("lips_outer", "lips_inner")}
     with whole_file(sidecar(video)) as temporary, open(temporary, "wb") as file:
-        stacked: dict[str, Any] = {name: np.stack(points).astype(np.float32) for name, points in rows.items()}
-        np.savez_compressed(file, allow_pickle=False, seconds=known.seconds, size=np.array(known.size), **stacked)
+        np.savez_compressed(file, allow_pickle=False, seconds=known.seconds, size=np.array(known.size), **tracks)
 
 
 def read_landmarks(video: Path) -> VideoLandmarks:

@@ -103,7 +103,7 @@ class Observer:
         lag, lag_r, r = _sync(self._opening, sound)
         speech = float(decibels(np.quantile(level, 0.95)))
         clipped = float((np.abs(sound) >= 32767 / 32768).mean())
-        face_area, lip_area = np.mean(self._areas, axis=0).tolist() if self._areas else (None, None)
+        face_area, lip_area = np.mean(self._areas, axis=0).round(5).tolist() if self._areas else (None, None)
         problems = []
         if not found:
             problems.append("no face was found")
@@ -129,8 +129,8 @@ class Observer:
         return Measures(
             face_found=round(found, 4),
             face_width=round(float(np.median(self._widths)), 1) if self._widths else None,
-            face_area=None if face_area is None else round(face_area, 5),
-            lip_area=None if lip_area is None else round(lip_area, 5),
+            face_area=face_area,
+            lip_area=lip_area,
             lag=lag,
             lag_r=lag_r,
             r=r,

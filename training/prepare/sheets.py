@@ -53,7 +53,9 @@ class Sheet:
         sheet.paste(grid, (0, 0))
         lag = "unknown" if measures.lag is None else f"{measures.lag} frames, r = {measures.lag_r}"
         words = f"face in {measures.face_found:.0%}   lag {lag}   {'; '.join(measures.problems)}"
-        ImageDraw.Draw(sheet).text((4, grid.height + 2), _plain(words), fill=_INK)
+        # Pillow's built-in font has Latin-1 only
+        plain = words.encode("latin-1", "replace").decode("latin-1")
+        ImageDraw.Draw(sheet).text((4, grid.height + 2), plain, fill=_INK)
         sheet.paste(_tracks(measures, sheet.width), (0, grid.height + _LINE))
         return sheet
 
@@ -111,8 +113,3 @@ def _label(picture: Image.Image, words: str) -> None:
     box = draw.textbbox((4, 4), words)
     draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=_PAPER)
     draw.text((4, 4), words, fill=_INK)
-
-
-def _plain(words: str) -> str:
-    # Pillow's built-in font has Latin-1 only
-    return words.encode("latin-1", "replace").decode("latin-1")

@@ -12,7 +12,7 @@ curves.py         plots of a run's numbers; plots.py displays plots
 clips.py          sample clips side by side
 publish.py        the LoRA of a run, added to the LoRA list
 tryout.py         one clip with the LoRA, and one without
-head.py           title and language switch of a panel
+training_panel.py the frame of a panel: title, language
 
 Everything is read from files, so a notebook that is opened later, in another kernel, shows the same. Nothing here
 imports torch: what computes runs in processes of its own, and a kernel starts within a second or two.

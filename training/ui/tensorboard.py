@@ -7,10 +7,10 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from training.loop.run_folder import TENSORBOARD
+from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.widget import Look
 
 HOST = "127.0.0.1"
 
@@ -18,7 +18,7 @@ WORDS = read_words(__file__, "tensorboard")
 _served: dict[Path, str] = {}  # addresses by run; TensorBoard has no way to stop one of its servers
 
 
-class Board(widgets.VBox):
+class Board(TrainingPanel):
     """A button that opens TensorBoard in the page.
 
     Args:
@@ -33,9 +33,8 @@ class Board(widgets.VBox):
         self.address = ""
         self._button = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
         self._said, self._page = widgets.HTML(), widgets.HTML()
-        super().__init__([Look(), self._button, self._said, self._page], _dom_classes=["wl-panel"])
+        super().__init__([self._button, self._said, self._page])
         self._button.on_click(lambda _: tasks.start(self.serve()))
-        self._unfollow = language.follow(self._say)
 
     async def serve(self) -> None:
         """Serve TensorBoard at a free port and show it; a run that this kernel serves already is only shown."""
@@ -51,14 +50,10 @@ class Board(widgets.VBox):
             f'<iframe src="{escape(self.address, quote=True)}" title="TensorBoard" '
             'style="width: 100%; height: 720px; border: 0; background: white"></iframe>'
         )
-        self._say()
+        self.show_words()
 
-    def close(self) -> None:
-        """Close the view; the server runs until the kernel shuts down."""
-        self.__dict__.pop("_unfollow", lambda: None)()
-        super().close()
-
-    def _say(self) -> None:
+    def show_words(self) -> None:
+        """Write the button and the address in the current language."""
         self._button.description = language.of(WORDS["open"])
         if self.address:
             address = escape(self.address, quote=True)

@@ -26,16 +26,15 @@ from training.launch.processes import ENDED, LAUNCHED, LOG, TOLD, Launcher
 from training.loop.run_folder import METRICS, checkpoints, read_metrics
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots
-from training.ui.head import Head
 from training.ui.machine_use import Use
 from training.ui.plots import plots_html
+from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.widget import Look
 
 POLL_SECONDS = 1.0  # a step takes a second or more
 LOG_LINES, LOG_BYTES = 20, 16_384
@@ -46,7 +45,7 @@ WORDS, RUN_WORDS = read_words(__file__, "training_card"), read_words(__file__, "
 STATES = {"absent": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
 
 
-class TrainingCard(widgets.VBox):
+class TrainingCard(TrainingPanel):
     """The card of one run.
 
     Args:
@@ -81,12 +80,10 @@ class TrainingCard(widgets.VBox):
         self._start = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
         self._card = RunCard(str(config.run), lambda: tasks.start(self._pressed_stop()))
         self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
-        self._samples = SampleView(config.run)
+        self._samples, self._closed = SampleView(config.run), False
         parts = [self._start, self._problem, self._card, self._numbers, self._curves, self._samples]
-        self._parts, self._closed = [Look(), Head(WORDS["title"], WORDS["says"]), *parts], False
-        super().__init__(self._parts, _dom_classes=["wl-panel"])
+        super().__init__(parts, (WORDS["title"], WORDS["says"]))
         self._start.on_click(lambda _: tasks.start(self._pressed_start()))
-        self._unfollow = language.follow(self._say)
         if self.ending.state == "running" and tasks.loop_runs():
             tasks.start(self.watch())
 
@@ -117,7 +114,7 @@ class TrainingCard(widgets.VBox):
         Raises:
             LabError: it is in progress already, or the number of processes is not possible.
         """
-        self._launch()
+        start(self.config, *self._how)
         self.look()
 
     async def watch(self) -> None:
@@ -135,20 +132,18 @@ class TrainingCard(widgets.VBox):
 
     def close(self) -> None:
         """Close the card; the run continues."""
-        self.__dict__.pop("_unfollow", lambda: None)()
         self._closed = True
-        for part in self.__dict__.pop("_parts", ()):
-            part.close()
         super().close()
 
-    def _launch(self) -> None:
-        launcher, processes, module = self._how
-        start(self.config, launcher, processes, module)
+    def show_words(self) -> None:
+        """Write every text in the current language, those of the plots too."""
+        self._file_states.pop(METRICS, None)
+        self.look()
 
     async def _pressed_start(self) -> None:
         self._problem.value, self._start.disabled = "", True  # a second click would find the run in progress
         try:
-            await asyncio.to_thread(self._launch)
+            await asyncio.to_thread(start, self.config, *self._how)
         except (LabError, OSError) as error:
             self._problem.value = alert(str(error))
             self.look()
@@ -161,10 +156,6 @@ class TrainingCard(widgets.VBox):
             await asyncio.to_thread(stop, self.config.run)
         except LabError as error:
             self._problem.value = alert(str(error))
-        self.look()
-
-    def _say(self) -> None:
-        self._file_states.pop(METRICS, None)  # its plots have words
         self.look()
 
     def _read(self) -> "_Seen":

@@ -12,8 +12,8 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from training.ui.clips import side_by_side
-from training.ui.head import Head
 from training.ui.publish import Published, find_published, publish
+from training.ui.training_panel import TrainingPanel
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import SpeechToVideo
@@ -23,12 +23,11 @@ from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player
-from wanavatar_lab.ui.widget import Look
 
 WORDS = read_words(__file__, "tryout")
 
 
-class TryOut(widgets.VBox):
+class TryOut(TrainingPanel):
     """Two buttons, and the LoRA's scale, the cards of both runs and their clips in sync.
 
     Args:
@@ -55,10 +54,9 @@ class TryOut(widgets.VBox):
         self._cards, self._shown = widgets.HBox(layout=ROW | {"grid_gap": "14px"}), widgets.VBox()
         buttons = widgets.HBox([self._publish, self._speak], layout={"grid_gap": "8px"})
         parts = [buttons, self._said, self._problem, self._cards, self._shown]
-        super().__init__([Look(), Head(WORDS["title"], WORDS["says"]), *parts], _dom_classes=["wl-panel"])
+        super().__init__(parts, (WORDS["title"], WORDS["says"]))
         self._publish.on_click(lambda _: tasks.start(self._pressed(speak=False)))
         self._speak.on_click(lambda _: tasks.start(self._pressed(speak=True)))
-        self._unfollow = language.follow(self._say)
 
     async def publish(self) -> Published:
         """Add the LoRA to the list.
@@ -67,7 +65,7 @@ class TryOut(widgets.VBox):
             LabError: see `training.ui.publish.publish`.
         """
         self.published = await asyncio.to_thread(publish, self._run, self._name, self._preview, strength=self._strength)
-        self._say()
+        self.show_words()
         return self.published
 
     async def run(self) -> list[Path]:
@@ -115,11 +113,6 @@ class TryOut(widgets.VBox):
             said += [f"without it: {without}", f"with it: {with_it}"]
         return "\n".join(said)
 
-    def close(self) -> None:
-        """Close the panel; the LoRA and the clips stay."""
-        self.__dict__.pop("_unfollow", lambda: None)()
-        super().close()
-
     async def _pressed(self, speak: bool) -> None:
         self._problem.value = ""
         self._publish.disabled = self._speak.disabled = True
@@ -133,7 +126,8 @@ class TryOut(widgets.VBox):
     def _labels(self) -> tuple[str, str]:
         return language.of(WORDS["without"]), language.of(WORDS["with"]).format(name=self._name)
 
-    def _say(self) -> None:
+    def show_words(self) -> None:
+        """Write the buttons, the labels and the scale in the current language."""
         self._publish.description, self._speak.description = (language.of(WORDS[name]) for name in ("publish", "speak"))
         for player in self._shown.children:
             if isinstance(player, Player):
