@@ -30,7 +30,7 @@ from training.config.recipes import s2v_14b_1gpu
 from training.data.samples import write_list, write_sample
 from training.launch.launch import start, state, stop
 from training.launch.processes import CONFIGS, LOG
-from training.loop.run_log import read_metrics
+from training.loop.run_folder import read_metrics
 from training.train import train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from training.data.masks import latent_masks, latent_validity
-from training.data.samples import NO_TEXT, Entry, listed_in, write_list, write_sample
+from training.data.sample_list import Entry, listed_in
+from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, segments_of, window_about
 from training.launch.folder_locks import changing
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips

@@ -22,13 +22,13 @@ from accelerate.utils import broadcast_object_list, gather_object, set_seed  # t
 
 from training.config.arguments import add_config, config_of
 from training.config.config import DECIDES, TrainingConfig
-from training.config.recipes import network_of
 from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import training_in
 from training.launch.supervisor import CODE, Stopped, StopRequest
-from training.loop.checkpoint import checkpoints, load_checkpoint, save_checkpoint, trained_parameters
-from training.loop.run_log import Log, read_metrics
+from training.loop.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
+from training.loop.run_folder import CONFIG, checkpoints, read_metrics
+from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
 from training.loop.step_metrics import gradient_norms, means, observed
@@ -37,6 +37,7 @@ from training.loop.warm_start import begin_with, left_out
 from training.model.deepspeed_state import ShardedOptimizer, set_up_zero
 from training.model.ema import Average
 from training.model.full_finetune import check_samples
+from training.model.network import network_of
 from training.model.shard_frozen import average_gradients, is_to_be_spread, spread_frozen
 from training.model.trainable import make_trainable
 from wanavatar_lab.errors import LabError
@@ -261,7 +262,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         config.run.mkdir(parents=True, exist_ok=True)
     with training_in(config.run, config.samples) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            write_text(config.run / "config.json", config.model_dump_json(indent=1) + "\n")
+            write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
         changes = Trainer(config, network or network_of(config.profile), accelerator).run()
     accelerator.end_training()
     return changes

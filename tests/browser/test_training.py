@@ -22,7 +22,7 @@ from tests.browser.servers import REPOSITORY, Server, write_notebook
 from tests.lane_for_tests import eventually, is_alive
 from training.launch.launch import start, state, stop
 from training.launch.processes import LOG, processes_of
-from training.loop.checkpoint import checkpoints
+from training.loop.run_folder import checkpoints
 from training.ui.person import Person, config_for
 from training.ui.plots import BLUE
 from training.ui.preparing import encode_clips, prepare_clips
@@ -130,7 +130,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.wait_for_function(f"drawn => document.querySelectorAll(`{DOTS}`).length > drawn", arg=drawn)
     expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB of main memory"))).to_be_visible()
     expect(training(page).get_by_role("progressbar", name="Progress of Training")).to_be_visible()
-    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0 (base model) (its sound is heard)")).to_be_visible()
     expect(page.get_by_text(re.compile(r"^step [1-9]\d*$"))).to_be_visible(timeout=PATIENCE)
     assert nameless(page, PANELS) == []
     picture_of(page, "training-running")
@@ -158,7 +158,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     saved = int(checkpoints(ann.run)[-1].name.rpartition("-")[2])
     picture_of(page, "training-stopped")
 
-    page.get_by_role("button", name=f"Go on from step {saved}").click()
+    page.get_by_role("button", name=f"Resume from step {saved}").click()
     later_than(page, saved)
     assert f"goes on from step {saved} of 100000" in (ann.run / LOG).read_text()
 
@@ -189,8 +189,9 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     opened(page, lab, place, "12_results")
     video = page.locator("video")
     expect(video).to_have_count(4, timeout=PATIENCE)  # before and after; after and the true one
-    for title in ("Loss", "Held-out error against the base", "Gradient", "Error by branch", "Early and late in the run",
-                  "Held-out lips by noise level", "Training by bucket of σ", "Masks of "):  # fmt: skip
+    for title in ("Loss", "Held-out error relative to the base model", "Gradient norm", "Error by branch",
+                  "Early and late in the run", "Held-out lips by noise level", "Training by bucket of σ",
+                  "Masks of "):  # fmt: skip
         expect(page.get_by_role("img", name=re.compile(f"^{title}"))).to_be_visible()
     frames = page.get_by_role("img", name=re.compile(r"^Frame at \d\.\d s with its masks$"))
     assert frames.count() == 8 and all(width(frame) >= 128 for frame in frames.all())
@@ -202,7 +203,7 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     before.evaluate("video => video.pause()")
     assert not is_blank(frame_of(before)) and not is_blank(frame_of(after))
     assert np.any(frame_of(before) != frame_of(after)), "nothing was learnt"
-    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0 (base model) (its sound is heard)")).to_be_visible()
     assert nameless(page, f"{PANELS}, .jp-OutputArea") == []
     picture_of(page, "training-read")
 
@@ -225,11 +226,9 @@ def test_on_a_narrow_page_nothing_stands_beyond_its_edge(voila: Server, place: P
 
 def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, trained: Person, weights: Path) -> None:
     opened(page, lab, place, "13_use")
-    page.get_by_role("button", name="Put into the LoRA list").click(timeout=PATIENCE)
+    page.get_by_role("button", name="Add to the LoRA list").click(timeout=PATIENCE)
     expect(page.get_by_text("strength 0.5 × alpha 16 / rank 16 = effective scale 0.5")).to_be_visible()
-    expect(
-        page.get_by_text(re.compile(r"^ann, after \d+ steps of training, is in the list of LoRAs: "))
-    ).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^ann, trained for \d+ steps, is in the LoRA list: "))).to_be_visible()
     assert nameless(page, PANELS) == []
     picture_of(page, "training-used")
     (found,) = describe(find_adapters(weights), weights)

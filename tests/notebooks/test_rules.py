@@ -1,6 +1,8 @@
 """What every notebook keeps to."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,17 @@ def test_papermill_finds_every_parameter(notebook: Path) -> None:
     assert list(found) == written
     assert {facts["inferred_type_name"] for facts in found.values()} <= {"str", "bool", "int", "float"}
     assert found["interactive"]["default"] == "True"
+
+
+def test_no_network_is_loaded_into_the_kernel() -> None:
+    """What the cells import, in one process after another notebook's, brings no torch."""
+    code = ["import sys"]
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        for cell in code_cells(path):
+            tree = ast.parse(cell.source)
+            code += [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        code += ["if 'torch' in sys.modules:", f"    sys.exit('{path.name} imports torch')"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=FOLDER.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

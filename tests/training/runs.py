@@ -12,7 +12,7 @@ import pytest
 from training.config.config import TrainingConfig
 from training.launch.launch import start, state
 from training.launch.processes import LOG, MARK, Launcher, processes_of
-from training.loop.checkpoint import checkpoints
+from training.loop.run_folder import checkpoints
 
 MODULE = "tests.training.launched"
 

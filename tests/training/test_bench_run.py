@@ -9,8 +9,7 @@ from tests.training.runs import alone
 from training import bench_run
 from training.config.config import TrainingConfig
 from training.launch.processes import processes_of
-from training.loop.checkpoint import checkpoints
-from training.loop.run_log import METRICS
+from training.loop.run_folder import METRICS, checkpoints
 
 
 def test_samples_a_second_include_saving_and_going_on(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tests.training.runs import MODULE, alone, finished, ranks, wait_for, wait_f
 from tests.training.toy import config_of
 from training.launch.launch import start, state
 from training.launch.processes import Launcher, processes_of
-from training.loop.checkpoint import STATE, WEIGHTS, same_bits
+from training.loop.checkpoint import STATE, same_bits
+from training.loop.run_folder import WEIGHTS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 

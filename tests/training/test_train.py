@@ -18,8 +18,8 @@ from tests.lora.files import output
 from tests.s2v.toy import relative_error, toy_model
 from tests.training.toy import config_of, write_samples
 from training.launch.supervisor import Stopped
-from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.loop.run_log import METRICS, read_metrics
+from training.loop.checkpoint import same_bits
+from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics
 from training.model.adapter import add_adapter, load_adapter_tensors
 from training.train import main, train
 from wanavatar_lab.errors import LabError

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.loop.loss import Mode
-
+Mode = Literal["paper", "normalised"]  # of the loss, see `training.loop.loss`
 # fields that have to be the same where a run goes on from a checkpoint
 DECIDES = {"rank", "alpha", "batch", "shift", "loss", "floor", "seed", "dropout", "ema", "base"}
 

@@ -10,8 +10,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 
 @dataclass(frozen=True)
 class Order:
@@ -70,6 +68,8 @@ class Order:
         return rows
 
     def _epoch(self, epoch: int) -> list[list[int]]:
+        import torch  # here, since notebooks count the steps of an epoch and never load torch
+
         # a generator by epoch: the tenth epoch is what it is, whether or not nine were trained before in this process
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         steps = []

@@ -8,7 +8,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,29 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wanavatar_lab.errors import LabError
+from training.data.sample_list import LIST, Entry, entries_of
 from wanavatar_lab.files import whole_file, write_json
-from wanavatar_lab.wan.checkpoint_files import read_safetensors
 from wanavatar_lab.weights.safetensors_header import read_header
 
-LIST, NO_TEXT = "samples.json", "no_text.safetensors"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One sample.
-
-    Attributes:
-        name: of its file, without the ending.
-        clip: which clip it is of.
-        held_out: for validation alone.
-        bucket: the shapes of its tensors, as text; a batch has one.
-    """
-
-    name: str
-    clip: str
-    held_out: bool
-    bucket: str
+NO_TEXT = "no_text.safetensors"
 
 
 class Samples:
@@ -51,10 +33,7 @@ class Samples:
     def __init__(self, folder: Path, held_out: bool = False) -> None:
         """Take those that are held out, or the others."""
         self.folder = folder
-        if not (folder / LIST).is_file():
-            raise LabError(f"There are no encoded samples in {folder}. Encode a data folder with training.encode.")
-        entries = listed_in(folder)
-        self.entries = [entry for entry in entries if entry.held_out == held_out]
+        self.entries = entries_of(folder, held_out)
         self.no_text = read_safetensors(folder / NO_TEXT)["text"][None]
 
     @property
@@ -86,20 +65,6 @@ class Samples:
             name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in joined.items()
         }
-
-
-def listed_in(folder: Path) -> list[Entry]:
-    """All samples of a folder; none where there is no list.
-
-    Raises:
-        LabError: the list cannot be read.
-    """
-    if not (folder / LIST).is_file():
-        return []
-    try:
-        return [Entry(**entry) for entry in json.loads((folder / LIST).read_text())]
-    except (ValueError, TypeError) as error:
-        raise LabError(f"{folder / LIST} cannot be read ({error}). Encode the data again.") from error
 
 
 def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:

@@ -12,7 +12,6 @@ to go on from.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,17 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.data.whole_folder import remove_folder, remove_leftovers, whole_folder
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from training.model.adapter import adapter_tensors, load_adapter_tensors
 from training.model.ema import Average
 from training.model.full_finetune import part_tensors
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.files import entries
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
-WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
 STATE, FACTS = "state.safetensors", "state.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _VALUE, _AVERAGE = "value", "average"
 
@@ -85,7 +82,7 @@ def load_checkpoint(
     """Put weights, moments and the average back; returns the step to go on with.
 
     Raises:
-        LabError: the checkpoint is of a run with other `facts`, or a file of it is missing or damaged.
+        LabError: the checkpoint is of a run with other `facts`, or a file of it is missing.
     """
     gone = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
     if gone:
@@ -118,16 +115,6 @@ def load_checkpoint(
     if average:
         average.load({name: state[f"{name}.{_AVERAGE}"] for name in parameters})
     return step
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, the newest last."""
-    found = [
-        (int(match[1]), entry.path)
-        for entry in entries(run, "checkpoint-*")
-        if (match := _NAME.fullmatch(entry.name)) and entry.is_folder()
-    ]
-    return [path for _, path in sorted(found)]
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -13,12 +13,12 @@ Flow matching: Lipman et al. 2022, arXiv:2210.02747; the noise level's shift: ar
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Mode = Literal["paper", "normalised"]
+from training.config.config import Mode
+
 BRANCHES = ("full", "face", "lip")
 SHARES = (0.4, 0.1, 0.5)  # of the samples, by branch
 MOTION_SHARE = 0.25  # of the loss

@@ -14,9 +14,9 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
+from training.loop.run_folder import METRICS, TENSORBOARD, logged_step
 from wanavatar_lab.media import Audio
 
-METRICS = "metrics.jsonl"
 # by kind, what is a curve: errors of the base are those of no steps of training. TensorBoard opens on the first group
 CURVES = {"train": "train", "base": "validation", "validation": "validation"}
 
@@ -31,9 +31,9 @@ class Log:
         run.mkdir(parents=True, exist_ok=True)
         self.file = run / METRICS
         if self.file.is_file():
-            kept = [line for line in self.file.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in self.file.read_text().splitlines() if logged_step(line) <= step]
             self.file.write_text("".join(f"{line}\n" for line in kept))
-        self.board = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(run / TENSORBOARD, purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Note named numbers of a step; what is no number is left out."""
@@ -60,18 +60,3 @@ class Log:
     def close(self) -> None:
         """Write what is still held back."""
         self.board.close()
-
-
-def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, float]]:
-    """The lines of a run's log, of one kind or of all; a line that was cut short by a crash is left out."""
-    file = run / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    found = [json.loads(line) for line in lines if _step(line) >= 0]
-    return [line for line in found if kind is None or line["kind"] == kind]
-
-
-def _step(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return -1

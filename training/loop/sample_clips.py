@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.config.config import TrainingConfig
 from training.data.samples import Samples
+from training.loop.run_folder import CLIPS
 from training.loop.run_log import Log
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, read_audio, write_talking_clip
@@ -29,7 +30,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
 from wanavatar_lab.wan.scheduler import flow_unipc
 
-FOLDER, FPS = "clips", 16
+FPS = 16
 MOST = 2  # clips
 _SEED = 7
 
@@ -50,7 +51,7 @@ class SampleClips:
 
     def __init__(self, config: TrainingConfig, held_out: Samples, accelerator: Accelerator, log: Log | None) -> None:
         self.config, self.held_out, self.accelerator, self.log = config, held_out, accelerator, log
-        self.folder = config.run / FOLDER
+        self.folder = config.run / CLIPS
         first = [row for row, entry in enumerate(held_out.entries) if '"motion"' not in entry.bucket]
         # one of each clip
         by_clip = {held_out.entries[row].clip: row for row in reversed(first)}

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.loop.loss import LatentMasks, Losses, Mode, draw_branches, noisy, s2v_loss
+from training.config.config import Mode
+from training.loop.loss import LatentMasks, Losses, draw_branches, noisy, s2v_loss
 from training.model.flow import flow_sigmas
 from wanavatar_lab.wan.latents import MOTION_FRAMES
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.loop.checkpoint import AUDIO_MODULES, WEIGHTS
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS
 from training.model.adapter import NAME
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.match import Pair, match_partly

@@ -3,8 +3,8 @@
     python -m training.pocket.drawn_person --out data/drawn_person --count 12 --style unusual
     python -m training.prepare --videos data/drawn_person --out data/drawn --landmarks drawn
 
-The person comes from the toy world of `training/pocket/world`, by a seed. With the style "unusual" they move
-their lips as nobody does in what the toy models were trained on: a person to be fine-tuned to.
+The person comes from the toy world of `training/pocket/world`, by a seed. With the style "unusual" their lips move
+unlike any in the training data of the toy models: a person to fine-tune to.
 """
 
 import argparse
@@ -26,24 +26,24 @@ from training.pocket.world.motion import sample_motion
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.truth import landmarks_of
 from training.prepare.clip_folder import FPS, RATE
-from training.prepare.landmarks import Face, Known, write_landmarks
+from training.prepare.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, VideoWriter
 
-_AT_A_TIME = 32  # frames that are drawn and held at once
+_AT_A_TIME = 32  # frames drawn at once, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a person's mouth differs from what the toy world usually draws.
+    """How a person's mouth differs from the usual one of the toy world.
 
     Attributes:
         opens: factor on how far the mouth opens.
         spread, rounds: added to how wide the lips are drawn, and a factor on how round.
-        teeth, low_teeth: the least that is seen of the teeth while the mouth is open.
-        linger: seconds in which half of an opening is left when the sound has gone.
-        lag: seconds by which the mouth comes after the sound.
-        mouth_width, lip_thickness: amounts of the attributes of these names, usually -1 to 1.
+        teeth, low_teeth: least visible share of the teeth while the mouth is open.
+        linger: half-life of an opening after the sound has ended, seconds.
+        lag: seconds by which the mouth trails the sound.
+        mouth_width, lip_thickness: amounts of these attributes, usually -1 to 1.
         calm: factor on how much the person sways; see `sample_motion`.
     """
 
@@ -83,9 +83,9 @@ class Style:
 
 STYLES = {
     "usual": Style(),
-    # Opens far wider than others, and spreads the lips for sounds for which others round them. Nothing that a single
-    # frame shows is foreign to the toy world: what there is to learn is which mouth goes with which sound, and that the
-    # wrong sound does not teach.
+    # Opens far wider than others, and spreads the lips for sounds for which others round them. No single frame is
+    # foreign to the toy world: all there is to learn is which mouth goes with which sound, and the wrong sound does not
+    # teach that.
     "unusual": Style(opens=1.3, spread=0.4, rounds=0.2, mouth_width=1.0, lip_thickness=1.0, calm=0.35),
 }
 
@@ -99,12 +99,12 @@ def draw_video(
     size: tuple[int, int] = (128, 128),
     fps: float = FPS,
     seed: int = 0,
-) -> Known:
-    """Draw a person who says something, and write the video and its landmarks beside it.
+) -> VideoLandmarks:
+    """Draw a person who says something; writes the video, and its landmarks beside it.
 
     Args:
         path: ends in .mp4.
-        said: what; the video lasts as long.
+        said: the utterance; the video lasts as long.
         person: one avatar.
         style: how their mouth differs.
         size: (height, width) of the drawing; the video has one pixel more where a side is odd.
@@ -124,8 +124,8 @@ def draw_video(
     faces = [Face(*(points[name][i] for name in ("face_oval", "lips_outer", "lips_inner"))) for i in range(frames)]
     rate = Fraction(fps).limit_denominator(1001)
     seconds = np.array([float(i / rate) for i in range(frames)])
-    known = Known(seconds, faces, (size[0] + size[0] % 2, size[1] + size[1] % 2))
-    # the landmarks first: a video that has none is of no use
+    known = VideoLandmarks(seconds, faces, (size[0] + size[0] % 2, size[1] + size[1] % 2))
+    # the landmarks first: a video without them is of no use
     write_landmarks(path, known)
     with VideoWriter(path, fps=rate, audio=Audio(said.sound[:, None], RATE)) as video:
         for start in range(0, frames, _AT_A_TIME):
@@ -144,15 +144,15 @@ def draw_person(
     size: tuple[int, int] = (128, 128),
     fps: float = FPS,
 ) -> list[Path]:
-    """Draw one person saying several things, a video each, and give their paths.
+    """Draw one person saying several things; returns the paths of the videos, one each.
 
     Args:
-        folder: made where it is missing.
-        said: what; their names become the files'.
-        person: seed of how they look; nobody like this is in what the toy models are trained on.
+        folder: created if it is missing.
+        said: utterances, whose names become those of the files.
+        person: seed of the looks; from the held-out people, on whom no toy model is trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # a beard would hide half of what there is to learn
+    # a beard would hide the upper lip
     attributes = sample_attributes(1, person, "held_out").having(beard="none")
     paths = []
     for number, each in enumerate(said):
@@ -169,12 +169,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each")
     parser.add_argument("--person", type=int, default=0, help="seed of how they look")
     parser.add_argument("--style", choices=STYLES, default="unusual", help="how they speak")
-    parser.add_argument("--lag", type=float, default=0.0, help="seconds by which the mouth comes after the sound")
+    parser.add_argument("--lag", type=float, default=0.0, help="seconds by which the mouth trails the sound")
     parser.add_argument("--size", type=int, default=128, help="pixels")
     parser.add_argument("--fps", type=float, default=FPS, help="frames per second")
     parser.add_argument("--speech", choices=get_args(Source), default="auto", help="where the speech comes from")
     given = parser.parse_args(words)
-    # with other work on the machine, threads that wait for each other at many small steps take twenty times longer
+    # drawing is many small steps: on a busy machine, threads that wait for each other take twenty times longer
     torch.set_num_threads(1)
     try:
         said = utterances(given.count, given.seconds, seed=given.person, source=given.speech)

@@ -2,10 +2,10 @@
 
     python -m training.pocket.drawn_speech --out data/samples/said     # what ships, spoken anew by espeak-ng
 
-From one of four sources. espeak-ng speaks sentences of the corpus that the toy models never heard; it is a tool of
-training and may be missing. The speech corpus of `training/pocket/speech`, which is built and not shipped, has held-out
-voices. The samples that ship, of which nobody wrote down the phonemes: their mouth is guessed from the sound. And
-sentences that ship with the mouth that says them, which are the same on every machine.
+There are four sources. espeak-ng, an optional tool, speaks sentences of the corpus that no toy model has heard. The
+speech corpus of `training/pocket/speech`, which is built and not shipped, has held-out voices. The samples that ship
+have no phonemes, so their mouth is estimated from the sound. And sentences that ship with their mouths, the same on
+every machine.
 """
 
 import argparse
@@ -40,14 +40,14 @@ CORPUS, SAMPLES = ROOT / "data/pocket/speech", ROOT / "data/samples"
 SAID, MOUTHS = SAMPLES / "said", "mouths.safetensors"
 SHIPPED, SHIPPED_SECONDS = 15, 6.0  # utterances of one voice that ship, and how long each lasts
 PACES = (1.0, 0.88, 1.14, 0.94, 1.07)
-ENOUGH = 0.7  # of the time asked for; what is missing is silence, rather than the beginning of something more
+ENOUGH = 0.7  # of the time asked for; silence fills the rest, rather than the beginning of another sentence
 PAUSES = (0.15, 0.35)  # seconds between sentences, least and most
 _PER_FRAME = RATE // FPS
 
 
 @dataclass(frozen=True, eq=False)
 class Utterance:
-    """Something said.
+    """Speech and the mouth that says it.
 
     Attributes:
         name: for a file's name.
@@ -61,12 +61,12 @@ class Utterance:
 
     @classmethod
     def of(cls, name: str, sound: NDArray[np.float32], mouth: NDArray[np.float32]) -> "Utterance":
-        """Of a sound of any length, cut or filled up with silence to the frames of `mouth`."""
+        """From a sound of any length, cut or padded with silence to the frames of `mouth`."""
         wanted = len(mouth) * _PER_FRAME
         return cls(name, np.pad(sound[:wanted], (0, max(0, wanted - len(sound)))), mouth)
 
     def lasting(self, seconds: float) -> "Utterance":
-        """The same, cut or filled up with silence."""
+        """The same, cut or padded with silence."""
         frames = round(seconds * FPS)
         missing = max(0, frames - len(self.mouth))
         return Utterance.of(self.name, self.sound, np.pad(self.mouth[:frames], ((0, missing), (0, 0))))
@@ -75,10 +75,10 @@ class Utterance:
 def utterances(count: int, seconds: float, *, seed: int = 0, source: Source = "auto") -> list[Utterance]:
     """`count` different utterances of one voice (several with the samples), each lasting `seconds`.
 
-    `auto` takes the first source that is there, in the order espeak, corpus, samples.
+    `auto` takes the first source that is available, in the order espeak, corpus, samples.
 
     Raises:
-        LabError: the source that was asked for is not there.
+        LabError: the source is not available.
     """
     makers: dict[str, Callable[[int, float, int], list[Utterance]]] = {
         "espeak": _by_espeak,
@@ -95,8 +95,8 @@ def utterances(count: int, seconds: float, *, seed: int = 0, source: Source = "a
 
 
 def guessed_mouth(sound: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A mouth for speech of which only the sound is known, [F, len(MOUTH)]: the louder the wider open, spread where the
-    sound is bright and round where it is dark. It is shut where it is quiet, and knows nothing of m, b and p.
+    """A mouth for speech without phonemes, [F, len(MOUTH)]: the louder the wider open, spread where the sound is bright
+    and round where it is dark. It is shut in silence, and not for m, b and p.
     """
     frames = len(sound) // _PER_FRAME
     loud = relative_loudness(sound, frames=frames)
@@ -115,7 +115,7 @@ def guessed_mouth(sound: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ship(folder: Path) -> None:
-    """Write what ships: a file of sound for each utterance, and one with all mouths.
+    """Write the speech that ships: a sound file per utterance, and one file with all mouths.
 
     Raises:
         SpeechToolMissing: espeak-ng is not installed.
@@ -128,7 +128,7 @@ def ship(folder: Path) -> None:
 
 
 def _shipped(count: int, seconds: float, seed: int) -> list[Utterance]:
-    """The same ones whatever the seed."""
+    """The speech that ships, whatever the seed."""
     if count > SHIPPED:
         raise LabError(f"{SHIPPED} utterances ship, not {count}. Ask for fewer, or for another source of speech.")
     if not (SAID / MOUTHS).is_file():
@@ -144,7 +144,7 @@ def _shipped(count: int, seconds: float, seed: int) -> list[Utterance]:
 
 def _by_espeak(count: int, seconds: float, seed: int) -> list[Utterance]:
     generator = random.Random(seed)
-    # the sixth of every six was never heard in training
+    # every sixth voice is held out of training
     voice = generator.choice(own_voices()[5::6])
     delivery = Delivery(rate=generator.randint(150, 180), range_=60)
     lines = sentences("en", "held_out")
@@ -170,7 +170,7 @@ def _from_corpus(count: int, seconds: float, seed: int) -> list[Utterance]:
     by_voice: dict[str, list[int]] = {}
     for i in places:
         by_voice.setdefault(corpus.clips[i].voice, []).append(i)
-    # the voice with the most to say, and when it has said it all, it begins again
+    # the voice with the most sentences; after the last one it begins again
     order = max(by_voice.values(), key=len)
     random.Random(seed).shuffle(order)
     said = [(corpus.samples(i), corpus.mouth(i)) for i in order]
@@ -183,7 +183,7 @@ def _from_samples(count: int, seconds: float, seed: int) -> list[Utterance]:
         raise LabError(f"There are no samples in {SAMPLES}. `git checkout -- data/samples` brings them back.")
     random.Random(seed).shuffle(paths)
     read = [torch.from_numpy(read_audio(path, rate=RATE, mono=True).samples[:, 0]) for path in paths]
-    # there are four of them; at another pace, and so with another voice, each serves again
+    # there are four of them; each serves again at another pace, which also sounds like another voice
     sounds = [at_speed(sound[None], pace)[0].numpy() for pace in PACES for sound in read]
     return _joined([(sound, guessed_mouth(sound)) for sound in sounds], count, seconds)
 
@@ -191,7 +191,7 @@ def _from_samples(count: int, seconds: float, seed: int) -> list[Utterance]:
 def _joined(
     said: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], count: int, seconds: float
 ) -> list[Utterance]:
-    """What was said, one after another and from the beginning again, in pieces."""
+    """Utterances of the sounds and mouths in turn, again from the first after the last."""
     wanted, place = round(seconds * FPS), 0
     made = []
     for number in range(count):
@@ -211,7 +211,7 @@ def _joined(
 def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.pocket.drawn_speech", description=ship.__doc__)
-    parser.add_argument("--out", type=Path, default=SAID, help="folder of what ships")
+    parser.add_argument("--out", type=Path, default=SAID, help="folder of the speech that ships")
     ship(parser.parse_args(words).out)
 
 

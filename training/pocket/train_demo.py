@@ -2,10 +2,10 @@
 
     python -m training.pocket.train_demo --run runs/train-demo
 
-A person who moves their lips as nobody does whom the toy model has seen is drawn, prepared, encoded and learnt. The
-same is done with every clip's sound exchanged for another's, which must not help. A short training is killed at random
-moments and goes on each time, and is compared bit by bit with one that was left alone. `report.json` has the figures,
-`training/clips` what is seen of it: held-out speech before and after.
+A person whose lips move unlike any that the toy model has seen is drawn, prepared, encoded and trained on. As a control
+the same is done with every clip's sound replaced by another's, which must not help. A short training is killed at
+random moments and resumed each time, and its result is compared bit by bit with that of an uninterrupted one.
+`report.json` has the figures, `training/clips` held-out speech before and after.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from training.config.config import TrainingConfig
 from training.config.recipes import pocket
 from training.data.samples import NO_TEXT, Samples, write_list, write_sample
 from training.launch.processes import usable_cores
-from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
-from training.loop.run_log import read_metrics
+from training.loop.checkpoint import same_bits
+from training.loop.run_folder import WEIGHTS, checkpoints, read_metrics
 from training.loop.validate import Validation
 from training.pocket import drawn_person
 from training.prepare.__main__ import main as prepare
@@ -36,10 +36,10 @@ from wanavatar_lab.files import write_json
 
 CLIPS, HELD_OUT = 12, 3
 TOLD_FILE, SAID = "told.json", "said.log"
-KILLS, SHORT = 5, 8  # times that a training of so many steps is killed
+KILLS, SHORT = 5, 8  # how often a training is killed, and its steps
 RIGHT, WRONG = "training", "training_wrong"
-# Fewer steps than the recipe has, and smaller ones: in the long run any sound teaches how a person's mouth looks, which
-# lowers the lip error too, and that is not what is to be shown here.
+# Fewer steps than the recipe and a lower learning rate: in the long run any sound teaches how a person's mouth looks,
+# which lowers the lip error too, while the demo is to show that lips follow the right sound.
 TOLD = pocket() | {"steps": 45, "learning_rate": 1e-3, "checkpoint_every": 15}
 
 
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pocket.train_demo", description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/train-demo"))
     parser.add_argument("--person", type=int, default=0, help="seed of how the person looks")
-    parser.add_argument("--seed", type=int, default=0, help="of the training")
-    parser.add_argument("--steps", type=int, default=TOLD["steps"], help="of the training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--steps", type=int, default=TOLD["steps"], help="of each training")
     arguments = parser.parse_args(argv)
     began = time.monotonic()
     run: Path = arguments.run
@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
         write_config(TrainingConfig(samples=right, run=run / RIGHT, sample_every=told["steps"], **told)),
         write_config(TrainingConfig(samples=wrong, run=run / WRONG, **told)),
     ]
-    # each with half of the cores, which two processes use better than one
+    # each with half of the cores: two processes use them better than one after the other
     threads = max(1, usable_cores() // 2)
     by_right, by_wrong = (_start(place, threads) for place in trainings)
     _wait(trainings[1], by_wrong)
-    # meanwhile the other one makes its sample clips
+    # while the other one makes its sample clips
     same = killed_equals_whole(right, run, threads)
     _wait(trainings[0], by_right)
     changes, changes_by_wrong = (change_of(place) for place in trainings)
@@ -83,13 +83,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def change_of(run: Path) -> dict[str, float]:
-    """By how much of the base's the errors of held-out samples differ at the end of a run; -0.2 is 20 % less."""
+    """Relative change of the held-out errors against the base model at the end of a run; -0.2 is 20 % less."""
     base, last = (Validation(read_metrics(run, kind)[-1]) for kind in ("base", "validation"))
     return {part: last.change(base, part) for part in ("lip", "face", "background")}
 
 
 def write_config(config: TrainingConfig) -> Path:
-    """Write what a training is told into its folder, which is given back; what was there before is removed."""
+    """Write the settings of a training into its folder, emptied before; returns the folder."""
     shutil.rmtree(config.run, ignore_errors=True)
     config.run.mkdir(parents=True)
     (config.run / TOLD_FILE).write_text(config.model_dump_json(indent=1) + "\n")
@@ -97,7 +97,7 @@ def write_config(config: TrainingConfig) -> Path:
 
 
 def make_samples(run: Path, person: int = 0) -> Path:
-    """Draw, prepare and encode a person; what is there already is kept. Returns the folder of the samples."""
+    """Draw, prepare and encode a person, keeping what exists already; returns the folder of the samples."""
     videos, data, folder = run / "videos", run / "data", run / "samples"
     count = str(CLIPS + HELD_OUT)
     looks = ["--style", "unusual", "--size", "128", "--fps", "16", "--speech", "shipped"]
@@ -111,7 +111,7 @@ def make_samples(run: Path, person: int = 0) -> Path:
 
 
 def exchange_sound(folder: Path, out: Path) -> Path:
-    """Copy samples, those to train on with the sound of the next one of their shape; what is held out stays right."""
+    """Copy samples, those to train on with the sound of the next one of their shape; held-out ones keep their own."""
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for is_held_out in (False, True):
@@ -128,14 +128,14 @@ def exchange_sound(folder: Path, out: Path) -> Path:
 
 
 def killed_equals_whole(folder: Path, run: Path, threads: int | None = None) -> bool:
-    """Whether a training that is killed at random moments ends with the same bits as one that is not.
+    """Whether a training that is killed at random moments ends with the same bits as an uninterrupted one.
 
     Args:
         folder: of samples.
-        run: where both are put.
-        threads: of each training; all cores if not said.
+        run: folder of both trainings.
+        threads: of each training; None takes all cores.
     """
-    # nothing held out: it is started six times, and would validate twice each time
+    # without held-out samples, since it is started six times and would validate twice each time
     samples = few_samples(folder, run / "samples_few")
     told = pocket() | {"samples": samples, "steps": SHORT, "accumulation": 1}
     told |= {"checkpoint_every": 1, "deterministic": True}
@@ -150,7 +150,7 @@ def killed_equals_whole(folder: Path, run: Path, threads: int | None = None) -> 
 
 
 def few_samples(folder: Path, out: Path) -> Path:
-    """Copy one sample of each shape, to train on alone."""
+    """Copy one sample of each shape, none of them held out."""
     out.mkdir(parents=True, exist_ok=True)
     by_shape = {entry.bucket: entry for entry in reversed(Samples(folder).entries)}
     entries = [
@@ -162,7 +162,7 @@ def few_samples(folder: Path, out: Path) -> Path:
 
 
 def _succeeds(main: Callable[[list[str]], int], words: list[str]) -> None:
-    """Run another program's command line, which has said what is wrong where it ends with a number."""
+    """Run another program's command line, which prints its own errors; exit with its code if it fails."""
     if code := main(words):
         raise SystemExit(code)
 
@@ -173,7 +173,7 @@ def _wait(place: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill_after(place: Path, step: int, threads: int | None) -> None:
-    """Kill a training at some moment after the checkpoint of a step."""
+    """Kill a training within a second after the checkpoint of a step."""
     process = _start(place, threads)
     while process.poll() is None and not any(int(done.name.split("-")[1]) >= step for done in checkpoints(place)):
         time.sleep(0.02)

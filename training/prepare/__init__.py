@@ -1,22 +1,21 @@
-"""From videos of one person to clips that training reads, with masks of the face and the lips and a report.
+"""From videos of one person to training clips with masks of the face and the lips, and a report.
 
     python -m training.prepare --videos FOLDER --out DATA
 
-    DATA/processed/video_000/     one of the clips; see layout.py
-    DATA/processed/video_path.txt the clips to train on, a path a line; held_out_path.txt has the others
-    DATA/validation/              reference.png and audio.wav of a clip that is held out
-    DATA/report.json              what was found, and what is wrong; contact_sheet.png shows it
+    DATA/processed/video_000/     one clip, see clip_folder.py
+    DATA/processed/video_path.txt the clips to train on, one path per line; held_out_path.txt lists the others
+    DATA/validation/              reference.png and audio.wav of a held-out clip
+    DATA/report.json              measures and problems of every clip; contact_sheet.png shows the masks
 
-prepare.py     all of it: what is there already is kept
-plan.py        which clips there are to be
-cuts.py        where a long recording is cut: at silences, into clips of 3 to 6 s
-clips.py       one clip: frames at 16 fps in step with its sound
-landmarks.py   where the face and the lips are, from one of several sources; mediapipe_landmarks.py is the usual one
-draw_masks.py  outlines become masks; training/data/masks.py brings those to the latents
-measures.py    what is measured of a clip, and what is wrong with it
-duplicates.py  clips that show and say the same
-sheets.py      contact sheets
-report.py      all clips in one table
-layout.py      the folder of a clip, read wherever it was made; training/data/whole_folder.py writes it whole
-drawn.py       sample videos of a drawn person, for who has none of their own; drawn_speech.py is what they say
+prepare.py              the whole preparation; complete clips are kept
+cuts.py                 cuts recordings at silences, into clips of 3 to 6 s
+clips.py                makes one clip: frames at 16 fps in sync with the sound
+clip_folder.py          layout and reader of a clip's folder; training/data/whole_folder.py writes it atomically
+landmarks.py            face landmarks, from one of several sources; mediapipe_landmarks.py is the usual one
+draw_masks.py           outlines become masks; training/data/masks.py downsamples them to the latents
+measures.py             measures of a clip, and its problems
+report.py               all clips together: duplicates, blur, which are held out, and the report
+sheets.py               contact sheets
+
+`training.pocket.drawn_person` draws sample videos of a person who does not exist.
 """

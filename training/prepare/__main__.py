@@ -1,20 +1,20 @@
-"""The command line.
+"""Prepare videos of one person for training.
 
 python -m training.prepare --videos FOLDER --out DATA
-python -m training.prepare --videos FOLDER --out DATA --landmarks drawn      # videos of training.pocket.drawn_person
+python -m training.prepare --videos FOLDER --out DATA --landmarks drawn   # videos of training.pocket.drawn_person
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from training.launch.processes import usable_cores
-from training.prepare.draw_masks import Dilation
+from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
 from training.prepare.mediapipe_landmarks import MediaPipeLandmarks
-from training.prepare.plan import Options
-from training.prepare.prepare import prepare
+from training.prepare.prepare import Options, prepare
 from wanavatar_lab.errors import LabError
 
 MOST_WORKERS = 64
@@ -26,21 +26,21 @@ SOURCES: dict[str, type[LandmarkSource]] = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Prepare; 0 if there are clips, 1 if not, 130 after Ctrl-C. What is whole stays for the next time."""
+    """The command line; 0 if there are clips, 1 if not, 130 after Ctrl-C. Complete clips are kept for the next run."""
     parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos of one person")
     parser.add_argument("--out", type=Path, required=True, help="data folder")
-    parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="what finds the face")
+    parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="source of face landmarks")
     parser.add_argument(
         "--missing",
-        choices=("invalid", "previous"),
+        choices=get_args(Missing),
         default="invalid",
-        help="a frame without a face is recorded as invalid, or gets the mask before it (white at the beginning)",
+        help="a frame without a face is marked invalid, or gets the previous mask (white at the beginning)",
     )
-    parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="share of the face's width")
-    parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="share of the face's width")
+    parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="as a share of the face's width")
+    parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="as a share of the face's width")
     parser.add_argument("--hold-out", type=int, default=1, help="clips that are not trained on")
-    parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, usable_cores()), help="clips at the same time")
+    parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, usable_cores()), help="clips made in parallel")
     given = parser.parse_args(words)
     for name, least, most in (
         ("dilate_face", 0, 1),
@@ -50,12 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     ):
         if not least <= getattr(given, name) <= most:
             parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be {least} to {most}")
-    options = Options(
-        dilation=Dilation(given.dilate_face, given.dilate_lips),
-        missing=given.missing,
-        hold_out=given.hold_out,
-        workers=given.workers,
-    )
+    options = Options(Dilation(given.dilate_face, given.dilate_lips), given.missing, given.hold_out, given.workers)
     try:
         prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
     except LabError as error:

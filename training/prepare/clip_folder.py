@@ -1,12 +1,12 @@
-"""The folder of a clip: how it is laid out, and read wherever it was made.
+"""The folder of a clip: its layout, and its reader, also for clips that were made elsewhere.
 
 sub_clip.mp4            picture and sound, for people
 audio.wav               16 kHz, mono
-images/frame_0000.png   RGB, at 16 fps: frame k is shown from k/16 s of the sound on
+images/frame_0000.png   RGB, at 16 fps: frame k is shown from k/16 s of the sound
 face_masks/frame_0000.png, lip_masks/frame_0000.png   grey, 0 or 255
-valid.json              in which frames there was a face; folders made elsewhere lack it
-caption.txt             what is seen and done, where somebody wrote it down: training takes it for the prompt
-clip.json               what this was made of, and what was measured; folders made elsewhere lack it
+valid.json              the frames with a face; missing in folders made elsewhere
+caption.txt             a description, the prompt in training; optional
+clip.json               source and measures; missing in folders made elsewhere
 """
 
 import json
@@ -24,21 +24,21 @@ from wanavatar_lab.media import probe, read_picture
 
 FPS, RATE = 16, 16_000
 IMAGES, FACE_MASKS, LIP_MASKS = "images", "face_masks", "lip_masks"
-# of clips made elsewhere, and by which share the lengths of frames and sound may differ when only they tell the rate
-USUAL_RATES = (16, 24, 25, 30, 50, 60)
-UNSURE = 0.03
+# A clip made elsewhere without its video gets the usual rate at which its frames last as long as its sound, within 3 %:
+# neighbouring rates differ by 4 % or more.
+USUAL_RATES, UNSURE = (16, 24, 25, 30, 50, 60), 0.03
 SOUND, MOVIE, VALID, FACTS, CAPTION = "audio.wav", "sub_clip.mp4", "valid.json", "clip.json", "caption.txt"
 
 
 @dataclass(frozen=True)
 class ClipFolder:
-    """A clip that was found to be complete.
+    """A complete clip.
 
     Attributes:
         path: its folder.
-        frames: how many there are.
-        width, height: of the frames and of the masks, in pixels.
-        fps: at which the frames were taken: 16 where this package made them.
+        frames: number of frames.
+        width, height: of frames and masks, in pixels.
+        fps: of the frames; 16 if this package made them.
     """
 
     path: Path
@@ -49,11 +49,11 @@ class ClipFolder:
 
     @property
     def sound(self) -> Path:
-        """The sound, 16 kHz mono where this package made it."""
+        """The sound, 16 kHz mono if this package made it."""
         return self.path / SOUND
 
     def steps(self) -> NDArray[np.int64]:
-        """Which frame is shown at 0/16 s, 1/16 s and so on: the nearest in time, [frames · 16 / fps]."""
+        """Indices of the frames nearest to 0/16 s, 1/16 s and so on, [frames · 16 / fps]."""
         count = max(1, int(self.frames * FPS / self.fps + 1e-6))
         return np.minimum(np.rint(np.arange(count) * self.fps / FPS), self.frames - 1).astype(np.int64)
 
@@ -66,13 +66,13 @@ class ClipFolder:
         return np.asarray(read_picture(self.path / kind / frame_name(index)).convert("L"))
 
     def valid(self) -> NDArray[np.bool_]:
-        """In which frames the masks are those of a face, [frames].
+        """Whether the masks of each frame are those of a face, [frames].
 
-        Where nobody recorded it, a mask that is all black or all white is taken for that of no face: the predecessor's
-        preparation left white ones, and a loss over the lips would be one over all of the picture there.
+        Without a record, masks that are all black or all white count as those of no face: the predecessor wrote white
+        ones for such frames, on which a loss of the lips would be one of the whole picture.
 
         Raises:
-            LabError: the record is damaged, or is of another number of frames.
+            LabError: the record is damaged, or has another number of frames.
         """
         record = self.path / VALID
         if not record.is_file():
@@ -82,7 +82,7 @@ class ClipFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise LabError(f"{record} is damaged ({error!r}). Prepare the clip again.") from error
         if len(valid) != self.frames:
-            raise LabError(f"{record} tells of {len(valid)} frames and the clip has {self.frames}. Prepare it again.")
+            raise LabError(f"{record} has {len(valid)} frames and the clip has {self.frames}. Prepare it again.")
         return np.array(valid, dtype=np.bool_)
 
 
@@ -95,10 +95,10 @@ def frame_name(index: int) -> str:
 
 
 def read_clips(listing: Path | str) -> list[ClipFolder]:
-    """The clips of a `video_path.txt`: a folder a line, absolute or as seen from the folder that the list is in.
+    """The clips of a `video_path.txt`: one folder per line, absolute or relative to the folder of the list.
 
     Raises:
-        LabError: there is no such list, it names nothing, a folder twice, or a folder that is no complete clip.
+        LabError: the list is missing or empty, or names a folder twice or one that is not a complete clip.
     """
     path = Path(listing)
     if not path.is_file():
@@ -117,10 +117,10 @@ def read_clips(listing: Path | str) -> list[ClipFolder]:
 
 
 def read_clip(path: Path | str) -> ClipFolder:
-    """Look whether a folder is a complete clip: as many masks as frames, all of one size, and a sound that fits.
+    """Check that a folder is a complete clip: masks for every frame, all of one size, and a sound of the same length.
 
     Raises:
-        LabError: it is not; the text says what is missing or differs.
+        LabError: it is not; the text names what is missing or differs.
     """
     path = Path(path)
     if not path.is_dir():
@@ -156,7 +156,7 @@ def read_clip(path: Path | str) -> ClipFolder:
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What this package wrote of a clip; None if it did not make the folder, or did not finish it."""
+    """The `clip.json` of a clip; None if this package did not make the folder, or did not finish it."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -174,7 +174,7 @@ def _frames_in(folder: Path) -> set[str]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(width, height), from the file's head alone."""
+    """(width, height), from the file's header."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.size
@@ -183,7 +183,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _rate_of(path: Path, frames: int) -> float:
-    """The frame rate of a clip that was made elsewhere: that of its video, if its frames are all of them."""
+    """The frame rate of a clip that was made elsewhere: its video's if the folder has every frame of it, or guessed."""
     if (path / MOVIE).is_file():
         movie = probe(path / MOVIE)
         if movie.fps and movie.frames is not None and abs(movie.frames - frames) <= 1:

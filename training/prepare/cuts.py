@@ -1,6 +1,6 @@
-"""Where a long recording is cut: at silences, into clips of 3 to 6 s, without long pauses.
+"""Cut long recordings at silences, into clips of 3 to 6 s, without long pauses.
 
-Everything is counted in steps of 1/16 s, the frames of S2V, so that a recording at 16 fps is cut between its frames.
+Times are counted in steps of 1/16 s, the frames of S2V, so that a recording at 16 fps is cut between its frames.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,17 @@ from training.prepare.clip_folder import FPS, RATE
 from wanavatar_lab.metrics import decibels, loudness
 
 SHORTEST, LONGEST = 3 * FPS, 6 * FPS
-# Pauses longer than this, less a rest at both sides, are left out.
+# a pause of more than a second is left out, but for a quarter of a second at both ends
 PAUSE, REST = FPS, FPS // 4
-# In dB: how far below loud speech silence is, at least and at most, and how far above the quietest it may be.
+# the silence threshold in dB: this far below loud speech, at most and at least, and this far above the quietest steps
 DEEP, SHALLOW, NOISE = 30.0, 12.0, 6.0
-INAUDIBLE = -50.0  # dBFS: where nothing is louder, nobody speaks
-# What a further clip costs, in dB above silence at which it would have to be cut: longer clips hold more motion.
-FURTHER = 1.0
+INAUDIBLE = -50.0  # dBFS; if nothing is louder, nobody speaks
+FURTHER = 1.0  # cost of one more clip, in dB of loudness at a cut: fewer, longer clips hold more motion
 
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a recording, in steps of 1/16 s: `start` is its first one, `end` the one after its last.
+    """A part of a recording, in steps of 1/16 s from `start` to before `end`.
 
     `through_speech` says whether it begins or ends where somebody speaks, since no silence was near.
     """
@@ -36,18 +35,18 @@ class Span:
 
     @property
     def frames(self) -> int:
-        """How many steps it lasts."""
+        """Its length in steps."""
         return self.end - self.start
 
     @property
     def seconds(self) -> float:
-        """Where it begins."""
+        """Its start in seconds."""
         return self.start / FPS
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """The clips of a recording, and speech that is left out since it is too short: with silence around it, < 3 s."""
+    """The clips of a recording, and passages that are shorter than 3 s even with the silence around them."""
 
     spans: tuple[Span, ...]
     too_short: tuple[Span, ...] = ()
@@ -60,7 +59,7 @@ def cut_at_silences(sound: ArrayLike) -> Cuts:
         sound: float [T] at 16 kHz.
 
     Returns:
-        Clips of 48 to 96 steps in order; none where nobody speaks.
+        Clips of 48 to 96 steps in order; none if nobody speaks.
     """
     samples = np.asarray(sound, dtype=np.float64)
     steps = len(samples) * FPS // RATE
@@ -78,7 +77,7 @@ def cut_at_silences(sound: ArrayLike) -> Cuts:
 
 
 def silence_level(level: NDArray[np.float64]) -> float:
-    """Below which loudness, in dB, a step is silent: by how loud the speech is, and how loud the room.
+    """The loudness in dB below which a step is silent, from that of the speech and of the room.
 
     Args:
         level: dB of every step.
@@ -88,18 +87,18 @@ def silence_level(level: NDArray[np.float64]) -> float:
 
 
 def _passages(said: NDArray[np.bool_], steps: int) -> Sequence[Span]:
-    """Speech with no long pause in it and a rest around it; short ones get as much of the pauses as they need."""
+    """Speech without long pauses, with a rest around it; short passages get as much of the pauses as they need."""
     places = np.flatnonzero(said)
     breaks = np.flatnonzero(np.diff(places) > PAUSE)
     starts, ends = places[np.r_[0, breaks + 1]].tolist(), (places[np.r_[breaks, len(places) - 1]] + 1).tolist()
-    # each may reach to the middle of the pauses about it, so that nothing is in two clips
+    # each may extend to the middle of the pauses around it, so that nothing is in two clips
     edges = [0, *((end + start) // 2 for end, start in zip(ends[:-1], starts[1:], strict=True)), steps]
     passages = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         first, last = edges[number], edges[number + 1]
         reach = max(REST, -(-(SHORTEST - (end - start)) // 2))
         start, end = max(first, start - reach), min(last, end + reach)
-        # what one side lacks the other may give
+        # if one side is too short, the other makes up for it
         start = max(first, min(start, end - SHORTEST))
         end = min(last, max(end, start + SHORTEST))
         passages.append(Span(start, end))
@@ -109,10 +108,10 @@ def _passages(said: NDArray[np.bool_], steps: int) -> Sequence[Span]:
 def _divided(passage: Span, level: NDArray[np.float64], silence: float) -> list[Span]:
     """A passage in pieces of the right length, cut where it is quietest.
 
-    Dynamic programming over the places where a piece may end: each piece costs `FURTHER` and how loud its end is.
+    Dynamic programming over the ends of pieces: each piece costs `FURTHER` and the loudness at its end above silence.
     """
     count = passage.frames
-    # a cut lies between two steps, and both should be quiet
+    # a cut is between two steps, and both should be quiet
     inside = level[passage.start : passage.end]
     loud = np.zeros(count + 1)
     loud[1:-1] = np.maximum(np.maximum(inside[1:], inside[:-1]) - silence, 0)

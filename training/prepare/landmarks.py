@@ -1,15 +1,15 @@
-"""Where a face and its lips are in the frames of a video, from one of several sources behind one small interface.
+"""Face landmarks in the frames of a video, from one of several sources behind one small interface.
 
     with source.follow(video) as face_in:
-        face = face_in(frame, seconds)   # frame after frame, in the order of time; None where there is no face
+        face = face_in(frame, seconds)   # successive frames, in the order of time; None without a face
 
-Two sources know landmarks: `mediapipe_landmarks.MediaPipeLandmarks` finds them in any video, and `DrawnLandmarks` reads
-them from a file beside a video that was drawn, so that all that comes after can be tested on what is true. The third,
-`NoLandmarks`, is for who has no landmark model and wants the clips cut nevertheless.
+`mediapipe_landmarks.MediaPipeLandmarks` detects them in any video. `DrawnLandmarks` reads them from a file beside a
+drawn video, so that all later steps can be tested against the truth. `NoLandmarks` has none: clips are cut without a
+landmark model, and all their frames are invalid.
 
-Points are pixels (x, y), the upper left corner of the picture being (0, 0) and the middle of its first pixel
-(0.5, 0.5), in MediaPipe's order: the oval clockwise from the top of the forehead, the lips from the corner at the left
-of the picture along the lower lip to the other corner and back along the upper one.
+Points are pixels (x, y); (0, 0) is the upper left corner of the picture and (0.5, 0.5) the centre of its first pixel.
+They are in MediaPipe's order: the oval clockwise from the top of the forehead, the lips from the corner at the left of
+the picture along the lower lip to the other corner and back along the upper lip.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Face:
     Attributes:
         oval: [36, 2], around the face.
         lips_outer: [20, 2], the outer edge of the lips.
-        lips_inner: [20, 2], the inner edge; None where a source does not know it.
+        lips_inner: [20, 2], the inner edge; None if the source does not have it.
     """
 
     oval: Points
@@ -57,28 +57,28 @@ class Face:
 
     @property
     def centre(self) -> Points:
-        """The middle of the oval, [2]."""
+        """The centre of the oval, [2]."""
         return (self.oval.min(axis=0) + self.oval.max(axis=0)) / 2
 
     @property
     def width(self) -> float:
-        """From the left of the oval to its right, pixels."""
+        """From the left edge of the oval to the right one, pixels."""
         return float(np.ptp(self.oval[:, 0]))
 
     @property
     def height(self) -> float:
-        """From the forehead's first point to the chin, pixels: a head that is tilted is no taller."""
+        """From the forehead's first point to the chin, pixels; it does not change when the head is tilted."""
         return float(np.linalg.norm(self.oval[OVAL // 2] - self.oval[0]))
 
     @property
     def opening(self) -> float:
-        """How far the lips are apart about their middle, as a share of the face's height.
+        """The gap between the lips about their middle, as a share of the face's height.
 
-        Of the inner edges, or of the outer ones with the lips themselves where the inner ones are not known.
+        Between the inner edges, or between the outer ones if the inner ones are not known.
         """
         lips = self.lips_outer if self.lips_inner is None else self.lips_inner
         middle = np.arange(LIPS // 4 - 1, LIPS // 4 + 2)
-        # below counts from one corner and above from the other, so opposite points have indices that sum to LIPS
+        # the lower lip is numbered from one corner and the upper from the other: opposite points sum to LIPS
         gap = np.linalg.norm(lips[middle] - lips[LIPS - middle], axis=1).mean()
         return float(gap / max(self.height, 1e-6))
 
@@ -87,11 +87,11 @@ FaceIn = Callable[[NDArray[np.uint8], float], Face | None]
 
 
 class LandmarkSource(Protocol):
-    """Knows where a face is.
+    """A source of face landmarks.
 
-    `follow(video)` gives, for as long as its context lasts, a function of a frame, uint8 [H, W, 3], and its time in
-    the video in seconds; frames come in the order of time. `identity(video)` names all that its answers depend on
-    besides the frames, so that clips are made again when that changes.
+    `follow(video)` is a context that gives a function of a frame, uint8 [H, W, 3], and its time in seconds; call it in
+    the order of time. `identity(video)` names everything besides the frames that its results depend on, so that clips
+    are made again when that changes.
     """
 
     def follow(self, video: Path) -> AbstractContextManager[FaceIn]: ...
@@ -100,18 +100,18 @@ class LandmarkSource(Protocol):
 
 
 class DrawnLandmarks:
-    """Landmarks from the file that `write_landmarks` put beside a drawn video."""
+    """Landmarks from the file that `write_landmarks` wrote beside a drawn video."""
 
     def identity(self, video: Path) -> str:
         """By the contents of that file."""
-        return f"drawn {hashlib.sha256(_there(sidecar(video)).read_bytes()).hexdigest()}"
+        return f"drawn {file_hash(_existing_sidecar(video))}"
 
     @contextmanager
     def follow(self, video: Path) -> Iterator[FaceIn]:
         """See `LandmarkSource`.
 
         Raises:
-            LabError: there is no such file, it is damaged, or (from the function) the frames have another size.
+            LabError: the file is missing or damaged, or (from the function) the frames have another size.
         """
         known = read_landmarks(video)
 
@@ -127,7 +127,7 @@ class DrawnLandmarks:
 
 
 class NoLandmarks:
-    """Finds no face anywhere: clips are cut, and all their frames are invalid."""
+    """No face in any frame: clips are cut, and all their frames are invalid."""
 
     def identity(self, video: Path) -> str:
         """Always the same."""
@@ -140,50 +140,49 @@ class NoLandmarks:
 
 
 @dataclass(frozen=True)
-class Known:
-    """The landmarks of a video: `seconds` [F] at which its frames are shown, `faces` in them, (height, width)."""
+class VideoLandmarks:
+    """The landmarks of a video: times of its frames in `seconds` [F], the `faces` in them, and (height, width)."""
 
     seconds: NDArray[np.float64]
     faces: Sequence[Face | None]
     size: tuple[int, int]
 
     def nearest(self, seconds: float) -> int:
-        """The frame nearest to a time; of two that are equally near the earlier one, as `media.read_frames` does."""
+        """The frame nearest to a time; of two equally near ones the earlier, as `media.read_frames` chooses."""
         return int(np.argmin(np.abs(self.seconds - seconds) + 1e-9 * np.arange(len(self.seconds))))
 
 
 def sidecar(video: Path) -> Path:
-    """The file with a drawn video's landmarks."""
+    """The file with the landmarks of a drawn video."""
     return video.with_name(video.name + SIDECAR)
 
 
-def write_landmarks(video: Path, known: Known) -> None:
-    """Write the landmarks of a video beside it, whole or not at all.
+def write_landmarks(video: Path, known: VideoLandmarks) -> None:
+    """Write the landmarks of a video beside it, atomically.
 
     Raises:
-        LabError: there are not as many faces as times.
+        LabError: the numbers of faces and times differ.
     """
     if len(known.faces) != len(known.seconds):
         raise LabError(f"There are {len(known.faces)} faces and {len(known.seconds)} times for {video}.")
-    nothing = {"face_oval": np.full((OVAL, 2), np.nan), "lips": np.full((LIPS, 2), np.nan)}
-    rows: dict[str, list[Points]] = {"face_oval": [], "lips_outer": [], "lips_inner": []}
-    for face in known.faces:
-        rows["face_oval"].append(face.oval if face else nothing["face_oval"])
-        rows["lips_outer"].append(face.lips_outer if face else nothing["lips"])
-        inner = face.lips_inner if face else None
-        rows["lips_inner"].append(nothing["lips"] if inner is None else inner)
+
+    def track(name: str, points: int) -> NDArray[np.float32]:
+        missing = np.full((points, 2), np.nan)
+        rows = [None if face is None else getattr(face, name) for face in known.faces]
+        return np.stack([missing if row is None else row for row in rows]).astype(np.float32)
+
+    tracks = {"face_oval": track("oval", OVAL)} | {name: track(name, LIPS) for name in ("lips_outer", "lips_inner")}
     with whole_file(sidecar(video)) as temporary, open(temporary, "wb") as file:
-        stacked: dict[str, Any] = {name: np.stack(points).astype(np.float32) for name, points in rows.items()}
-        np.savez_compressed(file, allow_pickle=False, seconds=known.seconds, size=np.array(known.size), **stacked)
+        np.savez_compressed(file, allow_pickle=False, seconds=known.seconds, size=np.array(known.size), **tracks)
 
 
-def read_landmarks(video: Path) -> Known:
+def read_landmarks(video: Path) -> VideoLandmarks:
     """The landmarks beside a drawn video.
 
     Raises:
         LabError: there are none, or the file is damaged.
     """
-    path = _there(sidecar(video))
+    path = _existing_sidecar(video)
     try:
         with np.load(path, allow_pickle=False) as stored:
             seconds = stored["seconds"].astype(np.float64)
@@ -197,13 +196,20 @@ def read_landmarks(video: Path) -> Known:
         ]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, LabError) as error:
         raise LabError(f"{path} is damaged ({error}). Draw the video again, with its landmarks.") from error
-    return Known(seconds, faces, (height, width))
+    return VideoLandmarks(seconds, faces, (height, width))
 
 
-def _there(path: Path) -> Path:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing_sidecar(video: Path) -> Path:
+    path = sidecar(video)
     if not path.is_file():
         raise LabError(
-            f"There are no landmarks at {path}, where `python -m training.pocket.drawn_person` puts those of "
-            "what it draws. Of other videos MediaPipe finds them: `--landmarks mediapipe`."
+            f"There are no landmarks at {path}; `python -m training.pocket.drawn_person` writes them beside the videos "
+            "that it draws. For other videos use `--landmarks mediapipe`."
         )
     return path

@@ -1,38 +1,63 @@
-"""All of the preparation: videos in, a data folder out. What is whole and would come out the same is kept.
+"""The whole preparation: a folder of videos in, a data folder out.
 
-Each clip has a hash of what it depends on: the video's contents, the part of it, the options, and the source of
-landmarks. A run that was killed at any moment is run again, and only what is missing is made.
+Each clip has a hash of all that it depends on: the contents of the video, the part of it, the options, and the source
+of landmarks. Complete clips whose hash is still wanted are kept, so a run that was killed at any moment is run again
+and makes only what is missing.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.whole_folder import is_temporary, replace_folder, temporary_beside
-from training.prepare.clip_folder import CAPTION, SOUND, read_clip, read_facts
-from training.prepare.clips import FILES, SHEET, Order, make_clip
-from training.prepare.landmarks import LandmarkSource
-from training.prepare.plan import Options, Say, planned, videos_in
-from training.prepare.report import Prepared, Refused, as_json, chosen_to_hold_out, lines, prepared
+from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_clip, read_facts
+from training.prepare.clips import FILES, SHEET, ClipSpec, make_clip
+from training.prepare.cuts import SHORTEST, cut_at_silences
+from training.prepare.draw_masks import Dilation, Missing
+from training.prepare.landmarks import SIDECAR, LandmarkSource, file_hash
+from training.prepare.report import Prepared, Refused, assess, choose_held_out, report_json, report_lines
 from training.prepare.sheets import overview
 from wanavatar_lab import locks
-from wanavatar_lab.errors import DiskFull, LabError, WeightsError
+from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
 from wanavatar_lab.files import entries, remove, write_bytes, write_json, write_text
-from wanavatar_lab.media import write_picture
+from wanavatar_lab.media import probe, read_audio, write_picture
 
+FORMAT = 1  # of the data folder; a later one makes every clip again
 LISTING, HELD_OUT_LISTING = "video_path.txt", "held_out_path.txt"
+CAPTION_SUFFIX = ".txt"  # of a file beside a video that describes it
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a preparation.
+
+    Attributes:
+        dilation: how far masks extend beyond the outlines.
+        missing: mask of a frame without a face.
+        hold_out: number of clips that are not trained on.
+        workers: clips that are made at the same time.
+    """
+
+    dilation: Dilation = field(default_factory=Dilation)
+    missing: Missing = "invalid"
+    hold_out: int = 1
+    workers: int = 2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was prepared: `clips`, those `held_out` of them, what was `refused`, and how many clips were `made` anew."""
+    """The clips, those of them that are held out, what was refused, and how many clips were `made` in this run."""
 
     clips: Sequence[Prepared]
     held_out: Sequence[Prepared]
@@ -44,40 +69,60 @@ def prepare(videos: Path, out: Path, source: LandmarkSource, options: Options, s
     """Prepare every video of a folder, in the order of their names.
 
     Args:
-        videos: the folder; or one video.
+        videos: the folder, or one video.
         out: the data folder; clips of other videos that were prepared there before are removed.
-        source: where faces are.
-        say: hears how far it is, and the report.
+        source: of face landmarks.
+        say: called with lines of progress and of the report.
 
     Raises:
         LabError: there is no video or none gave a clip, too few are left to train on, another process prepares the
-            same folder, or there are folders of clips that were made elsewhere.
-        DiskFull: there is no room; clips that are whole stay.
+            same folder, or it has clips that were made elsewhere.
+        DiskFull: there is no room; complete clips stay.
     """
-    files = videos_in(videos)
+    files = _videos_in(videos)
     folder = out / "processed"
-    with _alone(folder):
-        orders, refused = planned(files, source, options, say)
-        kept = _settled(folder, {name: order.mark for name, order in orders.items()}, say)
-        todo = {name: order for name, order in orders.items() if name not in kept}
-        failed = _make(folder, todo, source, options, say)
-        refused += list(failed.values())
-        folders = {name: (folder / name, _facts(folder / name)) for name in orders if name not in failed}
-        if not folders:
+    with _exclusive(folder):
+        specs, refused = _plan(files, source, options, say)
+        kept = _keep_complete(folder, {name: spec.hash for name, spec in specs.items()}, say)
+        todo = {name: spec for name, spec in specs.items() if name not in kept}
+        made, failed = _make(folder, todo, source, options, say)
+        facts = kept | made
+        refused += failed
+        if not facts:
             raise LabError(
                 f"None of the {len(files)} videos in {videos} gave a clip. "
                 + " ".join(f"{each.video}: {each.why}" for each in refused)
             )
-        clips = prepared(folders)
-        held_out = chosen_to_hold_out(clips, options.hold_out)
-        _write(out, clips, held_out, refused, options)
-    for line in lines(clips, held_out, refused):
+        clips = assess({name: (folder / name, facts[name]) for name in specs if name in facts})
+        held_out = choose_held_out(clips, options.hold_out)
+        _write(out, clips, held_out)
+        # last: whoever waits for the data waits for this file
+        write_json(out / "report.json", report_json(clips, held_out, refused, asdict(options)))
+    for line in report_lines(clips, held_out, refused):
         say(line)
-    return Outcome(clips, held_out, refused, len(todo) - len(failed))
+    return Outcome(clips, held_out, refused, len(made))
+
+
+def _videos_in(videos: Path) -> list[Path]:
+    """The files of a folder in the order of their names, or one file; without captions and landmarks of videos."""
+    if not videos.exists():
+        raise LabError(f"There is no folder {videos}. Give the one that has the videos.")
+    if videos.is_file():
+        return [videos]
+    files = [
+        entry.path
+        for entry in entries(videos)
+        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(SIDECAR)
+    ]
+    captions = {path.with_suffix(CAPTION_SUFFIX) for path in files if path.suffix != CAPTION_SUFFIX}
+    files = [path for path in files if path not in captions]
+    if not files:
+        raise LabError(f"{videos} has no files in it. Put 10 to 30 short videos of one person there.")
+    return files
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = locks.take(folder / ".lock", wait=False)
     if handle is None:
@@ -88,44 +133,104 @@ def _alone(folder: Path) -> Iterator[None]:
         locks.drop(handle)
 
 
-def _settled(folder: Path, marks: Mapping[str, str], say: Say) -> set[str]:
-    """Bring every clip that is there and whole to its name, remove what is of no use, and give the names that are done.
+def _plan(
+    files: Sequence[Path], source: LandmarkSource, options: Options, say: Say
+) -> tuple[dict[str, ClipSpec], list[Refused]]:
+    """The clips to make, by name, and the videos or parts that give none."""
+    specs: dict[str, ClipSpec] = {}
+    refused: list[Refused] = []
+    for file in files:
+        try:
+            spoken = _sound_of(file)
+            cuts = cut_at_silences(spoken)
+            caption = _caption_of(file)
+            depends = [FORMAT, file.name, file_hash(file), source.identity(file), asdict(options.dilation), caption]
+        except (DiskFull, WeightsError):
+            raise
+        except LabError as error:
+            refused.append(Refused(file.name, str(error)))
+            continue
+        if not cuts.spans and not cuts.too_short:
+            refused.append(Refused(file.name, "nobody speaks in it: nothing is louder than -50 dBFS."))
+        for span in cuts.too_short:
+            why = (
+                f"the speech at {span.seconds:.1f} s lasts {span.frames / FPS:.1f} s with the silence around it; "
+                f"a clip must have {SHORTEST / FPS:g} s or more."
+            )
+            refused.append(Refused(file.name, why))
+        for span in cuts.spans:
+            hash_ = hashlib.sha256(json.dumps([*depends, options.missing, asdict(span)]).encode()).hexdigest()
+            sound = spoken[span.start * RATE // FPS : span.end * RATE // FPS]
+            specs[f"video_{len(specs):03d}"] = ClipSpec(file, span, sound, hash_, caption)
+        say(f"{file.name}: {len(cuts.spans)} clips")
+    return specs, refused
 
-    Raises:
-        LabError: a folder that is in the way was not made here.
-    """
-    names = {mark: name for name, mark in marks.items()}
+
+def _sound_of(file: Path) -> NDArray[np.float32]:
+    """The sound of a video, [T] at 16 kHz."""
+    info = probe(file)
+    if info.kind != "video":
+        raise MediaError(f"it is {'an' if info.kind == 'audio' else 'a'} {info.kind} file and no video.")
+    if info.audio_rate is None:
+        raise MediaError("it has no sound, and a clip needs the voice that moves its lips. Export it with sound.")
+    if (info.duration or 0) < SHORTEST / FPS:
+        raise MediaError(f"it lasts {info.duration:.2f} s; a clip must have {SHORTEST / FPS:g} s or more.")
+    return read_audio(file, rate=RATE, mono=True).samples[:, 0]
+
+
+def _caption_of(video: Path) -> str | None:
+    caption = video.with_suffix(CAPTION_SUFFIX)
+    if not caption.is_file():
+        return None
+    try:
+        return " ".join(caption.read_text(encoding="utf-8-sig").split()) or None
+    except UnicodeDecodeError as error:
+        raise LabError(f"its caption {caption} is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+
+
+def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[str, Mapping[str, Any]]:
+    """Rename complete clips whose hash is wanted to their names and remove the others; returns their facts by name."""
+    names = {hash_: name for name, hash_ in hashes.items()}
+    kept: dict[str, Mapping[str, Any]] = {}
     moved: list[tuple[Path, str]] = []
-    done: set[str] = set()
     for path in (entry.path for entry in entries(folder) if entry.is_folder()):
         facts = read_facts(path)
-        if facts is None and not is_temporary(path):
-            if path.name in marks:
+        if facts is None:
+            if is_temporary(path):  # a killed run left it unfinished
+                remove(path)
+            elif path.name in hashes:
                 raise LabError(
                     f"{path} was not made by this preparation, or was changed. Move it away, or prepare into another "
                     "folder."
                 )
             continue
-        name = names.get(str(facts["hash"])) if facts else None
-        if facts is None or name is None or name in done or not _is_whole(path, facts):
-            if facts is not None:
-                _refuse_to_remove_more(path, facts)
-                say(f"{path.name}: removed, since it would not come out like this any more")
+        name = names.get(str(facts["hash"]))
+        if name is None or name in kept or not _is_complete(path, facts):
+            _refuse_to_remove_more(path, facts)
+            say(f"{path.name}: removed, since it would not come out like this any more")
             remove(path)
             continue
-        done.add(name)
+        kept[name] = facts
         if path.name != name:
             aside = temporary_beside(folder / name)
             os.replace(path, aside)
             moved.append((aside, name))
+    # only now, since two clips may exchange their names
     for aside, name in moved:
         replace_folder(aside, folder / name)
-    return done
+    return kept
+
+
+def _is_complete(path: Path, facts: Mapping[str, Any]) -> bool:
+    try:
+        return read_clip(path).frames == facts.get("frames")
+    except LabError:  # files were deleted or changed since
+        return False
 
 
 def _refuse_to_remove_more(path: Path, facts: Mapping[str, Any]) -> None:
     mine = FILES | ({CAPTION} if facts.get("caption") else set())
-    more = sorted(inside.name for inside in path.iterdir() if inside.name not in mine)
+    more = [inside.name for inside in entries(path) if inside.name not in mine]
     if more:
         raise LabError(
             f"{path} would be removed, since it would not come out like this any more, and has {', '.join(more)}, "
@@ -133,67 +238,47 @@ def _refuse_to_remove_more(path: Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-def _is_whole(path: Path, facts: Mapping[str, Any]) -> bool:
-    try:
-        return read_clip(path).frames == facts.get("frames")
-    except LabError:  # files were deleted or changed since: it is made again
-        return False
-
-
 def _make(
-    folder: Path, orders: Mapping[str, Order], source: LandmarkSource, options: Options, say: Say
-) -> dict[str, Refused]:
-    """Make the clips; those that cannot be made, by name."""
-    failed: dict[str, Refused] = {}
-    # threads and no processes: what takes the time, decoding, encoding and MediaPipe, runs without Python's lock, and
-    # threads are gone at once when the process is killed
+    folder: Path, specs: Mapping[str, ClipSpec], source: LandmarkSource, options: Options, say: Say
+) -> tuple[dict[str, Mapping[str, Any]], list[Refused]]:
+    """Make clips; returns the facts of those made, by name, and those that failed."""
+    made: dict[str, Mapping[str, Any]] = {}
+    failed: list[Refused] = []
+    # threads instead of processes: decoding, encoding and MediaPipe release Python's lock, and threads end with the
+    # process, however it is killed
     pool = ThreadPoolExecutor(options.workers)
     try:
         jobs = {
-            name: pool.submit(make_clip, folder / name, order, source, options.dilation, options.missing)
-            for name, order in orders.items()
+            name: pool.submit(make_clip, folder / name, spec, source, options.dilation, options.missing)
+            for name, spec in specs.items()
         }
         for number, (name, job) in enumerate(jobs.items(), 1):
             try:
-                job.result()
+                made[name] = job.result()
             except (DiskFull, WeightsError):
                 raise
             except LabError as error:
-                failed[name] = Refused(orders[name].video.name, str(error))
+                failed.append(Refused(specs[name].video.name, str(error)))
             say(f"{name}: {number} of {len(jobs)}")
     finally:
         pool.shutdown(cancel_futures=True)
-    return failed
+    return made, failed
 
 
-def _facts(path: Path) -> Mapping[str, Any]:
-    facts = read_facts(path)
-    if facts is None:
-        raise LabError(f"{path} vanished while it was prepared. Run it again.")
-    return facts
-
-
-def _write(
-    out: Path, clips: Sequence[Prepared], held_out: Sequence[Prepared], refused: Sequence[Refused], options: Options
-) -> None:
-    folder, apart = out / "processed", {clip.name for clip in held_out}
+def _write(out: Path, clips: Sequence[Prepared], held_out: Sequence[Prepared]) -> None:
+    """The lists of clips, the reference picture and voice of sample clips, and the contact sheet of all."""
+    apart = {clip.name for clip in held_out}
     for listing, wanted in ((LISTING, False), (HELD_OUT_LISTING, True)):
         paths = [str(clip.path.resolve()) + "\n" for clip in clips if (clip.name in apart) == wanted]
-        write_text(folder / listing, "".join(paths))
-    _write_validation(out / "validation", (held_out or clips)[-1])
+        write_text(out / "processed" / listing, "".join(paths))
+    shown, validation = (held_out or clips)[-1], out / "validation"
+    validation.mkdir(exist_ok=True)
+    # the frame with the mouth most shut: speech to video starts from a mouth at rest
+    shut = int(np.argmin([np.inf if each is None else each for each in shown.measures.opening]))
+    write_picture(validation / "reference.png", Image.fromarray(read_clip(shown.path).image(shut)))
+    write_bytes(validation / "audio.wav", (shown.path / SOUND).read_bytes())
     sheets = []
     for clip in clips:
         with Image.open(clip.path / SHEET) as sheet:
             sheets.append((clip.name, sheet.convert("RGB")))
     write_picture(out / "contact_sheet.png", overview(sheets))
-    # last, since who waits for the data waits for it
-    write_json(out / "report.json", as_json(clips, held_out, refused, asdict(options)))
-
-
-def _write_validation(folder: Path, clip: Prepared) -> None:
-    """The picture and the voice that samples are made of while training: a frame with the mouth shut, and the sound."""
-    folder.mkdir(exist_ok=True)
-    opening = [np.inf if each is None else each for each in clip.measures.opening]
-    shut = int(np.argmin(opening))
-    write_picture(folder / "reference.png", Image.fromarray(read_clip(clip.path).image(shut)))
-    write_bytes(folder / "audio.wav", (clip.path / SOUND).read_bytes())

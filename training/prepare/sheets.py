@@ -1,7 +1,7 @@
-"""Contact sheets: some frames of a clip with its masks laid over them, and its mouth under its sound.
+"""Contact sheets: frames of a clip with its masks, and below them the loudness and the opening of the mouth.
 
-Green is the face, red the lips; a frame in which no face was found has a red border. Below, the loudness is grey and
-the opening of the mouth red: in a clip that is in sync, the red line rises where the grey one does.
+Green is the face, red the lips; a frame without a face has a red border. Below, loudness is grey and the opening of the
+mouth red: in a clip in sync, the red line rises where the grey one does.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,27 @@ from training.prepare.clip_folder import FPS
 from training.prepare.draw_masks import Masks
 from training.prepare.measures import Measures
 
-SHOWN, COLUMNS = 8, 4  # frames of a clip, and how many of them in a row
-TALL = 160  # pixels of a frame in a sheet
+SHOWN, COLUMNS = 8, 4  # frames of a clip, and of a row
+TALL = 160  # height of a frame, pixels
 FACE, LIPS, SHARE = (40, 200, 90), (230, 40, 60), 0.35
 _STRIP, _LINE, _GAP = 72, 16, 2
 _INK, _PAPER, _SOUND = (20, 20, 20), (250, 250, 250), (150, 150, 150)
 
 
 class Sheet:
-    """Collects frames of a clip while it is made."""
+    """Collects frames of a clip while it is made.
+
+    Args:
+        expected: number of frames.
+    """
 
     def __init__(self, expected: int) -> None:
-        """Expect so many frames."""
         self._wanted = {i * expected // SHOWN for i in range(SHOWN)}
         self._seen = 0
         self._shown: list[Image.Image] = []
 
     def see(self, frame: NDArray[np.uint8], masks: Masks, found: bool) -> None:
-        """Take in the next frame, uint8 [H, W, 3], and its masks."""
+        """Add the next frame, uint8 [H, W, 3], with its masks, and whether a face was found in it."""
         if self._seen in self._wanted:
             picture = Image.fromarray(overlaid(frame, masks))
             width = max(1, round(picture.width * TALL / picture.height))
@@ -44,13 +47,15 @@ class Sheet:
         self._seen += 1
 
     def drawn(self, measures: Measures) -> Image.Image:
-        """The sheet."""
+        """The sheet of the frames so far, above the tracks of the measures."""
         grid = tiled(self._shown, COLUMNS)
         sheet = Image.new("RGB", (grid.width, grid.height + _STRIP + _LINE), _PAPER)
         sheet.paste(grid, (0, 0))
         lag = "unknown" if measures.lag is None else f"{measures.lag} frames, r = {measures.lag_r}"
         words = f"face in {measures.face_found:.0%}   lag {lag}   {'; '.join(measures.problems)}"
-        ImageDraw.Draw(sheet).text((4, grid.height + 2), _plain(words), fill=_INK)
+        # Pillow's built-in font has Latin-1 only
+        plain = words.encode("latin-1", "replace").decode("latin-1")
+        ImageDraw.Draw(sheet).text((4, grid.height + 2), plain, fill=_INK)
         sheet.paste(_tracks(measures, sheet.width), (0, grid.height + _LINE))
         return sheet
 
@@ -65,7 +70,7 @@ def overlaid(frame: NDArray[np.uint8], masks: Masks) -> NDArray[np.uint8]:
 
 
 def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in rows of `columns`, on white; each place is as large as the largest picture."""
+    """Pictures in rows of `columns`, on white; every cell is as large as the largest picture."""
     width, height = max(each.width for each in pictures), max(each.height for each in pictures)
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
@@ -76,7 +81,7 @@ def tiled(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def overview(clips: Sequence[tuple[str, Image.Image]], columns: int = 6) -> Image.Image:
-    """One frame of every clip: the first of its sheet, with the clip's name."""
+    """The first frame of every clip, given as (name, sheet), under the clip's name."""
     pictures = []
     for name, sheet in clips:
         picture = sheet.crop((0, 0, (sheet.width + _GAP) // COLUMNS - _GAP, TALL))
@@ -96,7 +101,7 @@ def _tracks(measures: Measures, width: int) -> Image.Image:
         points = [
             ((i + 0.5) * width / len(track), (_STRIP - 4) * (1 - each / most) + 2) for i, each in enumerate(track)
         ]
-        # a line breaks where there is no face
+        # the line breaks at frames without a face
         for (start, end), a, b in zip(pairwise(points), track[:-1], track[1:], strict=True):
             if np.isfinite(a) and np.isfinite(b):
                 draw.line([start, end], fill=colour, width=2)
@@ -108,8 +113,3 @@ def _label(picture: Image.Image, words: str) -> None:
     box = draw.textbbox((4, 4), words)
     draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=_PAPER)
     draw.text((4, 4), words, fill=_INK)
-
-
-def _plain(words: str) -> str:
-    # Pillow's own font has these letters only
-    return words.encode("latin-1", "replace").decode("latin-1")

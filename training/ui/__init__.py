@@ -1,18 +1,19 @@
-"""What notebooks 10 to 13 are made of: from videos of a person to a LoRA that is tried out.
+"""The widgets of notebooks 10 to 13: from videos of a person to a LoRA that is tried out.
 
-person.py      where everything of one person lies, and what each profile begins with
-commands.py    programs that a cell waits for
-preparing.py   videos become clips, and clips become samples
-report.py      the report of the preparation as a table, and its contact sheets
-card.py        a run of the training: started, watched, stopped, found again; run_card.py its state, time and log
-use.py         what a run takes of the machine
-board.py       TensorBoard
-results.py     what a run came to, read from its folder
-curves.py      plots of a run's numbers; masks.py of the masks; plots.py shows them
-clips.py       sample clips side by side
-offer.py       the LoRA of a run put into the list of LoRAs
-tryout.py      a clip that is spoken with it, and one without
-head.py        the title of a panel, and the switch for its language
+person.py         the folder of one person, and the defaults of each profile
+run_module.py     programs that run in processes while a cell waits
+preparing.py      videos become clips, and clips become samples
+report.py         the report of the preparation, contact sheets, and masks
+training_card.py  a training run: start, watch, stop
+machine_use.py    GPU, CPU and memory use of a run
+tensorboard.py    TensorBoard
+results.py        the results of a run
+curves.py         plots of a run's numbers; plots.py displays plots
+clips.py          sample clips side by side
+publish.py        the LoRA of a run, added to the LoRA list
+tryout.py         one clip with the LoRA, and one without
+training_panel.py the frame of a panel: title, language
 
-Everything is read from files, so a notebook that is opened later, in another kernel, shows the same.
+Everything is read from files, so a notebook that is opened later, in another kernel, shows the same. Nothing here
+imports torch: what computes runs in processes of its own, and a kernel starts within a second or two.
 """

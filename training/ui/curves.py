@@ -1,4 +1,4 @@
-"""Plots of a run's numbers, from the lines of its log (`training.loop.run_log.read_metrics`)."""
+"""Plots of a run's numbers, from the lines of its log (`training.loop.run_folder.read_metrics`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,18 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from training.loop.loss import BRANCHES
 from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
 from wanavatar_lab.ui.language import language, read_words
 
-Line = Mapping[str, Any]  # the numbers of a step, and the kind of the line
+Line = Mapping[str, Any]  # one logged event: its kind, its step and named numbers
 PARTS = {"lip": RED, "face": BLUE, "background": GREY}
-BRANCH_COLOURS = dict(zip(BRANCHES, (GREY, BLUE, RED), strict=True))
-SMOOTH = 20  # steps of the running mean, or a quarter of those that there are
-BUCKETS = ("0.00", "0.25", "0.50", "0.75")
+BRANCH_COLOURS = {"full": GREY, "face": BLUE, "lip": RED}  # of training.loop.loss.BRANCHES
+SMOOTH = 20  # steps of the moving average, or a quarter of those logged: fewer would leave the noise of single draws
+BUCKETS = ("0.00", "0.25", "0.50", "0.75")  # lower bounds of σ, as `training.loop.step_metrics` logs them
 HALVES = (("first half", GREY), ("second half", ORANGE))
 
-# of the plots that a card shows; those of notebook 12 speak its language
+# of the plots that a card shows; those of notebook 12 are in English like its text
 WORDS = read_words(__file__, "curves")
 
 
@@ -27,54 +26,67 @@ def of_kind(lines: Sequence[Line], kind: str) -> list[Line]:
     return [line for line in lines if line["kind"] == kind]
 
 
+def changes(line: Line, base: Line) -> dict[str, float]:
+    """Relative change of a validation's errors against the base model's, by part of the picture; -0.2 is 20 % less."""
+    return {part: line[part] / base[part] - 1 for part in PARTS if part in line and part in base}
+
+
 def progress_plots(lines: Sequence[Line]) -> list[Plot]:
-    """The loss, how held-out errors change against the base, and the gradient, over the steps."""
+    """The loss, the change of held-out errors against the base model, and the norm of the gradient, over the steps."""
     steps = of_kind(lines, "train")
     loss, gradient, held_out = new_axes(), new_axes(), new_axes()
-    smooth = _course(loss, steps, "loss", BLUE)
-    _course(gradient, steps, "gradient_norm", GREEN)
+    smooth = _curve(loss, steps, "loss", BLUE)
+    _curve(gradient, steps, "gradient_norm", GREEN)
     gradient.set_yscale("log")
     plain_numbers(gradient)
+    found = of_kind(lines, "validation")
+    parts: list[str] = []
+    for base in of_kind(lines, "base")[-1:] if found else []:
+        parts = [*changes(found[0], base)]
+        for part in parts:
+            change = [0.0, *(100 * changes(line, base)[part] for line in found)]
+            held_out.plot(
+                [0.0, *(line["step"] for line in found)], change, "o-", color=PARTS[part], label=part, markersize=4
+            )
+        line_at(held_out, 0)
     mean = _word("mean").format(width=smooth)
-    drawn = [(_word(part), PARTS[part]) for part in _changes(held_out, lines)]
     return [
         _over_steps(loss, "loss", [(mean, BLUE)] if smooth > 1 else []),
-        _over_steps(held_out, "held_out", drawn),
+        _over_steps(held_out, "held_out", [(_word(part), PARTS[part]) for part in parts]),
         _over_steps(gradient, "gradient", [(mean, GREEN)] if smooth > 1 else []),
     ]
 
 
 def branch_plots(lines: Sequence[Line]) -> list[Plot]:
-    """The error of the samples that took each branch, over the steps, and what it was early and late in the run."""
+    """The error of the samples of each branch of the loss, over the steps, and its means early and late in the run."""
     steps = of_kind(lines, "train")
-    names = {branch: f"error_of_branch_{branch}" for branch in BRANCHES}
+    names = {branch: f"error_of_branch_{branch}" for branch in BRANCH_COLOURS}
     over, means = new_axes(), new_axes()
     for branch, name in names.items():
-        _course(over, steps, name, BRANCH_COLOURS[branch])
+        _curve(over, steps, name, BRANCH_COLOURS[branch])
     count_across(over)
     _early_and_late(means, steps, names)
     up = "mean squared error of the whole picture"
     return [
         Plot(over, "Error by branch", up, "step", [*BRANCH_COLOURS.items()]),
-        Plot(means, "Early and late in the run", up, "branch, and in how many steps it was drawn", HALVES),
+        Plot(means, "Early and late in the run", up, "branch, and number of steps that drew it", HALVES),
     ]
 
 
 def sigma_plots(lines: Sequence[Line]) -> list[Plot]:
     """The lips' error on held-out clips at each noise level, before and after; in training, by bucket of σ."""
     levels, buckets = new_axes(), new_axes()
-    base, last = (of_kind(lines, kind)[-1:] for kind in ("base", "validation"))
-    shown = (("base", base, GREY), ("trained", last, RED))
-    for _, found, colour in shown:
-        for line in found:
+    legend = []
+    for words, kind, colour in (("base", "base", GREY), ("trained", "validation", RED)):
+        for line in of_kind(lines, kind)[-1:]:
             values = by_level(line, "lip")
             levels.plot(list(values), list(values.values()), "o-", color=colour)
+            legend.append((words, colour))
     named = {f"{name}–{float(name) + 0.25:.2f}": f"error_from_sigma_{name}" for name in BUCKETS}
     _early_and_late(buckets, of_kind(lines, "train"), named)
-    colours = [(words, colour) for words, found, colour in shown if found]
-    level, drawn = "noise level σ: 0 is the clean clip, 1 is noise", "σ, and in how many steps it was drawn"
+    level, drawn = "noise level σ: 0 is the clean clip, 1 is noise", "σ, and number of steps that drew it"
     return [
-        Plot(levels, "Held-out lips by noise level", "mean squared error", level, colours),
+        Plot(levels, "Held-out lips by noise level", "mean squared error", level, legend),
         Plot(buckets, "Training by bucket of σ", "mean squared error of the whole picture", drawn, HALVES),
     ]
 
@@ -93,31 +105,17 @@ def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
     return (sums[ends] - sums[begins]) / (ends - begins)
 
 
+def _word(name: str) -> str:
+    return language.of(WORDS[name])
+
+
 def _over_steps(axes: Axes, name: str, legend: Sequence[tuple[str, str]]) -> Plot:
     count_across(axes)
     return Plot(axes, _word(name), _word(f"{name}_up"), _word("step"), legend, _word("empty"))
 
 
-def _word(name: str) -> str:
-    return language.of(WORDS[name])
-
-
-def _changes(axes: Axes, lines: Sequence[Line]) -> list[str]:
-    """Draw how the errors of held-out clips change; gives the parts of the picture that are known."""
-    base = of_kind(lines, "base")[-1:]
-    found = of_kind(lines, "validation")
-    known = [part for part in PARTS if base and found and part in base[0]]
-    for part in known:
-        steps = [0.0, *(line["step"] for line in found)]
-        change = [0.0, *(100 * (line[part] / base[0][part] - 1) for line in found)]
-        axes.plot(steps, change, "o-", color=PARTS[part], label=part, markersize=4)
-    if known:
-        line_at(axes, 0)
-    return known
-
-
-def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str) -> int:
-    """Draw a value over the steps: dots, and through them their running mean; gives the width of that."""
+def _curve(axes: Axes, lines: Sequence[Line], name: str, colour: str) -> int:
+    """Draw a value over the steps, as dots and their moving average; returns the width of the average."""
     known = [(line["step"], line[name]) for line in lines if name in line]
     if not known:
         return 0
@@ -129,12 +127,11 @@ def _course(axes: Axes, lines: Sequence[Line], name: str, colour: str) -> int:
 
 
 def _early_and_late(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:
-    """Draw bars of the means of values in the first and in the second half of the lines."""
+    """Draw bars of the means of named values in the first and in the second half of the lines."""
     middle = len(lines) // 2
     ticks = []
     for place, (words, name) in enumerate(names.items()):
-        halves = zip((lines[:middle], lines[middle:]), (-0.2, 0.2), HALVES, strict=True)
-        for half, aside, (_, colour) in halves:
+        for half, aside, (_, colour) in zip((lines[:middle], lines[middle:]), (-0.2, 0.2), HALVES, strict=True):
             values = [line[name] for line in half if name in line]
             if values:
                 axes.bar(place + aside, float(np.mean(values)), 0.38, color=colour)

@@ -1,4 +1,4 @@
-"""What a run takes of the machine: of its GPUs as their driver says, and its own processes' share of CPU and memory."""
+"""GPU, CPU and memory use of a run: the GPUs by nvidia-smi, CPU and memory by the run's own processes."""
 
 import shutil
 import subprocess
@@ -12,13 +12,13 @@ from training.launch.processes import processes_of
 from wanavatar_lab.ui.language import language, read_words
 
 QUERY = "index,name,utilization.gpu,memory.used,memory.total"
-PATIENCE = 5.0  # seconds; a driver that is stuck is not waited for
+TIMEOUT = 5.0  # seconds for nvidia-smi, which normally answers within one; a stuck driver never does
 
 WORDS = read_words(__file__, "machine_use")
 
 
 class Use:
-    """Looks again and again at one run.
+    """Samples the use of one run.
 
     Args:
         run: its folder.
@@ -29,14 +29,13 @@ class Use:
         self._before: tuple[float, float] | None = None
 
     def look(self) -> list[str]:
-        """A line for each GPU of the machine, and one for the run's processes; none where it has no processes.
+        """A line per GPU of the machine, and one for the run's processes; nothing if the run has no processes.
 
-        The first look cannot tell the share of the CPU.
+        CPU use is a difference, so it is missing from the first look.
         """
-        lines = gpu_lines()
         processes, busy, held = processes_of(self._run), 0.0, 0
         for process in processes:
-            with suppress(psutil.Error):  # it ended meanwhile
+            with suppress(psutil.Error):  # it exited in the meantime
                 times = process.cpu_times()
                 busy += times.user + times.system
                 held += process.memory_info().rss
@@ -52,36 +51,35 @@ class Use:
         if before is not None and busy >= before[1] and now > before[0]:
             share = f"{(busy - before[1]) / (now - before[0]):.1f}"
             said.insert(0, language.of(WORDS["cores"]).format(share=share, cores=psutil.cpu_count()))
-        return [*lines, " · ".join(said)]
+        return [*gpu_lines(), " · ".join(said)]
 
 
 def gpu_lines() -> list[str]:
-    """What each GPU is busy with; none where there is no GPU of NVIDIA's, or its driver says nothing."""
+    """Use of each GPU; nothing where there is no NVIDIA GPU, or nvidia-smi fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     line = [program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return [language.of(WORDS["silent"])]
     return read_gpus(done.stdout) if done.returncode == 0 else []
 
 
-def read_gpus(said: str) -> list[str]:
-    """A sentence for each line of nvidia-smi's answer to `QUERY`."""
-    rows = [[word.strip() for word in line.split(",")] for line in said.splitlines() if line.count(",") == 4]
+def read_gpus(answer: str) -> list[str]:
+    """A line for each GPU in nvidia-smi's answer to `QUERY`."""
+
+    def gigabytes(mebibytes: str) -> str:
+        try:
+            return f"{float(mebibytes) * 1.048576 / 1000:.1f}"
+        except ValueError:  # [N/A]
+            return mebibytes
+
+    rows = [[word.strip() for word in line.split(",")] for line in answer.splitlines() if line.count(",") == 4]
     return [
         language.of(WORDS["gpu"]).format(
-            index=index, name=name, busy=busy, used=_gigabytes(used), total=_gigabytes(total)
+            index=index, name=name, busy=busy, used=gigabytes(used), total=gigabytes(total)
         )
         for index, name, busy, used, total in rows
     ]
-
-
-def _gigabytes(mebibytes: str) -> str:
-    """MiB as GB; what is no number, such as [N/A], stays."""
-    try:
-        return f"{float(mebibytes) * 1.048576 / 1000:.1f}"
-    except ValueError:
-        return mebibytes

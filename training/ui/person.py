@@ -1,4 +1,4 @@
-"""Where everything of one person lies, in one folder that notebooks 10 to 13 share; what each profile begins with."""
+"""The folder of one person, which notebooks 10 to 13 share, and the defaults of each profile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from training.config.config import TrainingConfig
 from training.config.recipes import RECIPES
-from training.data.samples import listed_in
+from training.data.sample_list import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import shown, suggestion
@@ -18,16 +18,16 @@ from wanavatar_lab.ui.parameters import OPEN
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What a profile begins with where a notebook says auto.
+class Defaults:
+    """What a notebook's `auto` stands for.
 
     Attributes:
-        landmarks: what finds the face.
-        draws: whether a person is drawn where no videos are given.
-        aspects: of the samples, by commas.
-        frames: of a segment, at most.
+        landmarks: source of face landmarks, see `training.prepare`.
+        draws: whether a person is drawn if no videos are given.
+        aspects: shapes of the samples, separated by commas.
+        frames: most frames of a segment.
         recipe: of `training.config.recipes`.
-        changes: fields of the config that differ from the recipe's.
+        changes: config fields that differ from the recipe.
     """
 
     landmarks: str
@@ -38,9 +38,9 @@ class Usual:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-USUAL: dict[str, Usual] = {
-    # a first try that is over within a minute; `make train-demo` has the figures with which a person is learnt
-    "pocket": Usual(
+DEFAULTS: dict[str, Defaults] = {
+    # a first try that ends within a minute; `make train-demo` trains long enough to learn a person
+    "pocket": Defaults(
         landmarks="drawn",
         draws=True,
         aspects="square",
@@ -57,7 +57,7 @@ USUAL: dict[str, Usual] = {
             "sample_steps": 4,
         },
     ),
-    "full": Usual(
+    "full": Defaults(
         landmarks="mediapipe",
         draws=False,
         aspects="rec,square,vec",
@@ -70,20 +70,16 @@ USUAL: dict[str, Usual] = {
 
 @dataclass(frozen=True)
 class Person:
-    """The folder of one person.
-
-    Attributes:
-        folder: absolute.
-    """
+    """The folder of one person, an absolute path."""
 
     folder: Path
 
     @classmethod
     def of(cls, name: str) -> "Person":
-        """The folder of that name among the runs, or the folder itself where `name` is an absolute path.
+        """The folder of that name in the runs folder, or the folder itself if `name` is an absolute path.
 
         Raises:
-            RequestError: there is no name.
+            RequestError: the name is empty.
         """
         if not name.strip():
             raise RequestError([("person", "'' is not allowed; give a name, which a folder among the runs gets")])
@@ -96,71 +92,79 @@ class Person:
 
     @property
     def videos(self) -> Path:
-        """Drawn ones; a person's own may lie anywhere."""
+        """Drawn videos; a person's own may be anywhere."""
         return self.folder / "videos"
 
     @property
     def data(self) -> Path:
-        """What `training.prepare` writes."""
+        """Output of `training.prepare`."""
         return self.folder / "data"
 
     @property
     def samples(self) -> Path:
-        """What `training.encode` writes."""
+        """Output of `training.encode`."""
         return self.folder / "samples"
 
     @property
     def run(self) -> Path:
-        """What `training.train` writes."""
+        """Output of `training.train`."""
         return self.folder / "training"
 
     @property
+    def clip_list(self) -> Path:
+        """The list of the clips to train on, one folder per line."""
+        return self.data / "processed" / "video_path.txt"
+
+    @property
     def reference(self) -> Path:
-        """A picture of the person, mouth shut."""
+        """A picture of the person with the mouth shut."""
         return self.data / "validation" / "reference.png"
 
     @property
     def voice(self) -> Path:
-        """What a clip says that is held out."""
+        """The sound of a held-out clip."""
         return self.data / "validation" / "audio.wav"
 
 
-def usual_of(profile: str) -> Usual:
-    """What a profile begins with.
+def defaults_of(profile: str) -> Defaults:
+    """The defaults of a profile.
 
     Raises:
         RequestError: there is no such profile.
     """
-    if profile not in USUAL:
+    if profile not in DEFAULTS:
         names = " or ".join(repr(name) for name in PROFILES)
         raise RequestError([("profile", f"{shown(profile)} is not allowed; give {names}")])
-    return USUAL[profile]
+    return DEFAULTS[profile]
 
 
 def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any) -> TrainingConfig:
-    """What a run of a person is told: the recipe, above it what the profile begins with, above that `values`.
+    """The settings of a person's run: the recipe, overridden by the profile's defaults, overridden by `values`.
 
     Args:
         recipe: of `training.config.recipes`; auto takes the profile's.
-        values: fields of the config; one that is "auto" is left as it is.
+        values: config fields; one that is "auto" keeps its default.
 
     Raises:
         RequestError: there is no such recipe, or a value is not allowed.
     """
-    usual = usual_of(profile)
-    chosen = usual.recipe if recipe in OPEN else recipe
+    defaults = defaults_of(profile)
+    chosen = defaults.recipe if recipe in OPEN else recipe
     if chosen not in RECIPES:
         raise RequestError([("recipe", f"{shown(recipe)} is not allowed; {suggestion(recipe, RECIPES)}")])
-    told = RECIPES[chosen]() | dict(usual.changes)
+    told = RECIPES[chosen]() | dict(defaults.changes)
     told |= {"profile": profile, "samples": person.samples, "run": person.run}
     samples = listed_in(person.samples)
     if samples and not any(sample.held_out for sample in samples):
-        told["sample_every"] = 0  # of which no clip could be made
+        told["sample_every"] = 0  # sample clips are made of held-out samples
     told |= {name: value for name, value in values.items() if value not in OPEN}
     try:
         return TrainingConfig(**told)
     except ValidationError as error:
-        problems = [(str(each["loc"][0]), _refusal(each["input"], each["msg"])) for each in error.errors()]
+        problems = []
+        for each in error.errors():
+            why = each["msg"][:1].lower() + each["msg"][1:]
+            problems.append((str(each["loc"][0]), f"{shown(each['input'])} is not allowed: {why}"))
         raise RequestError(problems) from error
 
 
@@ -168,12 +172,8 @@ def need(path: Path, notebook: str) -> Path:
     """A file or folder that another notebook makes.
 
     Raises:
-        LabError: it is not there.
+        LabError: it does not exist.
     """
     if not path.exists():
         raise LabError(f"There is no {path}. Run notebook {notebook} first, with the same person.")
     return path
-
-
-def _refusal(value: Any, why: str) -> str:
-    return f"{shown(value)} is not allowed: {why[:1].lower()}{why[1:]}"

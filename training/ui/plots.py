@@ -1,7 +1,7 @@
-"""Plots as a page shows them: in its own colours, dark or light, and as many beside each other as there is room for.
+"""Plots as HTML: in the page's own colours, dark or light, and as many in a row as fit.
 
-The picture of a plot has numbers only. Its words stand around it as text of the page, in any language, and at a size
-that does not shrink with the window.
+The SVG of a plot has numbers only. Its words are text of the page around it, so that they can be in any language and
+keep their size when the window shrinks.
 """
 
 import io
@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# of Okabe and Ito, told apart by everyone, and seen on white and on black
+# from the palette of Okabe and Ito: distinct to the colour-blind, and visible on white and on black
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8a8a"
-_INK = "#7f7f80"  # stands for the colour of the page's text, which a picture does not know
-_NARROW, _WIDE = (3.6, 2.2), (7.2, 2.4)  # inches, of which the page makes as many pixels as there are
-# columns of one width, so that a plot that is alone in its row is as large as the others
-_ROOM = (
+_INK = "#7f7f80"  # placeholder for the page's text colour, which matplotlib does not know
+_NARROW, _WIDE = (3.6, 2.2), (7.2, 2.4)  # inches; the page scales the picture to its column
+# columns of equal width, so that a single plot in a row is as large as the others
+_GRID = (
     "display: grid; grid-template-columns: repeat(auto-fit, minmax(min(280px, 100%), 1fr)); gap: 20px 28px; "
     "margin: 4px 0"
 )
@@ -35,10 +35,10 @@ class Plot:
     Attributes:
         axes: of a figure of their own, made by `new_axes`.
         title: what is shown.
-        upward, across: what the axes measure, with its unit.
-        legend: what each colour is.
-        empty: what is said where there is nothing to be drawn.
-        wide: whether it takes the room of two.
+        upward, across: labels of the axes, with units.
+        legend: (words, colour) pairs.
+        empty: text shown if there is no data.
+        wide: whether it takes a whole row.
     """
 
     axes: Axes
@@ -46,12 +46,12 @@ class Plot:
     upward: str
     across: str
     legend: Sequence[tuple[str, str]] = ()
-    empty: str = "nothing yet"
+    empty: str = "No data yet"
     wide: bool = False
 
 
 def new_axes(wide: bool = False) -> Axes:
-    """Axes in a figure of their own, made without pyplot, which would keep every figure until it is told not to."""
+    """Axes in a figure of their own, made without pyplot, which would keep every figure in memory."""
     axes = Figure(figsize=_WIDE if wide else _NARROW, layout="constrained").add_subplot()
     axes.grid(color=_INK, alpha=0.18)
     axes.set_axisbelow(True)
@@ -62,24 +62,19 @@ def new_axes(wide: bool = False) -> Axes:
 
 
 def count_across(axes: Axes) -> None:
-    """Mark whole numbers along the bottom, as of steps."""
+    """Label the horizontal axis with whole numbers, such as steps."""
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def plain_numbers(axes: Axes) -> None:
-    """Write the numbers of an upward axis that is logarithmic as one says them: 0.05 and not 5 × 10⁻²."""
+    """Label a logarithmic vertical axis with plain numbers: 0.05 instead of 5 × 10⁻²."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
 def line_at(axes: Axes, height: float) -> None:
-    """Mark a height, in the colour of the text."""
+    """Draw a horizontal line in the colour of the text."""
     axes.axhline(height, color=_INK, linewidth=0.8)
-
-
-def plots_html(plots: Sequence[Plot]) -> str:
-    """Plots beside each other, for a widget that shows HTML; small enough to be sent whole each time."""
-    return f'<div style="{_TEXT}; {_ROOM}">{"".join(map(_figure, plots))}</div>'
 
 
 def shown(plots: Sequence[Plot]) -> HTML:
@@ -87,12 +82,16 @@ def shown(plots: Sequence[Plot]) -> HTML:
     return HTML(plots_html(plots))
 
 
+def plots_html(plots: Sequence[Plot]) -> str:
+    """Plots beside each other, for an HTML widget; 10 to 90 kB each for 400 steps."""
+    return f'<div style="{_TEXT}; {_GRID}">{"".join(map(_figure, plots))}</div>'
+
+
 def _figure(plot: Plot) -> str:
-    mark = '<span aria-hidden="true" style="color: {}">⬤</span> {}'
-    marks = [mark.format(colour, escape(words)) for words, colour in plot.legend]
-    colours = "".join(f'<span style="white-space: nowrap">{each}</span>' for each in marks)
+    mark = '<span style="white-space: nowrap"><span aria-hidden="true" style="color: {}">⬤</span> {}</span>'
+    colours = "".join(mark.format(colour, escape(words)) for words, colour in plot.legend)
     across = f'<div style="{_SMALL}; text-align: right">{escape(plot.across)}</div>'
-    drawn = _drawing(plot) + across if plot.axes.has_data() else f"<p>{escape(plot.empty)}</p>"
+    drawn = _svg(plot) + across if plot.axes.has_data() else f"<p>{escape(plot.empty)}</p>"
     columns, most = ("1 / -1", "880px") if plot.wide else ("auto", "430px")
     return (
         f'<figure style="margin: 0; min-width: 0; grid-column: {columns}; max-width: {most}">'
@@ -102,14 +101,14 @@ def _figure(plot: Plot) -> str:
     )
 
 
-def _drawing(plot: Plot) -> str:
+def _svg(plot: Plot) -> str:
     stream = io.StringIO()
     figure = plot.axes.get_figure(root=True)
     assert figure is not None
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     drawing = stream.getvalue()
     words = escape(f"{plot.title}: {plot.upward}; {plot.across}", quote=True)
-    # its style sheet would be the whole page's, and its size is the page's to say
+    # without matplotlib's style sheet, which would apply to the whole page, and its size, which the page decides
     style = "display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt"
     begin = f'<svg role="img" aria-label="{words}" style="{style}" '
     drawing = begin + drawing[drawing.index("<svg") + len("<svg") :]

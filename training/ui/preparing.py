@@ -1,81 +1,17 @@
-"""Videos become clips, and clips become samples, in processes of their own.
+"""Videos become clips, and clips become samples: the steps before training, each in a process of its own."""
 
-Programs that a cell waits for: what they print is shown as it comes, and they end with who waits for them.
-"""
-
-import asyncio
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from training.pocket.drawn_speech import SHIPPED, SHIPPED_SECONDS
 from training.prepare.clip_folder import FPS
 from training.prepare.cuts import SHORTEST
-from training.ui.person import Person, Usual, need, usual_of
-from wanavatar_lab.errors import LabError, RequestError
+from training.ui.person import Person, defaults_of, need
+from training.ui.run_module import Say, run_module
+from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.ui.parameters import OPEN
 
-ROOT = Path(__file__).resolve().parents[2]
-GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-Say = Callable[[str], None]
-
-
-async def run_module(module: str, words: Sequence[str | Path], say: Say = print) -> None:
-    """Run `python -m module words` without blocking the event loop.
-
-    Whoever stops waiting (the stop button of a notebook, a cancelled task) also ends it, with all that it started.
-
-    Args:
-        say: hears every line of its standard output.
-
-    Raises:
-        LabError: it failed; the text is what it said last.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *map(str, words),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    try:
-        _, complaints = await asyncio.gather(_tell(process.stdout, say), _collect(process.stderr))
-        code = await process.wait()
-    except BaseException:
-        await _end(process)
-        raise
-    if code:
-        raise LabError(complaints or f"python -m {module} ended with code {code} and said nothing of why.")
-
-
-async def _tell(stream: asyncio.StreamReader, say: Say) -> None:
-    async for line in stream:
-        say(line.decode(errors="replace").rstrip())
-
-
-async def _collect(stream: asyncio.StreamReader) -> str:
-    """The last line that says something; of a progress bar only its last state counts as one."""
-    text = (await stream.read()).decode(errors="replace")
-    lines = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
-    return next((line for line in reversed(lines) if line), "")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):  # it has ended
-            os.killpg(process.pid, number)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), GRACE)
-            return
+# the speech in data/samples/said: utterances, and seconds of each
+SHIPPED, SHIPPED_SECONDS = 15, 6.0
 
 
 async def prepare_clips(
@@ -90,24 +26,29 @@ async def prepare_clips(
     hold_out: int = 1,
     say: Say = print,
 ) -> None:
-    """Prepare a person's videos; what is whole from an earlier time is kept.
+    """Prepare a person's videos; clips that are complete from an earlier run are kept.
 
     Args:
         person: whose data folder is filled.
         profile: decides what auto means.
-        videos: folder of videos; where it is empty, a profile that draws people draws one.
-        clips, seconds: how many drawn ones, and how long each is.
+        videos: folder of videos; if it is empty, a profile that draws people draws one.
+        clips, seconds: number of drawn videos, and length of each.
         landmarks: mediapipe, drawn or none.
         missing: what a frame without a face gets, invalid or previous.
         hold_out: clips that are not trained on.
 
     Raises:
-        RequestError: there are no videos and nobody is drawn, or a number is not allowed.
-        LabError: as `training.prepare.prepare` says.
+        RequestError: there are no videos and no person is drawn, or a number is out of range.
+        LabError: see `training.prepare.prepare`.
     """
-    usual = usual_of(profile)
-    source = Path(videos).expanduser().absolute() if videos else await _drawn(person, usual, clips, seconds, say)
-    chosen = usual.landmarks if landmarks in OPEN else landmarks
+    defaults = defaults_of(profile)
+    if videos:
+        source = Path(videos).expanduser().absolute()
+    elif defaults.draws:
+        source = await _draw(person, clips, seconds, say)
+    else:
+        raise RequestError([("videos", "'' is not allowed; give a folder of videos of one person")])
+    chosen = defaults.landmarks if landmarks in OPEN else landmarks
     words: list[str | Path] = ["--videos", source, "--out", person.data, "--landmarks", chosen]
     await run_module("training.prepare", [*words, "--missing", missing, "--hold-out", str(hold_out)], say)
 
@@ -115,50 +56,47 @@ async def prepare_clips(
 async def encode_clips(
     person: Person, *, profile: str, prompt: str, aspects: str = "auto", frames: int | str = "auto", say: Say = print
 ) -> None:
-    """Encode a person's clips into samples; what is there already is kept.
+    """Encode a person's clips into samples; samples that exist already are kept.
 
     Args:
         person: whose clips were prepared.
         profile: whose models encode, and what auto means.
         prompt: of clips without a caption.
-        aspects: rec, square, vec, by commas.
-        frames: of a segment, at most.
+        aspects: rec, square, vec, separated by commas.
+        frames: most frames of a segment.
 
     Raises:
-        LabError: nothing was prepared, or as `training.encode.encode` says.
+        LabError: nothing was prepared, or see `training.encode.encode`.
     """
-    usual = usual_of(profile)
-    listed = need(person.data / "processed" / "video_path.txt", "10_prepare")
-    shapes = usual.aspects if aspects in OPEN else aspects
-    longest = usual.frames if frames in OPEN else frames
+    defaults = defaults_of(profile)
+    listed = need(person.clip_list, "10_prepare")
+    shapes = defaults.aspects if aspects in OPEN else aspects
+    longest = defaults.frames if frames in OPEN else frames
     words: list[str | Path] = ["--data", listed, "--out", person.samples, "--profile", profile, "--prompt", prompt]
     await run_module("training.encode", [*words, "--aspects", shapes, "--frames", str(longest)], say)
 
 
-def _ignore(line: str) -> None:
-    """The names of files, which nobody has to know."""
-
-
-async def _drawn(person: Person, usual: Usual, clips: int, seconds: float, say: Say) -> Path:
-    """The folder of the videos of a drawn person, who is drawn if they are not all there."""
-    if not usual.draws:
-        raise RequestError([("videos", "'' is not allowed; give a folder of videos of one person")])
+async def _draw(person: Person, clips: int, seconds: float, say: Say) -> Path:
+    """The folder with the videos of a drawn person, drawn unless they are all there."""
     problems = [
         (name, f"{shown(value)} is not allowed; give a number from {least:g} to {most:g}")
         for name, value, least, most in (
-            ("clips", clips, 2, SHIPPED),
+            ("clips", clips, 2, SHIPPED),  # one is held out
             ("seconds", seconds, SHORTEST / FPS, SHIPPED_SECONDS),
         )
         if not least <= value <= most
     ]
     if problems:
         raise RequestError(problems)
-    # a folder for each choice: a video left from another one would be among the person's
+    # a folder per choice: a video left over from another choice would count as one of the person's
     folder = person.videos / f"drawn-{clips}-of-{seconds:g}s"
     if len(list(folder.glob("*.mp4"))) < clips:
         say(f"No videos are given, so a person is drawn: {clips} videos of {seconds:g} s.")
-        drawing: list[str | Path] = ["--out", folder, "--count", str(clips), "--seconds", f"{seconds:g}"]
+        words: list[str | Path] = ["--out", folder, "--count", str(clips), "--seconds", f"{seconds:g}"]
+        # by name, since production training imports nothing of the toy world; it prints file names, which are left out
         await run_module(
-            "training.pocket.drawn_person", [*drawing, "--style", "unusual", "--speech", "shipped"], _ignore
+            "training.pocket.drawn_person",
+            [*words, "--style", "unusual", "--speech", "shipped"],
+            lambda line: None,
         )
     return folder

@@ -1,4 +1,4 @@
-"""TensorBoard for a run, on this machine only, until the kernel ends."""
+"""TensorBoard for a run, reachable from this machine only, until the kernel shuts down."""
 
 import asyncio
 from html import escape
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from training.loop.run_folder import TENSORBOARD
+from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.ui import tasks
 from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.widget import Look
 
 HOST = "127.0.0.1"
-FOLDER = "tensorboard"  # of a run
 
 WORDS = read_words(__file__, "tensorboard")
-_served: dict[Path, str] = {}  # addresses by run: there is no way to end one of TensorBoard's servers
+_served: dict[Path, str] = {}  # addresses by run; TensorBoard has no way to stop one of its servers
 
 
-class Board(widgets.VBox):
+class Board(TrainingPanel):
     """A button that opens TensorBoard in the page.
 
     Args:
@@ -33,13 +33,12 @@ class Board(widgets.VBox):
         self.address = ""
         self._button = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
         self._said, self._page = widgets.HTML(), widgets.HTML()
-        super().__init__([Look(), self._button, self._said, self._page], _dom_classes=["wl-panel"])
+        super().__init__([self._button, self._said, self._page])
         self._button.on_click(lambda _: tasks.start(self.serve()))
-        self._unfollow = language.follow(self._say)
 
     async def serve(self) -> None:
-        """Serve TensorBoard at a port that is free, and show it; what is served in this kernel already is shown."""
-        if not (self._run / FOLDER).is_dir():
+        """Serve TensorBoard at a free port and show it; a run that this kernel serves already is only shown."""
+        if not (self._run / TENSORBOARD).is_dir():
             self._said.value = alert(language.of(WORDS["nothing"]))
             return
         self._button.disabled = True
@@ -51,28 +50,23 @@ class Board(widgets.VBox):
             f'<iframe src="{escape(self.address, quote=True)}" title="TensorBoard" '
             'style="width: 100%; height: 720px; border: 0; background: white"></iframe>'
         )
-        self._say()
+        self.show_words()
 
-    def close(self) -> None:
-        """Take it away; TensorBoard ends with the kernel."""
-        self.__dict__.pop("_unfollow", lambda: None)()
-        super().close()
-
-    def _say(self) -> None:
+    def show_words(self) -> None:
+        """Write the button and the address in the current language."""
         self._button.description = language.of(WORDS["open"])
         if self.address:
-            written = escape(self.address, quote=True)
-            link = f'<a href="{written}" target="_blank" rel="noopener">{written}</a>'
+            address = escape(self.address, quote=True)
+            link = f'<a href="{address}" target="_blank" rel="noopener">{address}</a>'
             said = escape(language.of(WORDS["at"])).format(address=link)
             self._said.value = f'<div class="wl-help" role="status" lang="{language.code}">{said}</div>'
 
 
 def _address(run: Path) -> str:
     if run not in _served:
-        # it takes a second to import, and is wanted only here
-        from tensorboard import program  # type: ignore[import-untyped]
+        from tensorboard import program  # type: ignore[import-untyped]  # here, since its import takes a second
 
         board = program.TensorBoard()
-        board.configure(logdir=str(run / FOLDER), host=HOST, port=0, load_fast="false", reload_interval=5)
+        board.configure(logdir=str(run / TENSORBOARD), host=HOST, port=0, load_fast="false", reload_interval=5)
         _served[run] = board.launch()
     return _served[run]

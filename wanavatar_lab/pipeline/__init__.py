@@ -3,7 +3,7 @@
     links = talking_avatar(profile="pocket", prompt="a woman with red hair", motion_prompt="she nods", audio="v.wav")
     made = await follow(links, on_progress())
     hand_over(made, make_folder("demo"))
-    print(report(made, measure(made[-1].path, Reader.load().opening)))
+    print(report(made, measure(made[-1].path, opening)))
 
 links.py     what a chain is made of, and the chain from a sentence and a voice to a talking avatar
 follow.py    submits each link when what it needs is there, and waits

@@ -5,13 +5,12 @@ What a chain made and what was measured of it, as text.
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from wanavatar_lab import media, metrics
 from wanavatar_lab.errors import DiskFull, LabError
@@ -19,9 +18,6 @@ from wanavatar_lab.files import whole_file
 from wanavatar_lab.metrics.lip_sync import RATE
 from wanavatar_lab.pipeline.run import Made
 from wanavatar_lab.runs.status import LOADING
-
-# uint8 [F, H, W, 3] → how far the mouth is open in every frame, [F]
-Opening = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -43,25 +39,25 @@ class Measures:
     why_no_lips: str = ""
 
 
-def measure(clip: Path, opening: Opening | None) -> Measures:
+def measure(clip: Path, opening: ArrayLike | None) -> Measures:
     """Measure a talking clip as whoever plays it sees and hears it.
 
     Args:
-        opening: reads the mouth off the frames; None where nothing can.
+        opening: how far the mouth is open in every frame, [F]; None if it is not known.
 
     Raises:
         MediaError: the clip cannot be read.
     """
-    frames = np.stack(list(media.read_frames(clip)))
+    frames = sum(1 for _ in media.read_frames(clip))
     sound = media.read_audio(clip, rate=RATE, mono=True)
     lips, reason = None, "nothing here reads the mouths of such pictures"
     if opening is not None:
         try:
-            lips, reason = metrics.lip_sync(opening(frames), sound.samples[:, 0]), ""
+            lips, reason = metrics.lip_sync(opening, sound.samples[:, 0]), ""
         except ValueError as error:  # a mouth that never moves or a voice that is silent: a finding, not a fault
             reason = str(error)
     fps = media.probe(clip).fps or metrics.FPS
-    return Measures(len(frames), len(frames) / fps, sound.seconds, lips, reason)
+    return Measures(frames, frames / fps, sound.seconds, lips, reason)
 
 
 def report(made: Sequence[Made], measures: Measures, folder: Path) -> str:

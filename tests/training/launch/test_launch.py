@@ -24,7 +24,8 @@ from training.launch import supervisor
 from training.launch.launch import start, state, stop
 from training.launch.processes import CONFIGS, LAUNCHED, LOG, TOLD, processes_of
 from training.launch.supervisor import why_failed
-from training.loop.checkpoint import WEIGHTS, checkpoints, same_bits
+from training.loop.checkpoint import same_bits
+from training.loop.run_folder import WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ from tests.training.toy import config_of, write_samples
 from training.config.config import TrainingConfig
 from training.launch.launch import start
 from training.launch.processes import Launcher
-from training.loop.checkpoint import AUDIO_MODULES, STATE, WEIGHTS
-from training.loop.run_log import read_metrics
+from training.loop.checkpoint import STATE
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, read_metrics
 from wanavatar_lab.media import Audio, write_audio
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -12,16 +12,8 @@ from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model
 from tests.training.toy import config_of, write_samples
 from training.config.config import TrainingConfig
 from training.data.whole_folder import is_temporary, remove_folder, temporary_beside
-from training.loop.checkpoint import (
-    AUDIO_MODULES,
-    FACTS,
-    STATE,
-    WEIGHTS,
-    checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-    trained_parameters,
-)
+from training.loop.checkpoint import FACTS, STATE, load_checkpoint, save_checkpoint, trained_parameters
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from training.loop.warm_start import PROJECTOR, begin_with, left_out
 from training.model.adapter import adapter_tensors
 from training.model.ema import Average

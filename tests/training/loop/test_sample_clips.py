@@ -13,11 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 
 from tests.training.test_encode import write_clip
 from training.config.config import TrainingConfig
-from training.config.recipes import network_of, pocket
+from training.config.recipes import pocket
 from training.data.samples import Samples
 from training.encode import Encoders, encode
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
+from training.model.network import network_of
 from training.prepare.clip_folder import read_clip
 from training.train import train
 from wanavatar_lab.errors import LabError

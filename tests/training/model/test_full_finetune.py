@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model
 from tests.training.test_train import start, write_config
 from tests.training.toy import config_of, write_samples
-from training.loop.checkpoint import AUDIO_MODULES, STATE, WEIGHTS, checkpoints, same_bits
+from training.loop.checkpoint import STATE, same_bits
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from training.loop.validate import without_training
 from training.model.full_finetune import PARTS, parameters_of, part_tensors
 from training.model.trainable import make_trainable

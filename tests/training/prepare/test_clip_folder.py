@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_clip_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"face_masks is empty"):
         read_clip(path)
     path = broken("a")
-    for text, said in (('{"valid": [true]}', "tells of 1 frames"), ("{}", "is damaged"), ("[", "is damaged")):
+    for text, said in (('{"valid": [true]}', "has 1 frames"), ("{}", "is damaged"), ("[", "is damaged")):
         (path / VALID).write_text(text)
         with pytest.raises(LabError, match=said):
             read_clip(path).valid()

@@ -13,8 +13,7 @@ from tests.media.samples import clicks, mux, number_in, numbered, onsets
 from training.prepare.clip_folder import FPS, RATE, read_clip, read_clips
 from training.prepare.clips import SHEET
 from training.prepare.landmarks import NoLandmarks
-from training.prepare.plan import Options
-from training.prepare.prepare import Outcome, prepare
+from training.prepare.prepare import Options, Outcome, prepare
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe, read_audio
 

@@ -13,7 +13,7 @@ from training.pocket.world.attributes import usual
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_motion
 from training.pocket.world.truth import landmarks_of
-from training.prepare.landmarks import DrawnLandmarks, Face, Known, read_landmarks, sidecar, write_landmarks
+from training.prepare.landmarks import DrawnLandmarks, Face, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 from training.prepare.mediapipe_landmarks import (
     INNER_PLACES,
     OUTER_PLACES,
@@ -51,9 +51,9 @@ def test_points_that_are_none_are_refused() -> None:
 # --- beside a drawn video
 
 
-def known() -> Known:
+def known() -> VideoLandmarks:
     faces = [face(), None, Face(circle(30, 30, 20), circle(30, 40, 5, 20))]
-    return Known(np.array([0.0, 0.04, 0.08]), faces, (128, 96))
+    return VideoLandmarks(np.array([0.0, 0.04, 0.08]), faces, (128, 96))
 
 
 def test_landmarks_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_landmarks_are_read_as_they_were_written(tmp_path: Path) -> None:
         with pytest.raises(LabError, match=r"frames of 96×128 and the video has 64×64"):
             face_in(np.zeros((64, 64, 3), np.uint8), 0.0)
     before = source.identity(video)
-    write_landmarks(video, Known(known().seconds, [None] * 3, (128, 96)))
+    write_landmarks(video, VideoLandmarks(known().seconds, [None] * 3, (128, 96)))
     assert source.identity(video) != before
 
 

@@ -18,9 +18,8 @@ from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
-from training.prepare.landmarks import DrawnLandmarks, Known, read_landmarks, sidecar, write_landmarks
-from training.prepare.plan import Options
-from training.prepare.prepare import Outcome, prepare
+from training.prepare.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
+from training.prepare.prepare import Options, Outcome, prepare
 from wanavatar_lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,7 +92,7 @@ def test_frames_without_a_face_are_recorded_or_filled_as_the_predecessor_did(tmp
     (video,) = draw_person(tmp_path / "videos", said(), size=(64, 64))
     known = read_landmarks(video)
     gone = [None if i < 8 or 30 <= i < 36 else face for i, face in enumerate(known.faces)]
-    write_landmarks(video, Known(known.seconds, gone, known.size))
+    write_landmarks(video, VideoLandmarks(known.seconds, gone, known.size))
     (clip,) = prepared(tmp_path).clips
     folder = read_clip(clip.path)
     first = round(float(clip.facts["start"]) * FPS)
@@ -174,7 +173,7 @@ def test_what_is_there_is_kept_and_what_changed_is_made_again(tmp_path: Path) ->
     }
     # other landmarks make their clip again, and a video that is gone takes its clip along
     known = read_landmarks(videos[0])
-    write_landmarks(videos[0], Known(known.seconds, [*known.faces[:-1], None], known.size))
+    write_landmarks(videos[0], VideoLandmarks(known.seconds, [*known.faces[:-1], None], known.size))
     videos[1].unlink()
     outcome = prepared(tmp_path)
     assert outcome.made == 1 and len(read_clips(tmp_path / "data/processed/video_path.txt")) == 2

@@ -16,7 +16,7 @@ from training.loop.loss import SMALLEST
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Dilation, MaskMaker
 from training.prepare.measures import SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
-from training.prepare.report import Prepared, as_json, chosen_to_hold_out, duplicates, lines, prepared
+from training.prepare.report import Prepared, assess, choose_held_out, duplicates, report_json, report_lines
 from wanavatar_lab.errors import DiskFull, LabError
 
 
@@ -112,17 +112,18 @@ def test_the_same_sound_and_picture_twice_are_duplicates_even_when_shifted() -> 
 def test_blurred_clips_are_flagged_and_sound_ones_held_out() -> None:
     good = [observed(seed=seed) for seed in range(4)]
     blurred = replace(observed(seed=8), sharpness=good[0].sharpness / 9)
-    clips = prepared(dict([clip(str(i), each) for i, each in enumerate([*good, blurred])]))
+    clips = assess(dict([clip(str(i), each) for i, each in enumerate([*good, blurred])]))
     assert [bool(each.problems) for each in clips] == [False] * 4 + [True]
     assert "blurred" in clips[4].problems[0]
-    assert [each.name for each in chosen_to_hold_out(clips, 2)] == ["2", "3"]
-    assert [each.name for each in chosen_to_hold_out(clips[3:], 1)] == ["3"]
+    assert [each.name for each in choose_held_out(clips, 2)] == ["2", "3"]
+    assert [each.name for each in choose_held_out(clips[3:], 1)] == ["3"]
     with pytest.raises(LabError, match="There are 5 clips and 5 to be held out, which leaves none"):
-        chosen_to_hold_out(clips, 5)
-    held: list[Prepared] = chosen_to_hold_out(clips, 1)
-    report = as_json(clips, held, [], {})
+        choose_held_out(clips, 5)
+    held: list[Prepared] = choose_held_out(clips, 1)
+    report = report_json(clips, held, [], {})
     assert report["flagged"] == ["4"] and report["seconds"] == 20 and report["face_found"] == 1
-    assert "5 clips, 20 s; 1 of them flagged" in lines(clips, held, [])[0] and "held out" in lines(clips, held, [])[4]
+    lines = report_lines(clips, held, [])
+    assert "5 clips, 20 s; 1 of them flagged" in lines[0] and "held out" in lines[4]
 
 
 # --- folders

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from training.config.config import TrainingConfig
-from training.loop.checkpoint import WEIGHTS
+from training.loop.run_folder import WEIGHTS
 from training.model.adapter import PREFIX
 from training.ui.person import Person
 from wanavatar_lab.files import write_json, write_text

@@ -1,10 +1,10 @@
-"""Where everything of a person lies, and what a run of them is told."""
+"""The folder of a person, and the settings of their runs."""
 
 from pathlib import Path
 
 import pytest
 
-from training.ui.person import USUAL, Person, config_for, need, usual_of
+from training.ui.person import DEFAULTS, Person, config_for, defaults_of, need
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 
@@ -22,13 +22,13 @@ def test_a_name_is_a_folder_among_the_runs_and_a_path_is_itself(ann: Person, tmp
         Person.of(" ")
 
 
-def test_every_profile_has_what_it_begins_with() -> None:
-    assert set(USUAL) == set(PROFILES)
+def test_every_profile_has_defaults() -> None:
+    assert set(DEFAULTS) == set(PROFILES)
     with pytest.raises(RequestError, match="profile: 'huge' is not allowed; give"):
-        usual_of("huge")
+        defaults_of("huge")
 
 
-def test_what_is_auto_is_the_recipes_and_what_is_given_stands_above_it(ann: Person) -> None:
+def test_given_values_override_the_recipe_and_auto_keeps_it(ann: Person) -> None:
     config = config_for(ann, "full", steps="auto", rank=32, sample_every="7")
     assert (config.samples, config.run, config.profile) == (ann.samples, ann.run, "full")
     assert (config.rank, config.alpha, config.steps, config.accumulation) == (32, 64.0, None, 8)
@@ -37,7 +37,7 @@ def test_what_is_auto_is_the_recipes_and_what_is_given_stands_above_it(ann: Pers
     assert config_for(ann, "pocket").precision == "float32"
 
 
-def test_what_is_not_allowed_is_refused_with_its_name(ann: Person) -> None:
+def test_a_bad_value_is_refused_with_its_name(ann: Person) -> None:
     with pytest.raises(RequestError, match=r"rank: 0 is not allowed: input should be greater than or equal to 1"):
         config_for(ann, "pocket", rank=0)
     with pytest.raises(RequestError, match=r"steps: 'half' is not allowed"):
@@ -46,6 +46,6 @@ def test_what_is_not_allowed_is_refused_with_its_name(ann: Person) -> None:
         config_for(ann, "pocket", "poket")
 
 
-def test_what_is_missing_is_said_with_the_notebook_that_makes_it(ann: Person) -> None:
+def test_a_missing_file_is_named_with_the_notebook_that_makes_it(ann: Person) -> None:
     with pytest.raises(LabError, match="Run notebook 10_prepare first"):
         need(ann.data, "10_prepare")

@@ -76,7 +76,7 @@ def test_branches_and_noise_levels_are_drawn_from_the_log() -> None:
 
 
 def test_without_a_number_a_plot_says_that_there_is_nothing_yet() -> None:
-    assert plots_html(progress_plots([])).count("<p>nothing yet</p>") == 3
+    assert plots_html(progress_plots([])).count("<p>No data yet</p>") == 3
 
 
 def test_levels_are_those_of_one_part() -> None:
@@ -101,7 +101,7 @@ def test_the_areas_of_the_masks_are_drawn_over_the_seconds(tmp_path: Path) -> No
     assert set(ys(face)) == {100.0} and set(ys(lip)) == {10.0}
     assert xs(lip)[-1] == pytest.approx(15 / 16)
     # without a record, masks that are all white are those of no face
-    assert [words for words, _ in area.legend] == ["face", "lips", "no face: counts in no mask"]
+    assert [words for words, _ in area.legend] == ["face", "lips", "no face: excluded from both masks"]
     shown = masks_over_frames(tmp_path).data
     assert shown.count('<img src="data:image/webp;base64,') == 8 and 'alt="Frame at 0.9 s with its masks"' in shown
 

@@ -11,7 +11,7 @@ from training.ui.tensorboard import Board
 def test_it_is_served_on_this_machine_once_there_is_something(tmp_path: Path) -> None:
     board = Board(tmp_path)
     named(board, "Open TensorBoard").click()
-    assert "There is nothing for TensorBoard yet" in alerts(board) and not board.address
+    assert "No TensorBoard data yet" in alerts(board) and not board.address
     log = Log(tmp_path, 0)
     log.write("train", 1, {"loss": 0.5})
     log.close()

@@ -5,5 +5,6 @@ pictures.py   what it learns from
 train.py      `python -m training.pocket.judge.train`
 reading.py    frames in, tracks, landmarks and regions out
 actions.py    which named movements happened in a clip
+measure.py    the mouth's opening in a clip, as JSON: `python -m training.pocket.judge.measure`
 evaluate.py   how good an instrument it is: `python -m training.pocket.judge.evaluate`
 """

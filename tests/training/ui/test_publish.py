@@ -1,4 +1,4 @@
-"""A LoRA is put into the list, under a name that is its own."""
+"""The LoRA of a run is added to the list, under a name of its own."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.training.ui.made_run import write_checkpoint, write_run
 from tests.ui.looking import named, text
-from training.ui.offer import offer, offered_before
+from training.ui.publish import find_published, publish
 from training.ui.tryout import TryOut
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import describe, find_adapters
@@ -31,9 +31,9 @@ def run(tmp_path: Path) -> Path:
 def test_the_newest_checkpoint_is_in_the_list_byte_by_byte(weights: Path, run: Path, tmp_path: Path) -> None:
     newest = write_checkpoint(run, 10)
     Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
-    offered = offer(run, "ann", tmp_path / "face.png")
+    published = publish(run, "ann", tmp_path / "face.png")
     file = weights / "loras" / "mov" / "character" / "ann.safetensors"
-    assert (offered.names, offered.file, offered.step) == (("ann",), file, 10)
+    assert (published.names, published.file, published.step) == (("ann",), file, 10)
     assert file.read_bytes() == (newest / "lora_weights.safetensors").read_bytes()
     (found,) = describe(find_adapters(weights), weights)
     assert (found.name, found.kind, found.rank, found.alpha) == ("ann", "character", (4, 4), (2.0, 2.0))
@@ -41,36 +41,36 @@ def test_the_newest_checkpoint_is_in_the_list_byte_by_byte(weights: Path, run: P
 
 
 def test_the_scale_is_strength_times_alpha_by_rank(weights: Path, run: Path) -> None:
-    offered = offer(run, "ann")
-    assert offered.scale(0.5) == 0.25
-    assert "strength 0.5 × alpha 2 / rank 4 = effective scale 0.25" in offered.told(0.5)
+    published = publish(run, "ann")
+    assert published.scale(0.5) == 0.25
+    assert "strength 0.5 × alpha 2 / rank 4 = effective scale 0.25" in published.scale_in_words(0.5)
 
 
 def test_the_same_run_replaces_its_own_and_nobody_elses(weights: Path, run: Path, tmp_path: Path) -> None:
-    offer(run, "ann")
+    publish(run, "ann")
     write_checkpoint(run, 4)
-    assert offer(run, "ann").step == 4
+    assert publish(run, "ann").step == 4
     write_run(tmp_path / "other", tmp_path / "samples")
     with pytest.raises(RequestError, match=r"lora_name: 'ann' is not allowed: .* is of something else"):
-        offer(tmp_path / "other", "ann")
+        publish(tmp_path / "other", "ann")
     notes = weights / "loras" / "mov" / "character" / "ann.json"
     notes.write_text(json.dumps(["somebody else's"]))
     with pytest.raises(RequestError, match="is of something else"):
-        offer(run, "ann")
+        publish(run, "ann")
 
 
 def test_parts_that_were_trained_in_full_come_with_it(weights: Path, run: Path) -> None:
     lora = run / "checkpoint-2" / "lora_weights.safetensors"
     (run / "checkpoint-2" / "audio_modules.safetensors").write_bytes(lora.read_bytes())
-    assert offer(run, "ann").names == ("ann", "ann_audio")
+    assert publish(run, "ann").names == ("ann", "ann_audio")
 
 
 def test_parts_of_an_earlier_training_do_not_stay_in_the_list(weights: Path, run: Path) -> None:
     lora, parts = (run / "checkpoint-2" / f"{name}.safetensors" for name in ("lora_weights", "audio_modules"))
     parts.write_bytes(lora.read_bytes())
-    offer(run, "ann")
+    publish(run, "ann")
     parts.unlink()
-    assert offer(run, "ann").names == ("ann",)
+    assert publish(run, "ann").names == ("ann",)
     assert sorted(path.name for path in (weights / "loras" / "mov" / "character").iterdir()) == [
         "ann.json",
         "ann.safetensors",
@@ -80,23 +80,23 @@ def test_parts_of_an_earlier_training_do_not_stay_in_the_list(weights: Path, run
 def test_a_name_that_was_given_up_may_become_somebody_elses(weights: Path, run: Path, tmp_path: Path) -> None:
     lora, parts = (run / "checkpoint-2" / f"{name}.safetensors" for name in ("lora_weights", "audio_modules"))
     parts.write_bytes(lora.read_bytes())
-    offer(run, "ann")
+    publish(run, "ann")
     parts.unlink()
-    offer(run, "ann")
+    publish(run, "ann")
     write_run(tmp_path / "other", tmp_path / "samples")
-    theirs = offer(tmp_path / "other", "ann_audio").file
-    assert offer(run, "ann").names == ("ann",) and theirs.is_file()
-    found = offered_before(run, "ann")
+    theirs = publish(tmp_path / "other", "ann_audio").file
+    assert publish(run, "ann").names == ("ann",) and theirs.is_file()
+    found = find_published(run, "ann")
     assert found is not None and found.names == ("ann",)
 
 
 def test_one_of_before_its_files_were_noted_is_replaced(weights: Path, run: Path) -> None:
-    notes = offer(run, "ann").file.with_suffix(".json")
+    notes = publish(run, "ann").file.with_suffix(".json")
     noted = json.loads(notes.read_text())
     del noted["files"]
     notes.write_text(json.dumps(noted))
     write_checkpoint(run, 4)
-    assert offer(run, "ann").step == 4
+    assert publish(run, "ann").step == 4
 
 
 @pytest.mark.parametrize("taken", ["ann.safetensors", "ann_audio.safetensors", "ann.png"])
@@ -108,55 +108,55 @@ def test_nothing_of_somebody_elses_is_replaced(weights: Path, run: Path, tmp_pat
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
     with pytest.raises(RequestError, match=f"lora_name: 'ann' is not allowed: .*{taken} is of something else"):
-        offer(run, "ann", tmp_path / "face.png")
+        publish(run, "ann", tmp_path / "face.png")
     assert theirs.read_bytes() == b"theirs" and list(theirs.parent.iterdir()) == [theirs]
 
 
 @pytest.mark.parametrize("name", ["", "../ann", "a:b", "ann_high_noise"])
-def test_a_name_that_a_request_could_not_say_is_refused(weights: Path, run: Path, name: str) -> None:
+def test_a_name_that_a_request_cannot_use_is_refused(weights: Path, run: Path, name: str) -> None:
     with pytest.raises(RequestError, match=r"lora_name: .* is not allowed; give letters"):
-        offer(run, name)
+        publish(run, name)
     assert not weights.exists()
 
 
-def test_without_a_checkpoint_there_is_nothing_to_offer(weights: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(LabError, match="has no checkpoint yet"):
-        offer(tmp_path / "none", "ann")
+        publish(tmp_path / "none", "ann")
 
 
-def test_one_click_puts_it_into_the_list(weights: Path, run: Path) -> None:
+def test_one_click_adds_it_to_the_list(weights: Path, run: Path) -> None:
     request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
     tryout = TryOut(run, request, name="ann", strength=0.5)
-    assert tryout.summary().startswith("Nothing is in the list yet")
-    named(tryout, "Put into the LoRA list").click()
-    assert "ann, after 2 steps of training, is in the list of LoRAs" in text(tryout)
+    assert tryout.summary().startswith("The LoRA is not in the list yet")
+    named(tryout, "Add to the LoRA list").click()
+    assert "ann, trained for 2 steps, is in the LoRA list" in text(tryout)
     assert "effective scale 0.25" in text(tryout) and "effective scale 0.25" in tryout.summary()
     tryout.close()
     (found,) = describe(find_adapters(weights), weights)
     assert "Usual strength: 0.5" in found.description and found.usual_weight == 0.5
 
 
-def test_what_is_in_the_list_already_is_said_when_the_notebook_is_opened_again(weights: Path, run: Path) -> None:
+def test_a_lora_in_the_list_is_shown_when_the_notebook_is_opened_again(weights: Path, run: Path) -> None:
     request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
-    file = offer(run, "ann").file
+    file = publish(run, "ann").file
     tryout = TryOut(run, request, name="ann", strength=1.0)
     assert "effective scale 0.5" in text(tryout)
     language.code = "ko"
-    assert "유효 배율 0.5" in text(tryout)
+    assert "유효 스케일 0.5" in text(tryout)
     language.code = "en"
     tryout.close()
     file.write_bytes(b"damaged")
     again = TryOut(run, request, name="ann")
-    assert again.offered is None and "effective scale" not in text(again)
+    assert again.published is None and "effective scale" not in text(again)
     again.close()
     other = TryOut(run.parent, request, name="ann")
-    assert other.offered is None
+    assert other.published is None
     other.close()
 
 
-def test_what_cannot_be_offered_is_said_under_the_buttons(weights: Path, run: Path) -> None:
+def test_a_refusal_is_shown_under_the_buttons(weights: Path, run: Path) -> None:
     request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
     tryout = TryOut(run, request, name="a/b")
-    named(tryout, "Put into the LoRA list").click()
+    named(tryout, "Add to the LoRA list").click()
     assert "lora_name: &#x27;a/b&#x27; is not allowed" in text(tryout) or "'a/b' is not allowed" in text(tryout)
     tryout.close()

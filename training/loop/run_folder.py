@@ -1,0 +1,48 @@
+"""The folder of a run: what its files are called, and how to read those that need no torch.
+
+    <run>/config.json       settings of the last start
+          metrics.jsonl     one line of JSON per event, see `training.loop.run_log`
+          tensorboard/      the same numbers for TensorBoard
+          clips/            sample clips, see `training.loop.sample_clips`
+          checkpoint-50/    the LoRA and the training state after step 50, see `training.loop.checkpoint`
+
+A launcher adds files of its own, see `training.launch.processes`. Notebooks read runs through this module: a kernel
+that imported torch would start ten seconds later.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from wanavatar_lab.files import entries
+
+CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboard", "clips"
+# files of a checkpoint: the LoRA, and the modules that are trained in full beside it
+WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, the newest last."""
+    found = [
+        (int(match[1]), entry.path)
+        for entry in entries(run, "checkpoint-*")
+        if (match := _CHECKPOINT.fullmatch(entry.name)) and entry.is_folder()
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, float]]:
+    """The lines of a run's log, of one kind or of all; a line that a crash cut short is left out."""
+    file = run / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    found = [json.loads(line) for line in lines if logged_step(line) >= 0]
+    return [line for line in found if kind is None or line["kind"] == kind]
+
+
+def logged_step(line: str) -> int:
+    """The step of a line of the log; -1 if the line is damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return -1

@@ -1,0 +1,152 @@
+"""Add the LoRA of a run to the LoRA list, under the name by which requests use it.
+
+weights/loras/mov/character/<name>.safetensors         copy of the newest checkpoint's LoRA, with rank and alpha
+                            <name>_audio.safetensors   modules trained in full beside it, if there are any
+                            <name>.json, <name>.png    description and preview in the list
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
+from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.lora import describe, find_adapters
+from wanavatar_lab.lora.find import noise_of
+from wanavatar_lab.requests.request import shown
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.language import language, read_words
+
+PLACE = Path("loras") / "mov" / "character"
+AUDIO = "_audio"
+_NAME = re.compile(r"\w[\w-]*")
+_RUN, _FILES = "trained_by", "files"  # in the notes: the run's folder, and the files that belong to its LoRA
+
+WORDS = read_words(__file__, "publish")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A LoRA in the list.
+
+    Attributes:
+        names: for a request: the LoRA's own, and that of the modules trained in full.
+        file: the LoRA's.
+        rank, alpha: of its matrices.
+        step: of the checkpoint.
+    """
+
+    names: tuple[str, ...]
+    file: Path
+    rank: int
+    alpha: float
+    step: int
+
+    def scale(self, strength: float) -> float:
+        """The factor on the product of its matrices: strength × alpha / rank."""
+        return strength * self.alpha / self.rank
+
+    def scale_in_words(self, strength: float) -> str:
+        """How that factor comes about, in the current language."""
+        return language.of(WORDS["scale"]).format(
+            strength=f"{strength:g}",
+            alpha=f"{self.alpha:g}",
+            rank=self.rank,
+            scale=f"{self.scale(strength):g}",
+            trained=f"{self.scale(1.0):g}",
+        )
+
+
+def publish(run: Path, name: str, preview: Path | None = None, strength: float = 0.5) -> Published:
+    """Copy the newest checkpoint's LoRA into the list, replacing an earlier one of the same run.
+
+    Args:
+        run: folder of the training.
+        name: letters, digits, - and _.
+        preview: a picture of the person.
+        strength: the usual weight, with which panels begin.
+
+    Raises:
+        RequestError: the name is not allowed, or taken by another LoRA.
+        LabError: the run has no checkpoint.
+        DiskFull: there is no room.
+    """
+    if not _NAME.fullmatch(name) or noise_of(name):
+        allowed = "letters, digits, - and _, without high_noise or low_noise"
+        raise RequestError([("lora_name", f"{shown(name)} is not allowed; give {allowed}")])
+    saved = checkpoints(run)[-1:]
+    if not saved:
+        raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
+    folder, step = _folder(), int(saved[0].name.rpartition("-")[2])
+    file, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
+    wanted = {file: saved[0] / WEIGHTS}
+    if (saved[0] / AUDIO_MODULES).is_file():
+        wanted[folder / f"{name}{AUDIO}.safetensors"] = saved[0] / AUDIO_MODULES
+    if preview is not None and preview.is_file():
+        wanted[folder / f"{name}.png"] = preview
+    before = _files_of(notes, run)
+    foreign = [path for path in (*wanted, notes) if path.exists() and path.name not in before]
+    if foreign:
+        why = f"{foreign[0]} is of something else; give another name"
+        raise RequestError([("lora_name", f"{name!r} is not allowed: {why}")])
+    folder.mkdir(parents=True, exist_ok=True)
+    description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
+    files = {path.name for path in (*wanted, notes)}
+    noted = {"description": description, "usual_weight": strength, _RUN: str(run.absolute()), "step": step}
+    # the notes first: if this process is killed, the files copied so far are known as the run's own
+    write_json(notes, noted | {_FILES: sorted(files | before)})
+    for target, source in wanted.items():
+        with whole_file(target) as draft:
+            shutil.copyfile(source, draft)
+    for gone in before - files:
+        # of an earlier training in the same folder, which had modules that this one has not
+        (folder / gone).unlink(missing_ok=True)
+    # names of removed files are free for other LoRAs
+    write_json(notes, noted | {_FILES: sorted(files)})
+    return _listed(file, [path.stem for path in wanted if path.suffix == file.suffix], step)
+
+
+def find_published(run: Path, name: str) -> Published | None:
+    """The LoRA of a run that is in the list already; None if it is not, or belongs to another run."""
+    file, notes = (_folder() / f"{name}{suffix}" for suffix in (".safetensors", ".json"))
+    files = _files_of(notes, run)
+    if not _NAME.fullmatch(name) or not file.is_file() or not files:
+        return None
+    audio = file.with_name(f"{name}{AUDIO}.safetensors")
+    names = [name, audio.stem] if audio.name in files and audio.is_file() else [name]
+    try:
+        return _listed(file, names, int(json.loads(notes.read_text(encoding="utf-8"))["step"]))
+    except LabError:  # it is damaged; publishing it again repairs it
+        return None
+
+
+def _folder() -> Path:
+    return Path(read_settings().weights_dir).absolute() / PLACE
+
+
+def _files_of(notes: Path, run: Path) -> set[str]:
+    """Names of the files of a run's LoRA, by its notes; empty if the notes are missing or not of this run."""
+    try:
+        noted: Any = json.loads(notes.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return set()
+    if not isinstance(noted, dict) or noted.get(_RUN) != str(run.absolute()):
+        return set()
+    # notes of early versions do not list the files
+    usual = [notes.with_suffix(suffix).name for suffix in (".json", ".safetensors", ".png")]
+    return {Path(name).name for name in noted.get(_FILES, usual)}
+
+
+def _listed(file: Path, names: list[str], step: int) -> Published:
+    """The LoRA as the list reads it from its file, so that rank and alpha are those that will be applied."""
+    weights = Path(read_settings().weights_dir).absolute()
+    adapters = {path: adapter for adapter in find_adapters(weights) for path in adapter.files.values()}
+    (found,) = describe([adapters[file]], weights)
+    if found.problem or found.rank is None or found.alpha is None:
+        raise LabError(f"{file} cannot be used: {found.problem or 'it has no rank or no alpha'}")
+    by_stem = {path.stem: adapter.name for path, adapter in adapters.items() if path.parent == file.parent}
+    return Published(tuple(by_stem[name] for name in names), file, found.rank[1], found.alpha[1], step)
