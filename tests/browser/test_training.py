@@ -130,7 +130,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.wait_for_function(f"drawn => document.querySelectorAll(`{DOTS}`).length > drawn", arg=drawn)
     expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB of main memory"))).to_be_visible()
     expect(training(page).get_by_role("progressbar", name="Progress of Training")).to_be_visible()
-    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0: the base (sound on)")).to_be_visible()
     expect(page.get_by_text(re.compile(r"^step [1-9]\d*$"))).to_be_visible(timeout=PATIENCE)
     assert nameless(page, PANELS) == []
     picture_of(page, "training-running")
@@ -202,7 +202,7 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     before.evaluate("video => video.pause()")
     assert not is_blank(frame_of(before)) and not is_blank(frame_of(after))
     assert np.any(frame_of(before) != frame_of(after)), "nothing was learnt"
-    expect(page.get_by_text("step 0: the base (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0: the base (sound on)")).to_be_visible()
     assert nameless(page, f"{PANELS}, .jp-OutputArea") == []
     picture_of(page, "training-read")
 

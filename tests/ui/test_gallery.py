@@ -103,27 +103,27 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     gallery.on_use(lambda path, kind: got.append((path, kind)))
     gallery.on_again(got.append)
     assert gallery.actions == ["use", "again"]
-    gallery._hear(None, {"kind": "use", "run": family[2].id}, [])
-    gallery._hear(None, {"kind": "again", "run": family[0].id}, [])
+    gallery.receive({"kind": "use", "run": family[2].id})
+    gallery.receive({"kind": "again", "run": family[0].id})
     assert got == [(family[2].folder / "talking.mp4", "talking"), TextToImage(prompt="An old sailor")]
 
 
 def test_delete_and_undo(family: list[Run]) -> None:
     gallery = Gallery()
-    gallery._hear(None, {"kind": "delete", "run": family[1].id}, [])
+    gallery.receive({"kind": "delete", "run": family[1].id})
     assert (gallery.undo, gallery.notice) == (family[1].id, "")
     assert shown(gallery) == [family[2].id, family[0].id] == [run.id for run in list_runs()]
-    gallery._hear(None, {"kind": "undo"}, [])
+    gallery.receive({"kind": "undo"})
     assert (gallery.undo, len(shown(gallery))) == ("", 3)
     assert (family[1].folder / "made.png").is_file()
-    gallery._hear(None, {"kind": "undo"}, [])
+    gallery.receive({"kind": "undo"})
     assert "There is no deleted run" in gallery.notice
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(family: list[Run]) -> None:
     run = Run.create(TextToImage(prompt="new"))
     gallery = Gallery()
-    gallery._hear(None, {"kind": "delete", "run": run.id}, [])
+    gallery.receive({"kind": "delete", "run": run.id})
     assert "cancel it before deleting" in gallery.notice
     with pytest.raises(RunError, match="has not ended"):
         gallery.delete(run.id)
@@ -184,7 +184,7 @@ def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypat
     gallery = Gallery()
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(gallery, "send", lambda content, *_: sent.append(content))
-    gallery._hear(None, {"kind": "copy", "run": family[0].id, "how": "python"}, [])
+    gallery.receive({"kind": "copy", "run": family[0].id, "how": "python"})
     assert "seed=7" in sent[0]["text"]
 
 
@@ -208,4 +208,4 @@ def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monk
     assert gallery_bench.main(["--runs", "12"]) == 0
     figures = {line[:26].strip(): float(line[26:]) for line in capsys.readouterr().out.splitlines()}
     assert figures["runs"] == 12 and figures["kilobytes sent"] > 1
-    assert {"listed", "searched", "looked again, nothing new"} <= set(figures)
+    assert {"listed", "searched", "refreshed, nothing new"} <= set(figures)

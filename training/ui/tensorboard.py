@@ -7,7 +7,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import Look
 

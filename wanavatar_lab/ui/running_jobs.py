@@ -1,32 +1,27 @@
-"""Cards of all runs that wait or are being executed, whoever submitted them: what a page shows after a reload."""
-
-import asyncio
-
-import ipywidgets
+"""Cards of all runs that are queued or running, of any client: what a page shows after a reload."""
 
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.job_card import JobCard
-from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.tasks import repeat
+from wanavatar_lab.ui.widget import LabBox
 from wanavatar_lab.worker.queue import Lane
 
-MOST_CARDS = 8
+MOST_CARDS = 8  # each is read from the disk five times a second
 LOOK_SECONDS = 1.0
 
 
-class Ongoing(ipywidgets.VBox):
-    """A card per run, in the order in which they start; the card of a run that has ended stays until `clear`."""
+class RunningJobs(LabBox):
+    """A card per run, in the order of the queue; the card of a run that has ended stays until `clear`."""
 
     def __init__(self) -> None:
         self._cards: dict[str, JobCard] = {}
-        self._ended = False
         super().__init__()
         self.look()
-        if loop_runs():
-            start(self._keep_looking())
+        repeat(self.look, LOOK_SECONDS, self)
 
     def look(self) -> None:
-        """Take in runs that were submitted since; cards of runs that ended go where there are too many."""
+        """Add runs that were submitted since; where there are too many cards, those of runs that ended are removed."""
         waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
         new = [run_id for run_id in waiting if run_id not in self._cards]
         for run_id in new:
@@ -41,19 +36,7 @@ class Ongoing(ipywidgets.VBox):
             self.children = tuple(self._cards.values())
 
     def clear(self) -> None:
-        """Take the cards of runs that have ended away."""
-        for run_id in [run_id for run_id, card in self._cards.items() if card.state not in ("queued", "running")]:
+        """Remove the cards of runs that have ended."""
+        for run_id in [run_id for run_id, card in self._cards.items() if not card.active]:
             self._cards.pop(run_id).close()
         self.children = tuple(self._cards.values())
-
-    def close(self) -> None:
-        """End the widget and its cards."""
-        self._ended = True
-        for card in getattr(self, "_cards", {}).values():
-            card.close()
-        super().close()
-
-    async def _keep_looking(self) -> None:
-        while not self._ended:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.look()
