@@ -44,7 +44,7 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     face = made_runs.picture(tmp_path / f"face-{server.kind}.png", side=96)
     voice = made_runs.sound(tmp_path / f"voice-{server.kind}.wav", seconds=2.0)
     clip = made_runs.clip(tmp_path / f"clip-{server.kind}.mp4", side=96)
-    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    expect(page.get_by_text("Drop files anywhere on this panel.")).to_be_visible()
     assert drop(page, ".wl-panel-title h3", face, voice) == [True, True, True, False]
     picture, recording = page.locator(".wl-of-image"), page.locator(".wl-of-audio")
     expect(picture.get_by_text(f"Selected: {server.folder}/data/uploads/face-{server.kind}")).to_be_visible()
@@ -80,7 +80,7 @@ def test_what_is_dropped_beside_a_panel_loses_nothing(show: Show, page: Page, tm
     face = made_runs.picture(tmp_path / f"beside-{server.kind}.png", side=96)
     prompt = page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("what was written")
-    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    expect(page.get_by_text("Drop files anywhere on this panel.")).to_be_visible()
     address = page.url
     panel = page.locator(".wl-panel").bounding_box()
     assert panel is not None

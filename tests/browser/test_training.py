@@ -138,7 +138,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.get_by_role("combobox", name="Language").select_option("ko")
     expect(page.get_by_text("실행 중", exact=True)).to_be_visible()
     expect(page.get_by_role("img", name="손실: 스텝별, 모든 분기; 스텝")).to_be_visible()
-    expect(page.get_by_text("스텝 0: 기본 모델 (이쪽 소리가 들립니다)")).to_be_visible()
+    expect(page.get_by_text("스텝 0: 기본 모델(소리 켜짐)")).to_be_visible()
     assert nameless(page, PANELS) == []
     page.get_by_role("combobox", name="언어").select_option("en")
 
@@ -240,7 +240,7 @@ def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, t
     listed = page.get_by_role("list", name="LoRAs").get_by_role("listitem")
     expect(listed).to_have_count(1)
     expect(listed).to_contain_text("Usual strength: 0.5")
-    expect(listed).to_contain_text("usual weight 0.5")
+    expect(listed).to_contain_text("recommended weight 0.5")
     assert width(listed.get_by_role("img", name="Preview of ann")) == 128
 
 

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import traitlets
 
@@ -14,9 +14,6 @@ from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words, stage_name
 from wanavatar_lab.ui.served_files import server_path
 from wanavatar_lab.ui.widget import LabWidget, script, styles
-
-if TYPE_CHECKING:
-    from wanavatar_lab.ui.player import Player
 
 MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
@@ -63,7 +60,7 @@ class Compare(LabWidget):
         )
 
 
-def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> "Player | Compare":
+def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidget:
     """Clips beside each other in sync; pictures of one shape overlaid with a movable edge, others beside each other.
 
     Raises:

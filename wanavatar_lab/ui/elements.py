@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import ipywidgets as widgets
 from ipywidgets.widgets.widget_description import DescriptionStyle
-from ipywidgets.widgets.widget_string import HTMLStyle
+from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
 from wanavatar_lab.ui.language import language
 
@@ -18,6 +18,7 @@ AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
 ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 
 _Box = TypeVar("_Box", bound=widgets.Box)
+_Input = TypeVar("_Input", bound=widgets.DOMWidget)
 
 
 @cache
@@ -43,6 +44,16 @@ def bare_button(*style_classes: str, **traits: Any) -> widgets.Button:
     """A button as wide as its text."""
     looks = {"layout": shared(widgets.Layout, **AS_WIDE_AS_ITS_WORDS), "style": shared(widgets.ButtonStyle)}
     return widgets.Button(_dom_classes=style_classes, **looks, **traits)
+
+
+def bare_input(kind: type[_Input], **traits: Any) -> _Input:
+    """A text or number input without a style of its own; a text is as wide as its container."""
+    is_text = issubclass(kind, widgets.Text | widgets.Textarea)
+    looks = {
+        "style": shared(TextStyle if is_text else DescriptionStyle),
+        "layout": shared(widgets.Layout, **(WIDE if is_text else {})),
+    }
+    return kind(**looks | traits)
 
 
 def dropdown(options: list[Any], *style_classes: str) -> widgets.Dropdown:

@@ -10,13 +10,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_description import DescriptionStyle
-from ipywidgets.widgets.widget_string import TextStyle
 
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS
-from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare_button, bare_html, dropdown, set_options, shared, small
+from wanavatar_lab.ui.elements import (
+    ROW,
+    WIDE,
+    alert,
+    bare_button,
+    bare_html,
+    bare_input,
+    dropdown,
+    set_options,
+    shared,
+    small,
+)
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import LabBox
 
@@ -151,7 +160,7 @@ class TextControl(BoxControl):
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         kind = widgets.Textarea if view.widget == "textarea" else widgets.Text
-        super().__init__(view, kind(style=shared(TextStyle), layout=shared(widgets.Layout, **WIDE)))
+        super().__init__(view, bare_input(kind))
 
     def _read(self) -> str | None:
         text: str = self._box.value
@@ -235,15 +244,13 @@ def bounded_number(view: FieldView) -> widgets.BoundedIntText | widgets.BoundedF
     low = -_WITHOUT_BOUND if lowest is None else lowest
     high = _WITHOUT_BOUND if view.maximum is None else view.maximum
     start = min(max(low, 0), high)
-    looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout)}
     if view.kind == "int":
         # a browser counts steps from 0: from a lower bound that is no multiple, arrows would miss every allowed number
         step = view.step if view.step and not int(low) % view.step else 1
-        bounds = {"min": int(low), "max": int(high), "value": int(start), "step": step}
-        return widgets.BoundedIntText(**bounds, **looks)
+        return bare_input(widgets.BoundedIntText, min=int(low), max=int(high), value=int(start), step=step)
     # an arrow key crosses a range as of a weight, 0 to 2, in 200 steps, and a wide one at a useful pace
     arrow = 0.01 if high - low <= 2 else 0.1
-    return widgets.BoundedFloatText(min=low, max=high, value=start, step=arrow, **looks)
+    return bare_input(widgets.BoundedFloatText, min=low, max=high, value=start, step=arrow)
 
 
 class SizeControl(BoxControl):
@@ -253,7 +260,7 @@ class SizeControl(BoxControl):
         defaults = [profile.default_overrides(stage) for profile in PROFILES.values() for stage in STAGE_REQUESTS]
         of_profiles = [size for each in defaults if "x" in (size := each.get(view.name, ""))]
         self._sizes = [*dict.fromkeys([*USUAL_SIZES, *of_profiles])]
-        self._own = widgets.Text(style=shared(TextStyle), layout={**WIDE, "display": "none"})
+        self._own = bare_input(widgets.Text, layout={**WIDE, "display": "none"})
         box = dropdown(["auto", *NAMED_AREAS, *self._sizes, _OTHER])
         box.observe(self._show_own, "value")
         super().__init__(view, box, [box, self._own])

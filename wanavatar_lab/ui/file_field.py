@@ -6,25 +6,23 @@ sound of a video as it is, or be separated from music by `vocals`.
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_description import DescriptionStyle
-from ipywidgets.widgets.widget_string import TextStyle
 
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import entries
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.elements import ROW, WIDE, bare_button, bare_html, dropdown, set_options, shared, small
+from wanavatar_lab.ui.elements import ROW, bare_box, bare_button, bare_html, bare_input, dropdown, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
-from wanavatar_lab.ui.widget import LabBox
 
 MOST_LISTED = 40  # earlier results in a choice, which a person still reads through
 LONGEST_PROMPT = 40  # characters of it there
@@ -46,37 +44,38 @@ _HIDDEN, _SHOWN = "none", None
 
 
 class FileControl(Control):
-    """Where a file comes from, and which file. The value is its path as it was given."""
+    """Where a file comes from, and which file. The value is its path as it was given.
+
+    The file is shown below. A recording of a field `x` whose form has `x_start` and `x_duration` can be cut: its
+    waveform and these two fields follow each other.
+    """
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         self._path: str | None = None
         self._video: str | None = None  # of which a picture is a frame
         self._way = dropdown([], "wl-file-way")
-        wide = shared(widgets.Layout, **WIDE)
-        typed = widgets.Text(style=shared(TextStyle), layout=wide, continuous_update=False)
+        typed = bare_input(widgets.Text, continuous_update=False)
         # the input of each way but the upload, whose widget is made when it is first chosen
         self._inputs = {"sample": dropdown([("", "")]), "earlier": dropdown([("", "")]), "path": typed}
         self._refresh = bare_button()
         self._upload = widgets.VBox()
-        which = {"_dom_classes": ["wl-file-which"]}
-        self._pages: dict[str, widgets.Box] = {
-            "sample": widgets.VBox([self._inputs["sample"]], **which),
-            "earlier": widgets.VBox([self._inputs["earlier"], self._refresh], **which),
-            "upload": self._upload,
-            "path": widgets.VBox([typed], **which),
-        }
-        looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout)}
-        self._second = widgets.BoundedFloatText(min=0.0, max=86_400.0, step=0.1, **looks)
+        inputs = {name: [box, *([self._refresh] if name == "earlier" else [])] for name, box in self._inputs.items()}
+        pages = {name: widgets.VBox(boxes, _dom_classes=["wl-file-which"]) for name, boxes in inputs.items()}
+        self._pages = {name: pages.get(name, self._upload) for name in ("sample", "earlier", "upload", "path")}
+        self._second = bare_input(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
         self._take = bare_button()
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
         self._shown = bare_html()
-        self._preview = Preview(view)
+        self._preview = bare_box(widgets.VBox)
+        self._previewed: str | None = None
+        self._part: tuple[Control, Control] | None = None
+        self._following = False  # while the waveform or the fields of the part follow the other
         # an uploaded weights file could not be checked: nothing in a kernel reads one
         self._ways = [name for name in self._pages if name != "upload" or view.widget != "weights"]
         self._samples = {path.name: str(path) for path in samples(view.widget)}
         voice = [VoiceButton(lambda: self._path, self.pick, self._complain)] if view.widget == "audio" else []
-        inputs = [self._way, *self._pages.values(), self._frame, self._shown, self._preview, *voice]
-        super().__init__(view, inputs, "wl-file")
+        parts = [self._way, *self._pages.values(), self._frame, self._shown, self._preview, *voice]
+        super().__init__(view, parts, "wl-file")
         self.value = None
         self._way.observe(self._go, "value")
         for box in self._inputs.values():
@@ -85,12 +84,17 @@ class FileControl(Control):
         self._take.on_click(lambda _: self._take_frame())
 
     def connect(self, controls: Mapping[str, Control]) -> None:
-        """Let the preview of a recording find the fields of its part."""
-        self._preview.connect(controls)
+        """Find the fields that say which part of a recording is used."""
+        start, duration = (controls.get(f"{self.view.name}_{what}") for what in ("start", "duration"))
+        if start is not None and duration is not None:
+            self._part = start, duration
 
     def form_changed(self) -> None:
-        """Let the preview follow these."""
-        self._preview.form_changed()
+        """Let the waveform show the part that the form says."""
+        for waveform in self._preview.children:
+            if self._part is not None and not self._following:
+                with self._follow():
+                    waveform.choose(*(control.value for control in self._part))
 
     def pick(self, path: str) -> None:
         """Take this file on behalf of a person; of a video, where a picture is wanted, its first frame."""
@@ -148,7 +152,39 @@ class FileControl(Control):
 
     def _show(self) -> None:
         self._open()
-        self._preview.show(self._path if self._path and Path(self._path).is_file() else None, self._complain)
+        path = self._path if self._path and Path(self._path).is_file() else None
+        if path == self._previewed:
+            return
+        self._previewed = path
+        for before in self._preview.children:
+            before.close()
+        self._preview.children = []
+        try:
+            shown = _preview_of(path, self.view.widget) if path is not None and can_show(path) else None
+        except LabError as error:
+            self._complain(str(error))
+            return
+        if shown is not None:
+            self._preview.children = [shown]
+            if self.view.widget == "audio":
+                shown.observe(self._part_chosen, ["start", "end"])
+            self.form_changed()
+
+    def _part_chosen(self, change: Any) -> None:
+        if self._part is not None and not self._following:
+            chosen = change["owner"]
+            with self._follow():
+                for control, value in zip(self._part, (chosen.audio_start, chosen.audio_duration), strict=True):
+                    if control.value != value:
+                        control.change(value)
+
+    @contextmanager
+    def _follow(self) -> Iterator[None]:
+        self._following = True
+        try:
+            yield
+        finally:
+            self._following = False
 
     def _complain(self, text: str) -> None:
         self.error = text
@@ -194,79 +230,22 @@ def _same(first: str, second: str) -> bool:
     return bool(first) and Path(first).resolve() == Path(second).resolve()
 
 
-class Preview(LabBox):
-    """The chosen file below its control: a picture, a clip, or a recording with its waveform.
+def _preview_of(path: str, widget: str) -> widgets.Widget | None:
+    """The view of a chosen file: a waveform for a recording, otherwise a small player; None where the page shows none.
 
-    A recording of a field `x` whose form has `x_start` and `x_duration` can be cut: its waveform and these two fields
-    follow each other.
-
-    Args:
-        view: the field whose file it is.
+    Raises:
+        LabError: it is damaged, or not what its name says.
     """
+    from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
+    from wanavatar_lab.ui.waveform import Waveform
 
-    def __init__(self, view: FieldView) -> None:
-        self._view = view
-        self._path: str | None = None
-        self._part: tuple[Control, Control] | None = None
-        self._made: Any = None
-        self._following = False  # while one of the two changes the other
-        super().__init__(layout=shared(widgets.Layout))
-
-    def connect(self, controls: Mapping[str, Control]) -> None:
-        """Find the fields that say which part of the recording is used."""
-        start, duration = (controls.get(f"{self._view.name}_{what}") for what in ("start", "duration"))
-        if start is not None and duration is not None:
-            self._part = start, duration
-
-    def show(self, path: str | None, complain: Callable[[str], None]) -> None:
-        """Show a file; nothing for None or a file that the page cannot show.
-
-        Args:
-            path: the file.
-            complain: called with what is wrong with it.
-        """
-        if path == self._path:
-            return
-        self._path = path
-        if self._made is not None:
-            self._made.close()
-        self._made, self.children = None, []
-        if path is None or not can_show(path):
-            return
-        from wanavatar_lab.ui.player import Player
-        from wanavatar_lab.ui.waveform import Waveform
-
-        try:
-            if self._view.widget == "audio":
-                self._made = Waveform(path)
-                self._made.observe(self._part_chosen, ["start", "end"])
-            elif kind_of(path):
-                self._made = Player(path)
-                self._made.layout.width = PICTURE_WIDTH
-        except LabError as error:  # damaged, or not what its name says
-            complain(str(error))
-            return
-        self.children = [self._made] if self._made is not None else []
-        self.form_changed()
-
-    def form_changed(self) -> None:
-        """Let the waveform show the part that the form says."""
-        if self._part is not None and self._made is not None and not self._following:
-            self._following = True
-            try:
-                self._made.choose(*(control.value for control in self._part))
-            finally:
-                self._following = False
-
-    def _part_chosen(self, _: object) -> None:
-        if self._part is not None and self._made is not None and not self._following:
-            self._following = True
-            try:
-                for control, value in zip(self._part, (self._made.audio_start, self._made.audio_duration), strict=True):
-                    if control.value != value:
-                        control.change(value)
-            finally:
-                self._following = False
+    if widget == "audio":
+        return Waveform(path)
+    if not kind_of(path):
+        return None
+    player = Player(path)
+    player.layout.width = PICTURE_WIDTH
+    return player
 
 
 def samples_folder() -> Path:

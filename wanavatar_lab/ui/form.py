@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
-from wanavatar_lab.ui.elements import alert, bare_box, bare_button, shared
-from wanavatar_lab.ui.fields import (
-    CheckboxControl,
-    Control,
-    NumberControl,
-    SeedControl,
-    SelectControl,
-    SizeControl,
-    TextControl,
-)
+from wanavatar_lab.ui import fields
+from wanavatar_lab.ui.elements import alert, bare_box, bare_button, bare_html, shared
 from wanavatar_lab.ui.file_field import TAKEN, FileControl
 from wanavatar_lab.ui.language import language, read_words, shorten
 from wanavatar_lab.ui.lora_cards import LoraCards
@@ -37,20 +28,15 @@ LONGEST_VALUE = 60  # characters of a value in a label
 WORDS = read_words(__file__, "form")
 
 # a field's widget hint → its control
-CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
-    "text": TextControl,
-    "textarea": TextControl,
-    "int": NumberControl,
-    "float": NumberControl,
-    "checkbox": CheckboxControl,
-    "select": SelectControl,
-    "seed": SeedControl,
-    "size": SizeControl,
+CONTROLS: dict[str, Callable[[FieldView, type[Request]], fields.Control]] = {
+    **dict.fromkeys(("text", "textarea"), fields.TextControl),
+    **dict.fromkeys(("int", "float"), fields.NumberControl),
+    **dict.fromkeys(TAKEN, FileControl),
+    "checkbox": fields.CheckboxControl,
+    "select": fields.SelectControl,
+    "seed": fields.SeedControl,
+    "size": fields.SizeControl,
     "loras": LoraCards,
-    "picture": FileControl,
-    "audio": FileControl,
-    "video": FileControl,
-    "weights": FileControl,
 }
 
 
@@ -80,10 +66,10 @@ class Form(LabBox):
 
     def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
         self.request_class, self.views = request_class, fields_of(request_class)
-        self.made: dict[str, Control] = {}
+        self.made: dict[str, fields.Control] = {}
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
-        self._problem = widgets.HTML(layout={"display": "none"}, style=shared(HTMLStyle))
+        self._problem = bare_html()
         self._toggle = bare_button("wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
         basic = bare_box(widgets.VBox, self._make(self._group("basic")), "wl-fields")
@@ -101,7 +87,7 @@ class Form(LabBox):
             self.make_all()
 
     @property
-    def controls(self) -> dict[str, Control]:
+    def controls(self) -> dict[str, fields.Control]:
         """The controls of all fields; those of advanced fields are made now if they are not yet."""
         self.make_all()
         return self.made
@@ -209,11 +195,11 @@ class Form(LabBox):
         Raises:
             LabError: no field takes such a file.
         """
-        fields = fields_for(self.request_class, path)
-        if not fields:
+        names = fields_for(self.request_class, path)
+        if not names:
             stage = language.of(self.request_class.labels)
             raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
-        control = self.controls[field if field in fields else fields[0]]
+        control = self.controls[field if field in names else names[0]]
         assert isinstance(control, FileControl)
         control.pick(str(path))
 
@@ -242,7 +228,6 @@ class Form(LabBox):
             self.expand()
         for name, control in self.made.items():
             control.error = "; ".join(texts[name])
-        self._problem.layout.display = None if texts[""] else "none"
         self._problem.value = alert("; ".join(texts[""])) if texts[""] else ""
 
     def problems(self) -> dict[str, str]:
@@ -256,7 +241,7 @@ class Form(LabBox):
     def _group(self, group: str) -> list[str]:
         return [name for name, view in self.views.items() if view.group == group]
 
-    def _make(self, names: Sequence[str]) -> list[Control]:
+    def _make(self, names: Sequence[str]) -> list[fields.Control]:
         for name in names:
             view = self.views[name]
             if view.widget not in CONTROLS:

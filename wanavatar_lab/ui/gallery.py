@@ -29,6 +29,8 @@ from wanavatar_lab.ui.widget import script, styles
 LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, by which they are told from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 LONGEST_TITLE = 60  # characters of it where two are compared
+# a card of the gallery that is no run: weights are not deleted, run again or compared from it
+NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
 COPIES: dict[str, Callable[[Request, int | None], str]] = {
     "python": as_python,
     "command": as_command,
@@ -175,7 +177,7 @@ class Gallery(Listing):
 
     def _lora_card(self, lora: LoraEntry) -> dict[str, Any]:
         found = lora.found
-        return {
+        return NO_RUN | {
             "id": f"{LORA}:{lora.id}",
             "stage": language.of(self.WORDS["one_lora"]),
             "state": "damaged" if found.problem else "succeeded",
@@ -183,12 +185,6 @@ class Gallery(Listing):
             "time": lora.modified,
             "picture": _picture(Path(found.preview) if found.preview else None),
             "usable": bool(found.fits and self._listeners[LORA]),
-            "ended": False,  # weights are not deleted from the gallery
-            "known": False,
-            "parents": 0,
-            "children": 0,
-            "compares": "",
-            "source": "",
         }
 
     def _source(self, entry: Entry, kind: str) -> str:

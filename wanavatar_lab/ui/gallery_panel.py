@@ -16,10 +16,10 @@ from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.requests.request import shown, suggestion
 from wanavatar_lab.ui.gallery import LORA, Gallery
+from wanavatar_lab.ui.job_card import RunningJobs
 from wanavatar_lab.ui.language import shorten
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
-from wanavatar_lab.ui.running_jobs import RunningJobs
 
 LONGEST_TITLE = 60  # characters in a line of `listing`
 

@@ -15,15 +15,18 @@ from typing import Any, ClassVar
 import traitlets
 
 from wanavatar_lab import jobs
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Words
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, stage_name
 from wanavatar_lab.ui.served_files import can_show, server_path
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.tasks import loop_runs, repeat, start
+from wanavatar_lab.ui.widget import LabBox, LabWidget, script, styles
+from wanavatar_lab.worker.queue import Lane
 
 POLL_SECONDS = 0.2
+MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from the disk five times a second
 LOG_LINES, LOG_CHARACTERS = 40, 8000
 PREVIEWS = ("preview.webp", "preview.png")  # of the latents, where a stage writes one
 # fields of the status that are traits of the card under the same name
@@ -191,3 +194,37 @@ class JobCard(LabWidget):
                 if can_show(path):
                     return server_path(path), str(version)
         return "", ""
+
+
+class RunningJobs(LabBox):
+    """Cards of all runs that are queued or running, of any client: what a page shows after a reload.
+
+    They are in the order of the queue; the card of a run that has ended stays until `clear`.
+    """
+
+    def __init__(self) -> None:
+        self._cards: dict[str, JobCard] = {}
+        super().__init__()
+        self.look()
+        repeat(self.look, LOOK_SECONDS, self)
+
+    def look(self) -> None:
+        """Add runs that were submitted since; where there are too many cards, those of runs that ended are removed."""
+        waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
+        new = [run_id for run_id in waiting if run_id not in self._cards]
+        for run_id in new:
+            try:
+                self._cards[run_id] = JobCard(run_id)
+            except RunError:
+                continue  # its ticket is written before its folder has its name: the next look finds it
+        ended = [run_id for run_id in self._cards if run_id not in waiting]
+        for run_id in ended[: max(0, len(self._cards) - MOST_CARDS)]:
+            self._cards.pop(run_id).close()
+        if new or ended:  # the same ones again send nothing
+            self.children = tuple(self._cards.values())
+
+    def clear(self) -> None:
+        """Remove the cards of runs that have ended."""
+        for run_id in [run_id for run_id, card in self._cards.items() if not card.active]:
+            self._cards.pop(run_id).close()
+        self.children = tuple(self._cards.values())

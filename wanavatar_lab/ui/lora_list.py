@@ -77,17 +77,12 @@ class LoraList(Listing):
         lora = found.found
         return {
             "id": found.id,
-            "name": lora.name,
-            "kind": lora.kind,
-            "base": lora.base,
-            "bytes": lora.bytes,
+            **{name: getattr(lora, name) for name in ("name", "kind", "base", "bytes", "description", "problem")},
             "rank": rank_of(lora),
             "usual": "" if lora.usual_weight is None else f"{lora.usual_weight:g}",
             "pair": len(lora.files) > 1,
             "words": lora.trigger_words,
-            "description": lora.description,
             "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
-            "problem": lora.problem,
             "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
             "version": str(found.modified),
             "places": [{"place": place, "label": self._label(place)} for place in lora.fits],
@@ -115,6 +110,12 @@ class LoraEntry:
     def id(self) -> str:
         """Unique among all LoRAs: one for pictures and one for video may have the same name."""
         return f"{self.found.kind}/{self.found.name}"
+
+    @property
+    def texts(self) -> list[str]:
+        """What a search looks through."""
+        found = self.found
+        return [found.name, found.kind, found.base, found.description, *found.trigger_words]
 
 
 class LoraFolder:
@@ -155,19 +156,8 @@ class LoraFolder:
             kind: only these: img, character, move, camera, mov.
             query: only those with each of these words in their name, kind, base, description or trigger words.
         """
-        return [
-            each
-            for each in self.all
-            if (not kind or each.found.kind == kind)
-            and matches(
-                query,
-                each.found.name,
-                each.found.kind,
-                each.found.base,
-                each.found.description,
-                *each.found.trigger_words,
-            )
-        ]
+        of_kind = [each for each in self.all if not kind or each.found.kind == kind]
+        return [each for each in of_kind if matches(query, *each.texts)]
 
     def _entry(self, adapter: Adapter) -> tuple[tuple[int, ...], LoraEntry]:
         """An adapter, read from disk if its files or their folders have changed, with the facts that tell so."""

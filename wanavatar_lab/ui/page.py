@@ -71,7 +71,7 @@ class Page(PanelHost):
     def _runs_and_gallery(self) -> ipywidgets.Widget:
         """The unfinished runs, and all results; a run that is run again appears among the former."""
         from wanavatar_lab.ui.gallery import Gallery
-        from wanavatar_lab.ui.running_jobs import RunningJobs
+        from wanavatar_lab.ui.job_card import RunningJobs
 
         gallery = Gallery()
         self.connect(gallery)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError, RunError
@@ -59,7 +58,7 @@ class Panel(LabBox):
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
         self._listeners: list[Callable[[Panel], None]] = []
-        self._title, self._hint = bare_html("wl-panel-title"), widgets.HTML(style=shared(HTMLStyle))
+        self._title, self._hint = bare_html("wl-panel-title"), bare_html()
         self._button = bare_button("wl-run", button_style="primary")
         self._card, self._result = bare_box(widgets.VBox), bare_box(widgets.VBox)
         foot = bare_box(widgets.VBox, [self._button], "wl-panel-foot")
@@ -118,8 +117,8 @@ class Panel(LabBox):
         self._title.value = heading(3, language.of(request_class.labels), language.of(request_class.help))
         hints = [WORDS.text(name) for name in ("hint", *(["drop"] if self._dropped.children else []))]
         hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
-        self._hint.value = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
-        self._hint.layout.display = "none" if self._card.children else None
+        shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
+        self._hint.value = "" if self._card.children else shown  # the style sheet hides an empty text
         active = any(card.active for card in self._card.children)
         self._button.description = WORDS.text("running" if active else "run")
 
