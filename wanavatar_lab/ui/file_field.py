@@ -6,8 +6,7 @@ sound of a video as it is, or be separated from music by `vocals`.
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,11 @@ PICTURE_WIDTH = "16em"
 TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}
 
 # and the kinds of artifacts: a talking clip has a voice, and every clip has pictures
-MADE: dict[str, frozenset[str]] = {
-    "picture": frozenset({"picture", "video", "talking"}),
-    "audio": frozenset({"audio", "talking"}),
-    "video": frozenset({"video", "talking"}),
-    "weights": frozenset({"weights"}),
+MADE = {
+    "picture": ("picture", "video", "talking"),
+    "audio": ("audio", "talking"),
+    "video": ("video", "talking"),
+    "weights": ("weights",),
 }
 
 WORDS = read_words(__file__, "file_field")
@@ -69,7 +68,6 @@ class FileControl(Control):
         self._preview = bare_box(widgets.VBox)
         self._previewed: str | None = None
         self._part: tuple[Control, Control] | None = None
-        self._following = False  # while the waveform or the fields of the part follow the other
         # an uploaded weights file could not be checked: nothing in a kernel reads one
         self._ways = [name for name in self._pages if name != "upload" or view.widget != "weights"]
         self._samples = {path.name: str(path) for path in samples(view.widget)}
@@ -91,9 +89,9 @@ class FileControl(Control):
 
     def form_changed(self) -> None:
         """Let the waveform show the part that the form says."""
-        for waveform in self._preview.children:
-            if self._part is not None and not self._following:
-                with self._follow():
+        if self._part is not None and not self._by_program:
+            for waveform in self._preview.children:
+                with self._writing():  # or the waveform would change the fields in turn
                     waveform.choose(*(control.value for control in self._part))
 
     def pick(self, path: str) -> None:
@@ -171,20 +169,12 @@ class FileControl(Control):
             self.form_changed()
 
     def _part_chosen(self, change: Any) -> None:
-        if self._part is not None and not self._following:
-            chosen = change["owner"]
-            with self._follow():
-                for control, value in zip(self._part, (chosen.audio_start, chosen.audio_duration), strict=True):
+        waveform = change["owner"]
+        if self._part is not None and not self._by_program:
+            with self._writing():  # or the fields would change the waveform in turn
+                for control, value in zip(self._part, (waveform.audio_start, waveform.audio_duration), strict=True):
                     if control.value != value:
                         control.change(value)
-
-    @contextmanager
-    def _follow(self) -> Iterator[None]:
-        self._following = True
-        try:
-            yield
-        finally:
-            self._following = False
 
     def _complain(self, text: str) -> None:
         self.error = text
