@@ -92,12 +92,12 @@ def clicks_while_running(page: Page) -> list[float]:
     """Milliseconds of each click, while a talking clip is made on this machine."""
     seen = page.locator(":visible")
     page.get_by_role("tab", name="Speech to video").click()
-    page.get_by_role("combobox", name="Picture: A sample").and_(seen).select_option(index=1)
-    page.get_by_role("combobox", name="Voice: A sample").and_(seen).select_option(index=1)
+    page.get_by_role("combobox", name="Picture: Sample").and_(seen).select_option(index=1)
+    page.get_by_role("combobox", name="Voice: Sample").and_(seen).select_option(index=1)
     more = page.locator("button.wl-more:visible").element_handle()
     page.get_by_role("button", name="Run", exact=True).and_(seen).click()
     card = page.get_by_role("region", name="Speech to video").and_(seen)
-    expect(card.get_by_text("denoise")).to_be_visible(timeout=PATIENCE)
+    expect(card.get_by_text("Denoising")).to_be_visible(timeout=PATIENCE)
     took = []
     for _ in range(CLICKS):
         took.append(float(page.evaluate(CLICK, [more, more])))

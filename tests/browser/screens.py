@@ -95,11 +95,11 @@ def make(visitor: Visitor, *, everything: bool) -> None:
     for theme, person, voice in speakers:
         visitor.come(theme)
         visitor.open("Speech to video")
-        visitor.the("combobox", "Picture").select_option(label="An earlier result")
-        earlier = visitor.the("combobox", "Picture: An earlier result")
+        visitor.the("combobox", "Picture").select_option(label="Earlier result")
+        earlier = visitor.the("combobox", "Picture: Earlier result")
         option = earlier.locator("option").filter(has_text=person).first
         earlier.select_option(value=option.get_attribute("value"))
-        visitor.the("combobox", "Voice: A sample").select_option(label=voice)
+        visitor.the("combobox", "Voice: Sample").select_option(label=voice)
         visitor.the("spinbutton", "Seed").fill("7")
         card = visitor.run()
         if theme == "dark":
@@ -112,7 +112,7 @@ def make(visitor: Visitor, *, everything: bool) -> None:
     visitor.page.wait_for_timeout(2000)  # until the player's wheel, which says that it waits, has faded
     visitor.take("talking")
     visitor.open("Image to video")
-    visitor.the("combobox", "Picture: A sample").select_option(label="avatar_woman.png")
+    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_woman.png")
     visitor.the("textbox", "Prompt").fill("she tilts her head to the left")
     visitor.wait(visitor.run())
     if everything:
@@ -127,12 +127,12 @@ def make(visitor: Visitor, *, everything: bool) -> None:
             visitor.open(tab)
             visitor.take(f"{theme}-{tab.lower().replace(' ', '_')}")
     visitor.open("Upscale")
-    visitor.the("combobox", "Picture: A sample").select_option(label="avatar_man.png")
+    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_man.png")
     visitor.wait(visitor.run())
     visitor.take("dark-upscaled")
     visitor.open("Speech to video")
-    visitor.the("combobox", "Picture: A sample").select_option(label="avatar_man.png")
-    visitor.the("combobox", "Voice: A sample").select_option(label="korean.wav")
+    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_man.png")
+    visitor.the("combobox", "Voice: Sample").select_option(label="korean.wav")
     visitor.wait(visitor.run())
     visitor.page.get_by_role("button", name="More settings").and_(visitor.page.locator(":visible")).click()
     visitor.take("dark-talking")

@@ -69,7 +69,7 @@ def test_two_clips_play_as_one(gallery: Server, page: Page, runs: dict[str, str]
     few, many, picture = (card(page, runs[name]) for name in ("8 steps", "40 steps", "picture"))
     both = page.get_by_role("region", name="Comparison")
     few.get_by_role("button", name="Compare", exact=False).click()
-    expect(page.get_by_role("status").filter(has_text="is chosen")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="is selected")).to_be_visible()
     expect(few.get_by_role("button", name="Stop comparing")).to_be_visible()
     expect(few).to_have_class(re.compile("wl-chosen"))
     expect(picture.get_by_role("button", name="Compare")).to_have_count(0)  # it is of another kind
@@ -77,7 +77,7 @@ def test_two_clips_play_as_one(gallery: Server, page: Page, runs: dict[str, str]
     picture_of(page, "compare-chosen-1200")
     many.get_by_role("button", name="Compare with this").click()
     captions = both.locator("figcaption")
-    expect(captions).to_have_text([re.compile(r", Steps 8 \(its sound is heard\)$"), re.compile(", Steps 40$")])
+    expect(captions).to_have_text([re.compile(r", Steps 8 \(sound on\)$"), re.compile(", Steps 40$")])
     page.wait_for_function(READY)
     assert nameless(page) == []
 
@@ -143,7 +143,7 @@ def test_it_is_to_be_seen_in_the_dark_and_in_a_small_window(app: Server, page: P
     page.goto(f"{app.url}/?theme=dark")
     page.get_by_role("tab", name="Gallery").click()
     card(page, runs["8 steps"]).get_by_role("button", name="Compare").click()
-    expect(page.get_by_role("status").filter(has_text="is chosen")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="is selected")).to_be_visible()
     look(page, "dark-chosen")
     card(page, runs["40 steps"]).get_by_role("button", name="Compare with this").click()
     both = page.get_by_role("region", name="Comparison")

@@ -44,18 +44,18 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     face = made_runs.picture(tmp_path / f"face-{server.kind}.png", side=96)
     voice = made_runs.sound(tmp_path / f"voice-{server.kind}.wav", seconds=2.0)
     clip = made_runs.clip(tmp_path / f"clip-{server.kind}.mp4", side=96)
-    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    expect(page.get_by_text("Drop files anywhere on this panel.")).to_be_visible()
     assert drop(page, ".wl-panel-title h3", face, voice) == [True, True, True, False]
     picture, recording = page.locator(".wl-of-image"), page.locator(".wl-of-audio")
-    expect(picture.get_by_text(f"Chosen: {server.folder}/data/uploads/face-{server.kind}")).to_be_visible()
+    expect(picture.get_by_text(f"Selected: {server.folder}/data/uploads/face-{server.kind}")).to_be_visible()
     expect(picture.locator("img")).to_have_js_property("naturalWidth", 96)
-    expect(recording.get_by_text(f"Chosen: {server.folder}/data/uploads/voice-{server.kind}")).to_be_visible()
+    expect(recording.get_by_text(f"Selected: {server.folder}/data/uploads/voice-{server.kind}")).to_be_visible()
     expect(recording.get_by_text("2.0 s of 2.0 s")).to_be_visible()
     picture_of(page, f"drop-{server.kind}")
 
     # a video has a use in three fields: where it is let go says which is meant
     drop(page, ".wl-of-audio .wl-help", clip)
-    expect(recording.get_by_text(f"Chosen: {server.folder}/data/uploads/clip-{server.kind}")).to_be_visible()
+    expect(recording.get_by_text(f"Selected: {server.folder}/data/uploads/clip-{server.kind}")).to_be_visible()
     expect(picture.get_by_text(f"uploads/face-{server.kind}")).to_be_visible()
 
     text = tmp_path / "notes.txt"
@@ -80,17 +80,17 @@ def test_what_is_dropped_beside_a_panel_loses_nothing(show: Show, page: Page, tm
     face = made_runs.picture(tmp_path / f"beside-{server.kind}.png", side=96)
     prompt = page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("what was written")
-    expect(page.get_by_text("Files can be dropped anywhere on this panel.")).to_be_visible()
+    expect(page.get_by_text("Drop files anywhere on this panel.")).to_be_visible()
     address = page.url
     panel = page.locator(".wl-panel").bounding_box()
     assert panel is not None
     carry(page, face, panel["x"] - 12, panel["y"] + 60)
     picture = page.locator(".wl-of-image")
     if server.kind == "voila":  # where there is nothing that it could be meant for but the one panel in sight
-        expect(picture.get_by_text(f"Chosen: {server.folder}/data/uploads/beside-voila")).to_be_visible()
+        expect(picture.get_by_text(f"Selected: {server.folder}/data/uploads/beside-voila")).to_be_visible()
     else:
         page.wait_for_timeout(1000)  # in which a page that is left would be gone
-        expect(picture.get_by_text("Chosen:")).to_have_count(0)
+        expect(picture.get_by_text("Selected:")).to_have_count(0)
     assert (page.url, page.context.pages) == (address, [page])  # some browsers open the file in another tab
     expect(prompt).to_have_value("what was written")
     picture_of(page, f"drop-{server.kind}-beside")

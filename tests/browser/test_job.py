@@ -32,7 +32,7 @@ def test_a_run_progresses_is_attached_again_and_cancelled(show: Show, page: Page
     bar = card.get_by_role("progressbar", name="Progress of Relax")
     first = float(bar.get_attribute("value") or 0)
     page.wait_for_function("before => document.querySelector('.wl-job progress').value > before", arg=first)
-    expect(card.get_by_text("so far")).to_contain_text("memory")
+    expect(card.get_by_text("elapsed")).to_contain_text("memory")
     assert nameless(page) == []
     picture_of(page, f"job-{server.kind}-running")
     (job,) = [job for job in list_jobs() if not job.status().ended]

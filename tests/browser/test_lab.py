@@ -37,7 +37,7 @@ def test_lab_asks_nothing_and_what_is_made_stays_in_view(lab: Server, place: Pat
     # at the panel's end, where the button is, one sees what it has begun
     page.locator(".wl-panel-form").evaluate(TO_ITS_END)
     expect(run).to_be_in_viewport()
-    expect(page.get_by_text("A run and what it makes are shown here.")).to_be_in_viewport()
+    expect(page.get_by_text("Progress and results are shown here.")).to_be_in_viewport()
     picture_of(page, "lab-panel-end")
 
 

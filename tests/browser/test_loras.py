@@ -17,9 +17,9 @@ import ipywidgets
 os.environ["WANAVATAR_WEIGHTS"] = os.environ["WANAVATAR_SERVER_ROOT"] + "/weights"
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.ui.form import Form
-from wanavatar_lab.ui.lora_list import LoraList, take_up
+from wanavatar_lab.ui.lora_list import LoraList
 form, loras = Form(ImageToVideo), LoraList()
-loras.on_use(lambda name, stage, profile: take_up(form, name, profile))
+loras.on_use(lambda name, stage, profile: form.use_lora(name, profile))
 ipywidgets.VBox([loras, form])
 """
 MODULE, WIDTH = "diffusion_model.blocks.0.self_attn.q", 5120  # of the published model

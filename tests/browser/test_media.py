@@ -99,13 +99,13 @@ def test_media_play_step_and_compare(show: Show, page: Page, media: Path, reques
     start.fill("1.5")
     start.press("Tab")
     expect(page.get_by_text("4.3 s of 5.8 s")).to_be_visible()
-    page.get_by_role("button", name="Play the part").click()
+    page.get_by_role("button", name="Play selection").click()
     page.wait_for_function("document.querySelector('.wl-wave audio').currentTime > 1.6")
     page.get_by_role("button", name="Whole recording").click()
     expect(page.get_by_text("5.8 s of 5.8 s")).to_be_visible()
 
     expect(page.get_by_role("columnheader", name="guidance 5.5")).to_be_visible()
-    expect(page.get_by_text("not made yet")).to_be_visible()
+    expect(page.get_by_text("Not generated yet")).to_be_visible()
     assert nameless(page) == []
     for number, selector in enumerate((".wl-player", ".wl-compare", ".wl-wave", ".wl-sheet")):
         page.locator(selector).first.scroll_into_view_if_needed()

@@ -37,7 +37,7 @@ def test_each_stage_has_a_card_and_is_cancelled_on_it(lab: Server, place: Path, 
     expect(cards).to_have_count(3)
     expect(cards.nth(0).get_by_text("Running", exact=True)).to_be_visible()
     for later in (1, 2):
-        expect(cards.nth(later).get_by_text("To come", exact=True)).to_be_visible()
+        expect(cards.nth(later).get_by_text("Pending", exact=True)).to_be_visible()
     assert nameless(page) == []
     picture_of(page, "chain-first")
     (first,) = [job for job in list_jobs() if not job.status().ended]

@@ -45,7 +45,7 @@ def test_an_empty_prompt_becomes_a_talking_clip(app: Server, page: Page) -> None
     page.get_by_role("tab", name="Gallery").click()
     page.locator(f"[data-run='{made}']").get_by_role("button", name="Use as input").click()
     expect(page.get_by_role("tab", name="Speech to video")).to_have_attribute("aria-selected", "true")
-    page.get_by_role("combobox", name="Voice: A sample").and_(seen).select_option(label="english_female.wav")
+    page.get_by_role("combobox", name="Voice: Sample").and_(seen).select_option(label="english_female.wav")
     end = page.get_by_role("spinbutton", name="To (s)").and_(seen)
     end.fill("1.6")
     end.press("Enter")
@@ -89,10 +89,10 @@ def test_by_keyboard_alone(app: Server, page: Page) -> None:
     expect(page.get_by_role("tab", name="Speech to video")).to_have_attribute("aria-selected", "true")
     run = page.get_by_role("button", name="Run", exact=True).and_(page.locator(":visible"))
     expect(run).to_be_visible()
-    person.tab_to("select", "Picture: A sample")
+    person.tab_to("select", "Picture: Sample")
     person.press("ArrowDown")
     expect(page.locator("img:visible")).to_have_count(1)
-    person.tab_to("select", "Voice: A sample")
+    person.tab_to("select", "Voice: Sample")
     person.press("ArrowDown")
     expect(page.get_by_role("spinbutton", name="To (s)").and_(page.locator(":visible"))).to_have_count(1)
     person.tab_to("input", "To (s)")
@@ -129,4 +129,4 @@ def test_by_keyboard_alone(app: Server, page: Page) -> None:
         "aria-pressed", "true"
     )
     names = [found["name"] for found in person.round()]
-    assert {"Throw the dice", "Run", "Loop", "Speech to video"} <= set(names)
+    assert {"Randomise", "Run", "Loop", "Speech to video"} <= set(names)

@@ -21,7 +21,7 @@ def test_the_sheet_fills_itself(lab: Server, page: Page) -> None:
     write_notebook(lab.folder / "notebooks" / "sweep.ipynb", CELL)
     open_in_lab(page, lab, "sweep")
     sheet = page.get_by_role("table", name="Contact sheet")
-    expect(sheet.get_by_text("not made yet")).to_have_count(4)
+    expect(sheet.get_by_text("Not generated yet")).to_have_count(4)
     expect(sheet.get_by_role("columnheader")).to_have_text(["Seed 1", "Seed 2"])
     expect(sheet.get_by_role("rowheader")).to_have_text(["Steps 1", "Steps 2"])
     first = sheet.get_by_role("img", name="Steps 1, Seed 1")

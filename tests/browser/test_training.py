@@ -130,7 +130,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.wait_for_function(f"drawn => document.querySelectorAll(`{DOTS}`).length > drawn", arg=drawn)
     expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB of main memory"))).to_be_visible()
     expect(training(page).get_by_role("progressbar", name="Progress of Training")).to_be_visible()
-    expect(page.get_by_text("step 0 (base model) (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0 (base model) (sound on)")).to_be_visible()
     expect(page.get_by_text(re.compile(r"^step [1-9]\d*$"))).to_be_visible(timeout=PATIENCE)
     assert nameless(page, PANELS) == []
     picture_of(page, "training-running")
@@ -138,7 +138,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.get_by_role("combobox", name="Language").select_option("ko")
     expect(page.get_by_text("실행 중", exact=True)).to_be_visible()
     expect(page.get_by_role("img", name="손실: 스텝별, 모든 분기; 스텝")).to_be_visible()
-    expect(page.get_by_text("스텝 0: 기본 모델 (이쪽 소리가 들립니다)")).to_be_visible()
+    expect(page.get_by_text("스텝 0: 기본 모델(소리 켜짐)")).to_be_visible()
     assert nameless(page, PANELS) == []
     page.get_by_role("combobox", name="언어").select_option("en")
 
@@ -203,7 +203,7 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     before.evaluate("video => video.pause()")
     assert not is_blank(frame_of(before)) and not is_blank(frame_of(after))
     assert np.any(frame_of(before) != frame_of(after)), "nothing was learnt"
-    expect(page.get_by_text("step 0 (base model) (its sound is heard)")).to_be_visible()
+    expect(page.get_by_text("step 0 (base model) (sound on)")).to_be_visible()
     assert nameless(page, f"{PANELS}, .jp-OutputArea") == []
     picture_of(page, "training-read")
 
@@ -239,7 +239,7 @@ def test_one_click_puts_it_into_the_list(lab: Server, place: Path, page: Page, t
     listed = page.get_by_role("list", name="LoRAs").get_by_role("listitem")
     expect(listed).to_have_count(1)
     expect(listed).to_contain_text("Usual strength: 0.5")
-    expect(listed).to_contain_text("usual weight 0.5")
+    expect(listed).to_contain_text("recommended weight 0.5")
     assert width(listed.get_by_role("img", name="Preview of ann")) == 128
 
 

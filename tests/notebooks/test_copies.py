@@ -99,7 +99,7 @@ def makes_the_same_again(stage: str, place: Path, monkeypatch: pytest.MonkeyPatc
     gallery, copied = Gallery(), dict[str, str]()
     monkeypatch.setattr(gallery, "send", lambda content, *_: copied.update({content["how"]: content["text"]}))
     for how in WAYS:
-        gallery._hear(None, {"kind": "copy", "run": job.id, "how": how}, [])
+        gallery.receive({"kind": "copy", "run": job.id, "how": how})
         assert gallery.notice == ""
     for how, run in WAYS.items():
         before = len(list_jobs())

@@ -9,7 +9,7 @@ from tests.ui import made_runs
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, fields_of
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui.compare import Compare, told_apart
+from wanavatar_lab.ui.compare import Compare, pair_labels
 from wanavatar_lab.ui.gallery import Gallery
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.player import Player
@@ -45,7 +45,7 @@ def made(folder: Path, name: str, *, side: int = 64) -> list[tuple[str, Path]]:
 
 def press(gallery: Gallery, run: Run, **more: str) -> None:
     """What the page sends when the button of a card is pressed."""
-    gallery._hear(None, {"kind": "compare", "run": run.id, **more}, [])
+    gallery.receive({"kind": "compare", "run": run.id, **more})
 
 
 def chosen(gallery: Gallery) -> list[str]:
@@ -88,7 +88,7 @@ def test_escape_ends_a_choice_and_a_comparison(runs: dict[str, Run]) -> None:
     for names in (["4 steps"], ["4 steps", "40 steps"]):
         for name in names:
             press(gallery, runs[name])
-        gallery._hear(None, {"kind": "part"}, [])
+        gallery.receive({"kind": "stop"})
         assert (gallery.compared, gallery.comparison) == ([], None)
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_said(runs: dict[str, Run]) -> None:
     gallery.refresh()
     assert card(gallery, failed)["compares"] == ""
     press(gallery, failed)
-    assert f"The run {failed.id} made nothing" in gallery.notice
+    assert f"The run {failed.id} has no result" in gallery.notice
 
 
 def test_a_run_that_is_deleted_is_compared_no_more(runs: dict[str, Run]) -> None:
@@ -153,17 +153,17 @@ def test_names_follow_the_language(runs: dict[str, Run]) -> None:
 )
 def test_what_differs_tells_them_apart(one: Request, other: Request, told: tuple[str, str]) -> None:
     first, second = (made_runs.ended_run(request) for request in (one, other))
-    assert told_apart(first, second) == told
+    assert pair_labels(first, second) == told
 
 
 def test_a_seed_that_was_drawn_tells_them_apart() -> None:
     runs = [made_runs.ended_run(TextToImage(prompt="a")) for _ in range(2)]
     for seed, run in enumerate(runs, start=3):
         run.write_status(run.status().model_copy(update={"seed": seed}))
-    assert told_apart(*runs) == ("Seed 3", "Seed 4")
+    assert pair_labels(*runs) == ("Seed 3", "Seed 4")
 
 
-def test_two_of_the_same_request_are_told_apart_by_when_they_began() -> None:
+def test_two_of_the_same_request_are_pair_labels_by_when_they_began() -> None:
     one, other = (made_runs.ended_run(TextToImage(prompt="a", seed=1), ago=ago) for ago in (100, 0))
-    told = told_apart(one, other)
+    told = pair_labels(one, other)
     assert all(text.startswith("Text to image, 20") for text in told) and told[0] != told[1]

@@ -91,7 +91,7 @@ def test_the_dice_draws_a_seed_that_can_be_used_again() -> None:
     made.on_change(lambda: heard.append(made.value))
     made.value = -1
     for _ in range(3):
-        named(made, "Throw the dice").click()
+        named(made, "Randomise").click()
     assert len(set(heard)) == 3
     assert all(0 <= seed < 2**32 for seed in heard)
 
@@ -104,7 +104,7 @@ def test_a_size_of_ones_own_is_asked_for_only_when_it_is_wanted() -> None:
         "128 × 128",
         1,
     )
-    choice.value = dict(choice.options)["Other…"]
+    choice.value = dict(choice.options)["Custom…"]
     named(made, "Resolution: width x height").value = "96x64"
     assert made.value == "96x64"
     choice.value = "480p"

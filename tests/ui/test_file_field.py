@@ -55,19 +55,19 @@ def choose(form: Form, label: str, way: str) -> Any:
 
 def test_samples_that_ship_can_be_chosen() -> None:
     form = Form(SpeechToVideo)
-    named(form, "Picture: A sample").label = "avatar_woman.png"
-    named(form, "Voice: A sample").label = "korean.wav"
+    named(form, "Picture: Sample").label = "avatar_woman.png"
+    named(form, "Voice: Sample").label = "korean.wav"
     request = form.request()
     assert isinstance(request, SpeechToVideo)
     assert [Path(name).name for name in (request.image, request.audio)] == ["avatar_woman.png", "korean.wav"]
-    choose(form, "Voice", "A path")  # what was chosen counts until something else is
+    choose(form, "Voice", "File path")  # what was chosen counts until something else is
     assert "korean.wav" in text(form.controls["audio"])
 
 
 def test_a_sample_is_named_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     form = Form(SpeechToVideo, audio=file_field.sample("korean.wav"))
-    assert named(form, "Voice: A sample").label == "korean.wav"
+    assert named(form, "Voice: Sample").label == "korean.wav"
     with pytest.raises(LabError, match="There is no sample 'klingon"):
         file_field.sample("klingon.wav")
 
@@ -79,8 +79,8 @@ def test_earlier_results_are_listed_newest_first(place: Path) -> None:
     made(cat, "audio", "sound.wav", at=300.0)
     Image.new("RGB", (64, 64)).save(first)
     form = Form(Upscale)
-    choose(form, "Picture", "An earlier result")
-    box = named(form, "Picture: An earlier result")
+    choose(form, "Picture", "Earlier result")
+    box = named(form, "Picture: Earlier result")
     assert [value for _, value in box.options] == ["", str(second), str(first)]
     assert box.options[1][0].startswith("Text to image · 1970-01-01 ")
     assert box.options[1][0].endswith(" · a cat that sits on a mat and looks at a…")
@@ -96,16 +96,16 @@ def test_earlier_results_are_listed_newest_first(place: Path) -> None:
 def test_a_video_gives_a_frame(place: Path) -> None:
     clip = red_then_blue(made(ImageToVideo(profile="pocket", image="a.png"), "video", "clip.mp4", at=1.0))
     form = Form(Upscale)
-    choose(form, "Picture", "An earlier result")
-    named(form, "Picture: An earlier result").value = str(clip)
+    choose(form, "Picture", "Earlier result")
+    named(form, "Picture: Earlier result").value = str(clip)
     assert near(form.controls["image"].value, RED)
     named(form, "Picture: frame at (s)").value = 1.5
-    named(form, "Take this frame").click()
+    named(form, "Use this frame").click()
     assert near(form.controls["image"].value, BLUE)
     assert Path(form.controls["image"].value).parent == place / "data" / "uploads"
     assert form.request() is not None
     named(form, "Picture: frame at (s)").value = 60
-    named(form, "Take this frame").click()
+    named(form, "Use this frame").click()
     assert "no frame at 60 s" in alerts(form)
     assert near(form.controls["image"].value, BLUE)
 
@@ -113,7 +113,7 @@ def test_a_video_gives_a_frame(place: Path) -> None:
 def test_a_path_can_be_typed_and_taken_back(place: Path) -> None:
     form = Form(SpeechToVideo)
     form.expand()
-    path = named(form, "Pose video: A path")  # there is no sample of it
+    path = named(form, "Pose video: File path")  # there is no sample of it
     path.value = "poses/walk.mp4"
     assert form.controls["pose_video"].value == "poses/walk.mp4"
     path.value = ""
@@ -122,12 +122,12 @@ def test_a_path_can_be_typed_and_taken_back(place: Path) -> None:
 
 def test_what_was_chosen_before_can_be_chosen_again() -> None:
     form = Form(Upscale)
-    sample = named(form, "Picture: A sample")
+    sample = named(form, "Picture: Sample")
     sample.label = "avatar_man.png"
-    choose(form, "Picture", "A path")
-    named(form, "Picture: A path").value = "other.png"
+    choose(form, "Picture", "File path")
+    named(form, "Picture: File path").value = "other.png"
     assert form.controls["image"].value == "other.png"
-    choose(form, "Picture", "A sample")
+    choose(form, "Picture", "Sample")
     assert sample.value == ""
     sample.label = "avatar_man.png"
     assert Path(form.controls["image"].value).name == "avatar_man.png"
@@ -158,7 +158,7 @@ def test_a_file_is_seen_and_a_damaged_one_is_said(place: Path) -> None:
     form = Form(Upscale, image=str(place / "face.png"))
     (player,) = [each for each in everything(form) if isinstance(each, Player)]
     assert player.paths == ["face.png"]
-    named(form, "Picture: A path").value = str(place / "broken.png")
+    named(form, "Picture: File path").value = str(place / "broken.png")
     assert not any(isinstance(each, Player) for each in everything(form))
     assert "broken.png" in alerts(form)
 

@@ -1,7 +1,6 @@
 """The gallery: what it lists, finds, hands on, copies and deletes."""
 
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -103,27 +102,27 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     gallery.on_use(lambda path, kind: got.append((path, kind)))
     gallery.on_again(got.append)
     assert gallery.actions == ["use", "again"]
-    gallery._hear(None, {"kind": "use", "run": family[2].id}, [])
-    gallery._hear(None, {"kind": "again", "run": family[0].id}, [])
+    gallery.receive({"kind": "use", "run": family[2].id})
+    gallery.receive({"kind": "again", "run": family[0].id})
     assert got == [(family[2].folder / "talking.mp4", "talking"), TextToImage(prompt="An old sailor")]
 
 
 def test_delete_and_undo(family: list[Run]) -> None:
     gallery = Gallery()
-    gallery._hear(None, {"kind": "delete", "run": family[1].id}, [])
+    gallery.receive({"kind": "delete", "run": family[1].id})
     assert (gallery.undo, gallery.notice) == (family[1].id, "")
     assert shown(gallery) == [family[2].id, family[0].id] == [run.id for run in list_runs()]
-    gallery._hear(None, {"kind": "undo"}, [])
+    gallery.receive({"kind": "undo"})
     assert (gallery.undo, len(shown(gallery))) == ("", 3)
     assert (family[1].folder / "made.png").is_file()
-    gallery._hear(None, {"kind": "undo"}, [])
+    gallery.receive({"kind": "undo"})
     assert "There is no deleted run" in gallery.notice
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(family: list[Run]) -> None:
     run = Run.create(TextToImage(prompt="new"))
     gallery = Gallery()
-    gallery._hear(None, {"kind": "delete", "run": run.id}, [])
+    gallery.receive({"kind": "delete", "run": run.id})
     assert "cancel it before deleting" in gallery.notice
     with pytest.raises(RunError, match="has not ended"):
         gallery.delete(run.id)
@@ -184,23 +183,25 @@ def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypat
     gallery = Gallery()
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(gallery, "send", lambda content, *_: sent.append(content))
-    gallery._hear(None, {"kind": "copy", "run": family[0].id, "how": "python"}, [])
+    gallery.receive({"kind": "copy", "run": family[0].id, "how": "python"})
     assert "seed=7" in sent[0]["text"]
 
 
-def test_two_thousand_runs_are_listed_in_less_than_a_second(served: Path) -> None:
-    gallery_bench.make_runs(served / "runs", 2000)
-    begin = time.process_time()  # not the clock's: other processes may want this core too
+def test_many_runs_are_read_once_and_listed_page_by_page(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery_bench.make_runs(served / "runs", 120)
+    read: list[str] = []
+    status = Run.status
+    monkeypatch.setattr(Run, "status", lambda run: read.append(run.id) or status(run))
     gallery = Gallery()
-    listed = time.process_time() - begin
-    assert listed < 1.0
-    assert (len(gallery.entries), gallery.total) == (PAGE, 2000)
-    gallery.query = "NUMBER 1998"
+    assert (len(gallery.entries), gallery.total, len(set(read)), len(read)) == (PAGE, 120, 120, 120)
+    gallery.refresh()
+    gallery.query = "LIGHT 119"
     assert [entry["title"] for entry in gallery.entries] == [
-        "a portrait of face number 1998 in the light of a window, painted"
+        "a portrait of face number 119 in the light of a window, painted"
     ]
     gallery.query, gallery.family = "", gallery.entries[0]["id"]
-    assert [(entry["parents"], entry["children"]) for entry in gallery.entries] == [(1, 0), (0, 1)]
+    assert [(entry["parents"], entry["children"]) for entry in gallery.entries] == [(1, 0), (1, 1)]
+    assert len(read) == 120  # a run that has ended does not change
 
 
 def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,4 +209,4 @@ def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monk
     assert gallery_bench.main(["--runs", "12"]) == 0
     figures = {line[:26].strip(): float(line[26:]) for line in capsys.readouterr().out.splitlines()}
     assert figures["runs"] == 12 and figures["kilobytes sent"] > 1
-    assert {"listed", "searched", "looked again, nothing new"} <= set(figures)
+    assert {"listed", "searched", "refreshed, nothing new"} <= set(figures)

@@ -32,7 +32,7 @@ def runs(served: Path) -> list[Run]:
 
 
 def hear(panel: GalleryPanel, **content: Any) -> None:
-    panel.gallery._hear(None, content, [])
+    panel.gallery.receive(content)
 
 
 def below(panel: GalleryPanel) -> list[Any]:

@@ -55,7 +55,7 @@ def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_lane: LaneUnderT
         shared_lane.worker_at(job, step=1)
         card = JobCard(job.id)
         begin = time.monotonic()
-        card._hear(None, {"kind": "cancel"}, [])
+        card.receive({"kind": "cancel"})
         assert card.cancelling and time.monotonic() - begin < 0.1
         await card.watch()
         assert (card.state, card.cancelling) == ("cancelled", False)

@@ -46,7 +46,7 @@ def test_without_any_it_says_where_to_put_files(weights: Path) -> None:
     made = form()
     assert f"Put .safetensors files into {weights / 'loras' / 'mov'}" in text(made)
     add(weights, "ann")
-    named(made, "Look for LoRAs again").click()
+    named(made, "Refresh LoRAs").click()
     assert "Put .safetensors files" not in text(made)
     assert named(made, "Use ann").value is False
     assert loras(made) == []
@@ -125,7 +125,7 @@ def test_what_a_program_asks_for_is_kept_as_it_is(weights: Path) -> None:
         {"name": "ann", "high_weight": 1.8, "low_weight": 0.2},
         {"name": "gone", "high_weight": 0.5, "low_weight": 0.5},
     ]
-    assert alerts(made).count("No LoRA of this name is here for this model.") == 1
+    assert alerts(made).count("No LoRA with this name for this model.") == 1
     named(made, "Use gone").value = False
     assert [each["name"] for each in loras(made)] == ["ann"]
 

@@ -15,7 +15,7 @@ from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.listing import PAGE
-from wanavatar_lab.ui.lora_list import LoraList, take_up
+from wanavatar_lab.ui.lora_list import LoraList
 
 WAN = "diffusion_model.blocks.0.self_attn.q"
 FLUX2 = "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"
@@ -41,7 +41,7 @@ def names(loras: LoraList) -> list[str]:
 
 
 def hear(loras: LoraList, **content: Any) -> None:
-    loras._hear(None, content, [])
+    loras.receive(content)
 
 
 def test_it_says_what_each_is_and_where_it_fits(weights: Path) -> None:
@@ -135,7 +135,7 @@ def test_one_is_used_in_a_form_beside_others(weights: Path) -> None:
     form = Form(ImageToVideo, profile="pocket", image="a.png")
     loras = LoraList()
     before = loras.usable
-    loras.on_use(lambda name, stage, profile: take_up(form, name, profile))
+    loras.on_use(lambda name, stage, profile: form.use_lora(name, profile))
     assert (before, loras.usable) == (False, True)
     for name in ("ann", "zoom", "ann"):
         hear(loras, kind="use", name=name, place="image_to_video/full")

@@ -12,13 +12,13 @@ import pytest
 from tests.lane_for_tests import REPOSITORY, LaneUnderTest, let_go
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
+from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.page import WORDS, Heartbeat, Page, Tab
 from wanavatar_lab.ui.panel import Panel
-from wanavatar_lab.ui.running_jobs import MOST_CARDS, Ongoing
+from wanavatar_lab.ui.served_files import can_show, server_path, server_root
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import can_show, from_server_path, server_path, server_root
 
 
 def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,6 @@ def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert server_path("../runs/a b/얼굴.png") == "runs/a b/얼굴.png"
-    assert from_server_path("runs/x.png") == tmp_path / "runs" / "x.png"
     elsewhere = tmp_path.parent / f"{tmp_path.name}-disk"
     elsewhere.mkdir()
     (tmp_path / "runs").symlink_to(elsewhere)
@@ -105,7 +104,7 @@ def test_a_run_is_run_again_from_the_page(shared_lane: LaneUnderTest) -> None:
     page = Page()
     page._tab.selected_index = len(page.tabs) - 1
     ongoing, gallery = page._places[-1].children[0].children
-    gallery._hear(None, {"kind": "again", "run": job.id}, [])
+    gallery.receive({"kind": "again", "run": job.id})
     assert gallery.notice == ""
     ongoing.look()
     (card,) = ongoing.children
@@ -121,7 +120,7 @@ def test_a_file_from_the_gallery_goes_where_it_is_of_use(tmp_path: Path) -> None
     page.use(picture)  # text_to_image, which is shown, takes none
     speaking = list(STAGE_REQUESTS).index("speech_to_video")
     assert page._tab.selected_index == speaking
-    assert page._panel(speaking).form.values()["image"] == str(picture)
+    assert page._panel_of("speech_to_video").form.values()["image"] == str(picture)
     page._tab.selected_index = list(STAGE_REQUESTS).index("upscale")
     page.use(picture)  # the one that was looked at last comes first
     assert page._tab.selected_index == list(STAGE_REQUESTS).index("upscale")
@@ -135,7 +134,7 @@ def test_a_request_from_the_gallery_is_changed_in_the_panel_of_its_stage() -> No
     page._tab.selected_index = len(page.tabs) - 1
     page.change(TextToImage(profile="pocket", prompt="a sailor", seed=7))
     assert page._tab.selected_index == 0
-    assert page._panel(0).form.values()["seed"] == 7
+    assert page._panel_of("text_to_image").form.values()["seed"] == 7
     page.close()
 
 
@@ -143,14 +142,14 @@ def test_the_heartbeat_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat = Heartbeat()
     sent: list[Any] = []
     monkeypatch.setattr(heartbeat, "send", lambda content, *_: sent.append(content))
-    heartbeat._hear(None, {"kind": "ping", "number": 3}, [])
+    heartbeat.receive({"kind": "ping", "number": 3})
     assert sent == [{"kind": "pong", "number": 3}]
     assert heartbeat.kernel_id == ""  # this is no kernel
 
 
 def test_what_is_under_way_has_a_card(shared_lane: LaneUnderTest) -> None:
     first, second = shared_lane.submit(hold_at=1, steps=2), shared_lane.submit()
-    ongoing = Ongoing()
+    ongoing = RunningJobs()
     assert [card.run_id for card in ongoing.children] == [first.id, second.id]
     shared_lane.worker_at(first, step=1)
     let_go(first)

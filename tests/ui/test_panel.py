@@ -191,16 +191,16 @@ def test_a_dropped_file_goes_to_the_field_under_it_or_to_the_one_it_is_for(
 
     def drop(file: Path, field: str = "") -> Path:
         data = file.read_bytes()
-        zone._hear(None, {"kind": "begin", "id": "1", "name": file.name, "size": len(data), "field": field}, [])
-        zone._hear(None, {"kind": "chunk", "id": "1", "offset": 0}, [memoryview(data)])
+        zone.receive({"kind": "begin", "id": "1", "name": file.name, "size": len(data), "field": field})
+        zone.receive({"kind": "chunk", "id": "1", "offset": 0}, [memoryview(data)])
         return zone.folder / file.name
 
-    named(panel, "Picture: A sample").label = "avatar_woman.png"
+    named(panel, "Picture: Sample").label = "avatar_woman.png"
     face = drop(made_runs.picture(tmp_path / "dropped face.png", side=32))
     voice = drop(made_runs.sound(tmp_path / "dropped voice.wav", seconds=0.5))
     values = panel.form.values()
     assert (values["image"], values["audio"]) == (str(face), str(voice))
-    assert named(panel, "Picture: A sample").value == ""  # the sample is chosen no more
+    assert named(panel, "Picture: Sample").value == ""  # the sample is chosen no more
     clip = drop(made_runs.clip(tmp_path / "dropped clip.mp4", 0.5, side=32), "audio")
     values = panel.form.values()
     assert (values["image"], values["audio"]) == (str(face), str(clip))
@@ -210,7 +210,7 @@ def test_a_dropped_file_goes_to_the_field_under_it_or_to_the_one_it_is_for(
 
 
 def test_a_panel_without_files_says_nothing_of_dropping_any() -> None:
-    assert "dropped" not in text(Panel(TextToImage)) and "dropped" in text(Panel(Upscale))
+    assert "Drop files" not in text(Panel(TextToImage)) and "Drop files" in text(Panel(Upscale))
 
 
 def test_a_panel_is_there_before_what_plays_media_is_read() -> None:

@@ -14,7 +14,7 @@ from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.pipeline import Link
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.pipeline_cards import ChainCards, follow
+from wanavatar_lab.ui.pipeline_cards import PipelineCards, follow
 
 LINKS = (
     Link("a.npy", Relax(profile="pocket", seed=1, hold_at=1)),
@@ -30,12 +30,12 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr("IPython.display.display", shown.append)
     yield shown
     for thing in shown:
-        if isinstance(thing, ChainCards):
+        if isinstance(thing, PipelineCards):
             thing.close()
 
 
-def cards_of(displayed: list[Any]) -> ChainCards:
-    (cards,) = [thing for thing in displayed if isinstance(thing, ChainCards)]
+def cards_of(displayed: list[Any]) -> PipelineCards:
+    (cards,) = [thing for thing in displayed if isinstance(thing, PipelineCards)]
     return cards
 
 
@@ -44,9 +44,9 @@ def test_each_stage_has_a_card_from_the_beginning(shared_lane: LaneUnderTest, di
         made = asyncio.create_task(follow(LINKS, True))
         await until(lambda: displayed and cards_of(displayed).children[0].state == "running")
         first, second = (child for child in cards_of(displayed).children if isinstance(child, JobCard))
-        assert (second.state, second.run_id, second.title) == ("coming", "", Relax.labels["en"])
+        assert (second.state, second.run_id, second.title) == ("pending", "", Relax.labels["en"])
         language.code = "ko"
-        assert (second.title, second.words["coming"]) == (Relax.labels["ko"], "예정")
+        assert (second.title, second.words["pending"]) == (Relax.labels["ko"], "이전 단계 대기")
         job = first.job
         assert job is not None
         await until(lambda: first.steps == job.run.request().to_json()["steps"])
@@ -64,7 +64,7 @@ def test_a_run_that_is_cancelled_on_its_card_ends_the_chain(shared_lane: LaneUnd
         await until(lambda: displayed and cards_of(displayed).children[0].state == "running")
         cards = cards_of(displayed)
         first, _ = cards.children
-        first._hear(None, {"kind": "cancel"}, [])
+        first.receive({"kind": "cancel"})
         with pytest.raises(LabError, match="relax was cancelled"):
             await made
         await until(lambda: first.state == "cancelled")

@@ -1,17 +1,21 @@
 """What a panel shows of a run that has succeeded."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything
+from wanavatar_lab import jobs, media
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.ui.compare import Compare
 from wanavatar_lab.ui.panel import result_of, view_of
 from wanavatar_lab.ui.player import Player
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "realesrgan_x2"
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +50,19 @@ def test_one_that_was_not_is_shown_alone() -> None:
     assert isinstance(shown, Player) and shown.labels == ["picture.png"]
 
 
-def test_an_enlarged_picture_lies_over_the_one_that_was_given(place: Path) -> None:
-    given = made_runs.picture(place / "given.png", side=64)
-    run = made_runs.ended_run(Upscale(image=str(given)), [("picture", made_runs.picture(place / "x2.png", side=128))])
+def test_the_result_of_an_upscale_lies_over_the_picture_that_was_given(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_DEVICE", "cpu")
+    given = Path(shutil.copy(GOLDEN / "input.png", place / "given.png"))
+    run = jobs.run_here(Upscale(image=str(given), weights=str(GOLDEN / "toy_x2.pth"), profile="pocket"))
+    assert run.status().state == "succeeded", run.status().error
     shown = result_of(run)
-    assert isinstance(shown, Compare) and Path(shown.before).name == "given.png"
+    assert isinstance(shown, Compare)
+    assert (Path(shown.before).name, Path(shown.after).name) == ("given.png", "upscaled.png")
+    (width, height), larger = (media.read_picture(file).size for file in (given, run.folder / "upscaled.png"))
+    assert larger == (2 * width, 2 * height)
+    assert shown.sizes == [f"{width} × {height}", f"{2 * width} × {2 * height}"]
 
 
 def test_files_are_shown_beside_each_other_and_what_cannot_be_is_said(place: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_refused_before_anything_is_queued(lists: dict[str, Any
 
 
 def test_a_form_that_is_not_filled_in_is_refused() -> None:
-    with pytest.raises(RequestError, match="there is no request; put right what the form says is wrong"):
+    with pytest.raises(RequestError, match="there is no request; correct the errors shown in the form"):
         sweep(Form(TextToImage).request(), seed=[1, 2])
 
 

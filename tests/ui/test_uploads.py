@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.ui import made_runs
 from wanavatar_lab import media
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.ui.uploads import KINDS, Incoming, Upload, free_name, safe_name
+from wanavatar_lab.ui.served_files import KINDS
+from wanavatar_lab.ui.uploads import Incoming, Upload, free_name, safe_name
 
 WAV = frozenset({".wav"})
 
@@ -35,7 +36,7 @@ class Sender:
         monkeypatch.setattr(upload, "send", lambda content, *_: self.answers.append(content))
 
     def say(self, *pieces: bytes, **content: Any) -> dict[str, Any]:
-        self.upload._hear(None, content, [memoryview(piece) for piece in pieces])
+        self.upload.receive(content, [memoryview(piece) for piece in pieces])
         return self.answers[-1]
 
     def send(self, name: str, data: bytes, step: int = 5000) -> dict[str, Any]:
@@ -152,11 +153,11 @@ def test_pieces_in_order_arrive_and_others_are_refused(
     for begin, end in zip([0, *cuts], [*cuts, size], strict=True):
         offset, length = data.draw(st.tuples(st.integers(-1, size + 1), st.integers(0, size + 1)))
         if offset != begin or not 1 <= length <= size - begin:
-            with pytest.raises(LabError, match="does not follow"):
+            with pytest.raises(LabError, match="does not follow the"):
                 incoming.write(offset, bytes(length))
         assert incoming.write(begin, sound[begin:end]) == end
         if end < size and data.draw(st.integers(0, 9)) == 0:
-            with pytest.raises(LabError, match="is not whole"):
+            with pytest.raises(LabError, match="is not complete"):
                 incoming.finish()
             assert names(folder) == []
             return

@@ -83,7 +83,7 @@ def form(voice: Path | None = None) -> Form:
 
 def test_without_the_extra_it_says_what_to_install() -> None:
     made = form()
-    assert f"To separate a voice from music, install what does it: {vocals.INSTALL}" in text(made)
+    assert f"To separate a voice from music, install the extra: {vocals.INSTALL}" in text(made)
     assert not [each for each in shown(made) if getattr(each, "description", "") == "Separate the voice"]
     language.code = "zh"
     assert "请先安装" in text(made)

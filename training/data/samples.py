@@ -18,6 +18,7 @@ from torch import Tensor
 
 from training.data.sample_list import LIST, Entry, entries_of
 from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.wan.checkpoint_files import read_safetensors
 from wanavatar_lab.weights.safetensors_header import read_header
 
 NO_TEXT = "no_text.safetensors"

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from training.loop.run_folder import CLIPS
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.fields import alert
+from wanavatar_lab.ui.elements import alert
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player
 

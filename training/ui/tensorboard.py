@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from training.loop.run_folder import TENSORBOARD
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language, read_words
 
 HOST = "127.0.0.1"

@@ -32,7 +32,7 @@ from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 

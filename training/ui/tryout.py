@@ -19,7 +19,7 @@ from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui import tasks
-from wanavatar_lab.ui.fields import AS_WIDE_AS_ITS_WORDS, ROW, alert
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player

@@ -1,27 +1,22 @@
-"""Two runs beside each other: what shows both, and what each is called there, which is what tells them apart.
-
-Before and after: two pictures one over the other, and a handle that moves the edge between them.
-"""
+"""Two results beside each other: two pictures with a movable edge between them, or two clips in sync."""
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe
-from wanavatar_lab.requests import STAGE_REQUESTS, Words, fields_of
+from wanavatar_lab.requests import STAGE_REQUESTS, fields_of
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui.form import titled
-from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
+from wanavatar_lab.ui.form import labelled
+from wanavatar_lab.ui.language import read_words, stage_name
+from wanavatar_lab.ui.served_files import server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-if TYPE_CHECKING:
-    from wanavatar_lab.ui.player import Player
-
-
-WORDS = read_words(__file__, "compare")
+MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
+SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
 
 
 class Compare(LabWidget):
@@ -29,10 +24,10 @@ class Compare(LabWidget):
 
     Args:
         before, after: pictures below the server's root.
-        labels: what each is called; before and after if None.
+        labels: names of both; "Before" and "After" if None.
 
     Attributes:
-        at: where the edge is, in percent from the left.
+        at: position of the edge, in percent from the left.
 
     Raises:
         LabError: the page cannot show one of them, or one is no picture.
@@ -41,7 +36,7 @@ class Compare(LabWidget):
 
     _esm = script("compare")
     _css = styles("compare")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "compare")
 
     before = traitlets.Unicode("").tag(sync=True)
     after = traitlets.Unicode("").tag(sync=True)
@@ -65,59 +60,45 @@ class Compare(LabWidget):
         )
 
 
-COMPARED = ("picture", "video")  # kinds of files of which two can be shown beside each other
-MOST_TOLD = 4  # values that tell two runs apart
-_SAME_SHAPE = 0.02  # by how much the ratio of width and height may differ between pictures that lie over one another
-
-COMPARING_WORDS = read_words(__file__, "comparing")
-
-
-def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> "Player | Compare":
-    """Clips beside each other in sync; pictures of one shape over one another, with an edge to move, others beside.
+def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidget:
+    """Clips beside each other in sync; pictures of one shape overlaid with a movable edge, others beside each other.
 
     Raises:
         LabError: they are not of one kind, or the page cannot show one.
         MediaError: one is missing or damaged.
     """
-    # what reads media takes a while to import, and a gallery is there before anyone compares
-    from wanavatar_lab.media import probe
     from wanavatar_lab.ui.player import Player
 
     infos = [probe(path) for path in (first, second)]
     if all(info.kind == "picture" for info in infos):
         one, other = ((info.width or 1) / (info.height or 1) for info in infos)
-        if abs(one / other - 1) < _SAME_SHAPE:
+        if abs(one / other - 1) < SAME_RATIO:
             return Compare(first, second, labels=labels)
     return Player.pair(first, second, labels=labels)
 
 
-def told_apart(first: Run, second: Run) -> tuple[str, str]:
-    """What each of two runs is called beside the other: its stage, or the values that differ, or when it was begun.
+def pair_labels(first: Run, second: Run) -> tuple[str, str]:
+    """Labels that distinguish two runs: their stages, or the values that differ, or when they were submitted.
 
     Raises:
         RunError: the folder of one is gone or damaged.
     """
     if first.stage != second.stage or first.stage not in STAGE_REQUESTS:
-        return _stage(first), _stage(second)
+        return stage_name(first.stage), stage_name(second.stage)
     kind = STAGE_REQUESTS[first.stage]
-    asked = [_asked(run) for run in (first, second)]
-    names = [name for name in fields_of(kind) if asked[0].get(name) != asked[1].get(name)][:MOST_TOLD]
-    one, other = (titled(kind, {name: values.get(name) for name in names}) for values in asked)
-    return (one, other) if one != other else (_begun(first), _begun(second))
+    asked = [_request_with_seed(run) for run in (first, second)]
+    names = [name for name in fields_of(kind) if asked[0].get(name) != asked[1].get(name)][:MOST_DIFFERENCES]
+    one, other = (labelled(kind, {name: values.get(name) for name in names}) for values in asked)
+    return (one, other) if one != other else (_stage_and_time(first), _stage_and_time(second))
 
 
-def _asked(run: Run) -> dict[str, Any]:
-    """What a run was asked for, with the seed that it really took."""
+def _request_with_seed(run: Run) -> dict[str, Any]:
+    """The request of a run, with the seed that was drawn."""
     asked: dict[str, Any] = run.read_json("request.json")
     seed = run.status().seed
     return asked | ({"seed": seed} if seed is not None and "seed" in asked else {})
 
 
-def _stage(run: Run) -> str:
-    known = STAGE_REQUESTS.get(run.stage)
-    return language.of(known.labels) if known else run.stage
-
-
-def _begun(run: Run) -> str:
+def _stage_and_time(run: Run) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.status().submitted_at))
-    return f"{_stage(run)}, {when}"
+    return f"{stage_name(run.stage)}, {when}"

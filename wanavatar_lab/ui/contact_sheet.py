@@ -1,30 +1,27 @@
-"""A contact sheet: a table of pictures or clips, with what each row and each column has in common."""
+"""A contact sheet: a table of pictures or clips, labelled with what each row and each column has in common."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import traitlets
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.uploads import KINDS
-from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
-
-WORDS = read_words(__file__, "contact_sheet")
+from wanavatar_lab.ui.served_files import kind_of, server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
 
 
 class ContactSheet(LabWidget):
-    """A table of files; cells may be filled one after the other.
+    """A table of files; cells may be filled one by one.
 
     Args:
         rows: a label for each row, for example "seed 1".
         columns: a label for each column.
 
     Attributes:
-        cells: per row and column `{"path", "kind", "version"}`, None where there is none yet, or `{"why", "error"}`
-            where there will be none.
+        cells: per row and column `{"path", "kind", "version"}`, None where there is no file yet, or
+            `{"why", "error"}` where there will be none.
 
     Raises:
         LabError: there are no rows or no columns.
@@ -32,7 +29,7 @@ class ContactSheet(LabWidget):
 
     _esm = script("contact_sheet")
     _css = styles("contact_sheet")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "states", "contact_sheet")
 
     rows = traitlets.List(traitlets.Unicode()).tag(sync=True)
     columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -50,24 +47,23 @@ class ContactSheet(LabWidget):
             LabError: the page cannot show the file.
         """
         path = Path(path)
-        kind = KINDS.get(path.suffix.lower())
-        if kind is None:
-            raise LabError(f"{path.name} is no picture, clip or sound, so it has no place on a contact sheet.")
-        version = str(path.stat().st_mtime_ns)
-        self._put(row, column, {"path": server_path(path), "kind": kind, "version": version})
+        kind = kind_of(path)
+        if not kind:
+            raise LabError(f"{path.name} is no picture, clip or sound, and cannot be put on a contact sheet.")
+        self._put(row, column, {"path": server_path(path), "kind": kind, "version": str(path.stat().st_mtime_ns)})
 
     def leave(self, row: int, column: int, why: str, error: str = "") -> None:
-        """Say that a cell stays empty.
+        """Mark a cell that stays empty.
 
         Args:
             row, column: of the cell.
             why: failed, cancelled, gone or unseen.
-            error: what else there is to say.
+            error: the reason in full, if there is more to say.
         """
         self._put(row, column, {"why": why, "error": error})
 
     def _put(self, row: int, column: int, cell: dict[str, str]) -> None:
-        cells = [list(line) for line in self.cells]  # a change within would not be noticed
+        cells = [list(line) for line in self.cells]  # a change in place would not be noticed
         cells[row][column] = cell
         self.cells = cells
 

@@ -15,18 +15,17 @@ NOTEBOOKS: dict[str, str] = {
 
 
 def as_python(request: Request, seed: int | None = None) -> str:
-    """A cell that submits it and waits for what it makes.
+    """A cell that submits it and waits for its result.
 
     Args:
-        seed: the seed that was really used, where the request left it to be drawn.
+        seed: the seed that was drawn, where the request leaves it to be drawn.
     """
-    values = _values(request, seed)
-    lines = "".join(f"    {name}={value!r},\n" for name, value in values.items())
+    lines = "".join(f"    {name}={value!r},\n" for name, value in _values(request, seed).items())
     name = type(request).__name__
     if type(request).__module__.startswith("wanavatar_lab.requests."):
         head, made = f"from wanavatar_lab.requests import {name}\n", f"{name}(\n{lines})"
     else:
-        # a stage of someone's own, which is known by its name
+        # a custom stage, which is registered by its name
         head, made = "from wanavatar_lab.requests import parse\n", f"parse({request.stage!r}, dict(\n{lines}))"
     return f"from wanavatar_lab import jobs\n{head}\njob = jobs.submit({made})\nartifacts = await job.result()\n"
 
@@ -52,28 +51,26 @@ def as_papermill(request: Request, seed: int | None = None) -> str:
     notebook = NOTEBOOKS.get(request.stage)
     if notebook is None:
         return ""
-    out = f"runs/{request.stage}.ipynb"
-    words = ["papermill", notebook, out, "-p", "interactive", "False"]
+    words = ["papermill", notebook, f"runs/{request.stage}.ipynb", "-p", "interactive", "False"]
     for name, value in _values(request, seed).items():
         if isinstance(value, list):
             words += ["-y", json.dumps({name: value}, ensure_ascii=False)]
         elif isinstance(value, str):
-            words += ["-r", name, value]  # as it stands: papermill would read 007 as a number
+            words += ["-r", name, value]  # raw: papermill would read 007 as a number
         else:
             words += ["-p", name, str(value)]
     return shlex.join(words)
 
 
 def _values(request: Request, seed: int | None) -> dict[str, Any]:
-    """What differs from the defaults of its profile, which is always said, in plain types."""
+    """The profile and the values that differ from its defaults, in plain types."""
     values = request.to_json()
     if seed is not None and "seed" in values:
         values["seed"] = seed
     defaults = plain_defaults(request.stage, values["profile"])
-    views = fields_of(STAGE_REQUESTS[request.stage])
-    said = {"profile": values["profile"]}
-    for name, view in views.items():
+    named = {"profile": values["profile"]}
+    for name, view in fields_of(STAGE_REQUESTS[request.stage]).items():
         value = "auto" if values[name] is None and view.kind != "str" else values[name]
         if view.required or (value is not None and value != defaults[name]):
-            said[name] = value
-    return said
+            named[name] = value
+    return named

@@ -1,261 +1,132 @@
-"""A form made of a request's fields: what a request says of them is all that this knows.
+"""A form made of a request's fields: what a request says of its fields is all that this module knows of them.
 
 form = Form(SpeechToVideo, profile="pocket", audio="voice.wav")
-form.request()      the request, or None with the errors at their fields
-
-Values of some fields of a request: read as it reads them while others are still missing, and put into words.
-
-What stands for the fields of a request in a form: a control each, those that one sets seldom only when wanted.
+form.request()      # the request, or None with the errors at their fields
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
-from wanavatar_lab.ui.fields import (
-    CheckboxControl,
-    Control,
-    NumberControl,
-    SeedControl,
-    SelectControl,
-    SizeControl,
-    TextControl,
-    alert,
-    bare_box,
-    bare_button,
-    shared,
-)
+from wanavatar_lab.ui import fields
+from wanavatar_lab.ui.elements import alert, bare_box, bare_button, bare_html, shared
 from wanavatar_lab.ui.file_field import TAKEN, FileControl
-from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.language import language, read_words, shorten
 from wanavatar_lab.ui.lora_cards import LoraCards
+from wanavatar_lab.ui.served_files import KINDS, kind_of
 from wanavatar_lab.ui.tasks import loop_runs
-from wanavatar_lab.ui.uploads import KINDS
+from wanavatar_lab.ui.widget import LabBox
 
-LONGEST_VALUE = 60  # characters of one that is put into words
+LONGEST_VALUE = 60  # characters of a value in a label
+WORDS = read_words(__file__, "form")
 
-
-def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
-    """The values as the request reads them.
-
-    Raises:
-        RequestError: some of them are not allowed; what is not among them may still be missing.
-    """
-    # an empty text in a form is one that is yet to be written, not one that is wrong
-    views = fields_of(request_class)
-    blank = {name for name, value in values.items() if value == "" and name in views and views[name].required}
-    given = {name: value for name, value in values.items() if name not in blank}
-    try:
-        request = request_class(**given, **{name: "-" for name, view in views.items() if _stands_in(name, view, given)})
-    except RequestError as error:
-        of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
-        if of_these:
-            raise RequestError(of_these) from None
-        return values
-    return {name: "" if name in blank else getattr(request, name) for name in values}
-
-
-def same(value: Any, standing: Any) -> bool:
-    """Whether a field of a request is what its control has; lists of adapters are written in two ways."""
-    return value == standing or (value in ("", None, ()) and standing in ("", None, []))
-
-
-def titled(request_class: type[Request], values: Mapping[str, Any]) -> str:
-    """Values with the labels of their fields, in the language that is shown."""
-    views = fields_of(request_class)
-    return ", ".join(
-        f"{language.of(views[name].labels)} {_short(views[name], value)}" for name, value in values.items()
-    )
-
-
-def _short(view: FieldView, value: Any) -> str:
-    text = Path(str(value)).name if view.is_file else str(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
-
-
-def _stands_in(name: str, view: FieldView, given: dict[str, Any]) -> bool:
-    """Whether a field is to be given some text, so that the others can be read."""
-    return view.required and view.kind == "str" and name not in given
-
-
-# a field's hint → what stands for it; a hint that is not here is a mistake in the request
-CONTROLS: dict[str, Callable[[FieldView, type[Request]], Control]] = {
-    "text": TextControl,
-    "textarea": TextControl,
-    "int": NumberControl,
-    "float": NumberControl,
-    "checkbox": CheckboxControl,
-    "select": SelectControl,
-    "seed": SeedControl,
-    "size": SizeControl,
+# a field's widget hint → its control
+CONTROLS: dict[str, Callable[[FieldView, type[Request]], fields.Control]] = {
+    **dict.fromkeys(("text", "textarea"), fields.TextControl),
+    **dict.fromkeys(("int", "float"), fields.NumberControl),
+    **dict.fromkeys(TAKEN, FileControl),
+    "checkbox": fields.CheckboxControl,
+    "select": fields.SelectControl,
+    "seed": fields.SeedControl,
+    "size": fields.SizeControl,
     "loras": LoraCards,
-    "picture": FileControl,
-    "audio": FileControl,
-    "video": FileControl,
-    "weights": FileControl,
 }
 
 
-class Controls(Mapping[str, Control]):
-    """The controls of a request by the names of their fields.
+class Form(LabBox):
+    """Every field of a request: the basic ones, and the advanced ones behind a button.
 
-    Those of the group `advanced` are made when someone looks for one of them, or at the call of `make_all`.
+    A field that is not touched follows the defaults of the profile; one that a person has changed, or that was given a
+    value, keeps it.
 
-    Args:
-        request_class: whose fields.
-        changed: told the name of a field that a person has changed.
-        settle: told the names of fields whose controls were made late, to give them their values.
-
-    Attributes:
-        views: what the request says of each field.
-        made: those that there are.
-        basic, advanced: the boxes in which they are; the latter is hidden.
-
-    Raises:
-        LabError: a field asks for a control that there is none for.
-    """
-
-    def __init__(
-        self,
-        request_class: type[Request],
-        changed: Callable[[str], None],
-        settle: Callable[[Sequence[str]], None],
-    ) -> None:
-        self.views = fields_of(request_class)
-        self.made: dict[str, Control] = {}
-        self.basic = bare_box(widgets.VBox, (), "wl-fields")
-        self.advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
-        self._request_class, self._changed, self._settle = request_class, changed, settle
-        self._make(self._group(advanced=False))
-
-    def __getitem__(self, name: str) -> Control:
-        if name in self.views and name not in self.made:
-            self.make_all()
-        return self.made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.views)
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.views
-
-    def is_advanced(self, name: str) -> bool:
-        """Whether a field is one of those that one sets seldom."""
-        return self.views[name].group == "advanced"
-
-    def make_all(self) -> None:
-        """Make those that there are not yet."""
-        names = [name for name in self.views if name not in self.made]
-        if names:
-            self._make(names)
-            self._settle(names)
-
-    def close(self) -> None:
-        """Take all away."""
-        for control in self.made.values():
-            control.close()
-
-    def _group(self, *, advanced: bool) -> list[str]:
-        return [name for name in self.views if self.is_advanced(name) is advanced]
-
-    def _make(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.made[name] = _control(self.views[name], self._request_class)
-            self.made[name].on_change(partial(self._changed, name))
-        for control in self.made.values():  # the older ones learn of the new ones, too
-            control.meet(self.made)
-        for box, group in ((self.basic, self._group(advanced=False)), (self.advanced, self._group(advanced=True))):
-            if set(names) & set(group):
-                box.children = [self.made[name] for name in group]
-
-
-def _control(view: FieldView, request_class: type[Request]) -> Control:
-    if view.widget not in CONTROLS:
-        raise LabError(
-            f"{request_class.__name__}.{view.name} asks for the control {view.widget!r}; "
-            f"there are {', '.join(CONTROLS)}."
-        )
-    return CONTROLS[view.widget](view, request_class)
-
-
-WORDS = read_words(__file__, "form")
-
-WEIGHTS_OR_MEDIA = {**KINDS, **dict.fromkeys(WEIGHTS_SUFFIXES, "weights")}
-
-
-class Form(widgets.VBox):
-    """Every field of a request: those one sets always, and behind a button those one sets seldom.
-
-    A field that nobody has touched follows the defaults of the profile; one that a person has changed, or that was
-    given a value, stays as it is.
-
-    Where an event loop runs, what one sets seldom gets its controls when it is first looked for: a page has drawn a
-    form the sooner the fewer there are.
+    In a running event loop the controls of advanced fields are made later, when they are first needed or at
+    `make_all`: the fewer widgets a form has, the sooner a page has drawn it.
 
     Args:
         request_class: whose fields.
         profile: which models.
         values: of fields, as the request takes them; None leaves a field as it is.
 
+    Attributes:
+        views: what the request says of each field.
+        made: the controls that exist, by field.
+        touched: names of fields that keep their value.
+
     Raises:
         RequestError: there is no such field, or a value is not allowed.
-        LabError: a field asks for a control that there is none for.
+        LabError: a field has a widget hint without a control.
     """
 
     def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
-        self.request_class = request_class
+        self.request_class, self.views = request_class, fields_of(request_class)
+        self.made: dict[str, fields.Control] = {}
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
-        self.controls = Controls(request_class, self._changed, self._settle)
-        self._problem = widgets.HTML(layout={"display": "none"}, style=shared(HTMLStyle))
+        self._problem = bare_html()
         self._toggle = bare_button("wl-more")
-        self._advanced = self.controls.advanced
-        disclosure = [self._toggle, self._advanced] if any(map(self.controls.is_advanced, self.controls)) else []
-        parts = [self._problem, self.controls.basic, *disclosure]
+        self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
+        basic = bare_box(widgets.VBox, self._make(self._group("basic")), "wl-fields")
+        disclosure = [self._toggle, self._advanced] if self._group("advanced") else []
+        parts = [self._problem, basic, *disclosure]
         super().__init__(parts, layout=shared(widgets.Layout), _dom_classes=["wl-form"])
         try:
             self.set(profile=profile, **values)
         except RequestError:
-            self.close()  # its controls would follow the language for ever
+            self.close()  # or its controls would follow the language for ever
             raise
         self._toggle.on_click(lambda _: self.expand(not self.expanded))
-        self._unfollow = language.follow(self._say)
+        self.follow_language()
         if not loop_runs():
-            self.controls.make_all()
+            self.make_all()
+
+    @property
+    def controls(self) -> dict[str, fields.Control]:
+        """The controls of all fields; those of advanced fields are made now if they are not yet."""
+        self.make_all()
+        return self.made
 
     @property
     def profile(self) -> str:
         """Which models the form is about."""
-        name: str = self.controls["profile"].value
+        name: str = self.made["profile"].value
         return name
 
     @property
     def expanded(self) -> bool:
-        """Whether the fields one sets seldom are shown."""
+        """Whether the advanced fields are shown."""
         return bool(self._advanced.layout.display != "none")
 
+    def make_all(self) -> None:
+        """Make the controls that do not exist yet, with the values set meanwhile or those of the profile."""
+        names = [name for name in self.views if name not in self.made]
+        if not names:
+            return
+        self._advanced.children = self._make(names)
+        for name in names:
+            self._follow_profile(name)
+            if name in self._waiting:
+                self.made[name].value = self._waiting.pop(name)
+        self._tell_controls()
+
     def expand(self, wanted: bool = True) -> None:
-        """Show the fields one sets seldom, or hide them."""
-        self.controls.make_all()
+        """Show the advanced fields, or hide them."""
+        self.make_all()
         self._advanced.layout.display = None if wanted else "none"
-        self._say()
+        self.show_words()
 
     def values(self) -> dict[str, Any]:
-        """What stands in every field."""
+        """The value of every field."""
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values: Any) -> None:
-        """Put values into fields; they count as touched. None leaves a field that cannot be None as it is.
+        """Set values of fields, which count as touched. None leaves a field that cannot be None as it is.
 
         Raises:
             RequestError: there is no such field, or a value is not allowed; nothing is changed.
@@ -263,22 +134,22 @@ class Form(widgets.VBox):
         values = {
             name: value
             for name, value in values.items()
-            if value is not None or name not in self.controls or self.controls.views[name].optional
+            if value is not None or name not in self.views or self.views[name].optional
         }
         read = read_values(self.request_class, {"profile": self.profile, **values})
         if "profile" in values:
-            self._take_profile(read["profile"])
+            self._set_profile(read["profile"])
         for name in values:
-            if name in self.controls.made:
-                self.controls[name].error = ""
-                self.controls[name].value = read[name]
+            if name in self.made:
+                self.made[name].error = ""
+                self.made[name].value = read[name]
             else:
                 self._waiting[name] = read[name]
         self.touched |= set(values)
-        self._look_around()
+        self._tell_controls()
 
     def fill(self, request: Request) -> None:
-        """Show a request as it is; what equals the defaults of its profile follows them again.
+        """Show a request as it is; fields that equal the defaults of its profile follow these again.
 
         Raises:
             RequestError: it is of another stage.
@@ -286,41 +157,54 @@ class Form(widgets.VBox):
         if request.stage != self.request_class.stage:
             problem = f"{request.stage!r} is not allowed; give a request of {self.request_class.stage}"
             raise RequestError([("stage", problem)])
-        self.controls.make_all()
+        self.make_all()
         self.touched.clear()
         self.set(profile=request.profile)
-        standing = self.values()
-        values = {name: getattr(request, name) for name in self.controls}
-        self.set(**{name: value for name, value in values.items() if not same(value, standing[name])})
+        defaults = self.values()
+        values = {name: getattr(request, name) for name in self.views}
+        self.set(**{name: value for name, value in values.items() if not _equal(value, defaults[name])})
         self.show(None)
+
+    def use_lora(self, name: str, profile: str) -> None:
+        """Switch a LoRA on, with the weights of its card, beside those that are on, and show the cards.
+
+        Raises:
+            RequestError: the form has no LoRAs, or too many.
+        """
+        self.set(profile=profile)
+        cards = self.controls.get("loras")
+        chosen = list(cards.value) if cards is not None else []
+        if name not in [each["name"] for each in chosen]:
+            wanted = cards.choice_of(name) if isinstance(cards, LoraCards) else {"name": name}
+            self.set(loras=[*chosen, wanted])
+        self.expand()
 
     @property
     def takes(self) -> frozenset[str]:
         """Suffixes of the pictures, recordings and videos that some field takes."""
-        kinds = {kind for view in self.controls.views.values() for kind in TAKEN.get(view.widget, ())}
+        kinds = {kind for view in self.views.values() for kind in TAKEN.get(view.widget, ())}
         return frozenset(suffix for suffix, kind in KINDS.items() if kind in kinds)
 
     def take(self, path: Path | str, field: str = "") -> None:
-        """Put a file into the field that it is for: a recording into that of the voice, a picture into the picture's.
+        """Put a file into the field for its kind: a recording into the voice, a picture into the picture.
 
         Args:
             path: the file.
-            field: which gets it, if it takes such files; the first that does if empty.
+            field: which field gets it if it takes such files; otherwise the first field that does.
 
         Raises:
-            LabError: there is no field for such a file.
+            LabError: no field takes such a file.
         """
-        kind = WEIGHTS_OR_MEDIA.get(Path(path).suffix.lower())
-        of_files = [control for control in self.controls.values() if isinstance(control, FileControl)]
-        for control in sorted(of_files, key=lambda control: control.view.name != field):
-            if kind in TAKEN[control.view.widget]:
-                control.pick(str(path))
-                return
-        stage = language.of(self.request_class.labels)
-        raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
+        names = fields_for(self.request_class, path)
+        if not names:
+            stage = language.of(self.request_class.labels)
+            raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
+        control = self.controls[field if field in names else names[0]]
+        assert isinstance(control, FileControl)
+        control.pick(str(path))
 
     def request(self) -> Request | None:
-        """The request that the form describes, its files seen to be there; or None, and the errors shown."""
+        """The request that the form describes, its files checked to exist; or None, with the errors shown."""
         try:
             request = self._request()
             request.check_inputs()
@@ -331,84 +215,120 @@ class Form(widgets.VBox):
         return request
 
     def show(self, error: LabError | None) -> None:
-        """Show what is wrong at the fields at fault, and above them all what is no field's; None takes it all away."""
+        """Show errors at the fields at fault, and those of no field above all; None removes all."""
         problems = error.problems if isinstance(error, RequestError) else [("", str(error))] if error else []
-        said: dict[str, list[str]] = {name: [] for name in ["", *self.controls]}
+        texts: dict[str, list[str]] = {name: [] for name in ["", *self.views]}
         for place, message in problems:
             name = place.partition(".")[0].partition("[")[0]
             inside = place.removeprefix(name).lstrip(".")  # which item of a list, and which of its fields
-            if name in self.controls:
-                said[name].append(f"{inside}: {message}" if inside else message)
-            else:
-                said[""].append(f"{place}: {message}" if place else message)
-        for name, texts in said.items():
-            if name and (texts or name in self.controls.made):
-                self.controls[name].error = "; ".join(texts)
-        self._problem.layout.display = None if said[""] else "none"
-        self._problem.value = alert("; ".join(said[""])) if said[""] else ""
-        if any(texts and self.controls.is_advanced(name) for name, texts in said.items() if name):
+            if name not in self.views:
+                name, inside = "", place
+            texts[name].append(f"{inside}: {message}" if inside else message)
+        if any(texts[name] for name in self._group("advanced")):
             self.expand()
+        for name, control in self.made.items():
+            control.error = "; ".join(texts[name])
+        self._problem.value = alert("; ".join(texts[""])) if texts[""] else ""
 
     def problems(self) -> dict[str, str]:
-        """The errors that are shown at fields, by their names."""
-        return {name: control.error for name, control in self.controls.made.items() if control.error}
+        """The errors shown at fields, by their names."""
+        return {name: control.error for name, control in self.made.items() if control.error}
 
-    def close(self) -> None:
-        """Take the form away, with all its controls."""
-        # __del__ calls this too: again, or for a form whose __init__ raised
-        self.__dict__.pop("_unfollow", lambda: None)()
-        if "controls" in self.__dict__:
-            self.controls.close()
-        super().close()
+    def show_words(self) -> None:
+        """Put the button's text into the language shown."""
+        self._toggle.description = WORDS.text("expanded" if self.expanded else "collapsed")
+
+    def _group(self, group: str) -> list[str]:
+        return [name for name, view in self.views.items() if view.group == group]
+
+    def _make(self, names: Sequence[str]) -> list[fields.Control]:
+        for name in names:
+            view = self.views[name]
+            if view.widget not in CONTROLS:
+                raise LabError(
+                    f"{self.request_class.__name__}.{name} asks for the control {view.widget!r}; "
+                    f"there are {', '.join(CONTROLS)}."
+                )
+            self.made[name] = CONTROLS[view.widget](view, self.request_class)
+            self.made[name].on_change(partial(self._changed, name))
+        for control in self.made.values():  # also those made before
+            control.connect(self.made)
+        return [self.made[name] for name in names]
 
     def _request(self) -> Request:
-        # what nobody touched is left to the request, so that a run's notes tell choices from defaults
-        always = {"profile", *(name for name, view in self.controls.views.items() if view.required)}
-        named = [name for name in self.controls if name in self.touched | always]
-        made = self.controls.made
-        return self.request_class(**{name: made[name].value if name in made else self._waiting[name] for name in named})
+        # untouched fields are left to the request, so that a run's notes tell choices from defaults
+        always = {"profile", *(name for name, view in self.views.items() if view.required)}
+        given = [name for name in self.views if name in self.touched | always]
+        values = {name: self.made[name].value if name in self.made else self._waiting[name] for name in given}
+        return self.request_class(**values)
 
     def _changed(self, name: str) -> None:
-        """A person changed a field: it stays so, and what is wrong with it is said at once."""
+        """A person changed a field: it keeps its value, and its error is shown at once."""
         self.touched.add(name)
         if name == "profile":
-            self._take_profile(self.profile)
+            self._set_profile(self.profile)
         problems: dict[str, str] = {}
         try:
             self._request()
         except RequestError as error:
             problems = dict(error.problems)
-        self.controls[name].error = problems.get(name, "")
-        for other, control in self.controls.made.items():
-            if control.error and other not in problems:  # it was at odds with this one
+        self.made[name].error = problems.get(name, "")
+        for other, control in self.made.items():
+            if control.error and other not in problems:  # it was in conflict with this one
                 control.error = ""
-        self._look_around()
+        self._tell_controls()
 
-    def _look_around(self) -> None:
-        for control in self.controls.made.values():
-            control.look_around()
+    def _tell_controls(self) -> None:
+        for control in self.made.values():
+            control.form_changed()
 
-    def _take_profile(self, profile: str) -> None:
-        self.controls["profile"].value = profile
-        for name in self.controls.made:
+    def _set_profile(self, profile: str) -> None:
+        self.made["profile"].value = profile
+        for name in self.made:
             self._follow_profile(name)
 
     def _follow_profile(self, name: str) -> None:
-        control, overrides = (
-            self.controls.made[name],
-            PROFILES[self.profile].default_overrides(self.request_class.stage),
-        )
+        control, overrides = self.made[name], PROFILES[self.profile].default_overrides(self.request_class.stage)
         if name != "profile" and name not in self.touched:
             control.value = overrides.get(name, control.view.default)
-        control.follow_profile(self.profile)
+        control.set_profile(self.profile)
 
-    def _settle(self, names: Sequence[str]) -> None:
-        """Give controls that were made late what was set meanwhile, or what the profile says."""
-        for name in names:
-            self._follow_profile(name)
-            if name in self._waiting:
-                self.controls.made[name].value = self._waiting.pop(name)
-        self._look_around()
 
-    def _say(self) -> None:
-        self._toggle.description = language.of(WORDS["expanded" if self.expanded else "collapsed"])
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two values of a field are equal; an empty one has several forms: text, None, list or tuple."""
+    return bool(first == second or (first in ("", None, ()) and second in ("", None, [])))
+
+
+def fields_for(request_class: type[Request], path: Path | str) -> list[str]:
+    """Names of the fields of a request that take a file of this kind, by its suffix."""
+    kind = "weights" if Path(path).suffix.lower() in WEIGHTS_SUFFIXES else kind_of(path)
+    return [name for name, view in fields_of(request_class).items() if kind in TAKEN.get(view.widget, ())]
+
+
+def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
+    """Values of some fields as the request reads them, while others may still be missing.
+
+    Raises:
+        RequestError: some of them are not allowed.
+    """
+    views = fields_of(request_class)
+    # an empty text in a form is not written yet, which is no error
+    blank = {name for name, value in values.items() if value == "" and name in views and views[name].required}
+    given = {name: value for name, value in values.items() if name not in blank}
+    missing = [name for name, view in views.items() if view.required and view.kind == "str" and name not in given]
+    try:
+        request = request_class(**given, **dict.fromkeys(missing, "-"))
+    except RequestError as error:
+        of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
+        if of_these:
+            raise RequestError(of_these) from None
+        return values
+    return {name: "" if name in blank else getattr(request, name) for name in values}
+
+
+def labelled(request_class: type[Request], values: Mapping[str, Any]) -> str:
+    """Values with the labels of their fields, in the language shown: "Seed 1, Steps 8"."""
+    views = fields_of(request_class)
+    texts = {name: Path(str(value)).name if views[name].is_file else str(value) for name, value in values.items()}
+    labels = {name: language.of(views[name].labels) for name in values}
+    return ", ".join(f"{labels[name]} {shorten(text, LONGEST_VALUE)}" for name, text in texts.items())

@@ -1,123 +1,57 @@
-"""All runs and LoRAs, newest first: look at one, find one again, use it, run it again, copy it as text, delete it.
+"""All runs and LoRAs, newest first: view one, search, use it, run it again, copy it as text, compare two, delete.
 
-    gallery = Gallery()
-    gallery.on_use(lambda path, kind: panel.form.take(path))
-    gallery.on_again(lambda request: jobs.submit(request))
-    gallery.on_change(lambda request: panel.form.fill(request))
-    gallery.on_lora(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
-
-Two that are chosen are shown beside each other, clips in sync.
-
-What the page gets of a run and of a LoRA in the gallery, and the words on their cards.
+gallery = Gallery()
+gallery.on_use(lambda path, kind: panel.form.take(path))
+gallery.on_again(lambda request: jobs.submit(request))
+gallery.on_change(lambda request: panel.form.fill(request))
+gallery.on_lora(lambda name, stage, profile: panels[stage].form.use_lora(name, profile))
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anywidget
 import traitlets
 
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.requests import STAGE_REQUESTS, Request, Words
+from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui import compare, listing
 from wanavatar_lab.ui.catalogue import Catalogue, Entry
-from wanavatar_lab.ui.compare import COMPARED
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
-from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.lora_list import LoraShelf, Shelved
-from wanavatar_lab.ui.uploads import KINDS
-from wanavatar_lab.ui.widget import can_show, script, server_path, styles
+from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
+from wanavatar_lab.ui.listing import Listing
+from wanavatar_lab.ui.lora_list import LoraEntry, LoraFolder
+from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.widget import script, styles
 
-LORA = "lora"  # what their kind is, and how their ids begin: they lie with the weights and are no runs
-
-CARD_WORDS = read_words(__file__, "gallery_cards")
-
-
-def run_card(entry: Entry, catalogue: Catalogue) -> dict[str, Any]:
-    """A run of a catalogue."""
-    stage = STAGE_REQUESTS.get(entry.stage)
-    picture = _picture(catalogue.file(entry))
-    compares = picture["kind"] if picture is not None and picture["kind"] in COMPARED else ""
-    return {
-        "id": entry.id,
-        "stage": language.of(stage.labels) if stage else entry.stage,
-        "state": entry.state,
-        "title": entry.title,
-        "time": entry.submitted_at,
-        "picture": picture,
-        "usable": entry.main is not None,
-        "ended": entry.ended,
-        "known": stage is not None and entry.state != "damaged",
-        "parents": len(catalogue.parents(entry.id)),
-        "children": len(catalogue.children(entry.id)),
-        "compares": compares,
-        "source": _source(entry, compares, catalogue) if compares else "",
-    }
-
-
-def lora_card(shelved: Shelved, *, usable: bool) -> dict[str, Any]:
-    """A LoRA; `usable` where someone takes it up."""
-    found = shelved.found
-    facts = [found.name, found.base, *found.trigger_words]
-    return {
-        "id": f"{LORA}:{shelved.id}",
-        "stage": language.of(CARD_WORDS["one_lora"]),
-        "state": "damaged" if found.problem else "succeeded",
-        "title": found.problem or " · ".join(facts),
-        "time": shelved.modified,
-        "picture": _picture(Path(found.preview) if found.preview else None),
-        "usable": bool(found.fits and usable),
-        "ended": False,  # what lies with the weights is not deleted here
-        "known": False,
-        "parents": 0,
-        "children": 0,
-        "compares": "",
-        "source": "",
-    }
-
-
-def _picture(path: Path | None) -> dict[str, str] | None:
-    """A file as the page shows it; None where it cannot."""
-    kind = KINDS.get(path.suffix.lower()) if path is not None else None
-    return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
-
-
-def _source(entry: Entry, kind: str, catalogue: Catalogue) -> str:
-    """The run whose file of the same kind this one took; "" where there is none."""
-    for parent in map(catalogue.entry, catalogue.parents(entry.id)):
-        made = _picture(catalogue.file(parent)) if parent is not None else None
-        if parent is not None and made is not None and made["kind"] == kind:
-            return parent.id
-    return ""
-
-
+LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, by which they are told from runs
+COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 LONGEST_TITLE = 60  # characters of it where two are compared
-_COPIES: dict[str, Callable[[Request, int | None], str]] = {
+# a card of the gallery that is no run: weights are not deleted, run again or compared from it
+NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
+COPIES: dict[str, Callable[[Request, int | None], str]] = {
     "python": as_python,
     "command": as_command,
     "papermill": as_papermill,
 }
 
-WORDS = read_words(__file__, "gallery")
 
-
-class Gallery(listing.Listing):
+class Gallery(Listing):
     """The runs of the runs folder, and the LoRAs of the weights folder.
 
     Attributes:
         kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
-        undo: the run that was deleted last, while it can be brought back.
-        compared: the run that is chosen to be compared, or both that are: id, title and kind of file of each.
-        comparison: what shows both; None while there are not two.
+        undo: the run that was deleted last, while it can be restored.
+        compared: the runs chosen for comparison, at most two: id, title and kind of file of each.
+        comparison: the widget that shows both; None while there are not two.
     """
 
     NARROWED_BY = ("family",)
     _esm = script("listing", "comparing", "gallery")
     _css = styles("listing", "gallery")
-    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | CARD_WORDS | compare.COMPARING_WORDS | WORDS
+    WORDS = read_words(__file__, "listing", "states", "gallery")
 
     family = traitlets.Unicode("").tag(sync=True)
     undo = traitlets.Unicode("").tag(sync=True)
@@ -126,12 +60,12 @@ class Gallery(listing.Listing):
     comparison = anywidget.WidgetTrait().tag(sync=True)
 
     def __init__(self, runs_dir: Path | str | None = None) -> None:
-        self._catalogue, self._shelf = Catalogue(runs_dir), LoraShelf()
+        self._catalogue, self._loras = Catalogue(runs_dir), LoraFolder()
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
 
     def on_use(self, listener: Callable[[Path, str], Any]) -> None:
-        """Call `listener` with a file and its kind when someone wants it as an input."""
+        """Call `listener` with a file and its kind when a person wants it as an input."""
         self._listen("use", listener)
 
     def on_again(self, listener: Callable[[Request], Any]) -> None:
@@ -143,17 +77,17 @@ class Gallery(listing.Listing):
         self._listen("change", listener)
 
     def on_lora(self, listener: Callable[[str, str, str], Any]) -> None:
-        """Call `listener` with a LoRA's name, and a stage and a profile that it fits, when someone wants to use it."""
+        """Call `listener` with a LoRA's name, and a stage and a profile that it fits, when a person wants to use it."""
         self._listen(LORA, listener)
         self._show()
 
     def files(self) -> list[Path]:
-        """What the runs that are found made, the file each is for, newest first."""
+        """The main files of the runs that are found, newest first."""
         found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
         return [file for file in map(self._catalogue.file, found) if file is not None]
 
     def delete(self, run_id: str) -> None:
-        """Delete a run; `bring_back` undoes it.
+        """Delete a run; `restore` undoes it.
 
         Raises:
             RunError: it has not ended, or is gone.
@@ -162,7 +96,7 @@ class Gallery(listing.Listing):
         self.undo = run_id
         self.refresh()
 
-    def bring_back(self) -> None:
+    def restore(self) -> None:
         """Undo the last deletion.
 
         Raises:
@@ -173,59 +107,93 @@ class Gallery(listing.Listing):
         self.refresh()
 
     def compare(self, first: str, second: str) -> None:
-        """Show what two runs made beside each other.
+        """Show the results of two runs beside each other.
 
         Raises:
-            RunError: one of them is gone, or made nothing.
-            LabError: what they made is not of one kind, or the page cannot show it.
+            RunError: one of them is gone, or has no result.
+            LabError: the results are not of one kind, or the page cannot show them.
         """
-        names = compare.told_apart(self._run(first), self._run(second))
-        shown = compare.side_by_side(self._made(first), self._made(second), names)
-        before, self.comparison = self.comparison, shown
-        self.compared = [self._facts(run_id) for run_id in (first, second)]
-        if before is not None:
-            before.close()
+        from wanavatar_lab.ui.compare import pair_labels, side_by_side  # reading media is slow to import
 
-    def part(self) -> None:
-        """End the comparison, or the choice of what is to be compared."""
-        before, self.comparison = self.comparison, None
-        self.compared = []
-        if before is not None:
-            before.close()
+        labels = pair_labels(self._run(first), self._run(second))
+        self._show_comparison([first, second], side_by_side(self._result(first), self._result(second), labels))
+
+    def stop_comparing(self) -> None:
+        """End the comparison, or the choice of runs for one."""
+        self._show_comparison([], None)
 
     def close(self) -> None:
-        """End the widget, and what it compares."""
-        if self.__dict__.get("_ended") is False:  # __del__ calls this too, also for one whose __init__ raised
-            self.part()
+        """Close the widget, and its comparison."""
+        if self.comm is not None:  # __del__ calls this too, also for one whose __init__ raised
+            self.stop_comparing()
         super().close()
 
     def show_words(self) -> None:
-        """Put every text into the language that is shown, also what tells apart those that are compared."""
+        """Put every text into the language shown, also the labels of a comparison."""
         super().show_words()
-        self._part_from_the_gone()
+        self._drop_deleted()
         if self.comparison is not None:
-            first, second = self._compared()
-            self.comparison.labels = list(compare.told_apart(self._run(first), self._run(second)))
+            from wanavatar_lab.ui.compare import pair_labels
+
+            first, second = map(self._run, self._compared())
+            self.comparison.labels = list(pair_labels(first, second))
 
     def _look(self) -> bool:
-        runs, loras = self._catalogue.refresh(), self._shelf.refresh()
-        self._part_from_the_gone()
+        runs, loras = self._catalogue.refresh(), self._loras.refresh()
+        self._drop_deleted()
         return runs or loras
 
-    def _find(self) -> Sequence[Entry | Shelved]:
-        found: list[Entry | Shelved] = [
+    def _find(self) -> Sequence[Entry | LoraEntry]:
+        found: list[Entry | LoraEntry] = [
             *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
-            *(self._shelf.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
+            *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
-        return sorted(found, key=_when, reverse=True)
+        return sorted(found, key=_time_and_id, reverse=True)
 
     def _kinds(self) -> list[str]:
-        return list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._shelf.all else [])]))
+        return list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._loras.all else [])]))
 
-    def _card(self, found: Entry | Shelved) -> dict[str, Any]:
-        if isinstance(found, Entry):
-            return run_card(found, self._catalogue)
-        return lora_card(found, usable=bool(self._listeners[LORA]))
+    def _card(self, found: Entry | LoraEntry) -> dict[str, Any]:
+        return self._run_card(found) if isinstance(found, Entry) else self._lora_card(found)
+
+    def _run_card(self, entry: Entry) -> dict[str, Any]:
+        picture = _picture(self._catalogue.file(entry))
+        compares = picture["kind"] if picture is not None and picture["kind"] in COMPARED else ""
+        return {
+            "id": entry.id,
+            "stage": stage_name(entry.stage),
+            "state": entry.state,
+            "title": entry.title,
+            "time": entry.submitted_at,
+            "picture": picture,
+            "usable": entry.main is not None,
+            "ended": entry.ended,
+            "known": entry.stage in STAGE_REQUESTS and entry.state != "damaged",
+            "parents": len(self._catalogue.parents(entry.id)),
+            "children": len(self._catalogue.children(entry.id)),
+            "compares": compares,
+            "source": self._source(entry, compares) if compares else "",
+        }
+
+    def _lora_card(self, lora: LoraEntry) -> dict[str, Any]:
+        found = lora.found
+        return NO_RUN | {
+            "id": f"{LORA}:{lora.id}",
+            "stage": language.of(self.WORDS["one_lora"]),
+            "state": "damaged" if found.problem else "succeeded",
+            "title": found.problem or " · ".join([found.name, found.base, *found.trigger_words]),
+            "time": lora.modified,
+            "picture": _picture(Path(found.preview) if found.preview else None),
+            "usable": bool(found.fits and self._listeners[LORA]),
+        }
+
+    def _source(self, entry: Entry, kind: str) -> str:
+        """The run whose file of the same kind this one took; "" where there is none."""
+        for parent in map(self._catalogue.entry, self._catalogue.parents(entry.id)):
+            made = _picture(self._catalogue.file(parent)) if parent is not None else None
+            if parent is not None and made is not None and made["kind"] == kind:
+                return parent.id
+        return ""
 
     def _act(self, content: Mapping[str, Any]) -> None:
         run_id = str(content.get("run", ""))
@@ -233,58 +201,64 @@ class Gallery(listing.Listing):
             case "delete":
                 self.delete(run_id)
             case "undo":
-                self.bring_back()
+                self.restore()
             case "copy":
                 self._copy(run_id, str(content.get("how")))
             case "use" if run_id.startswith(f"{LORA}:"):
-                found = next(each.found for each in self._shelf.all if f"{LORA}:{each.id}" == run_id)
+                found = next(each.found for each in self._loras.all if f"{LORA}:{each.id}" == run_id)
                 self._tell(LORA, found.name, *found.fits[0].split("/"))
             case "use":
                 entry = self._entry(run_id)
                 if entry.main is not None:
-                    self._tell("use", self._made(run_id), entry.main.kind)
+                    self._tell("use", self._result(run_id), entry.main.kind)
             case "again" | "change" as action:
                 self._tell(action, self._run(run_id).request())
             case "compare" if "with" in content:
                 self.compare(str(content["with"]), run_id)
             case "compare":
                 self._choose(run_id)
-            case "part":
-                self.part()
+            case "stop":
+                self.stop_comparing()
 
     def _choose(self, run_id: str) -> None:
-        """Take a run as the first or the second to be compared; one that is compared already ends that."""
+        """Take a run as the first or the second of a comparison; one that is compared already ends it."""
         compared = self._compared()
         if run_id in compared:
-            self.part()
+            self.stop_comparing()
         elif compared:
             self.compare(compared[0], run_id)
         else:
             self.compared = [self._facts(run_id)]
 
-    def _part_from_the_gone(self) -> None:
+    def _drop_deleted(self) -> None:
         if any(not (self._catalogue.root / run_id).is_dir() for run_id in self._compared()):
-            self.part()
+            self.stop_comparing()
+
+    def _show_comparison(self, run_ids: Sequence[str], shown: anywidget.AnyWidget | None) -> None:
+        before, self.comparison = self.comparison, shown
+        self.compared = [self._facts(run_id) for run_id in run_ids]
+        if before is not None:
+            before.close()
 
     def _compared(self) -> list[str]:
         return [facts["id"] for facts in self.compared]
 
     def _facts(self, run_id: str) -> dict[str, str]:
         entry = self._entry(run_id)
-        title = entry.title if len(entry.title) <= LONGEST_TITLE else entry.title[: LONGEST_TITLE - 1] + "…"
-        return {"id": run_id, "title": title, "kind": run_card(entry, self._catalogue)["compares"]}
+        kind = self._run_card(entry)["compares"]
+        return {"id": run_id, "title": shorten(entry.title, LONGEST_TITLE), "kind": kind}
 
     def _entry(self, run_id: str) -> Entry:
-        self._run(run_id)  # says what is wrong with an id of which there is no run
+        self._run(run_id)  # raises for an id without a run
         entry = self._catalogue.entry(run_id)
         if entry is None:
             raise RunError(f"The run {run_id} is not in the gallery yet. Try again in a moment.")
         return entry
 
-    def _made(self, run_id: str) -> Path:
+    def _result(self, run_id: str) -> Path:
         file = self._catalogue.file(self._entry(run_id))
         if file is None:
-            raise RunError(f"The run {run_id} made nothing.")
+            raise RunError(f"The run {run_id} has no result.")
         return file
 
     def _run(self, run_id: str) -> Run:
@@ -292,7 +266,7 @@ class Gallery(listing.Listing):
 
     def _listen(self, action: str, listener: Callable[..., Any]) -> None:
         self._listeners[action].append(listener)
-        self.actions = [name for name, those in self._listeners.items() if those]
+        self.actions = [name for name, listeners in self._listeners.items() if listeners]
 
     def _tell(self, action: str, *values: Any) -> None:
         for listener in self._listeners[action]:
@@ -300,11 +274,17 @@ class Gallery(listing.Listing):
 
     def _copy(self, run_id: str, how: str) -> None:
         run = self._run(run_id)
-        text = _COPIES[how](run.request(), run.status().seed)
+        text = COPIES[how](run.request(), run.status().seed)
         if not text:
             raise LabError(f"The stage {run.stage} has no notebook, so papermill cannot run it.")
         self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
 
 
-def _when(each: Entry | Shelved) -> tuple[float, str]:
-    return (each.submitted_at, each.id) if isinstance(each, Entry) else (each.modified, each.id)
+def _picture(path: Path | None) -> dict[str, str] | None:
+    """A file as the page shows it; None where it cannot."""
+    kind = kind_of(path) if path is not None else ""
+    return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
+
+
+def _time_and_id(entry: Entry | LoraEntry) -> tuple[float, str]:
+    return (entry.submitted_at if isinstance(entry, Entry) else entry.modified), entry.id

@@ -1,31 +1,39 @@
-"""A card that shows how far a run is, whoever submitted it, and can end it.
+"""The card of a run: progress, log and preview, with a button that cancels it; any client's run can be shown.
 
     card = JobCard(job.id)            # shows itself and follows the run
-    status = await card.watch()       # in a cell that goes on when the run has ended
+    status = await card.watch()       # in a cell that waits until the run has ended
 
-All that is shown is read from the run's folder, so a card made later, in another kernel, shows the same.
+Everything shown is read from the run's folder, so a card made later, in another kernel, shows the same.
 """
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
 import traitlets
 
 from wanavatar_lab import jobs
-from wanavatar_lab.errors import LabError
-from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.requests import Words
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabWidget, can_show, script, server_path, styles
+from wanavatar_lab.ui.language import read_words, stage_name
+from wanavatar_lab.ui.served_files import can_show, server_path
+from wanavatar_lab.ui.tasks import loop_runs, repeat, start
+from wanavatar_lab.ui.widget import LabBox, LabWidget, script, styles
+from wanavatar_lab.worker.queue import Lane
 
 POLL_SECONDS = 0.2
+MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from the disk five times a second
 LOG_LINES, LOG_CHARACTERS = 40, 8000
-PREVIEWS = ("preview.webp", "preview.png")  # a picture of the latents, where a stage writes one
-
-WORDS = read_words(__file__, "job_card")
+PREVIEWS = ("preview.webp", "preview.png")  # of the latents, where a stage writes one
+# fields of the status that are traits of the card under the same name
+SHOWN = (
+    *("state", "phase", "step", "steps", "segment", "segments"),
+    *("fraction", "eta_seconds", "memory_bytes", "queue_place", "seed"),
+)
 
 
 class JobCard(LabWidget):
@@ -33,11 +41,11 @@ class JobCard(LabWidget):
 
     Args:
         run_id: the run; "" shows an empty card, for `attach` later.
-        stage: whose turn is to come, while there is no run.
-        reveal: the page scrolls to the card, once, if that is out of sight.
+        stage: of the run that will follow, while there is none.
+        reveal: the page scrolls to the card, once, if it is out of sight.
 
     Attributes:
-        state: as `Status.state`; "" or "coming" without a run, "gone" where its folder is no more.
+        state: as `Status.state`; without a run "" or "pending", "gone" where its folder is deleted or damaged.
         cancelling: from the click on Cancel until the run has ended.
 
     Raises:
@@ -46,7 +54,9 @@ class JobCard(LabWidget):
 
     _esm = script("job_card")
     _css = styles("job_card")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS: ClassVar[dict[str, Words]] = read_words(
+        __file__, "states", "job_card"
+    )  # which the card of a training extends
 
     run_id = traitlets.Unicode("").tag(sync=True)
     title = traitlets.Unicode("").tag(sync=True)
@@ -73,13 +83,17 @@ class JobCard(LabWidget):
         self.job: jobs.Job | None = None
         self._stage = stage
         self._log_seen: tuple[int, int] | None = None
-        super().__init__(reveal=reveal, state="coming" if stage else "")
-        self.on_msg(self._hear)
+        super().__init__(reveal=reveal, state="pending" if stage else "")
         if run_id:
             self.attach(run_id)
 
+    @property
+    def active(self) -> bool:
+        """Whether the run is queued or running."""
+        return self.state in ("queued", "running")
+
     def attach(self, run_id: str) -> None:
-        """Show another run from now on, and follow it where an event loop runs.
+        """Show another run from now on; in a running event loop, follow it.
 
         Raises:
             RunError: there is no such run.
@@ -93,9 +107,9 @@ class JobCard(LabWidget):
             start(self.watch())
 
     async def watch(self) -> Status | None:
-        """Follow the run until it has ended, without blocking; returns its last status.
+        """Follow the run until it has ended, without blocking; returns its last status, None if it is gone.
 
-        Where the card is given another run meanwhile, the watch of this one ends.
+        Where the card gets another run meanwhile, this ends.
         """
         job = self.job
         while job is not None and self.job is job and not self.look():
@@ -103,12 +117,17 @@ class JobCard(LabWidget):
         return job.status() if job is not None and self.state != "gone" else None
 
     def close(self) -> None:
-        """End the card; the run goes on."""
+        """Close the card; the run continues."""
         self.job = None
         super().close()
 
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Cancel the run where the page asks for it."""
+        if content.get("kind") == "cancel":
+            self.cancel()
+
     def cancel(self) -> None:
-        """Ask for the run to end; `cancelling` says at once that it was heard."""
+        """Cancel the run; `cancelling` acknowledges it at once."""
         if self.job is None or self.cancelling:
             return
         self.cancelling = True
@@ -119,42 +138,34 @@ class JobCard(LabWidget):
                 self.cancelling, self.error = False, str(fault)
 
     def look(self) -> bool:
-        """Read the run's folder and show what changed; whether there will be no more changes."""
+        """Read the run's folder and show what changed; whether nothing will change any more."""
         if self.job is None:
             return True
         try:
             status = self.job.status()
-            log = self._new_log()
-            preview = self._preview()
+            log = self._new_log(self.job)
+            preview = self._preview(self.job)
         except (LabError, OSError) as fault:
-            # deleted, or damaged: nothing will come of it, and that is shown
+            # deleted, or damaged: it will not change, and the card shows why
             with self.hold_sync():
                 self.state, self.error, self.cancelling = "gone", str(fault), False
             return True
         with self.hold_sync():
-            self._show(status)
+            self._show(self.job, status)
             if log is not None:
                 self.log = log
             self.preview, self.preview_version = preview
         return status.ended
 
     def show_words(self) -> None:
-        """Put every text into the language that is shown, the stage's name too."""
+        """Put every text into the language shown, the stage's name too."""
         super().show_words()
-        known = STAGE_REQUESTS.get(self._stage)
-        self.title = language.of(known.labels) if known else self._stage
+        self.title = stage_name(self._stage)
 
-    def _show(self, status: Status) -> None:
+    def _show(self, job: jobs.Job, status: Status) -> None:
         # a trait that is set to the value it has sends nothing
-        self.state = status.state
-        self.phase = status.phase
-        self.step, self.steps = status.step, status.steps
-        self.segment, self.segments = status.segment, status.segments
-        self.fraction = status.fraction
-        self.eta_seconds = status.eta_seconds
-        self.memory_bytes = status.memory_bytes
-        self.queue_place = status.queue_place
-        self.seed = status.seed
+        for name in SHOWN:
+            setattr(self, name, getattr(status, name))
         self.error = status.error or ""
         # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
         begin = status.started_at or status.submitted_at
@@ -164,28 +175,56 @@ class JobCard(LabWidget):
             self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
         if status.ended:
             self.cancelling = False
-        elif self.job is not None and self.job.run.cancel_requested():
+        elif job.run.cancel_requested():
             self.cancelling = True  # also where another client asked
 
-    def _new_log(self) -> str | None:
-        """The end of the log if it has grown since the last look."""
-        assert self.job is not None
-        facts = (self.job.run.folder / "log.txt").stat()
+    def _new_log(self, job: jobs.Job) -> str | None:
+        """The last lines of the log if it has changed since the last look."""
+        facts = (job.run.folder / "log.txt").stat()
         if (seen := (facts.st_size, facts.st_mtime_ns)) == self._log_seen:
             return None
         self._log_seen = seen
-        return self.job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
+        return job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
 
-    def _preview(self) -> tuple[str, str]:
-        assert self.job is not None
+    def _preview(self, job: jobs.Job) -> tuple[str, str]:
         for name in PREVIEWS:
-            path = self.job.run.folder / name
-            with suppress(FileNotFoundError):  # there is none, or the run has ended just now and took it away
+            path = job.run.folder / name
+            with suppress(FileNotFoundError):  # there is none, or the run has just ended and removed it
                 version = path.stat().st_mtime_ns
                 if can_show(path):
                     return server_path(path), str(version)
         return "", ""
 
-    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
-        if content.get("kind") == "cancel":
-            self.cancel()
+
+class RunningJobs(LabBox):
+    """Cards of all runs that are queued or running, of any client: what a page shows after a reload.
+
+    They are in the order of the queue; the card of a run that has ended stays until `clear`.
+    """
+
+    def __init__(self) -> None:
+        self._cards: dict[str, JobCard] = {}
+        super().__init__()
+        self.look()
+        repeat(self.look, LOOK_SECONDS, self)
+
+    def look(self) -> None:
+        """Add runs that were submitted since; where there are too many cards, those of runs that ended are removed."""
+        waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
+        new = [run_id for run_id in waiting if run_id not in self._cards]
+        for run_id in new:
+            try:
+                self._cards[run_id] = JobCard(run_id)
+            except RunError:
+                continue  # its ticket is written before its folder has its name: the next look finds it
+        ended = [run_id for run_id in self._cards if run_id not in waiting]
+        for run_id in ended[: max(0, len(self._cards) - MOST_CARDS)]:
+            self._cards.pop(run_id).close()
+        if new or ended:  # the same ones again send nothing
+            self.children = tuple(self._cards.values())
+
+    def clear(self) -> None:
+        """Remove the cards of runs that have ended."""
+        for run_id in [run_id for run_id, card in self._cards.items() if not card.active]:
+            self._cards.pop(run_id).close()
+        self.children = tuple(self._cards.values())

@@ -1,43 +1,33 @@
-"""The language of the page, which every widget follows while it is shown.
+"""The language of the page, and the texts of widgets in it.
 
-A widget's words are in `words/<widget>.json` beside its module, each text in every language. A test finds these files
-and asks for every language.
+The texts of a module are in `words/<table>.json` beside it: key → text in each language. A test finds these files and
+asks for every language.
 """
 
 import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import traitlets
 
-from wanavatar_lab.requests.field_spec import LANGUAGES, Words
+from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, Words
 
 NAMES = {"en": "English", "ko": "한국어", "zh": "中文"}
 
 
-def read_words(module: str, table: str) -> dict[str, Words]:
-    """The words of a widget: key → its text in each language.
-
-    Args:
-        module: `__file__` of the module whose folder has the folder `words`.
-        table: name of the JSON file in it, without `.json`.
-    """
-    words: dict[str, Words] = json.loads((Path(module).parent / "words" / f"{table}.json").read_text(encoding="utf-8"))
-    return words
-
-
 class Language(traitlets.HasTraits):
-    """Which language is shown; there is one for all widgets of a kernel, `language`."""
+    """The language shown. All widgets of a kernel share one, `language`."""
 
     code = traitlets.Enum(LANGUAGES, default_value="en")
 
     def of(self, words: Words) -> str:
-        """The text of `words` in the language that is shown."""
+        """The text of `words` in this language."""
         return words[self.code]
 
     def follow(self, show: Callable[[], None]) -> Callable[[], None]:
-        """Call `show` now and whenever the language changes; returns what ends that."""
+        """Call `show` now and at every change of the language; returns a function that stops this."""
 
         def changed(_: object) -> None:
             show()
@@ -45,11 +35,43 @@ class Language(traitlets.HasTraits):
         show()
         self.observe(changed, "code")
 
-        def end() -> None:
-            with suppress(ValueError):  # ended before: widgets are closed by their owner and again by __del__
+        def stop() -> None:
+            with suppress(ValueError):  # stopped before: a widget is closed by its owner and again by __del__
                 self.unobserve(changed, "code")
 
-        return end
+        return stop
 
 
 language = Language()
+
+
+class WordTable(dict[str, Words]):
+    """Texts by key, each in every language."""
+
+    def text(self, key: str, **values: Any) -> str:
+        """A text in the language shown, with `values` for its placeholders."""
+        return language.of(self[key]).format(**values)
+
+
+def read_words(module: str, *tables: str) -> WordTable:
+    """The texts of one or more tables.
+
+    Args:
+        module: `__file__` of the module beside which the folder `words` is.
+        tables: names of JSON files in it, without `.json`; later ones override equal keys of earlier ones.
+    """
+    words = WordTable()
+    for table in tables:
+        words |= json.loads((Path(module).parent / "words" / f"{table}.json").read_text(encoding="utf-8"))
+    return words
+
+
+def stage_name(stage: str) -> str:
+    """The name of a stage in the language shown; of a stage that is not registered, its identifier."""
+    known = STAGE_REQUESTS.get(stage)
+    return language.of(known.labels) if known else stage
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, cut to `most` characters with an ellipsis where it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"

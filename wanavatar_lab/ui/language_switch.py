@@ -1,26 +1,21 @@
-"""The switch for the language of the page; every widget follows it, and what was typed stays."""
-
-from typing import ClassVar
+"""The language menu: all widgets of the kernel follow it, and what was typed stays."""
 
 import traitlets
 
-from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import NAMES, language, read_words
 from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-WORDS = read_words(__file__, "language_switch")
-
 
 class LanguageSwitch(LabWidget):
-    """A native choice of the languages, each by its own name.
+    """A native menu of the languages, each by its own name.
 
     Attributes:
-        code: the language that is shown; setting it switches all widgets of this kernel.
+        code: the language shown; setting it switches all widgets of this kernel.
     """
 
     _esm = script("language_switch")
     _css = styles()
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "language_switch")
 
     code = traitlets.Unicode("en").tag(sync=True)
     names = traitlets.Dict(NAMES).tag(sync=True)
@@ -30,7 +25,7 @@ class LanguageSwitch(LabWidget):
         self.observe(self._switch, "code")
 
     def show_words(self) -> None:
-        """Also follow a switch that was made elsewhere."""
+        """Put every text into the language shown, and follow a switch made elsewhere."""
         super().show_words()
         self.code = language.code
 

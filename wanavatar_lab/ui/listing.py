@@ -1,43 +1,46 @@
-"""What lists on a page have in common: they are searched, narrowed to a kind, shown bit by bit, and kept fresh.
+"""Searchable lists on a page: filtered by kind and words, shown page by page, refreshed from the disk.
 
-The page gets as many entries as it shows, not all; searching is done here. `static/listing.js` is the page's half.
+The page receives only the entries it shows; searching happens in the kernel. `static/listing.js` is the page's half.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import traitlets
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.tasks import repeat
 from wanavatar_lab.ui.widget import LabWidget
 
-PAGE = 24  # entries that are shown at first, and more at each click
+PAGE = 24  # entries shown at first, and added at each click on "Show more"; 2, 3 and 4 columns all divide it
 
-WORDS = read_words(__file__, "listing")
+
+def matches(query: str, *texts: str) -> bool:
+    """Whether each word of the query is in the texts, in any case."""
+    text = "\n".join(texts).casefold()
+    return all(word in text for word in query.casefold().split())
 
 
 class Listing(LabWidget):
-    """A list of what lies on disk.
+    """A list of entries found on the disk.
 
-    A subclass finds it (`_look`, `_find`, `_kinds`), describes each to the page (`_card`), and does what a message asks
-    for (`_act`). What these need is there before `__init__` of this class is called. Its words name each kind as
-    `kind_…`, what is searched as `search`, and an empty list as `empty`.
+    A subclass finds them (`_look`, `_find`, `_kinds`), describes each to the page (`_card`) and handles the messages of
+    its buttons (`_act`). What these methods use has to be set before `__init__` of this class is called. Its words are
+    those of the table `listing` and its own: each kind as `kind_…`, the search field as `search`, an empty list as
+    `empty`.
 
     Attributes:
-        kind: only these are shown; "" shows every kind.
-        query: only those that have each of these words are shown.
-        limit: so many are shown at most.
-        kinds: the kinds that there are.
+        kind: only entries of this kind are shown; "" shows every kind.
+        query: only entries with each of these words are shown.
+        limit: how many entries are shown at most.
+        kinds: the kinds that exist.
         entries: what is shown, as the page needs it; each has an `id`.
         total: how many are found.
-        notice: what went wrong last.
+        notice: the last error.
     """
 
     REFRESH_SECONDS: ClassVar[float] = 2.0
-    NARROWED_BY: ClassVar[Sequence[str]] = ()  # traits besides those above that say what is found
+    NARROWED_BY: ClassVar[Sequence[str]] = ()  # traits besides those above that filter
 
     kind = traitlets.Unicode("").tag(sync=True)
     query = traitlets.Unicode("").tag(sync=True)
@@ -49,51 +52,51 @@ class Listing(LabWidget):
     notice = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, **values: Any) -> None:
-        self._ended = False
         super().__init__(**values)
-        self.on_msg(self._hear)
         self.observe(lambda _: self._show(), ["kind", "query", "limit", *self.NARROWED_BY])
         self.refresh()
-        if loop_runs():
-            start(self._keep_fresh())
+        repeat(self._refresh_or_say_why_not, self.REFRESH_SECONDS, self)
 
     def refresh(self) -> None:
-        """Look at the disk again. Where an event loop runs, this happens by itself."""
+        """Read the disk again. In a running event loop this happens every `REFRESH_SECONDS`."""
         if self._look():
             self._show()
 
-    def close(self) -> None:
-        """End the widget."""
-        self._ended = True
-        super().close()
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Do what a button asks for; an error becomes the notice."""
+        self.notice = self._fault()
+        try:
+            self._act(content)
+        except (LabError, OSError) as error:
+            self.notice = str(error)
 
     def show_words(self) -> None:
-        """Put every text into the language that is shown, those of the entries too."""
+        """Put every text into the language shown, those of the entries too."""
         super().show_words()
         self._show()
 
     def _look(self) -> bool:
-        """Look at the disk again; whether anything is different."""
-        raise NotImplementedError(type(self))
+        """Read the disk again; whether anything changed."""
+        raise NotImplementedError
 
     def _find(self) -> Sequence[Any]:
-        """What is to be shown, in its order."""
-        raise NotImplementedError(type(self))
+        """The entries that pass the filters, in the order shown."""
+        raise NotImplementedError
 
     def _kinds(self) -> list[str]:
-        """The kinds that there are."""
-        raise NotImplementedError(type(self))
+        """The kinds that exist."""
+        raise NotImplementedError
 
     def _card(self, found: Any) -> dict[str, Any]:
-        """One of them as the page needs it."""
-        raise NotImplementedError(type(self))
+        """An entry as the page needs it."""
+        raise NotImplementedError
 
     def _act(self, content: Mapping[str, Any]) -> None:
         """Do what a message of the page asks for."""
-        raise NotImplementedError(type(self))
+        raise NotImplementedError
 
     def _fault(self) -> str:
-        """What is wrong as long as nobody puts it right; it stands where nothing else went wrong last."""
+        """A lasting error, shown while there is no newer one."""
         return ""
 
     def _show(self) -> None:
@@ -103,17 +106,8 @@ class Listing(LabWidget):
             self.total = len(found)
             self.entries = [self._card(each) for each in found[: self.limit]]
 
-    async def _keep_fresh(self) -> None:
-        while not self._ended:
-            await asyncio.sleep(self.REFRESH_SECONDS)
-            try:
-                self.refresh()
-            except OSError as error:
-                self.notice = str(error)  # of the disk; it may be there again at the next look
-
-    def _hear(self, _: Any, content: dict[str, Any], __: list[memoryview]) -> None:
-        self.notice = self._fault()
+    def _refresh_or_say_why_not(self) -> None:
         try:
-            self._act(content)
-        except (LabError, OSError) as error:
-            self.notice = str(error)
+            self.refresh()
+        except OSError as error:
+            self.notice = str(error)  # the disk may be back at the next refresh

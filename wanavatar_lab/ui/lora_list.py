@@ -1,35 +1,103 @@
-"""All LoRAs that are there: size, rank, the model each is for, its trigger words and its preview; and where it fits.
+"""The LoRAs under the weights folder: size, rank, base model, trigger words and preview of each, and where it fits.
 
 loras = LoraList()
-loras.on_use(lambda name, stage, profile: take_up(panels[stage].form, name, profile))
-
-The LoRAs under the weights folder, for lists that are looked at again and again: a file is read once.
-
-A file is read again when it or its folder has changed; notes that are changed where they lie are seen after `forget`.
+loras.on_use(lambda name, stage, profile: panels[stage].form.use_lora(name, profile))
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora import Adapter, Description, describe, find_adapters
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui import listing
-from wanavatar_lab.ui.form import Form
-from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.lora_cards import LoraCards
-from wanavatar_lab.ui.widget import can_show, script, server_path, styles
+from wanavatar_lab.ui.language import language, read_words, stage_name
+from wanavatar_lab.ui.listing import Listing, matches
+from wanavatar_lab.ui.lora_cards import rank_of
+from wanavatar_lab.ui.served_files import can_show, server_path
+from wanavatar_lab.ui.widget import script, styles
+
+
+class LoraList(Listing):
+    """The LoRAs of a weights folder; `kind` and `query` as `LoraFolder.find` has them.
+
+    Attributes:
+        folder: where LoRA files are to be put.
+        usable: whether a listener takes the LoRAs that are chosen.
+    """
+
+    REFRESH_SECONDS = 5.0
+    _esm = script("listing", "lora_list")
+    _css = styles("listing", "lora_list")
+    WORDS = read_words(__file__, "listing", "lora_list")
+
+    folder = traitlets.Unicode("").tag(sync=True)
+    usable = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, weights_dir: Path | str | None = None) -> None:
+        self._loras = LoraFolder(weights_dir)
+        self._listeners: list[Callable[[str, str, str], Any]] = []
+        super().__init__(folder=str(self._loras.folder / "loras"))
+
+    def on_use(self, listener: Callable[[str, str, str], Any]) -> None:
+        """Call `listener` with a name, a stage and a profile when a person wants to use that LoRA there."""
+        self._listeners.append(listener)
+        self.usable = True
+
+    def _look(self) -> bool:
+        changed = self._loras.refresh()
+        if changed:
+            self.notice = self._loras.fault
+        return changed
+
+    def _find(self) -> Sequence["LoraEntry"]:
+        return self._loras.find(kind=self.kind, query=self.query)
+
+    def _kinds(self) -> list[str]:
+        return list(dict.fromkeys(each.found.kind for each in self._loras.all))
+
+    def _fault(self) -> str:
+        return self._loras.fault
+
+    def _act(self, content: Mapping[str, Any]) -> None:
+        match content.get("kind"):
+            case "look":
+                self._loras.forget()
+                self.refresh()
+            case "use":
+                stage, _slash, profile = str(content.get("place")).partition("/")
+                for listener in self._listeners:
+                    listener(str(content.get("name")), stage, profile)
+
+    def _card(self, found: "LoraEntry") -> dict[str, Any]:
+        lora = found.found
+        return {
+            "id": found.id,
+            **{name: getattr(lora, name) for name in ("name", "kind", "base", "bytes", "description", "problem")},
+            "rank": rank_of(lora),
+            "usual": "" if lora.usual_weight is None else f"{lora.usual_weight:g}",
+            "pair": len(lora.files) > 1,
+            "words": lora.trigger_words,
+            "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
+            "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
+            "version": str(found.modified),
+            "places": [{"place": place, "label": self._label(place)} for place in lora.fits],
+        }
+
+    def _label(self, place: str) -> str:
+        """A stage and a profile that a LoRA fits, `stage/profile`, in words; of a profile only its name."""
+        stage, _, profile = place.partition("/")
+        name = language.of(dict(PROFILES[profile].labels)).partition(":")[0].partition("：")[0]
+        return language.of(self.WORDS["place"]).format(stage=stage_name(stage), profile=name)
 
 
 @dataclass(frozen=True)
-class Shelved:
-    """One LoRA.
+class LoraEntry:
+    """One LoRA of a folder.
 
     Attributes:
         modified: when its newest file was written, in seconds since 1970.
@@ -40,172 +108,64 @@ class Shelved:
 
     @property
     def id(self) -> str:
-        """Tells it from all others: pictures and video may have LoRAs of one name."""
+        """Unique among all LoRAs: one for pictures and one for video may have the same name."""
         return f"{self.found.kind}/{self.found.name}"
 
+    @property
+    def texts(self) -> list[str]:
+        """What a search looks through."""
+        found = self.found
+        return [found.name, found.kind, found.base, found.description, *found.trigger_words]
 
-class LoraShelf:
-    """All LoRAs of a weights folder, which is the one of the settings if None.
+
+class LoraFolder:
+    """All LoRAs of a weights folder, which is that of the settings if None.
+
+    A file is read again when it or its folder has changed; notes that were edited in place are read after `forget`.
 
     Attributes:
-        folder: where they lie.
-        all: by kind and name.
+        folder: the weights folder.
+        all: its LoRAs, by kind and name.
         fault: why they cannot be listed; empty if they can.
     """
 
     def __init__(self, weights_dir: Path | str | None = None) -> None:
         self.folder = Path(weights_dir or read_settings().weights_dir).absolute()
-        self.all: list[Shelved] = []
+        self.all: list[LoraEntry] = []
         self.fault = ""
-        self._read: dict[str, tuple[tuple[int, ...], Shelved]] = {}
+        self._read: dict[str, tuple[tuple[int, ...], LoraEntry]] = {}
 
     def refresh(self) -> bool:
-        """Look at the disk again; whether anything is different."""
+        """Read the disk again; whether anything changed."""
         before = (self.all, self.fault)
         try:
-            self.all, self.fault = self._look(), ""
+            self._read = {f"{each.kind}/{each.name}": self._entry(each) for each in find_adapters(self.folder)}
+            self.all, self.fault = [entry for _, entry in self._read.values()], ""
         except (LabError, OSError) as error:  # of a model's config, or of the disk
             self.all, self.fault = [], str(error)
         return (self.all, self.fault) != before
 
     def forget(self) -> None:
-        """Read every file anew at the next look."""
+        """Read every file anew at the next refresh."""
         self._read = {}
 
-    def find(self, *, kind: str = "", query: str = "") -> list[Shelved]:
+    def find(self, *, kind: str = "", query: str = "") -> list[LoraEntry]:
         """LoRAs by kind and name.
 
         Args:
             kind: only these: img, character, move, camera, mov.
-            query: only those that have each of these words in what is said of them, in any case.
+            query: only those with each of these words in their name, kind, base, description or trigger words.
         """
-        words = query.casefold().split()
-        return [each for each in self.all if (not kind or each.found.kind == kind) and _holds(each.found, words)]
+        of_kind = [each for each in self.all if not kind or each.found.kind == kind]
+        return [each for each in of_kind if matches(query, *each.texts)]
 
-    def kinds(self) -> list[str]:
-        """The kinds that there are."""
-        return list(dict.fromkeys(each.found.kind for each in self.all))
-
-    def _look(self) -> list[Shelved]:
-        shelved: list[Shelved] = []
-        read: dict[str, tuple[tuple[int, ...], Shelved]] = {}
-        for adapter in find_adapters(self.folder):
-            key, now = f"{adapter.kind}/{adapter.name}", _state(adapter)
-            known = self._read.get(key)
-            if known is None or known[0] != now:
-                (found,) = describe([adapter], self.folder)
-                known = now, Shelved(found, max(file.stat().st_mtime for file in adapter.files.values()))
-            read[key] = known
-            shelved.append(known[1])
-        self._read = read
-        return shelved
-
-
-def _state(adapter: Adapter) -> tuple[int, ...]:
-    """What changes with the files of a LoRA, or with what lies beside them."""
-    facts = [file.stat() for file in adapter.files.values()]
-    folders = [file.parent.stat().st_mtime_ns for file in adapter.files.values()]
-    return (*(fact.st_mtime_ns for fact in facts), *(fact.st_size for fact in facts), *folders)
-
-
-def _holds(found: Description, words: list[str]) -> bool:
-    if not words:
-        return True
-    text = "\n".join([found.name, found.kind, found.base, found.description, *found.trigger_words]).casefold()
-    return all(word in text for word in words)
-
-
-WORDS = read_words(__file__, "lora_list")
-
-
-class LoraList(listing.Listing):
-    """The LoRAs of the weights folder; `kind` and `query` as `LoraShelf.find` has them.
-
-    Attributes:
-        folder: where LoRAs are to be put.
-        usable: whether anyone takes one up that is chosen here.
-    """
-
-    REFRESH_SECONDS = 5.0
-    _esm = script("listing", "lora_list")
-    _css = styles("listing", "lora_list")
-    WORDS: ClassVar[dict[str, Words]] = listing.WORDS | WORDS
-
-    folder = traitlets.Unicode("").tag(sync=True)
-    usable = traitlets.Bool(False).tag(sync=True)
-
-    def __init__(self, weights_dir: Path | str | None = None) -> None:
-        self._shelf = LoraShelf(weights_dir)
-        self._listeners: list[Callable[[str, str, str], Any]] = []
-        super().__init__(folder=str(self._shelf.folder / "loras"))
-
-    def on_use(self, listener: Callable[[str, str, str], Any]) -> None:
-        """Call `listener` with a name, a stage and a profile when someone wants that LoRA there."""
-        self._listeners.append(listener)
-        self.usable = True
-
-    def _look(self) -> bool:
-        changed = self._shelf.refresh()
-        if changed:
-            self.notice = self._shelf.fault
-        return changed
-
-    def _find(self) -> Sequence[Shelved]:
-        return self._shelf.find(kind=self.kind, query=self.query)
-
-    def _kinds(self) -> list[str]:
-        return self._shelf.kinds()
-
-    def _fault(self) -> str:
-        return self._shelf.fault
-
-    def _act(self, content: Mapping[str, Any]) -> None:
-        match content.get("kind"):
-            case "look":
-                self._shelf.forget()
-                self.refresh()
-            case "use":
-                stage, _slash, profile = str(content.get("place")).partition("/")
-                for listener in self._listeners:
-                    listener(str(content.get("name")), stage, profile)
-
-    def _card(self, found: Shelved) -> dict[str, Any]:
-        lora = found.found
-        return {
-            "id": found.id,
-            "name": lora.name,
-            "kind": lora.kind,
-            "base": lora.base,
-            "bytes": lora.bytes,
-            "rank": "–".join(str(rank) for rank in dict.fromkeys(lora.rank or ())),
-            "usual": "" if lora.usual_weight is None else f"{lora.usual_weight:g}",
-            "pair": len(lora.files) > 1,
-            "words": lora.trigger_words,
-            "description": lora.description,
-            "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
-            "problem": lora.problem,
-            "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
-            "version": str(found.modified),
-            "places": [{"place": place, "label": _place(place)} for place in lora.fits],
-        }
-
-
-def take_up(form: Form, name: str, profile: str) -> None:
-    """Switch a LoRA on in a form with the weights of its card, beside those that are on, and show where.
-
-    Raises:
-        RequestError: the form has no LoRAs, or too many.
-    """
-    form.set(profile=profile)
-    cards = form.controls.get("loras")
-    chosen = list(cards.value) if cards is not None else []
-    if name not in [each["name"] for each in chosen]:
-        wanted = cards.choice_of(name) if isinstance(cards, LoraCards) else {"name": name}
-        form.set(loras=[*chosen, wanted])
-    form.expand()
-
-
-def _place(place: str) -> str:
-    stage, _, profile = place.partition("/")
-    labels = language.of(STAGE_REQUESTS[stage].labels), language.of(dict(PROFILES[profile].labels))
-    return language.of(WORDS["place"]).format(stage=labels[0], profile=labels[1].partition(":")[0].partition("：")[0])
+    def _entry(self, adapter: Adapter) -> tuple[tuple[int, ...], LoraEntry]:
+        """An adapter, read from disk if its files or their folders have changed, with the facts that tell so."""
+        facts = [file.stat() for file in adapter.files.values()]
+        folders = [file.parent.stat().st_mtime_ns for file in adapter.files.values()]
+        now = (*(fact.st_mtime_ns for fact in facts), *(fact.st_size for fact in facts), *folders)
+        known = self._read.get(f"{adapter.kind}/{adapter.name}")
+        if known is not None and known[0] == now:
+            return known
+        (found,) = describe([adapter], self.folder)
+        return now, LoraEntry(found, max(fact.st_mtime for fact in facts))

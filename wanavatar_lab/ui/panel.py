@@ -1,79 +1,48 @@
-"""A stage as a notebook shows it: its form, a button that runs it, the card of the last run, and what that made.
+"""A stage in a notebook: its form, a button that runs it, the card of the last run, and its result.
 
 panel = Panel(SpeechToVideo, profile="pocket", audio="voice.wav")
 panel                     # in a notebook: shows it
-await panel.run()         # where nobody is there to press the button
+await panel.run()         # instead of a click on the button
 panel.artifact            # what the next cell takes
-
-What a run made, as its panel shows it: a picture made of another lies over that one, with an edge to move.
 """
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-from ipywidgets.widgets.widget_string import HTMLStyle
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError, RunError
-from wanavatar_lab.requests import Request, fields_of
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
 from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui.fields import alert, bare_box, bare_button, bare_html, shared
-from wanavatar_lab.ui.form import Form
+from wanavatar_lab.ui.elements import alert, bare_box, bare_button, bare_html, heading, shared
+from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
+from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import Look, can_show
+from wanavatar_lab.ui.widget import LabBox, Look
 from wanavatar_lab.worker.queue import Lane
 
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.gallery import Gallery
 
-def result_of(run: Run) -> widgets.Widget:
-    """The view of a run that has succeeded; where the page cannot show what it made, why not."""
-    from wanavatar_lab.ui.compare import Compare
-
-    try:
-        made = run.status().artifacts
-        main = run.path(main_artifact(made, run.request().artifact))
-        larger = next((run.path(artifact) for artifact in made if artifact.role == "upscaled"), None)
-        before, after = (_before(run), main) if larger is None else (main, larger)
-        if before is not None and can_show(before) and can_show(after):
-            return Compare(before, after)
-    except LabError as error:
-        return widgets.HTML(alert(str(error)))
-    return view_of([run.path(artifact) for artifact in made])
-
-
-def view_of(files: Sequence[Path | str]) -> widgets.Widget:
-    """The view of pictures, clips and recordings; where the page cannot show them, why not."""
-    from wanavatar_lab.ui.player import show
-
-    try:
-        return show(files)
-    except LabError as error:
-        return widgets.HTML(alert(str(error)))
-
-
-def _before(run: Run) -> Path | None:
-    """The picture that a run made a picture of."""
-    request = run.request()
-    if request.artifact != "picture":
-        return None
-    views = fields_of(type(request))
-    return next((path for name, path in request.input_files().items() if views[name].widget == "picture"), None)
-
-
+POLL_SECONDS = 0.2
+# the stages to which a file goes that the panel in use does not take, in this order
+TAKERS = ("speech_to_video", "image_to_video", "upscale")
 WORDS = read_words(__file__, "panel")
 
 
-class Panel(widgets.VBox):
+class Panel(LabBox):
     """One stage.
 
-    A run goes on when the page is closed; the next panel of the same stage and profile shows it again.
+    A run continues when the page is closed; the next panel of the same stage and profile shows it again.
 
     Args:
         request_class: of the stage.
@@ -89,25 +58,25 @@ class Panel(widgets.VBox):
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
         self._listeners: list[Callable[[Panel], None]] = []
-        self._title, self._hint = bare_html("wl-panel-title"), widgets.HTML(style=shared(HTMLStyle))
+        self._title, self._hint = bare_html("wl-panel-title"), bare_html()
         self._button = bare_button("wl-run", button_style="primary")
         self._card, self._result = bare_box(widgets.VBox), bare_box(widgets.VBox)
         foot = bare_box(widgets.VBox, [self._button], "wl-panel-foot")
-        asked = bare_box(widgets.VBox, [self.form, foot], "wl-panel-form")
-        made = bare_box(widgets.VBox, [self._hint, self._card, self._result], "wl-panel-made")
-        body = bare_box(widgets.HBox, [asked, made], "wl-panel-body")
-        self._dropped = bare_box(widgets.VBox, (), "wl-panel-drop")  # what takes files that are dropped
+        inputs = bare_box(widgets.VBox, [self.form, foot], "wl-panel-form")
+        outputs = bare_box(widgets.VBox, [self._hint, self._card, self._result], "wl-panel-made")
+        body = bare_box(widgets.HBox, [inputs, outputs], "wl-panel-body")
+        self._dropped = bare_box(widgets.VBox, (), "wl-panel-drop")  # receives files that are dropped on the panel
         head = bare_box(widgets.HBox, [self._title, LanguageSwitch()], "wl-panel-head")
         look = Look()
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
-        self._unfollow = language.follow(self._say)
+        self.follow_language()
         self._attach_again()
         look.when_drawn(self._make_the_rest)
 
     @property
     def artifact(self) -> Path | None:
-        """The file that the last run was for; None until it has succeeded."""
+        """The main file of the last run; None until it has succeeded."""
         return self.artifacts[0] if self.artifacts else None
 
     def on_result(self, listener: Callable[["Panel"], None]) -> None:
@@ -117,10 +86,10 @@ class Panel(widgets.VBox):
     async def run(self) -> list[Path]:
         """Run what the form describes, as the button does, and wait for it.
 
-        Whoever stops waiting (the stop button of a notebook, a cancelled task) also cancels the run.
+        Interrupting this (the stop button of a notebook, a cancelled task) cancels the run.
 
         Returns:
-            The files it made, the one it is for first.
+            The files it made, the main one first.
 
         Raises:
             RequestError: the form's values are not allowed.
@@ -138,43 +107,46 @@ class Panel(widgets.VBox):
         return self.artifacts
 
     def close(self) -> None:
-        """Take the panel away. Its run goes on."""
-        self.__dict__.pop("_unfollow", lambda: None)()
-        self.job = None  # what it makes is not to be shown here any more
-        for widget in [*_below(self)]:
-            widget.close()
+        """Close the panel. Its run continues."""
+        self.job = None  # its result is not shown here any more
         super().close()
 
+    def show_words(self) -> None:
+        """Put title, hints and button into the language shown."""
+        request_class = self.form.request_class
+        self._title.value = heading(3, language.of(request_class.labels), language.of(request_class.help))
+        hints = [WORDS.text(name) for name in ("hint", *(["drop"] if self._dropped.children else []))]
+        hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
+        shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
+        self._hint.value = "" if self._card.children else shown  # the style sheet hides an empty text
+        active = any(card.active for card in self._card.children)
+        self._button.description = WORDS.text("running" if active else "run")
+
     def _make_the_rest(self) -> None:
-        """Make what nobody needs before the panel is there, and import what shows pictures and plays sound."""
-        if self.comm is None:  # it was closed meanwhile
+        """Make what the panel can be drawn without, and import what shows pictures and plays sound."""
+        if self.comm is None:  # closed meanwhile
             return
-        self.form.controls.make_all()
-        self._take_drops()
+        self.form.make_all()
+        if self.form.takes:
+            from wanavatar_lab.ui.uploads import Upload  # a panel without files does not need its script
+
+            zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
+
+            def arrived(change: Any) -> None:
+                if change["new"]:  # it is empty while another file arrives
+                    self.form.take(change["new"], zone.field)
+
+            zone.observe(arrived, "path")
+            self._dropped.children = [zone]
+            self.show_words()
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
-
-    def _take_drops(self) -> None:
-        """From now on take files that are dropped anywhere on the panel, and show them while they arrive."""
-        if not self.form.takes:
-            return
-        from wanavatar_lab.ui.uploads import Upload  # a panel without files has no use for its script
-
-        zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
-
-        def arrived(change: Any) -> None:
-            if change["new"]:  # it is empty while another file arrives
-                self.form.take(change["new"], zone.field)
-
-        zone.observe(arrived, "path")
-        self._dropped.children = [zone]
-        self._say()
 
     async def _pressed(self) -> None:
         try:
             await self._follow(await self._submit())
         except RequestError:
-            return  # it stands in the form
+            return  # the form shows it
         except (LabError, OSError) as error:
             self.form.show(error if isinstance(error, LabError) else LabError(str(error)))
 
@@ -184,7 +156,7 @@ class Panel(widgets.VBox):
             raise RequestError([*self.form.problems().items()])
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
-            # it starts the worker's keeper and writes to disk, for which nobody else's click is to wait
+            # it starts the worker's supervisor and writes to disk, which must not block other widgets
             job = await asyncio.to_thread(jobs.submit, request)
         except RequestError as error:
             self.form.show(error)
@@ -202,14 +174,16 @@ class Panel(widgets.VBox):
             old.close()
         self._card.children = [JobCard(job.id, reveal=reveal)]
         self._show_result()
-        self._say()
+        self.show_words()
 
     async def _follow(self, job: jobs.Job) -> Status | None:
-        """Wait for a run's end and show what it made, if it still is the last one then; None if it was deleted."""
+        """Wait until a run has ended and show its result, if it is still the last one; None if it was deleted."""
         (card,) = self._card.children
         status: Status | None = await card.watch()
         if self.job is not job:  # a later run took its card
-            return await _ended(job)
+            while not (status := job.status()).ended:
+                await asyncio.sleep(POLL_SECONDS)
+            return status
         if status is not None and status.state == "succeeded":
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
@@ -217,7 +191,7 @@ class Panel(widgets.VBox):
             self._show_result()
             for listener in self._listeners:
                 listener(self)
-        self._say()
+        self.show_words()
         return status
 
     def _show_result(self) -> None:
@@ -226,7 +200,7 @@ class Panel(widgets.VBox):
         self._result.children = [result_of(self.job.run)] if self.job is not None and self.artifacts else []
 
     def _attach_again(self) -> None:
-        """Show the newest run of this stage and profile that still goes on."""
+        """Show the newest unfinished run of this stage and profile."""
         for run_id in reversed(Lane(runs_folder()).queue()):
             try:
                 job = jobs.attach(run_id)
@@ -240,26 +214,87 @@ class Panel(widgets.VBox):
                     start(self._follow(job))
                 return
 
-    def _say(self) -> None:
-        request_class = self.form.request_class
-        title, text = language.of(request_class.labels), language.of(request_class.help)
-        self._title.value = f'<div lang="{language.code}"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>'
-        said = [language.of(WORDS[name]) for name in ("hint", *(["drop"] if self._dropped.children else []))]
-        hint = "".join(f"<p>{escape(text)}</p>" for text in said)
-        self._hint.value = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
-        self._hint.layout.display = "none" if self._card.children else None
-        under_way = any(card.state in ("queued", "running") for card in self._card.children)
-        self._button.description = language.of(WORDS["running" if under_way else "run"])
+
+class PanelHost(LabBox):
+    """A column that opens panels: files, LoRAs and requests chosen in a gallery are put into the form of a stage.
+
+    A subclass finds or makes the panel of a stage (`_panel_of`), shows it (`_show_panel`), and names the stage of the
+    panel that was used last (`_stage_in_use`).
+    """
+
+    def connect(self, gallery: "Gallery") -> None:
+        """Do what the buttons of a gallery ask for."""
+        gallery.on_again(jobs.submit)
+        gallery.on_use(lambda path, _: self.use(path))
+        gallery.on_change(self.change)
+        gallery.on_lora(self.use_lora)
+
+    def use(self, path: Path) -> None:
+        """Put a file into the panel used last, or into that of the first of `TAKERS` that takes such files.
+
+        Raises:
+            LabError: no stage takes such a file.
+        """
+        for stage in filter(None, (self._stage_in_use(), *TAKERS)):
+            if fields_for(STAGE_REQUESTS[stage], path):
+                panel = self._panel_of(stage)
+                panel.form.take(path)
+                self._show_panel(panel)
+                return
+        raise LabError(f"The stages have no use for {path.name}; they take pictures, recordings and videos.")
+
+    def use_lora(self, name: str, stage: str, profile: str) -> None:
+        """Switch a LoRA on in the panel of a stage, and show it."""
+        panel = self._panel_of(stage)
+        panel.form.use_lora(name, profile)
+        self._show_panel(panel)
+
+    def change(self, request: Request) -> None:
+        """Show a request in the panel of its stage, to be changed and run."""
+        panel = self._panel_of(request.stage)
+        panel.form.fill(request)
+        self._show_panel(panel)
+
+    @abstractmethod
+    def _panel_of(self, stage: str) -> Panel: ...
+
+    @abstractmethod
+    def _show_panel(self, panel: Panel) -> None: ...
+
+    @abstractmethod
+    def _stage_in_use(self) -> str: ...
 
 
-async def _ended(job: jobs.Job) -> Status:
-    while not (status := job.status()).ended:
-        await asyncio.sleep(0.2)
-    return status
+def result_of(run: Run) -> widgets.Widget:
+    """The view of a succeeded run: a picture made of another is overlaid on it, with a movable edge.
+
+    Where the page cannot show the result, the view says why.
+    """
+    from wanavatar_lab.ui.compare import Compare
+
+    try:
+        made = run.status().artifacts
+        request = run.request()
+        main = main_artifact(made, request.artifact)
+        after = next((artifact for artifact in made if artifact.role == "upscaled"), main)
+        if after != main:  # drawn and enlarged in one run
+            before: Path | None = run.path(main)
+        else:
+            views = fields_of(type(request))
+            given = [path for name, path in request.input_files().items() if views[name].widget == "picture"]
+            before = given[0] if given and request.artifact == "picture" else None
+        if before is not None and can_show(before) and can_show(run.path(after)):
+            return Compare(before, run.path(after))
+    except LabError as error:
+        return widgets.HTML(alert(str(error)))
+    return view_of([run.path(artifact) for artifact in made])
 
 
-def _below(widget: Any) -> Iterator[Any]:
-    """What a widget is made of, and what that is made of."""
-    for child in getattr(widget, "children", ()):
-        yield child
-        yield from _below(child)
+def view_of(files: Sequence[Path | str]) -> widgets.Widget:
+    """The view of pictures, clips and recordings; where the page cannot show them, it says why."""
+    from wanavatar_lab.ui.player import show
+
+    try:
+        return show(files)
+    except LabError as error:
+        return widgets.HTML(alert(str(error)))

@@ -1,22 +1,21 @@
-"""A chain of stages as a notebook shows it: a card for each, from the first to the last, while they are made.
+"""A pipeline of stages in a notebook: a card for each, in order, while they run.
 
 made = await follow(links, interactive)
 """
 
 from collections.abc import Sequence
 
-import ipywidgets as widgets
-
 from wanavatar_lab import pipeline
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.ui.job_card import JobCard
+from wanavatar_lab.ui.widget import LabBox
 
 
-class ChainCards(widgets.VBox):
-    """A card for each link; those whose turn has not come say so.
+class PipelineCards(LabBox):
+    """A card for each link of a pipeline; those that have not started are pending.
 
     Args:
-        links: of the chain.
+        links: of the pipeline.
     """
 
     def __init__(self, links: Sequence[pipeline.Link]) -> None:
@@ -28,36 +27,30 @@ class ChainCards(widgets.VBox):
         self._cards[index].attach(job.id)
 
     def end(self) -> None:
-        """Take the cards away whose turn will not come."""
-        idle = [card for card in self._cards if not card.run_id]
+        """Remove the cards of links that will not run any more."""
         self.children = [card for card in self._cards if card.run_id]
-        for card in idle:
-            card.close()
-
-    def close(self) -> None:
-        """Take all cards away. A run that is under way goes on."""
-        for card in self.__dict__.get("_cards", ()):  # __del__ calls this too, also for one whose __init__ raised
-            card.close()
-        super().close()
+        for card in self._cards:
+            if not card.run_id:
+                card.close()
 
 
 async def follow(links: Sequence[pipeline.Link], interactive: bool) -> list[pipeline.Made]:
-    """Make what the links ask for, as `chain.follow`, and show it.
+    """Run the links and show their progress.
 
     Args:
         links: each takes only what earlier ones make.
-        interactive: whether someone looks at the notebook, and gets cards; otherwise lines for a log are printed.
+        interactive: whether a person looks at the notebook, and gets cards; otherwise lines for a log are printed.
 
     Raises:
-        RequestError, LabError: as `chain.follow`.
+        RequestError, LabError: as `pipeline.follow`.
     """
     if not interactive:
         return await pipeline.follow(links, pipeline.on_progress())
-    from IPython.display import display  # only a kernel has use for it
+    from IPython.display import display  # only a kernel has it
 
-    cards = ChainCards(links)
+    cards = PipelineCards(links)
     display(cards)
     try:
-        return await pipeline.follow(links, lambda _: None, cards.attach)  # the cards look for themselves
+        return await pipeline.follow(links, lambda _: None, cards.attach)  # the cards follow the runs by themselves
     finally:
         cards.end()

@@ -7,35 +7,31 @@ show(files)                       # everything that a run made
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import ipywidgets
 import traitlets
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.media import MediaInfo, probe, read_peaks
-from wanavatar_lab.requests import Words
+from wanavatar_lab.media import probe, read_peaks
 from wanavatar_lab.ui.contact_sheet import ContactSheet, grid
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.uploads import KINDS
-from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
+from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
+from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-LONGEST_WAVEFORM = 120.0  # seconds; going through more of it would hold up the kernel
-
-WORDS = read_words(__file__, "player")
+LONGEST_WAVEFORM = 120.0  # seconds; decoding more would block the kernel noticeably
 
 
 class Player(LabWidget):
     """A picture, a recording or a clip, or two clips in sync.
 
     Args:
-        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown as `pair` says.
-        labels: what stands under each; the files' names if None.
+        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown as `pair` does.
+        labels: the caption of each; the files' names if None.
 
     Attributes:
         paths: relative to the server's root; one, or two in sync.
         kind: video, audio or picture.
-        loop: whether it plays over and over.
+        loop: whether it plays repeatedly.
 
     Raises:
         LabError: the page cannot show a file, its kind is not known, or two are not of one kind.
@@ -44,7 +40,7 @@ class Player(LabWidget):
 
     _esm = script("wave", "pair", "player")
     _css = styles("player")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "player")
 
     paths = traitlets.List(traitlets.Unicode()).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -59,11 +55,15 @@ class Player(LabWidget):
         files = [Path(path) for path in paths]
         if not 1 <= len(files) <= 2:
             raise LabError(f"A player shows one file, or two side by side; {len(files)} were given.")
-        kinds = sorted({_kind(path) for path in files})
+        for path in files:
+            if not kind_of(path):
+                raise LabError(f"{path.name} cannot be played; give a file that ends in {', '.join(KINDS)}.")
+        kinds = sorted(set(map(kind_of, files)))
         if len(kinds) > 1:
             raise LabError(f"{files[0].name} and {files[1].name} are {' and '.join(kinds)}; give two of a kind.")
         infos = [probe(path) for path in files]
         info = infos[0]
+        has_waveform = info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
         super().__init__(
             paths=[server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
@@ -71,7 +71,7 @@ class Player(LabWidget):
             kind=kinds[0],
             fps=info.fps,
             frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
-            peaks=read_peaks(files[0]).levels if _has_waveform(info) else [],
+            peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
 
     @classmethod
@@ -81,27 +81,17 @@ class Player(LabWidget):
 
 
 def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
-    """One widget for all files that a run made that can be seen or heard, in their order.
+    """One widget for all files of a run that can be seen or heard, in their order.
 
     Raises:
         LabError: there is none.
     """
     paths = [Path(path) for path in artifacts]
-    shown = [Player(path) for path in paths if path.suffix.lower() in KINDS]
+    shown = [Player(path) for path in paths if kind_of(path)]
     if not shown:
         made = ", ".join(path.name for path in paths) or "nothing"
         raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
     return shown[0] if len(shown) == 1 else ipywidgets.HBox(shown, _dom_classes=["wl-shown"])
-
-
-def _kind(path: Path) -> str:
-    if path.suffix.lower() not in KINDS:
-        raise LabError(f"{path.name} is nothing that can be played; give a file that ends in {', '.join(KINDS)}.")
-    return KINDS[path.suffix.lower()]
-
-
-def _has_waveform(info: MediaInfo) -> bool:
-    return info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
 
 
 __all__ = ["ContactSheet", "Player", "grid", "show"]

@@ -1,16 +1,14 @@
-"""A place to drop a file, up to 2 GiB: it arrives in acknowledged pieces, since one message of its size would not.
+"""Uploads: a drop zone for files of up to 2 GiB, which arrive in acknowledged chunks, as one message would not.
 
     upload = Upload(accept=".png,.jpg")
     upload.observe(lambda change: print(change.new), "path")
 
 Messages of the page: `{kind: "begin", id, name, size, field}`, then `{kind: "chunk", id, offset}` with the bytes, each
 after the answer to the one before, and at any time `{kind: "cancel", id}`. Answers: `{kind: "ack", id, offset}` with
-where the next piece begins, or `{kind: "refused", id}`, when `error` says why.
+where the next chunk begins, or `{kind: "refused", id}`, when `error` says why.
 
-A file that arrives in pieces: under its name only when it is whole and what it should be, else nowhere.
-
-Until then it lies in the same folder under a hidden name, locked by the process that receives it, so that what a
-killed kernel left behind is told from what is still arriving.
+A file gets its name only when it is complete and checked. Until then it has a hidden name in the same folder and is
+locked by the process that receives it, so that what a killed kernel left behind can be told from what still arrives.
 """
 
 import asyncio
@@ -19,199 +17,49 @@ import secrets
 import shutil
 import time
 import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import traitlets
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, Entry, entries, remove_if_possible, sync
-from wanavatar_lab.requests import Words
+from wanavatar_lab.files import OUT_OF_ROOM, entries, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_path, uploads_folder
 from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import LabWidget, can_show, script, server_path, server_root, styles
+from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-KINDS: dict[str, str] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"), "picture"),
-    **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"), "audio"),
-    **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi"), "video"),
-}
+CHUNK_BYTES = 4 * 1024**2  # a Jupyter server closes the connection at a message above 10 MiB
 _PREFIX = ".upload-"
 _LONGEST_NAME = 120  # bytes of UTF-8; file systems take 255, and numbers and suffixes are added
-_FRESH = 60.0  # seconds in which a file may exist and not be locked yet
-
-
-class Incoming:
-    """One file on its way.
-
-    Args:
-        folder: where it will lie; made if it is missing.
-        name: as the sender calls it; the file gets a safe form of it, numbered if the name is taken.
-        size: bytes it will have.
-        accept: suffixes that are allowed, a subset of `KINDS`.
-
-    Raises:
-        LabError: the suffix or the size is not allowed, or the disk has no room; nothing is left behind.
-    """
-
-    def __init__(self, folder: Path, name: str, size: int, accept: frozenset[str]) -> None:
-        self.name, self.size, self.received = safe_name(name), size, 0
-        self._folder, self._accept = folder, accept
-        suffix, largest = Path(self.name).suffix, read_settings().max_media_bytes
-        if suffix not in accept:
-            raise LabError(
-                f"{name} ends in {suffix or 'nothing'}; give a file that ends in {', '.join(sorted(accept))}."
-            )
-        if not 1 <= size <= largest:
-            raise LabError(f"{name} has {size:,} bytes; a file must have 1 to {largest:,} (WANAVATAR_MAX_MEDIA_BYTES).")
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(folder)
-        if shutil.disk_usage(folder).free < size:
-            raise self._no_room()
-        self._temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
-        self._handle: int | None = locks.take(self._temporary, wait=True)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every byte is here."""
-        return self.received == self.size
-
-    def write(self, offset: int, data: bytes | memoryview) -> int:
-        """Take the next piece.
-
-        Returns:
-            How many bytes are here now, where the next piece begins.
-
-        Raises:
-            LabError: it is not the next piece, is empty, goes beyond the end, or finds no room.
-        """
-        if self._handle is None:
-            raise LabError(f"{self.name} is not being received any more. Send it again.")
-        if offset != self.received or not 1 <= len(data) <= self.size - offset:
-            raise LabError(
-                f"{self.name}: a piece of {len(data):,} bytes at {offset:,} does not follow on the {self.received:,} "
-                f"of {self.size:,} bytes that are here. Send the file again."
-            )
-        try:
-            done = 0
-            while done < len(data):  # a system may write less than it was asked to
-                done += os.pwrite(self._handle, data[done:], offset + done)
-        except OSError as error:
-            raise self._no_room() if error.errno in OUT_OF_ROOM else error from error
-        self.received += len(data)
-        return self.received
-
-    def finish(self) -> Path:
-        """See what it is, and give it its name.
-
-        Raises:
-            MediaError: it is damaged, or not what its name says; nothing is left behind.
-        """
-        try:
-            if self._handle is None or not self.is_whole:
-                raise LabError(f"{self.name} is not whole: {self.received:,} of {self.size:,} bytes are here.")
-            os.fsync(self._handle)
-            self._check()
-            with locks.locked(self._folder / ".names.lock"):  # between looking for a free name and taking it
-                target = free_name(self._folder, self.name)
-                os.replace(self._temporary, target)
-            sync(self._folder)
-            return target
-        finally:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Leave nothing of it; does nothing after a `finish`."""
-        if self._handle is not None:
-            self._temporary.unlink(missing_ok=True)
-            locks.drop(self._handle)
-            self._handle = None
-
-    def _check(self) -> None:
-        from wanavatar_lab.media import probe  # takes a while to import, for which no panel is to wait
-
-        try:
-            info = probe(self._temporary)
-        except MediaError as error:
-            raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
-        said = KINDS[Path(self.name).suffix]
-        # a recording is often kept in a container that could hold a picture too
-        if info.kind != said and (said, info.kind) != ("video", "audio"):
-            raise MediaError(f"{self.name} is named like {_a(said)} and is {_a(info.kind)}. Rename it.")
-        wanted = sorted({KINDS[suffix] for suffix in self._accept})
-        if info.kind not in wanted:
-            raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
-
-    def _no_room(self) -> DiskFull:
-        return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")
-
-
-def safe_name(name: str) -> str:
-    """A name without a folder, controls or characters that mean something in addresses or shells; it keeps letters."""
-    plain = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
-    plain = "".join(char if char.isalnum() or char in " ._-()" else "_" for char in plain).strip(" .")
-    stem, suffix = os.path.splitext(plain)
-    suffix = suffix.lower()[:16]
-    short = stem.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
-    return (short or "file") + suffix
-
-
-def free_name(folder: Path, name: str) -> Path:
-    """`name` in `folder`, with a number where files of that name are there."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-    return path
-
-
-def remove_left_behind(folder: Path) -> None:
-    """Remove what was arriving when the process that received it died."""
-    for entry in entries(folder, f"{_PREFIX}*"):
-        changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
-        if changed_at is not None and time.time() - changed_at > _FRESH and not _is_arriving(entry):
-            remove_if_possible(entry.path)
-
-
-def _is_arriving(entry: Entry) -> bool:
-    # only a regular file is opened: a pipe would make its reader wait
-    return entry.is_file() and locks.is_locked(entry.path)
-
-
-def _a(kind: str) -> str:
-    return f"an {kind} file" if kind == "audio" else f"a {kind}"
-
-
-FOLDER = Path("data") / "uploads"  # below the server's root
-CHUNK_BYTES = 4 * 1024**2
-
-WORDS = read_words(__file__, "uploads")
+_FRESH = 60.0  # seconds in which a file may exist without being locked yet
 
 
 class Upload(LabWidget):
     """A drop zone and a button.
 
     Args:
-        accept: suffixes with commas, of `receiving.KINDS`.
-        folder: where files go; `data/uploads` below the server's root if None.
-        around: a class of what lies around it in the page, on all of which a file may be dropped. Then there is no
-            button, and nothing is to be seen while nothing arrives.
+        accept: suffixes of `KINDS`, separated by commas.
+        folder: where files are put; the folder of uploads if None.
+        around: a class of an element around it in the page, on all of which files may be dropped. Then there is no
+            button, and it is visible only while a file arrives.
 
     Attributes:
-        path: the file, absolute, once it is whole and what it should be; empty otherwise.
+        path: the file, absolute, once it is complete and checked; empty otherwise.
         error: why there is none.
         field: the field of the form that it was dropped on; empty if on none.
         state: empty, receiving, checking, done, failed or cancelled.
 
     Raises:
-        LabError: `accept` has a suffix of which nobody could say what is in the file.
+        LabError: `accept` has a suffix whose files cannot be checked.
     """
 
     _esm = script("upload")
     _css = styles("upload")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "uploads")
 
     path = traitlets.Unicode("")
     error = traitlets.Unicode("").tag(sync=True)
@@ -227,25 +75,24 @@ class Upload(LabWidget):
     def __init__(
         self, accept: str = ".png,.jpg,.jpeg,.webp", folder: Path | str | None = None, around: str = ""
     ) -> None:
-        suffixes = frozenset(part.strip().lower() for part in accept.split(","))
-        if unknown := sorted(suffixes - set(KINDS)):
+        self._suffixes = frozenset(part.strip().lower() for part in accept.split(","))
+        if unknown := sorted(self._suffixes - set(KINDS)):
             raise LabError(
                 f"Upload cannot check what a file in {unknown[0]!r} is; it knows {', '.join(sorted(KINDS))}."
             )
-        self.folder = (server_root() / FOLDER if folder is None else Path(folder)).absolute()
-        self._suffixes = suffixes
+        self.folder = (uploads_folder() if folder is None else Path(folder)).absolute()
         self._incoming: Incoming | None = None
         self._id = self.field = ""
-        super().__init__(accept=",".join(sorted(suffixes)), around=around)
-        self.on_msg(self._hear)
+        super().__init__(accept=",".join(sorted(self._suffixes)), around=around)
 
     def close(self) -> None:
-        """End the widget, and whatever was arriving."""
-        if getattr(self, "_incoming", None) is not None:
+        """Close the widget, and drop a file that is still arriving."""
+        if getattr(self, "_incoming", None) is not None:  # __del__ closes also a widget whose __init__ raised
             self._drop("cancelled", "")
         super().close()
 
-    def _hear(self, _: Any, content: dict[str, Any], buffers: list[memoryview]) -> None:
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Take the next message of the protocol above."""
         try:
             match content:
                 case {"kind": "begin", "id": str(name), "name": str(file), "size": int(size)}:
@@ -255,14 +102,13 @@ class Upload(LabWidget):
                 case {"kind": "cancel"} if self.state == "receiving":
                     self._drop("cancelled", "")
         except (LabError, OSError) as error:
-            self._drop("failed", str(error))
-            self.send({"kind": "refused", "id": self._id})
+            self._fail(error)
 
     def _begin(self, sending: str, file: str, size: int, field: str) -> None:
         if self.state == "checking":
             self.send({"kind": "refused", "id": sending})
             return
-        # another view, or one that is gone, may have been sending
+        # another view, or one that was closed, may have been sending
         self._drop("empty", "")
         self._id, self.field = sending, field
         self._incoming = Incoming(self.folder, file, size, self._suffixes)
@@ -281,20 +127,22 @@ class Upload(LabWidget):
             self.state = "checking"
             start(self._finish(self._incoming))
 
-    async def _finish(self, incoming: Incoming) -> None:
+    async def _finish(self, incoming: "Incoming") -> None:
         try:
-            # going through 2 GiB takes seconds, in which the kernel must answer others
+            # reading 2 GiB takes seconds, in which the kernel must stay responsive
             path = await asyncio.to_thread(incoming.finish)
         except (LabError, OSError) as error:
-            self._drop("failed", str(error))
-            self.send({"kind": "refused", "id": self._id})
+            self._fail(error)
             return
         self._incoming = None
-        is_picture = KINDS[path.suffix] == "picture"
         with self.hold_sync():
             self.name, self.state, self.error = path.name, "done", ""
-            self.preview = server_path(path) if is_picture and can_show(path) else ""
+            self.preview = server_path(path) if kind_of(path) == "picture" and can_show(path) else ""
         self.path = str(path)
+
+    def _fail(self, error: Exception) -> None:
+        self._drop("failed", str(error))
+        self.send({"kind": "refused", "id": self._id})
 
     def _drop(self, state: str, error: str) -> None:
         if self._incoming is not None:
@@ -303,3 +151,142 @@ class Upload(LabWidget):
         self.path = ""
         with self.hold_sync():
             self.state, self.error, self.preview, self.received = state, error, "", 0
+
+
+class Incoming:
+    """A file while it arrives.
+
+    Args:
+        folder: where it will be; made if it is missing.
+        name: as the sender calls it; the file gets a safe form of it, numbered if the name is taken.
+        size: bytes it will have.
+        accept: allowed suffixes, a subset of `KINDS`.
+
+    Raises:
+        LabError: the suffix or the size is not allowed, or the disk has no room; nothing is left behind.
+    """
+
+    def __init__(self, folder: Path, name: str, size: int, accept: frozenset[str]) -> None:
+        self.name, self.size, self.received = safe_name(name), size, 0
+        self._folder, self._accept = folder, accept
+        suffix, largest = Path(self.name).suffix, read_settings().max_media_bytes
+        if suffix not in accept:
+            raise LabError(
+                f"{name} ends in {suffix or 'nothing'}; give a file that ends in {', '.join(sorted(accept))}."
+            )
+        if not 1 <= size <= largest:
+            raise LabError(f"{name} has {size:,} bytes; a file must have 1 to {largest:,} (WANAVATAR_MAX_MEDIA_BYTES).")
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(folder)
+        if shutil.disk_usage(folder).free < size:
+            raise self._no_room()
+        self._temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
+        self._handle: int | None = locks.take(self._temporary, wait=True)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte has arrived."""
+        return self.received == self.size
+
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Take the next chunk.
+
+        Returns:
+            How many bytes have arrived, where the next chunk begins.
+
+        Raises:
+            LabError: it is not the next chunk, is empty, goes beyond the end, or there is no room for it.
+        """
+        if self._handle is None:
+            raise LabError(f"{self.name} is no longer being received. Send it again.")
+        if offset != self.received or not 1 <= len(data) <= self.size - offset:
+            raise LabError(
+                f"{self.name}: a chunk of {len(data):,} bytes at {offset:,} does not follow the {self.received:,} "
+                f"of {self.size:,} bytes received. Send the file again."
+            )
+        try:
+            done = 0
+            while done < len(data):  # a system may write fewer bytes than given
+                done += os.pwrite(self._handle, data[done:], offset + done)
+        except OSError as error:
+            raise self._no_room() if error.errno in OUT_OF_ROOM else error from error
+        self.received += len(data)
+        return self.received
+
+    def finish(self) -> Path:
+        """Check what it is, and give it its name.
+
+        Raises:
+            MediaError: it is damaged, or not what its name says; nothing is left behind.
+        """
+        try:
+            if self._handle is None or not self.is_whole:
+                raise LabError(f"{self.name} is not complete: {self.received:,} of {self.size:,} bytes have arrived.")
+            os.fsync(self._handle)
+            self._check()
+            with locks.locked(self._folder / ".names.lock"):  # between looking for a free name and taking it
+                target = free_name(self._folder, self.name)
+                os.replace(self._temporary, target)
+            sync(self._folder)
+            return target
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what has arrived; does nothing after `finish`."""
+        if self._handle is not None:
+            self._temporary.unlink(missing_ok=True)
+            locks.drop(self._handle)
+            self._handle = None
+
+    def _check(self) -> None:
+        from wanavatar_lab.media import probe  # slow to import
+
+        try:
+            info = probe(self._temporary)
+        except MediaError as error:
+            raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
+        named = kind_of(self.name)
+        # a recording is often kept in a container that could hold a picture too
+        if info.kind != named and (named, info.kind) != ("video", "audio"):
+            raise MediaError(f"{self.name} is named like {_a(named)} and is {_a(info.kind)}. Rename it.")
+        wanted = sorted({KINDS[suffix] for suffix in self._accept})
+        if info.kind not in wanted:
+            raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
+
+    def _no_room(self) -> DiskFull:
+        return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove what was arriving when the process that received it died."""
+    for entry in entries(folder, f"{_PREFIX}*"):
+        changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
+        if changed_at is None or time.time() - changed_at <= _FRESH:
+            continue
+        # only a regular file is opened: opening a pipe would block
+        if not (entry.is_file() and locks.is_locked(entry.path)):
+            remove_if_possible(entry.path)
+
+
+def safe_name(name: str) -> str:
+    """A file name without folders, controls or characters special to URLs or shells; letters of any script stay."""
+    plain = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    plain = "".join(char if char.isalnum() or char in " ._-()" else "_" for char in plain).strip(" .")
+    stem, suffix = os.path.splitext(plain)
+    suffix = suffix.lower()[:16]
+    short = stem.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
+    return (short or "file") + suffix
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """`name` in `folder`, with a number if files of that name exist."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+    return path
+
+
+def _a(kind: str) -> str:
+    return f"an {kind} file" if kind == "audio" else f"a {kind}"

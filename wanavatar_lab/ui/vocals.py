@@ -1,9 +1,9 @@
-"""The voice of a recording without the music and noise under it, where the extra `separate` is installed.
+"""The voice of a recording without music and noise, where the extra `separate` is installed.
 
     .venv/bin/uv pip install -e '.[separate]'
 
-It is done by audio-separator, in a process of its own: `python -m wanavatar_lab.ui.vocals RECORDING VOICE.wav`. That
-fetches its model once, into `separate` in the weights folder, and wants the program ffmpeg on PATH.
+audio-separator does it in a process of its own, `python -m wanavatar_lab.ui.vocals RECORDING VOICE.wav`, which
+downloads its model once, into `separate` in the weights folder, and needs the program ffmpeg on PATH.
 """
 
 import asyncio
@@ -21,18 +21,19 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.fields import bare_button, bare_html, shared, small
-from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.elements import bare_button, bare_html, shared, small
+from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.served_files import uploads_folder
 from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import server_root
+from wanavatar_lab.ui.widget import LabBox
 
-MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it leaves the voice, of speech the speaker
+MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it keeps the voice, of speech the speaker
 INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
 WORDS = read_words(__file__, "vocals")
 
 
 def installed() -> bool:
-    """Whether voices can be separated here."""
+    """Whether the extra `separate` is installed."""
     return importlib.util.find_spec("audio_separator") is not None
 
 
@@ -42,14 +43,12 @@ async def separate(recording: Path | str) -> Path:
     Raises:
         LabError: it cannot be done; the text says why.
     """
-    from wanavatar_lab.ui.uploads import FOLDER  # its script is read only where someone uploads
-
     if not installed():
-        raise LabError(f"What separates voices is not installed. Install it: {INSTALL}")
+        raise LabError(f"Voices cannot be separated: audio-separator is not installed. Install it: {INSTALL}")
     recording = Path(recording)
     with open(recording, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
-    out = server_root() / FOLDER / f"{recording.stem}-voice-{digest}.wav"
+    out = uploads_folder() / f"{recording.stem}-voice-{digest}.wav"
     if out.is_file():
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -58,21 +57,21 @@ async def separate(recording: Path | str) -> Path:
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        _, told = await child.communicate()
+        _, errors = await child.communicate()
     except asyncio.CancelledError:
         child.kill()
         raise
     if child.returncode:
-        last = (told.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (errors.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
         raise LabError(f"The voice of {recording.name} could not be separated: {last}")
     return out
 
 
-class VoiceButton(widgets.VBox):
-    """A button that gives the voice of the recording that is chosen; without the extra, what to install.
+class VoiceButton(LabBox):
+    """A button that replaces the chosen recording by its voice; without the extra, what to install.
 
     Args:
-        chosen: the recording; None where there is none.
+        chosen: returns the recording; None where there is none.
         take: called with the file of its voice.
         complain: called with what went wrong.
     """
@@ -84,20 +83,19 @@ class VoiceButton(widgets.VBox):
         self._button, self._note = bare_button(), bare_html()
         super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
-        self._unfollow = language.follow(self._say)
+        self.follow_language()
 
-    def close(self) -> None:
-        """Take it away."""
-        # __del__ calls this too: again, or for one whose __init__ raised
-        self.__dict__.pop("_unfollow", lambda: None)()
-        super().close()
+    def show_words(self) -> None:
+        """Put the button and the note into the language shown."""
+        self._button.description = WORDS.text("separating" if self._button.disabled else "separate")
+        self._note.value = small(WORDS.text("missing", command=INSTALL))
 
     async def _pressed(self) -> None:
         recording = self._chosen()
         if recording is None or self._button.disabled:
             return
         self._button.disabled = True
-        self._say()
+        self.show_words()
         try:
             voice = await separate(recording)
         except (LabError, OSError) as error:
@@ -107,15 +105,11 @@ class VoiceButton(widgets.VBox):
                 self._take(str(voice))
         finally:
             self._button.disabled = False
-            self._say()
-
-    def _say(self) -> None:
-        self._button.description = language.of(WORDS["under_way" if self._button.disabled else "take"])
-        self._note.value = small(language.of(WORDS["missing"]).format(command=INSTALL))
+            self.show_words()
 
 
-def _separate_here(recording: Path, out: Path) -> None:
-    from wanavatar_lab import media  # takes a while to import, for which no panel is to wait
+def _write_voice(recording: Path, out: Path) -> None:
+    from wanavatar_lab import media  # slow to import, and a panel imports this module
 
     separator_class = importlib.import_module("audio_separator.separator").Separator
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,6 +131,6 @@ def _separate_here(recording: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        _separate_here(Path(sys.argv[1]), Path(sys.argv[2]))
+        _write_voice(Path(sys.argv[1]), Path(sys.argv[2]))
     except (LabError, OSError, RuntimeError, ValueError) as error:
         sys.exit(str(error))

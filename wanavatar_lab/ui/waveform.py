@@ -1,22 +1,20 @@
-"""A recording with its waveform, of which a part can be chosen: what `audio_start` and `audio_duration` say."""
+"""A recording with its waveform, on which a part can be chosen: the fields `audio_start` and `audio_duration`."""
 
 import asyncio
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import traitlets
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Peaks, probe, read_peaks
-from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.served_files import server_path
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabWidget, script, server_path, styles
+from wanavatar_lab.ui.widget import LabWidget, script, styles
 
-SOON = 60.0  # seconds of sound; the outline of more is drawn while the kernel answers others
+SOON = 60.0  # seconds of sound; the peaks of more are read in the background
 SHORTEST = 0.05  # seconds that are left where both ends are pushed together
-
-WORDS = read_words(__file__, "waveform")
 
 
 class Waveform(LabWidget):
@@ -28,7 +26,7 @@ class Waveform(LabWidget):
     Attributes:
         start, end: the chosen part in seconds; at first the whole.
         duration: seconds of the whole.
-        error: why a long recording, whose outline is drawn later, turned out to be damaged.
+        error: why a long recording, whose peaks are read in the background, is damaged.
 
     Raises:
         LabError: the page cannot show the file.
@@ -37,7 +35,7 @@ class Waveform(LabWidget):
 
     _esm = script("wave", "waveform")
     _css = styles("waveform")
-    WORDS: ClassVar[dict[str, Words]] = WORDS
+    WORDS = read_words(__file__, "waveform")
 
     path = traitlets.Unicode("").tag(sync=True)
     peaks = traitlets.List(traitlets.Float()).tag(sync=True)
@@ -52,7 +50,7 @@ class Waveform(LabWidget):
             raise MediaError(f"{path} has no sound. Give a recording, or a video with sound.")
         super().__init__(path=server_path(path), duration=round(info.duration, 3), end=round(info.duration, 3))
         if info.duration > SOON and loop_runs():
-            start(self._outline(path))
+            start(self._draw_later(path))
         else:
             self._draw(read_peaks(path))
 
@@ -72,7 +70,7 @@ class Waveform(LabWidget):
         with self.hold_trait_notifications():
             self.start, self.end = start, end
 
-    async def _outline(self, path: Path | str) -> None:
+    async def _draw_later(self, path: Path | str) -> None:
         try:
             self._draw(await asyncio.to_thread(read_peaks, path))
         except MediaError as error:

@@ -14,8 +14,8 @@ function render({ model, el }) {
     before.src = fileUrl(model.get("before"));
     after.src = fileUrl(model.get("after"));
     const names = model.get("labels");
-    before.alt = `${names[0] ?? say(model, "before")}, ${first}`;
-    after.alt = `${names[1] ?? say(model, "after")}, ${second}`;
+    before.alt = say(model, "labelled", { name: names[0] ?? say(model, "before"), size: first });
+    after.alt = say(model, "labelled", { name: names[1] ?? say(model, "after"), size: second });
     left.textContent = before.alt;
     right.textContent = after.alt;
     range.setAttribute("aria-label", say(model, "edge"));

@@ -7,7 +7,7 @@ function comparing({ model, el, host }, signal) {
   const bar = element("section", { className: "wl-gallery-compared", tabIndex: -1 },
     element("div", { className: "wl-row wl-gallery-bar" }, text, stop), place);
   let pressed = null; // where the focus goes back to
-  const end = () => model.send({ kind: "part" });
+  const end = () => model.send({ kind: "stop" });
   stop.addEventListener("click", end);
 
   // each card has such a button; what it does depends on what is chosen

@@ -63,7 +63,7 @@ function render({ model, el }) {
       if (value.steps > 1) steps.push(say(model, "step", value));
       if (value.segments) steps.push(say(model, "segment", value));
     }
-    now.textContent = steps.join(", ");
+    now.textContent = steps.join(say(model, "separator"));
 
     const more = [];
     if (value.run_id && value.state !== "gone") {

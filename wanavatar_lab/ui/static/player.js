@@ -23,8 +23,8 @@ function build(model, el, signal) {
     const broken = element("div", { className: "wl-error", role: "alert", hidden: true });
     follow(model, signal, "words labels", () => {
       const name = model.get("labels")[index] ?? "";
-      const note = media.length > 1 && index === 0 && kind === "video" ? ` (${say(model, "sound")})` : "";
-      caption.textContent = name + note;
+      const isHeard = media.length > 1 && index === 0 && kind === "video";
+      caption.textContent = isHeard ? say(model, "with_sound", { name }) : name;
       const text = say(model, kind, { name });
       if (kind === "picture") medium.alt = text;
       else medium.setAttribute("aria-label", text);

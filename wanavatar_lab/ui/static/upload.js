@@ -32,7 +32,7 @@ function render({ model, el }) {
     const [state, bytes, received] = ["state", "size", "received"].map((name) => model.get(name));
     const busy = state === "receiving" || state === "checking";
     choose.textContent = say(model, "choose");
-    hint.textContent = `${say(model, "drop")} (${model.get("accept").replaceAll(",", " ")})`;
+    hint.textContent = say(model, "drop", { types: model.get("accept").replaceAll(",", " ") });
     cancel.textContent = say(model, "cancel");
     zone.setAttribute("aria-label", say(model, "region"));
     bar.setAttribute("aria-label", say(model, "region"));

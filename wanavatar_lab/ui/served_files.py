@@ -1,0 +1,66 @@
+"""Files of the page: which ones its server serves, under which path, and of which kind each is.
+
+A kernel does not know the address of its page, and Lab and Voilà serve files at different ones. So a widget carries
+`server_path(file)`, and `static/urls.js` makes the URL from the page's own configuration; no file is embedded.
+"""
+
+import os
+from pathlib import Path
+
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.settings import read_settings
+
+# kind of a file by its suffix: what the widgets show, and what an upload may be
+KINDS: dict[str, str] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"), "picture"),
+    **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"), "audio"),
+    **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi"), "video"),
+}
+
+
+def kind_of(path: Path | str) -> str:
+    """Kind of a file: picture, audio, video, or "" for any other suffix."""
+    return KINDS.get(Path(path).suffix.lower(), "")
+
+
+def server_root() -> Path:
+    """The folder that the server serves, absolute."""
+    return read_settings().server_root.absolute()
+
+
+def uploads_folder() -> Path:
+    """The folder of uploaded files, and of frames and voices taken from files."""
+    return server_root() / "data" / "uploads"
+
+
+def server_path(path: Path | str) -> str:
+    """The path of a file relative to the server's root, with `/`.
+
+    A relative `path` counts from this process's working folder, as everywhere.
+
+    Raises:
+        LabError: the file is outside the server's root, or has a hidden name, which servers refuse to serve.
+    """
+    root = server_root()
+    # not resolved: links below the root are served, even those that point outside of it
+    absolute = Path(os.path.abspath(path))
+    if not absolute.is_relative_to(root):
+        absolute, root = absolute.resolve(), root.resolve()
+    if not absolute.is_relative_to(root):
+        raise LabError(
+            f"{absolute} is outside of {root}, the folder that the page is served from, so the page cannot show it. "
+            "Move it there, or start the server in a parent folder and set WANAVATAR_SERVER_ROOT to that."
+        )
+    below = absolute.relative_to(root)
+    if any(part.startswith(".") for part in below.parts):
+        raise LabError(f"{absolute} has a hidden name, and servers do not show such files. Rename it.")
+    return below.as_posix()
+
+
+def can_show(path: Path | str) -> bool:
+    """Whether a page can show this file."""
+    try:
+        server_path(path)
+    except LabError:
+        return False
+    return True
