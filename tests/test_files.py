@@ -10,13 +10,13 @@ import pytest
 from tests.lane_for_tests import lane_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
 from training.data.whole_folder import remove_leftovers
-from training.loop.checkpoint import checkpoints
+from training.loop.run_folder import checkpoints
 from wanavatar_lab.files import Entry, entries, files_below, remove, remove_if_possible
 from wanavatar_lab.lora.find import find_adapters
 from wanavatar_lab.runs.run import Run, list_runs, remove_stale_drafts
 from wanavatar_lab.runs.trash import discard, discarded, empty
+from wanavatar_lab.ui import uploads
 from wanavatar_lab.ui.file_field import earlier
-from wanavatar_lab.ui.uploads import remove_left_behind
 
 AfterListing = Callable[[Path, Callable[[], object]], None]
 LONG_AGO = 30 * 24 * 3600.0  # seconds; older than all that is kept for a time
@@ -137,7 +137,7 @@ def test_the_trash_is_emptied_by_two_at_once(lane_settings: Path, after_listing:
 def test_uploads_left_behind_go_and_others_stay(tmp_path: Path, after_listing: AfterListing) -> None:
     *_, arrived = bad_entries(tmp_path, ".upload-{}.png")
     after_listing(tmp_path, lambda: arrived.rename(tmp_path / "arrived.png"))
-    remove_left_behind(tmp_path)
+    uploads._remove_left_behind(tmp_path)
     assert os.listdir(tmp_path) == ["arrived.png"]
 
 

@@ -19,7 +19,8 @@ from tests.s2v.toy import toy_model, toy_vae
 from tests.training.loop.test_checkpoint import begun
 from tests.training.toy import config_of, write_samples
 from training.data.samples import NO_TEXT, Samples
-from training.loop.checkpoint import AUDIO_MODULES, STATE, WEIGHTS, save_checkpoint
+from training.loop.checkpoint import STATE, save_checkpoint
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS
 from training.loop.warm_start import PROJECTOR, begin_with
 from training.train import train
 from wanavatar_lab import jobs

@@ -12,7 +12,7 @@ from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab import media
-from wanavatar_lab.cli import run_notebook
+from wanavatar_lab.cli import output, run_notebook
 from wanavatar_lab.jobs import list_jobs
 
 NOTEBOOK = REPOSITORY / "notebooks" / "05_pipeline.ipynb"
@@ -81,7 +81,7 @@ def test_a_sentence_and_a_voice_become_a_talking_avatar(place: Path, capfd: pyte
 def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     aside = upscaler(place).rename(place / "aside.pth")
     try:
-        assert run(place, "failed") == run_notebook.FAILED
+        assert run(place, "failed") == output.FAILED
     finally:
         aside.rename(upscaler(place))
     (complaint,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("wanavatar-lab:")]
@@ -100,7 +100,7 @@ def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd
 
 def test_bad_input_is_refused_before_anything_runs(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = len(list_jobs())
-    assert run(place, "refused", "audio", str(place / "none.wav"), "seed", "-7") == run_notebook.FAILED
+    assert run(place, "refused", "audio", str(place / "none.wav"), "seed", "-7") == output.FAILED
     complaint = capfd.readouterr().err
     assert "seed: -7 is not allowed; give a whole number from 0" in complaint
     assert len(list_jobs()) == before

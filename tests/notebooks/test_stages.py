@@ -10,7 +10,7 @@ import pytest
 
 from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
 from wanavatar_lab import media
-from wanavatar_lab.cli import run_notebook
+from wanavatar_lab.cli import output, run_notebook
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of, plain_defaults
@@ -107,11 +107,9 @@ def test_where_somebody_looks_on_it_waits_for_the_button(name: str, place: Path)
 def test_a_wrong_value_is_refused_with_its_name(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     notebook = str(REPOSITORY / "notebooks" / f"{name}.ipynb")
     out = str(place / "refused.ipynb")
-    assert run_notebook.main([notebook, out, "-p", "profil", "full"]) == run_notebook.REFUSED
+    assert run_notebook.main([notebook, out, "-p", "profil", "full"]) == output.REFUSED
     assert "profil: " in capfd.readouterr().err
-    assert (
-        run_notebook.main([notebook, out, "-p", "profile", "huge", "-p", "interactive", "False"]) == run_notebook.FAILED
-    )
+    assert run_notebook.main([notebook, out, "-p", "profile", "huge", "-p", "interactive", "False"]) == output.FAILED
     assert "profile: 'huge' is not allowed; give one of 'full', 'pocket'" in capfd.readouterr().err
 
 

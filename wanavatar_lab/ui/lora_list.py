@@ -14,6 +14,7 @@ import traitlets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora import Adapter, Description, describe, find_adapters
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import language, read_words, stage_name
 from wanavatar_lab.ui.listing import Listing, matches
@@ -91,7 +92,7 @@ class LoraList(Listing):
     def _label(self, place: str) -> str:
         """A stage and a profile that a LoRA fits, `stage/profile`, in words; of a profile only its name."""
         stage, _, profile = place.partition("/")
-        name = language.of(dict(PROFILES[profile].labels)).partition(":")[0].partition("：")[0]
+        name = language.of(translated(PROFILES[profile].label)).partition(":")[0].partition("：")[0]
         return language.of(self.WORDS["place"]).format(stage=stage_name(stage), profile=name)
 
 
