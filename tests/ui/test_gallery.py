@@ -12,6 +12,7 @@ from wanavatar_lab.cli.arguments import read_arguments
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
 from wanavatar_lab.runs.run import Run, list_runs
+from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui import gallery_bench
 from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
@@ -191,7 +192,12 @@ def test_many_runs_are_read_once_and_listed_page_by_page(served: Path, monkeypat
     gallery_bench.make_runs(served / "runs", 120)
     read: list[str] = []
     status = Run.status
-    monkeypatch.setattr(Run, "status", lambda run: read.append(run.id) or status(run))
+
+    def note(run: Run) -> Status:
+        read.append(run.id)
+        return status(run)
+
+    monkeypatch.setattr(Run, "status", note)
     gallery = Gallery()
     assert (len(gallery.entries), gallery.total, len(set(read)), len(read)) == (PAGE, 120, 120, 120)
     gallery.refresh()
