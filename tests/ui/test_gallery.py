@@ -193,11 +193,11 @@ def test_many_runs_are_read_once_and_listed_page_by_page(served: Path, monkeypat
     read: list[str] = []
     status = Run.status
 
-    def counted(run: Run) -> Status:
+    def note(run: Run) -> Status:
         read.append(run.id)
         return status(run)
 
-    monkeypatch.setattr(Run, "status", counted)
+    monkeypatch.setattr(Run, "status", note)
     gallery = Gallery()
     assert (len(gallery.entries), gallery.total, len(set(read)), len(read)) == (PAGE, 120, 120, 120)
     gallery.refresh()

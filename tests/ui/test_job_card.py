@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_lane: LaneUnderT
         job = shared_lane.submit(steps=1000, step_seconds=0.05)
         shared_lane.worker_at(job, step=1)
         card = JobCard(job.id)
-        begin = time.monotonic()
         card.receive({"kind": "cancel"})
-        assert card.cancelling and time.monotonic() - begin < 0.1
+        assert card.cancelling  # before the worker can have answered
         await card.watch()
         assert (card.state, card.cancelling) == ("cancelled", False)
         assert steps_done(job) < 900

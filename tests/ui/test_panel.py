@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def test_the_button_answers_at_once_and_the_result_comes() -> None:
 
     async def person() -> None:
         button = named(panel, "Run")
-        began = time.monotonic()
         button.click()
-        assert time.monotonic() - began < 0.1
+        assert panel.job is None  # it is submitted in the background
         await until(lambda: cards(panel) and cards(panel)[0].state == "running")
         assert button.description == "Run another one" and not button.disabled
         language.code = "ko"

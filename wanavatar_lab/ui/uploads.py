@@ -177,7 +177,7 @@ class Incoming:
         if not 1 <= size <= largest:
             raise LabError(f"{name} has {size:,} bytes; a file must have 1 to {largest:,} (WANAVATAR_MAX_MEDIA_BYTES).")
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(folder)
+        remove_left_behind(folder)
         if shutil.disk_usage(folder).free < size:
             raise self._no_room()
         self._temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
@@ -258,7 +258,7 @@ class Incoming:
         return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")
 
 
-def _remove_left_behind(folder: Path) -> None:
+def remove_left_behind(folder: Path) -> None:
     """Remove what was arriving when the process that received it died."""
     for entry in entries(folder, f"{_PREFIX}*"):
         changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it

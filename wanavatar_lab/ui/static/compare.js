@@ -26,7 +26,7 @@ function render({ model, el }) {
     range.value = at;
   };
   follow(model, ending.signal, "at", () => place(model.get("at")));
-  // drawn at once; the kernel is told when the handle is let go
+  // drawn at once; the kernel gets the position when the handle is released
   range.addEventListener("input", () => place(range.valueAsNumber));
   range.addEventListener("change", () => keep(range.valueAsNumber));
   const keep = (at) => {

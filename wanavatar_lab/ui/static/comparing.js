@@ -1,4 +1,4 @@
-// Two of the gallery beside each other: one is chosen on its card, then the other, and both are shown above the list.
+// Comparing two results: one is selected on its card, then the other, and both are shown above the list.
 
 function comparing({ model, el, host }, signal) {
   const text = element("span", { role: "status" });
@@ -6,11 +6,11 @@ function comparing({ model, el, host }, signal) {
   const place = element("div");
   const bar = element("section", { className: "wl-gallery-compared", tabIndex: -1 },
     element("div", { className: "wl-row wl-gallery-bar" }, text, stop), place);
-  let pressed = null; // where the focus goes back to
+  let pressed = null; // gets the focus back
   const end = () => model.send({ kind: "stop" });
   stop.addEventListener("click", end);
 
-  // each card has such a button; what it does depends on what is chosen
+  // each card has such a button; its text and action depend on the selection
   function act(entry) {
     const made = element("button", { type: "button", className: "wl-button", "data-does": "compare", "data-kind": entry.compares });
     made.addEventListener("click", () => {
@@ -27,7 +27,7 @@ function comparing({ model, el, host }, signal) {
       const isChosen = chosen.some(({ id }) => id === card.dataset.run);
       const word = isChosen ? "stop" : chosen.length ? "compare_with" : "compare";
       made.textContent = say(model, word);
-      // the same words stand on every card
+      // every card has the same text
       made.setAttribute("aria-label", `${card.dataset.title}: ${made.textContent}`);
       made.hidden = chosen.length > 0 && chosen[0].kind !== made.dataset.kind;
       card.classList.toggle("wl-chosen", isChosen);
@@ -71,7 +71,7 @@ function comparing({ model, el, host }, signal) {
     if (event.key !== "Escape" || !model.get("compared").length || !el.getClientRects().length) return;
     const at = event.target;
     if (at !== document.body && !el.contains(at)) return;
-    if (at.type === "search" && at.value) return; // which it empties first
+    if (at.type === "search" && at.value) return; // the key clears the field first
     event.preventDefault();
     event.stopPropagation();
     end();

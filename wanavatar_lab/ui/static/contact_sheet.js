@@ -31,7 +31,7 @@ function render({ model, el }) {
       }
       const key = `${cell.path} ${cell.version}`;
       const label = say(model, "cell", place);
-      // one that is there already goes on playing
+      // an existing one keeps playing
       const shown = old.get(key) ?? make(cell, key);
       if (cell.kind === "picture") shown.firstChild.alt = label;
       else shown.setAttribute("aria-label", label);

@@ -1,8 +1,8 @@
-// What every widget's script begins with: making elements, following the model, filling in words.
+// Shared by all widgets' scripts: making elements, following the model, filling in texts.
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
-  // keys that are meant for this element are not Lab's; Lab looks for the mark at the focused element itself
+  // keys typed in this element must not trigger Lab's shortcuts; Lab looks for this mark on the focused element
   made.dataset.lmSuppressShortcuts = "true";
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("aria-") || name.startsWith("data-") || name === "role" || name === "for") {
@@ -19,7 +19,7 @@ function button(className = "") {
   return element("button", { type: "button", className: `wl-button ${className}` });
 }
 
-// Calls `show` now and at every change of one of the traits; the end of the view ends it.
+// Calls `show` now and at every change of one of the traits, until `signal` is aborted.
 function follow(model, signal, names, show) {
   const events = names.split(" ").map((name) => `change:${name}`);
   for (const event of events) model.on(event, show);
@@ -32,7 +32,7 @@ function hear(model, signal, handler) {
   signal.addEventListener("abort", () => model.off("msg:custom", handler));
 }
 
-// The root of a view; the language is told to screen readers.
+// Prepares the root of a view, with its language for screen readers. The view aborts the result when it is removed.
 function begin({ model, el }, className) {
   const ending = new AbortController();
   el.classList.add("wl", className);

@@ -22,7 +22,7 @@ function render({ model, el, host }) {
     card: (entry, old) => {
       const same = old && JSON.stringify(old.entry.picture) === JSON.stringify(entry.picture);
       const shown = same ? old.node.querySelector(".wl-listing-picture") : picture(model, entry, (clip) => seen.observe(clip));
-      return card(model, entry, shown, compare, (values) => narrow(values)); // which is there when it is clicked
+      return card(model, entry, shown, compare, (values) => narrow(values)); // `narrow` is defined by the time it is clicked
     },
     shown: compare.mark,
   });
@@ -61,7 +61,7 @@ async function showCopy(model, copied, message) {
     await navigator.clipboard.writeText(message.text);
     note.textContent = say(model, "copied");
   } catch {
-    // a page that was not opened on this machine has no clipboard
+    // a page that was not opened on this machine has no access to the clipboard
     note.textContent = say(model, "by_hand");
     text.focus();
     text.select();
@@ -132,7 +132,7 @@ function picture(model, entry, lazily) {
     const sound = entry.picture.kind === "audio";
     const facts = { controls: sound, tabIndex: 0, preload: "metadata", "aria-label": name, "data-src": src };
     const clip = element(entry.picture.kind, facts);
-    // controls would hide half of so small a picture, so they come when someone comes to it
+    // controls would hide half of so small a picture, so they appear on hover and focus
     for (const event of ["pointerenter", "focus"]) clip.addEventListener(event, () => (clip.controls = true));
     for (const event of ["pointerleave", "blur"]) {
       clip.addEventListener(event, () => (clip.controls = sound || document.activeElement === clip));

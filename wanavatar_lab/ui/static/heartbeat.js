@@ -28,7 +28,7 @@ function render({ model, el }) {
   beat();
 
   async function beat() {
-    // the ping before had all of one interval
+    // the previous ping had one interval to be answered
     if (number > answered) tell(await missing());
     else if (gone) tell("");
     if (signal.aborted) return;
@@ -36,18 +36,18 @@ function render({ model, el }) {
     try {
       model.send({ kind: "ping", number });
     } catch {
-      // the connection is closed, which the next beat finds out about
+      // the connection is closed, which the next beat reports
     }
   }
 
-  // what is missing: "" where the kernel is only busy
+  // what is gone: "" where the kernel is only busy
   async function missing() {
     const url = `${baseUrl}api/kernels/${model.get("kernel_id")}`;
     try {
       const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(patience) });
       if (!answer.ok) return "kernel";
       if ((await answer.json()).execution_state === "busy") return "";
-      // it may have been busy until a moment ago
+      // it may have become idle just now, with the answer on its way
       await new Promise((resolve) => setTimeout(resolve, Math.min(1000, patience)));
       return number > answered ? "kernel" : "";
     } catch {

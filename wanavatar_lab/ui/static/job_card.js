@@ -1,4 +1,4 @@
-const BRIEF = 10; // seconds, below which tenths are told
+const BRIEF = 10; // seconds, below which tenths are shown
 
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-job");
@@ -30,7 +30,7 @@ function render({ model, el }) {
   el.append(card);
 
   cancel.addEventListener("click", () => {
-    // said before the kernel has answered, which may be busy; what it answers stands after that
+    // acknowledged before the kernel answers, which may be busy; its answer replaces this
     cancel.disabled = true;
     cancel.textContent = say(model, "cancelling");
     model.send({ kind: "cancel" });
@@ -107,7 +107,7 @@ function render({ model, el }) {
     if (signal.aborted) return;
     if (!el.isConnected || !el.offsetHeight) return requestAnimationFrame(reveal);
     card.scrollIntoView({ block: "nearest" });
-    model.set("reveal", false); // once, not whenever the page is opened again
+    model.set("reveal", false); // once, not at every reload
     model.save_changes();
   }
 

@@ -7,7 +7,7 @@ function render({ model, el }) {
   follow(model, ending.signal, "words code", () => {
     text.textContent = say(model, "language");
     choice.value = model.get("code");
-    // a page of ours speaks this language altogether; Lab's own page keeps its own
+    // Voilà's page has this language; Lab's page keeps its own
     if (inVoila) document.documentElement.lang = model.get("code");
   });
   choice.addEventListener("change", () => {

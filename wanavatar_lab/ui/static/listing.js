@@ -1,12 +1,12 @@
-// The page's half of ui/listing.py: a search, a choice of kinds, a list of cards, and a button that shows more of them.
+// The page's half of ui/listing.py: a search field, a choice of kinds, a list of cards, and a button that shows more.
 
-// What a list has of its own:
-//   label   the word that names the list to screen readers
-//   traits  those that its cards depend on, besides the entries
-//   head    what stands beside the search; bars: what stands above the cards
-//   empty   says why there is no card
-//   card    makes the card of an entry; it is told the card that the same entry had before, if any
-//   shown   called whenever the cards are in their places
+// A list gives:
+//   label   key of the text that names the list to screen readers
+//   traits  that its cards depend on, besides the entries
+//   head    elements beside the search field; bars: elements above the cards
+//   empty   returns the text shown where there is no card
+//   card    makes the card of an entry, given the previous card of the same entry, if any
+//   shown   called whenever the cards are in place
 function listing({ model, el }, className, { label, traits, head = [], bars = [], empty, card, shown = () => {} }) {
   const ending = begin({ model, el }, className);
   el.classList.add("wl-listing");
@@ -29,7 +29,7 @@ function listing({ model, el }, className, { label, traits, head = [], bars = []
     model.set(values);
     model.save_changes();
   };
-  // what is looked for anew is shown from its beginning
+  // a new search is shown from its beginning
   const narrow = (values) => set({ ...values, limit: model.get("page_size") });
   let typing = 0;
   search.addEventListener("input", () => {
@@ -54,7 +54,7 @@ function listing({ model, el }, className, { label, traits, head = [], bars = []
     notice.hidden = !model.get("notice");
   });
 
-  // cards that are there already stay, so that an open menu, the focus and a playing clip do
+  // unchanged cards stay in place, and with them an open menu, the focus and a playing clip
   const cards = new Map();
   follow(model, signal, `entries total words ${traits}`, () => {
     const entries = model.get("entries");

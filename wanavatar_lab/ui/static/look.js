@@ -1,16 +1,16 @@
-// A file that is let go beside what takes it: the browser would leave the page for it, and what was written be lost.
+// A file dropped outside every drop zone: the browser would open it, and unsaved input would be lost.
 
 function render({ model }) {
   const ending = new AbortController();
-  // heard last, so that whoever takes files, Lab's own list of them too, has had its turn
+  // on the window, so that drop zones, Lab's file browser among them, handle the event first
   for (const kind of ["dragover", "drop"]) {
     window.addEventListener(kind, (event) => {
       if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
-      event.dataTransfer.dropEffect = "none"; // the pointer says that nothing takes it here
+      event.dataTransfer.dropEffect = "none"; // the pointer shows that nothing takes it here
     }, { signal: ending.signal });
   }
-  // once it is to be seen: what can wait until then is made when this comes
+  // after the first paint: the kernel makes the remaining widgets when it receives this
   requestAnimationFrame(() => setTimeout(() => {
     if (ending.signal.aborted || model.get("drawn")) return;
     model.set("drawn", true);

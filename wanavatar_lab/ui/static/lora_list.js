@@ -47,7 +47,7 @@ function card(model, entry) {
     for (const { place, label } of entry.places) {
       const use = button();
       use.textContent = say(model, "use", { place: label });
-      // the same words stand on every card
+      // every card has the same text
       use.setAttribute("aria-label", `${entry.name}: ${use.textContent}`);
       use.addEventListener("click", () => model.send({ kind: "use", name: entry.name, place }));
       row.append(use);

@@ -1,11 +1,11 @@
-// Two clips as one: one button, one position, and neither gets ahead of the other.
+// Two clips in sync, with one button and one position.
 
-const FARTHEST = 0.5; // seconds apart, from where it is sooner to jump than to run
-const PULL = 4; // by how much of the distance a follower makes up for it, in each second
+const FARTHEST = 0.5; // seconds apart, beyond which a seek is quicker than catching up
+const PULL = 4; // gain of the follower's rate: a share of the distance made up per second
 const [SLOWEST, FASTEST] = [0.25, 2];
 
-// The first leads, and is heard. A follower that is a little off runs faster or slower until it is not, since every
-// jump would make it stutter.
+// The first leads, and has the sound. A follower that is slightly off plays faster or slower until it is in sync, since
+// every seek would make it stutter.
 function keepInSync([leader, ...followers], frame, signal) {
   const each = (act) => followers.forEach(act);
   const meet = () => each((medium) => (medium.currentTime = leader.currentTime));
@@ -26,18 +26,18 @@ function keepInSync([leader, ...followers], frame, signal) {
     requestAnimationFrame(pull);
   }, { signal });
   leader.addEventListener("pause", () => {
-    if (leader.ended) return; // a longer one goes on to its own end
+    if (leader.ended) return; // a longer one plays to its own end
     each((medium) => medium.pause());
     meet();
   }, { signal });
   leader.addEventListener("seeking", () => {
     meet();
-    if (!leader.paused) each((medium) => medium.play()); // from the beginning again, where a shorter one had ended
+    if (!leader.paused) each((medium) => medium.play()); // again from the beginning, if a shorter one had ended
   }, { signal });
   leader.addEventListener("seeked", meet, { signal });
 }
 
-// A button and a position for both, which have no controls of their own.
+// A button and a position for both clips, which have no controls of their own.
 function bothControls(model, media, frame, signal) {
   const [leader] = media;
   const play = button("wl-main wl-pair-play");
@@ -57,7 +57,7 @@ function bothControls(model, media, frame, signal) {
   }
   follow(model, signal, "words", tell);
   position.addEventListener("input", () => (leader.currentTime = position.valueAsNumber));
-  // an arrow key goes from frame to frame
+  // an arrow key steps by one frame
   position.addEventListener("keydown", (event) => {
     const frames = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
     if (!frames) return;

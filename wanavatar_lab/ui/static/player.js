@@ -1,4 +1,4 @@
-const USUAL_FPS = 25; // where a file does not say how many
+const USUAL_FPS = 25; // for a file without a frame rate
 
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-player");
@@ -51,12 +51,12 @@ function one(kind, path, version, index, count) {
   const src = fileUrl(path, version);
   if (kind === "picture") {
     const picture = element("img", { src, loading: "lazy" });
-    // a wide one, a contact sheet for example, is not as high as others where there is little room
+    // a wide one, such as a contact sheet, may be lower than the minimum height
     picture.addEventListener("load", () => picture.classList.toggle("wl-wide", picture.naturalWidth > 2 * picture.naturalHeight));
     return picture;
   }
   if (kind === "audio") return element("audio", { src, controls: true, preload: "metadata" });
-  // of two the first alone is heard, and what is done to both has a row of its own
+  // of two clips only the first has sound, and both share a row of controls
   return element("video", { src, controls: count === 1, muted: index > 0, preload: "metadata", playsInline: true });
 }
 
@@ -70,7 +70,7 @@ function controls(model, el, media, kind, signal) {
   };
   loop.addEventListener("click", () => setLoop(!model.get("loop")));
   follow(model, signal, "loop words", () => {
-    leader.loop = model.get("loop"); // which the others follow
+    leader.loop = model.get("loop"); // the others follow it
     loop.setAttribute("aria-pressed", String(model.get("loop")));
     loop.textContent = say(model, "loop");
   });

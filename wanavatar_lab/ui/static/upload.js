@@ -1,5 +1,5 @@
-// Sends a file in pieces, each after the answer to the one before. What is shown comes from the kernel alone, so that
-// a second view, and one that was opened anew, show the same.
+// Sends a file in chunks, each after the answer to the one before. The view shows only the kernel's state, so that a
+// second view, or one after a reload, shows the same.
 
 const PATIENCE = 60; // seconds without an answer
 
@@ -95,7 +95,7 @@ function render({ model, el }) {
     }
   }
 
-  // one after the other; what is refused ends it, since the next one would take away what is said of it
+  // one after the other; a refused file ends it, since the next one would replace its error
   async function sendAll(files, field) {
     for (const file of files) {
       await send(file, field);
@@ -141,14 +141,14 @@ function render({ model, el }) {
   if (around) takeAllAround();
 
   function takeAllAround() {
-    // heard before Lab hears it; a zone within has its own way
+    // captured before Lab handles it; a drop zone inside handles its own files
     const hears = { capture: true, signal };
     const place = (event) => {
       if (!event.dataTransfer.types.includes("Files") || event.target.closest(".wl-upload-zone")) return null;
       const found = el.closest(`.${around}`);
       return found && found === (event.target.closest(`.${around}`) ?? inSight()) ? found : null;
     };
-    // what is let go beside all of them is for the one in sight; in Lab it may be meant for Lab itself
+    // a file dropped outside all of them is for the visible one; in Lab it may be meant for Lab itself
     const inSight = () => {
       const takers = [...document.querySelectorAll(`.${around}:has(.wl-upload-around)`)];
       const seen = takers.filter((taker) => taker.getClientRects().length);

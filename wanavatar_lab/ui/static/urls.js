@@ -11,6 +11,6 @@ const baseUrl = config.baseUrl || "/";
 
 function fileUrl(path, version) {
   const name = path.split("/").map(encodeURIComponent).join("/");
-  // a file that was made again under its old name must not come from the browser's cache
+  // a file that was replaced under its old name must not come from the browser's cache
   return baseUrl + (inVoila ? "voila/files/" : "files/") + name + (version ? `?v=${encodeURIComponent(version)}` : "");
 }

@@ -1,4 +1,4 @@
-// Draws a waveform: `at` is the playhead, `from` and `to` the chosen part, all as fractions of the whole.
+// Draws a waveform: `at` is the playhead, `from` and `to` the selected part, all as fractions of the whole.
 function drawWave(canvas, peaks, { at = 0, from = 0, to = 1 }) {
   const scale = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
@@ -28,7 +28,7 @@ function drawWave(canvas, peaks, { at = 0, from = 0, to = 1 }) {
   context.fillRect(Math.min(at * width, width - 2), 0, 2, height);
 }
 
-// Draws now, while the medium plays, and whenever the canvas changes its size or the medium its place.
+// Draws now, while the medium plays, and whenever the canvas is resized or the medium seeks.
 function keepDrawn(canvas, medium, signal, draw) {
   let frame = 0;
   const loop = () => {

@@ -20,7 +20,7 @@ function render({ model, el }) {
   const value = (name) => model.get(name);
   const choose = (from, to) => {
     const [low, high] = [Math.max(0, Math.min(from, to)), Math.min(value("duration"), Math.max(from, to))];
-    if (!(high - low >= 0.05)) return tell(); // nothing, or not a number: what was chosen stays
+    if (!(high - low >= 0.05)) return tell(); // too short, or not a number: the selection stays
     model.set({ start: Math.round(low * 1000) / 1000, end: Math.round(high * 1000) / 1000 });
     model.save_changes();
   };
