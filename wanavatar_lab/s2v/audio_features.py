@@ -43,16 +43,13 @@ class AudioFeatures:
         features = features.float().cpu()
         return cls(features.shape[1], lambda start, stop: features[:, start:stop])
 
-    def part(self, start: float, stop: float | None) -> "AudioFeatures":
-        """The features between two times in seconds; None goes to the end."""
-        first = min(round(start * FEATURE_RATE), self.length)
-        last = self.length if stop is None else min(round(stop * FEATURE_RATE), self.length)
-        return AudioFeatures(last - first, lambda a, b: self.read(first + a, first + b))
+    def __len__(self) -> int:
+        return self.length
 
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.length / FEATURE_RATE
+    def __getitem__(self, part: slice) -> "AudioFeatures":
+        """The feature frames of a slice, which has no step and counts from the start."""
+        start, stop, _ = part.indices(self.length)
+        return AudioFeatures(max(0, stop - start), lambda a, b: self.read(start + a, start + b))
 
     def num_segments(self, fps: float, frames_per_segment: int) -> int:
         """How many segments the reference makes of this audio; the last one may hold no speech at all."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wanavatar_lab.wan.latents import LatentCodec, PoseFrames
+from wanavatar_lab.wan.latents import LatentCodec, VideoFrames
 
 if TYPE_CHECKING:
     from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
@@ -95,8 +95,8 @@ def encode_given(codec: LatentCodec, pixels: torch.Tensor, given: torch.Tensor, 
 
 def segment_given(
     codec: LatentCodec,
-    video: torch.Tensor | PoseFrames,
-    mask: torch.Tensor | PoseFrames,
+    video: torch.Tensor | VideoFrames,
+    mask: torch.Tensor | VideoFrames,
     window: slice,
     size: tuple[int, int],
     device: torch.device,
