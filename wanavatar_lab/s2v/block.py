@@ -84,9 +84,8 @@ class WanS2VTransformerBlock(nn.Module):
         normed = _modulate(self.norm1(hidden_states.float()), scale_msa, shift_msa, boundary).type_as(hidden_states)
         hidden_states = _gated_add(hidden_states, self.attn1(normed, rotary_emb=rotary_emb), gate_msa, boundary)
 
-        if memory is not None and memory.text is not None:
-            key_value = memory.text
-        else:
+        key_value = memory.text if memory is not None else None
+        if key_value is None:
             key_value = project_key_value(self.attn2, encoder_hidden_states)
             if memory is not None:
                 memory.text = key_value
@@ -144,9 +143,8 @@ class WanS2VAudioInjection(nn.Module):
         per_frame = whole.reshape(batch * layout.frames, layout.tokens_per_frame, channels)
 
         normed = self.norm(per_frame, temb=audio_global[:, frames].reshape(batch * layout.frames, channels))
-        if memory is not None and memory.audio is not None:
-            key_value = memory.audio
-        else:
+        key_value = memory.audio if memory is not None else None
+        if key_value is None:
             key_value = project_key_value(self.attn, audio_tokens[:, frames].flatten(0, 1))
             if memory is not None:
                 memory.audio = key_value
@@ -173,7 +171,7 @@ def project_key_value(attn: WanAttention, states: torch.Tensor) -> KeyValue:
 
 
 class WanS2VAttnProcessor:
-    """Self-attention, which needs `rotary_emb`, when `key_value` is None; else cross-attention to it."""
+    """Self-attention when `key_value` is None, else cross-attention to it."""
 
     _attention_backend = None
     _parallel_config = None
@@ -188,20 +186,15 @@ class WanS2VAttnProcessor:
         key_value: KeyValue | None = None,
     ) -> torch.Tensor:
         """Attend from `hidden_states` [B, L, C]; returns [B, L, C]."""
-        if key_value is not None:
-            query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-            key, value = key_value
+        if key_value is None and attn.fused_projections:
+            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+            key, value = attn.norm_k(key).unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
         else:
-            if attn.fused_projections:
-                query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
-            else:
-                query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-            query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
-            key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
-            value = value.unflatten(2, (attn.heads, -1))
-            assert rotary_emb is not None
+            query = attn.to_q(hidden_states)
+            key, value = key_value or project_key_value(attn, hidden_states)
+        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
+        if rotary_emb is not None:
             query, key = apply_rotary_emb(query, rotary_emb), apply_rotary_emb(key, rotary_emb)
-
         hidden_states = dispatch_attention_fn(
             query,
             key,

@@ -29,7 +29,7 @@ _INJECTOR = re.compile(r"^audio_injector\.(injector|injector_adain_layers)\.(\d+
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _ATTENTION = re.compile(r"^(attn1|attn2)\.(.+)$")
 
-# fields of the others' config.json that we call differently; "dim" and "num_heads" make two of ours together
+# fields that the other config.json call differently; "dim" and "num_heads" make two of ours together
 _FIELDS = {
     "in_dim": "in_channels",
     "out_dim": "out_channels",
@@ -65,7 +65,7 @@ def our_name(name: str, inject_layers: Iterable[int]) -> str:
 
 
 def is_foreign(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is in one of the others' vocabularies."""
+    """Whether a `config.json` is in one of the other two vocabularies."""
     return any(field in config for field in (*_FIELDS, *_WIDTH_FIELDS))
 
 
@@ -74,7 +74,7 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         WeightsError: the checkpoint is of a variant that was never published and is not built here, or its config
-            does not say how wide the model is.
+            has a width that the heads do not divide.
     """
     if config.get("enable_motioner") or config.get("enable_framepack") is False or config.get("enable_tsm"):
         raise WeightsError(
@@ -96,16 +96,13 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-_PREFIX = "diffusion_model."
-_OWN = tuple(
-    f"{_PREFIX}{module}." for module in ("audio_injector", "casual_audio_encoder", "cond_encoder", "frame_packer")
-)
-_DOWN, _UP = (".lora_A.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_up.weight")
+_OWN_MODULES = re.compile(r"^diffusion_model\.(audio_injector|casual_audio_encoder|cond_encoder|frame_packer)\.")
+_LORA_MATRIX = re.compile(r"^(?:diffusion_model\.)?(.+)\.lora_(A|down|B|up)\.weight$")
 
 
-def has_own_modules(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a file reaches layers that only S2V has, by the reference's names."""
-    return any(key.startswith(_OWN) for key in tensors)
+def has_own_modules(tensors: Iterable[str]) -> bool:
+    """Whether a LoRA file has layers that only S2V has, by the reference's names."""
+    return any(map(_OWN_MODULES.match, tensors))
 
 
 def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[int]) -> dict[str, torch.Tensor]:
@@ -114,19 +111,17 @@ def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[in
     Raises:
         ValueError: a key is not of a LoRA.
     """
-    layers, found = tuple(inject_layers), dict[str, torch.Tensor]()
+    layers, renamed = tuple(inject_layers), dict[str, torch.Tensor]()
     for key, tensor in tensors.items():
-        ending = next((end for end in (*_DOWN, *_UP, ".alpha") if key.endswith(end)), None)
-        if ending is None:
+        match = _LORA_MATRIX.match(key)
+        if match is None:
+            if key.endswith(".alpha"):
+                continue
             raise ValueError(f"{key} is no part of a LoRA, and load_lora_weights takes nothing else.")
-        if ending == ".alpha":
-            continue
-        module = key.removesuffix(ending)
-        ours = our_name(f"{module.removeprefix(_PREFIX)}.weight", layers).removesuffix(".weight")
-        if ending in _UP:
-            found[f"transformer.{ours}.lora_B.weight"] = tensor
-            continue
-        alpha = tensors.get(f"{module}.alpha")
-        scale = 1.0 if alpha is None else float(alpha) / len(tensor)
-        found[f"transformer.{ours}.lora_A.weight"] = tensor * scale
-    return found
+        down = match[2] in ("A", "down")
+        alpha = tensors.get(f"{key.rpartition('.lora_')[0]}.alpha")
+        if down and alpha is not None:
+            tensor = tensor * (float(alpha) / len(tensor))
+        ours = our_name(f"{match[1]}.weight", layers).removesuffix(".weight")
+        renamed[f"transformer.{ours}.lora_{'A' if down else 'B'}.weight"] = tensor
+    return renamed

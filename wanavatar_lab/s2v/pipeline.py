@@ -91,14 +91,6 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         audio_encoder, audio_processor: wav2vec2; may be None when audio features are given.
     """
 
-    transformer: WanS2VTransformer3DModel
-    vae: AutoencoderKLWan
-    scheduler: SchedulerMixin
-    text_encoder: UMT5EncoderModel | None
-    tokenizer: PreTrainedTokenizerBase | None
-    audio_encoder: Wav2Vec2Model | None
-    audio_processor: Wav2Vec2FeatureExtractor | Wav2Vec2Processor | None
-
     model_cpu_offload_seq = "text_encoder->audio_encoder->transformer->vae"
     _callback_tensor_inputs = ["latents", "noise_pred"]
     _optional_components = ["text_encoder", "tokenizer", "audio_encoder", "audio_processor"]

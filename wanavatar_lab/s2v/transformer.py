@@ -253,14 +253,14 @@ class WanS2VTransformer3DModel(
         elif motion_latents is None:
             raise ValueError("motion_latents is None: pass them, or drop_motion_frames=True for a first segment.")
         frames, height, width = grid = self._check_shapes(
-            hidden_states,
-            timestep,
-            encoder_hidden_states,
-            ref_latents,
-            audio_embeds,
-            motion_latents,
-            pose_latents,
-            inpaint_latents,
+            hidden_states=hidden_states,
+            timestep=timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            ref_latents=ref_latents,
+            audio_embeds=audio_embeds,
+            motion_latents=motion_latents,
+            pose_latents=pose_latents,
+            inpaint_latents=inpaint_latents,
         )
         rank, ranks = self._sequence_rank()
         if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig):
@@ -378,51 +378,42 @@ class WanS2VTransformer3DModel(
         mesh = config._flattened_mesh
         return torch.distributed.get_rank(mesh.get_group()), mesh.size()
 
-    def _check_shapes(
-        self,
-        hidden_states: torch.Tensor,
-        timestep: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        ref_latents: torch.Tensor,
-        audio_embeds: torch.Tensor,
-        motion_latents: torch.Tensor | None,
-        pose_latents: torch.Tensor | None,
-        inpaint_latents: torch.Tensor | None,
-    ) -> tuple[int, int, int]:
+    def _check_shapes(self, **inputs: torch.Tensor | None) -> tuple[int, int, int]:
         """The video's token grid (frames, rows, columns), if all shapes fit; arguments as in `forward`.
 
         Checked before anything runs: a pose of one frame or a reference of a batch of one would broadcast silently, and
         motion latents of another size would fail deep inside the first attention.
         """
-        config = self.config
-        shape, patch = tuple(hidden_states.shape), tuple(config.patch_size)
+        config, patch = self.config, tuple(self.config.patch_size)
+        shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items() if tensor is not None}
+        shape = shapes["hidden_states"]
         if len(shape) != 5 or any(size % step or not size for size, step in zip(shape[2:], patch, strict=True)):
             raise ValueError(f"hidden_states is {shape}; need [B, C, F, h, w] with F, h, w in multiples of {patch}.")
         batch, _, frames, height, width = shape
-        length = encoder_hidden_states.shape[1] if encoder_hidden_states.ndim == 3 else TEXT_LENGTH
+        text, motion = shapes["encoder_hidden_states"], shapes.get("motion_latents", ())
+        length = text[1] if len(text) == 3 else TEXT_LENGTH
         if length > TEXT_LENGTH:
             raise ValueError(f"encoder_hidden_states has {length} tokens; at most {TEXT_LENGTH} are allowed.")
         channels, given = config.out_channels, config.in_channels - config.out_channels
-        if inpaint_latents is not None and not given:
+        if "inpaint_latents" in shapes and not given:
             raise ValueError(
                 f"inpaint_latents is given, but this network takes {channels} channels and no more. Load one that was "
                 "trained for it, or widen it with wanavatar_lab.s2v.inpaint.widen_patch_embedding."
             )
-        # any number of motion latents but none
-        kept = 1 if motion_latents is None or motion_latents.ndim != 5 else max(1, motion_latents.shape[2])
-        needed: dict[str, tuple[torch.Tensor | None, tuple[int, ...]]] = {
-            "hidden_states": (hidden_states, (batch, channels, frames, height, width)),
-            "timestep": (timestep, (batch,)),
-            "encoder_hidden_states": (encoder_hidden_states, (batch, length, config.text_dim)),
-            "ref_latents": (ref_latents, (batch, channels, 1, height, width)),
-            "audio_embeds": (audio_embeds, (batch, config.num_audio_layers, config.audio_dim, 4 * frames)),
-            "motion_latents": (motion_latents, (batch, channels, kept, height, width)),
-            "pose_latents": (pose_latents, (batch, config.pose_channels, frames, height, width)),
-            "inpaint_latents": (inpaint_latents, (batch, given, frames, height, width)),
+        kept = max(1, motion[2]) if len(motion) == 5 else 1  # any number of motion latents, but not none
+        needed: dict[str, tuple[int, ...]] = {
+            "hidden_states": (batch, channels, frames, height, width),
+            "timestep": (batch,),
+            "encoder_hidden_states": (batch, length, config.text_dim),
+            "ref_latents": (batch, channels, 1, height, width),
+            "audio_embeds": (batch, config.num_audio_layers, config.audio_dim, 4 * frames),
+            "motion_latents": (batch, channels, kept, height, width),
+            "pose_latents": (batch, config.pose_channels, frames, height, width),
+            "inpaint_latents": (batch, given, frames, height, width),
         }
-        for name, (tensor, wanted) in needed.items():
-            if tensor is not None and tuple(tensor.shape) != wanted:
-                raise ValueError(f"{name} is {tuple(tensor.shape)}; need {wanted}, as hidden_states is {shape}.")
+        for name, found in shapes.items():
+            if found != needed[name]:
+                raise ValueError(f"{name} is {found}; need {needed[name]}, as hidden_states is {shape}.")
         return frames // patch[0], height // patch[1], width // patch[2]
 
 

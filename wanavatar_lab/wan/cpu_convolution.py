@@ -17,20 +17,7 @@ ONEDNN_ELEMENTS = 20480
 
 
 class WanFrameConv3d(WanCausalConv3d):
-    """A `WanCausalConv3d` that on a CPU computes 2-D convolutions where these are faster.
-
-    Args:
-        conv: the convolution to replace; its parameters are shared, not copied.
-    """
-
-    def __init__(self, conv: WanCausalConv3d) -> None:
-        width, _, height, _, past, _ = conv._padding
-        with torch.device("meta"):
-            super().__init__(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, (past // 2, height, width)
-            )
-        self.weight, self.bias = conv.weight, conv.bias
-        self.train(conv.training)
+    """A `WanCausalConv3d` that on a CPU computes 2-D convolutions where these are faster."""
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
@@ -68,12 +55,11 @@ class WanFrameConv3d(WanCausalConv3d):
 
 
 def convolve_by_frames(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Put `WanFrameConv3d` in the place of every causal convolution of `vae`, and return it.
+    """Make every causal convolution of `vae` a `WanFrameConv3d`, and return it.
 
-    Names and parameters stay as they are, so it is saved, moved and trained as before.
+    Only their class changes. Names and parameters stay as they are, so it is saved, moved and trained as before.
     """
-    for name, module in list(vae.named_modules()):
+    for module in vae.modules():
         if type(module) is WanCausalConv3d:
-            owner, _, leaf = name.rpartition(".")
-            setattr(vae.get_submodule(owner), leaf, WanFrameConv3d(module))
+            module.__class__ = WanFrameConv3d
     return vae

@@ -54,11 +54,7 @@ class WanUniPCScheduler(UniPCMultistepScheduler):
     __module__ = "wanavatar_lab.wan"
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        sigmas: Any = None,
-        mu: Any = None,
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: Any = None, mu: Any = None
     ) -> None:
         """As the base class, but a number of steps means `flow_sigmas` of it."""
         if sigmas is None and num_inference_steps is not None:
