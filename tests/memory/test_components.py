@@ -23,9 +23,7 @@ from wanavatar_lab.memory.estimate_time import forward_operations
 from wanavatar_lab.memory.place import components_in
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.wan.load import load_expert
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder
-from wanavatar_lab.wan.vae_checkpoint import load_vae
+from wanavatar_lab.wan.load import load_expert, load_text_encoder, load_vae
 
 POCKET, FULL = PROFILES["pocket"], PROFILES["full"]
 

@@ -23,8 +23,8 @@ from training.pocket.world.motion import ACTIONS, sample_motion
 from wanavatar_lab import jobs, media
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo
-from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
 from wanavatar_lab.stages import image_to_video
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 VAE = Path(__file__).resolve().parents[2] / "weights" / "pocket" / "video_vae"
 SIZE, FRAMES = 64, 13

@@ -39,6 +39,7 @@ print((kilobytes("VmHWM") - before) * 1024, share, mapped)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status, which only Linux has")
 def test_reading_takes_the_models_share_and_at_most_one_shard(tmp_path: Path) -> None:
     with torch.device("meta"):

@@ -154,6 +154,7 @@ def alone() -> dict[str, torch.Tensor]:
     return outputs | cached_steps(model)
 
 
+@pytest.mark.slow
 def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
     wanted = alone()
     for ranks, found in in_processes(tmp_path, "cpu", [2, 3]).items():

@@ -189,7 +189,7 @@ def test_an_error_in_the_callback_leaves_the_pipeline_usable(pipe: CountingPipel
     with pytest.raises(RuntimeError, match="no more"):
         clip(pipe, callback_on_step_end=fail)
     assert pipe.freed == 1
-    assert pipe._inputs is None
+    assert pipe._memories == []
     assert torch.equal(clip(pipe), wanted)
 
 
@@ -198,7 +198,7 @@ def test_a_generator_that_is_closed_early_lets_go(pipe: CountingPipeline) -> Non
     first = next(segments).frames
     segments.close()
     assert pipe.freed == 1
-    assert pipe._inputs is None
+    assert pipe._memories == []
     assert torch.equal(clip(pipe)[:, :1], first)
 
 

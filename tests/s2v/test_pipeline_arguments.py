@@ -24,6 +24,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     ({"guidance_scale": math.nan}, "guidance_scale is nan"),
     ({"flow_shift": -1.0}, "flow_shift is -1.0"),
+    ({"flow_shift": math.inf}, "flow_shift is inf"),
+    ({"pose_end": 1.5}, "pose_end is 1.5"),
     ({"pose_start": 0.8, "pose_end": 0.1}, "pose_start is 0.8 and pose_end is 0.1"),
     ({"pose_video": torch.zeros(8, 3, 32, 64)}, r"pose_video is \(8, 3, 32, 64\)"),
     ({"audio_features": None}, "Pass audio"),

@@ -18,7 +18,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.cli import main
 from wanavatar_lab.memory.components import weights_are_there
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder
+from wanavatar_lab.wan.load import load_text_encoder
 
 TEXT_WIDTH = load_text_encoder(PARTS / "t5.pth").config.d_model
 

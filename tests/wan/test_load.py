@@ -15,9 +15,7 @@ from tests.s2v.published import GOLDEN, write_checkpoint
 from tests.toy_i2v import expert
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.stages.image_to_video import load_pipeline
-from wanavatar_lab.wan.load import load_expert
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder
-from wanavatar_lab.wan.vae_checkpoint import load_vae
+from wanavatar_lab.wan.load import load_expert, load_text_encoder, load_vae
 from wanavatar_lab.weights import find_weights, look
 
 PARTS = GOLDEN / "reference_parts"

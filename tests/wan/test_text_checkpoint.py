@@ -11,7 +11,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 from tests.s2v.published import GOLDEN, published_shapes
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan.checkpoint_files import compare_names, model_shapes
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder, text_encoder_config, text_encoder_name
+from wanavatar_lab.wan.load import load_text_encoder
+from wanavatar_lab.wan.text_checkpoint import text_encoder_config, text_encoder_name
 
 TOY = UMT5Config(vocab_size=60, d_model=24, d_kv=8, d_ff=40, num_layers=2, num_heads=4)
 # the reference gates as fc2(fc1(x) · gelu(gate(x))), transformers as wo(gelu(wi_0(x)) · wi_1(x))

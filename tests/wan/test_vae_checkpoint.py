@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -15,13 +16,14 @@ from safetensors.torch import load_file
 from tests.s2v.published import GOLDEN, published_shapes
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan.checkpoint_files import compare_names, model_shapes, read_state_dict
-from wanavatar_lab.wan.vae_checkpoint import load_vae, vae_config, vae_name
+from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.load import load_vae
 
-TOY: dict[str, Any] = {"base_dim": 4, "dim_mult": [1, 2, 3], "temperal_downsample": [False, True], "num_res_blocks": 1}
+STEPS = 4  # of one stage of the decoder: three residual blocks and a resampler
 IN_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
 
 
-def reference_name(name: str, num_res_blocks: int) -> str:
+def reference_name(name: str) -> str:
     """The reference's name for a tensor of AutoencoderKLWan: its sequences counted as its constructor builds them."""
     for ours, theirs in IN_RESIDUAL.items():
         name = re.sub(rf"(\.\d+)\.{ours}\.", rf"\1.{theirs}.", name)
@@ -30,16 +32,15 @@ def reference_name(name: str, num_res_blocks: int) -> str:
     name = name.replace("mid_block.resnets.1.", "middle.2.")
     name = name.replace("conv_in.", "conv1.").replace("norm_out.", "head.0.").replace("conv_out.", "head.2.")
     name = re.sub("^quant_conv", "conv1", re.sub("^post_quant_conv", "conv2", name))
-    per_stage = num_res_blocks + 2
     if match := re.match(r"decoder\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)\.(.+)", name):
-        step = int(match[3]) if match[2] == "resnets" else per_stage - 1
-        name = f"decoder.upsamples.{int(match[1]) * per_stage + step}.{match[4]}"
+        step = int(match[3]) if match[2] == "resnets" else STEPS - 1
+        name = f"decoder.upsamples.{int(match[1]) * STEPS + step}.{match[4]}"
     return name
 
 
 def toy_vae() -> AutoencoderKLWan:
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**TOY)
+    vae = AutoencoderKLWan(base_dim=2)
     for name, weight in vae.named_parameters():
         # norms and the last layers of attention start at one and zero, where a mix-up would not show
         torch.nn.init.normal_(weight, mean=1.0 if name.endswith("gamma") else 0.0, std=0.1)
@@ -47,28 +48,15 @@ def toy_vae() -> AutoencoderKLWan:
 
 
 def stored(vae: AutoencoderKLWan) -> dict[str, torch.Tensor]:
-    return {reference_name(name, TOY["num_res_blocks"]): tensor for name, tensor in vae.state_dict().items()}
+    return {reference_name(name): tensor for name, tensor in vae.state_dict().items()}
 
 
 def test_every_published_tensor_has_its_place() -> None:
     shapes = published_shapes("wan2.1_vae")
     assert len(shapes) == 194
-    config = vae_config(shapes, "Wan2.1_VAE.pth")
-    assert config == {
-        "base_dim": 96,
-        "decoder_base_dim": 96,
-        "z_dim": 16,
-        "dim_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2,
-        "temperal_downsample": [False, True, True],
-        "in_channels": 3,
-        "out_channels": 3,
-        "scale_factor_temporal": 4,
-        "scale_factor_spatial": 8,
-    }
     with torch.device("meta"):
-        vae = AutoencoderKLWan(**config)
-    renamed = {vae_name(name, 2): shape for name, shape in shapes.items()}
+        vae = AutoencoderKLWan()
+    renamed = convert_wan_vae_to_diffusers(shapes)
     assert len(renamed) == 194
     compare_names(renamed, model_shapes(vae), "Wan2.1_VAE.pth")
 
@@ -91,8 +79,9 @@ def test_the_published_names_are_told_apart_by_meaning() -> None:
         "decoder.upsamples.14.residual.6.bias": "decoder.up_blocks.3.resnets.2.conv2.bias",
         "decoder.head.2.bias": "decoder.conv_out.bias",
     }
-    assert {name: vae_name(name, 2) for name in meanings} == meanings
-    assert vae_name("decoder.upsamples.0.unheard_of", 2) == "decoder.upsamples.0.unheard_of"
+    assert convert_wan_vae_to_diffusers({name: name for name in meanings}) == {
+        ours: theirs for theirs, ours in meanings.items()
+    }
 
 
 def test_a_file_of_the_reference_gives_the_pictures_of_the_reference() -> None:
@@ -107,21 +96,22 @@ def test_a_file_of_the_reference_gives_the_pictures_of_the_reference() -> None:
 
 
 def test_a_stored_vae_encodes_and_decodes_as_before(tmp_path: Path) -> None:
-    vae = toy_vae()
+    vae = convolve_by_frames(toy_vae())  # as what is loaded is, to the last digit
     torch.save(stored(vae), tmp_path / "vae.pth")
     loaded = load_vae(tmp_path / "vae.pth")
     video = torch.rand(1, 3, 5, 16, 24) * 2 - 1
     with torch.no_grad():
         latents = vae.encode(video).latent_dist.mode()
-        assert latents.shape == (1, 16, 3, 4, 6)
+        assert latents.shape == (1, 16, 2, 2, 3)
         assert torch.equal(loaded.encode(video).latent_dist.mode(), latents)
         assert torch.equal(loaded.decode(latents).sample, vae.decode(latents).sample)
     assert loaded.config.latents_mean == vae.config.latents_mean
-    assert (loaded.config.scale_factor_temporal, loaded.config.scale_factor_spatial) == (2, 4)
+    assert (loaded.config.scale_factor_temporal, loaded.config.scale_factor_spatial) == (4, 8)
     assert not loaded.training and not any(weight.requires_grad for weight in loaded.parameters())
 
     loaded.save_pretrained(tmp_path / "vae")
-    again = AutoencoderKLWan.from_pretrained(tmp_path / "vae")
+    again = load_vae(tmp_path / "vae")
+    assert not again.training and not any(weight.requires_grad for weight in again.parameters())
     with torch.no_grad():
         assert torch.equal(again.decode(latents).sample, vae.decode(latents).sample)
 
@@ -146,8 +136,14 @@ def test_weights_come_in_the_dtype_asked_for_and_do_not_need_the_file(tmp_path: 
         (lambda t: t.update(extra=torch.ones(1)), "1 tensor left over: extra"),
         (lambda t: t.update({"conv2.bias": torch.ones(3)}), r"post_quant_conv\.bias is \[3\], need \[16\]"),
         (lambda t: t.pop("encoder.conv1.weight"), r"lacks encoder\.conv1\.weight; it is no Wan2\.1 VAE"),
-        (lambda t: t.update({"conv2.weight": torch.ones(8, 8, 1, 1, 1)}), "8 latent channels"),
-        (lambda t: t.update({"encoder.downsamples.0.residual.6.weight": torch.ones(6, 4)}), "widths .*not multiples"),
+        (
+            lambda t: t.update({"conv2.weight": torch.ones(8, 8, 1, 1, 1)}),
+            r"post_quant_conv\.weight is \[8, 8, 1, 1, 1\]",
+        ),
+        (
+            lambda t: t.update({"decoder.upsamples.15.residual.6.bias": torch.ones(4)}),
+            r"1 tensor left over: decoder\.upsamples\.15\.residual\.6\.bias",
+        ),
         (lambda t: t.update(step=3), "entries that are no tensors: step"),
     ],
 )

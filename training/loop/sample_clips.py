@@ -25,9 +25,9 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.s2v.denoise import Sampling, SegmentInputs, denoise_segment, prompt_passes
+from wanavatar_lab.s2v.pipeline import denoise_segment
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
+from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.scheduler import flow_unipc
 
 FPS = 16
@@ -93,19 +93,17 @@ class SampleClips:
     def _sampled(self, network: WanS2VTransformer3DModel, batch: dict[str, Tensor], number: int) -> Tensor:
         device = self.accelerator.device
         noise = torch.randn(batch["target"].shape, generator=torch.Generator().manual_seed(_SEED + number)).to(device)
-        shift = self.config.shift
-        sampling = Sampling(self.config.sample_steps, self.guidance, shift)
-        texts = [batch["text"], batch["no_text"]][: 2 if sampling.guided else 1]
-        inputs = SegmentInputs(
-            noise=noise,
-            passes=prompt_passes(texts, batch["audio"]),
+        latents = denoise_segment(
+            network,
+            flow_unipc(self.config.shift),
+            noise,
+            prompt_embeds=[batch["text"], batch["no_text"]][: 2 if self.guidance > 1 else 1],
+            audio_embeds=batch["audio"],
+            num_inference_steps=self.config.sample_steps,
+            guidance_scale=self.guidance,
             ref_latents=batch["reference"],
-            motion_latents=None,
-            pose_latents=None,
-            motion_frames=MOTION_FRAMES,
         )
-        latents = denoise_segment(network, flow_unipc(shift), inputs, sampling, lambda step, time, now, flow: now)
-        assert latents is not None  # nobody ends it
+        assert latents is not None  # no step stops it
         return latents
 
     def _write(self, path: Path, reference: Tensor, latents: Tensor, sound: Audio) -> NDArray[np.uint8]:

@@ -19,7 +19,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from training.model.host_memory import HostMemory
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
-from wanavatar_lab.s2v.block import TokenLayout, WanS2VTransformerBlock
+from wanavatar_lab.s2v.block import WanS2VTransformerBlock
+from wanavatar_lab.s2v.token_layout import TokenLayout
 
 _ATTENTION = {
     getattr(torch.ops.aten, name).default

@@ -115,7 +115,7 @@ class Work:
         if self.stage == "image_to_video":
             return ((self.frames - 1) // _LATENT_FRAMES + 1) * rows * columns
         if self.stage == "speech_to_video":
-            # the reference picture, and the motion latents in three sizes of patches: see `s2v.layout`
+            # the reference picture, and the motion latents in three sizes of patches: see `s2v.token_layout`
             packed = rows * columns + (rows // 2) * (columns // 2) + 4 * (rows // 4) * (columns // 4)
             return self.frames // _LATENT_FRAMES * rows * columns + rows * columns + packed
         return 0

@@ -1,8 +1,7 @@
 """Wan2.2 speech-to-video as diffusers classes: the network, its checkpoints and its pipeline."""
 
-from wanavatar_lab.s2v.block import SegmentMemory
 from wanavatar_lab.s2v.pipeline import WanS2VSegment, WanSpeechToVideoOutput, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.transformer import SegmentMemory, WanS2VTransformer3DModel
 
 __all__ = [
     "SegmentMemory",

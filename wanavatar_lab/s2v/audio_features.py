@@ -1,13 +1,14 @@
-"""Speech as the network hears it: all hidden layers of wav2vec2, at the video's frame rate.
+"""Audio features of the network: all hidden layers of wav2vec2, resampled to the video's frame rate.
 
-wav2vec2 gives 50 feature frames a second. The reference interpolates them to 30 and picks the one nearest to each
-video frame; past the end of the audio it gives zeros. Here each segment's share is computed when it is asked for, so
-that memory does not grow with the audio's length.
+wav2vec2 gives 50 feature frames a second. The reference interpolates them to 30 and takes the one nearest to each video
+frame; past the end of the audio it takes zeros. Each segment's part is computed when it is read, so that memory does
+not grow with the audio's length.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,21 +16,21 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model, Wav2Vec2Proces
 
 SAMPLE_RATE = 16_000  # Hz, of the waveform that wav2vec2 takes
 FEATURE_RATE = 50  # Hz, of its hidden states
-SHORTEST_SAMPLES = 400  # what the first feature frame looks at
+SHORTEST_SAMPLES = 400  # the receptive field of one feature frame
 HOP = SAMPLE_RATE // FEATURE_RATE
-INTERPOLATED_RATE = 30  # Hz
-WHOLE_SECONDS = 60.0  # up to here wav2vec2 sees the whole audio at once
+INTERPOLATED_RATE = 30  # Hz, the reference's step between 50 Hz and the video's rate
+WHOLE_SECONDS = 60.0  # up to here wav2vec2 encodes the whole audio at once
 WINDOW_SECONDS = 30.0
 CONTEXT_SECONDS = 10.0  # on either side of a window
 
 
 @dataclass
 class AudioFeatures:
-    """Hidden states [layers, T, dim] at 50 Hz, given piece by piece.
+    """Hidden states [layers, T, dim] at 50 Hz, read piece by piece.
 
     Args:
         length: T, the feature frames of the whole audio.
-        read: `read(start, stop)` gives [layers, stop - start, dim] in float32 on the CPU.
+        read: `read(start, stop)` returns [layers, stop - start, dim] in float32 on the CPU.
     """
 
     length: int
@@ -37,25 +38,22 @@ class AudioFeatures:
 
     @classmethod
     def from_tensor(cls, features: torch.Tensor) -> "AudioFeatures":
-        """From hidden states [layers, T, dim] that are already there."""
+        """From hidden states [layers, T, dim] in memory."""
         if features.ndim != 3:
             raise ValueError(f"audio_features is {tuple(features.shape)}; need [layers, T, dim] at 50 Hz.")
         features = features.float().cpu()
         return cls(features.shape[1], lambda start, stop: features[:, start:stop])
 
-    def part(self, start: float, stop: float | None) -> "AudioFeatures":
-        """The features between two times in seconds; None goes to the end."""
-        first = min(round(start * FEATURE_RATE), self.length)
-        last = self.length if stop is None else min(round(stop * FEATURE_RATE), self.length)
-        return AudioFeatures(last - first, lambda a, b: self.read(first + a, first + b))
+    def __len__(self) -> int:
+        return self.length
 
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.length / FEATURE_RATE
+    def __getitem__(self, part: slice) -> "AudioFeatures":
+        """The feature frames of a slice, which has no step and counts from the start."""
+        start, stop, _ = part.indices(self.length)
+        return AudioFeatures(max(0, stop - start), lambda a, b: self.read(start + a, start + b))
 
     def num_segments(self, fps: float, frames_per_segment: int) -> int:
-        """How many segments the reference makes of this audio; the last one may hold no speech at all."""
+        """How many segments the reference makes of this audio; the last one may have no speech at all."""
         per_segment = frames_per_segment * (INTERPOLATED_RATE / fps)
         return int(self._interpolated_length() / per_segment) + 1
 
@@ -65,15 +63,15 @@ class AudioFeatures:
         frames = np.arange(segment * frames_per_segment, (segment + 1) * frames_per_segment)
         # float64 and round-half-even, as numpy does in the reference
         nearest = np.round(frames / fps * INTERPOLATED_RATE).astype(np.int64)
-        heard = nearest[nearest < total]
-        if len(heard) == 0:
-            # the last frame, since a lazy reader most likely has its window at hand
+        inside = nearest[nearest < total]
+        if len(inside) == 0:
+            # the last frame only for its shape: its window is most likely cached
             layers, _, dim = self.read(max(0, self.length - 1), self.length).shape
             return torch.zeros(layers, dim, frames_per_segment)
-        # linear interpolation with aligned corners, done only where it is looked at, and in the reference's float32:
-        # minutes into the audio its positions are off by a thousandth of a frame, and equal is equal
+        # linear interpolation with aligned corners, only where it is needed, and in the reference's float32: minutes
+        # into the audio its positions are off by a thousandth of a frame, and results have to be the same
         step = np.float32(self.length - 1) / np.float32(total - 1) if total > 1 else np.float32(0)
-        position = heard.astype(np.float32) * step
+        position = inside.astype(np.float32) * step
         left = np.minimum(np.floor(position).astype(np.int64), self.length - 1)
         right = np.minimum(left + 1, self.length - 1)
         weight = torch.from_numpy(position - left.astype(np.float32))[None, :, None]
@@ -98,12 +96,12 @@ def encode_audio(
 ) -> AudioFeatures:
     """Features of a mono waveform [T] at 16 kHz, normalised over the whole of it.
 
-    Up to `whole_seconds` the encoder sees everything at once, as in the reference. Longer audio is encoded window by
-    window, each seen with `context_seconds` on both sides; only one window is held at a time. The convolutions see the
-    same either way; attention, which would look at the whole file, does not. How far the features are off thereby
-    depends on the encoder: about 4 % (norm of the difference over norm) with `weights/pocket/audio_encoder` where four
-    voices take turns. To measure another one, encode the same audio with `whole_seconds=math.inf` too and compare
-    `read(0, length)` of both, as `tests/s2v/test_audio_features.py` does.
+    Up to `whole_seconds` everything is encoded at once, as in the reference. Longer audio is encoded window by window,
+    each with `context_seconds` on both sides; one window is kept at a time. The convolutions get the same input either
+    way; attention, which in the reference spans the whole file, does not. The error depends on the encoder: about 4 %
+    (norm of the difference over norm) with `weights/pocket/audio_encoder` where four voices alternate. To measure
+    another one, encode the same audio with `whole_seconds=math.inf` too and compare `read(0, length)` of both, as
+    `tests/s2v/test_audio_features.py` does.
 
     Raises:
         ValueError: the waveform is not mono, shorter than the encoder's first window (25 ms), or not finite.
@@ -118,10 +116,10 @@ def encode_audio(
         raise ValueError(f"waveform has {np.count_nonzero(~np.isfinite(samples))} samples that are NaN or infinite.")
     normalised = audio_processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
 
-    @torch.no_grad()  # here, since windows are encoded when they are asked for
+    @torch.no_grad()  # here, since windows are encoded when they are read
     def encode(start: int, stop: int) -> torch.Tensor:
-        # feature frame i looks at samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple of HOP gives
-        # the same frames as the whole audio, apart from what the transformer sees around them
+        # the convolutions of feature frame i span samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple
+        # of HOP gives the same frames as the whole audio, apart from the attention
         piece = normalised[:, start * HOP : stop * HOP + HOP]
         states = audio_encoder(
             piece.to(audio_encoder.device, audio_encoder.dtype), output_hidden_states=True
@@ -131,26 +129,17 @@ def encode_audio(
     if length <= whole_seconds * FEATURE_RATE:
         return AudioFeatures.from_tensor(encode(0, length))
     window, context = round(window_seconds * FEATURE_RATE), round(context_seconds * FEATURE_RATE)
-    return AudioFeatures(length, _Windows(length, window, context, encode).read)
 
+    @lru_cache(maxsize=1)
+    def window_features(number: int) -> torch.Tensor:
+        first = number * window
+        before = max(0, first - context)
+        features = encode(before, min(length, first + window + context))
+        return features[:, first - before : first - before + window].clone()
 
-class _Windows:
-    """Reads features through windows of a fixed size and keeps the last one."""
-
-    def __init__(self, length: int, window: int, context: int, encode: Callable[[int, int], torch.Tensor]) -> None:
-        self.length, self.window, self.context, self.encode = length, window, context, encode
-        self.number = -1
-        self.features = torch.empty(0)
-
-    def read(self, start: int, stop: int) -> torch.Tensor:
-        parts = []
-        for number in range(start // self.window, math.ceil(stop / self.window)):
-            first = number * self.window
-            if number != self.number:
-                before = max(0, first - self.context)
-                after = min(self.length, first + self.window + self.context)
-                seen = self.encode(before, after)
-                self.features = seen[:, first - before : first - before + self.window].clone()
-                self.number = number
-            parts.append(self.features[:, max(start - first, 0) : stop - first])
+    def read(start: int, stop: int) -> torch.Tensor:
+        numbers = range(start // window, math.ceil(stop / window))
+        parts = [window_features(n)[:, max(start - n * window, 0) : stop - n * window] for n in numbers]
         return torch.cat(parts, dim=1)
+
+    return AudioFeatures(length, read)

@@ -1,10 +1,4 @@
-"""What the pipeline's arguments may be: refused by name and value before anything is computed.
-
-Which shapes of the network's inputs belong together.
-
-Checked before anything runs: a pose of one frame or a reference of a batch of one would broadcast in silence, and a
-motion latent of another size would fail deep inside the first attention.
-"""
+"""Checks of the pipeline's arguments: what does not fit is refused by name and value before anything is computed."""
 
 import math
 from collections.abc import Mapping
@@ -14,63 +8,8 @@ import numpy as np
 import torch
 
 from wanavatar_lab.s2v.audio_features import FEATURE_RATE, SAMPLE_RATE, SHORTEST_SAMPLES, AudioFeatures
-from wanavatar_lab.wan.latents import PoseFrames
-
-TEXT_LENGTH = 512  # tokens, filled up with zeros
-
-
-def check_shapes(
-    config: Mapping[str, Any],
-    hidden_states: torch.Tensor,
-    timestep: torch.Tensor,
-    encoder_hidden_states: torch.Tensor,
-    ref_latents: torch.Tensor,
-    audio_embeds: torch.Tensor,
-    motion_latents: torch.Tensor | None,
-    pose_latents: torch.Tensor | None,
-    inpaint_latents: torch.Tensor | None = None,
-) -> tuple[int, int, int]:
-    """The video's token grid (frames, rows, columns), once all shapes fit it; arguments as in `forward`.
-
-    Args:
-        config: the model's config.
-        motion_latents, pose_latents, inpaint_latents: None where there are none.
-
-    Raises:
-        ValueError: names the input, its shape and the one that is needed.
-    """
-    shape, patch = tuple(hidden_states.shape), tuple(config["patch_size"])
-    if len(shape) != 5 or any(size % step or not size for size, step in zip(shape[2:], patch, strict=True)):
-        raise ValueError(f"hidden_states is {shape}; need [B, C, F, h, w] with F, h, w in multiples of {patch}.")
-    batch, _, frames, height, width = shape
-    length = encoder_hidden_states.shape[1] if encoder_hidden_states.ndim == 3 else TEXT_LENGTH
-    if length > TEXT_LENGTH:
-        raise ValueError(f"encoder_hidden_states has {length} tokens; at most {TEXT_LENGTH} are allowed.")
-
-    channels = config["out_channels"]
-    given = config["in_channels"] - channels
-    if inpaint_latents is not None and not given:
-        raise ValueError(
-            f"inpaint_latents is given, but this network takes {channels} channels and no more. Load one that was "
-            "trained for it, or widen it with wanavatar_lab.s2v.inpaint.widen_patch_embedding."
-        )
-    needed: dict[str, tuple[torch.Tensor | None, tuple[int, ...]]] = {
-        "hidden_states": (hidden_states, (batch, channels, frames, height, width)),
-        "timestep": (timestep, (batch,)),
-        "encoder_hidden_states": (encoder_hidden_states, (batch, length, config["text_dim"])),
-        "ref_latents": (ref_latents, (batch, channels, 1, height, width)),
-        "audio_embeds": (audio_embeds, (batch, config["num_audio_layers"], config["audio_dim"], 4 * frames)),
-        "pose_latents": (pose_latents, (batch, config["pose_channels"], frames, height, width)),
-        "inpaint_latents": (inpaint_latents, (batch, given, frames, height, width)),
-    }
-    if motion_latents is not None:
-        kept = motion_latents.shape[2] if motion_latents.ndim == 5 and motion_latents.shape[2] else 1
-        needed["motion_latents"] = (motion_latents, (batch, channels, kept, height, width))
-    for name, (tensor, wanted) in needed.items():
-        if tensor is not None and tuple(tensor.shape) != wanted:
-            raise ValueError(f"{name} is {tuple(tensor.shape)}; need {wanted}, as hidden_states is {shape}.")
-    return frames // patch[0], height // patch[1], width // patch[2]
-
+from wanavatar_lab.wan.latents import VideoFrames
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
 LEAST_PIXELS = 64  # the oldest motion frames are packed eight latents at a time
@@ -82,7 +21,7 @@ def check_sizes(
     frames_per_segment: int,
     num_segments: int | None,
     motion_frames: int,
-    pose_video: torch.Tensor | PoseFrames | None,
+    pose_video: torch.Tensor | VideoFrames | None,
 ) -> None:
     """Check the sizes of a clip; arguments as in `WanSpeechToVideoPipeline.stream`.
 
@@ -104,14 +43,32 @@ def check_sizes(
         raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {height}, {width}].")
 
 
+def check_sampling(
+    num_inference_steps: int, guidance_scale: float, flow_shift: float, pose_start: float, pose_end: float
+) -> None:
+    """Check how a clip is sampled; arguments as in `WanSpeechToVideoPipeline.stream`.
+
+    Raises:
+        ValueError: names the argument, its value and what is needed.
+    """
+    if num_inference_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_inference_steps}; need 1 or more.")
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance_scale is {guidance_scale}; need a finite number, 1 for no guidance.")
+    if not (math.isfinite(flow_shift) and flow_shift > 0):
+        raise ValueError(f"flow_shift is {flow_shift}; need a positive number.")
+    if not 0 <= pose_start <= pose_end <= 1:
+        raise ValueError(f"pose_start is {pose_start} and pose_end is {pose_end}; need 0 ≤ pose_start ≤ pose_end ≤ 1.")
+
+
 def check_inpainting(
-    video: torch.Tensor | PoseFrames | None,
-    mask: torch.Tensor | PoseFrames | None,
+    video: torch.Tensor | VideoFrames | None,
+    mask: torch.Tensor | VideoFrames | None,
     height: int,
     width: int,
     config: Mapping[str, Any],
 ) -> None:
-    """Check what a clip is painted into; arguments as in `WanSpeechToVideoPipeline.stream`.
+    """Check the video that a clip is painted into; arguments as in `WanSpeechToVideoPipeline.stream`.
 
     Raises:
         ValueError: names the argument and what is needed.
@@ -152,7 +109,7 @@ def cut_audio(
     Args:
         audio: mono waveform [T] at 16 kHz, or None.
         features: hidden states [layers, T, dim] at 50 Hz, or None; exactly one of the two is given.
-        start, duration: in seconds; a duration of None goes to the end.
+        start, duration: in seconds; a duration of None takes all up to the end.
 
     Raises:
         ValueError: both or neither is given, a shape is wrong, or nothing is left between start and end.
@@ -163,31 +120,21 @@ def cut_audio(
         raise ValueError(f"audio_start is {start}; need seconds from the audio's start, 0 or more.")
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise ValueError(f"audio_duration is {duration}; need more than 0 seconds, or None for all of it.")
-    stop = None if duration is None else start + duration
     if features is not None:
-        whole = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
-        _check_start(start, whole.duration)
-        kept = whole.part(start, stop)
-        _check_rest(kept.length, 1, FEATURE_RATE, start, duration)
-        return kept
-    if audio is None:
+        whole: Any = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
+        rate, least = FEATURE_RATE, 1
+    elif audio is not None:
+        if audio.ndim != 1:
+            raise ValueError(f"audio is {tuple(audio.shape)}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
+        whole, rate, least = audio, SAMPLE_RATE, SHORTEST_SAMPLES
+    else:
         raise ValueError("Pass audio (a waveform) or audio_features.")
-    if audio.ndim != 1:
-        raise ValueError(f"audio is {tuple(audio.shape)}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
-    _check_start(start, len(audio) / SAMPLE_RATE)
-    heard = audio[round(start * SAMPLE_RATE) : None if stop is None else round(stop * SAMPLE_RATE)]
-    _check_rest(len(heard), SHORTEST_SAMPLES, SAMPLE_RATE, start, duration)
-    return heard
-
-
-def _check_start(start: float, seconds: float) -> None:
-    if start >= seconds:
-        raise ValueError(f"audio_start is {start} s, but the audio ends at {seconds:.2f} s.")
-
-
-def _check_rest(length: int, least: int, rate: int, start: float, duration: float | None) -> None:
-    if length < least:
+    if start >= len(whole) / rate:
+        raise ValueError(f"audio_start is {start} s, but the audio ends at {len(whole) / rate:.2f} s.")
+    part = whole[round(start * rate) : None if duration is None else round((start + duration) * rate)]
+    if len(part) < least:
         raise ValueError(
-            f"audio_start is {start} s and audio_duration is {duration}: that leaves {1000 * length / rate:g} ms of "
+            f"audio_start is {start} s and audio_duration is {duration}: that leaves {1000 * len(part) / rate:g} ms of "
             f"audio; need {1000 * least / rate:g} ms or more."
         )
+    return part

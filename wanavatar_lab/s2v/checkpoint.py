@@ -1,165 +1,144 @@
-"""Reading an S2V checkpoint folder shard by shard, whichever vocabulary its tensors are named in."""
+"""Loading the S2V network: our folders, the published one, and the two conversions published in diffusers layout."""
 
-import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from diffusers.models.modeling_utils import ModelMixin
+from huggingface_hub import snapshot_download
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v.key_names import is_foreign, our_config, our_name
-from wanavatar_lab.wan.checkpoint_files import Shapes, compare_names, model_shapes, place, safetensors_shapes
+from wanavatar_lab.wan.checkpoint_files import (
+    WEIGHTS_STEM,
+    compare_names,
+    fill,
+    model_shapes,
+    read_config,
+    read_headers,
+    read_shards,
+    stored_names,
+)
 
-if TYPE_CHECKING:
-    from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+# with these, diffusers reads files of other names, or makes other tensors of them, so headers are not compared
+_UNCHECKED = ("variant", "quantization_config", "use_flashpack", "ignore_mismatched_sizes")
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_SAVE_FIRST = "Load it without, call save_pretrained(<new folder>), and load that folder."
 
-WEIGHTS_STEM = "diffusion_pytorch_model"
 
+class PublishedCheckpointMixin(ModelMixin):
+    """A diffusers model that also loads what others have published."""
 
-@dataclass(frozen=True)
-class StoredCheckpoint:
-    """What a checkpoint folder holds, read off its headers.
+    @classmethod
+    def from_official(
+        cls,
+        folder: str | os.PathLike[str],
+        torch_dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Load a checkpoint folder whose tensors are named in any of the three vocabularies, see `key_names`.
 
-    Args:
-        folder: where it lies.
-        config: its `config.json`.
-        model: the model it is of, on the meta device.
-        stored: our name of a tensor → its file, and its name there.
-        shapes: our name of a tensor → its shape.
-    """
+        All headers are compared with the model before the first tensor is read. Then tensors are read one by one from
+        the mapped shard to their dtype and device, and a shard is unmapped before the next is opened: host memory stays
+        below the model's share of it plus one shard. What the model keeps in float32 is loaded in float32.
 
-    folder: Path
-    config: Mapping[str, Any]
-    model: "WanS2VTransformer3DModel"
-    stored: Mapping[str, tuple[Path, str]]
-    shapes: Shapes
+        Args:
+            folder: has `config.json` and `diffusion_pytorch_model*.safetensors`, sharded or whole.
+            torch_dtype: dtype of the weights.
+            device: where they go.
 
-    @property
-    def foreign(self) -> bool:
-        """Whether config or tensors are named as the reference or the diffusers draft name them."""
-        return is_foreign(self.config) or any(ours != theirs for ours, (_, theirs) in self.stored.items())
-
-    def check(self) -> None:
-        """Compare names and shapes with the model's.
+        Returns:
+            the model in evaluation mode, its weights frozen.
 
         Raises:
-            WeightsError: a tensor is missing, left over or of another shape.
+            WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
         """
-        compare_names(self.shapes, model_shapes(self.model), str(self.folder))
+        model, places = cls._read_headers(Path(folder))
+        fill(model, read_shards(places), torch_dtype, device, cls._keep_in_fp32_modules or ())
+        model.register_to_config(_name_or_path=str(folder))
+        return model.eval()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Load one of our folders, or one of the two conversions published in diffusers layout.
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a checkpoint folder.
+        The names in `config.json` and of the tensors tell which it is. Our folders are loaded by diffusers, once their
+        headers have been compared: diffusers would draw at random what is missing, and only warn. A conversion is
+        loaded as by `from_official`, but its weights can be trained, as diffusers leaves them.
 
-    Raises:
-        WeightsError: it is not there or damaged.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        raise WeightsError(f"{folder} has no config.json. Point to the folder that holds the S2V transformer.")
-    return read_json(file)
+        Args:
+            pretrained_model_name_or_path: a folder, or the id of a repository on the Hub, of which only what the
+                network needs is downloaded.
+            kwargs: those of diffusers' `from_pretrained`, `subfolder` and `torch_dtype` among them.
 
+        Raises:
+            WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
+            ValueError: an option that a conversion cannot be read with.
+        """
+        root = _local_root(pretrained_model_name_or_path, kwargs)
+        folder = root / (kwargs.get("subfolder") or "")
+        config = read_config(folder)
+        foreign = is_foreign(config)
+        if not foreign and not config.get("quantization_config") and not any(map(kwargs.get, _UNCHECKED)):
+            _, places = cls._read_headers(folder)
+            foreign = any(ours != theirs for ours, (_, theirs) in places.items())
+        if not foreign:
+            return super().from_pretrained(str(root), **kwargs)
+        dtype, device = _conversion_options(folder, kwargs)
+        return cls.from_official(folder, dtype, device).requires_grad_(True)
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The fields of a JSON file that comes with a checkpoint.
-
-    Raises:
-        WeightsError: it is damaged.
-    """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{file} holds a {type(value).__name__} instead of named fields. Download it again.")
-    return value
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder, in order.
-
-    Raises:
-        WeightsError: the folder or a file that its index names is not there, or the index is damaged.
-    """
-    index = folder / f"{WEIGHTS_STEM}.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise WeightsError(f"{index} has no weight_map. Download it again.")
-        files = [folder / name for name in sorted(set(weight_map.values()))]
-    else:
-        files = sorted(folder.glob(f"{WEIGHTS_STEM}*.safetensors"))
-    gone = [file.name for file in files if not file.is_file()]
-    if not files or gone:
-        what = ", ".join(gone) if gone else f"{WEIGHTS_STEM}*.safetensors"
-        raise WeightsError(f"{folder} lacks {what}. Download the checkpoint again, or point to the folder that has it.")
-    return files
-
-
-def read_headers(model_class: "type[WanS2VTransformer3DModel]", folder: Path) -> StoredCheckpoint:
-    """Read config and tensor headers of a checkpoint folder, in any of the three vocabularies.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or two tensors are the same one under two names.
-    """
-    config = read_config(folder)
-    with torch.device("meta"):
-        model = model_class(**our_config(config))
-    stored: dict[str, tuple[Path, str]] = {}
-    shapes: Shapes = {}
-    for file in shard_files(folder):
-        for theirs, shape in safetensors_shapes(file).items():
-            ours = our_name(theirs, model.config.audio_inject_layers)
-            if ours in stored:
-                raise WeightsError(f"{file} has {theirs}, which is the same tensor as {stored[ours][1]}.")
-            stored[ours] = (file, theirs)
-            shapes[ours] = shape
-    return StoredCheckpoint(folder, config, model, stored, shapes)
-
-
-def load_transformer(
-    model_class: "type[WanS2VTransformer3DModel]",
-    folder: str | os.PathLike[str],
-    torch_dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cpu",
-) -> "WanS2VTransformer3DModel":
-    """Build a model from a checkpoint folder whose tensors bear any of the three vocabularies' names.
-
-    All headers are compared with the model before the first tensor is read. Then tensors go one by one from the
-    mapped shard to their dtype and device, and a shard's mapping is given back before the next is opened: host memory
-    stays below the model's share of it plus one shard. What the model keeps in float32 stays so.
-
-    Args:
-        model_class: the class to build.
-        folder: has `config.json` and `diffusion_pytorch_model*.safetensors`, sharded or whole.
-        torch_dtype: dtype of the weights.
-        device: where they go.
-
-    Returns:
-        the model in evaluation mode, its weights frozen.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
-    """
-    checkpoint = read_headers(model_class, Path(folder))
-    checkpoint.check()
-    by_file: dict[Path, list[tuple[str, str]]] = {}
-    for ours, (file, theirs) in checkpoint.stored.items():
-        by_file.setdefault(file, []).append((ours, theirs))
-
-    in_float32 = set(model_class._keep_in_fp32_modules)
-    for file, names in by_file.items():
+    @classmethod
+    def _read_headers(cls, folder: Path) -> tuple[Self, dict[str, tuple[Path, str]]]:
+        """The model on the meta device and where each of its tensors is stored, names and shapes compared."""
+        config = our_config(read_config(folder))
         try:
-            with safe_open(file, framework="pt") as shard:
-                for ours, theirs in names:
-                    dtype = torch.float32 if in_float32 & set(ours.split(".")) else torch_dtype
-                    tensor = shard.get_tensor(theirs).to(device=device, dtype=dtype, copy=True)
-                    place(checkpoint.model, ours, tensor)
-        except SafetensorError as error:
-            raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
-    checkpoint.model.register_to_config(_name_or_path=str(folder))
-    return checkpoint.model.eval()
+            with torch.device("meta"):
+                model = cls(**config)
+        except ValueError as error:
+            raise WeightsError(f"{folder}/config.json cannot be used: {error}") from error
+        layers = model.config.audio_inject_layers
+        places, shapes = read_headers(
+            folder, lambda names: stored_names(names, lambda name: our_name(name, layers), str(folder))
+        )
+        compare_names(shapes, model_shapes(model), str(folder))
+        return model, places
+
+
+def _local_root(name_or_path: str | os.PathLike[str], kwargs: Mapping[str, Any]) -> Path:
+    """The folder itself, or the snapshot of a repository on the Hub."""
+    if os.path.isdir(name_or_path):
+        return Path(name_or_path)
+    if not _HUB_ID.match(str(name_or_path)):
+        raise WeightsError(f"{name_or_path} is neither a folder here nor the id of a repository, <owner>/<name>.")
+    options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+    prefix = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
+    wanted = [f"{prefix}config.json", f"{prefix}{WEIGHTS_STEM}*"]
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=wanted, **options))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{name_or_path} is no folder here, and the Hub did not give it: {error}") from error
+
+
+def _conversion_options(folder: Path, kwargs: Mapping[str, Any]) -> tuple[torch.dtype, torch.device]:
+    """Dtype and device that diffusers' options ask for; an option that would not be honoured is refused."""
+    options = {name: value for name, value in kwargs.items() if name not in (*_HUB_OPTIONS, "subfolder")}
+    newer, older = options.pop("dtype", None), options.pop("torch_dtype", None)
+    dtype = newer or older or torch.float32  # float32 is diffusers' own default
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"torch_dtype is {dtype!r}; need a torch.dtype such as torch.bfloat16.")
+    device_map = options.pop("device_map", None)
+    device = device_map[""] if isinstance(device_map, Mapping) and list(device_map) == [""] else device_map
+    if isinstance(device, Mapping) or (isinstance(device, str) and device.partition(":")[0] not in _DEVICES):
+        raise ValueError(f"{folder} is a conversion and goes to one device; device_map is {device!r}. {_SAVE_FIRST}")
+    # a conversion is streamed from safetensors only, so these two hold anyway
+    options.pop("low_cpu_mem_usage", None)
+    pickled = options.pop("use_safetensors", None) is False
+    refused = [f"{name}={value!r}" for name, value in options.items() if value] + ["use_safetensors=False"] * pickled
+    if refused:
+        raise ValueError(f"{folder} is a conversion, which cannot be read with {', '.join(refused)}. {_SAVE_FIRST}")
+    return dtype, torch.device("cpu" if device is None else device)

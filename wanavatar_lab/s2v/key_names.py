@@ -1,12 +1,9 @@
-"""LoRA files that reach modules which only S2V has, for `load_lora_weights`.
+"""Names of S2V's tensors and config fields in the three vocabularies in which they are published.
 
-diffusers knows what the reference calls the layers that all Wan networks have, and refuses a file with any other. Here
-such a file comes to our names; the rest is diffusers' work.
-
-What the tensors and the config of S2V are called by those who published it, and by us.
-
-Three vocabularies exist for the same tensors: the reference's (Wan-AI's files, and FastVideo's conversion, which keeps
-them), that of the draft in diffusers (tolgacangoz's conversion), and ours, which `save_pretrained` writes.
+The reference's (Wan-AI's files, and FastVideo's conversion, which keeps them), that of the draft in diffusers
+(tolgacangoz's conversion), and ours, which `save_pretrained` writes. LoRA files that reach modules which only S2V has
+use the reference's: diffusers' `load_lora_weights` knows only what all Wan networks have, and refuses the file, so here
+it is renamed as a whole.
 """
 
 import re
@@ -16,38 +13,23 @@ from typing import Any
 import torch
 
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.wan.key_names import ATTENTION, BLOCK, OUTSIDE, to_diffusers
 
-_PREFIXES = {
-    "text_embedding.0.": "condition_embedder.text_embedder.linear_1.",
-    "text_embedding.2.": "condition_embedder.text_embedder.linear_2.",
-    "time_embedding.0.": "condition_embedder.time_embedder.linear_1.",
-    "time_embedding.2.": "condition_embedder.time_embedder.linear_2.",
-    "time_projection.1.": "condition_embedder.time_proj.",
-    "head.head.": "proj_out.",
-    "head.modulation": "scale_shift_table",
-    "cond_encoder.": "pose_embedding.",
-    "condition_embedder.pose_embedder.": "pose_embedding.",
-    "trainable_cond_mask.": "token_kind_embedding.",
-    "trainable_condition_mask.": "token_kind_embedding.",
-}
-_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
-_ATTENTION_LEAF = re.compile(r"\.(q|k|v|o)\.(weight|bias)$")
+# what only S2V has, as (our name, another's)
+S2V_OUTSIDE = (
+    ("pose_embedding", "cond_encoder"),
+    ("pose_embedding", "condition_embedder.pose_embedder"),
+    ("token_kind_embedding", "trainable_cond_mask"),
+    ("token_kind_embedding", "trainable_condition_mask"),
+)
 _AUDIO_ENCODER = re.compile(
     r"^(?:condition_embedder\.)?ca(?:su|us)al_audio_encoder\.(?:encoder\.|weighted_avg\.)?(.+)$"
 )
 _INJECTOR = re.compile(r"^audio_injector\.(injector|injector_adain_layers)\.(\d+)\.(.+)$")
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
-# the reference calls the norms in the order norm1, norm3, norm2; only the middle one has weights
-_IN_BLOCK = (
-    ("self_attn.", "attn1."),
-    ("cross_attn.", "attn2."),
-    ("norm3.", "norm2."),
-    ("ffn.0.", "ffn.net.0.proj."),
-    ("ffn.2.", "ffn.net.2."),
-    ("modulation", "scale_shift_table"),
-)
+_ATTENTION = re.compile(r"^(attn1|attn2)\.(.+)$")
 
-# fields of the others' config.json that we call differently; "dim" and "num_heads" make two of ours together
+# fields that the other config.json call differently; "dim" and "num_heads" make two of ours together
 _FIELDS = {
     "in_dim": "in_channels",
     "out_dim": "out_channels",
@@ -66,34 +48,24 @@ _OUR_FIELDS = (
 
 
 def our_name(name: str, inject_layers: Iterable[int]) -> str:
-    """Our name for a tensor named in any of the three vocabularies; an unknown name comes back as it is."""
+    """Our name for a tensor named in any of the three vocabularies; an unknown name is returned unchanged."""
     layers = tuple(inject_layers)
     if match := _AUDIO_ENCODER.match(name):
         return "causal_audio_encoder." + match[1].replace(".conv.conv.", ".conv.")
     if (match := _INJECTOR.match(name)) and int(match[2]) < len(layers):
         part = "attn" if match[1] == "injector" else "norm"
-        return f"blocks.{layers[int(match[2])]}.audio_injection.{part}.{_attention_leaf(match[3])}"
+        return f"blocks.{layers[int(match[2])]}.audio_injection.{part}.{to_diffusers(match[3], ATTENTION)}"
     if match := _BLOCK.match(name):
-        rest = match[2]
-        # the reference's block names and ours both know "norm2"; only the reference has "self_attn" and "norm3"
-        # weights, so the replacements below never touch ours
-        for theirs, ours in _IN_BLOCK:
-            if rest.startswith(theirs):
-                rest = ours + rest[len(theirs) :]
-                break
-        return f"blocks.{match[1]}.{_attention_leaf(rest)}"
-    for theirs, ours in _PREFIXES.items():
-        if name.startswith(theirs):
-            return ours + name[len(theirs) :]
-    return name
-
-
-def _attention_leaf(name: str) -> str:
-    return _ATTENTION_LEAF.sub(lambda m: f".{_ATTENTION[m[1]]}.{m[2]}", "." + name)[1:]
+        # both vocabularies have a norm2, but in the reference's it has no weights, so ours is never renamed
+        rest = to_diffusers(match[2], BLOCK)
+        if attention := _ATTENTION.match(rest):
+            rest = f"{attention[1]}.{to_diffusers(attention[2], ATTENTION)}"
+        return f"blocks.{match[1]}.{rest}"
+    return to_diffusers(name, (*OUTSIDE, *S2V_OUTSIDE))
 
 
 def is_foreign(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is in one of the others' vocabularies."""
+    """Whether a `config.json` is in one of the other two vocabularies."""
     return any(field in config for field in (*_FIELDS, *_WIDTH_FIELDS))
 
 
@@ -102,7 +74,7 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         WeightsError: the checkpoint is of a variant that was never published and is not built here, or its config
-            does not say how wide the model is.
+            has a width that the heads do not divide.
     """
     if config.get("enable_motioner") or config.get("enable_framepack") is False or config.get("enable_tsm"):
         raise WeightsError(
@@ -124,16 +96,13 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-_PREFIX = "diffusion_model."
-_OWN = tuple(
-    f"{_PREFIX}{module}." for module in ("audio_injector", "casual_audio_encoder", "cond_encoder", "frame_packer")
-)
-_DOWN, _UP = (".lora_A.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_up.weight")
+_OWN_MODULES = re.compile(r"^diffusion_model\.(audio_injector|casual_audio_encoder|cond_encoder|frame_packer)\.")
+_LORA_MATRIX = re.compile(r"^(?:diffusion_model\.)?(.+)\.lora_(A|down|B|up)\.weight$")
 
 
-def has_own_modules(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a file reaches layers that only S2V has, by the reference's names."""
-    return any(key.startswith(_OWN) for key in tensors)
+def has_own_modules(tensors: Iterable[str]) -> bool:
+    """Whether a LoRA file has layers that only S2V has, by the reference's names."""
+    return any(map(_OWN_MODULES.match, tensors))
 
 
 def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[int]) -> dict[str, torch.Tensor]:
@@ -142,19 +111,17 @@ def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[in
     Raises:
         ValueError: a key is not of a LoRA.
     """
-    layers, found = tuple(inject_layers), dict[str, torch.Tensor]()
+    layers, renamed = tuple(inject_layers), dict[str, torch.Tensor]()
     for key, tensor in tensors.items():
-        ending = next((end for end in (*_DOWN, *_UP, ".alpha") if key.endswith(end)), None)
-        if ending is None:
+        match = _LORA_MATRIX.match(key)
+        if match is None:
+            if key.endswith(".alpha"):
+                continue
             raise ValueError(f"{key} is no part of a LoRA, and load_lora_weights takes nothing else.")
-        if ending == ".alpha":
-            continue
-        module = key.removesuffix(ending)
-        ours = our_name(f"{module.removeprefix(_PREFIX)}.weight", layers).removesuffix(".weight")
-        if ending in _UP:
-            found[f"transformer.{ours}.lora_B.weight"] = tensor
-            continue
-        alpha = tensors.get(f"{module}.alpha")
-        scale = 1.0 if alpha is None else float(alpha) / len(tensor)
-        found[f"transformer.{ours}.lora_A.weight"] = tensor * scale
-    return found
+        down = match[2] in ("A", "down")
+        alpha = tensors.get(f"{key.rpartition('.lora_')[0]}.alpha")
+        if down and alpha is not None:
+            tensor = tensor * (float(alpha) / len(tensor))
+        ours = our_name(f"{match[1]}.weight", layers).removesuffix(".weight")
+        renamed[f"transformer.{ours}.lora_{'A' if down else 'B'}.weight"] = tensor
+    return renamed

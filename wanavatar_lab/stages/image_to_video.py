@@ -30,15 +30,14 @@ from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
-from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
-from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
-from wanavatar_lab.wan.load import is_wan_folder, load_wan_folder
+from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_wan_folder
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 

@@ -24,13 +24,13 @@ from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.s2v.denoise import Sampling, prepare_scheduler
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
 from wanavatar_lab.wan.latents import picture_to_pixels
+from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
 from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
@@ -204,8 +204,9 @@ def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) 
 
 def _sigmas(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shift: float) -> list[float]:
     """The noise before each step of a segment, and at its end."""
-    sampling = Sampling(request.num_inference_steps, request.guidance_scale, flow_shift)
-    sigmas: list[float] = prepare_scheduler(pipeline.scheduler, sampling, torch.device("cpu")).sigmas.tolist()
+    scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
+    set_flow_timesteps(scheduler, request.num_inference_steps, "cpu")
+    sigmas: list[float] = scheduler.sigmas.tolist()
     return sigmas
 
 

@@ -1,7 +1,8 @@
-"""Tensors on disk and their way into a model: names and shapes are compared first, then one tensor moves at a time."""
+"""Reading checkpoint files into a model: names and shapes are compared first, then one tensor moves at a time."""
 
+import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 from wanavatar_lab.errors import WeightsError
 
 Shapes = dict[str, tuple[int, ...]]
+
+WEIGHTS_STEM = "diffusion_pytorch_model"  # what files of weights begin with, at Wan-AI and in diffusers
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # the number that torch.save wrote first before torch 1.6, as pickle has it behind its own first bytes
@@ -56,7 +59,7 @@ def safetensors_shapes(file: Path) -> Shapes:
     """
     try:
         with safe_open(file, framework="pt") as shard:
-            # a safetensors file is no mapping
+            # safe_open gives an object with keys() that cannot be iterated itself
             return {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
@@ -132,44 +135,150 @@ def _nested(loaded: dict[Any, Any], containers: tuple[str, ...]) -> dict[Any, An
     return only if isinstance(only, dict) else inner
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """The fields of a JSON file that comes with a checkpoint.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{file} holds a {type(value).__name__} instead of named fields. Download it again.")
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a network's checkpoint folder.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise WeightsError(f"{folder} has no config.json. Point to the folder that holds the transformer.")
+    return read_json(file)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The safetensors files of a network's checkpoint folder, in order.
+
+    Raises:
+        WeightsError: the folder or a file that its index names is missing, or the index is damaged.
+    """
+    index = folder / f"{WEIGHTS_STEM}.safetensors.index.json"
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise WeightsError(f"{index} has no weight_map. Download it again.")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = sorted(folder.glob(f"{WEIGHTS_STEM}*.safetensors"))
+    gone = [file.name for file in files if not file.is_file()]
+    if not files or gone:
+        what = ", ".join(gone) if gone else f"{WEIGHTS_STEM}*.safetensors"
+        raise WeightsError(f"{folder} lacks {what}. Download the checkpoint again, or point to the folder that has it.")
+    return files
+
+
+def read_headers(
+    folder: Path, rename: Callable[[list[str]], Mapping[str, str]]
+) -> tuple[dict[str, tuple[Path, str]], Shapes]:
+    """Read where a sharded checkpoint stores each tensor, and its shape; only headers are read.
+
+    Args:
+        folder: has the safetensors files.
+        rename: the model's name → the stored name, for all stored names.
+
+    Returns:
+        the model's name → the file and the name in it, and the model's name → the shape.
+
+    Raises:
+        WeightsError: a file is missing or damaged.
+    """
+    files: dict[str, Path] = {}
+    shapes: Shapes = {}
+    for file in shard_files(folder):
+        found = safetensors_shapes(file)
+        files |= dict.fromkeys(found, file)
+        shapes |= found
+    stored = rename(list(files))
+    places = {ours: (files[theirs], theirs) for ours, theirs in stored.items()}
+    return places, {ours: shapes[theirs] for ours, theirs in stored.items()}
+
+
+def stored_names(names: Iterable[str], name_of: Callable[[str], str], where: str) -> dict[str, str]:
+    """The model's name → the stored name, for each of `names`.
+
+    Args:
+        names: the stored names.
+        name_of: gives the model's name for a stored one.
+        where: what to call the checkpoint in an error.
+
+    Raises:
+        WeightsError: two stored names are of the same tensor.
+    """
+    stored: dict[str, str] = {}
+    for theirs in names:
+        ours = name_of(theirs)
+        if ours in stored:
+            raise WeightsError(f"{where} has {theirs}, which is the same tensor as {stored[ours]}.")
+        stored[ours] = theirs
+    return stored
+
+
+def read_shards(places: Mapping[str, tuple[Path, str]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read the tensors of a sharded checkpoint one by one, as (the model's name, tensor).
+
+    A shard is closed before the next one is opened, so that at most one of them is mapped into memory.
+
+    Args:
+        places: the model's name of a tensor → its file, and its name in that file.
+
+    Raises:
+        WeightsError: a file is damaged.
+    """
+    by_file: dict[Path, list[tuple[str, str]]] = {}
+    for ours, (file, theirs) in places.items():
+        by_file.setdefault(file, []).append((ours, theirs))
+    for file, names in by_file.items():
+        try:
+            with safe_open(file, framework="pt") as shard:
+                for ours, theirs in names:
+                    yield ours, shard.get_tensor(theirs)
+        except SafetensorError as error:
+            raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
+
+
 def model_shapes(model: torch.nn.Module) -> Shapes:
     """Names and shapes of all weights of a model, those shared by several modules once."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def place(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Put `tensor` where the model has its weight `name`, frozen; what shares that weight has to be tied anew."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(tensor, requires_grad=False))
-
-
 def fill(
     model: torch.nn.Module,
-    tensors: Mapping[str, torch.Tensor],
-    name_of: Callable[[str], str],
-    dtype_of: Callable[[str], torch.dtype],
-    device: torch.device | str,
-    where: str,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    in_float32: Iterable[str] = (),
 ) -> None:
-    """Give a model on the meta device its weights, one tensor at a time.
+    """Give a model on the meta device its weights, frozen, one tensor at a time.
+
+    A weight that several modules share has to be tied again afterwards.
 
     Args:
         model: built on the meta device.
-        tensors: the stored tensors, by their stored names.
-        name_of: the model's name for a stored name.
-        dtype_of: the dtype for a weight, by the model's name.
+        tensors: (the model's name, tensor) for each weight; see `compare_names` for the check before.
+        dtype: dtype of the weights.
         device: where the weights go.
-        where: what to call the file in an error.
-
-    Raises:
-        WeightsError: a tensor is missing, left over, there twice, or of another shape.
+        in_float32: parts of names, such as "norm2", whose weights are in float32 whatever `dtype` is.
     """
-    stored: dict[str, str] = {}
-    for theirs in tensors:
-        ours = name_of(theirs)
-        if ours in stored:
-            raise WeightsError(f"{where} has {theirs}, which is the same tensor as {stored[ours]}.")
-        stored[ours] = theirs
-    compare_names({ours: tuple(tensors[theirs].shape) for ours, theirs in stored.items()}, model_shapes(model), where)
-    for ours, theirs in stored.items():
-        place(model, ours, tensors[theirs].to(device=device, dtype=dtype_of(ours), copy=True))
+    kept = set(in_float32)
+    for name, tensor in tensors:
+        wanted = torch.float32 if kept & set(name.split(".")) else dtype
+        owner, _, leaf = name.rpartition(".")
+        # a copy, since the tensor is a view into a mapped file
+        weight = torch.nn.Parameter(tensor.to(device=device, dtype=wanted, copy=True), requires_grad=False)
+        setattr(model.get_submodule(owner), leaf, weight)

@@ -1,9 +1,9 @@
-"""Wan's causal convolutions on a CPU: over frames as pictures, where that is less work.
+"""Wan's causal convolutions on a CPU: over frames as pictures, where that is faster.
 
-PyTorch hands a 3-D convolution in float32 to oneDNN only where batch, channels and frames make it large. The others,
-which are most of a small VAE's, go through `slow_conv3d_forward`: `weights/pocket/video_vae` decoded eight times as
-slowly. A 2-D convolution over frames whose neighbours in time are stacked as channels is the same sum, oneDNN takes it
-on every CPU, and neighbours that have no weight need not be stacked.
+PyTorch computes a 3-D convolution in float32 by oneDNN only where the input is large. All others, which are most of a
+small VAE's, go through `slow_conv3d_forward`: `weights/pocket/video_vae` decoded eight times as slowly. A 2-D
+convolution over frames whose neighbours in time are stacked as channels is the same sum, oneDNN computes it on every
+CPU, and neighbours whose weights are all zero need not be stacked.
 """
 
 import torch
@@ -11,29 +11,20 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
+# PyTorch leaves a 3-D convolution of one sample to oneDNN only above so many elements [C, F, H], the width not counted
+# (`ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp); for kernels of up to 3x3, as all of Wan's are
+ONEDNN_ELEMENTS = 20480
+
 
 class WanFrameConv3d(WanCausalConv3d):
-    """A `WanCausalConv3d` that on a CPU computes 2-D convolutions where these are faster.
-
-    Args:
-        conv: whose shape and parameters it takes over; the parameters are shared, not copied.
-    """
-
-    def __init__(self, conv: WanCausalConv3d) -> None:
-        width, _, height, _, past, _ = conv._padding
-        with torch.device("meta"):
-            super().__init__(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, (past // 2, height, width)
-            )
-        self.weight, self.bias = conv.weight, conv.bias
-        self.train(conv.training)
+    """A `WanCausalConv3d` that on a CPU computes 2-D convolutions where these are faster."""
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` holds the frames before, zeros where there are none.
+        """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
 
-        The results differ from those of `WanCausalConv3d` by the rounding of sums in another order.
+        Results differ from those of `WanCausalConv3d` by the rounding of sums in another order.
         """
-        # who trains gets the gradient of every tap, of those too that are zero so far
+        # training needs the gradient of every tap, those that are zero so far included
         if x.device.type != "cpu" or (torch.is_grad_enabled() and self.weight.requires_grad):
             return super().forward(x, cache_x)
         width, _, height, _, past, _ = self._padding
@@ -42,11 +33,12 @@ class WanFrameConv3d(WanCausalConv3d):
             past -= cache_x.shape[2]
         if past > 0:
             x = F.pad(x, (0, 0, 0, 0, past, 0))
-        depth, stride, around = self.kernel_size[0], self.stride[0], (height, width)
-        # asked at every call, which costs little beside the convolution, so that other weights may be loaded
+        depth, stride, padding = self.kernel_size[0], self.stride[0], (height, width)
+        # looked up at every call, which costs little beside the convolution, since other weights may be loaded
         taps = [tap for tap in range(depth) if tap == depth - 1 or bool(self.weight[:, :, tap].any())]
-        if len(taps) == depth and not self._is_slow(x, around):
-            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *around))
+        large = x.shape[0] > 1 or x.shape[:4].numel() > ONEDNN_ELEMENTS
+        if len(taps) == depth and large:
+            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
 
         frames = (x.shape[2] - depth) // stride + 1
         seen = [x[:, :, tap : tap + (frames - 1) * stride + 1 : stride] for tap in taps]
@@ -57,25 +49,17 @@ class WanFrameConv3d(WanCausalConv3d):
             self.weight[:, :, taps].transpose(1, 2).flatten(1, 2),
             self.bias,
             self.stride[1:],
-            around,
+            padding,
         )
         return made.unflatten(0, (-1, frames)).transpose(1, 2)
 
-    def _is_slow(self, x: torch.Tensor, around: tuple[int, int]) -> bool:
-        """Whether PyTorch would compute the 3-D convolution of `x` without oneDNN."""
-        backend = torch._C._select_conv_backend(
-            x, self.weight, self.bias, self.stride, (0, *around), self.dilation, False, (0, 0, 0), 1, None
-        )
-        return backend == torch._C._ConvBackend.Slow3d  # type: ignore[attr-defined]
-
 
 def convolve_by_frames(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Put `WanFrameConv3d` in the place of every causal convolution of `vae`, and return it.
+    """Make every causal convolution of `vae` a `WanFrameConv3d`, and return it.
 
-    Names and parameters stay as they are, so that it is saved, moved and trained as before.
+    Only their class changes. Names and parameters stay as they are, so it is saved, moved and trained as before.
     """
-    for name, module in list(vae.named_modules()):
+    for module in vae.modules():
         if type(module) is WanCausalConv3d:
-            owner, _, leaf = name.rpartition(".")
-            setattr(vae.get_submodule(owner), leaf, WanFrameConv3d(module))
+            module.__class__ = WanFrameConv3d
     return vae

@@ -1,4 +1,4 @@
-"""Pixels to latents and back, as the S2V pipeline needs them."""
+"""Pixels to latents and back: pictures, videos and Wan's VAE."""
 
 from typing import Protocol
 
@@ -7,12 +7,11 @@ import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
 
-MOTION_FRAMES = 73
-START_PICTURE_FRAMES = 6  # how many motion frames show the picture when a clip starts from it
+MOTION_FRAMES = 73  # frames that S2V was trained to continue from: 19 latents
 
 
-class PoseFrames(Protocol):
-    """A pose video [F, 3, H, W] in [0, 1] that is read window by window; a tensor is one too."""
+class VideoFrames(Protocol):
+    """A video [F, C, H, W] in [0, 1] that is read window by window; a tensor is one too."""
 
     @property
     def ndim(self) -> int: ...
@@ -24,7 +23,7 @@ class PoseFrames(Protocol):
 
 
 def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cut at its centre.
+    """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cropped at its centre.
 
     Args:
         picture: a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
@@ -32,13 +31,17 @@ def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: 
     Raises:
         ValueError: the picture is none of these.
     """
-    if not isinstance(picture, Image.Image):
-        _check_picture(picture)
-    if isinstance(picture, torch.Tensor):
+    if isinstance(picture, np.ndarray | torch.Tensor):
+        found, is_array = f"{picture.dtype} {list(picture.shape)}", picture.ndim == 3 and 0 not in picture.shape
+    else:
+        found, is_array = type(picture).__name__, False
+    if isinstance(picture, torch.Tensor) and is_array and picture.is_floating_point() and picture.shape[0] == 3:
         levels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         picture = Image.fromarray(levels)
-    elif isinstance(picture, np.ndarray):
+    elif isinstance(picture, np.ndarray) and is_array and picture.dtype == np.uint8 and picture.shape[2] == 3:
         picture = Image.fromarray(picture)
+    elif not isinstance(picture, Image.Image):
+        raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
     picture = picture.convert("RGB")
     scale = max(width / picture.width, height / picture.height)
     size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
@@ -50,23 +53,8 @@ def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: 
     return (pixels * 2 - 1)[None, :, None]
 
 
-def _check_picture(picture: object) -> None:
-    found = type(picture).__name__
-    if isinstance(picture, np.ndarray | torch.Tensor):
-        shape = tuple(picture.shape)
-        kind = (
-            picture.is_floating_point() and shape[:1] == (3,)
-            if isinstance(picture, torch.Tensor)
-            else picture.dtype == np.uint8 and shape[2:] == (3,)
-        )
-        if kind and len(shape) == 3 and 0 not in shape:
-            return
-        found = f"{picture.dtype} {list(shape)}"
-    raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
-
-
 class LatentCodec:
-    """A Wan VAE whose latents are normalised, as the diffusion networks know them."""
+    """A Wan VAE whose latents are normalised, as the diffusion networks take them."""
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
@@ -85,15 +73,9 @@ class LatentCodec:
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 
     def encode_pose(
-        self,
-        pose_video: torch.Tensor | PoseFrames | None,
-        window: slice,
-        size: tuple[int, int],
-        device: torch.device,
-    ) -> torch.Tensor | None:
+        self, pose_video: torch.Tensor | VideoFrames, window: slice, size: tuple[int, int], device: torch.device
+    ) -> torch.Tensor:
         """Latents [1, z, F/4, h, w] of the frames `window` of a pose video in [0, 1]; black beyond its end."""
-        if pose_video is None:
-            return None
         pixels = pose_video[window].float().cpu() * 2 - 1
         black = -torch.ones(window.stop - window.start - len(pixels), 3, *size)
         return self.encode_groups(torch.cat([pixels, black]).transpose(0, 1)[None], device)

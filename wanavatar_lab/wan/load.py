@@ -1,39 +1,140 @@
-"""Wan2.2-I2V-A14B as Wan-AI publishes it: an expert in `high_noise_model` and one in `low_noise_model`, and beside
-them the VAE and the text encoder as files of torch.
+"""Loading what both video stages share: VAE, text encoder and tokenizer, and Wan-AI's folder of Wan2.2-I2V-A14B.
+
+Wan-AI publishes the VAE and the text encoder as files of torch beside the networks, diffusers as a folder each. Nothing
+is downloaded, and nothing in a file is executed.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
-from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, UMT5EncoderModel
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.s2v.checkpoint import read_config, shard_files
-from wanavatar_lab.s2v.components import PUBLISHED_PLACES, load_part
-from wanavatar_lab.wan.checkpoint_files import Shapes, compare_names, model_shapes, place, safetensors_shapes
+from wanavatar_lab.wan.checkpoint_files import (
+    compare_names,
+    fill,
+    model_shapes,
+    name_problems,
+    read_config,
+    read_headers,
+    read_shards,
+    read_state_dict,
+)
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder
-from wanavatar_lab.wan.vae_checkpoint import load_vae
+from wanavatar_lab.wan.text_checkpoint import read_text_encoder
 
+# where Wan-AI's folders have the parts that all their networks use
+PUBLISHED_PLACES = {
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+    "tokenizer": "google/umt5-xxl",
+}
 EXPERTS = {"transformer": "high_noise_model", "transformer_2": "low_noise_model"}
 # `boundary` and `sample_shift` of wan/configs/wan_i2v_A14B.py (Wan2.2, commit 42bf4cf); no file of the folder has them
 BOUNDARY = 0.9
 FLOW_SHIFT = 5.0
 
 
+def load_vae(
+    place: Path, torch_dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> AutoencoderKLWan:
+    """Load a Wan2.1 VAE in evaluation mode, its weights frozen and its convolutions fast on a CPU too.
+
+    Args:
+        place: `Wan2.1_VAE.pth` as published, or one of another width; or a folder in diffusers layout.
+        torch_dtype: dtype of the weights; float32 is what Wan's pipelines advise.
+        device: where they go.
+
+    Raises:
+        WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
+            shape.
+    """
+    if place.is_dir():
+        vae = load_model(AutoencoderKLWan, place, torch_dtype).to(device).requires_grad_(False)
+    else:
+        tensors = convert_wan_vae_to_diffusers(read_state_dict(place))
+        width = tensors.get("encoder.conv_in.weight")
+        if width is None:
+            raise WeightsError(f"{place} lacks encoder.conv1.weight; it is no Wan2.1 VAE in the reference's layout.")
+        with torch.device("meta"):
+            # AutoencoderKLWan's defaults are Wan2.1's, the statistics of the latents included, which no file has
+            vae = AutoencoderKLWan(base_dim=len(width))
+        compare_names({name: tuple(tensor.shape) for name, tensor in tensors.items()}, model_shapes(vae), str(place))
+        fill(vae, tensors.items(), torch_dtype, device)
+    return convolve_by_frames(vae.eval())
+
+
+def load_text_encoder(
+    place: Path, torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+) -> UMT5EncoderModel:
+    """Load UMT5 in evaluation mode, its weights frozen, from the published file or a folder in transformers' layout.
+
+    Raises:
+        WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
+            shape.
+    """
+    if place.is_dir():
+        return load_model(UMT5EncoderModel, place, torch_dtype).to(device).eval().requires_grad_(False)
+    return read_text_encoder(place, torch_dtype, device)
+
+
+def load_model(
+    model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
+) -> Any:
+    """A model in diffusers' or transformers' layout, whose own loaders draw at random what is missing and only warn.
+
+    Args:
+        model_class: has `from_pretrained`.
+        folder: has the config and the weights.
+        dtype: dtype of the weights.
+        may_lack, may_hold: tensors that the files may lack, or hold beyond what the model needs.
+
+    Raises:
+        WeightsError: it cannot be read, or a tensor is missing or left over.
+    """
+    model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
+    missing = sorted(set(info["missing_keys"]) - set(may_lack))
+    left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
+    problems = name_problems({"missing": missing, "left over": left_over})
+    if problems:
+        raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {problems}.")
+    return model
+
+
+def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) -> Any:
+    """What a library's `from_pretrained` reads from a folder; nothing is downloaded.
+
+    diffusers and transformers read safetensors, and of files that torch.save wrote only tensors (`weights_only`).
+
+    Raises:
+        WeightsError: it cannot be read, or would execute code.
+    """
+    try:
+        return from_pretrained(str(folder), local_files_only=True, **kwargs)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"{folder} was refused: a file of it is damaged, or holds more than tensors, which could run code when "
+            "loaded. Download it again from a source that you trust."
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} cannot be read: {error}") from error
+
+
 def is_wan_folder(folder: Path) -> bool:
-    """Whether a folder is arranged as Wan-AI's, and not in diffusers layout."""
+    """Whether a folder is arranged as Wan-AI's I2V-A14B, and not in diffusers layout."""
     return any((folder / name).is_dir() for name in EXPERTS.values())
 
 
 def load_wan_folder(folder: Path, dtype: torch.dtype) -> WanImageToVideoPipeline:
-    """The pipeline of such a folder, in main memory.
+    """Load the image-to-video pipeline of a folder that is arranged as Wan-AI's, into main memory.
 
     Args:
         folder: Wan-AI's, of that size or smaller.
@@ -42,68 +143,50 @@ def load_wan_folder(folder: Path, dtype: torch.dtype) -> WanImageToVideoPipeline
     Raises:
         WeightsError: a part is missing or cannot be read, or a tensor is missing, left over or of another shape.
     """
-    files = {name: folder / PUBLISHED_PLACES[name] for name in ("tokenizer", "vae", "text_encoder")}
-    parts = files | {name: folder / place for name, place in EXPERTS.items()}
-    gone = [path.relative_to(folder).as_posix() for path in parts.values() if not path.exists()]
+    places = {name: folder / place for name, place in (PUBLISHED_PLACES | EXPERTS).items()}
+    gone = [path.relative_to(folder).as_posix() for path in places.values() if not path.exists()]
     if gone:
         raise WeightsError(f"{folder} lacks {', '.join(gone)}. Download what is missing.")
     return WanImageToVideoPipeline(
-        tokenizer=load_part(AutoTokenizer.from_pretrained, files["tokenizer"], trust_remote_code=False),
-        vae=convolve_by_frames(load_vae(files["vae"], torch.float32)).requires_grad_(False),
-        text_encoder=load_text_encoder(files["text_encoder"], dtype),
+        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        vae=load_vae(places["vae"]),
+        text_encoder=load_text_encoder(places["text_encoder"], dtype),
         scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
         boundary_ratio=BOUNDARY,
-        **{name: load_expert(parts[name], dtype) for name in EXPERTS},
+        **{name: load_expert(places[name], dtype) for name in EXPERTS},
     )
 
 
 def load_expert(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
-    """An expert from `config.json` and shards in Wan's own names, tensor by tensor.
+    """One of the two networks of Wan2.2-I2V-A14B in the published layout, in evaluation mode, its weights frozen.
+
+    Names and shapes are compared before the first tensor is read; what diffusers keeps in float32 is in float32.
 
     Raises:
         WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
     """
-    shapes: Shapes = {}
-    places: dict[str, tuple[Path, str]] = {}
-    for file in shard_files(folder):
-        found = safetensors_shapes(file)
-        # diffusers' table of names moves any values from one name to another
-        for ours, theirs in convert_wan_transformer_to_diffusers({name: name for name in found}).items():
-            shapes[ours], places[ours] = found[theirs], (file, theirs)
-    config = _config(folder, shapes)
-    # its rotary tables are computed, so that they must not be on the meta device
-    with init_empty_weights():
-        model = WanTransformer3DModel(**config)
-    compare_names(shapes, model_shapes(model), str(folder))
-    in_float32 = set(WanTransformer3DModel._keep_in_fp32_modules)
-    for file in dict.fromkeys(file for file, _ in places.values()):
-        try:
-            with safe_open(file, framework="pt") as shard:
-                for ours, theirs in [(ours, theirs) for ours, (where, theirs) in places.items() if where == file]:
-                    kept = torch.float32 if in_float32 & set(ours.split(".")) else dtype
-                    place(model, ours, shard.get_tensor(theirs).to(kept, copy=True))
-        except SafetensorError as error:
-            raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
-    model.register_to_config(_name_or_path=str(folder))
-    return model.eval()
-
-
-def _config(folder: Path, shapes: Shapes) -> dict[str, Any]:
-    theirs, text = read_config(folder), "condition_embedder.text_embedder.linear_1.weight"
+    places, shapes = read_headers(
+        # diffusers' converter moves any values from the published names to its own
+        folder,
+        lambda names: convert_wan_transformer_to_diffusers({name: name for name in names}),
+    )
+    published, text = read_config(folder), "condition_embedder.text_embedder.linear_1.weight"
     needed = ("num_heads", "dim", "in_dim", "out_dim", "freq_dim", "ffn_dim", "num_layers", "eps")
-    lacking = [name for name in needed if name not in theirs]
+    lacking = [name for name in needed if name not in published]
     if lacking or text not in shapes:
         what = f"{folder}/config.json has no {', '.join(lacking)}" if lacking else f"{folder} has no text embedding"
         raise WeightsError(f"{what}, so it is no expert of Wan2.2. Download it again.")
-    return {
-        "num_attention_heads": theirs["num_heads"],
-        "attention_head_dim": theirs["dim"] // theirs["num_heads"],
-        "in_channels": theirs["in_dim"],
-        "out_channels": theirs["out_dim"],
-        # the width of the text encoder is not in their file
-        "text_dim": shapes[text][1],
-        "freq_dim": theirs["freq_dim"],
-        "ffn_dim": theirs["ffn_dim"],
-        "num_layers": theirs["num_layers"],
-        "eps": theirs["eps"],
-    }
+    # not torch's meta device: the rotary tables are computed and not read, so they need real memory
+    with init_empty_weights():
+        model = WanTransformer3DModel(
+            num_attention_heads=published["num_heads"],
+            attention_head_dim=published["dim"] // published["num_heads"],
+            in_channels=published["in_dim"],
+            out_channels=published["out_dim"],
+            text_dim=shapes[text][1],  # config.json does not have the width of the text encoder
+            **{name: published[name] for name in ("freq_dim", "ffn_dim", "num_layers", "eps")},
+        )
+    compare_names(shapes, model_shapes(model), str(folder))
+    fill(model, read_shards(places), dtype, in_float32=WanTransformer3DModel._keep_in_fp32_modules)
+    model.register_to_config(_name_or_path=str(folder))
+    return model.eval()

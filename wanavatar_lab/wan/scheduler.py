@@ -1,13 +1,11 @@
 """The flow solver of the reference: diffusers' UniPC on the sigmas that Wan uses."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 import torch
-
-# a pipeline that was saved with our scheduler is read again only if this module has SchedulerMixin too
-from diffusers import SchedulerMixin as SchedulerMixin
-from diffusers import UniPCMultistepScheduler
+from diffusers import SchedulerMixin, UniPCMultistepScheduler
 
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -23,30 +21,45 @@ def flow_unipc(flow_shift: float = 3.0) -> UniPCMultistepScheduler:
 
 
 def flow_sigmas(num_inference_steps: int) -> np.ndarray:
-    """The unshifted sigmas [num_inference_steps] from 0.999 towards 0, the last 0 left out.
+    """The unshifted sigmas [num_inference_steps] from 0.999 towards 0, without the last 0.
 
     diffusers' own start at 1, which shifts every integer timestep a little. The first value passes through float32
-    because the reference's does: the timesteps are truncated to integers, and a hair decides.
+    because the reference's does: timesteps are truncated to integers, where the last digit decides.
     """
     largest = float(np.float32(1 - 1 / NUM_TRAIN_TIMESTEPS))
     return np.linspace(largest, 0.0, num_inference_steps + 1)[:-1]
 
 
+def with_flow_shift(scheduler: SchedulerMixin, flow_shift: float) -> SchedulerMixin:
+    """A new flow solver of the same kind and config, with another shift of the sigmas."""
+    name = "flow_shift" if "flow_shift" in scheduler.config else "shift"
+    return type(scheduler).from_config(scheduler.config, **{name: flow_shift})
+
+
+def set_flow_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, device: str | torch.device) -> torch.Tensor:
+    """Start a flow solver from its first step, on Wan's sigmas where it takes sigmas; returns its timesteps."""
+    if "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
+        scheduler.set_timesteps(sigmas=flow_sigmas(num_inference_steps), device=device)
+    else:
+        scheduler.set_timesteps(num_inference_steps, device=device)
+    # with the index set, no step waits for the device to find its timestep among all of them
+    scheduler.set_begin_index(0)
+    return scheduler.timesteps
+
+
 class WanUniPCScheduler(UniPCMultistepScheduler):
-    """UniPC on Wan's sigmas, for diffusers' pipelines, which only say how many steps they want."""
+    """UniPC on Wan's sigmas, for diffusers' pipelines, which only pass a number of steps."""
+
+    # what a saved pipeline names: of `wanavatar_lab.wan.scheduler` diffusers would keep `wan`, a package of its own
+    __module__ = "wanavatar_lab.wan"
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        sigmas: Any = None,
-        mu: Any = None,
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: Any = None, mu: Any = None
     ) -> None:
-        """As the base class, but that a number of steps means `flow_sigmas` of it."""
+        """As the base class, but a number of steps means `flow_sigmas` of it."""
         if sigmas is None and num_inference_steps is not None:
             sigmas = flow_sigmas(num_inference_steps)
         super().set_timesteps(device=device, sigmas=sigmas, mu=mu)
-        # with the index known from the start no step waits for the device to compare timesteps
         self.set_begin_index(0)
 
     @classmethod

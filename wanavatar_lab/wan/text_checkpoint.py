@@ -1,6 +1,5 @@
 """The reference's `models_t5_umt5-xxl-enc-bf16.pth` as transformers' `UMT5EncoderModel`."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,9 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.wan.checkpoint_files import fill, read_state_dict
+from wanavatar_lab.wan.checkpoint_files import compare_names, fill, model_shapes, read_state_dict, stored_names
+
+TEXT_LENGTH = 512  # tokens that a Wan network takes: longer texts are cut, shorter ones padded with zeros
 
 _OUTER = {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.final_layer_norm.weight"}
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.weight$")
@@ -70,8 +71,8 @@ def text_encoder_config(shapes: Mapping[str, tuple[int, ...]], where: str) -> UM
     )
 
 
-def load_text_encoder(
-    file: str | os.PathLike[str], torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+def read_text_encoder(
+    file: Path, torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
 ) -> UMT5EncoderModel:
     """Read a text encoder file in the published layout (`models_t5_umt5-xxl-enc-bf16.pth`), of that size or smaller.
 
@@ -87,18 +88,16 @@ def load_text_encoder(
         WeightsError: the file is missing, damaged or holds more than tensors; or a tensor is missing, left over or of
             another shape.
     """
-    file = Path(file)
     tensors = read_state_dict(file)
     config = text_encoder_config({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(file))
     config.dtype = torch_dtype
     with torch.device("meta"):
         encoder = UMT5EncoderModel(config)
-    # transformers keeps these in float32 when the rest is float16, whose range they leave
-    in_float32 = set(UMT5EncoderModel._keep_in_fp32_modules or ()) if torch_dtype == torch.float16 else set()
-
-    def dtype_of(name: str) -> torch.dtype:
-        return torch.float32 if in_float32 & set(name.split(".")) else torch_dtype
-
-    fill(encoder, tensors, text_encoder_name, dtype_of, device, str(file))
+    stored = stored_names(tensors, text_encoder_name, str(file))
+    renamed = {ours: tensors[theirs] for ours, theirs in stored.items()}
+    compare_names({name: tuple(tensor.shape) for name, tensor in renamed.items()}, model_shapes(encoder), str(file))
+    # transformers keeps these in float32 when the rest is float16, whose range they exceed
+    in_float32 = UMT5EncoderModel._keep_in_fp32_modules or () if torch_dtype == torch.float16 else ()
+    fill(encoder, renamed.items(), torch_dtype, device, in_float32)
     encoder.tie_weights()
     return encoder.eval()

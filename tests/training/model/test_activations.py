@@ -14,7 +14,7 @@ from tests.training.toy import toy_with_adapter
 from training.model import host_memory
 from training.model.activations import Activations, use_attention_backend
 from training.model.host_memory import HostMemory
-from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 BLOCKS = CONFIG["num_layers"]
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default

@@ -14,7 +14,7 @@ from training.pocket.world.captions import caption
 from training.pocket.world.cells import feature_cells
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
-from wanavatar_lab.s2v.check_inputs import TEXT_LENGTH
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 FRAMES = 49
 MASK = 4  # channels that say which frames are given

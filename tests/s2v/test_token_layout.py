@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.s2v.toy import blocks, relative_error, toy_model
-from wanavatar_lab.s2v.block import REFERENCE_TIME, TokenLayout, WanS2VRotaryPosEmbed, token_positions
-from wanavatar_lab.s2v.transformer import WanS2VFramePacker
+from wanavatar_lab.s2v.token_layout import (
+    REFERENCE_TIME,
+    TokenLayout,
+    WanS2VFramePacker,
+    WanS2VRotaryPosEmbed,
+    token_positions,
+)
 
 EVEN = st.integers(4, 12).map(lambda n: 2 * n)  # latent rows or columns
 
@@ -60,12 +65,13 @@ def test_the_audio_is_heard_the_same_in_shards(sequence: tuple[int, int, int, in
 
 
 MODEL = toy_model()
+CPU = torch.device("cpu")
 
 
 @given(st.integers(1, 6), EVEN, EVEN, st.booleans())
 def test_every_token_has_a_position(frames: int, height: int, width: int, motion: bool) -> None:
     rows, columns = height // 2, width // 2
-    positions = token_positions(frames, rows, columns, motion)
+    positions = token_positions(frames, rows, columns, motion, CPU).numpy()
     video, reference = frames * rows * columns, rows * columns
     expected = video + reference
     if motion:
@@ -81,10 +87,20 @@ def test_every_token_has_a_position(frames: int, height: int, width: int, motion
     assert positions[:, 2].max() == columns - 1
 
 
+@given(st.integers(4, 300), st.integers(4, 300))
+def test_merged_tokens_are_where_the_reference_puts_them(rows: int, columns: int) -> None:
+    found = token_positions(1, rows, columns, True, CPU)[2 * rows * columns :].numpy()
+    wanted = []
+    for times, merged in (([-1], 1), ([-3], 2), ([-19, -14, -9, -4], 4)):
+        grid = [np.linspace(0, size - 1, size // merged).astype(np.int64) for size in (rows, columns)]
+        wanted.append(np.stack(np.meshgrid(times, *grid, indexing="ij"), axis=-1).reshape(-1, 3))
+    assert np.array_equal(found, np.concatenate(wanted))
+
+
 def test_rotary_tables_hold_their_phase_far_out() -> None:
-    cosine, sine = WanS2VRotaryPosEmbed(128)(2, 60, 104, True, torch.device("cpu"))
+    cosine, sine = WanS2VRotaryPosEmbed(128)(2, 60, 104, True, CPU)
     assert cosine.dtype == sine.dtype == torch.float32
-    assert cosine.shape == sine.shape == (1, len(token_positions(2, 60, 104, True)), 1, 64)
+    assert cosine.shape == sine.shape == (1, len(token_positions(2, 60, 104, True, CPU)), 1, 64)
     # the last video token's column is 103; its fastest frequency turns by one radian per column
     last = 2 * 60 * 104 - 1
     assert cosine[0, last, 0, 22 + 21].item() == pytest.approx(np.cos(103.0), abs=1e-6)
