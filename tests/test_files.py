@@ -137,7 +137,7 @@ def test_the_trash_is_emptied_by_two_at_once(lane_settings: Path, after_listing:
 def test_uploads_left_behind_go_and_others_stay(tmp_path: Path, after_listing: AfterListing) -> None:
     *_, arrived = bad_entries(tmp_path, ".upload-{}.png")
     after_listing(tmp_path, lambda: arrived.rename(tmp_path / "arrived.png"))
-    uploads._remove_left_behind(tmp_path)
+    uploads.remove_left_behind(tmp_path)
     assert os.listdir(tmp_path) == ["arrived.png"]
 
 

@@ -28,11 +28,10 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.find import describe, find_adapters
 from wanavatar_lab.requests import Upscale
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.components import load_components, load_model
+from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.stages import image_to_video, text_to_image
 from wanavatar_lab.stages.upscale import Models, read_network
-from wanavatar_lab.wan.text_checkpoint import load_text_encoder
-from wanavatar_lab.wan.vae_checkpoint import load_vae
+from wanavatar_lab.wan.load import load_model, load_text_encoder, load_vae
 
 UNHARMED = b"unharmed"
 GOLDEN = Path(__file__).parent / "golden"

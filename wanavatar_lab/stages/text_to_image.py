@@ -19,11 +19,11 @@ from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.status import Artifact
-from wanavatar_lab.s2v.components import load_model, load_part
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
+from wanavatar_lab.wan.load import load_model, load_part
 from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
