@@ -24,7 +24,7 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         LabError: there is no such stage, profile or pipeline, or its weights are missing.
     """
     from wanavatar_lab.errors import LabError
-    from wanavatar_lab.memory import usual_work
+    from wanavatar_lab.memory import usual_workload
     from wanavatar_lab.profiles import PROFILES
     from wanavatar_lab.settings import read_settings
     from wanavatar_lab.stages import stage_module
@@ -39,5 +39,5 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         raise LabError(f"The stage {stage} is no diffusers pipeline; submit a request to it instead.")
     if isinstance(models, Resident):
         models.without = ("fp8",)
-        models.place(offload, usual_work(stage, profile))
+        models.place(offload, usual_workload(stage, profile))
     return models.pipeline

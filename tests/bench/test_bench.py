@@ -22,7 +22,7 @@ from wanavatar_lab.bench.random_stage import RandomStage
 from wanavatar_lab.bench.table import tables
 from wanavatar_lab.bench.watch import Watch
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import take_turns, usual_work
+from wanavatar_lab.memory import take_turns, usual_workload
 from wanavatar_lab.memory.activations import UNITS, need
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.memory.pinned import PinnedWeights
@@ -200,7 +200,7 @@ def test_what_is_watched_makes_the_same(stage: str, way: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("stage", [*STAGES, "upscale"])
 def test_measured_bytes_become_the_unit_that_would_plan_them(stage: str) -> None:
-    work = usual_work(stage, "full")
+    work = usual_workload(stage, "full")
     for published in PUBLISHED[stage]:
         needed = need(work, published.component())
         assert needed.units(needed.bytes) == pytest.approx(UNITS[needed.unit], rel=1e-3)

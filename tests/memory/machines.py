@@ -9,7 +9,7 @@ from wanavatar_lab.memory import (
     choose,
     other_machine,
     stage_components,
-    usual_work,
+    usual_workload,
 )
 from wanavatar_lab.profiles import PROFILES
 
@@ -25,6 +25,6 @@ def machine(gpu_gb: float, gpus: int = 1, host_gb: float = 256) -> Machine:
 def choice_for(stage: str, where: Machine, resolution: str | None = None, offload: str = "auto") -> Choice:
     """Who is where in the profile `full`, whose weights need not be there."""
     components = stage_components(FULL, stage, Path("nowhere"), "cuda")
-    work = usual_work(stage, "full", resolution)
+    work = usual_workload(stage, "full", resolution)
     whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
     return choose(components, whole, where, offload, tiled)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_iter
 
 from wanavatar_lab.bench import random_models
 from wanavatar_lab.bench.random_models import SIZES, random_network
-from wanavatar_lab.memory import Work
+from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.activations import UNITS
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
@@ -71,7 +71,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 
 @torch.no_grad()
-def image_to_video(work: Work) -> float:
+def image_to_video(work: Workload) -> float:
     """Hidden states that a pass of one of the experts needs."""
     expert: Any = random_network(
         lambda: WanTransformer3DModel(**{**SIZES["published"].expert, "num_layers": BLOCKS}), torch.bfloat16
@@ -87,7 +87,7 @@ def image_to_video(work: Work) -> float:
 
 
 @torch.no_grad()
-def speech_to_video(work: Work) -> float:
+def speech_to_video(work: Workload) -> float:
     """The same of the S2V network, in a later step of a segment that goes on from another."""
     network: Any = random_network(
         lambda: WanS2VTransformer3DModel(num_layers=BLOCKS, audio_inject_layers=(0,)), torch.bfloat16
@@ -108,14 +108,14 @@ def speech_to_video(work: Work) -> float:
     return allocated.most / (work.tokens * WIDTH * 2)
 
 
-COUNTS: dict[str, Callable[[Work], float]] = {"image_to_video": image_to_video, "speech_to_video": speech_to_video}
+COUNTS: dict[str, Callable[[Workload], float]] = {"image_to_video": image_to_video, "speech_to_video": speech_to_video}
 
 
 @pytest.mark.parametrize(("width", "height"), [(480, 832), (720, 1280)])
 @pytest.mark.parametrize("stage", COUNTS)
 def test_a_pass_allocates_what_is_planned_and_little_less(stage: str, width: int, height: int) -> None:
     frames = 81 if stage == "image_to_video" else 80
-    counted = COUNTS[stage](Work(stage, width, height, frames))
+    counted = COUNTS[stage](Workload(stage, width, height, frames))
     print(f"{stage} {width}x{height}: {counted:.2f} of {UNITS[stage]}")
     assert 0.85 * UNITS[stage] < counted < UNITS[stage]
 

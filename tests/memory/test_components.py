@@ -17,7 +17,7 @@ from tests.wan.test_load import PARTS, write_expert
 from training.pocket.saving import save_all_parts
 from wanavatar_lab.bench.network import forward_flops
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.memory import Component, stage_components, usual_work
+from wanavatar_lab.memory import Component, stage_components, usual_workload
 from wanavatar_lab.memory.components import PUBLISHED, Published, bytes_to_load, tensors_of, weights_are_there
 from wanavatar_lab.memory.estimate_time import forward_operations
 from wanavatar_lab.memory.place import components_in
@@ -95,7 +95,7 @@ def test_the_table_counts_as_the_published_files_do() -> None:
 def test_operations_are_those_that_the_benchmark_counts() -> None:
     with torch.device("meta"):
         model = WanS2VTransformer3DModel()
-    work = usual_work("speech_to_video", "full", "832x480")
+    work = usual_workload("speech_to_video", "full", "832x480")
     (row,) = [row for row in PUBLISHED["speech_to_video"] if row.name == "transformer"]
     # the benchmark also counts what injects the audio
     assert forward_operations(work, row.component()) == pytest.approx(forward_flops(model, 480, 832, 80), rel=0.03)

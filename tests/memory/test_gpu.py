@@ -15,7 +15,7 @@ from torch import nn
 from tests import toy_flux, toys
 from tests.memory.test_take_turns import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
-from wanavatar_lab.memory import Machine, usual_work
+from wanavatar_lab.memory import Machine, usual_workload
 from wanavatar_lab.memory.activations import activation_bytes
 from wanavatar_lab.memory.choose_offload import choose, choose_here
 from wanavatar_lab.memory.machine import this_machine
@@ -96,7 +96,7 @@ def test_every_mode_makes_the_same(offload: str, stage: str) -> None:
     wanted = make(pipeline).cpu()
     pipeline = build()
     components = components_in(pipeline)
-    work = usual_work(stage, "pocket")
+    work = usual_workload(stage, "pocket")
     choice = choose_here(components, activation_bytes(work, components), "cuda", None, offload)
     place(pipeline, "cuda", choice)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_a_text_encoder_on_a_second_gpu_makes_the_same(stage: str) -> None:
     wanted = make(build().to("cuda")).cpu()
     pipeline = build()
     components = components_in(pipeline)
-    activations = activation_bytes(usual_work(stage, "pocket"), components)
+    activations = activation_bytes(usual_workload(stage, "pocket"), components)
     gpus = Machine(this_machine("cuda").gpus[:2], None)
     choice = choose(components, activations, gpus, "second_gpu")
     place(pipeline, "cuda", choice)
@@ -142,7 +142,7 @@ def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
     gc.collect()
     before = torch.cuda.memory_allocated()
     models = Large(0)
-    models.place(offload, usual_work("speech_to_video", "pocket"))
+    models.place(offload, usual_workload("speech_to_video", "pocket"))
     clip(models.pipeline)
     models.rest()
     gc.collect()
@@ -152,7 +152,7 @@ def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
 
 def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:
     models = Large(0)
-    models.place("group", usual_work("speech_to_video", "pocket"))
+    models.place("group", usual_workload("speech_to_video", "pocket"))
     clip(models.pipeline)
     for name in ("transformer", "text_encoder"):
         network = getattr(models.pipeline, name)
@@ -162,7 +162,7 @@ def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_stages_that_alternate_leave_memory_as_it_was(offload: str) -> None:
     first, second = Large(0), Large(1)
-    work = usual_work("speech_to_video", "pocket")
+    work = usual_workload("speech_to_video", "pocket")
     wanted: dict[int, torch.Tensor] = {}
     used: list[tuple[int, int]] = []
     for _ in range(TURNS):

@@ -12,11 +12,11 @@ from tests.memory.test_pinned import lora
 from tests.memory.test_take_turns import clip
 from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.lora.adapters import adapters_of
-from wanavatar_lab.memory import Choice, Work, choose_offload, usual_work
+from wanavatar_lab.memory import Choice, Workload, choose_offload, usual_workload
 from wanavatar_lab.memory import place as resident
 from wanavatar_lab.memory.place import HALF_WAY, Resident, components_in, place
 
-WORK = usual_work("speech_to_video", "pocket")
+WORK = usual_workload("speech_to_video", "pocket")
 
 
 class Toy(Resident):
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_and_moves_nothing(
     models.place("none", WORK)
     monkeypatch.setattr(choose_offload, "this_machine", lambda *_, **__: machine(0.61))
     with pytest.raises(LabError, match="does not fit in any mode"):
-        models.place("auto", Work("speech_to_video", 720, 1280, 80))
+        models.place("auto", Workload("speech_to_video", 720, 1280, 80))
     assert (models.placed, placed) == ("none", [("none", None)])
 
 

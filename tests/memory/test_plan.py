@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wanavatar_lab.memory import Gpu, Machine, expected_seconds, stage_components, usual_work
+from wanavatar_lab.memory import Gpu, Machine, expected_seconds, stage_components, usual_workload
 from wanavatar_lab.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,5 +117,5 @@ def test_planning_for_another_machine_does_not_load_torch() -> None:
 def test_the_time_is_said_for_known_gpus(name: str | None, known: bool) -> None:
     components = stage_components(PROFILES["full"], "text_to_image", Path("nowhere"), "cuda")
     machine = Machine((Gpu(name, 10**11, 10**11),), None)
-    seconds = expected_seconds(usual_work("text_to_image", "full"), components, machine)
+    seconds = expected_seconds(usual_workload("text_to_image", "full"), components, machine)
     assert (seconds is not None) == known

@@ -10,7 +10,7 @@ import torch
 from wanavatar_lab.bench.random_models import SIZES, random_pipeline
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import files_below
-from wanavatar_lab.memory import usual_work
+from wanavatar_lab.memory import usual_workload
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import stage_module
@@ -51,7 +51,7 @@ def measure_files(stage: str, size: str, device: str, folder: Path) -> dict[str,
     models: Resident = stage_module(stage).load(profile, device)
     loaded = time.perf_counter() - start
     start = time.perf_counter()
-    choice = models.place("auto", usual_work(stage, "full"))
+    choice = models.place("auto", usual_workload(stage, "full"))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return {

@@ -10,7 +10,7 @@ import torch
 
 from wanavatar_lab.bench.random_models import SIZES, Sizes, random_pipeline, write_random_upscaler
 from wanavatar_lab.bench.watch import Watch, wait
-from wanavatar_lab.memory import Choice, Work
+from wanavatar_lab.memory import Choice, Workload
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.memory.place import Resident, networks
 from wanavatar_lab.profiles import Profile
@@ -38,7 +38,7 @@ class _Random(Resident):
         self.pipeline = random_pipeline(self.stage, self.sizes, self._dtype())
         self.watch = Watch(networks(self.pipeline))
 
-    def place(self, offload: str, work: Work) -> Choice:
+    def place(self, offload: str, work: Workload) -> Choice:
         wait()
         start = time.perf_counter()
         self.choice = super().place(offload, work)

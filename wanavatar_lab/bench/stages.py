@@ -24,7 +24,7 @@ from wanavatar_lab.bench.cases import Case
 from wanavatar_lab.bench.random_stage import RandomStage
 from wanavatar_lab.bench.watch import Call, Watch, wait
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Component, Work, expected_seconds, free_host_bytes, this_machine, work_of
+from wanavatar_lab.memory import Component, Workload, expected_seconds, free_host_bytes, this_machine, workload_of
 from wanavatar_lab.memory.activations import activation_bytes, need
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.stages.context import StageContext, Step
@@ -33,7 +33,7 @@ from wanavatar_lab.worker.model_cache import WarmStage
 
 
 def calibrated(
-    work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
+    work: Workload, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
 ) -> dict[str, dict[str, Any]]:
     """For each component that worked on a GPU: the name of its unit, and what was measured.
 
@@ -163,7 +163,7 @@ def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
     wait()
     seconds = time.perf_counter() - start
     watch.note_peak()
-    work = work_of(request, (case.width, case.height))
+    work = workload_of(request, (case.width, case.height))
     made: Figures = {
         "passes": work.passes,
         "was_warm": was_warm,

@@ -7,7 +7,7 @@ from typing import Any
 
 from wanavatar_lab.cli.output import answer, clock
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_work
+from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_workload
 from wanavatar_lab.memory import plan as make_plan
 from wanavatar_lab.memory.choose_offload import FORCED
 from wanavatar_lab.memory.components import PARTS
@@ -53,7 +53,7 @@ def plan(arguments: argparse.Namespace) -> int:
         raise RequestError([("offload", f"{arguments.offload!r} is not allowed; {allowed}")])
     frames = _number("frames", arguments.frames)
     stage = arguments.planned.replace("-", "_")
-    work = usual_work(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
+    work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
     made = make_plan(arguments.profile, work, _machine(arguments), read_settings().weights_dir, arguments.offload)
     answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
     return SUCCEEDED

@@ -7,13 +7,13 @@
 weights is in `residency.resident`, `residency.turns` and `residency.pinned`.
 """
 
-from wanavatar_lab.memory.activations import Work, activation_bytes
+from wanavatar_lab.memory.activations import Workload, activation_bytes
 from wanavatar_lab.memory.choose_offload import Choice, Place, choose
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Gpu, Machine, free_host_bytes, other_machine, this_machine
 from wanavatar_lab.memory.plan import Plan, plan
-from wanavatar_lab.memory.workload import usual_work, work_of
+from wanavatar_lab.memory.workload import usual_workload, workload_of
 
 __all__ = [
     "Choice",
@@ -22,7 +22,7 @@ __all__ = [
     "Machine",
     "Place",
     "Plan",
-    "Work",
+    "Workload",
     "activation_bytes",
     "choose",
     "expected_seconds",
@@ -31,7 +31,7 @@ __all__ = [
     "plan",
     "stage_components",
     "this_machine",
-    "usual_work",
+    "usual_workload",
     "weights_are_there",
-    "work_of",
+    "workload_of",
 ]

@@ -86,7 +86,7 @@ _TOKEN_SIDE = 16  # pixels: stride 8 of the autoencoder times patch size 2
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a request asks of a stage.
 
     Attributes:
@@ -144,12 +144,12 @@ class Need:
         return (measured - self.fixed_bytes) / self.unit_bytes
 
 
-def activation_bytes(work: Work, components: Iterable[Component], tiled: bool = False) -> dict[str, int]:
+def activation_bytes(work: Workload, components: Iterable[Component], tiled: bool = False) -> dict[str, int]:
     """Bytes beside the weights while each component works, by its name; `tiled` as in `need`."""
     return {component.name: need(work, component, tiled).bytes for component in components}
 
 
-def need(work: Work, component: Component, tiled: bool = False) -> Need:
+def need(work: Workload, component: Component, tiled: bool = False) -> Need:
     """What a component needs beside its weights for some work; `tiled` says that the autoencoder works in tiles."""
     itemsize = _itemsize(component)
     match component.name:
@@ -173,7 +173,7 @@ def need(work: Work, component: Component, tiled: bool = False) -> Need:
             return Need("upscale", feature_map * itemsize)
 
 
-def _tiled_need(work: Work, component: Component, itemsize: int) -> Need:
+def _tiled_need(work: Workload, component: Component, itemsize: int) -> Need:
     tiles, picture = tiles_of(work.stage), work.stage == "text_to_image"
     unit, frames = ("flux_decoder", 1) if picture else ("wan_tile", _LATENT_FRAMES)
     tile = min(work.width, tiles.side) * min(work.height, tiles.side) * frames * component.width * itemsize
@@ -184,7 +184,7 @@ def _tiled_need(work: Work, component: Component, itemsize: int) -> Need:
     return Need(unit, tile, max(tiles_bytes, tiles_bytes + 3 * colours - UNITS[unit] * tile))
 
 
-def _kept_keys(work: Work, component: Component) -> int:
+def _kept_keys(work: Workload, component: Component) -> int:
     """Numbers in the keys and values of the text, which speech to video keeps for a segment, per pass."""
     if work.stage != "speech_to_video":
         return 0

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from wanavatar_lab.memory.activations import TEXT_TOKENS, Work, tiles_of
+from wanavatar_lab.memory.activations import TEXT_TOKENS, Workload, tiles_of
 from wanavatar_lab.memory.components import Component
 from wanavatar_lab.memory.machine import Machine
 
@@ -38,7 +38,7 @@ _UPSCALER = 16_700_000 // 4  # multiply-adds per pixel: the network computes at 
 
 
 def expected_seconds(
-    work: Work, components: Sequence[Component], machine: Machine, tiled: bool = False
+    work: Workload, components: Sequence[Component], machine: Machine, tiled: bool = False
 ) -> float | None:
     """Seconds for one clip, segment or picture; an estimate. None on a CPU, and on a GPU that is not in the table.
 
@@ -55,7 +55,7 @@ def expected_seconds(
     return None
 
 
-def operations(work: Work, component: Component, tiled: bool = False) -> float:
+def operations(work: Workload, component: Component, tiled: bool = False) -> float:
     """Floating-point operations that a component does for one clip, segment or picture; a multiply-add is two."""
     match component.name:
         case "transformer" | "transformer_2":
@@ -74,7 +74,7 @@ def operations(work: Work, component: Component, tiled: bool = False) -> float:
             return 0.0  # what the audio encoder does is too little to count
 
 
-def forward_operations(work: Work, component: Component) -> float:
+def forward_operations(work: Workload, component: Component) -> float:
     """Of one forward pass of a transformer, what is kept from earlier steps not counted; see `bench.network`."""
     tokens, width, layers = work.tokens, component.width, component.layers
     if work.stage == "text_to_image":

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from wanavatar_lab.lora.adapters import adapters_of
-from wanavatar_lab.memory.activations import Work, activation_bytes, set_tiling
+from wanavatar_lab.memory.activations import Workload, activation_bytes, set_tiling
 from wanavatar_lab.memory.choose_offload import Choice, choose_here
 from wanavatar_lab.memory.components import DENOISERS, Component, dimensions
 from wanavatar_lab.memory.pinned import pinned
@@ -51,7 +51,7 @@ class Resident:
         """Load `pipeline` anew into main memory."""
         raise NotImplementedError(f"{type(self).__name__} has to say how its pipeline is loaded.")
 
-    def place(self, offload: str, work: Work) -> Choice:
+    def place(self, offload: str, work: Workload) -> Choice:
         """Put the pipeline where a run wants it.
 
         Args:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import media
-from wanavatar_lab.memory.activations import Work, activation_bytes
+from wanavatar_lab.memory.activations import Workload, activation_bytes
 from wanavatar_lab.memory.choose_offload import Choice, choose, choose_here
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Machine
-from wanavatar_lab.memory.workload import work_of
+from wanavatar_lab.memory.workload import workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
@@ -35,7 +35,7 @@ class Plan:
     """
 
     profile: str
-    work: Work
+    work: Workload
     machine: Machine
     components: tuple[Component, ...]
     activations: dict[str, int]
@@ -86,12 +86,12 @@ class Plan:
         }
 
 
-def plan(profile: str, work: Work, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
+def plan(profile: str, work: Workload, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
     """Plan a stage.
 
     Args:
         profile: whose models; a name in `PROFILES`.
-        work: what is to be made, from `work_of` or `usual_work`.
+        work: what is to be made, from `workload_of` or `usual_workload`.
         machine: where, from `this_machine` or `other_machine`.
         weights_dir: where weights lie.
         offload: auto, or a mode that is wanted.
@@ -139,7 +139,7 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     if not weights_are_there(profile, request.stage, weights_dir):
         return
     components = stage_components(profile, request.stage, weights_dir, device)
-    work = work_of(request, _size(request))
+    work = workload_of(request, _size(request))
     offload = "auto" if isinstance(request, TextToImage) else request.offload
     whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
     choose_here(components, whole, device, host_free, offload, tiled)

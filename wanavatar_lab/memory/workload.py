@@ -1,7 +1,7 @@
 """What a request asks of its stage, in the sizes that memory and time depend on."""
 
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.memory.activations import Work
+from wanavatar_lab.memory.activations import Workload
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, fields_of
@@ -13,7 +13,7 @@ PORTRAIT = (720, 1280)  # the shape that is planned with where a picture would s
 _FRAMES = {"image_to_video": "frame_num", "speech_to_video": "frames_per_segment"}
 
 
-def work_of(request: Request, size: tuple[int, int]) -> Work:
+def workload_of(request: Request, size: tuple[int, int]) -> Workload:
     """The work of a request.
 
     Args:
@@ -31,7 +31,7 @@ def work_of(request: Request, size: tuple[int, int]) -> Work:
         request.segments() if isinstance(request, ImageToVideo) else (getattr(request, _FRAMES.get(stage, ""), 1),)
     )
     guided = stage in _FRAMES and max(guidance) > 1
-    return Work(
+    return Workload(
         stage=stage,
         width=width,
         height=height,
@@ -42,7 +42,7 @@ def work_of(request: Request, size: tuple[int, int]) -> Work:
     )
 
 
-def usual_work(stage: str, profile: str, resolution: str | None = None, frames: int | None = None) -> Work:
+def usual_workload(stage: str, profile: str, resolution: str | None = None, frames: int | None = None) -> Workload:
     """The work of a request of which only the size is known, everything else as it is by default.
 
     Args:
@@ -68,7 +68,7 @@ def usual_work(stage: str, profile: str, resolution: str | None = None, frames: 
     elif resolution is not None:
         values |= _sides(stage, resolution, "width" in views)
     request = STAGE_REQUESTS[stage](**values)
-    return work_of(request, _size(request))
+    return workload_of(request, _size(request))
 
 
 def _check(stage: str, profile: str) -> None:

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
-from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory import workload_of
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
@@ -185,7 +185,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
-    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
+    context.say_placement(models.place(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     known = {**request.to_json(), "seed": context.seed}
     metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}

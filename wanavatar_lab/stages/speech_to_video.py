@@ -14,7 +14,7 @@ from PIL import Image
 
 from wanavatar_lab import media
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
-from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory import workload_of
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
@@ -97,7 +97,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     voice, waveform, segments = _voice(request)
-    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
+    context.say_placement(models.place(request.offload, workload_of(request, (width, height))))
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
     flow_shift = request.flow_shift_at(width, height)

@@ -14,7 +14,7 @@ from transformers import Qwen3ForCausalLM
 
 from wanavatar_lab import media
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
-from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory import workload_of
 from wanavatar_lab.memory.place import Resident
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
@@ -111,7 +111,7 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
         Cancelled: the user has asked for the run to end.
     """
     upscale = _upscaling(models) if request.upscale else None
-    context.say_placement(models.place("auto", work_of(request, request.size())))
+    context.say_placement(models.place("auto", workload_of(request, request.size())))
     with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
         picture = _draw(request, models.pipeline, context, LatentPreview(context, models.colours))
     context.check()
