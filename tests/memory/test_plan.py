@@ -42,7 +42,7 @@ def test_a_plan_for_machines() -> None:
 def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
     done = run("image_to_video", "--gpu-memory", "24", "--host-memory", "128", "--resolution", "480p")
     assert done.returncode == 0
-    for words in ("fp8 (8-bit weights, in turns)", "transformer_2", "GB of GPU memory", "time      unknown"):
+    for words in ("fp8 (8-bit weights, model by model)", "transformer_2", "GB of GPU memory", "time      unknown"):
         assert words in done.stdout
 
 

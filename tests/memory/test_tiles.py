@@ -115,7 +115,9 @@ def test_tiles_are_counted_as_diffusers_cuts_them(vae: AutoencoderKLWan, width: 
 def test_the_need_grows_with_the_tile_and_with_what_is_joined() -> None:
     components = stage_components(FULL, "image_to_video", Path("nowhere"), "cuda")
     small, large = (Workload("image_to_video", *size, frames=81) for size in ((256, 256), (720, 1280)))
-    needs = [[activation_bytes(work, components, tiled)["vae"] for tiled in (False, True)] for work in (small, large)]
+    needs = [
+        [activation_bytes(workload, components, tiled)["vae"] for tiled in (False, True)] for workload in (small, large)
+    ]
     # one tile is the whole, and what tiles take more was measured
     assert 1 < needs[0][1] / needs[0][0] < 1.25
     # nine hundred megabytes of colours four to five times, and not fourteen pictures' worth of feature maps

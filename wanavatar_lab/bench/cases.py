@@ -1,4 +1,4 @@
-"""Which runs a bench of the stages makes, and the requests for them."""
+"""The runs of the bench of stages, and the requests for them."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Case:
 
     Attributes:
         stage: which.
-        width, height: pixels of what is made; of the picture for upscale.
+        width, height: pixels of the result; of the picture for upscale.
         frames: of the clip or segment; 1 for a picture.
         steps: denoising steps.
     """
@@ -34,13 +34,13 @@ class Case:
     steps: int = 1
 
     def request(self, folder: Path, offload: str = "auto") -> Request:
-        """The request for it, with a picture and a voice that are written to `folder`."""
+        """The request for it; its picture and voice are written to `folder`."""
         size = f"{self.width}x{self.height}"
         picture = folder / f"picture_{size}.png"
         if not picture.is_file():
             levels = np.random.default_rng(0).integers(0, 256, (self.height, self.width, 3), dtype=np.uint8)
             Image.fromarray(levels).save(picture)
-        # as long as the text encoders read, since that is what has to fit
+        # longer than the text encoders read, so that they run on their longest input
         prompt = "a person speaks " * 200
         common = {"profile": "full", "seed": 1, "prompt": prompt}
         video = {
@@ -68,7 +68,7 @@ class Case:
                 return SpeechToVideo(**common, **video, **pieces, audio=str(voice))
 
 
-# few steps, since each is like the others; four of image to video, so that both experts work
+# few steps, since each is like the others; four of image to video, so that both experts run
 CASES: dict[str, tuple[Case, ...]] = {
     "published": (
         Case("text_to_image", 720, 1280, steps=4),
@@ -87,14 +87,14 @@ CASES: dict[str, tuple[Case, ...]] = {
 
 
 def read_cases(words: Sequence[str], size: str) -> list[Case]:
-    """Cases as they are written, `speech-to-video:480x832x80/3` for a size and a number of steps of one's own.
+    """Parse cases, such as `speech-to-video` or, with a size and a number of steps, `speech-to-video:480x832x80/3`.
 
     Args:
-        words: none for all of `CASES`; a bare name for the cases of that stage.
-        size: published or tiny, whose cases give what is not written.
+        words: none for all of `CASES`; a stage alone for its cases.
+        size: published or tiny, whose cases supply what a word leaves out.
 
     Raises:
-        LabError: a word is no case.
+        LabError: a word is not a case.
     """
     cases: list[Case] = []
     for word in words:
@@ -103,7 +103,7 @@ def read_cases(words: Sequence[str], size: str) -> list[Case]:
         usual = [case for case in CASES[size] if case.stage == stage]
         if match is None or not usual:
             names = ", ".join(dict.fromkeys(case.stage.replace("_", "-") for case in CASES[size]))
-            raise LabError(f"{word!r} is no case; give one of {names}, or for example {names[-15:]}:480x832x80/3.")
+            raise LabError(f"{word!r} is not a case; give one of {names}, or for example {names[-15:]}:480x832x80/3.")
         given: dict[str, Any] = {
             name: int(match[name]) for name in ("width", "height", "frames", "steps") if match[name]
         }

@@ -1,11 +1,11 @@
-"""Figures that benches have written, as tables in Markdown."""
+"""Figures of the benches as tables in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory.activations import UNITS
+from wanavatar_lab.memory.activations import FACTORS
 
 Figures = Mapping[str, Any]
 
@@ -20,10 +20,10 @@ _NAMES = {
 
 
 def tables(measured: Iterable[Figures]) -> str:
-    """Tables of all figures, those of one bench together.
+    """Tables of all figures, grouped by bench.
 
     Args:
-        measured: what `measure_stages`, `measure_files` and the network's bench have returned.
+        measured: results of `measure_stages`, `measure_files` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {}
     for figures in measured:
@@ -39,10 +39,15 @@ def tables(measured: Iterable[Figures]) -> str:
 
 
 def between_marks(text: str, figures: str, file: Path) -> str:
-    """A Markdown text with other figures between its marks; `file` is what to call it.
+    """A Markdown text with the figures between its marks replaced.
+
+    Args:
+        text: of the file.
+        figures: from `tables`.
+        file: for the error.
 
     Raises:
-        LabError: it has no marks.
+        LabError: the text has no marks.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -80,14 +85,14 @@ def _stages(figures: Figures) -> str:
 
 
 def _units(measured: Sequence[Figures]) -> str:
-    """What `residency.activations.UNITS` would be; the largest of each that was measured."""
+    """The largest of each of `memory.activations.FACTORS` that was measured."""
     found: dict[str, tuple[float, str]] = {}
     for case in (case for figures in measured for case in figures["cases"]):
         for unit in case.get("units", {}).values():
             size = f"{_NAMES[case['stage']]} {case['width']}×{case['height']}{_frames(case)}"
             if unit["unit"] not in found or unit["measured"] > found[unit["unit"]][0]:
                 found[unit["unit"]] = (unit["measured"], size)
-    rows = [[name, f"{UNITS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
+    rows = [[name, f"{FACTORS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
     return _table(["activations beside the weights", "set", "measured", "by"], rows)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from wanavatar_lab import media
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.memory import workload_of
-from wanavatar_lab.memory.place import Resident
+from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -35,7 +35,7 @@ FILE = "talking.mp4"
 
 
 @dataclass
-class Models(Resident):
+class Models(OffloadableModels):
     """What the worker keeps warm.
 
     Attributes:
@@ -45,7 +45,6 @@ class Models(Resident):
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `Resident` says it.
         colours: of the VAE's latents, for previews.
     """
 
@@ -55,7 +54,6 @@ class Models(Resident):
     device: str
     fingerprint: dict[str, str] = field(default_factory=dict)
     pipeline: WanSpeechToVideoPipeline = field(init=False)
-    placed: str | None = None
     colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +95,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
     voice, waveform, segments = _voice(request)
-    context.say_placement(models.place(request.offload, workload_of(request, (width, height))))
+    context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
     flow_shift = request.flow_shift_at(width, height)
