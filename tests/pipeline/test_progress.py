@@ -80,7 +80,7 @@ def test_every_profile_has_its_typical_times() -> None:
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (Status(queue_place=1), "draw (1 of 2): starts; about 7 s left"),
+        (Status(queue_place=1), "draw (1 of 2): starting; about 7 s left"),
         (
             Status(queue_place=3, message="waits for 2 before it"),
             "draw (1 of 2): waits for 2 before it; about 7 s left",

@@ -136,13 +136,7 @@ _TINY: dict[str, Any] = {
         "norm_num_groups": 4,
     },
     "expert": {**_TINY_BLOCKS, "in_channels": 36, "out_channels": 16},
-    "s2v": {
-        **_TINY_BLOCKS,
-        "audio_dim": 16,
-        "num_audio_layers": 3,
-        "num_audio_tokens": 2,
-        "audio_inject_layers": (1,),
-    },
+    "s2v": {**_TINY_BLOCKS, "audio_dim": 16, "num_audio_layers": 3, "num_audio_tokens": 2, "audio_inject_layers": (1,)},
     "audio": {
         "hidden_size": 16,
         "num_hidden_layers": 2,
@@ -172,7 +166,6 @@ def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipel
         dtype: of its weights, but for the networks that the stages load in float32.
     """
     configs = SIZES[size]
-    pipeline: DiffusionPipeline
     if stage == "text_to_image":
         letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
         tokenizer = Qwen2Tokenizer(vocab=letters | {"<|endoftext|>": len(letters)}, merges=[], model_max_length=512)
@@ -180,7 +173,7 @@ def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipel
             "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
             "{% if add_generation_prompt %}assistant:{% endif %}"
         )
-        pipeline = Flux2KleinPipeline(
+        pipeline: DiffusionPipeline = Flux2KleinPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
             vae=random_network(lambda: AutoencoderKLFlux2(**configs["flux_vae"]), dtype),
             text_encoder=random_network(lambda: Qwen3ForCausalLM(Qwen3Config(**configs["flux_text"])), dtype),
@@ -188,21 +181,9 @@ def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipel
             transformer=random_network(lambda: Flux2Transformer2DModel(**configs["flux"]), dtype),
             is_distilled=True,
         )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    both = {
-        "tokenizer": PreTrainedTokenizerFast(
-            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-        ),
-        "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**configs["text"])), dtype),
-        "vae": convolve_by_frames(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
-    }
-    if stage == "image_to_video":
+    elif stage == "image_to_video":
         pipeline = WanImageToVideoPipeline(
-            **both,
+            **_parts_of_both_video_stages(configs, dtype),
             scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
             transformer=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
             transformer_2=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
@@ -210,13 +191,26 @@ def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipel
         )
     else:
         pipeline = WanSpeechToVideoPipeline(
-            **both,
+            **_parts_of_both_video_stages(configs, dtype),
             transformer=random_network(lambda: WanS2VTransformer3DModel(**configs["s2v"]), dtype),
             audio_encoder=random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**configs["audio"])), torch.float32),
             audio_processor=Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False),
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return {
+        "tokenizer": PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+        ),
+        "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**configs["text"])), dtype),
+        "vae": convolve_by_frames(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
+    }
 
 
 def write_random_upscaler(file: Path, size: str) -> None:

@@ -35,7 +35,7 @@ from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.runs.status import Artifact
-from wanavatar_lab.stages import image_to_video, speech_to_video, text_to_image, upscale
+from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.worker.error_messages import is_out_of_memory
 from wanavatar_lab.worker.model_cache import WarmStage
@@ -208,25 +208,18 @@ class RandomStage(ModuleType):
         folder: where the weights file of upscale is written.
     """
 
-    _MODULES: Mapping[str, ModuleType] = {
-        "text_to_image": text_to_image,
-        "upscale": upscale,
-        "image_to_video": image_to_video,
-        "speech_to_video": speech_to_video,
-    }
-
     def __init__(self, stage: str, size: str, folder: Path) -> None:
         super().__init__(f"random_{stage}")
         self._stage, self._size, self._folder = stage, size, folder
-        self._module: Any = self._MODULES[stage]
+        self._module: Any = stage_module(stage)
 
     def load(self, profile: Profile, device: str) -> Any:
         """Models in host memory, their networks watched."""
         if self._stage == "upscale":
             file = self._folder / "RealESRGAN_random.pth"
             write_random_upscaler(file, self._size)
-            upscaler = upscale.Models(file, device)
-            upscaler.watch = Watch({"network": upscaler.network().module})  # type: ignore[attr-defined]
+            upscaler = self._module.Models(file, device)
+            upscaler.watch = Watch({"network": upscaler.network().module})
             return upscaler
         empty = self._folder / "no_files"  # whose hashes a manifest could name
         empty.mkdir(exist_ok=True)

@@ -11,13 +11,6 @@ Figures = Mapping[str, Any]
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 
-_NAMES = {
-    "text_to_image": "text to image",
-    "upscale": "upscale",
-    "image_to_video": "image to video",
-    "speech_to_video": "speech to video",
-}
-
 
 def tables(measured: Iterable[Figures]) -> str:
     """Tables of all figures, grouped by bench.
@@ -63,7 +56,7 @@ def _stages(figures: Figures) -> str:
         head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
     rows = []
     for case in figures["cases"]:
-        what = [_NAMES[case["stage"]], f"{case['width']}×{case['height']}" + _frames(case)]
+        what = [_stage(case), f"{case['width']}×{case['height']}" + _frames(case)]
         if "error" in case:
             rows.append([*what, "failed: " + case["error"].partition("\n")[0], *("",) * 7])
             continue
@@ -74,7 +67,7 @@ def _stages(figures: Figures) -> str:
                 "warm" if case["was_warm"] else _s(case["load_seconds"]),
                 _s(case.get("place_seconds")),
                 _s(case.get("seconds_per_step")),
-                _s(_decode(case)),
+                _s(case["networks"].get("vae.decode", {}).get("seconds")),
                 _s(case["run_seconds"]),
                 _gb(case.get("peak_bytes")),
                 _gb(case.get("planned_peak_bytes")),
@@ -89,7 +82,7 @@ def _units(measured: Sequence[Figures]) -> str:
     found: dict[str, tuple[float, str]] = {}
     for case in (case for figures in measured for case in figures["cases"]):
         for unit in case.get("units", {}).values():
-            size = f"{_NAMES[case['stage']]} {case['width']}×{case['height']}{_frames(case)}"
+            size = f"{_stage(case)} {case['width']}×{case['height']}{_frames(case)}"
             if unit["unit"] not in found or unit["measured"] > found[unit["unit"]][0]:
                 found[unit["unit"]] = (unit["measured"], size)
     rows = [[name, f"{FACTORS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
@@ -99,7 +92,7 @@ def _units(measured: Sequence[Figures]) -> str:
 def _files(measured: Sequence[Figures]) -> str:
     rows = [
         [
-            _NAMES[each["stage"]],
+            _stage(each),
             _gb(each["bytes"]),
             _s(each["load_seconds"]),
             f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
@@ -126,9 +119,8 @@ def _networks(measured: Sequence[Figures]) -> str:
     return _table(names, rows)
 
 
-def _decode(case: Figures) -> float | None:
-    decode = case["networks"].get("vae.decode")
-    return decode["seconds"] if decode else None
+def _stage(case: Figures) -> str:
+    return str(case["stage"]).replace("_", " ")
 
 
 def _frames(case: Figures) -> str:

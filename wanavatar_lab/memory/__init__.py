@@ -17,8 +17,8 @@ Only the last three import torch; the others ask it for a GPU's memory at most.
 """
 
 from wanavatar_lab.memory.activations import activation_bytes
-from wanavatar_lab.memory.choose_offload import Choice, Placement, choose
-from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
+from wanavatar_lab.memory.choose_offload import Choice, choose
+from wanavatar_lab.memory.components import Component, stage_components
 from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Gpu, Machine, free_host_bytes, other_machine, this_machine
 from wanavatar_lab.memory.plan import Plan, plan
@@ -29,7 +29,6 @@ __all__ = [
     "Component",
     "Gpu",
     "Machine",
-    "Placement",
     "Plan",
     "Workload",
     "activation_bytes",
@@ -41,6 +40,5 @@ __all__ = [
     "stage_components",
     "this_machine",
     "usual_workload",
-    "weights_are_there",
     "workload_of",
 ]

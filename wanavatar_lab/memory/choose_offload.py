@@ -162,7 +162,7 @@ def _candidates(components: Sequence[Component], activations: Mapping[str, int],
     text = next((each for each in components if each.name == "text_encoder"), None)
     second = machine.gpus[1] if len(machine.gpus) > 1 else None
     if text and second and text.gpu_bytes + activations[text.name] <= int(second.free * USABLE_SHARE):
-        yield _on_two_gpus(components, activations, text)
+        yield _resident("second_gpu", components, activations, on_second=text.name)
     if several:
         yield _offloaded("model", components, activations)
     if any(each.fp8_bytes is not None for each in components):
@@ -172,35 +172,26 @@ def _candidates(components: Sequence[Component], activations: Mapping[str, int],
         yield _offloaded("group", components, activations)
 
 
-def _resident(mode: str, components: Sequence[Component], activations: Mapping[str, int]) -> Choice:
-    """All components stay on the GPU: in mode none, or fp8."""
+def _resident(
+    mode: str, components: Sequence[Component], activations: Mapping[str, int], on_second: str | None = None
+) -> Choice:
+    """All components stay on the GPU, or one on a second GPU: in mode none, second_gpu or fp8."""
     on_gpu = {each.name: _bytes_on_gpu(each, mode) for each in components}
-    weights, active = sum(size for size, _ in on_gpu.values()), max(activations.values())
+    gpus = {name: SECOND_GPU if name == on_second else GPU for name in on_gpu}
+    first = [name for name in on_gpu if name != on_second]
+    weights, active = sum(on_gpu[name][0] for name in first), max(activations[name] for name in first)
+    what = f"All {amount(weights)} of weights{', transformers in 8 bits,' if mode == 'fp8' else ''}"
+    if on_second is not None:
+        size = amount(on_gpu[on_second][0])
+        what = f"With the text encoder ({size}) on a second GPU, the other {amount(weights)} of weights"
     return Choice(
         mode,
         False,
-        {name: Placement(GPU, GPU, size) for name, (size, _) in on_gpu.items()},
+        {name: Placement(gpus[name], gpus[name], size) for name, (size, _) in on_gpu.items()},
         activations,
         weights + active + max(upcast for _, upcast in on_gpu.values()),
         sum(each.gpu_bytes for each in components),
-        f"All {amount(weights)} of weights{', transformers in 8 bits,' if mode == 'fp8' else ''} and up to "
-        f"{amount(active)} of activations fit.",
-    )
-
-
-def _on_two_gpus(components: Sequence[Component], activations: Mapping[str, int], text: Component) -> Choice:
-    gpus = {each.name: SECOND_GPU if each is text else GPU for each in components}
-    weights = sum(each.gpu_bytes for each in components if each is not text)
-    active = max(size for name, size in activations.items() if name != text.name)
-    return Choice(
-        "second_gpu",
-        False,
-        {each.name: Placement(gpus[each.name], gpus[each.name], each.gpu_bytes) for each in components},
-        activations,
-        weights + active,
-        weights + text.gpu_bytes,
-        f"With the text encoder ({amount(text.gpu_bytes)}) on a second GPU, the other {amount(weights)} of weights and "
-        f"up to {amount(active)} of activations fit.",
+        f"{what} and up to {amount(active)} of activations fit.",
     )
 
 

@@ -136,11 +136,10 @@ _IN_FLOAT32 = {"image_to_video": ("vae",), "speech_to_video": ("vae", "audio_enc
 
 # The two below follow `_keep_in_fp32_modules` and `_skip_layerwise_casting_patterns` of the Wan networks, in the names
 # of diffusers and in Wan-AI's own; what they miss is a few biases.
+_EXACT_IN_BOTH = r"time_embed|scale_shift_table|modulation|norm[123]\b"
 _EXACT = {
-    "image_to_video": re.compile(r"time_embed|scale_shift_table|modulation|norm[123]\b"),
-    "speech_to_video": re.compile(
-        r"time_(embed|proj)|ca(us|su)al_audio_encoder|scale_shift_table|modulation|norm[123]\b"
-    ),
+    "image_to_video": re.compile(_EXACT_IN_BOTH),
+    "speech_to_video": re.compile(rf"{_EXACT_IN_BOTH}|time_proj|ca(us|su)al_audio_encoder"),
 }
 _NEVER_CAST_ANYWHERE = r"norm|patch_embed|pos_embed|^proj_(in|out)\."
 _NEVER_CAST_WAN = f"{_NEVER_CAST_ANYWHERE}|condition_embedder|text_embedding|time_(embed|proj)|modulation|^head\\."
