@@ -22,7 +22,7 @@ from wanavatar_lab.bench.stages import RandomStage
 from wanavatar_lab.bench.table import tables
 from wanavatar_lab.bench.watch import Watch
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Component, Workload, model_offload, usual_workload
+from wanavatar_lab.memory import Workload, model_offload, usual_workload
 from wanavatar_lab.memory.activations import FACTORS, need
 from wanavatar_lab.memory.apply_offload import networks
 from wanavatar_lab.memory.components import PUBLISHED, dimensions
@@ -45,8 +45,7 @@ def test_the_counted_work_is_the_work_done() -> None:
         model(**inputs, memory=memory)
         with FlopCounterMode(display=False) as counter:
             model(**inputs, memory=memory)
-    network = Component("transformer", 0, 0, None, **dimensions(model.config))
-    counted = forward_flops(Workload("speech_to_video", 192, 128, 16), network)
+    counted = forward_flops(Workload("speech_to_video", 192, 128, 16), **dimensions(model.config))
     # patches, time and the audio's few tokens are left out of the formula, and are little even at this size
     assert sum(counted) == pytest.approx(counter.get_total_flops(), rel=0.1)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wanavatar_lab import metrics
-from wanavatar_lab.metrics.lip_sync import FPS, RATE
+from wanavatar_lab.metrics.lip_sync import FPS, RATE, silent_frames
 
 # Sharma, Wu and Dalal (2005), table 1: two Lab colours and their CIEDE2000, chosen where implementations go wrong.
 SHARMA = (
@@ -90,10 +90,10 @@ def test_a_mouth_that_says_the_sound_is_told_from_one_that_does_not() -> None:
 
 def test_silence_keeps_clear_of_what_is_said() -> None:
     level = np.array([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1.0, 0.01])
-    assert metrics.silent_frames(level, margin=1).tolist() == [True] * 3 + [False] * 4 + [True] * 3 + [False] * 3
-    assert metrics.silent_frames(np.zeros(4)).all()
-    assert metrics.silent_frames(np.zeros(0)).shape == (0,)
-    assert metrics.silent_frames(np.ones(3), margin=5).tolist() == [False] * 3
+    assert silent_frames(level, margin=1).tolist() == [True] * 3 + [False] * 4 + [True] * 3 + [False] * 3
+    assert silent_frames(np.zeros(4)).all()
+    assert silent_frames(np.zeros(0)).shape == (0,)
+    assert silent_frames(np.ones(3), margin=5).tolist() == [False] * 3
 
 
 @pytest.mark.parametrize(("first", "second", "difference"), SHARMA)

@@ -19,7 +19,7 @@ from wanavatar_lab.bench.random_models import random_network
 from wanavatar_lab.bench.watch import say, synchronize
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
-from wanavatar_lab.memory import Component, Workload
+from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
@@ -79,8 +79,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     first = median_seconds(step, warm_up=0, repeats=1)
     say(f"{arguments.warm_up} + {arguments.repeats} forward passes …")
     seconds = median_seconds(step, arguments.warm_up, arguments.repeats)
-    network = Component("transformer", 0, 0, None, **dimensions(model.config))
-    flops = sum(forward_flops(Workload("speech_to_video", width, height, frames), network))
+    flops = sum(forward_flops(Workload("speech_to_video", width, height, frames), **dimensions(model.config)))
     result = {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "torch": torch.__version__,

@@ -17,21 +17,14 @@ from typing import Any
 
 import torch
 
-from wanavatar_lab.bench.cases import Case
+from wanavatar_lab.bench.cases import request_of
 from wanavatar_lab.bench.random_models import random_pipeline, write_random_upscaler
 from wanavatar_lab.bench.watch import Call, Watch, say, synchronize
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import (
-    Choice,
-    Component,
-    Workload,
-    expected_seconds,
-    free_host_bytes,
-    this_machine,
-    workload_of,
-)
+from wanavatar_lab.memory import Component, Workload, expected_seconds, free_host_bytes, this_machine, workload_of
 from wanavatar_lab.memory.activations import need
 from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
+from wanavatar_lab.memory.choose_offload import Choice
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.runs.status import Artifact
@@ -44,7 +37,7 @@ Figures = dict[str, Any]
 
 
 def measure_stages(
-    cases: Sequence[Case],
+    cases: Sequence[Workload],
     size: str,
     device: str,
     on_case: Callable[[Figures], None],
@@ -108,8 +101,8 @@ def measure_stages(
     return figures
 
 
-def _measure(case: Case, cache: WarmStage, module: "RandomStage", folder: Path, offload: str) -> Figures:
-    request = case.request(folder, offload)
+def _measure(case: Workload, cache: WarmStage, module: "RandomStage", folder: Path, offload: str) -> Figures:
+    request = request_of(case, folder, offload)
     name = f"{case.stage}/full"
     was_cached = name == cache.name or name in cache.waiting
     start = time.perf_counter()

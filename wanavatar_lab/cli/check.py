@@ -99,7 +99,7 @@ def _stage(profile: str, stage: str, machine: Machine) -> str:
         made = plan(profile, usual_workload(stage, profile), machine, read_settings().weights_dir)
     except LabError as error:
         return f"{stage:<16} {error}"
-    work, choice = made.work, made.choice
+    work, choice = made.workload, made.choice
     frames = f", {work.frames} frames" if work.frames > 1 else ""
     gpu = "" if choice.peak_gpu_bytes is None else f"{amount(choice.peak_gpu_bytes)} of GPU memory, "
     steps = f"{work.steps} {'step' if work.steps == 1 else 'steps'}"

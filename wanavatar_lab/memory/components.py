@@ -185,6 +185,7 @@ def _installed(stage: str, name: str, path: Path, itemsize: int) -> Component:
         for tensor, count in tensors
         if denoiser and tensor.endswith((".weight", ".bias")) and not _NEVER_CAST[stage].search(tensor)
     )
+    own: dict[str, Any] = dimensions(_read_json(path / "config.json")) if (path / "config.json").is_file() else {}
     # a file without a config beside it has the published dimensions
     (published,) = [each for each in PUBLISHED[stage] if each.name == name]
     return replace(
@@ -194,7 +195,7 @@ def _installed(stage: str, name: str, path: Path, itemsize: int) -> Component:
         file_bytes=sum(file.stat().st_size for file in files),
         fp8_bytes=sum(sizes) - saved_by_fp8 if denoiser else None,
         largest_layer=max(sizes, default=0),
-        **(dimensions(_read_json(path / "config.json")) if (path / "config.json").is_file() else {}),
+        **own,
     )
 
 

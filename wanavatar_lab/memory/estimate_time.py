@@ -68,7 +68,8 @@ def _flops(workload: Workload, component: Component, tiled: bool) -> float:
     if component.name in DENOISERS:
         # the two experts of image to video share the steps between them
         share = 0.5 if workload.stage == "image_to_video" else 1.0
-        one_pass = sum(forward_flops(workload, component))
+        size = component.width, component.layers, component.feed_forward, component.audio_layers
+        one_pass = sum(forward_flops(workload, *size))
         return share * workload.segments * workload.steps * workload.passes * one_pass
     if component.name == "text_encoder":
         return 2.0 * component.parameters * TEXT_TOKENS * workload.passes
@@ -93,24 +94,25 @@ class ForwardFlops(NamedTuple):
     attention: float
 
 
-def forward_flops(workload: Workload, transformer: Component) -> ForwardFlops:
+def forward_flops(
+    workload: Workload, width: int, layers: int, feed_forward: int, audio_layers: int = 0
+) -> ForwardFlops:
     """The operations of one forward pass of a transformer after the first, which caches the text's keys and values.
 
     Embeddings, modulation and the audio's few tokens are left out: they are less than a tenth even of a tiny network.
 
     Args:
         workload: which stage, and how many tokens.
-        transformer: width, layers, feed_forward and audio_layers count.
+        width, layers, feed_forward, audio_layers: of the transformer, as in `Component`; see `components.dimensions`.
     """
-    tokens, width, context = workload.tokens, transformer.width, workload.tokens
+    tokens, context = workload.tokens, workload.tokens
     if workload.stage == "text_to_image":
         # queries, keys, values and outputs, and three matrices of SwiGLU
-        per_layer = 4 * width**2 + 3 * width * transformer.feed_forward
+        per_layer = 4 * width**2 + 3 * width * feed_forward
     else:
         # the same of self-attention, two more for the video's side of cross-attention, and two of the feed-forward
-        per_layer = 6 * width**2 + 2 * width * transformer.feed_forward
+        per_layer = 6 * width**2 + 2 * width * feed_forward
         context += TEXT_TOKENS
-    linear = tokens * per_layer * transformer.layers
     # cross-attention to audio leaves out the reference and motion tokens
-    linear += 2 * width**2 * workload.video_tokens * transformer.audio_layers
-    return ForwardFlops(2.0 * linear, 4.0 * tokens * context * width * transformer.layers)
+    linear = tokens * per_layer * layers + 2 * width**2 * workload.video_tokens * audio_layers
+    return ForwardFlops(2.0 * linear, 4.0 * tokens * context * width * layers)

@@ -8,24 +8,8 @@ The opening of a mouth and the masks of regions come from the caller. High marks
 lost, so look at all of them together.
 """
 
-from wanavatar_lab.metrics.identity import (
-    REGIONS,
-    RegionSource,
-    delta_e2000,
-    likeness,
-    region_colours,
-    srgb_to_lab,
-)
-from wanavatar_lab.metrics.lip_sync import (
-    FPS,
-    LipSync,
-    best_lag,
-    correlation,
-    decibels,
-    lip_sync,
-    loudness,
-    silent_frames,
-)
+from wanavatar_lab.metrics.identity import REGIONS, RegionSource, delta_e2000, likeness, region_colours, srgb_to_lab
+from wanavatar_lab.metrics.lip_sync import FPS, LipSync, best_lag, correlation, decibels, lip_sync, loudness
 from wanavatar_lab.metrics.motion import border_jumps, frame_differences, segment_borders
 
 __all__ = [
@@ -44,6 +28,5 @@ __all__ = [
     "loudness",
     "region_colours",
     "segment_borders",
-    "silent_frames",
     "srgb_to_lab",
 ]

@@ -111,7 +111,7 @@ def silent_frames(level: ArrayLike, *, margin: int = 2) -> NDArray[np.bool_]:
     if not len(values):
         return np.zeros(0, dtype=np.bool_)
     heard = np.pad(values > SILENCE * np.quantile(values, 0.95), margin)
-    return ~np.lib.stride_tricks.sliding_window_view(heard, 2 * margin + 1).any(axis=1)
+    return np.asarray(~np.lib.stride_tricks.sliding_window_view(heard, 2 * margin + 1).any(axis=1))
 
 
 def correlation(first: ArrayLike, second: ArrayLike) -> float:

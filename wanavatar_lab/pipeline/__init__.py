@@ -15,13 +15,12 @@ No torch is imported.
 
 from wanavatar_lab.pipeline.links import Link, talking_avatar
 from wanavatar_lab.pipeline.progress import Progress, Typical, on_progress
-from wanavatar_lab.pipeline.report import Measures, hand_over, make_folder, measure, report
+from wanavatar_lab.pipeline.report import hand_over, make_folder, measure, report
 from wanavatar_lab.pipeline.run import Made, follow
 
 __all__ = [
     "Link",
     "Made",
-    "Measures",
     "Progress",
     "Typical",
     "follow",
