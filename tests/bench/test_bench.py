@@ -97,10 +97,10 @@ def test_the_stages_run_one_after_the_other(tmp_path: Path, capsys: pytest.Captu
     assert {"text_to_image/full", "upscale/full", "image_to_video/full"} <= set(cases[-1]["waiting"])
     assert main(["table", str(file)]) == 0
     table = capsys.readouterr().out
-    assert "| speech to video | 64×80×4 | none | warm |" in table
+    assert "| speech to video | 64×80×4 | none | cached |" in table
 
 
-def test_a_case_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_case_that_fails_reports_why_and_the_others_run(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     # no multiple of 4
     words = ["speech-to-video:64x64x8/1", "image-to-video:64x64x6/1", "text-to-image"]
@@ -151,16 +151,16 @@ def test_random_weights_are_finite_and_make_something(stage: str) -> None:
     assert bool(made.isfinite().all()) and float(made.std()) > 0
 
 
-def test_random_numbers_keep_the_size_of_what_they_are_multiplied_with() -> None:
+def test_random_weights_keep_the_scale_of_what_they_multiply() -> None:
     weight = random_models.random_tensor((4000, 5000), torch.float32)  # more than are drawn
     given = torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
     assert float((weight @ given).std()) == pytest.approx(1, rel=0.05)
-    assert not torch.equal(weight[0], weight[3355]), "rows differ where the numbers begin anew"
+    assert not torch.equal(weight[0], weight[3355]), "rows differ where the drawn numbers repeat"
 
 
 @pytest.mark.parametrize("way", ["model", "group"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_is_watched_makes_the_same(stage: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_changes_no_result(stage: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_offload, "is_on_device", is_on)
     wanted = MAKE[stage](random_pipeline(stage, "tiny", torch.float32))
     pipeline = random_pipeline(stage, "tiny", torch.float32)
@@ -195,7 +195,7 @@ def test_measured_bytes_become_the_factor_that_would_plan_them(stage: str) -> No
         assert needed.factor_for(2 * needed.bytes) > FACTORS[needed.factor]
 
 
-def test_a_random_stage_says_what_it_loads(tmp_path: Path) -> None:
+def test_the_memory_that_a_random_stage_loads(tmp_path: Path) -> None:
     assert RandomStage("speech_to_video", "published", tmp_path).bytes_to_load() == pytest.approx(46.3e9, rel=0.01)
     tiny = RandomStage("speech_to_video", "tiny", tmp_path)
     models: Any = tiny.load(PROFILES["full"], "cpu")

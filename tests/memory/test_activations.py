@@ -85,7 +85,7 @@ def image_to_video(workload: Workload) -> float:
 
 @torch.no_grad()
 def speech_to_video(workload: Workload) -> float:
-    """The same of the S2V network, in a later step of a segment that goes on from another."""
+    """The same of the S2V network, in a later step of a segment that continues another."""
     network: Any = random_network(
         lambda: WanS2VTransformer3DModel(num_layers=BLOCKS, audio_inject_layers=(0,)), torch.bfloat16
     ).to("meta")

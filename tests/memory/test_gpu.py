@@ -75,7 +75,7 @@ def test_leaving_copies_nothing() -> None:
     assert all(parameter.data.is_pinned() for parameter in module.parameters())
 
 
-def test_memory_is_pinned_where_it_lies() -> None:
+def test_weights_are_pinned_when_they_leave() -> None:
     module = toys.s2v_transformer()
     wanted = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     pinned(module).onload("cuda")

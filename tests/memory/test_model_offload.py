@@ -1,4 +1,4 @@
-"""Model offload and its variants. Without a GPU a copy in host memory stands for the one on the device."""
+"""Model offload and its variants. Without a GPU another copy in host memory plays the one on the device."""
 
 from collections.abc import Callable
 from typing import Any

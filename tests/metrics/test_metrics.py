@@ -76,7 +76,7 @@ def test_the_lag_of_a_late_mouth_is_found_and_constant_tracks_are_refused() -> N
         metrics.correlation(track, track[1:])
 
 
-def test_a_mouth_that_says_the_sound_is_told_from_one_that_does_not() -> None:
+def test_a_mouth_that_follows_the_sound_correlates_with_it_alone() -> None:
     sound, envelope = said(6, seed=1)
     other, _ = said(5, seed=2)
     found = metrics.lip_sync(0.2 + 0.5 * envelope, sound, truth=envelope, other=other)

@@ -64,7 +64,7 @@ def _stages(figures: Figures) -> str:
             [
                 *what,
                 str(case.get("mode", "none")),
-                "warm" if case["was_warm"] else _s(case["load_seconds"]),
+                "cached" if case["was_warm"] else _s(case["load_seconds"]),
                 _s(case.get("place_seconds")),
                 _s(case.get("seconds_per_step")),
                 _s(case["networks"].get("vae.decode", {}).get("seconds")),
