@@ -13,13 +13,13 @@ from torch import nn
 import wanavatar_lab
 from tests import toy_flux, toys
 from tests.lora.files import merged, whole_file
-from tests.memory.test_take_turns import clip, moving, picture
+from tests.memory.test_model_offload import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Choice, place
-from wanavatar_lab.memory.choose_offload import choose_here
-from wanavatar_lab.memory.place import networks
+from wanavatar_lab.memory import Choice, apply_offload
+from wanavatar_lab.memory.apply_offload import networks
+from wanavatar_lab.memory.choose_offload import choose_for_device
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 
@@ -209,10 +209,10 @@ def test_auto_takes_no_mode_in_which_loras_would_be_rounded(monkeypatch: pytest.
     asked: list[tuple[str, tuple[str, ...]]] = []
 
     def choosing(*given: Any) -> Choice:
-        asked.append((given[4], given[6]))
-        return choose_here(*given)
+        asked.append((given[4], given[5]))
+        return choose_for_device(*given)
 
-    monkeypatch.setattr(place, "choose_here", choosing)
+    monkeypatch.setattr(apply_offload, "choose_for_device", choosing)
     load("speech_to_video")
     assert asked == [("auto", ("fp8",))]
 

@@ -29,6 +29,9 @@ from training.loop.step import Batch, Draws, train_step
 from training.model.activations import Activations, use_attention_backend
 from training.model.adapter import add_adapter
 from training.model.float8 import store_in_float8
+from wanavatar_lab.memory import Workload
+from wanavatar_lab.memory.components import dimensions
+from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.latents import MOTION_FRAMES
 
@@ -187,17 +190,12 @@ def step_flops(network: WanS2VTransformer3DModel, size: tuple[int, int, int], ra
     Forward and backward through the frozen layers (no gradient of their weights), attention whose backward pass takes
     two and a half times its forward pass, and three passes of the LoRA.
     """
-    config = network.config
-    dim, layers = config.num_attention_heads * config.attention_head_dim, config.num_layers
     height, width, frames = size
-    rows, columns = height // 16, width // 16
-    video = frames // 4 * rows * columns
-    tokens = video + 2 * rows * columns + (rows // 2) * (columns // 2) + 4 * (rows // 4) * (columns // 4)
-    linear = tokens * (6 * dim**2 + 2 * dim * config.ffn_dim) * layers
-    linear += video * 2 * dim**2 * len(config.audio_inject_layers)
-    attention = 2 * tokens * (tokens + TEXT_TOKENS) * dim * layers
-    lora = tokens * rank * (6 * 2 * dim + 2 * (dim + config.ffn_dim)) * layers
-    return 2.0 * (2 * linear + 3.5 * attention + 3 * lora)
+    workload, shape = Workload("speech_to_video", width, height, frames), dimensions(network.config)
+    linear, attention = forward_flops(workload, **shape)
+    # rank x (inputs + outputs) of the six square layers of a block and of the two of its feed-forward
+    per_block = rank * (6 * 2 * shape["width"] + 2 * (shape["width"] + shape["feed_forward"]))
+    return 2 * linear + 3.5 * attention + 3 * 2.0 * workload.tokens * per_block * shape["layers"]
 
 
 def check(

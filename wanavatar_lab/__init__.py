@@ -24,7 +24,7 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         LabError: there is no such stage, profile or pipeline, or its weights are missing.
     """
     from wanavatar_lab.errors import LabError
-    from wanavatar_lab.memory import usual_work
+    from wanavatar_lab.memory import usual_workload
     from wanavatar_lab.profiles import PROFILES
     from wanavatar_lab.settings import read_settings
     from wanavatar_lab.stages import stage_module
@@ -33,11 +33,11 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
     if profile not in PROFILES:
         raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
     models = stage_module(stage).load(PROFILES[profile], device or choose_device(read_settings().device))
-    from wanavatar_lab.memory.place import Resident  # brings torch and diffusers, which the stage has by now
+    from wanavatar_lab.memory.apply_offload import OffloadableModels  # imports torch, as the stage has by now
 
     if not hasattr(models, "pipeline"):
         raise LabError(f"The stage {stage} is no diffusers pipeline; submit a request to it instead.")
-    if isinstance(models, Resident):
-        models.without = ("fp8",)
-        models.place(offload, usual_work(stage, profile))
+    if isinstance(models, OffloadableModels):
+        models.excluded_modes = ("fp8",)
+        models.apply_offload(offload, usual_workload(stage, profile))
     return models.pipeline

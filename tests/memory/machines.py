@@ -1,15 +1,18 @@
-"""What the tests plan for: machines, and the published networks' figures."""
+"""Machines that the tests plan for, and networks of the published sizes that take no memory."""
 
 from pathlib import Path
 
+import pytest
+import torch
+
+from wanavatar_lab.bench import random_models
 from wanavatar_lab.memory import (
     Choice,
     Machine,
-    activation_bytes,
     choose,
     other_machine,
     stage_components,
-    usual_work,
+    usual_workload,
 )
 from wanavatar_lab.profiles import PROFILES
 
@@ -18,13 +21,20 @@ FULL = PROFILES["full"]
 
 
 def machine(gpu_gb: float, gpus: int = 1, host_gb: float = 256) -> Machine:
-    """GPUs with so much memory, all of it free."""
+    """GPUs with so much memory, all of it free but for CUDA contexts."""
     return other_machine(int(gpu_gb * GB), gpus, int(host_gb * GB))
 
 
 def choice_for(stage: str, where: Machine, resolution: str | None = None, offload: str = "auto") -> Choice:
-    """Who is where in the profile `full`, whose weights need not be there."""
+    """The choice for the profile `full`, whose weights need not be installed."""
     components = stage_components(FULL, stage, Path("nowhere"), "cuda")
-    work = usual_work(stage, "full", resolution)
-    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
-    return choose(components, whole, where, offload, tiled)
+    return choose(components, usual_workload(stage, "full", resolution), where, offload)
+
+
+def make_random_weights_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let networks of random weights have shapes and number formats, and no numbers."""
+
+    def empty(shape: tuple[int, ...], dtype: torch.dtype, *_: object) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    monkeypatch.setattr(random_models, "random_tensor", empty)

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from wanavatar_lab.bench import random_models
+from tests.memory.machines import make_random_weights_on_meta
 from wanavatar_lab.bench.random_models import SIZES, random_network
-from wanavatar_lab.memory import Work
-from wanavatar_lab.memory.activations import UNITS
+from wanavatar_lab.memory import Workload
+from wanavatar_lab.memory.activations import FACTORS
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
 BLOCKS = 2  # are as good as forty: one is computed after the other
@@ -54,15 +54,12 @@ class Allocated(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
     def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
         # as the kernels of a GPU have it, which never write the scores down
         batch, heads, length, width = query.shape
         return query.new_empty(batch, length, heads, width).transpose(1, 2)
 
-    monkeypatch.setattr(random_models, "random_tensor", nowhere)
+    make_random_weights_on_meta(monkeypatch)
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
 
 
@@ -71,59 +68,59 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 
 @torch.no_grad()
-def image_to_video(work: Work) -> float:
+def image_to_video(workload: Workload) -> float:
     """Hidden states that a pass of one of the experts needs."""
     expert: Any = random_network(
-        lambda: WanTransformer3DModel(**{**SIZES["published"].expert, "num_layers": BLOCKS}), torch.bfloat16
+        lambda: WanTransformer3DModel(**{**SIZES["published"]["expert"], "num_layers": BLOCKS}), torch.bfloat16
     ).to("meta")
     with Allocated(expert) as allocated:
         expert(
-            hidden_states=empty(1, 36, (work.frames - 1) // 4 + 1, work.height // 8, work.width // 8),
+            hidden_states=empty(1, 36, (workload.frames - 1) // 4 + 1, workload.height // 8, workload.width // 8),
             timestep=empty(1, dtype=torch.int64),
             encoder_hidden_states=empty(1, 512, 4096),
             return_dict=False,
         )
-    return allocated.most / (work.tokens * WIDTH * 2)
+    return allocated.most / (workload.tokens * WIDTH * 2)
 
 
 @torch.no_grad()
-def speech_to_video(work: Work) -> float:
-    """The same of the S2V network, in a later step of a segment that goes on from another."""
+def speech_to_video(workload: Workload) -> float:
+    """The same of the S2V network, in a later step of a segment that continues another."""
     network: Any = random_network(
         lambda: WanS2VTransformer3DModel(num_layers=BLOCKS, audio_inject_layers=(0,)), torch.bfloat16
     ).to("meta")
-    memory, rows, columns = SegmentMemory(), work.height // 8, work.width // 8
+    memory, rows, columns = SegmentMemory(), workload.height // 8, workload.width // 8
     with Allocated(network) as allocated:
         for _ in range(2):
             network(
-                hidden_states=empty(1, 16, work.frames // 4, rows, columns),
+                hidden_states=empty(1, 16, workload.frames // 4, rows, columns),
                 timestep=empty(1, dtype=torch.float32),
                 encoder_hidden_states=empty(1, 512, 4096),
                 ref_latents=empty(1, 16, 1, rows, columns),
                 motion_latents=empty(1, 16, 19, rows, columns),
-                audio_embeds=empty(1, 25, 1024, work.frames),
+                audio_embeds=empty(1, 25, 1024, workload.frames),
                 memory=memory,
                 return_dict=False,
             )
-    return allocated.most / (work.tokens * WIDTH * 2)
+    return allocated.most / (workload.tokens * WIDTH * 2)
 
 
-COUNTS: dict[str, Callable[[Work], float]] = {"image_to_video": image_to_video, "speech_to_video": speech_to_video}
+COUNTS: dict[str, Callable[[Workload], float]] = {"image_to_video": image_to_video, "speech_to_video": speech_to_video}
 
 
 @pytest.mark.parametrize(("width", "height"), [(480, 832), (720, 1280)])
 @pytest.mark.parametrize("stage", COUNTS)
 def test_a_pass_allocates_what_is_planned_and_little_less(stage: str, width: int, height: int) -> None:
     frames = 81 if stage == "image_to_video" else 80
-    counted = COUNTS[stage](Work(stage, width, height, frames))
-    print(f"{stage} {width}x{height}: {counted:.2f} of {UNITS[stage]}")
-    assert 0.85 * UNITS[stage] < counted < UNITS[stage]
+    counted = COUNTS[stage](Workload(stage, width, height, frames))
+    print(f"{stage} {width}x{height}: {counted:.2f} of {FACTORS[stage]}")
+    assert 0.85 * FACTORS[stage] < counted < FACTORS[stage]
 
 
 @torch.no_grad()
 def test_to_encode_a_clip_takes_less_than_to_decode_it() -> None:
     # image to video encodes all of a clip's frames before it begins, and only the decoder is planned with
-    vae: Any = random_network(lambda: AutoencoderKLWan(**SIZES["published"].wan_vae), torch.float32).to("meta")
+    vae: Any = random_network(lambda: AutoencoderKLWan(**SIZES["published"]["wan_vae"]), torch.float32).to("meta")
     width, height, frames = 480, 832, 13
     feature_map = 4 * 96 * width * height * 4
     needed = {}
@@ -134,4 +131,4 @@ def test_to_encode_a_clip_takes_less_than_to_decode_it() -> None:
         with Allocated(vae) as allocated:
             given()
         needed[way] = allocated.most / feature_map
-    assert needed["encode"] < needed["decode"] < UNITS["wan_decoder"]
+    assert needed["encode"] < needed["decode"] < FACTORS["wan_decoder"]

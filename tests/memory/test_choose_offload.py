@@ -1,4 +1,4 @@
-"""Who is on the GPU, for the published models on machines of several sizes."""
+"""Which offload mode is chosen, for the published models on machines of several sizes."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import pytest
 
 from tests.memory.machines import GB, choice_for, machine
 from wanavatar_lab.errors import LabError, RequestError
-from wanavatar_lab.memory import Component, Machine, choose
-from wanavatar_lab.memory.choose_offload import FORCED, ROOM
+from wanavatar_lab.memory import Component, Machine, Workload, choose
+from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES, USABLE_SHARE
 
 TABLE = [
     # stage, resolution, GB of a GPU, GPUs, what auto chooses
@@ -26,8 +26,8 @@ TABLE = [
     ("image_to_video", "720x1280", 80, 1, "model"),
     ("image_to_video", "720x1280", 80, 2, "second_gpu, tiled"),
     ("image_to_video", "480x832", 48, 1, "model"),
-    ("image_to_video", "480x832", 24, 1, "fp8 in turns"),
-    ("image_to_video", "720x1280", 32, 1, "fp8 in turns"),
+    ("image_to_video", "480x832", 24, 1, "fp8+model"),
+    ("image_to_video", "720x1280", 32, 1, "fp8+model"),
     ("image_to_video", "720x1280", 24, 1, "group, tiled"),
     ("image_to_video", "720x1280", 16, 1, "group, tiled"),
     ("image_to_video", "720x1280", 12, 1, "group, tiled"),
@@ -40,7 +40,7 @@ TABLE = [
     ("speech_to_video", "480x832", 56, 1, "none, tiled"),
     ("speech_to_video", "480x832", 48, 1, "model"),
     ("speech_to_video", "480x832", 41, 1, "fp8, tiled"),
-    ("speech_to_video", "480x832", 32, 1, "fp8 in turns"),
+    ("speech_to_video", "480x832", 32, 1, "fp8+model"),
     ("speech_to_video", "480x832", 24, 1, "group"),
     ("speech_to_video", "720x1280", 24, 1, "group, tiled"),
     ("speech_to_video", "480x832", 12, 1, "group"),
@@ -58,8 +58,8 @@ def test_auto_takes_the_first_mode_that_fits(
     assert choice.key + ", tiled" * choice.tiled == mode
     assert choice.tiled == ("works in tiles" in choice.reason)
     assert choice.peak_gpu_bytes is not None
-    assert choice.peak_gpu_bytes <= ROOM * where.gpus[0].free
-    assert all(place.waits == place.works for place in choice.places.values()) == (not choice.turns)
+    assert choice.peak_gpu_bytes <= USABLE_SHARE * where.gpus[0].free
+    assert all(place.idle == place.active for place in choice.placements.values()) == (not choice.offloaded)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_fits_in_no_mode_is_refused_with_the_figures(stage: str, memory: in
     assert "smaller resolution" in str(caught.value)
 
 
-@pytest.mark.parametrize("offload", FORCED)
+@pytest.mark.parametrize("offload", OFFLOAD_MODES)
 def test_a_mode_that_is_asked_for_is_taken_where_it_fits(offload: str) -> None:
     assert choice_for("speech_to_video", machine(141), "480x832", offload).mode == offload
 
@@ -86,22 +86,25 @@ def test_a_mode_that_is_asked_for_is_refused_where_it_does_not_fit(offload: str,
         choice_for("speech_to_video", machine(memory), "480x832", offload)
 
 
-def test_an_autoencoder_that_has_to_work_whole_does() -> None:
-    components = [Component("vae", 10, GB, None), Component("transformer", 10, 10 * GB, None)]
-    whole, small = {"vae": 9 * GB, "transformer": GB}, {"vae": GB, "transformer": GB}
-    assert choose(components, whole, machine(16), tiled=small).key == "none"
-    without = choose(components, whole, machine(16))
-    assert (without.key, without.tiled) == ("model", False)
-    # tiles that are no smaller are of no use
-    assert choose(components, whole, machine(16), tiled=whole).tiled is False
+def test_tiles_that_are_no_smaller_are_not_used() -> None:
+    # up to 256 pixels one tile is the whole picture
+    components = [Component(name, GB // 2, GB, None, width=96) for name in ("vae", "transformer")]
+    small, large = (Workload("image_to_video", side, side, 5) for side in (256, 1280))
+    needs = [choose(components, workload, machine(80), "none").peak_gpu_bytes for workload in (small, large)]
+    for workload, needed, tiled in zip((small, large), needs, (False, True), strict=True):
+        assert needed is not None
+        where = machine((needed / USABLE_SHARE - 1e6) / GB + 0.6)
+        assert choose(components, workload, where).tiled == tiled
 
 
-def test_auto_leaves_out_what_it_is_told_to() -> None:
-    components = [Component(name, 10, 30 * GB, None, fp8_bytes=15 * GB, largest_layer=GB) for name in ("a", "b")]
-    active = {"a": GB, "b": GB}
-    assert choose(components, active, machine(24)).key == "fp8 in turns"
-    assert choose(components, active, machine(24), without=("fp8",)).key == "group"
-    assert choose(components, active, machine(24), "fp8", without=("fp8",)).mode == "fp8", "asked for by name"
+def test_auto_leaves_out_excluded_modes() -> None:
+    components = [
+        Component(name, 10, 30 * GB, None, fp8_bytes=15 * GB, largest_layer=GB) for name in ("a", "transformer")
+    ]
+    workload = Workload("image_to_video", 64, 64)
+    assert choose(components, workload, machine(24)).key == "fp8+model"
+    assert choose(components, workload, machine(24), excluded=("fp8",)).key == "group"
+    assert choose(components, workload, machine(24), "fp8", excluded=("fp8",)).mode == "fp8", "asked for by name"
 
 
 def test_weights_that_main_memory_cannot_load_are_refused() -> None:
@@ -116,7 +119,7 @@ def test_main_memory_is_of_no_account_for_what_is_loaded() -> None:
 
 def test_where_the_cpu_computes_nothing_moves() -> None:
     choice = choice_for("speech_to_video", Machine((), 256 * GB), offload="none")
-    assert (choice.mode, choice.peak_gpu_bytes, choice.turns) == ("none", None, False)
+    assert (choice.mode, choice.peak_gpu_bytes, choice.offloaded) == ("none", None, False)
 
 
 def test_a_second_gpu_that_is_full_is_left_alone() -> None:
@@ -125,10 +128,10 @@ def test_a_second_gpu_that_is_full_is_left_alone() -> None:
     assert choice_for("text_to_image", Machine((where.gpus[0], busy), None)).mode == "model"
 
 
-def test_a_single_network_has_nobody_to_take_turns_with() -> None:
+def test_a_single_network_cannot_be_offloaded() -> None:
     alone = [Component("network", 10, 20 * GB, None)]
     with pytest.raises(RequestError, match="does not apply to this stage"):
-        choose(alone, {"network": GB}, machine(80), "model")
+        choose(alone, Workload("upscale", 64, 64), machine(80), "model")
 
 
 def test_the_measured_peak_of_a_forward_pass_is_met() -> None:

@@ -1,4 +1,4 @@
-"""What only a GPU shows: how fast weights come, that they make the same, and that nothing piles up."""
+"""On a GPU: the rate of transfers, the same results in every offload mode, and no growth of memory."""
 
 import gc
 import os
@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from tests import toy_flux, toys
-from tests.memory.test_take_turns import clip, moving, picture
+from tests.memory.test_model_offload import clip, moving, picture
 from tests.toy_i2v import i2v_pipeline
-from wanavatar_lab.memory import Machine, usual_work
-from wanavatar_lab.memory.activations import activation_bytes
-from wanavatar_lab.memory.choose_offload import choose, choose_here
+from wanavatar_lab.memory import Machine, usual_workload
+from wanavatar_lab.memory.apply_offload import OffloadableModels, apply_offload, components_in
+from wanavatar_lab.memory.choose_offload import choose, choose_for_device
 from wanavatar_lab.memory.machine import this_machine
 from wanavatar_lab.memory.pinned import pinned
-from wanavatar_lab.memory.place import Resident, components_in, place
 
 pytestmark = pytest.mark.gpu
 
@@ -76,7 +75,7 @@ def test_leaving_copies_nothing() -> None:
     assert all(parameter.data.is_pinned() for parameter in module.parameters())
 
 
-def test_memory_is_pinned_where_it_lies() -> None:
+def test_weights_are_pinned_when_they_leave() -> None:
     module = toys.s2v_transformer()
     wanted = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     pinned(module).onload("cuda")
@@ -95,10 +94,8 @@ def test_every_mode_makes_the_same(offload: str, stage: str) -> None:
     pipeline = build().to("cuda")
     wanted = make(pipeline).cpu()
     pipeline = build()
-    components = components_in(pipeline)
-    work = usual_work(stage, "pocket")
-    choice = choose_here(components, activation_bytes(work, components), "cuda", None, offload)
-    place(pipeline, "cuda", choice)
+    choice = choose_for_device(components_in(pipeline), usual_workload(stage, "pocket"), "cuda", None, offload)
+    apply_offload(pipeline, "cuda", choice)
     for _ in range(2):
         difference = (make(pipeline).cpu() - wanted).abs().mean()
         assert difference < (0.1 if offload == "fp8" else 1e-3)
@@ -110,11 +107,9 @@ def test_a_text_encoder_on_a_second_gpu_makes_the_same(stage: str) -> None:
     build, make = PIPELINES[stage]
     wanted = make(build().to("cuda")).cpu()
     pipeline = build()
-    components = components_in(pipeline)
-    activations = activation_bytes(usual_work(stage, "pocket"), components)
     gpus = Machine(this_machine("cuda").gpus[:2], None)
-    choice = choose(components, activations, gpus, "second_gpu")
-    place(pipeline, "cuda", choice)
+    choice = choose(components_in(pipeline), usual_workload(stage, "pocket"), gpus, "second_gpu")
+    apply_offload(pipeline, "cuda", choice)
     assert pipeline.text_encoder.device != pipeline.transformer.device
     assert (make(pipeline).cpu() - wanted).abs().mean() < 1e-3
 
@@ -124,7 +119,7 @@ def own_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Large(Resident):
+class Large(OffloadableModels):
     """A pipeline whose transformer takes some memory."""
 
     def __init__(self, seed: int) -> None:
@@ -138,13 +133,13 @@ class Large(Resident):
 
 
 @pytest.mark.parametrize("offload", ["none", "model", "group", "fp8"])
-def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
+def test_an_offloaded_stage_leaves_nothing_on_the_gpu(offload: str) -> None:
     gc.collect()
     before = torch.cuda.memory_allocated()
     models = Large(0)
-    models.place(offload, usual_work("speech_to_video", "pocket"))
+    models.apply_offload(offload, usual_workload("speech_to_video", "pocket"))
     clip(models.pipeline)
-    models.rest()
+    models.offload_to_host()
     gc.collect()
     # what libraries keep for themselves; the weights are a thousand times as much
     assert torch.cuda.memory_allocated() - before < 20 * 2**20
@@ -152,7 +147,7 @@ def test_a_stage_that_rests_leaves_nothing_on_the_gpu(offload: str) -> None:
 
 def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:
     models = Large(0)
-    models.place("group", usual_work("speech_to_video", "pocket"))
+    models.apply_offload("group", usual_workload("speech_to_video", "pocket"))
     clip(models.pipeline)
     for name in ("transformer", "text_encoder"):
         network = getattr(models.pipeline, name)
@@ -162,13 +157,13 @@ def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_stages_that_alternate_leave_memory_as_it_was(offload: str) -> None:
     first, second = Large(0), Large(1)
-    work = usual_work("speech_to_video", "pocket")
+    workload = usual_workload("speech_to_video", "pocket")
     wanted: dict[int, torch.Tensor] = {}
     used: list[tuple[int, int]] = []
     for _ in range(TURNS):
         for models, other in ((first, second), (second, first)):
-            other.rest()
-            models.place(offload, work)
+            other.offload_to_host()
+            models.apply_offload(offload, workload)
             made = clip(models.pipeline)
             assert torch.allclose(made, wanted.setdefault(models.seed, made), atol=1e-3)
         gc.collect()

@@ -1,4 +1,4 @@
-"""Weights that wait in main memory. Without a GPU a copy in main memory stands for the one on the device."""
+"""Weights in pinned host memory. Without a GPU another copy in host memory plays the one on the device."""
 
 import gc
 import weakref
@@ -61,7 +61,7 @@ def test_there_and_back_the_weights_are_the_same(monkeypatch: pytest.MonkeyPatch
     weights.offload()
     assert same(module, wanted)
     assert [tensor is parameter for tensor, parameter in zip(module.parameters(), parameters, strict=True)]
-    assert module.first.weight.data_ptr() != away["first.weight"], "it lies in main memory again"
+    assert module.first.weight.data_ptr() != away["first.weight"], "it is in host memory again"
     assert module.pictures.weight.is_contiguous(memory_format=torch.channels_last)
     assert counts[1:] == [0], "nothing is copied back"
 
@@ -238,7 +238,7 @@ def test_memory_is_pinned_as_long_as_a_weight_lies_in_it(monkeypatch: pytest.Mon
     assert runtime.pinned == {}
 
 
-def test_a_system_that_pins_no_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_pins_no_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, Runtime(code=2))
     with pytest.raises(LabError, match=r"did not let 0\.0 GB .* \(CUDA error 2\).*ulimit -l"):
         pinned_bytes(10_000)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wanavatar_lab.memory import Gpu, Machine, expected_seconds, stage_components, usual_work
+from wanavatar_lab.memory import Gpu, Machine, expected_seconds, stage_components, usual_workload
 from wanavatar_lab.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def test_a_plan_for_machines() -> None:
 def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
     done = run("image_to_video", "--gpu-memory", "24", "--host-memory", "128", "--resolution", "480p")
     assert done.returncode == 0
-    for words in ("fp8 (8-bit weights, in turns)", "transformer_2", "GB of GPU memory", "time      unknown"):
+    for words in ("fp8 (8-bit weights, model by model)", "transformer_2", "GB of GPU memory", "time      unknown"):
         assert words in done.stdout
 
 
@@ -121,5 +121,5 @@ def test_planning_for_another_machine_does_not_load_torch() -> None:
 def test_the_time_is_said_for_known_gpus(name: str | None, known: bool) -> None:
     components = stage_components(PROFILES["full"], "text_to_image", Path("nowhere"), "cuda")
     machine = Machine((Gpu(name, 10**11, 10**11),), None)
-    seconds = expected_seconds(usual_work("text_to_image", "full"), components, machine)
+    seconds = expected_seconds(usual_workload("text_to_image", "full"), components, machine)
     assert (seconds is not None) == known

@@ -11,7 +11,7 @@ from PIL import Image
 from tests import toy_flux
 from tests.memory.machines import FULL
 from tests.wan.test_cpu_convolution import operations
-from wanavatar_lab.memory import Work, activation_bytes, stage_components
+from wanavatar_lab.memory import Workload, activation_bytes, stage_components
 from wanavatar_lab.memory.activations import FLUX_TILES, WAN_TILES, set_tiling
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
@@ -114,8 +114,10 @@ def test_tiles_are_counted_as_diffusers_cuts_them(vae: AutoencoderKLWan, width: 
 
 def test_the_need_grows_with_the_tile_and_with_what_is_joined() -> None:
     components = stage_components(FULL, "image_to_video", Path("nowhere"), "cuda")
-    small, large = (Work("image_to_video", *size, frames=81) for size in ((256, 256), (720, 1280)))
-    needs = [[activation_bytes(work, components, tiled)["vae"] for tiled in (False, True)] for work in (small, large)]
+    small, large = (Workload("image_to_video", *size, frames=81) for size in ((256, 256), (720, 1280)))
+    needs = [
+        [activation_bytes(workload, components, tiled)["vae"] for tiled in (False, True)] for workload in (small, large)
+    ]
     # one tile is the whole, and what tiles take more was measured
     assert 1 < needs[0][1] / needs[0][0] < 1.25
     # nine hundred megabytes of colours four to five times, and not fourteen pictures' worth of feature maps

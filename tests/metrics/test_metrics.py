@@ -1,4 +1,4 @@
-"""What the metrics promise: loudness and sync, openings from landmarks, colours, likeness, borders."""
+"""Metrics: loudness and sync, colours, likeness, borders."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.pocket.world.attributes import sample_attributes
-from training.pocket.world.motion import sample_motion
-from training.pocket.world.truth import truth
-from training.pocket.world.visemes import FPS, NAMES, Sound, mouth_track
 from wanavatar_lab import metrics
-from wanavatar_lab.errors import LabError
-from wanavatar_lab.metrics.lip_sync import RATE
+from wanavatar_lab.metrics.lip_sync import FPS, RATE, silent_frames
 
 # Sharma, Wu and Dalal (2005), table 1: two Lab colours and their CIEDE2000, chosen where implementations go wrong.
 SHARMA = (
@@ -81,7 +76,7 @@ def test_the_lag_of_a_late_mouth_is_found_and_constant_tracks_are_refused() -> N
         metrics.correlation(track, track[1:])
 
 
-def test_a_mouth_that_says_the_sound_is_told_from_one_that_does_not() -> None:
+def test_a_mouth_that_follows_the_sound_correlates_with_it_alone() -> None:
     sound, envelope = said(6, seed=1)
     other, _ = said(5, seed=2)
     found = metrics.lip_sync(0.2 + 0.5 * envelope, sound, truth=envelope, other=other)
@@ -95,10 +90,10 @@ def test_a_mouth_that_says_the_sound_is_told_from_one_that_does_not() -> None:
 
 def test_silence_keeps_clear_of_what_is_said() -> None:
     level = np.array([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1.0, 0.01])
-    assert metrics.silent_frames(level, margin=1).tolist() == [True] * 3 + [False] * 4 + [True] * 3 + [False] * 3
-    assert metrics.silent_frames(np.zeros(4)).all()
-    assert metrics.silent_frames(np.zeros(0)).shape == (0,)
-    assert metrics.silent_frames(np.ones(3), margin=5).tolist() == [False] * 3
+    assert silent_frames(level, margin=1).tolist() == [True] * 3 + [False] * 4 + [True] * 3 + [False] * 3
+    assert silent_frames(np.zeros(4)).all()
+    assert silent_frames(np.zeros(0)).shape == (0,)
+    assert silent_frames(np.ones(3), margin=5).tolist() == [False] * 3
 
 
 @pytest.mark.parametrize(("first", "second", "difference"), SHARMA)
@@ -124,39 +119,13 @@ def test_difference_is_symmetric_and_never_negative(channels: list[float]) -> No
 
 
 class Known:
-    """A source of landmarks or masks that are known already."""
+    """A source of masks that are known already."""
 
     def __init__(self, known: Mapping[str, NDArray[np.float64]]) -> None:
         self.known = known
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float64]]:
-        return self.known
-
     def regions(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float64]]:
         return {name: np.broadcast_to(mask, (len(frames), *mask.shape)) for name, mask in self.known.items()}
-
-
-def test_opening_comes_from_landmarks() -> None:
-    frames = 64
-    generator = np.random.default_rng(0)
-    spoken = [Sound(i / 5, i / 5 + 0.2, NAMES[generator.integers(len(NAMES))], 1.0) for i in range(20)]
-    pose = sample_motion(4, frames, seed=3).speaking(mouth_track(spoken, frames).mouth)
-    known = truth(sample_attributes(4, seed=2), pose)
-    for i in range(4):
-        marks = {name: points[i].double().numpy() for name, points in known.landmarks.items()}
-        found = metrics.mouth_opening(np.zeros((frames, 8, 8, 3), np.uint8), Known(marks))
-        assert metrics.correlation(found, known.opening[i].numpy()) > 0.97
-        assert found[known.opening[i].numpy() < 0.01].max(initial=0) < 0.1
-        assert np.abs(found - known.opening[i].numpy()).max() < 0.25
-
-
-def test_a_face_that_is_not_found_is_said() -> None:
-    lips, eye = np.zeros((5, 20, 2)), np.zeros((5, 4, 2))
-    lips[3:] = np.nan
-    with pytest.raises(LabError, match=r"No face was found in 2 of 5 frames, the first of them frame 3"):
-        metrics.opening_from_landmarks(lips, eye, eye)
-    with pytest.raises(ValueError, match="7 points"):
-        metrics.opening_from_landmarks(lips[:, :7], eye, eye)
 
 
 def halves(left: tuple[int, ...], right: tuple[int, ...], frames: int = 4) -> NDArray[np.uint8]:

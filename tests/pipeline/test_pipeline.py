@@ -55,7 +55,7 @@ def test_a_link_that_fails_ends_the_chain(shared_lane: LaneUnderTest) -> None:
     assert jobs[0].id in str(told.value)
 
 
-def test_whoever_stops_waiting_cancels_the_run(shared_lane: LaneUnderTest) -> None:
+def test_cancelling_the_task_cancels_the_run(shared_lane: LaneUnderTest) -> None:
     async def stop() -> None:
         chain = asyncio.create_task(follow([relax("a.npy", hold_at=1)], nothing, runs_dir=shared_lane.runs_dir))
         job = None

@@ -1,5 +1,8 @@
 """The time that a chain will still take, against a clock that the test turns."""
 
+import subprocess
+import sys
+
 import pytest
 
 from wanavatar_lab.pipeline import Progress, Typical
@@ -80,7 +83,7 @@ def test_every_profile_has_its_typical_times() -> None:
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (Status(queue_place=1), "draw (1 of 2): starts; about 7 s left"),
+        (Status(queue_place=1), "draw (1 of 2): starting; about 7 s left"),
         (
             Status(queue_place=3, message="waits for 2 before it"),
             "draw (1 of 2): waits for 2 before it; about 7 s left",
@@ -110,3 +113,8 @@ def test_a_log_gets_few_lines() -> None:
     show(Progress("draw", 1, 2, Status(state="succeeded", fraction=1.0), 1001, 0.0))
     assert len(lines) == 6
     assert lines[-1] == "draw (1 of 2): done in 1001 s; about 0 s left"
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys; import wanavatar_lab.pipeline; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

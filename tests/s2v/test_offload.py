@@ -8,7 +8,7 @@ import torch
 from accelerate import cpu_offload  # type: ignore[import-untyped]
 
 from tests import toys
-from tests.memory.test_take_turns import clip
+from tests.memory.test_model_offload import clip
 from tests.s2v.toy import at_step, flow, relative_error, toy_inputs, toy_model
 from wanavatar_lab.s2v import SegmentMemory
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.stages.test_image_to_video import models, place, request, weights
 from wanavatar_lab import media
 from wanavatar_lab.errors import Cancelled
-from wanavatar_lab.memory import work_of
+from wanavatar_lab.memory import workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
@@ -60,7 +60,7 @@ def test_segments_are_few_and_alike(frame_num: int, segment_frames: int, lengths
     made = ImageToVideo(image="a.png", frame_num=frame_num, segment_frames=segment_frames)
     assert made.segments() == lengths
     assert sum(lengths) - (len(lengths) - 1) == frame_num
-    work = work_of(made, (480, 832))
+    work = workload_of(made, (480, 832))
     assert (work.frames, work.segments) == (lengths[0], len(lengths)), "memory goes by the segment"
 
 

@@ -36,7 +36,7 @@ class Patient:
     def __init__(self, size: int) -> None:
         self.size, self.rests = size, 0
 
-    def rest(self) -> None:
+    def offload_to_host(self) -> None:
         self.rests += 1
 
     def host_bytes(self) -> int:
@@ -185,7 +185,7 @@ def test_a_stage_of_pocket_works_on_when_another_one_is_damaged(
 
 def test_models_that_fail_to_make_room_are_not_taken_for_usable() -> None:
     class Stuck(Patient):
-        def rest(self) -> None:
+        def offload_to_host(self) -> None:
             raise RuntimeError("CUDA error")
 
     warm = WarmStage("cuda", lambda: 256 * GB)

@@ -1,11 +1,19 @@
-"""What this machine's GPU makes of the published models, at true size and with random weights: nothing is downloaded.
+"""Benches of the published models at true size and with random weights: nothing is downloaded.
 
     python -m wanavatar_lab.bench --height 480 --width 832 --frames 80        the S2V network alone
-    python -m wanavatar_lab.bench --adapter-rank 128                          the same, with and without a LoRA
+    python -m wanavatar_lab.bench --adapter-rank 128                          the same, without and with a LoRA
     python -m wanavatar_lab.bench stages [--memory-gb 24] [--json out.json]   all four stages, as a worker runs them
     python -m wanavatar_lab.bench offload --memory-gb 24                      our offloading beside diffusers' own
     python -m wanavatar_lab.bench files --folder /tmp/weights                 reading a stage's files from a disk
     python -m wanavatar_lab.bench table docs/measured/*.json                  the figures as tables
 
-`--size tiny` tries each of them on any machine in seconds.
+`--size tiny` runs each of them on any machine in seconds. Progress goes to standard error, figures to standard output.
+
+network         the S2V network alone
+stages          whole stages, with their loading and offloading
+cases           the runs of that bench, and their requests
+files           reading from a disk
+table           figures as Markdown
+random_models   pipelines of random weights
+watch           time and memory of each call of a network
 """

@@ -1,8 +1,8 @@
-"""Which runs a bench of the stages makes, and the requests for them."""
+"""The runs of the bench of stages, and the requests for them."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,108 +11,86 @@ from PIL import Image
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory import Workload
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
 
 _WRITTEN = re.compile(r"(?P<stage>[a-z_-]+)(:(?P<width>\d+)x(?P<height>\d+)(x(?P<frames>\d+))?)?(/(?P<steps>\d+))?")
 
-
-@dataclass(frozen=True)
-class Case:
-    """One run.
-
-    Attributes:
-        stage: which.
-        width, height: pixels of what is made; of the picture for upscale.
-        frames: of the clip or segment; 1 for a picture.
-        steps: denoising steps.
-    """
-
-    stage: str
-    width: int
-    height: int
-    frames: int = 1
-    steps: int = 1
-
-    def request(self, folder: Path, offload: str = "auto", **values: Any) -> Request:
-        """The request for it, with a picture and a voice that are written to `folder`.
-
-        Args:
-            folder: gets the files.
-            offload: of a video stage.
-            values: of other fields of a video stage.
-        """
-        size = f"{self.width}x{self.height}"
-        picture = folder / f"picture_{size}.png"
-        if not picture.is_file():
-            levels = np.random.default_rng(0).integers(0, 256, (self.height, self.width, 3), dtype=np.uint8)
-            Image.fromarray(levels).save(picture)
-        # as long as the text encoders read, since that is what has to fit
-        prompt = "a person speaks " * 200
-        common = {"profile": "full", "seed": 1, "prompt": prompt}
-        video = {
-            "image": str(picture),
-            "negative_prompt": prompt,
-            "resolution": size,
-            "num_inference_steps": self.steps,
-            "offload": offload,
-            **values,
-        }
-        match self.stage:
-            case "text_to_image":
-                sides = {"width": self.width, "height": self.height, "num_inference_steps": self.steps}
-                return TextToImage(**common, **sides, upscale=False)
-            case "upscale":
-                return Upscale(profile="full", image=str(picture))
-            case "image_to_video":
-                return ImageToVideo(**common, **video, frame_num=self.frames, segment_frames=self.frames)
-            case _:
-                voice = folder / "voice.wav"
-                if not voice.is_file():
-                    times = np.arange(10 * 16_000) / 16_000
-                    wave = 0.3 * np.sin(2 * np.pi * 220 * times) * np.sin(2 * np.pi * 3 * times)
-                    media.write_audio(voice, media.Audio(wave.astype(np.float32)[:, None], 16_000))
-                pieces = {"frames_per_segment": self.frames, "num_segments": 1}
-                return SpeechToVideo(**common, **video, **pieces, audio=str(voice))
-
-
-# few steps, since each is like the others; four of image to video, so that both experts work
-CASES: dict[str, tuple[Case, ...]] = {
+# few steps, since each is like the others; four of image to video, so that both experts run
+CASES: dict[str, tuple[Workload, ...]] = {
     "published": (
-        Case("text_to_image", 720, 1280, steps=4),
-        Case("upscale", 720, 1280),
-        Case("image_to_video", 480, 832, 81, steps=4),
-        Case("speech_to_video", 480, 832, 80, steps=3),
-        Case("speech_to_video", 720, 1280, 80, steps=3),
+        Workload("text_to_image", 720, 1280, steps=4),
+        Workload("upscale", 720, 1280),
+        Workload("image_to_video", 480, 832, 81, steps=4),
+        Workload("speech_to_video", 480, 832, 80, steps=3),
+        Workload("speech_to_video", 720, 1280, 80, steps=3),
     ),
     "tiny": (
-        Case("text_to_image", 64, 64, steps=4),
-        Case("upscale", 64, 64),
-        Case("image_to_video", 64, 64, 5, steps=4),
-        Case("speech_to_video", 64, 64, 8, steps=3),
+        Workload("text_to_image", 64, 64, steps=4),
+        Workload("upscale", 64, 64),
+        Workload("image_to_video", 64, 64, 5, steps=4),
+        Workload("speech_to_video", 64, 64, 8, steps=3),
     ),
 }
 
 
-def read_cases(words: Sequence[str], size: str) -> list[Case]:
-    """Cases as they are written, `speech-to-video:480x832x80/3` for a size and a number of steps of one's own.
+def read_cases(words: Sequence[str], size: str) -> list[Workload]:
+    """Parse cases, such as `speech-to-video` or, with a size and a number of steps, `speech-to-video:480x832x80/3`.
 
     Args:
-        words: none for all of `CASES`; a bare name for the cases of that stage.
-        size: published or tiny, whose cases give what is not written.
+        words: none for all of `CASES`; a stage alone for its cases.
+        size: published or tiny, whose cases supply what a word leaves out.
 
     Raises:
-        LabError: a word is no case.
+        LabError: a word is not a case.
     """
-    cases: list[Case] = []
+    cases: list[Workload] = []
     for word in words:
         match = _WRITTEN.fullmatch(word)
         stage = match["stage"].replace("-", "_") if match else ""
         usual = [case for case in CASES[size] if case.stage == stage]
         if match is None or not usual:
             names = ", ".join(dict.fromkeys(case.stage.replace("_", "-") for case in CASES[size]))
-            raise LabError(f"{word!r} is no case; give one of {names}, or for example {names[-15:]}:480x832x80/3.")
-        given: dict[str, Any] = {
-            name: int(match[name]) for name in ("width", "height", "frames", "steps") if match[name]
-        }
-        cases += [replace(usual[0], **given)] if "width" in given else [replace(case, **given) for case in usual]
+            raise LabError(f"{word!r} is not a case; give one of {names}, or for example {names[-15:]}:480x832x80/3.")
+        numbers = {name: value for name, value in match.groupdict().items() if name != "stage"}
+        given: dict[str, Any] = {name: int(value) for name, value in numbers.items() if value}
+        cases += [replace(case, **given) for case in (usual[:1] if "width" in given else usual)]
     return cases or list(CASES[size])
+
+
+def request_of(case: Workload, folder: Path, offload: str, **values: Any) -> Request:
+    """The request of a case.
+
+    Args:
+        case: its stage, size, frames and steps count.
+        folder: gets the picture and the voice.
+        offload: of a video stage.
+        values: of other fields of a video stage.
+    """
+    size = f"{case.width}x{case.height}"
+    picture = folder / f"picture_{size}.png"
+    levels = np.random.default_rng(0).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(picture)
+    # longer than the text encoders read, so that they run on their longest input
+    prompt = "a person speaks " * 200
+    common = {"profile": "full", "seed": 1, "prompt": prompt}
+    video = {
+        "image": str(picture),
+        "negative_prompt": prompt,
+        "resolution": size,
+        "num_inference_steps": case.steps,
+        "offload": offload,
+        **values,
+    }
+    if case.stage == "text_to_image":
+        sides = {"width": case.width, "height": case.height, "num_inference_steps": case.steps}
+        return TextToImage(**common, **sides, upscale=False)
+    if case.stage == "upscale":
+        return Upscale(profile="full", image=str(picture))
+    if case.stage == "image_to_video":
+        return ImageToVideo(**common, **video, frame_num=case.frames, segment_frames=case.frames)
+    voice = folder / "voice.wav"
+    times = np.arange(10 * 16_000) / 16_000
+    wave = 0.3 * np.sin(2 * np.pi * 220 * times) * np.sin(2 * np.pi * 3 * times)
+    media.write_audio(voice, media.Audio(wave.astype(np.float32)[:, None], 16_000))
+    return SpeechToVideo(**common, **video, frames_per_segment=case.frames, num_segments=1, audio=str(voice))

@@ -1,9 +1,8 @@
-"""How fast the S2V network runs here, at its true size and with random weights.
+"""Speed of the S2V network alone, at its true size and with random weights.
 
-Times are medians over forward passes of one segment that continues another (motion kept), after warm-up. The limit
-they are held against is measured on the same device: the rate of a large matrix product in the same dtype.
-
-A LoRA of random numbers, as large as those that people use, to see what one adds to a step.
+Times are medians over forward passes of one segment that continues another (with motion latents), after warm-up. They
+are compared with the rate of a large matrix product in the same dtype on the same device. With `--adapter-rank` the
+same pass is also measured with a LoRA of random numbers on every linear layer of the blocks.
 """
 
 import argparse
@@ -16,34 +15,18 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
+from wanavatar_lab.bench.random_models import random_network
+from wanavatar_lab.bench.watch import say, synchronize
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
+from wanavatar_lab.memory import Workload
+from wanavatar_lab.memory.components import dimensions
+from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
-
-
-def random_adapter(network: nn.Module, rank: int) -> Update:
-    """Low-rank updates of every linear layer in the blocks of a transformer, which is what most LoRAs hold.
-
-    Args:
-        network: with a list of layers `blocks`; where its weights lie the adapter's are drawn.
-        rank: of every layer.
-    """
-    device = next(network.parameters()).device
-    generator = torch.Generator(device).manual_seed(2)
-    update = Update()
-    for name, layer in network.named_modules():
-        if name.startswith("blocks.") and isinstance(layer, nn.Linear):
-            outputs, inputs = layer.weight.shape
-            down, up = torch.empty(rank, inputs, device=device), torch.empty(outputs, rank, device=device)
-            down.normal_(0, inputs**-0.5, generator=generator)
-            up.normal_(0, 0.1 * rank**-0.5, generator=generator)
-            update.pairs[name] = Pair(down, up, 1.0)
-    return update
-
 
 SIZES: dict[str, dict[str, Any]] = {
     "14b": {},
-    "14b-4-blocks": {"num_layers": 4, "audio_inject_layers": (0,)},  # of 40, of which every third or so hears
+    "14b-4-blocks": {"num_layers": 4, "audio_inject_layers": (0,)},  # of 40, every third or so of which injects audio
     "tiny": {
         "num_attention_heads": 4,
         "attention_head_dim": 24,
@@ -55,22 +38,74 @@ SIZES: dict[str, dict[str, Any]] = {
         "audio_inject_layers": (0, 2),
     },
 }
+# height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
+CLIP, TINY_CLIP = (480, 832, 80), (64, 96, 8)
+
+
+@torch.no_grad()
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the benchmark.
+
+    Args:
+        arguments: of the command line; see `bench.__main__`.
+
+    Returns:
+        Figures, with the unit in each key.
+    """
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu, dtype = device.type == "cuda", getattr(torch, arguments.dtype)
+    usual = TINY_CLIP if arguments.size == "tiny" else CLIP
+    given = (arguments.height, arguments.width, arguments.frames)
+    height, width, frames = (theirs or own for theirs, own in zip(given, usual, strict=True))
+    say(f"Matrix products in {arguments.dtype} on {device} …")
+    rate = matrix_rate(device, dtype)
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    say(f"Random weights of the {arguments.size} network …")
+    model = random_model(arguments.size, dtype, device)
+    if arguments.attention_backend:
+        model.set_attention_backend(arguments.attention_backend)
+    if arguments.compile:
+        model.compile_repeated_blocks(fullgraph=True)
+    inputs = random_inputs(model, height, width, frames, device, dtype)
+    memory = SegmentMemory()
+
+    def step() -> None:
+        output = model(**inputs, memory=memory, return_dict=False)[0]
+        assert output.shape == inputs["hidden_states"].shape
+
+    say(f"The first forward pass of {width}x{height}x{frames} …")
+    first = median_seconds(step, warm_up=0, repeats=1)
+    say(f"{arguments.warm_up} + {arguments.repeats} forward passes …")
+    seconds = median_seconds(step, arguments.warm_up, arguments.repeats)
+    flops = sum(forward_flops(Workload("speech_to_video", width, height, frames), **dimensions(model.config)))
+    result = {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "size": arguments.size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "pixels": f"{width}x{height}x{frames}",
+        "dtype": arguments.dtype,
+        "attention_backend": arguments.attention_backend or "native",
+        "compiled": arguments.compile,
+        "first_forward_s": round(first, 3),
+        "forward_s": round(seconds, 4),
+        "petaflop": round(flops / 1e15, 3),
+        "share_of_matrix_rate": round(flops / seconds / rate, 3),
+        "matrix_tflops": round(rate / 1e12, 1),
+    }
+    if arguments.adapter_rank:
+        say(f"Forward passes with a LoRA of rank {arguments.adapter_rank} …")
+        result |= _with_adapter(model, arguments, step, memory)
+    if on_gpu:
+        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    return result
 
 
 def random_model(size: str, dtype: torch.dtype, device: torch.device) -> WanS2VTransformer3DModel:
-    """A network of the named size whose weights are drawn on the device, none of them zero."""
-    with torch.device("meta"):
-        model = WanS2VTransformer3DModel(**SIZES[size])
-    kept = set(model._keep_in_fp32_modules)
-    generator = torch.Generator(device).manual_seed(0)
-    for name, parameter in list(model.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        exact = torch.float32 if kept & set(name.split(".")) else dtype
-        values = torch.empty(parameter.shape, dtype=exact, device=device)
-        fan_in = max(1, parameter[0].numel() if parameter.ndim > 1 else parameter.numel())
-        values.normal_(0, fan_in**-0.5, generator=generator)
-        setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(values, requires_grad=False))
-    return model.eval()
+    """A network of a size in `SIZES` whose weights are drawn on the device, none of them zero."""
+    return random_network(lambda: WanS2VTransformer3DModel(**SIZES[size]), dtype, device)
 
 
 def random_inputs(
@@ -94,106 +129,36 @@ def random_inputs(
     }
 
 
-def forward_flops(model: WanS2VTransformer3DModel, height: int, width: int, frames: int) -> float:
-    """Floating-point operations of one forward pass after the first, counting a multiply-add as two."""
-    config = model.config
-    dim = config.num_attention_heads * config.attention_head_dim
-    rows, columns = height // 16, width // 16
-    video = frames // 4 * rows * columns
-    tokens = video + 2 * rows * columns + (rows // 2) * (columns // 2) + 4 * (rows // 4) * (columns // 4)
-    linear = tokens * (4 * dim**2 + 2 * dim**2 + 2 * dim * config.ffn_dim) * config.num_layers
-    attention = 2 * tokens * (tokens + 512) * dim * config.num_layers
-    audio = video * 2 * dim**2 * len(config.audio_inject_layers)
-    return 2.0 * (linear + attention + audio)
-
-
-def median_seconds(call: Callable[[], Any], device: torch.device, warm_up: int, repeats: int) -> float:
-    """Median time of `call`, the device waited for."""
+def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float:
+    """Median seconds of `repeats` calls after `warm_up` calls, until the device has finished each."""
     times = []
-    for index in range(warm_up + repeats):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    for _ in range(warm_up + repeats):
+        synchronize()
         start = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if index >= warm_up:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warm_up:])
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product in `dtype`."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / median_seconds(lambda: left @ right, device, warm_up=3, repeats=10)
-
-
-@torch.no_grad()
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the benchmark; the keys say what the figures are and in which unit."""
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = getattr(torch, arguments.dtype)
-    rate = matrix_rate(device, dtype)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    model = random_model(arguments.size, dtype, device)
-    if arguments.attention_backend:
-        model.set_attention_backend(arguments.attention_backend)
-    if arguments.compile:
-        model.compile_repeated_blocks(fullgraph=True)
-    inputs = random_inputs(model, arguments.height, arguments.width, arguments.frames, device, dtype)
-    memory = SegmentMemory()
-
-    def step() -> None:
-        output = model(**inputs, memory=memory, return_dict=False)[0]
-        assert output.shape == inputs["hidden_states"].shape
-
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    first = time.perf_counter() - start
-    seconds = median_seconds(step, device, arguments.warm_up, arguments.repeats)
-    flops = forward_flops(model, arguments.height, arguments.width, arguments.frames)
-    result = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "size": arguments.size,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "pixels": f"{arguments.width}x{arguments.height}x{arguments.frames}",
-        "dtype": arguments.dtype,
-        "attention_backend": arguments.attention_backend or "native",
-        "compiled": arguments.compile,
-        "first_forward_s": round(first, 3),
-        "forward_s": round(seconds, 4),
-        "petaflop": round(flops / 1e15, 3),
-        "share_of_matrix_rate": round(flops / seconds / rate, 3),
-        "matrix_tflops": round(rate / 1e12, 1),
-    }
-    if arguments.adapter_rank:
-        result |= _with_adapter(model, arguments, step, memory)
-    if device.type == "cuda":
-        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
-    return result
+    return 2 * side**3 / median_seconds(lambda: left @ right, warm_up=3, repeats=10)
 
 
 def _with_adapter(
     model: WanS2VTransformer3DModel, arguments: argparse.Namespace, step: Callable[[], Any], memory: SegmentMemory
 ) -> dict[str, Any]:
-    """The same forward pass with a LoRA on every linear layer of the blocks; times alternate, since clocks drift.
-
-    At last with the layers as PEFT has them, for comparison.
-    """
-    device = next(model.parameters()).device
+    """Passes without and with a LoRA, in alternation since clock rates drift; last with PEFT's own layers."""
     adapters = adapters_of(model)
     adapters.load("random", random_adapter(model, arguments.adapter_rank))
 
     def timed(weights: dict[str, float]) -> float:
         adapters.set_weights(weights)
         memory.forget_projections()
-        return median_seconds(step, device, max(1, arguments.warm_up), arguments.repeats)
+        return median_seconds(step, max(1, arguments.warm_up), arguments.repeats)
 
     without, adapted = zip(*((timed({}), timed({"random": 1.0})) for _ in range(3)), strict=True)
     for layer in model.modules():
@@ -207,3 +172,23 @@ def _with_adapter(
         "adapter_adds": round(min(adapted) / min(without) - 1, 4),
         "adapter_adds_by_peft": round(plain / min(without) - 1, 4),
     }
+
+
+def random_adapter(network: nn.Module, rank: int) -> Update:
+    """Low-rank updates of every linear layer in the blocks of a transformer, as most LoRAs have them.
+
+    Args:
+        network: with a list of layers `blocks`, on whose device the adapter's weights are drawn.
+        rank: of every layer.
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator(device).manual_seed(2)
+    update = Update()
+    for name, layer in network.named_modules():
+        if name.startswith("blocks.") and isinstance(layer, nn.Linear):
+            outputs, inputs = layer.weight.shape
+            down, up = torch.empty(rank, inputs, device=device), torch.empty(outputs, rank, device=device)
+            down.normal_(0, inputs**-0.5, generator=generator)
+            up.normal_(0, 0.1 * rank**-0.5, generator=generator)
+            update.pairs[name] = Pair(down, up, 1.0)
+    return update

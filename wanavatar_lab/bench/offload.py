@@ -25,16 +25,15 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 
-from wanavatar_lab.bench.cases import Case
-from wanavatar_lab.bench.random_stage import RandomStage
-from wanavatar_lab.bench.stages import Figures, Steps, copy_rate, limited
-from wanavatar_lab.bench.watch import Call, Watch, wait
+from wanavatar_lab.bench.cases import request_of
+from wanavatar_lab.bench.stages import Figures, RandomStage, copy_rate, memory_limit, timed_run
+from wanavatar_lab.bench.watch import Call, Watch, synchronize
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Choice, Work
-from wanavatar_lab.memory.activations import activation_bytes, set_tiling
-from wanavatar_lab.memory.choose_offload import choose_here
+from wanavatar_lab.memory import Choice, Workload
+from wanavatar_lab.memory.activations import set_tiling
+from wanavatar_lab.memory.apply_offload import FP8, compute_dtype, networks
+from wanavatar_lab.memory.choose_offload import choose_for_device
 from wanavatar_lab.memory.components import DENOISERS
-from wanavatar_lab.memory.place import STORED, compute_dtype, networks
 from wanavatar_lab.profiles import PROFILES
 
 
@@ -73,7 +72,7 @@ def model_offload(pipeline: DiffusionPipeline, device: torch.device, in_8_bits: 
     for name, network in networks(pipeline).items():
         if in_8_bits and name in DENOISERS:
             network.enable_layerwise_casting(  # type: ignore[operator]
-                storage_dtype=STORED, compute_dtype=compute_dtype(network)
+                storage_dtype=FP8, compute_dtype=compute_dtype(network)
             )
     pipeline.enable_model_cpu_offload(device=device)
 
@@ -106,7 +105,7 @@ WAYS: dict[str, Way] = {
 
 
 def measure_offload(
-    cases: Sequence[Case],
+    cases: Sequence[Workload],
     ways: Sequence[str],
     size: str,
     device: str,
@@ -189,16 +188,16 @@ def _attempt(*arguments: Any) -> Figures:
         return {"error": f"{type(error).__name__}: {error}"[:1000]}
 
 
-def _measure(name: str, cases: Sequence[Case], size: str, device: str, memory_gb: float | None) -> Figures:
+def _measure(name: str, cases: Sequence[Workload], size: str, device: str, memory_gb: float | None) -> Figures:
     """One stage in one way, in this process."""
     way = WAYS[name]
-    with tempfile.TemporaryDirectory() as folder, limited(device, memory_gb), _host_peak() as host:
+    with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb), _host_peak() as host:
         start = time.perf_counter()
         module = RandomStage(cases[0].stage, size, Path(folder))
         models = module.load(PROFILES["full"], device)
         made: Figures = {"load_seconds": time.perf_counter() - start, "host_loaded_bytes": host.peak, "cases": []}
         if way.apply is not None:
-            models.place = functools.partial(_place, models, name, way.apply)
+            models.apply_offload = functools.partial(_apply, models, name, way.apply)
         for number, case in enumerate(cases):
             place = Path(folder) / str(number)
             place.mkdir()
@@ -208,32 +207,25 @@ def _measure(name: str, cases: Sequence[Case], size: str, device: str, memory_gb
     return made | {"host_bytes": host.peak, "host_resident_bytes": host.resident}
 
 
-def _place(models: Any, name: str, apply: Callable[..., None], offload: str, work: Work) -> Choice:
-    """`Resident.place` for a way of diffusers: what it takes is planned as for the mode of this package."""
-    components = models.components()
-    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
-    choice = replace(choose_here(components, whole, models.device, None, offload, tiled), mode=name, turns=False)
+def _apply(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
+    """`apply_offload` by a way of diffusers, whose memory is planned as for the mode of this package."""
+    choice = choose_for_device(models.components(), workload, models.device, None, offload)
     set_tiling(models.pipeline.vae, choice.tiled)
     start = time.perf_counter()
-    if models.placed != name:
+    if models.choice is None:
         apply(models.pipeline, torch.empty(0, device=models.device).device)
-        models.placed = name
-    wait()
-    models.choice, models.place_seconds = choice, time.perf_counter() - start
-    return choice
+    synchronize()
+    models.choice = replace(choice, mode=name, offloaded=False)
+    models.offload_seconds = time.perf_counter() - start
+    return models.choice
 
 
-def _run(module: RandomStage, models: Any, case: Case, offload: str, folder: Path) -> Figures:
-    request = case.request(folder, offload, guidance_scale=1.0)
+def _run(module: RandomStage, models: Any, case: Workload, offload: str, folder: Path) -> Figures:
+    request = request_of(case, folder, offload, guidance_scale=1.0)
     watch: Watch = models.watch
     watch.begin()
-    wait()
-    steps = Steps()
-    start = time.perf_counter()
-    module.run(request, models, steps.context(folder))
-    wait()
-    seconds = time.perf_counter() - start
-    watch.note_peak()
+    seconds, step_seconds = timed_run(module, request, models, folder)
+    watch.update_peak()
     made: Figures = {
         "width": case.width,
         "height": case.height,
@@ -241,10 +233,10 @@ def _run(module: RandomStage, models: Any, case: Case, offload: str, folder: Pat
         "steps": case.steps,
         "mode": models.choice.key,
         "vae_tiled": models.choice.tiled,
-        "place_seconds": models.place_seconds,
-        "run_seconds": seconds - models.place_seconds,
-        "step_seconds": steps.seconds(),
-        "seconds_per_step": statistics.median(steps.seconds()),
+        "place_seconds": models.offload_seconds,
+        "run_seconds": seconds - models.offload_seconds,
+        "step_seconds": step_seconds,
+        "seconds_per_step": statistics.median(step_seconds),
         "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
     }
     if torch.cuda.is_available():

@@ -1,13 +1,10 @@
-"""The pipelines of the stages with random weights: the classes and the arrangement that loading real files gives.
+"""Pipelines of random weights: the classes and layout that loading real files gives, at published size or tiny.
 
-The networks of every stage in two sizes: as they are published, and tiny, so that a bench can be tried anywhere.
-
-Networks whose weights are random numbers, made in main memory as fast as it can be written.
+Weights are made in host memory, or on a GPU, about as fast as it can be written.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,20 +41,60 @@ from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.load import BOUNDARY, FLOW_SHIFT
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 
-Config = Mapping[str, Any]
+Network = TypeVar("Network", bound=nn.Module)
+CPU = torch.device("cpu")
 
 # config.json of black-forest-labs/FLUX.2-klein-9B, Wan-AI/Wan2.2-I2V-A14B-Diffusers, Wan-AI/Wan2.2-S2V-14B,
 # google/umt5-xxl and jonatasgrosman/wav2vec2-large-xlsr-53-english, as far as they differ from the classes' defaults
-_WAN_EXPERT = {
-    "num_attention_heads": 40,
-    "attention_head_dim": 128,
-    "in_channels": 36,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 13_824,
-    "num_layers": 40,
+_PUBLISHED: dict[str, Any] = {
+    "flux": {
+        "num_layers": 8,
+        "num_single_layers": 24,
+        "num_attention_heads": 32,
+        "joint_attention_dim": 12_288,
+        "guidance_embeds": False,
+    },
+    # Qwen3
+    "flux_text": {
+        "vocab_size": 151_936,
+        "hidden_size": 4096,
+        "intermediate_size": 12_288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+    },
+    "flux_vae": {},
+    # both experts of image to video
+    "expert": {
+        "num_attention_heads": 40,
+        "attention_head_dim": 128,
+        "in_channels": 36,
+        "out_channels": 16,
+        "text_dim": 4096,
+        "freq_dim": 256,
+        "ffn_dim": 13_824,
+        "num_layers": 40,
+    },
+    "s2v": {},
+    # wav2vec2
+    "audio": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "conv_bias": True,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+    },
+    # UMT5 and the autoencoder, which both video stages have
+    "text": {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64},
+    "wan_vae": {},
+    # features, blocks and growth channels of the RRDBNet
+    "upscaler": (64, 23, 32),
 }
+
 _TINY_BLOCKS = {
     "num_attention_heads": 2,
     "attention_head_dim": 12,
@@ -66,207 +103,119 @@ _TINY_BLOCKS = {
     "ffn_dim": 32,
     "num_layers": 2,
 }
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The configs of one size, each in the words of its class.
-
-    Attributes:
-        flux: of the transformer of text to image; flux_text and flux_vae are what goes with it.
-        expert: of both experts of image to video.
-        s2v: of the transformer of speech to video; audio is its wav2vec2.
-        text: of UMT5; wan_vae goes with it in both video stages.
-        upscaler: features, blocks and growth channels of the RRDBNet.
-    """
-
-    flux: Config
-    flux_text: Config
-    flux_vae: Config
-    expert: Config
-    s2v: Config
-    audio: Config
-    text: Config
-    wan_vae: Config
-    upscaler: tuple[int, int, int]
-
-
-SIZES: dict[str, Sizes] = {
-    "published": Sizes(
-        flux={
-            "num_layers": 8,
-            "num_single_layers": 24,
-            "num_attention_heads": 32,
-            "joint_attention_dim": 12_288,
-            "guidance_embeds": False,
-        },
-        flux_text={
-            "vocab_size": 151_936,
-            "hidden_size": 4096,
-            "intermediate_size": 12_288,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "tie_word_embeddings": False,
-        },
-        flux_vae={},
-        expert=_WAN_EXPERT,
-        s2v={},
-        audio={
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "conv_bias": True,
-            "feat_extract_norm": "layer",
-            "do_stable_layer_norm": True,
-        },
-        text={
-            "vocab_size": 256_384,
-            "d_model": 4096,
-            "d_kv": 64,
-            "d_ff": 10_240,
-            "num_layers": 24,
-            "num_heads": 64,
-        },
-        wan_vae={},
-        upscaler=(64, 23, 32),
-    ),
-    "tiny": Sizes(
-        flux={
-            "in_channels": 16,
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "attention_head_dim": 16,
-            "num_attention_heads": 1,
-            "joint_attention_dim": 24,
-            "timestep_guidance_channels": 16,
-            "mlp_ratio": 1.0,
-            "axes_dims_rope": (4, 4, 4, 4),
-            "guidance_embeds": False,
-        },
-        flux_text={
-            "vocab_size": 512,
-            "hidden_size": 8,
-            "intermediate_size": 8,
-            # the pipeline reads the hidden states of the 27th
-            "num_hidden_layers": 27,
-            "num_attention_heads": 1,
-            "num_key_value_heads": 1,
-            "head_dim": 8,
-            "tie_word_embeddings": False,
-        },
-        flux_vae={
-            "block_out_channels": (8, 8, 8, 8),
-            "down_block_types": ("DownEncoderBlock2D",) * 4,
-            "up_block_types": ("UpDecoderBlock2D",) * 4,
-            "layers_per_block": 1,
-            "latent_channels": 4,
-            "norm_num_groups": 4,
-        },
-        expert={**_TINY_BLOCKS, "in_channels": 36, "out_channels": 16},
-        s2v={
-            **_TINY_BLOCKS,
-            "audio_dim": 16,
-            "num_audio_layers": 3,
-            "num_audio_tokens": 2,
-            "audio_inject_layers": (1,),
-        },
-        audio={
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "conv_dim": [8] * 7,
-            "feat_extract_norm": "layer",
-            "do_stable_layer_norm": True,
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 2,
-        },
-        text={"vocab_size": 512, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
-        wan_vae={"base_dim": 4, "z_dim": 16, "num_res_blocks": 1, "temperal_downsample": [False, True, True]},
-        upscaler=(8, 1, 8),
-    ),
+_TINY: dict[str, Any] = {
+    "flux": {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 24,
+        "timestep_guidance_channels": 16,
+        "mlp_ratio": 1.0,
+        "axes_dims_rope": (4, 4, 4, 4),
+        "guidance_embeds": False,
+    },
+    "flux_text": {
+        "vocab_size": 512,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        # the pipeline reads the hidden states of the 27th
+        "num_hidden_layers": 27,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "tie_word_embeddings": False,
+    },
+    "flux_vae": {
+        "block_out_channels": (8, 8, 8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    },
+    "expert": {**_TINY_BLOCKS, "in_channels": 36, "out_channels": 16},
+    "s2v": {**_TINY_BLOCKS, "audio_dim": 16, "num_audio_layers": 3, "num_audio_tokens": 2, "audio_inject_layers": (1,)},
+    "audio": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8] * 7,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+    },
+    "text": {"vocab_size": 512, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+    "wan_vae": {"base_dim": 4, "z_dim": 16, "num_res_blocks": 1, "temperal_downsample": [False, True, True]},
+    "upscaler": (8, 1, 8),
 }
 
-
-Network = TypeVar("Network", bound=nn.Module)
-
-# Of so many numbers, drawn once and repeated: to draw 16 billion would take minutes. A prime, so that rows of a matrix
-# do not repeat.
-_DRAWN = 16_777_259
+# configs of each network by size, in the words of its class
+SIZES = {"published": _PUBLISHED, "tiny": _TINY}
 
 
-def random_network(build: Callable[[], Network], dtype: torch.dtype) -> Network:
-    """A network in main memory, in evaluation mode, its weights frozen and none of them zero.
+def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipeline:
+    """A pipeline in host memory.
 
     Args:
-        build: makes it; its parameters are not filled meanwhile, its buffers are.
-        dtype: of its weights, but for those that its class keeps in float32.
+        stage: text_to_image, image_to_video or speech_to_video.
+        size: a name in `SIZES`.
+        dtype: of its weights, but for the networks that the stages load in float32.
     """
-    with init_empty_weights():
-        network = build()
-    if hasattr(network, "tie_weights"):
-        network.tie_weights()  # type: ignore[operator]
-    # transformers goes by this attribute only where float16 is asked for
-    kept = set(network._keep_in_fp32_modules or ()) if isinstance(network, ModelMixin) else set()
-    drawn: dict[int, nn.Parameter] = {}
-    for name, parameter in list(network.named_parameters(remove_duplicate=False)):
-        if id(parameter) not in drawn:
-            exact = torch.float32 if kept & set(name.split(".")) else dtype
-            drawn[id(parameter)] = nn.Parameter(random_tensor(tuple(parameter.shape), exact), requires_grad=False)
-        owner, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(owner), leaf, drawn[id(parameter)])
-    for module in network.modules():
-        # normalised by what it has seen, and not computed like the positions that must stay exact
-        if isinstance(module, nn.BatchNorm2d):
-            module.to(dtype)
-    return network.eval()
-
-
-def random_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Numbers of mean 0 whose products with a vector stay as large as it: their spread is 1 / √(numbers in a row)."""
-    values = torch.empty(shape, dtype=dtype)
-    row = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
-    flat, scale = values.view(-1), max(1, row) ** -0.5
-    block = _block(dtype)
-    for start in range(0, flat.numel(), block.numel()):
-        part = flat[start : start + block.numel()]
-        torch.mul(block[: part.numel()], scale, out=part)
-    return values
-
-
-@cache
-def _block(dtype: torch.dtype) -> torch.Tensor:
-    values: Any = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0))
-    return values.to(dtype)
-
-
-_END = "<|endoftext|>"
-_CHAT = (
-    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-
-
-def random_pipeline(stage: str, sizes: Sizes, dtype: torch.dtype) -> DiffusionPipeline:
-    """The pipeline of text_to_image, image_to_video or speech_to_video, in main memory.
-
-    Args:
-        stage: which.
-        sizes: of its networks.
-        dtype: of its weights, but for the parts that the stages load in float32.
-    """
-    build = {"text_to_image": _text_to_image, "image_to_video": _image_to_video, "speech_to_video": _speech_to_video}
-    pipeline = build[stage](sizes, dtype)
+    configs = SIZES[size]
+    if stage == "text_to_image":
+        letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+        tokenizer = Qwen2Tokenizer(vocab=letters | {"<|endoftext|>": len(letters)}, merges=[], model_max_length=512)
+        tokenizer.chat_template = (
+            "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+            "{% if add_generation_prompt %}assistant:{% endif %}"
+        )
+        pipeline: DiffusionPipeline = Flux2KleinPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+            vae=random_network(lambda: AutoencoderKLFlux2(**configs["flux_vae"]), dtype),
+            text_encoder=random_network(lambda: Qwen3ForCausalLM(Qwen3Config(**configs["flux_text"])), dtype),
+            tokenizer=tokenizer,
+            transformer=random_network(lambda: Flux2Transformer2DModel(**configs["flux"]), dtype),
+            is_distilled=True,
+        )
+    elif stage == "image_to_video":
+        pipeline = WanImageToVideoPipeline(
+            **_parts_of_both_video_stages(configs, dtype),
+            scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
+            transformer=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
+            transformer_2=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
+            boundary_ratio=BOUNDARY,
+        )
+    else:
+        pipeline = WanSpeechToVideoPipeline(
+            **_parts_of_both_video_stages(configs, dtype),
+            transformer=random_network(lambda: WanS2VTransformer3DModel(**configs["s2v"]), dtype),
+            audio_encoder=random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**configs["audio"])), torch.float32),
+            audio_processor=Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False),
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def write_random_upscaler(file: Path, sizes: Sizes) -> None:
-    """A weights file of the stage upscale: an x2 RRDBNet under the names that Real-ESRGAN publishes."""
-    features, blocks, growth = sizes.upscaler
+def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return {
+        "tokenizer": PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+        ),
+        "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**configs["text"])), dtype),
+        "vae": convolve_by_frames(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
+    }
+
+
+def write_random_upscaler(file: Path, size: str) -> None:
+    """Write a weights file of the stage upscale: an x2 RRDBNet under the names that Real-ESRGAN publishes."""
+    features, blocks, growth = SIZES[size]["upscaler"]
     shapes: dict[str, tuple[int, int]] = {"conv_first": (features, 12)}
     for block in range(blocks):
         for dense in range(1, 4):
@@ -280,47 +229,50 @@ def write_random_upscaler(file: Path, sizes: Sizes) -> None:
     torch.save({"params_ema": state}, file)
 
 
-def _text_to_image(sizes: Sizes, dtype: torch.dtype) -> DiffusionPipeline:
-    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Qwen2Tokenizer(vocab=letters | {_END: len(letters)}, merges=[], model_max_length=512)
-    tokenizer.chat_template = _CHAT
-    return Flux2KleinPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=random_network(lambda: AutoencoderKLFlux2(**sizes.flux_vae), dtype),
-        text_encoder=random_network(lambda: Qwen3ForCausalLM(Qwen3Config(**sizes.flux_text)), dtype),
-        tokenizer=tokenizer,
-        transformer=random_network(lambda: Flux2Transformer2DModel(**sizes.flux), dtype),
-        is_distilled=True,
-    )
+def random_network(build: Callable[[], Network], dtype: torch.dtype, device: torch.device = CPU) -> Network:
+    """A network in evaluation mode, its weights frozen and none of them zero.
+
+    Args:
+        build: makes it, under a context in which parameters take no memory.
+        dtype: of its weights, but for those that its class keeps in float32.
+        device: where its weights are made.
+    """
+    with init_empty_weights():
+        network = build()
+    if hasattr(network, "tie_weights"):
+        network.tie_weights()  # type: ignore[operator]
+    # transformers keeps them in float32 only where the others are in float16
+    in_float32 = set(network._keep_in_fp32_modules or ()) if isinstance(network, ModelMixin) else set()
+    drawn: dict[int, nn.Parameter] = {}
+    for name, parameter in list(network.named_parameters(remove_duplicate=False)):
+        if id(parameter) not in drawn:
+            own_dtype = torch.float32 if in_float32 & set(name.split(".")) else dtype
+            values = random_tensor(tuple(parameter.shape), own_dtype, device)
+            drawn[id(parameter)] = nn.Parameter(values, requires_grad=False)
+        owner, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(owner), leaf, drawn[id(parameter)])
+    for module in network.modules():
+        # the statistics of batch norms have the dtype of the weights; other buffers, such as positions, stay exact
+        if isinstance(module, nn.BatchNorm2d):
+            module.to(dtype)
+    # only buffers are still elsewhere
+    return network.eval() if device == CPU else network.to(device).eval()
 
 
-def _image_to_video(sizes: Sizes, dtype: torch.dtype) -> DiffusionPipeline:
-    return WanImageToVideoPipeline(
-        **_wan_parts(sizes, dtype),
-        scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
-        transformer=random_network(lambda: WanTransformer3DModel(**sizes.expert), dtype),
-        transformer_2=random_network(lambda: WanTransformer3DModel(**sizes.expert), dtype),
-        boundary_ratio=BOUNDARY,
-    )
+def random_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = CPU) -> torch.Tensor:
+    """Numbers of mean 0 and deviation 1 / √(numbers in a row), so that a product with a vector keeps its scale."""
+    values = torch.empty(shape, dtype=dtype, device=device)
+    row = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
+    flat, scale = values.view(-1), max(1, row) ** -0.5
+    block = _drawn_numbers(dtype, device)
+    for start in range(0, flat.numel(), block.numel()):
+        part = flat[start : start + block.numel()]
+        torch.mul(block[: part.numel()], scale, out=part)
+    return values
 
 
-def _speech_to_video(sizes: Sizes, dtype: torch.dtype) -> DiffusionPipeline:
-    return WanSpeechToVideoPipeline(
-        **_wan_parts(sizes, dtype),
-        transformer=random_network(lambda: WanS2VTransformer3DModel(**sizes.s2v), dtype),
-        audio_encoder=random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**sizes.audio)), torch.float32),
-        audio_processor=Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False),
-    )
-
-
-def _wan_parts(sizes: Sizes, dtype: torch.dtype) -> dict[str, Any]:
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return {
-        "tokenizer": PreTrainedTokenizerFast(
-            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-        ),
-        "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**sizes.text)), dtype),
-        "vae": convolve_by_frames(random_network(lambda: AutoencoderKLWan(**sizes.wan_vae), torch.float32)),
-    }
+@cache
+def _drawn_numbers(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers that are repeated: to draw 16 billion would take minutes. A prime, so that rows of a matrix differ."""
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(16_777_259, generator=generator, device=device).to(dtype)

@@ -1,11 +1,7 @@
-"""The stages one after the other in one process, at true size: what loading, moving, denoising and decoding take.
+"""The stages one after the other in one process, at true size: seconds for loading, moving, denoising and decoding.
 
-The models pass through `WarmStage`, as in a worker, so that each makes room for the next one in main memory, and
-`auto` chooses by what is free.
-
-What the factors of `residency.activations` would be by what was measured.
-
-How fast a GPU takes what lies in pinned main memory.
+Models have random weights and go through the worker's cache of models, so that each makes room for the next one in
+host memory, and `auto` chooses by what is free.
 """
 
 import os
@@ -14,209 +10,59 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from wanavatar_lab.bench.cases import Case
-from wanavatar_lab.bench.random_stage import RandomStage
-from wanavatar_lab.bench.watch import Call, Watch, wait
+from wanavatar_lab.bench.cases import request_of
+from wanavatar_lab.bench.random_models import random_pipeline, write_random_upscaler
+from wanavatar_lab.bench.watch import Call, Watch, say, synchronize
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Component, Work, expected_seconds, free_host_bytes, this_machine, work_of
-from wanavatar_lab.memory.activations import activation_bytes, need
+from wanavatar_lab.memory import Component, Workload, expected_seconds, free_host_bytes, this_machine, workload_of
+from wanavatar_lab.memory.activations import need
+from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
+from wanavatar_lab.memory.choose_offload import Choice
 from wanavatar_lab.memory.components import PUBLISHED
+from wanavatar_lab.profiles import Profile
+from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.worker.error_messages import is_out_of_memory
 from wanavatar_lab.worker.model_cache import WarmStage
 
-
-def calibrated(
-    work: Work, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
-) -> dict[str, dict[str, Any]]:
-    """For each component that worked on a GPU: the name of its unit, and what was measured.
-
-    Args:
-        work: what was made.
-        components: the networks.
-        calls: of each network, as `Watch` noted them while all weights lay on the GPU, or came in turns.
-        tiled: whether the autoencoder worked in tiles.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for component in components:
-        its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
-        beside = [call.beside_bytes for call in its if call.beside_bytes is not None]
-        if beside:
-            needed = need(work, component, tiled)
-            found[component.name] = {
-                "unit": needed.unit,
-                "measured": round(needed.units(max(beside)), 3),
-                "beside_bytes": max(beside),
-            }
-    return found
-
-
-def copy_rate(device: str, size: int = 1 << 30, repeats: int = 5) -> float:
-    """Bytes per second of the best of several copies of `size` bytes from pinned main memory to a GPU."""
-    here = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    there = torch.empty(size, dtype=torch.uint8, device=device)
-    times = []
-    for _ in range(repeats):
-        torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        there.copy_(here, non_blocking=True)
-        torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    del here, there
-    torch.cuda.empty_cache()
-    return size / min(times)
-
-
 Figures = dict[str, Any]
 
 
-@dataclass
-class Steps:
-    """When denoising steps ended, in seconds since it was made."""
-
-    begun: float = field(default_factory=time.perf_counter)
-    ends: list[float] = field(default_factory=list)
-
-    def on_step(self, step: Step) -> None:
-        """As `StageContext` reports them."""
-        if step.phase == "denoise" and step.step > 0:
-            wait()
-            self.ends.append(time.perf_counter() - self.begun)
-
-    def context(self, folder: Path) -> StageContext:
-        """A run's context that reports to this."""
-        return StageContext(folder, 1, self.on_step)
-
-    def seconds(self) -> list[float]:
-        """Of every step but the first, which shares its time with what comes before it."""
-        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
-
-
 def measure_stages(
-    cases: Sequence[Case],
+    cases: Sequence[Workload],
     size: str,
     device: str,
+    on_case: Callable[[Figures], None],
     *,
     memory_gb: float | None = None,
     offload: str = "auto",
-    on_case: Callable[[Figures], None] | None = None,
 ) -> Figures:
     """Run the cases in order.
 
     Args:
-        cases: which; a stage that comes again is warm.
+        cases: which; the models of a stage that comes again are cached.
         size: published or tiny.
         device: cpu, cuda or cuda:<n>.
-        memory_gb: of the GPU's memory, what this process may take; None for all.
-        offload: the mode, or auto.
         on_case: gets the figures so far after every case.
+        memory_gb: of the GPU's memory, the most that this process may take, in 10⁹ bytes; None for all.
+        offload: the mode, or auto.
 
     Returns:
-        What was measured: the machine, and `cases`; seconds, and sizes in bytes.
+        The machine, and `cases`; in seconds and bytes.
+
+    Raises:
+        LabError: `memory_gb` is more than the GPU has, or there is no GPU.
     """
-    figures = _machine(device, size, memory_gb)
-    warm = WarmStage(device)
-    with tempfile.TemporaryDirectory() as folder, limited(device, memory_gb):
-        if device != "cpu":
-            figures["link_bytes_per_second"] = copy_rate(device)
-        modules = {case.stage: RandomStage(case.stage, size, Path(folder)) for case in cases}
-        for number, case in enumerate(cases):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            figures["cases"].append(_attempt(case, warm, modules[case.stage], place, offload))
-            if on_case is not None:
-                on_case(figures)
-    return figures
-
-
-def _attempt(case: Case, warm: WarmStage, module: Any, folder: Path, offload: str) -> Figures:
-    made: Figures = {
-        "stage": case.stage,
-        "width": case.width,
-        "height": case.height,
-        "frames": case.frames,
-        "steps": case.steps,
-    }
-    try:
-        return made | _measure(case, warm, module, folder, offload)
-    except (LabError, RuntimeError) as error:
-        # the other cases still have something to say
-        if is_out_of_memory(error):
-            warm.forget()
-        return made | {"error": f"{type(error).__name__}: {error}"[:1000]}
-
-
-def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: str) -> Figures:
-    request = case.request(folder, offload)
-    was_warm = warm.name == f"{case.stage}/full" or f"{case.stage}/full" in warm.waiting
-    start = time.perf_counter()
-    models = warm.models(request, module)
-    wait()
-    load_seconds = time.perf_counter() - start
-    watch: Watch = models.watch
-    watch.begin()
-    steps = Steps()
-    start = time.perf_counter()
-    module.run(request, models, steps.context(folder))
-    wait()
-    seconds = time.perf_counter() - start
-    watch.note_peak()
-    work = work_of(request, (case.width, case.height))
-    made: Figures = {
-        "passes": work.passes,
-        "was_warm": was_warm,
-        "load_seconds": load_seconds,
-        "run_seconds": seconds,
-        "step_seconds": steps.seconds(),
-        "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
-        "host_free_bytes": free_host_bytes(),
-        "waiting": list(warm.waiting),
-    }
-    if steps.seconds():
-        made["seconds_per_step"] = statistics.median(steps.seconds())
-    if torch.device(warm.device).type == "cuda":
-        made |= {"peak_bytes": watch.peak_bytes, "reserved_bytes": watch.reserved_bytes}
-    choice = getattr(models, "choice", None)
-    if choice is not None:
-        components = models.components()
-        made |= {
-            "mode": choice.key,
-            "place_seconds": models.place_seconds,
-            "reason": choice.reason,
-            "planned_peak_bytes": choice.peak_gpu_bytes,
-            "expected_seconds": expected_seconds(work, components, this_machine(warm.device, most=1), choice.tiled),
-            "planned_activation_bytes": activation_bytes(work, components, choice.tiled),
-            "weights_bytes": {component.name: component.gpu_bytes for component in components},
-        }
-        if choice.mode in ("none", "second_gpu", "model"):
-            made["units"] = calibrated(work, components, watch.calls, choice.tiled)
-    elif case.stage == "upscale":
-        made["units"] = calibrated(work, [each.component() for each in PUBLISHED["upscale"]], watch.calls)
-    return made
-
-
-def _summary(calls: Sequence[Any]) -> Figures:
-    beside = [call.beside_bytes for call in calls if call.beside_bytes is not None]
-    return {
-        "calls": len(calls),
-        "seconds": statistics.median(call.seconds for call in calls),
-        "first_seconds": calls[0].seconds,
-        "arrival_seconds": max(call.arrival_seconds for call in calls),
-        "weights_bytes": max(call.weights_bytes for call in calls),
-        "beside_bytes": max(beside, default=None),
-        "held_bytes": max(call.held_bytes for call in calls),
-    }
-
-
-def _machine(device: str, size: str, memory_gb: float | None) -> Figures:
     gpu = this_machine(device, most=1).gpus[0] if device != "cpu" else None
-    return {
+    figures: Figures = {
         "bench": "stages",
         "size": size,
         "device": gpu.name if gpu else "cpu",
@@ -227,15 +73,216 @@ def _machine(device: str, size: str, memory_gb: float | None) -> Figures:
         "torch": torch.__version__,
         "cases": [],
     }
+    cache = WarmStage(device)
+    with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb):
+        if gpu:
+            figures["link_bytes_per_second"] = copy_rate(device)
+        modules = {case.stage: RandomStage(case.stage, size, Path(folder)) for case in cases}
+        for number, case in enumerate(cases):
+            say(f"{case.stage} {case.width}x{case.height}x{case.frames}, {case.steps} steps …")
+            found: Figures = {
+                "stage": case.stage,
+                "width": case.width,
+                "height": case.height,
+                "frames": case.frames,
+                "steps": case.steps,
+            }
+            run_folder = Path(folder) / str(number)
+            run_folder.mkdir()
+            try:
+                found |= _measure(case, cache, modules[case.stage], run_folder, offload)
+            except (LabError, RuntimeError) as error:
+                # the other cases can still run
+                if is_out_of_memory(error):
+                    cache.forget()
+                found["error"] = f"{type(error).__name__}: {error}"[:1000]
+            figures["cases"].append(found)
+            on_case(figures)
+    return figures
+
+
+def _measure(case: Workload, cache: WarmStage, module: "RandomStage", folder: Path, offload: str) -> Figures:
+    request = request_of(case, folder, offload)
+    name = f"{case.stage}/full"
+    was_cached = name == cache.name or name in cache.waiting
+    start = time.perf_counter()
+    models = cache.models(request, module)
+    synchronize()
+    load_seconds = time.perf_counter() - start
+
+    watch: Watch = models.watch
+    watch.begin()
+    seconds, step_seconds = timed_run(module, request, models, folder)
+    watch.update_peak()
+    workload = workload_of(request, (case.width, case.height))
+    found: Figures = {
+        "passes": workload.passes,
+        "was_warm": was_cached,
+        "load_seconds": load_seconds,
+        "run_seconds": seconds,
+        "step_seconds": step_seconds,
+        "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
+        "host_free_bytes": free_host_bytes(),
+        "waiting": list(cache.waiting),
+    }
+    if step_seconds:
+        found["seconds_per_step"] = statistics.median(step_seconds)
+    if torch.device(cache.device).type == "cuda":
+        found |= {"peak_bytes": watch.peak_bytes, "reserved_bytes": watch.reserved_bytes}
+    if case.stage == "upscale":
+        return found | {"units": _factors(workload, PUBLISHED["upscale"], watch.calls)}
+    choice, components = models.choice, models.components()
+    found |= {
+        "mode": choice.key,
+        "place_seconds": models.offload_seconds,
+        "reason": choice.reason,
+        "planned_peak_bytes": choice.peak_gpu_bytes,
+        "expected_seconds": expected_seconds(workload, components, this_machine(cache.device, most=1), choice.tiled),
+        "planned_activation_bytes": choice.activations,
+        "weights_bytes": {component.name: component.gpu_bytes for component in components},
+    }
+    if choice.mode in ("none", "second_gpu", "model"):
+        found["units"] = _factors(workload, components, watch.calls, choice.tiled)
+    return found
+
+
+def timed_run(module: "RandomStage", request: Any, models: Any, folder: Path) -> tuple[float, list[float]]:
+    """Seconds of a run, and of each denoising step but the first, which includes everything before it."""
+    step_ends: list[float] = []
+
+    def on_step(step: Step) -> None:
+        if step.phase == "denoise" and step.step > 0:
+            synchronize()
+            step_ends.append(time.perf_counter())
+
+    synchronize()
+    start = time.perf_counter()
+    module.run(request, models, StageContext(folder, 1, on_step))
+    synchronize()
+    return time.perf_counter() - start, [after - before for before, after in pairwise(step_ends)]
+
+
+def _summary(calls: Sequence[Call]) -> Figures:
+    return {
+        "calls": len(calls),
+        "seconds": statistics.median(call.seconds for call in calls),
+        "first_seconds": calls[0].seconds,
+        "arrival_seconds": max(call.arrival_seconds for call in calls),
+        "weights_bytes": max(call.weights_bytes for call in calls),
+        "beside_bytes": max((call.beside_bytes for call in calls if call.beside_bytes is not None), default=None),
+        "held_bytes": max(call.held_bytes for call in calls),
+    }
+
+
+def _factors(
+    workload: Workload, components: Iterable[Component], calls: Mapping[str, Sequence[Call]], tiled: bool = False
+) -> dict[str, Figures]:
+    """The factors of `memory.activations` by which the memory that was measured would be planned, by component.
+
+    Args:
+        workload: of the run.
+        components: of the stage.
+        calls: of each network, recorded while its weights were whole on the GPU.
+        tiled: whether the autoencoder worked in tiles.
+    """
+    found: dict[str, Figures] = {}
+    for component in components:
+        its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
+        beside = max((call.beside_bytes for call in its if call.beside_bytes is not None), default=None)
+        if beside is not None:
+            planned = need(workload, component, tiled)
+            measured = round(planned.factor_for(beside), 3)
+            found[component.name] = {"unit": planned.factor, "measured": measured, "beside_bytes": beside}
+    return found
+
+
+class RandomStage(ModuleType):
+    """A stage for the worker's cache of models: `load` makes random weights, `run` is the stage's own.
+
+    Args:
+        stage: which.
+        size: published or tiny.
+        folder: where the weights file of upscale is written.
+    """
+
+    def __init__(self, stage: str, size: str, folder: Path) -> None:
+        super().__init__(f"random_{stage}")
+        self._stage, self._size, self._folder = stage, size, folder
+        self._module: Any = stage_module(stage)
+
+    def load(self, profile: Profile, device: str) -> Any:
+        """Models in host memory, their networks watched."""
+        if self._stage == "upscale":
+            file = self._folder / "RealESRGAN_random.pth"
+            write_random_upscaler(file, self._size)
+            upscaler = self._module.Models(file, device)
+            upscaler.watch = Watch({"network": upscaler.network().module})
+            return upscaler
+        empty = self._folder / "no_files"  # whose hashes a manifest could name
+        empty.mkdir(exist_ok=True)
+        dtype = getattr(torch, profile.dtype(device))
+        random = {"stage": self._stage, "size": self._size, "weights_dtype": dtype}
+        kind = type("RandomModels", (_RandomModels, self._module.Models), random)
+        own: Figures = {"profile": profile} if self._stage == "text_to_image" else {"elsewhere": {}, "dtype": dtype}
+        return kind(folder=empty, device=device, **own)
+
+    def bytes_to_load(self) -> int:
+        """Host memory that its networks take; tiny ones are not worth counting."""
+        return 0 if self._size == "tiny" else sum(component.gpu_bytes for component in PUBLISHED[self._stage])
+
+    def run(self, request: Any, models: Any, context: StageContext) -> list[Artifact]:
+        """As the stage itself."""
+        return list(self._module.run(request, models, context))
+
+
+class _RandomModels(OffloadableModels):
+    """Overrides of a stage's models.
+
+    Attributes:
+        stage, size, weights_dtype: of the random weights.
+        watch: of the networks.
+        offload_seconds: that the last `apply_offload` took.
+    """
+
+    stage: str
+    size: str
+    weights_dtype: torch.dtype
+    watch: Watch
+    offload_seconds: float = 0.0
+
+    def read(self) -> None:
+        self.pipeline = random_pipeline(self.stage, self.size, self.weights_dtype)
+        self.watch = Watch(networks(self.pipeline))
+
+    def apply_offload(self, offload: str, workload: Workload) -> Choice:
+        synchronize()
+        start = time.perf_counter()
+        choice = super().apply_offload(offload, workload)
+        synchronize()
+        self.offload_seconds = time.perf_counter() - start
+        return choice
+
+
+def copy_rate(device: str) -> float:
+    """Bytes per second of the best of five copies of a GiB from pinned host memory to a GPU."""
+    host = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
+    on_gpu = torch.empty_like(host, device=device)
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        on_gpu.copy_(host, non_blocking=True)
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    size = host.nbytes
+    del host, on_gpu
+    torch.cuda.empty_cache()
+    return size / min(times)
 
 
 @contextmanager
-def limited(device: str, memory_gb: float | None) -> Iterator[None]:
-    """Let this process take no more of the GPU's memory, in 10⁹ bytes, than it says.
-
-    Raises:
-        LabError: there is no GPU, or it has less.
-    """
+def memory_limit(device: str, memory_gb: float | None) -> Iterator[None]:
+    """Limit the GPU memory of this process, in 10⁹ bytes."""
     if memory_gb is None:
         yield
         return

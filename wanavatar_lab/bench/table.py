@@ -1,29 +1,22 @@
-"""Figures that benches have written, as tables in Markdown."""
+"""Figures of the benches as tables in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory.activations import UNITS
+from wanavatar_lab.memory.activations import FACTORS
 
 Figures = Mapping[str, Any]
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 
-_NAMES = {
-    "text_to_image": "text to image",
-    "upscale": "upscale",
-    "image_to_video": "image to video",
-    "speech_to_video": "speech to video",
-}
-
 
 def tables(measured: Iterable[Figures]) -> str:
-    """Tables of all figures, those of one bench together.
+    """Tables of all figures, grouped by bench.
 
     Args:
-        measured: what `measure_stages`, `measure_offload`, `measure_files` and the network's bench have returned.
+        measured: results of `measure_stages`, `measure_offload`, `measure_files` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {}
     for figures in measured:
@@ -40,10 +33,15 @@ def tables(measured: Iterable[Figures]) -> str:
 
 
 def between_marks(text: str, figures: str, file: Path) -> str:
-    """A Markdown text with other figures between its marks; `file` is what to call it.
+    """A Markdown text with the figures between its marks replaced.
+
+    Args:
+        text: of the file.
+        figures: from `tables`.
+        file: for the error.
 
     Raises:
-        LabError: it has no marks.
+        LabError: the text has no marks.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -59,7 +57,7 @@ def _stages(figures: Figures) -> str:
         head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
     rows = []
     for case in figures["cases"]:
-        what = [_NAMES[case["stage"]], f"{case['width']}×{case['height']}" + _frames(case)]
+        what = [_stage(case), f"{case['width']}×{case['height']}" + _frames(case)]
         if "error" in case:
             rows.append([*what, "failed: " + case["error"].partition("\n")[0], *("",) * 7])
             continue
@@ -67,10 +65,10 @@ def _stages(figures: Figures) -> str:
             [
                 *what,
                 str(case.get("mode", "none")),
-                "warm" if case["was_warm"] else _s(case["load_seconds"]),
+                "cached" if case["was_warm"] else _s(case["load_seconds"]),
                 _s(case.get("place_seconds")),
                 _s(case.get("seconds_per_step")),
-                _s(_decode(case)),
+                _s(case["networks"].get("vae.decode", {}).get("seconds")),
                 _s(case["run_seconds"]),
                 _gb(case.get("peak_bytes")),
                 _gb(case.get("planned_peak_bytes")),
@@ -81,14 +79,14 @@ def _stages(figures: Figures) -> str:
 
 
 def _units(measured: Sequence[Figures]) -> str:
-    """What `residency.activations.UNITS` would be; the largest of each that was measured."""
+    """The largest of each of `memory.activations.FACTORS` that was measured."""
     found: dict[str, tuple[float, str]] = {}
     for case in (case for figures in measured for case in figures["cases"]):
         for unit in case.get("units", {}).values():
-            size = f"{_NAMES[case['stage']]} {case['width']}×{case['height']}{_frames(case)}"
+            size = f"{_stage(case)} {case['width']}×{case['height']}{_frames(case)}"
             if unit["unit"] not in found or unit["measured"] > found[unit["unit"]][0]:
                 found[unit["unit"]] = (unit["measured"], size)
-    rows = [[name, f"{UNITS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
+    rows = [[name, f"{FACTORS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
     return _table(["activations beside the weights", "set", "measured", "by"], rows)
 
 
@@ -98,7 +96,7 @@ def _offload(figures: Figures) -> str:
         head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
     rows = []
     for row in figures["rows"]:
-        what = [_NAMES[row["stage"]], _gb(row["memory_limit_bytes"]), row["way"]]
+        what = [row["stage"].replace("_", " "), _gb(row["memory_limit_bytes"]), row["way"]]
         if "error" in row:
             rows.append([*what, "failed: " + row["error"].partition("\n")[0], *("",) * 7])
             continue
@@ -124,7 +122,7 @@ def _offload(figures: Figures) -> str:
 def _files(measured: Sequence[Figures]) -> str:
     rows = [
         [
-            _NAMES[each["stage"]],
+            _stage(each),
             _gb(each["bytes"]),
             _s(each["load_seconds"]),
             f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
@@ -151,9 +149,8 @@ def _networks(measured: Sequence[Figures]) -> str:
     return _table(names, rows)
 
 
-def _decode(case: Figures) -> float | None:
-    decode = case["networks"].get("vae.decode")
-    return decode["seconds"] if decode else None
+def _stage(case: Figures) -> str:
+    return str(case["stage"]).replace("_", " ")
 
 
 def _frames(case: Figures) -> str:

@@ -1,6 +1,7 @@
-"""What each network of a stage takes while it works: seconds, and memory beside the weights."""
+"""Seconds of each call of a network, and the GPU memory it takes beside the weights; progress lines of the benches."""
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ class Call:
 
     Attributes:
         seconds: that it computed.
-        arrival_seconds: that its weights needed to come to the device before.
+        arrival_seconds: that its weights took before to come to the device.
         weights_bytes: of all networks on the device meanwhile.
         beside_bytes: the most that was allocated beside them; None where the CPU computes.
-        held_bytes: what was allocated before it computed, weights included.
+        held_bytes: allocated before it computed, weights included.
     """
 
     seconds: float
@@ -30,14 +31,14 @@ class Call:
 
 
 class Watch:
-    """Notes the calls of networks, of autoencoders by `encode` and `decode`.
+    """Records the calls of networks, of autoencoders those of `encode` and `decode`.
 
-    Make it before the networks are placed: hooks that move weights then lie around what is watched.
+    Make it before offloading is applied, so that hooks that move weights are outside of what is recorded.
 
     Attributes:
         calls: by network, "vae.encode" and "vae.decode" for an autoencoder.
         peak_bytes: the most that was allocated since `begin`.
-        reserved_bytes: the most that torch had taken from the GPU since then, gaps included.
+        reserved_bytes: the most that torch had reserved on the GPU since then, gaps included.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -48,73 +49,72 @@ class Watch:
         for name, network in networks.items():
             if hasattr(network, "_decode"):
                 for part in ("encode", "decode"):
-                    # the public ones first bring the weights
-                    self._note_arrival(network, part, f"{name}.{part}")
-                    self._note_work(network, f"_{part}", f"{name}.{part}")
+                    # the public methods wait for the weights, those with an underscore compute
+                    self._record_arrival(network, part, f"{name}.{part}")
+                    self._record_call(network, f"_{part}", f"{name}.{part}")
             else:
-                network.register_forward_pre_hook(functools.partial(self._called, name))
-                self._note_work(network, "forward", name)
+                network.register_forward_pre_hook(functools.partial(self._note_time, name))
+                self._record_call(network, "forward", name)
 
     def begin(self) -> None:
-        """Forget what was noted."""
+        """Forget all records."""
         self.calls.clear()
         self.peak_bytes = self.reserved_bytes = 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def note_peak(self) -> None:
-        """Bring `peak_bytes` and `reserved_bytes` up to now."""
+    def update_peak(self) -> None:
+        """Bring `peak_bytes` and `reserved_bytes` up to date."""
         if torch.cuda.is_available():
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated())
             self.reserved_bytes = max(self.reserved_bytes, torch.cuda.max_memory_reserved())
 
-    def _called(self, name: str, *_: Any) -> None:
-        wait()
+    def _note_time(self, name: str, *_: Any) -> None:
+        synchronize()
         self._called_at[name] = time.perf_counter()
 
-    def _note_arrival(self, network: Any, method: str, name: str) -> None:
+    def _record_arrival(self, network: Any, method: str, name: str) -> None:
         inner = getattr(network, method)
 
         @functools.wraps(inner)
         def called(*args: Any, **kwargs: Any) -> Any:
-            self._called(name)
+            self._note_time(name)
             return inner(*args, **kwargs)
 
         setattr(network, method, called)
 
-    def _note_work(self, network: Any, method: str, name: str) -> None:
+    def _record_call(self, network: Any, method: str, name: str) -> None:
         inner: Callable[..., Any] = getattr(network, method)
 
         @functools.wraps(inner)
-        def work(*args: Any, **kwargs: Any) -> Any:
-            wait()
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            synchronize()
             start = time.perf_counter()
             arrival = start - self._called_at.get(name, start)
-            held = 0
-            if torch.cuda.is_available():
-                self.note_peak()
+            on_gpu, held = torch.cuda.is_available(), 0
+            if on_gpu:
+                self.update_peak()
                 torch.cuda.reset_peak_memory_stats()
                 held = torch.cuda.memory_allocated()
-            weights = self._weights_on_gpu()
+            modules = self._networks.values()
+            tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+            weights = sum(tensor.nbytes for tensor in tensors if tensor.is_cuda)
             made = inner(*args, **kwargs)
-            wait()
+            synchronize()
             seconds = time.perf_counter() - start
-            beside = torch.cuda.max_memory_allocated() - weights if torch.cuda.is_available() else None
+            beside = torch.cuda.max_memory_allocated() - weights if on_gpu else None
             self.calls.setdefault(name, []).append(Call(seconds, arrival, weights, beside, held))
             return made
 
-        setattr(network, method, work)
-
-    def _weights_on_gpu(self) -> int:
-        return sum(
-            tensor.nbytes
-            for network in self._networks.values()
-            for tensor in (*network.parameters(), *network.buffers())
-            if tensor.is_cuda
-        )
+        setattr(network, method, recorded)
 
 
-def wait() -> None:
-    """Wait until the GPU has done what it was given; nothing where there is none."""
+def synchronize() -> None:
+    """Wait until the GPU has finished; nothing where there is none."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def say(line: str) -> None:
+    """Print a line of progress to standard error, since standard output is for figures."""
+    print(line, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Machine, plan, this_machine, usual_work
+from wanavatar_lab.memory import Machine, plan, this_machine, usual_workload
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import WEIGHTS, Weights, amount
@@ -96,10 +96,10 @@ def _weights(which: Weights, folder: Path) -> str:
 
 def _stage(profile: str, stage: str, machine: Machine) -> str:
     try:
-        made = plan(profile, usual_work(stage, profile), machine, read_settings().weights_dir)
+        made = plan(profile, usual_workload(stage, profile), machine, read_settings().weights_dir)
     except LabError as error:
         return f"{stage:<16} {error}"
-    work, choice = made.work, made.choice
+    work, choice = made.workload, made.choice
     frames = f", {work.frames} frames" if work.frames > 1 else ""
     gpu = "" if choice.peak_gpu_bytes is None else f"{amount(choice.peak_gpu_bytes)} of GPU memory, "
     steps = f"{work.steps} {'step' if work.steps == 1 else 'steps'}"

@@ -7,9 +7,9 @@ from typing import Any
 
 from wanavatar_lab.cli.output import SUCCEEDED, answer, clock
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_work
+from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_workload
 from wanavatar_lab.memory import plan as make_plan
-from wanavatar_lab.memory.choose_offload import FORCED
+from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.settings import read_settings
@@ -31,7 +31,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
     command.add_argument("--resolution", metavar="WxH", help="as in the request (default: the request's)")
     command.add_argument("--frames", metavar="N", help="of the clip, or of a segment (default: the request's)")
-    modes = ("auto", *FORCED)
+    modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
     other = command.add_argument_group("plan for another machine")
     other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU")
@@ -47,12 +47,12 @@ def plan(arguments: argparse.Namespace) -> int:
         RequestError: an argument is not allowed, or the given offload mode does not fit.
         LabError: no mode fits, or the sizes of the weights cannot be read.
     """
-    if arguments.offload not in ("auto", *FORCED):
-        allowed = f"give one of {', '.join(map(repr, ('auto', *FORCED)))}"
+    if arguments.offload not in ("auto", *OFFLOAD_MODES):
+        allowed = f"give one of {', '.join(map(repr, ('auto', *OFFLOAD_MODES)))}"
         raise RequestError([("offload", f"{arguments.offload!r} is not allowed; {allowed}")])
     frames = _number("frames", arguments.frames)
     stage = arguments.planned.replace("-", "_")
-    work = usual_work(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
+    work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
     made = make_plan(arguments.profile, work, _machine(arguments), read_settings().weights_dir, arguments.offload)
     answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
     return SUCCEEDED
@@ -92,21 +92,21 @@ def _number(name: str, text: str | None) -> float | None:
 
 
 def _lines(made: Plan) -> Iterator[str]:
-    work, choice = made.work, made.choice
+    work, choice = made.workload, made.choice
     frames = f", {work.frames} frames" if work.frames > 1 else ""
     frames += f" at a time, {work.segments} segments" if work.segments > 1 else ""
     yield f"{_dashed(work.stage)}, profile {made.profile}: {work.width}x{work.height}{frames}, {_steps(made)}"
     yield f"device    {_device(made.machine)}"
     yield f"weights   {'installed' if made.weights_there else 'not installed; sizes are those of the published files'}"
-    turns = ", in turns" if choice.turns and choice.mode == "fp8" else ""
-    mode = f"{choice.mode} ({_MODES[choice.mode]}{turns})" if made.machine.gpus else choice.mode
+    moved = ", model by model" if choice.offloaded and choice.mode == "fp8" else ""
+    mode = f"{choice.mode} ({_MODES[choice.mode]}{moved})" if made.machine.gpus else choice.mode
     yield f"offload   {mode}. {choice.reason}"
     for component in made.components:
-        place = choice.places[component.name]
-        where = place.works if place.waits == place.works else f"offloaded to {place.waits}, runs on {place.works}"
+        place = choice.placements[component.name]
+        where = place.active if place.idle == place.active else f"offloaded to {place.idle}, runs on {place.active}"
         yield (
             f"  {component.name:<14} {amount(component.gpu_bytes):>9} of weights, {amount(place.bytes)} on the GPU, "
-            f"{amount(made.activations[component.name])} of activations; {where}"
+            f"{amount(choice.activations[component.name])} of activations; {where}"
         )
     if choice.peak_gpu_bytes is not None:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
@@ -117,8 +117,8 @@ def _lines(made: Plan) -> Iterator[str]:
 
 
 def _steps(made: Plan) -> str:
-    passes = " with guidance" if made.work.passes > 1 else ""
-    return f"{made.work.steps} {'step' if made.work.steps == 1 else 'steps'}{passes}"
+    passes = " with guidance" if made.workload.passes > 1 else ""
+    return f"{made.workload.steps} {'step' if made.workload.steps == 1 else 'steps'}{passes}"
 
 
 def _device(machine: Machine) -> str:

@@ -1,52 +1,64 @@
-"""The choice for this machine, with no more GPUs looked at than it takes: to look at one costs memory on it.
+"""Choose how the networks of a stage share GPU and host memory, from their sizes and from what is free.
 
-Who is on the GPU: chosen from what there is to hold and what is free. Pure functions; nothing is moved here.
+Nothing is moved here; `apply_offload` does what was chosen.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.memory.activations import activation_bytes
 from wanavatar_lab.memory.components import Component
 from wanavatar_lab.memory.machine import Gpu, Machine, this_machine
+from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.weights import amount
 
-FORCED = ("none", "model", "fp8", "group")
+# the modes that a request can name beside auto, which also takes second_gpu
+OFFLOAD_MODES = ("none", "model", "fp8", "group")
 HOST, GPU, SECOND_GPU = "host", "gpu 0", "gpu 1"
 
-# the part of free GPU memory that is planned with: an allocator cannot use every gap
-ROOM = 0.95
-# what layer by layer keeps on the GPU: the layer that works and the one that is fetched meanwhile
-LAYERS_AT_ONCE = 2
+# the share of free GPU memory that is planned with: an allocator cannot use every gap
+USABLE_SHARE = 0.95
+# what group offload keeps on the GPU: the layer that computes and the one that is prefetched
+LAYERS_ON_GPU = 2
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a component lies, as "host", "gpu 0" (the one that computes) or "gpu 1", and its bytes there."""
+class Placement:
+    """Where the weights of a component are.
 
-    waits: str
-    works: str
+    Attributes:
+        idle: while other components compute: "host", "gpu 0" (the one that computes) or "gpu 1".
+        active: while it computes.
+        bytes: of its weights there while it computes.
+    """
+
+    idle: str
+    active: str
     bytes: int
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Who is where.
+    """How the components of a stage share memory.
 
     Attributes:
-        mode: none (all stay on the GPU), second_gpu (the text encoder stays on another one), model (components take
-            turns), fp8 (transformers are stored in 8 bits; then they stay or take turns), group (layer by layer).
-        turns: whether components wait in main memory until it is their turn.
-        places: by component.
+        mode: none (all stay on the GPU), second_gpu (the text encoder stays on another one), model (each is on the GPU
+            while it computes, else in host memory), fp8 (transformers are stored in 8 bits; then all stay, or move as
+            in model), group (layer by layer).
+        offloaded: whether components are in host memory while they do not compute.
+        placements: by component.
+        activations: bytes beside the weights while each component computes.
         peak_gpu_bytes: on the GPU that computes; None on a CPU.
-        host_bytes: main memory that loading and waiting need.
+        host_bytes: host memory for loading and for offloaded weights.
         reason: why, in a sentence with the figures.
         tiled: whether the autoencoder works in tiles.
     """
 
     mode: str
-    turns: bool
-    places: Mapping[str, Place]
+    offloaded: bool
+    placements: Mapping[str, Placement]
+    activations: Mapping[str, int]
     peak_gpu_bytes: int | None
     host_bytes: int
     reason: str
@@ -54,210 +66,181 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """Tells two placements apart: the mode, and for fp8 whether components take turns."""
-        return f"{self.mode} in turns" if self.turns and self.mode == "fp8" else self.mode
+        """The mode, and for fp8 whether components are offloaded as well: none, second_gpu, model, fp8+model, …"""
+        return f"{self.mode}+model" if self.offloaded and self.mode == "fp8" else self.mode
 
 
-@dataclass(frozen=True)
-class _Case:
-    """What there is to place."""
+def choose_for_device(
+    components: Sequence[Component],
+    workload: Workload,
+    device: str,
+    host_free: int | None,
+    offload: str = "auto",
+    excluded: Collection[str] = (),
+) -> Choice:
+    """Choose for this machine, as `choose` does, and query no GPU needlessly: each query costs memory on it.
 
-    components: Sequence[Component]
-    activations: Mapping[str, int]
-    machine: Machine
+    Args:
+        components: of the stage.
+        workload: of the stage.
+        device: where it computes: cpu, cuda or cuda:<n>.
+        host_free: bytes of host memory that the weights may take; None if they are loaded.
+        offload, excluded: as for `choose`.
 
-    @property
-    def total(self) -> int:
-        return sum(component.gpu_bytes for component in self.components)
+    Raises:
+        RequestError: the mode does not fit.
+        LabError: no mode fits, or host memory is too small to load the weights.
+    """
 
-    @property
-    def most_active(self) -> int:
-        return max(self.activations.values(), default=0)
+    def machine(most: int) -> Machine:
+        return Machine(this_machine(device, most=most).gpus, host_free)
+
+    if offload != "auto":
+        return choose(components, workload, machine(1), offload)
+    try:
+        return choose(components, workload, machine(1), "none")
+    except RequestError:
+        return choose(components, workload, machine(2), excluded=excluded)
 
 
 def choose(
     components: Sequence[Component],
-    activations: Mapping[str, int],
+    workload: Workload,
     machine: Machine,
     offload: str = "auto",
-    tiled: Mapping[str, int] | None = None,
-    without: Collection[str] = (),
+    excluded: Collection[str] = (),
 ) -> Choice:
-    """Choose where components lie, and whether the autoencoder works in tiles.
+    """Choose the first mode that fits, without tiles or else with them.
 
-    Tiles cost seconds of a clip's minutes, and differ from the whole by less than a level in the mean; so every mode is
-    tried with them before the next one, which costs more.
+    Tiles cost seconds of a clip's minutes, and change pixels by less than a level in the mean. So each mode is tried
+    with tiles before the next one, which is slower.
 
     Args:
         components: of the stage.
-        activations: bytes beside the weights while each works, by its name.
+        workload: of the stage.
         machine: what is free.
-        offload: auto takes the first of none, second_gpu, model, fp8 and group that fits; another one is taken or
-            refused.
-        tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
-        without: modes that auto does not take.
+        offload: auto tries none, second_gpu, model, fp8 and group in this order; else the only mode to try.
+        excluded: modes that auto does not try.
 
     Raises:
-        RequestError: the mode that was asked for does not fit; the text has the figures.
-        LabError: no mode fits, or main memory is too small to load the weights.
+        RequestError: the mode named by `offload` does not fit; the text has the figures.
+        LabError: no mode fits, or host memory is too small to load the weights.
     """
-    case = _Case(components, activations, machine)
-    if machine.host_free is not None and case.total > machine.host_free:
+    total = sum(component.gpu_bytes for component in components)
+    if machine.host_free is not None and total > machine.host_free:
         raise LabError(
-            f"The weights are loaded through main memory and need {amount(case.total)} of it, and "
+            f"The weights are loaded through main memory and need {amount(total)} of it, and "
             f"{amount(machine.host_free)} are free. End other programs, or use a machine with more memory."
         )
+    whole, tiled = (activation_bytes(workload, components, tiled) for tiled in (False, True))
     if not machine.gpus:
-        places = {each.name: Place(HOST, HOST, each.gpu_bytes) for each in components}
-        return Choice("none", False, places, None, case.total, "The CPU computes, so nothing is moved.")
-    room = int(machine.gpus[0].free * ROOM)
-    allowed = {each.mode for each in _candidates(case)} - {*without} if offload == "auto" else {offload}
-    candidates = [each for each in _with_tiles(case, tiled) if each.mode in allowed]
-    for choice in candidates:
-        if _peak(choice) <= room and _second_fits(choice, case):
-            return choice
+        on_host = {each.name: Placement(HOST, HOST, each.gpu_bytes) for each in components}
+        return Choice("none", False, on_host, whole, None, total, "The CPU computes, so nothing is moved.")
+    candidates = list(_candidates(components, whole, machine))
+    if tiled.get("vae", 0) < whole.get("vae", 0):
+        note = f" The VAE works in tiles, and needs {amount(tiled['vae'])} instead of {amount(whole['vae'])}."
+        with_tiles = [
+            replace(each, tiled=True, reason=each.reason + note) for each in _candidates(components, tiled, machine)
+        ]
+        candidates = [each for pair in zip(candidates, with_tiles, strict=True) for each in pair]
+    candidates = [
+        each for each in candidates if (each.mode not in excluded if offload == "auto" else each.mode == offload)
+    ]
     if not candidates:
         raise RequestError([("offload", f"{offload!r} does not apply to this stage; give 'auto' or 'none'")])
-    raise _refusal(candidates, machine.gpus[0], room, offload)
+    usable = int(machine.gpus[0].free * USABLE_SHARE)
+    for choice in candidates:
+        if _peak(choice) <= usable:
+            return choice
+    raise _does_not_fit(candidates, machine.gpus[0], usable, offload)
 
 
-def _with_tiles(case: _Case, tiled: Mapping[str, int] | None) -> list[Choice]:
-    """The candidates, each followed by the same one in tiles."""
-    whole = _candidates(case)
-    if tiled is None or tiled.get("vae", 0) >= case.activations.get("vae", 0):
-        return whole
-    said = f" The VAE works in tiles, and needs {amount(tiled['vae'])} instead of {amount(case.activations['vae'])}."
-    small = [
-        replace(each, tiled=True, reason=each.reason + said) for each in _candidates(replace(case, activations=tiled))
-    ]
-    return [each for pair in zip(whole, small, strict=True) for each in pair]
+def _candidates(components: Sequence[Component], activations: Mapping[str, int], machine: Machine) -> Iterator[Choice]:
+    """Every way to place the components, the preferred ones first; on the first GPU they need not fit."""
+    several = len(components) > 1
+    yield _resident("none", components, activations)
+    text = next((each for each in components if each.name == "text_encoder"), None)
+    second = machine.gpus[1] if len(machine.gpus) > 1 else None
+    if text and second and text.gpu_bytes + activations[text.name] <= int(second.free * USABLE_SHARE):
+        yield _resident("second_gpu", components, activations, on_second=text.name)
+    if several:
+        yield _offloaded("model", components, activations)
+    if any(each.fp8_bytes is not None for each in components):
+        yield _resident("fp8", components, activations)
+        yield _offloaded("fp8", components, activations)
+    if several:
+        yield _offloaded("group", components, activations)
 
 
-def _candidates(case: _Case) -> list[Choice]:
-    """Every way in which the components could lie, the preferred ones first."""
-    made = [_resident(case, "none", {})]
-    if len(case.machine.gpus) > 1 and "text_encoder" in case.activations:
-        made.append(_aside(case))
-    if len(case.components) > 1:
-        made.append(_turns(case, "model", {}))
-    cast = {each.name: each.fp8_bytes for each in case.components if each.fp8_bytes is not None}
-    if cast:
-        made += [_resident(case, "fp8", cast), _turns(case, "fp8", cast)]
-    if len(case.components) > 1:
-        made.append(_layer_by_layer(case))
-    return made
-
-
-def _resident(case: _Case, mode: str, cast: Mapping[str, int]) -> Choice:
-    places = {each.name: Place(GPU, GPU, cast.get(each.name, each.gpu_bytes)) for each in case.components}
-    weights = sum(place.bytes for place in places.values())
-    # a layer of an 8-bit network is widened while it computes
-    peak = (
-        weights
-        + case.most_active
-        + max((each.largest_layer for each in case.components if each.name in cast), default=0)
+def _resident(
+    mode: str, components: Sequence[Component], activations: Mapping[str, int], on_second: str | None = None
+) -> Choice:
+    """All components stay on the GPU, or one on a second GPU: in mode none, second_gpu or fp8."""
+    on_gpu = {each.name: _bytes_on_gpu(each, mode) for each in components}
+    gpus = {name: SECOND_GPU if name == on_second else GPU for name in on_gpu}
+    first = [name for name in on_gpu if name != on_second]
+    weights, active = sum(on_gpu[name][0] for name in first), max(activations[name] for name in first)
+    what = f"All {amount(weights)} of weights{', transformers in 8 bits,' if mode == 'fp8' else ''}"
+    if on_second is not None:
+        size = amount(on_gpu[on_second][0])
+        what = f"With the text encoder ({size}) on a second GPU, the other {amount(weights)} of weights"
+    return Choice(
+        mode,
+        False,
+        {name: Placement(gpus[name], gpus[name], size) for name, (size, _) in on_gpu.items()},
+        activations,
+        weights + active + max(upcast for _, upcast in on_gpu.values()),
+        sum(each.gpu_bytes for each in components),
+        f"{what} and up to {amount(active)} of activations fit.",
     )
-    what = f"{amount(weights)} of weights" + (", transformers in 8 bits," if cast else "")
-    reason = f"All {what} and up to {amount(case.most_active)} of activations fit."
-    return Choice(mode, False, places, peak, case.total, reason)
 
 
-def _aside(case: _Case) -> Choice:
-    places = {
-        each.name: Place(*(2 * (SECOND_GPU if each.name == "text_encoder" else GPU,)), each.gpu_bytes)
-        for each in case.components
-    }
-    weights = sum(place.bytes for place in places.values() if place.works == GPU)
-    active = max(size for name, size in case.activations.items() if name != "text_encoder")
-    reason = (
-        f"With the text encoder ({amount(places['text_encoder'].bytes)}) on a second GPU, the other "
-        f"{amount(weights)} of weights and up to {amount(active)} of activations fit."
-    )
-    return Choice("second_gpu", False, places, weights + active, case.total, reason)
-
-
-def _turns(case: _Case, mode: str, cast: Mapping[str, int]) -> Choice:
-    places = {each.name: Place(HOST, GPU, cast.get(each.name, each.gpu_bytes)) for each in case.components}
-    peaks = {
-        each.name: places[each.name].bytes
-        + case.activations[each.name]
-        + (each.largest_layer if each.name in cast else 0)
-        for each in case.components
-    }
+def _offloaded(mode: str, components: Sequence[Component], activations: Mapping[str, int]) -> Choice:
+    """One component, or in mode group two layers of one, is on the GPU at a time: in mode model, fp8 or group."""
+    on_gpu = {each.name: _bytes_on_gpu(each, mode) for each in components}
+    peaks = {name: size + upcast + activations[name] for name, (size, upcast) in on_gpu.items()}
     largest = max(peaks, key=lambda name: peaks[name])
-    reason = (
-        f"Components take turns{' with transformers in 8 bits' if cast else ''}: the largest need is that of "
-        f"{largest}, {amount(places[largest].bytes)} of weights and {amount(case.activations[largest])} of activations."
+    what = {
+        "model": "Components are on the GPU one at a time",
+        "fp8": "Components are on the GPU one at a time, with transformers in 8 bits",
+        "group": "Layers come to the GPU one by one while others compute",
+    }[mode]
+    weights = "two layers" if mode == "group" else f"{amount(on_gpu[largest][0])} of weights"
+    return Choice(
+        mode,
+        True,
+        {name: Placement(HOST, GPU, size) for name, (size, _) in on_gpu.items()},
+        activations,
+        peaks[largest],
+        sum(each.gpu_bytes for each in components),
+        f"{what}: the largest need is that of {largest}, {weights} and {amount(activations[largest])} of activations.",
     )
-    return Choice(mode, True, places, peaks[largest], case.total, reason)
 
 
-def _layer_by_layer(case: _Case) -> Choice:
-    peaks = {each.name: LAYERS_AT_ONCE * each.largest_layer + case.activations[each.name] for each in case.components}
-    places = {each.name: Place(HOST, GPU, LAYERS_AT_ONCE * each.largest_layer) for each in case.components}
-    largest = max(peaks, key=lambda name: peaks[name])
-    reason = (
-        f"Layers come one by one while others compute: the largest need is that of {largest}, "
-        f"{amount(case.activations[largest])} of activations and two layers."
-    )
-    return Choice("group", True, places, peaks[largest], case.total, reason)
+def _bytes_on_gpu(component: Component, mode: str) -> tuple[int, int]:
+    """Bytes of a component's weights on the GPU while it computes, and of a layer that is upcast from 8 bits."""
+    if mode == "group":
+        return LAYERS_ON_GPU * component.largest_layer, 0
+    if mode == "fp8" and component.fp8_bytes is not None:
+        return component.fp8_bytes, component.largest_layer
+    return component.gpu_bytes, 0
 
 
 def _peak(choice: Choice) -> int:
-    assert choice.peak_gpu_bytes is not None  # candidates are made for a GPU
+    assert choice.peak_gpu_bytes is not None  # candidates are for a GPU
     return choice.peak_gpu_bytes
 
 
-def _second_fits(choice: Choice, case: _Case) -> bool:
-    aside = [name for name, place in choice.places.items() if place.works == SECOND_GPU]
-    needed = sum(choice.places[name].bytes + case.activations[name] for name in aside)
-    return not aside or needed <= int(case.machine.gpus[1].free * ROOM)
-
-
-def _refusal(candidates: Sequence[Choice], gpu: Gpu, room: int, offload: str) -> LabError:
+def _does_not_fit(candidates: Sequence[Choice], gpu: Gpu, usable: int, offload: str) -> LabError:
     least = min(candidates, key=_peak)
     there = (
-        f"{amount(room)} can be used of the {amount(gpu.free)} that are free on the GPU ({amount(gpu.total)} in all)"
+        f"{amount(usable)} can be used of the {amount(gpu.free)} that are free on the GPU ({amount(gpu.total)} in all)"
     )
     smaller = "choose a smaller resolution or fewer frames"
-    if offload == "auto":
-        return LabError(
-            f"This does not fit in any mode: even with offload {least.mode} it needs {amount(_peak(least))}, and "
-            f"{there}. End other programs that use the GPU, or {smaller}."
-        )
-    message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"
-    return RequestError([("offload", message)])
-
-
-def choose_here(
-    components: Sequence[Component],
-    activations: Mapping[str, int],
-    device: str,
-    host_free: int | None,
-    offload: str = "auto",
-    tiled: Mapping[str, int] | None = None,
-    without: Collection[str] = (),
-) -> Choice:
-    """Choose where components lie on this machine, as `choose` does.
-
-    Args:
-        components: of the stage.
-        activations: bytes beside the weights while each works, by its name.
-        device: where they compute: cpu, cuda or cuda:<n>.
-        host_free: main memory that they may take, in bytes; None if they are loaded.
-        offload: auto, or a mode that is wanted.
-        tiled: as `activations`, with the autoencoder in tiles; None where it has to work whole.
-        without: modes that auto does not take.
-
-    Raises:
-        RequestError: the mode that is wanted does not fit.
-        LabError: no mode fits, or main memory is too small to load the weights.
-    """
-    alone = Machine(this_machine(device, most=1).gpus, host_free)
     if offload != "auto":
-        return choose(components, activations, alone, offload, tiled)
-    try:
-        return choose(components, activations, alone, "none", tiled)
-    except RequestError:
-        two = Machine(this_machine(device, most=2).gpus, host_free)
-        return choose(components, activations, two, tiled=tiled, without=without)
+        message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"
+        return RequestError([("offload", message)])
+    return LabError(
+        f"This does not fit in any mode: even with offload {least.mode} it needs {amount(_peak(least))}, and {there}. "
+        f"End other programs that use the GPU, or {smaller}."
+    )

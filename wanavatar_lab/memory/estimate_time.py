@@ -1,14 +1,16 @@
-"""How long a stage takes, estimated: its floating-point operations, divided by a share of the GPU's rate."""
+"""Floating-point operations of a stage, and the seconds they take: operations divided by a share of the GPU's rate."""
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from wanavatar_lab.memory.activations import TEXT_TOKENS, Work, tiles_of
-from wanavatar_lab.memory.components import Component
+from wanavatar_lab.memory.activations import tiles_of
+from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.machine import Machine
+from wanavatar_lab.memory.workload import TEXT_TOKENS, Workload
 
-# dense operations per second with bfloat16 and with float32 numbers, from the vendor's data sheets, by words of the
-# name that the driver gives; the first that matches counts
+# Dense operations per second in bfloat16 and in float32, from the vendor's data sheets, by words of the name that the
+# driver gives. The first match counts.
 RATES: tuple[tuple[str, float, float], ...] = (
     ("B200", 2250e12, 75e12),
     ("GH200", 989e12, 67e12),
@@ -28,62 +30,89 @@ RATES: tuple[tuple[str, float, float], ...] = (
     ("4090", 165e12, 82.6e12),
     ("3090", 71e12, 35.6e12),
 )
-EFFICIENCY = 0.55  # of the data sheet's rate, which no real network reaches
+# Of the data sheet's rate. Denoising steps on an H100 reached 0.43 of it (text to image) to 0.58 (speech to video at
+# 720x1280): docs/measured/stages_80gb.json.
+EFFICIENCY = 0.55
 
-# multiply-adds per pixel and frame to decode, times the square of the finest width: estimates by hand from the layers
+# multiply-adds per pixel and frame to decode, times the square of the finest width; estimated by hand from the layers
 _WAN_DECODER = 450
 _FLUX_DECODER = 260
-_SWIGLU = 3  # matrices in FLUX's feed-forward; Wan's has 2
-_UPSCALER = 16_700_000 // 4  # multiply-adds per pixel: the network computes at half the picture's width and height
+# multiply-adds per pixel to upscale: a weight each, at half the picture's width and height
+_UPSCALER = 16_700_000 // 4
 
 
 def expected_seconds(
-    work: Work, components: Sequence[Component], machine: Machine, tiled: bool = False
+    workload: Workload, components: Sequence[Component], machine: Machine, tiled: bool = False
 ) -> float | None:
-    """Seconds for one clip, segment or picture; an estimate. None on a CPU, and on a GPU that is not in the table.
+    """Estimated seconds for one clip, segment or picture. None on a CPU, and on a GPU that is not in the table.
 
     Args:
-        work: what is made.
+        workload: of the stage.
         components: of the stage.
-        machine: where.
+        machine: whose first GPU computes.
         tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
     """
     name = machine.gpus[0].name if machine.gpus else None
-    for part, rate, exact in RATES:
-        if name is not None and re.search(rf"\b{part}\b", name):
-            return sum(operations(work, each, tiled) / _rate(each, rate, exact) for each in components) / EFFICIENCY
+    for words, bfloat16_rate, float32_rate in RATES:
+        if name is not None and re.search(rf"\b{words}\b", name):
+            seconds = 0.0
+            for component in components:
+                in_float32 = component.gpu_bytes > 3 * component.parameters
+                seconds += _flops(workload, component, tiled) / (float32_rate if in_float32 else bfloat16_rate)
+            return seconds / EFFICIENCY
     return None
 
 
-def operations(work: Work, component: Component, tiled: bool = False) -> float:
-    """Floating-point operations that a component does for one clip, segment or picture; a multiply-add is two."""
-    match component.name:
-        case "transformer" | "transformer_2":
-            # the two experts share the steps between them
-            share = 0.5 if work.stage == "image_to_video" else 1.0
-            return share * work.segments * work.steps * work.passes * forward_operations(work, component)
-        case "text_encoder":
-            return 2.0 * component.parameters * TEXT_TOKENS * work.passes
-        case "vae":
-            factor = _FLUX_DECODER if work.stage == "text_to_image" else _WAN_DECODER
-            overlap = tiles_of(work.stage).overlap(work.width, work.height) if tiled else 1.0
-            return 2.0 * factor * overlap * component.width**2 * work.segments * work.samples
-        case "network":
-            return 2.0 * _UPSCALER * work.samples
-        case _:
-            return 0.0  # what the audio encoder does is too little to count
+def _flops(workload: Workload, component: Component, tiled: bool) -> float:
+    """Floating-point operations of a component for one clip, segment or picture; a multiply-add counts as two."""
+    if component.name in DENOISERS:
+        # the two experts of image to video share the steps between them
+        share = 0.5 if workload.stage == "image_to_video" else 1.0
+        size = component.width, component.layers, component.feed_forward, component.audio_layers
+        one_pass = sum(forward_flops(workload, *size))
+        return share * workload.segments * workload.steps * workload.passes * one_pass
+    if component.name == "text_encoder":
+        return 2.0 * component.parameters * TEXT_TOKENS * workload.passes
+    if component.name == "vae":
+        factor = _FLUX_DECODER if workload.stage == "text_to_image" else _WAN_DECODER
+        overlap = tiles_of(workload.stage).overlap(workload.width, workload.height) if tiled else 1.0
+        return 2.0 * factor * overlap * component.width**2 * workload.segments * workload.pixels
+    if component.name == "network":
+        return 2.0 * _UPSCALER * workload.pixels
+    return 0.0  # the audio encoder's are too few to count
 
 
-def forward_operations(work: Work, component: Component) -> float:
-    """Of one forward pass of a transformer, what is kept from earlier steps not counted; see `bench.network`."""
-    tokens, width, layers = work.tokens, component.width, component.layers
-    if work.stage == "text_to_image":
-        linear = tokens * (4 * width**2 + _SWIGLU * width * component.feed_forward) * layers
-        return 2.0 * (linear + 2 * tokens**2 * width * layers)
-    # self-attention has four matrices, the text's cross-attention two for the video's side
-    linear = tokens * (6 * width**2 + 2 * width * component.feed_forward) * layers
-    return 2.0 * (linear + 2 * tokens * (tokens + TEXT_TOKENS) * width * layers)
+class ForwardFlops(NamedTuple):
+    """Floating-point operations of one forward pass; a multiply-add counts as two.
+
+    Attributes:
+        linear: of the linear layers.
+        attention: of the products of queries with keys, and of scores with values.
+    """
+
+    linear: float
+    attention: float
 
 
-def _rate(component: Component, rate: float, exact: float) -> float:
-    return exact if component.gpu_bytes > 3 * component.parameters else rate
+def forward_flops(
+    workload: Workload, width: int, layers: int, feed_forward: int, audio_layers: int = 0
+) -> ForwardFlops:
+    """The operations of one forward pass of a transformer after the first, which caches the text's keys and values.
+
+    Embeddings, modulation and the audio's few tokens are left out: they are less than a tenth even of a tiny network.
+
+    Args:
+        workload: which stage, and how many tokens.
+        width, layers, feed_forward, audio_layers: of the transformer, as in `Component`; see `components.dimensions`.
+    """
+    tokens, context = workload.tokens, workload.tokens
+    if workload.stage == "text_to_image":
+        # queries, keys, values and outputs, and three matrices of SwiGLU
+        per_layer = 4 * width**2 + 3 * width * feed_forward
+    else:
+        # the same of self-attention, two more for the video's side of cross-attention, and two of the feed-forward
+        per_layer = 6 * width**2 + 2 * width * feed_forward
+        context += TEXT_TOKENS
+    # cross-attention to audio leaves out the reference and motion tokens
+    linear = tokens * per_layer * layers + 2 * width**2 * workload.video_tokens * audio_layers
+    return ForwardFlops(2.0 * linear, 4.0 * tokens * context * width * layers)

@@ -1,13 +1,11 @@
-"""Weights that wait in pinned main memory and come to a GPU at the rate of the link.
+"""Weights in pinned host memory, which come to a GPU at the rate of the link.
 
-Inference does not change weights, so that they never travel back: a module that leaves the GPU points again to what it
-has in main memory. What did change meanwhile is told by PyTorch's version counters and is copied: adapters that were
-added, parameters that were written to.
+Inference does not change weights, so they are never copied back: a module that leaves the GPU points again to its copy
+in host memory. What did change (adapters that were added, parameters that were written to) is found by PyTorch's
+version counters and copied.
 
-Pinned main memory, in just the size that is asked for.
-
-PyTorch's own pinned memory comes in powers of two, of which large weights would waste a third. So this is memory of the
-system that is registered with the driver, and given up when no tensor lies in it any more.
+PyTorch's own pinned memory comes in powers of two, which would waste a third with large weights. So memory of the exact
+size is registered with the CUDA driver, and unregistered when no tensor uses it any more.
 """
 
 import mmap
@@ -24,51 +22,15 @@ from torch import nn
 
 from wanavatar_lab.errors import LabError
 
-_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
-
-
-def pinned_bytes(size: int) -> torch.Tensor:
-    """Main memory [size] uint8, pinned where there is a GPU.
-
-    Raises:
-        LabError: the system does not let so much memory be pinned.
-    """
-    if not size or not torch.cuda.is_available():
-        return torch.empty(size, dtype=torch.uint8)
-    region = _Registered(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        region.madvise(mmap.MADV_HUGEPAGE)  # a page of 2 MiB is pinned as fast as one of 4 KiB
-    memory = torch.frombuffer(region, dtype=torch.uint8)  # holds the region as long as any view of it is there
-    code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, _PORTABLE))
-    if code:
-        raise LabError(
-            f"The system did not let {size / 1e9:.1f} GB of main memory be pinned (CUDA error {code}). Raise the limit "
-            "of locked memory (ulimit -l), or set offload to none."
-        )
-    region.pointer = memory.data_ptr()
-    return memory
-
-
-class _Registered(mmap.mmap):
-    """Memory of the system, pinned for CUDA until nothing refers to it any more."""
-
-    pointer: int | None = None
-
-    def __del__(self) -> None:
-        # at the end of the process the system unpins everything, and torch may be gone
-        if self.pointer is not None and not sys.is_finalizing():
-            torch.cuda.synchronize()  # a copy may still be under way
-            torch.cuda.cudart().cudaHostUnregister(self.pointer)
-
-
-PIECE_BYTES = 1 << 30  # main memory is pinned in pieces of about this size
-_ALIGNMENT = 256  # bytes; what a GPU's copy engine and every number format are content with
+PIECE_BYTES = 1 << 30  # host memory is pinned in pieces of about this size: a call per tensor would be slow
+_ALIGNMENT = 256  # bytes; enough for a GPU's copy engine and for every number format
 _HOST = torch.device("cpu")
+_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 
 @dataclass
 class _Home:
-    """What a parameter or buffer has in main memory, and what it was when it last left for a GPU."""
+    """The host copy of a parameter or buffer, and the tensor's state when it last left for a GPU."""
 
     tensor: torch.Tensor
     host: torch.Tensor
@@ -79,12 +41,12 @@ class _Home:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A parameter or buffer where it is now.
+    """A parameter or buffer.
 
     Attributes:
-        tensor: itself; it stays the same object.
-        cast: whether its layer is stored in 8 bits and widened while it computes.
-        merged: the adapters that PEFT has added to it, which no version counter tells.
+        tensor: itself; it stays the same object wherever its numbers are.
+        cast: whether its layer is stored in 8 bits and upcast while it computes.
+        merged: the adapters that PEFT has merged into it, which the version counter does not show.
     """
 
     tensor: torch.Tensor
@@ -93,25 +55,23 @@ class _Weight:
 
 
 class PinnedWeights:
-    """The weights of one module, buffers included, tied ones once; get it by `pinned`."""
+    """The weights of one module, with its buffers, tied weights once; made by `pinned`."""
 
     def __init__(self, module: nn.Module) -> None:
-        # weak, since the table of all of them would keep the module alive by it
+        # weak: `_PINNED` holds this object, which must not keep the module alive
         self._reference = weakref.ref(module)
-        self._homes: dict[int, _Home] = {}  # by the parameter's id; it is held there, so that the id stays its own
+        self._homes: dict[int, _Home] = {}  # by id of the tensor, which its home keeps alive
 
     @property
     def host_bytes(self) -> int:
-        """Main memory that the weights have here."""
+        """Pinned host memory of the weights, in bytes."""
         return sum(home.host.nbytes for home in {home.host.data_ptr(): home for home in self._homes.values()}.values())
 
     def onload(self, device: torch.device | str) -> None:
-        """Copy all weights to a device, on its current stream and without waiting for the end of it.
-
-        What is there already stays as it is.
+        """Copy the weights that are not on a device to it, on its current stream and without waiting for the copy.
 
         Raises:
-            LabError: the system does not let so much main memory be pinned.
+            LabError: the system does not allow so much memory to be pinned.
         """
         device = torch.empty(0, device=device).device  # with its number, where "cuda" stands for the current one
         moving = [weight for weight in self._found() if not self._is_there(weight, device)]
@@ -128,10 +88,10 @@ class PinnedWeights:
                 home.version, home.pointer, home.merged = tensor._version, tensor.data_ptr(), weight.merged
 
     def offload(self) -> None:
-        """Let all weights lie in main memory again, and keep what changed since they left it.
+        """Move all weights back to host memory, and copy those that changed since they left it.
 
         Raises:
-            LabError: the system does not let so much main memory be pinned.
+            LabError: the system does not allow so much memory to be pinned.
         """
         found = self._found()
         with torch.inference_mode(False), torch.no_grad():
@@ -140,14 +100,14 @@ class PinnedWeights:
                 weight.tensor.data = self._homes[id(weight.tensor)].host
 
     def forget(self) -> None:
-        """Give up what is kept in main memory, before the weights are stored in another number format."""
+        """Free the host memory, before the weights are stored in another number format."""
         self._homes.clear()
 
     def _found(self) -> list[_Weight]:
-        """Every parameter and buffer once; the homes of those that are gone from the module are given up."""
+        """Every parameter and buffer once. Homes of those that are no longer in the module are freed."""
         module = self._reference()
         if module is None:
-            raise ReferenceError("The module of these weights is gone; ask pinned for those of another.")
+            raise ReferenceError("The module of these weights was deleted; call pinned() with another one.")
         layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
         merged = {id(layer.get_base_layer()): tuple(layer.merged_adapters) for layer in layers}
         found = {
@@ -162,7 +122,7 @@ class PinnedWeights:
     def _is_there(self, weight: _Weight, device: torch.device) -> bool:
         if weight.tensor.device != device or self._at_home(weight.tensor):
             return False
-        # on a GPU, what has no home yet gets one when it leaves
+        # on a GPU, a weight without a home gets one when it leaves
         return device.type != _HOST.type or self._is_as_it_left(weight)
 
     def _at_home(self, tensor: torch.Tensor) -> bool:
@@ -175,12 +135,12 @@ class PinnedWeights:
             return home is not None
         if tensor._version != home.version or weight.merged != home.merged:
             return False
-        # a layer in 8 bits has its numbers in other memory once it has computed, but the same ones
+        # after it has computed, a layer in 8 bits has the same numbers in other memory
         moved = tensor.data_ptr() != home.pointer
         return tensor.dtype == home.host.dtype and tensor.shape == home.host.shape and (weight.cast or not moved)
 
     def _settle(self, tensors: list[torch.Tensor]) -> None:
-        """Give tensors a home with the numbers that they have now; the tensors stay where they are."""
+        """Copy tensors to pinned host memory as their home; the tensors stay where they are."""
         by_key: dict[tuple[Any, ...], list[torch.Tensor]] = {}
         for tensor in tensors:
             by_key.setdefault(_key(tensor), []).append(tensor)
@@ -194,7 +154,7 @@ class PinnedWeights:
                 for tensor in same:
                     self._homes[id(tensor)] = _Home(tensor, host, tensor._version, tensor.data_ptr())
                     if tensor.device == _HOST:
-                        # else the numbers would lie in main memory twice
+                        # else the numbers would be in host memory twice
                         tensor.data = host
 
 
@@ -202,14 +162,14 @@ _PINNED: WeakKeyDictionary[nn.Module, PinnedWeights] = WeakKeyDictionary()
 
 
 def pinned(module: nn.Module) -> PinnedWeights:
-    """The pinned weights of a module, the same object at every call; nothing is copied yet."""
+    """The pinned weights of a module, the same object at every call. Nothing is copied yet."""
     if module not in _PINNED:
         _PINNED[module] = PinnedWeights(module)
     return _PINNED[module]
 
 
 def _key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What two tensors that share their memory have in common."""
+    """Equal for tensors that share their memory."""
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
@@ -223,7 +183,7 @@ def _aligned(size: int) -> int:
 
 
 def _pieces(groups: list[list[torch.Tensor]]) -> Iterator[list[list[torch.Tensor]]]:
-    """Tensors that share a piece of memory; one that is larger than a piece has it to itself."""
+    """Tensors grouped by the piece of memory that they share; one larger than a piece has its own."""
     piece: list[list[torch.Tensor]] = []
     filled = 0
     for same in groups:
@@ -241,3 +201,37 @@ def _view(piece: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if not piece.numel():
         return torch.empty_like(like, device=_HOST)
     return piece.view(like.dtype).as_strided(like.shape, torch.empty_like(like, device="meta").stride())
+
+
+def pinned_bytes(size: int) -> torch.Tensor:
+    """Host memory [size] uint8, pinned where there is a GPU.
+
+    Raises:
+        LabError: the system does not allow so much memory to be pinned.
+    """
+    if not size or not torch.cuda.is_available():
+        return torch.empty(size, dtype=torch.uint8)
+    region = _Registered(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        region.madvise(mmap.MADV_HUGEPAGE)  # a page of 2 MiB is pinned as fast as one of 4 KiB
+    memory = torch.frombuffer(region, dtype=torch.uint8)  # keeps the region alive as long as there is a view of it
+    code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, _PORTABLE))
+    if code:
+        raise LabError(
+            f"The system did not let {size / 1e9:.1f} GB of main memory be pinned (CUDA error {code}). Raise the limit "
+            "of locked memory (ulimit -l), or set offload to none."
+        )
+    region.pointer = memory.data_ptr()
+    return memory
+
+
+class _Registered(mmap.mmap):
+    """Host memory that is pinned for CUDA until nothing refers to it any more."""
+
+    pointer: int | None = None
+
+    def __del__(self) -> None:
+        # at the end of the process the system unpins everything, and torch may be gone
+        if self.pointer is not None and not sys.is_finalizing():
+            torch.cuda.synchronize()  # a copy may still be running
+            torch.cuda.cudart().cudaHostUnregister(self.pointer)

@@ -1,6 +1,6 @@
-"""A request that cannot fit into memory is refused before anything is loaded.
+"""Plan a stage before anything is loaded: its memory, where its networks are and how long it takes.
 
-What a stage needs and where its networks would lie, said before anything is loaded.
+The worker checks every request so, and refuses one that cannot fit.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import media
-from wanavatar_lab.memory.activations import Work, activation_bytes
-from wanavatar_lab.memory.choose_offload import Choice, choose, choose_here
+from wanavatar_lab.memory.choose_offload import Choice, choose, choose_for_device
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Machine
-from wanavatar_lab.memory.workload import work_of
+from wanavatar_lab.memory.workload import Workload, workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
@@ -21,40 +20,39 @@ from wanavatar_lab.settings import read_settings
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer.
+    """What a stage needs.
 
     Attributes:
         profile: whose models.
-        work: what is to be made.
+        workload: what is computed.
         machine: where.
-        components: the networks, in the order in which they work.
-        activations: bytes beside the weights while each works as chosen, by its name.
-        choice: where they lie.
-        weights_there: whether their files are there.
-        seconds: what one clip, segment or picture takes; an estimate, None where the device is not known.
+        components: the networks, in the order in which they run.
+        choice: how they share memory.
+        weights_there: whether their files are installed.
+        seconds: estimate for one clip, segment or picture; None where the device is not in the table.
     """
 
     profile: str
-    work: Work
+    workload: Workload
     machine: Machine
     components: tuple[Component, ...]
-    activations: dict[str, int]
     choice: Choice
     weights_there: bool
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The same in plain values; sizes are bytes."""
+        """The same for machines: sizes in bytes, times in seconds."""
         gpu = self.machine.gpus[0] if self.machine.gpus else None
+        workload, choice = self.workload, self.choice
         return {
-            "stage": self.work.stage,
+            "stage": workload.stage,
             "profile": self.profile,
-            "width": self.work.width,
-            "height": self.work.height,
-            "frames": self.work.frames,
-            "segments": self.work.segments,
-            "steps": self.work.steps,
-            "passes": self.work.passes,
+            "width": workload.width,
+            "height": workload.height,
+            "frames": workload.frames,
+            "segments": workload.segments,
+            "steps": workload.steps,
+            "passes": workload.passes,
             "device": "cpu" if gpu is None else "cuda",
             "gpu": None if gpu is None else gpu.name,
             "gpus": len(self.machine.gpus),
@@ -62,75 +60,71 @@ class Plan:
             "gpu_free_bytes": None if gpu is None else gpu.free,
             "host_free_bytes": self.machine.host_free,
             "weights_there": self.weights_there,
-            "mode": self.choice.mode,
-            "takes_turns": self.choice.turns,
-            "vae_tiled": self.choice.tiled,
-            "reason": self.choice.reason,
-            "components": [self._component(each) for each in self.components],
-            "peak_gpu_bytes": self.choice.peak_gpu_bytes,
-            "host_bytes": self.choice.host_bytes,
+            "mode": choice.mode,
+            "takes_turns": choice.offloaded,
+            "vae_tiled": choice.tiled,
+            "reason": choice.reason,
+            "components": [
+                {
+                    "name": each.name,
+                    "parameters": each.parameters,
+                    "bytes": each.gpu_bytes,
+                    "file_bytes": each.file_bytes,
+                    "activation_bytes": choice.activations[each.name],
+                    "waits": choice.placements[each.name].idle,
+                    "works": choice.placements[each.name].active,
+                    "bytes_there": choice.placements[each.name].bytes,
+                }
+                for each in self.components
+            ],
+            "peak_gpu_bytes": choice.peak_gpu_bytes,
+            "host_bytes": choice.host_bytes,
             "expected_seconds": None if self.seconds is None else round(self.seconds, 1),
         }
 
-    def _component(self, component: Component) -> dict[str, Any]:
-        place = self.choice.places[component.name]
-        return {
-            "name": component.name,
-            "parameters": component.parameters,
-            "bytes": component.gpu_bytes,
-            "file_bytes": component.file_bytes,
-            "activation_bytes": self.activations[component.name],
-            "waits": place.waits,
-            "works": place.works,
-            "bytes_there": place.bytes,
-        }
 
-
-def plan(profile: str, work: Work, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
+def plan(profile: str, workload: Workload, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
     """Plan a stage.
 
     Args:
         profile: whose models; a name in `PROFILES`.
-        work: what is to be made, from `work_of` or `usual_work`.
-        machine: where, from `this_machine` or `other_machine`.
-        weights_dir: where weights lie.
-        offload: auto, or a mode that is wanted.
+        workload: from `workload_of` or `usual_workload`.
+        machine: from `this_machine` or `other_machine`.
+        weights_dir: the weights folder.
+        offload: auto, or a mode.
 
     Raises:
-        RequestError: the mode that is wanted does not fit.
-        LabError: no mode fits, or the figures of the weights cannot be had.
+        RequestError: the mode does not fit.
+        LabError: no mode fits, or nothing is known of the weights.
     """
     models = PROFILES[profile]
-    components = stage_components(models, work.stage, weights_dir, "cuda" if machine.gpus else "cpu")
-    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
-    choice = choose(components, whole, machine, offload, tiled)
+    components = stage_components(models, workload.stage, weights_dir, "cuda" if machine.gpus else "cpu")
+    choice = choose(components, workload, machine, offload)
     return Plan(
         profile=profile,
-        work=work,
+        workload=workload,
         machine=machine,
         components=components,
-        activations=tiled if choice.tiled else whole,
         choice=choice,
-        weights_there=weights_are_there(models, work.stage, weights_dir),
-        seconds=expected_seconds(work, components, machine, choice.tiled),
+        weights_there=weights_are_there(models, workload.stage, weights_dir),
+        seconds=expected_seconds(workload, components, machine, choice.tiled),
     )
 
 
 def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None) -> None:
-    """See that some mode, or the one that is asked for, has room for the request.
+    """Check that a request fits into memory.
 
-    Nothing is checked where the CPU computes, for stages of others, and where the weights are missing, which loading
-    says better.
+    Nothing is checked on a CPU, for custom stages, and where weights are missing, which loading reports better.
 
     Args:
         request: of any stage.
-        device: where it is to compute: cpu, cuda or cuda:<n>.
-        host_free: main memory that its models may take, in bytes; None if they are loaded.
+        device: where it computes: cpu, cuda or cuda:<n>.
+        host_free: bytes of host memory that its models may take; None if they are loaded.
 
     Raises:
-        RequestError: the mode that is asked for does not fit.
-        LabError: no mode fits, or main memory is too small to load the weights.
-        MediaError: the picture that says the size cannot be read.
+        RequestError: the mode that the request names does not fit.
+        LabError: no mode fits, or host memory is too small to load the weights.
+        MediaError: the picture that decides the size cannot be read.
         WeightsError: a weights file is damaged.
     """
     if device.partition(":")[0] == "cpu" or not isinstance(request, TextToImage | ImageToVideo | SpeechToVideo):
@@ -138,14 +132,9 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     profile, weights_dir = request.the_profile(), read_settings().weights_dir
     if not weights_are_there(profile, request.stage, weights_dir):
         return
-    components = stage_components(profile, request.stage, weights_dir, device)
-    work = work_of(request, _size(request))
-    offload = "auto" if isinstance(request, TextToImage) else request.offload
-    whole, tiled = (activation_bytes(work, components, tiled) for tiled in (False, True))
-    choose_here(components, whole, device, host_free, offload, tiled)
-
-
-def _size(request: TextToImage | ImageToVideo | SpeechToVideo) -> tuple[int, int]:
     if isinstance(request, TextToImage):
-        return request.size()
-    return request.size(media.read_picture(request.image).size)
+        size, offload = request.size(), "auto"
+    else:
+        size, offload = request.size(media.read_picture(request.image).size), request.offload
+    components = stage_components(profile, request.stage, weights_dir, device)
+    choose_for_device(components, workload_of(request, size), device, host_free, offload)

@@ -1,6 +1,6 @@
-"""Is it still the same person: hair, skin, clothes and background against the reference picture, segment by segment.
+"""Whether a person stays the same: colours of hair, skin, clothes and background against the reference, by segment.
 
-Colours as people tell them apart: from sRGB to CIE Lab, and the difference CIEDE2000.
+Colours are compared as people perceive them: in CIE Lab, by the difference CIEDE2000.
 """
 
 import math
@@ -11,6 +11,111 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+REGIONS = ("hair", "skin", "clothes", "background")
+# Pixels count from the first value of a mask on, from the second in full: those at edges are mixtures of two regions.
+_DOUBTFUL, _SURE = 0.8, 0.95
+# A region is measured if it covers at least this share of the reference picture: 0.004 is 1,600 pixels of 480x832.
+_SMALLEST = 0.004
+# A region is lost from a segment that shows less than this share of its area in the reference.
+_LOST = 0.2
+
+
+class RegionSource(Protocol):
+    """Segments frames into regions."""
+
+    def regions(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float64]]:
+        """Soft masks [F, h, w] in 0..1 of some of `REGIONS` in frames [F, H, W, 3]; h divides H, and w divides W."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """The mean colour of a region in some frames, RGB in 0..1, and its mean share of the picture."""
+
+    colour: NDArray[np.float64]
+    share: float
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How similar each segment of a clip is to the reference picture.
+
+    Attributes:
+        reference: the mean colour of every region in the reference, RGB in 0..1.
+        segments: for every segment, CIEDE2000 of each of these regions; infinite where the region is lost.
+    """
+
+    reference: Mapping[str, NDArray[np.float64]]
+    segments: Sequence[Mapping[str, float]]
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """The largest difference of every region over the segments."""
+        return {name: max(segment[name] for segment in self.segments) for name in self.reference}
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """The difference of every region in the last segment minus that in the first."""
+        first, last = self.segments[0], self.segments[-1]
+        return {name: last[name] - first[name] if math.isfinite(first[name]) else last[name] for name in self.reference}
+
+
+def likeness(
+    reference: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
+    source: RegionSource,
+    borders: Sequence[int] = (),
+) -> Likeness:
+    """Compare the colours of a clip with those of its reference picture.
+
+    Args:
+        reference: uint8 [H, W, 3].
+        frames: uint8 [F, H', W', 3].
+        source: segments the frames.
+        borders: the first frame of every segment but the first.
+
+    Raises:
+        ValueError: there are no frames, or the reference shows none of the regions.
+    """
+    if not len(frames):
+        raise ValueError("The clip has no frames, so there is nothing to compare.")
+    shown = {
+        name: region for name, region in region_colours(reference[None], source).items() if region.share >= _SMALLEST
+    }
+    if not shown:
+        raise ValueError("The reference picture shows no hair, skin, clothes or background that could be measured.")
+    segments = []
+    for start, end in pairwise([0, *borders, len(frames)]):
+        found = region_colours(frames[start:end], source)
+        differences = {}
+        for name, region in shown.items():
+            now = found.get(name)
+            if now is None or now.share < _LOST * region.share:
+                differences[name] = math.inf
+            else:
+                differences[name] = float(delta_e2000(srgb_to_lab(now.colour), srgb_to_lab(region.colour)))
+        segments.append(differences)
+    return Likeness({name: region.colour for name, region in shown.items()}, segments)
+
+
+def region_colours(frames: NDArray[np.uint8], source: RegionSource) -> dict[str, Region]:
+    """Each region that frames [F, H, W, 3] show, by name.
+
+    Raises:
+        ValueError: the size of a mask does not divide that of the frames.
+    """
+    found = {}
+    count, tall, broad = frames.shape[:3]
+    for name, mask in source.regions(frames).items():
+        height, width = mask.shape[1:]
+        if tall % height or broad % width:
+            raise ValueError(f"A mask of {height} x {width} does not divide frames of {tall} x {broad} pixels.")
+        weight = np.clip((mask - _DOUBTFUL) / (_SURE - _DOUBTFUL), 0, 1)
+        if weight.sum() > 0:
+            cells = frames.reshape(count, height, tall // height, width, broad // width, 3).mean(axis=(2, 4)) / 255
+            found[name] = Region(np.einsum("fhw,fhwc->c", weight, cells) / weight.sum(), float(weight.mean()))
+    return found
+
 
 # IEC 61966-2-1: linear sRGB to XYZ under D65.
 _TO_XYZ = np.array(
@@ -30,7 +135,7 @@ def srgb_to_lab(rgb: ArrayLike) -> NDArray[np.float64]:
 
 
 def delta_e2000(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """The difference of Lab colours as people see it, [...] for [..., 3] and [..., 3]; 1 is just seen side by side.
+    """The perceived difference of Lab colours, [...] of [..., 3] and [..., 3]; 1 is just visible side by side.
 
     G. Sharma, W. Wu, E. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data,
     and mathematical observations", 2005; the numbers in brackets are its equations.
@@ -78,110 +183,3 @@ def _chroma_and_hue(
     """C' and h' in degrees, 0..360 and 0 for grey; (5) to (7)."""
     red, yellow = lab[..., 1] * stretch, lab[..., 2]
     return np.hypot(red, yellow), np.degrees(np.arctan2(yellow, red)) % 360
-
-
-REGIONS = ("hair", "skin", "clothes", "background")
-# Only what surely belongs to a region counts: edges are mixtures of two. Masks below the first do not, from the second
-# on they count in full.
-_DOUBTFUL, _SURE = 0.8, 0.95
-# A region of the reference picture is measured if it has at least this share of it; it is lost from a clip that shows
-# less than this share of what the reference showed.
-_SMALLEST, _LOST = 0.004, 0.2
-
-
-class RegionSource(Protocol):
-    """Finds regions in frames.
-
-    `regions(frames)` takes uint8 [F, H, W, 3] and gives soft masks, float [F, h, w] in 0..1, for some of
-    `REGIONS`; H is a multiple of h and W of w.
-    """
-
-    def regions(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float64]]: ...
-
-
-@dataclass(frozen=True)
-class Region:
-    """What frames show of a region: its mean colour, RGB in 0..1, and its mean share of the picture."""
-
-    colour: NDArray[np.float64]
-    share: float
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How near each segment of a clip is to the reference picture.
-
-    Attributes:
-        reference: the mean colour of every region that the reference shows, RGB in 0..1.
-        segments: for every segment, CIEDE2000 of every one of these regions; infinite where the region is gone.
-    """
-
-    reference: Mapping[str, NDArray[np.float64]]
-    segments: Sequence[Mapping[str, float]]
-
-    @property
-    def worst(self) -> dict[str, float]:
-        """The largest difference of every region over the segments."""
-        return {name: max(segment[name] for segment in self.segments) for name in self.reference}
-
-    @property
-    def drift(self) -> dict[str, float]:
-        """By how much every region is further from the reference in the last segment than in the first."""
-        first, last = self.segments[0], self.segments[-1]
-        return {name: last[name] - first[name] if math.isfinite(first[name]) else last[name] for name in self.reference}
-
-
-def likeness(
-    reference: NDArray[np.uint8],
-    frames: NDArray[np.uint8],
-    source: RegionSource,
-    borders: Sequence[int] = (),
-) -> Likeness:
-    """Compare the colours of a clip with those of its reference picture.
-
-    Args:
-        reference: uint8 [H, W, 3].
-        frames: uint8 [F, H', W', 3].
-        source: finds the regions.
-        borders: the first frame of every segment but the first one.
-
-    Raises:
-        ValueError: there are no frames, or the reference shows none of the regions.
-    """
-    if not len(frames):
-        raise ValueError("The clip has no frames, so there is nothing to compare.")
-    shown = {
-        name: region for name, region in region_colours(reference[None], source).items() if region.share >= _SMALLEST
-    }
-    if not shown:
-        raise ValueError("The reference picture shows no hair, skin, clothes or background that could be measured.")
-    segments = []
-    for start, end in pairwise([0, *borders, len(frames)]):
-        found = region_colours(frames[start:end], source)
-        segments.append({name: _difference(region, found.get(name)) for name, region in shown.items()})
-    return Likeness({name: region.colour for name, region in shown.items()}, segments)
-
-
-def region_colours(frames: NDArray[np.uint8], source: RegionSource) -> dict[str, Region]:
-    """What frames [F, H, W, 3] show of each region, by its name.
-
-    Raises:
-        ValueError: a mask's size does not divide the frames'.
-    """
-    found = {}
-    count, tall, broad = frames.shape[:3]
-    for name, mask in source.regions(frames).items():
-        height, width = mask.shape[1:]
-        if tall % height or broad % width:
-            raise ValueError(f"A mask of {height} x {width} does not divide frames of {tall} x {broad} pixels.")
-        weight = np.clip((mask - _DOUBTFUL) / (_SURE - _DOUBTFUL), 0, 1)
-        if weight.sum() > 0:
-            cells = frames.reshape(count, height, tall // height, width, broad // width, 3).mean(axis=(2, 4)) / 255
-            found[name] = Region(np.einsum("fhw,fhwc->c", weight, cells) / weight.sum(), float(weight.mean()))
-    return found
-
-
-def _difference(reference: Region, found: Region | None) -> float:
-    if found is None or found.share < _LOST * reference.share:
-        return math.inf
-    return float(delta_e2000(srgb_to_lab(found.colour), srgb_to_lab(reference.colour)))

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 32
+_CHUNK = 32  # frames that are compared at a time, to bound the memory
 
 
 @dataclass(frozen=True)
 class Borders:
-    """The change of the picture at segment borders against the usual change from frame to frame, in 8-bit levels.
+    """Change of the picture at segment borders, and the usual change from frame to frame, in 8-bit levels.
 
     Attributes:
-        at_borders: mean absolute difference of each border's first frame to the frame before it.
+        at_borders: mean absolute difference of the first frame of each segment to the frame before it.
         median: the median of these differences over the whole clip.
     """
 
@@ -42,10 +42,10 @@ def segment_borders(frames: int, *, first: int = 77, per_segment: int = 80) -> l
 
 
 def border_jumps(frames: NDArray[np.uint8], borders: Sequence[int]) -> Borders:
-    """How a clip [F, H, W, 3] goes on at its segment borders.
+    """Compare the change of a clip [F, H, W, 3] at its segment borders with the usual change.
 
     Raises:
-        ValueError: there are no borders, one lies outside the clip, or nothing moves in most of the clip.
+        ValueError: there are no borders, one is outside of the clip, or most of the clip does not move.
     """
     outside = [border for border in borders if not 0 < border < len(frames)]
     if outside or not borders:

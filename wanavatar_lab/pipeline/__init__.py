@@ -1,27 +1,26 @@
-"""Stages one after another, each fed with what the ones before it made.
+"""A chain of stages, each of which takes files of earlier ones.
 
     links = talking_avatar(profile="pocket", prompt="a woman with red hair", motion_prompt="she nods", audio="v.wav")
     made = await follow(links, on_progress())
     hand_over(made, make_folder("demo"))
     print(report(made, measure(made[-1].path, opening)))
 
-links.py     what a chain is made of, and the chain from a sentence and a voice to a talking avatar
-follow.py    submits each link when what it needs is there, and waits
-forecast.py  how long the whole will still take
-lines.py     lines that say how far it is, for a log
-results.py   the files that were made, put where they are wanted
-report.py    what was made and what was measured, as text
+links      the links of a chain, and the chain from a sentence and a voice to a talking avatar
+run        submits each link when its inputs exist, and waits
+progress   progress and the time left, as lines for a log
+report     measures of the talking clip, a report as text, copies of the files
+
+No torch is imported.
 """
 
 from wanavatar_lab.pipeline.links import Link, talking_avatar
 from wanavatar_lab.pipeline.progress import Progress, Typical, on_progress
-from wanavatar_lab.pipeline.report import Measures, hand_over, make_folder, measure, report
+from wanavatar_lab.pipeline.report import hand_over, make_folder, measure, report
 from wanavatar_lab.pipeline.run import Made, follow
 
 __all__ = [
     "Link",
     "Made",
-    "Measures",
     "Progress",
     "Typical",
     "follow",

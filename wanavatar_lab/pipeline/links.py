@@ -1,4 +1,4 @@
-"""What a chain is made of, and the chain from a sentence and a voice to a talking avatar."""
+"""The links of a chain, and the chain from a sentence and a voice to a talking avatar."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,19 +10,16 @@ from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToI
 
 PICTURE = "picture.png"
 
-# what a field of a stage is called where there are several of its name
-_RENAMED: dict[tuple[type[Request], str], str] = {(ImageToVideo, "prompt"): "motion_prompt"}
-
 
 @dataclass(frozen=True)
 class Link:
     """One stage of a chain.
 
     Attributes:
-        file: what its result is called in the end.
-        request: what is asked; the fields of `takes` hold a stand-in until the file is there.
-        takes: field of the request → the `file` of an earlier link that it takes.
-        typical: how long it takes, for the estimate of the time left before anything was measured.
+        file: the name of its result.
+        request: of its run; the fields in `takes` hold a placeholder until the file exists.
+        takes: field of the request → the `file` of an earlier link, which becomes its value.
+        typical: its typical times, for the time left before anything was measured.
     """
 
     file: str
@@ -34,7 +31,7 @@ class Link:
 def talking_avatar(
     *, profile: str, prompt: str, motion_prompt: str, audio: str, audio_duration: float = 5.0, seed: int = 1
 ) -> list[Link]:
-    """From a sentence and a voice to a picture, the same twice as large, a clip that moves and one that talks.
+    """From a sentence and a voice to a picture, the same at twice the size, a clip that moves and one that talks.
 
     Both clips start from the picture as it was made: they have its size, so the larger one would only be shrunk again.
 
@@ -43,11 +40,11 @@ def talking_avatar(
         prompt: who and what the picture shows.
         motion_prompt: what happens in the moving clip.
         audio: the recording that is spoken.
-        audio_duration: seconds of it; 5 is one segment of 80 frames, the smallest that the models were made for.
+        audio_duration: seconds of it; 5 is one segment of 80 frames, the shortest that the models were made for.
         seed: of every stage; -1 draws one for each.
 
     Raises:
-        RequestError: values that are not allowed, all at once and by the names they have here.
+        RequestError: every value that is not allowed, by its name here.
     """
     wanted: tuple[tuple[str, type[Request], dict[str, Any]], ...] = (
         (PICTURE, TextToImage, {"prompt": prompt, "upscale": False, "seed": seed}),
@@ -62,18 +59,19 @@ def talking_avatar(
         try:
             request = kind(profile=profile, **values, **takes)
         except RequestError as error:
-            problems += [(_RENAMED.get((kind, name), name), message) for name, message in error.problems]
+            renamed = {"prompt": "motion_prompt"} if kind is ImageToVideo else {}
+            problems += [(renamed.get(name, name), message) for name, message in error.problems]
         else:
             links.append(Link(file, request, takes, TYPICAL[profile][kind.stage]))
-    # a seed or a profile is refused by every stage, in the same words
-    if problems := list(dict.fromkeys(problems)):
-        raise RequestError(problems)
+    if problems:
+        # every stage refuses a wrong seed or profile, in the same words
+        raise RequestError(list(dict.fromkeys(problems)))
     check(links)
     return links
 
 
 def check(links: Sequence[Link]) -> None:
-    """See that every file is there that no link makes.
+    """Check the input files that no link makes.
 
     Raises:
         RequestError: for every one that is missing, empty, a folder, or not readable.

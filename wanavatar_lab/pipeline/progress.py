@@ -1,12 +1,9 @@
-"""The lines of a log that say how far a chain is.
+"""Progress of a chain and the time left: an estimate from typical times at first, then from measured ones."""
 
-How long a chain will still take: from what is typical at first, then from what was measured.
-"""
-
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from wanavatar_lab.runs.status import Status
@@ -21,14 +18,15 @@ class Typical(NamedTuple):
 
     @property
     def whole(self) -> float:
-        """Seconds from its submission to its end."""
+        """Seconds from submission to end."""
         return self.before + self.steps + self.after
 
 
+# of a custom stage, about which nothing is known
 UNKNOWN = Typical(2.0, 10.0, 1.0)
 
-# By profile and stage, for the defaults of `links.talking_avatar`. What matters is the shares of the whole: how fast
-# this machine is shows as soon as the first steps are done.
+# By profile and stage, for the defaults of `links.talking_avatar`. Only the ratios matter: how fast a machine is shows
+# after the first steps.
 TYPICAL: dict[str, dict[str, Typical]] = {
     # measured on two cores of a server
     "pocket": {
@@ -49,14 +47,15 @@ TYPICAL: dict[str, dict[str, Typical]] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a chain is.
+    """Progress of a chain.
 
     Attributes:
-        stage: that is at work.
-        number: of the link, from 1, of `count`.
-        status: of its run.
-        seconds: since it was submitted.
-        seconds_left: for all links that are not done, about.
+        stage: that is running.
+        number: of its link, from 1 to `count`.
+        count: of all links.
+        status: of the link's run.
+        seconds: since that run was submitted.
+        seconds_left: estimate for all links that are not done.
     """
 
     stage: str
@@ -68,100 +67,88 @@ class Progress:
 
     def __str__(self) -> str:
         """One line for people."""
-        text = f"{self.stage} ({self.number} of {self.count}): {self._doing()}"
-        over = self.status.ended and self.number == self.count
-        return text if over else f"{text}; about {self.seconds_left:.0f} s left"
-
-    def _doing(self) -> str:
         now = self.status
         if now.state == "succeeded":
-            return f"done in {self.seconds:.0f} s"
-        if now.state == "running" and now.steps is not None and now.steps > 1:
+            what = f"done in {self.seconds:.0f} s"
+        elif now.state == "running" and now.steps is not None and now.steps > 1:
             segment = f" of segment {now.segment} of {now.segments}" if (now.segments or 1) > 1 else ""
-            return f"{now.phase}, step {now.step} of {now.steps}{segment}"
-        if now.state == "queued" and (now.queue_place or 1) == 1:
-            return "starts"
-        return now.message or now.state
+            what = f"{now.phase}, step {now.step} of {now.steps}{segment}"
+        elif now.state == "queued" and (now.queue_place or 1) == 1:
+            what = "starting"
+        else:
+            what = now.message or now.state
+        last = now.ended and self.number == self.count
+        left = "" if last else f"; about {self.seconds_left:.0f} s left"
+        return f"{self.stage} ({self.number} of {self.count}): {what}{left}"
 
 
 class Forecast:
-    """Tells the time left while links are done one after the other.
+    """Estimates the time left while links run one after the other.
 
-    The pace is the time that was taken so far against what is typical for the same part of the work.
+    The pace is the time taken so far divided by what is typical for the same part of the work.
     """
 
     def __init__(self, stages: Sequence[tuple[str, Typical]], clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin now.
+        """Start now.
 
         Args:
-            stages: of every link, in order, with what it typically takes.
+            stages: of every link, in order, with its typical times.
             clock: seconds, for tests.
         """
         self._stages = [stage for stage, _ in stages]
         self._typical = [typical for _, typical in stages]
         self._clock = clock
-        self._began = self._began_link = self._estimated = clock()
+        self._started = self._link_started = self._estimated_at = clock()
         self._seen = (0, 0.0)  # link and fraction at the last estimate
         self._left = sum(typical.whole for typical in self._typical)
         self._least = self._left - self._typical[0].whole
 
     def progress(self, index: int, status: Status) -> Progress:
-        """How far the whole is, when the links before `index` are done and that one's run has this status.
+        """The progress when the links before `index` are done and the run of that link has this status.
 
-        Between two steps the time left counts down, though never below what the links behind this one need.
+        Between two steps the time left counts down, though never below what the later links need.
         """
         now = self._clock()
         if index != self._seen[0]:
-            self._began_link = now
+            self._link_started = now
         done, fraction = (index + 1, 0.0) if status.ended else (index, status.fraction)
         if (done, fraction) != self._seen:
             self._estimate(done, fraction, now)
-        left = max(self._left - (now - self._estimated), self._least)
-        seconds = now - self._began_link
+        left = max(self._left - (now - self._estimated_at), self._least)
+        seconds = now - self._link_started
         if status.ended:
-            self._began_link = now
+            self._link_started = now
         return Progress(self._stages[index], index + 1, len(self._stages), status, seconds, left)
 
     def _estimate(self, index: int, fraction: float, now: float) -> None:
+        """Estimate the time left when the links before `index` and a fraction of that link's steps are done."""
         done = sum(typical.whole for typical in self._typical[:index])
-        whole = behind = sum(typical.whole for typical in self._typical[index + 1 :])
-        whole += done
-        if index < len(self._typical):
-            present = self._typical[index]
-            whole += present.whole
-            if fraction > 0:
-                done += present.before + fraction * present.steps
-        pace = (now - self._began) / done if done else 1.0
-        self._seen, self._estimated, self._left, self._least = (
-            (index, fraction),
-            now,
-            pace * (whole - done),
-            pace * behind,
-        )
+        later = sum(typical.whole for typical in self._typical[index + 1 :])
+        whole = sum(typical.whole for typical in self._typical)
+        if fraction > 0:
+            done += self._typical[index].before + fraction * self._typical[index].steps
+        pace = (now - self._started) / done if done else 1.0
+        self._seen, self._estimated_at = (index, fraction), now
+        self._left, self._least = pace * (whole - done), pace * later
 
 
-PARTS = 5  # a log gets a line each time that so many parts of a stage's steps are done
+LINES = 5  # of a log for each stage: one whenever another fifth of its steps is done
 
 
 def on_progress(write: Callable[[str], object] | None = None) -> Callable[[Progress], None]:
-    """What `follow` should tell its progress to where nobody looks on: lines worth keeping, some six for each stage.
+    """A callback for `follow` that writes about six lines for each stage, for logs.
 
     Args:
-        write: takes the lines instead of standard output.
+        write: takes the lines; None prints them.
     """
-    put = write or _print
-    last: list[tuple[int, int, bool]] = []
+    put = write or partial(print, flush=True)
+    last: tuple[int, int, bool] | None = None
 
     def show(progress: Progress) -> None:
-        parts = int(progress.status.fraction * PARTS)
-        now = (progress.number, parts, progress.status.ended)
-        if [now] != last:
-            last[:] = [now]
+        nonlocal last
+        now = (progress.number, int(progress.status.fraction * LINES), progress.status.ended)
+        if now != last:
+            last = now
             put(str(progress))
 
     return show
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

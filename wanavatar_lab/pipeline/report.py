@@ -1,7 +1,4 @@
-"""The files that a chain made, put where they are wanted.
-
-What a chain made and what was measured of it, as text.
-"""
+"""The results of a chain: measures of the talking clip, a report as text, and copies of the files."""
 
 import os
 import shutil
@@ -61,21 +58,21 @@ def measure(clip: Path, opening: ArrayLike | None) -> Measures:
 
 
 def report(made: Sequence[Made], measures: Measures, folder: Path) -> str:
-    """A table of the files with the time and memory that each took, and a line for each measure.
+    """A table of the files with the time and memory of each, and a line for each measure.
 
     Args:
-        folder: where the files were put.
+        made: from `follow`.
+        measures: of the talking clip.
+        folder: where the files were copied.
     """
     rows = [("file", "size", "kB", "stage", "seconds", "of it loading", "peak memory, MB")]
     total, devices = 0.0, set()
     for one in made:
         path = folder / one.link.file
-        info = media.probe(path)
+        info, manifest, memory = media.probe(path), one.job.run.manifest(), one.status.memory_bytes
         seconds = (one.status.finished_at or 0.0) - (one.status.submitted_at or 0.0)
         total += seconds
-        manifest = one.job.run.manifest()
         devices.add(str(manifest["device"]))
-        memory = one.status.memory_bytes
         rows.append(
             (
                 str(path),
@@ -87,61 +84,60 @@ def report(made: Sequence[Made], measures: Measures, folder: Path) -> str:
                 "?" if memory is None else f"{memory / 1e6:.0f}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    sync = f"not measured: {measures.why_no_lips}"
+    if (lips := measures.lips) is not None:
+        frames = f"{abs(lips.lag)} frame{'s' if abs(lips.lag) > 1 else ''} {'late' if lips.lag > 0 else 'early'}"
+        when = frames if lips.lag else "in time"
+        sync = f"Pearson r {lips.r:.2f}; best lag {lips.lag} ({when}), r {lips.r_at_lag:.2f} there"
     lines += [
         "",
         f"all stages: {total:.1f} s on {', '.join(sorted(devices))}",
         f"talking clip: picture {measures.picture:.2f} s ({measures.frames} frames), sound {measures.sound:.2f} s",
-        f"lips against loudness: {_lips(measures)}",
+        f"lips against loudness: {sync}",
     ]
     return "\n".join(lines)
 
 
-def _lips(measures: Measures) -> str:
-    lips = measures.lips
-    if lips is None:
-        return f"not measured: {measures.why_no_lips}"
-    late = "late" if lips.lag > 0 else "early"
-    when = "in time" if lips.lag == 0 else f"{abs(lips.lag)} frame{'s' if abs(lips.lag) > 1 else ''} {late}"
-    return f"Pearson r {lips.r:.2f}; best lag {lips.lag} ({when}), r {lips.r_at_lag:.2f} there"
-
-
 def make_folder(out: Path | str) -> Path:
-    """The folder for results, made if it is not there; before the work, since afterwards is late to hear of it.
+    """Create the folder for results if it does not exist; call it before the work, to learn of an error in time.
 
     Returns:
         Its absolute path.
 
     Raises:
-        LabError: it cannot be made, or cannot be written to.
+        LabError: it cannot be created, or cannot be written to.
     """
-    folder = Path(out).absolute()
+    folder = Path(os.path.abspath(out))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LabError(f"out: {str(out)!r} cannot be made ({error.strerror}); give a folder.") from error
     if not os.access(folder, os.W_OK):
         raise LabError(f"out: the folder {str(out)!r} cannot be written to; give another one.")
-    return Path(os.path.normpath(folder))
+    return folder
 
 
 def hand_over(made: Sequence[Made], folder: Path) -> list[Path]:
-    """Copy the results into `folder`: all of them, or none, so that what lies there belongs together.
+    """Copy the results into `folder`, all of them or none, so that it never holds files of two chains.
+
+    Returns:
+        The copies, in the order of `made`.
 
     Raises:
-        DiskFull: there is no room; what lay there before still does.
-        LabError: one cannot be written there.
+        DiskFull: there is no room; earlier files in the folder are unchanged.
+        LabError: a file cannot be written.
     """
-    # each context renames its file when the stack is left, which is when every copy is whole
     try:
+        # every context renames its file on leaving the stack, when all copies are complete
         with ExitStack() as stack:
             for one in made:
                 temporary = stack.enter_context(whole_file(folder / one.link.file))
                 shutil.copyfile(one.path, temporary)
     except DiskFull as error:
         places = ", ".join(str(one.path.parent) for one in made)
-        raise DiskFull(f"There is no room for the results in {folder}. Free some; they lie in {places}.") from error
+        raise DiskFull(f"There is no room for the results in {folder}. Free some; they are in {places}.") from error
     except OSError as error:
         raise LabError(f"The results could not be written to {folder} ({error.strerror}).") from error
     return [folder / one.link.file for one in made]

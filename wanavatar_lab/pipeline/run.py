@@ -1,4 +1,4 @@
-"""Submit each link of a chain when what it needs is there, and wait for it."""
+"""Run a chain: submit each link when its inputs exist, and wait for it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Made:
-    """What a link has made.
+    """The result of a link.
 
     Attributes:
         link: which.
         job: its run.
-        status: how that ended.
+        status: the run's last one.
         path: the file, in the run's folder.
     """
 
@@ -38,18 +38,19 @@ async def follow(
     *,
     runs_dir: Path | str | None = None,
 ) -> list[Made]:
-    """Make what the links ask for, one after the other, without blocking the event loop.
+    """Run the links one after the other, without blocking the event loop.
 
-    Whoever stops waiting (the stop button of a notebook, a cancelled task) also cancels the run that is under way.
+    Cancelling the task, or the stop button of a notebook, also cancels the run that is under way.
 
     Args:
-        links: each takes only what earlier ones make.
-        show: told how far it is, a few times a second.
-        begun: told of the run of each link, and which link it is, from 0, when that is submitted.
+        links: each takes files of earlier ones only.
+        show: called with the progress a few times a second.
+        begun: called when a link's run is submitted, with the link's index and the run.
+        runs_dir: where runs are; None for the settings'.
 
     Raises:
         RequestError: an input file is missing, or a value is not allowed.
-        LabError: a stage failed or was cancelled from elsewhere; the text says which, why, and where its log is.
+        LabError: a run failed or was cancelled by someone else; the text says which, why, and where its log is.
     """
     check(links)
     forecast = Forecast([(link.request.stage, link.typical) for link in links])
@@ -65,15 +66,12 @@ async def follow(
         except (KeyboardInterrupt, asyncio.CancelledError):
             job.cancel()
             raise
-        made[link.file] = Made(link, job, status, _result(link, job, status))
+        stage, run = link.request.stage, f"Its run is {job.id}; `wanavatar-lab logs {job.id}` shows the log."
+        if status.state == "cancelled":
+            raise LabError(f"{stage} was cancelled. {run}")
+        if status.state != "succeeded":
+            raise LabError(f"{stage} failed: {status.error or status.message} {run}")
+        path = job.run.path(main_artifact(status.artifacts, link.request.artifact))
+        made[link.file] = Made(link, job, status, path)
         show(forecast.progress(index, status))
     return list(made.values())
-
-
-def _result(link: Link, job: jobs.Job, status: Status) -> Path:
-    stage, run = link.request.stage, f"Its run is {job.id}; `wanavatar-lab logs {job.id}` shows the log."
-    if status.state == "cancelled":
-        raise LabError(f"{stage} was cancelled. {run}")
-    if status.state != "succeeded":
-        raise LabError(f"{stage} failed: {status.error or status.message} {run}")
-    return job.run.path(main_artifact(status.artifacts, link.request.artifact))

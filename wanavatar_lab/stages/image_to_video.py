@@ -25,8 +25,8 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
-from wanavatar_lab.memory import work_of
-from wanavatar_lab.memory.place import Resident
+from wanavatar_lab.memory import workload_of
+from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -81,7 +81,7 @@ PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "transformer_2")
 
 
 @dataclass
-class Models(Resident):
+class Models(OffloadableModels):
     """What the worker keeps warm.
 
     Attributes:
@@ -91,7 +91,6 @@ class Models(Resident):
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `Resident` says it.
         colours: of the VAE's latents, for previews.
     """
 
@@ -101,7 +100,6 @@ class Models(Resident):
     device: str
     fingerprint: dict[str, str] = field(init=False)
     pipeline: WanImageToVideoPipeline = field(init=False)
-    placed: str | None = None
     colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -184,7 +182,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
-    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
+    context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     known = {**request.to_json(), "seed": context.seed}
     metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}

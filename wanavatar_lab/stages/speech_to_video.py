@@ -16,8 +16,8 @@ from wanavatar_lab import media
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.media.pictures import is_picture
-from wanavatar_lab.memory import work_of
-from wanavatar_lab.memory.place import Resident
+from wanavatar_lab.memory import workload_of
+from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -38,7 +38,7 @@ FILE = "talking.mp4"
 
 
 @dataclass
-class Models(Resident):
+class Models(OffloadableModels):
     """What the worker keeps warm.
 
     Attributes:
@@ -48,7 +48,6 @@ class Models(Resident):
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `Resident` says it.
         colours: of the VAE's latents, for previews.
     """
 
@@ -58,7 +57,6 @@ class Models(Resident):
     device: str
     fingerprint: dict[str, str] = field(default_factory=dict)
     pipeline: WanSpeechToVideoPipeline = field(init=False)
-    placed: str | None = None
     colours: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +77,7 @@ class Models(Resident):
         config = self.pipeline.transformer.config
         if config.in_channels == config.out_channels:
             self.read()
-            self.placed = None
+            self.choice = None
             widen_patch_embedding(self.pipeline.transformer)
 
 
@@ -113,7 +111,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     voice, waveform, segments = _voice(request)
     if request.inpaint_video is not None:
         models.widen()
-    context.say_placement(models.place(request.offload, work_of(request, (width, height))))
+    context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     pipeline = models.pipeline
     _set_step_cache(pipeline, request)
     flow_shift = request.flow_shift_at(width, height)

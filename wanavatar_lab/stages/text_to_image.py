@@ -14,8 +14,8 @@ from transformers import Qwen3ForCausalLM
 
 from wanavatar_lab import media
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
-from wanavatar_lab.memory import work_of
-from wanavatar_lab.memory.place import Resident
+from wanavatar_lab.memory import workload_of
+from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.status import Artifact
@@ -33,7 +33,7 @@ NETWORKS = {"vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "transf
 
 
 @dataclass
-class Models(Resident):
+class Models(OffloadableModels):
     """What the worker keeps warm.
 
     Attributes:
@@ -42,7 +42,6 @@ class Models(Resident):
         folder: where the weights lie.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        placed: how the pipeline lies on the device, as `Resident` says it.
         upscaler: the models of the stage upscale, once a request has asked for them.
         colours: of the VAE's latents, for previews.
     """
@@ -52,7 +51,6 @@ class Models(Resident):
     folder: Path
     fingerprint: dict[str, str] = field(init=False)
     pipeline: Flux2KleinPipeline = field(init=False)
-    placed: str | None = None
     upscaler: Any = field(default=None, repr=False)
     colours: torch.Tensor | None = field(default=None, repr=False)
 
@@ -66,11 +64,11 @@ class Models(Resident):
         """Load the pipeline into main memory."""
         self.pipeline = load_pipeline(self.folder, getattr(torch, self.profile.dtype(self.device)))
 
-    def rest(self) -> None:
+    def offload_to_host(self) -> None:
         """Leave the GPU to another stage."""
-        super().rest()
+        super().offload_to_host()
         if self.upscaler is not None:
-            self.upscaler.rest()
+            self.upscaler.offload_to_host()
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -111,7 +109,7 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
         Cancelled: the user has asked for the run to end.
     """
     upscale = _upscaling(models) if request.upscale else None
-    context.say_placement(models.place("auto", work_of(request, request.size())))
+    context.say_placement(models.apply_offload("auto", workload_of(request, request.size())))
     with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
         picture = _draw(request, models.pipeline, context, LatentPreview(context, models.colours))
     context.check()

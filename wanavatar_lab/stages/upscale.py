@@ -168,7 +168,7 @@ class Models:
         network.module.to(network.device)
         return network
 
-    def rest(self) -> None:
+    def offload_to_host(self) -> None:
         """Leave the GPU to another stage; the network goes to main memory."""
         if self._read is not None:
             self._read[1].module.to("cpu")

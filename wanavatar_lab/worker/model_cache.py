@@ -20,8 +20,9 @@ SHARES = {"cpu": 0.25, "cuda": 0.8}
 class WarmStage:
     """Models are loaded once and kept: those that ran last on the device, others in main memory.
 
-    Models can wait if they have two methods: `rest()`, which leaves the GPU so that the stage's next run brings them
-    back, and `host_bytes()`, the main memory that they take meanwhile. Others are released when another stage runs.
+    Models can wait if they have two methods: `offload_to_host()`, which leaves the GPU so that the stage's next run
+    brings them back, and `host_bytes()`, the main memory that they take meanwhile. Others are released when another
+    stage runs.
 
     Attributes:
         device: where stages compute: cpu, cuda or cuda:<n>.
@@ -81,8 +82,9 @@ class WarmStage:
         name, models = self.name, self._models
         # released if they fail to make room, so that they are not taken for usable
         self.name, self._models = None, None
-        if name is not None and all(callable(getattr(models, method, None)) for method in ("rest", "host_bytes")):
-            models.rest()
+        methods = ("offload_to_host", "host_bytes")
+        if name is not None and all(callable(getattr(models, method, None)) for method in methods):
+            models.offload_to_host()
             self._waiting[name] = models
             self._make_room(0)
         del models
