@@ -21,7 +21,7 @@ from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
 from wanavatar_lab.runs.status import STARTING, Artifact, Status
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.error_messages import keeper_died, worker_died
-from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.queue import RunQueue
 from wanavatar_lab.worker.supervisor import MOST_STARTS, start_keeper
 
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
@@ -50,12 +50,12 @@ class Job:
         status = self.run.status()
         if status.ended:
             return status
-        lane = Lane(self.run.folder.parent)
-        if lane.folder.exists():
-            failed = _tend(lane, start=True, waiting=self)
+        queue = RunQueue(self.run.folder.parent)
+        if queue.folder.exists():
+            failed = _tend(queue, start=True, waiting=self)
             if failed is not None:
                 return failed
-        place = lane.place(self.id)
+        place = queue.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
             return self._end_abandoned()
         status = self.run.status()
@@ -116,13 +116,13 @@ class Job:
         Args:
             now: kill the worker without waiting for the stage, which costs the next run the loading of its models.
         """
-        lane = Lane(self.run.folder.parent)
-        lane.prepare()
-        with lane.locked():
+        queue = RunQueue(self.run.folder.parent)
+        queue.prepare()
+        with queue.locked():
             status = self.run.status()
             if status.state == "queued":
                 end_run(self.run, "cancelled")
-                lane.remove(self.id)
+                queue.remove(self.id)
             elif not status.ended:
                 self.run.request_cancel(now=now)
 
@@ -143,18 +143,18 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     # the worker has a working folder of its own
     request = request.with_absolute_paths()
     root = runs_folder(runs_dir)
-    lane = Lane(root)
+    queue = RunQueue(root)
     with draft(request, root, Status(message="waits for the worker", submitted_at=time.time())) as drafted:
-        lane.prepare()
-        with lane.locked():
-            lane.add(drafted.id)
-            lane.count_starts(0)  # whoever submits may have mended what keepers died of before
+        queue.prepare()
+        with queue.locked():
+            queue.add(drafted.id)
+            queue.count_starts(0)  # whoever submits may have mended what keepers died of before
             try:
                 run = drafted.publish()
             except BaseException:
-                lane.remove(drafted.id)
+                queue.remove(drafted.id)
                 raise
-    _tend(lane, start=True)
+    _tend(queue, start=True)
     return Job(run)
 
 
@@ -169,10 +169,10 @@ def attach(run_id: str, *, runs_dir: Path | str | None = None) -> Job:
 
 def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
     """All jobs, newest first."""
-    lane = Lane(runs_folder(runs_dir))
-    if lane.folder.exists():
-        _tend(lane, start=False)
-    return [Job(run) for run in list_runs(lane.root)]
+    queue = RunQueue(runs_folder(runs_dir))
+    if queue.folder.exists():
+        _tend(queue, start=False)
+    return [Job(run) for run in list_runs(queue.root)]
 
 
 def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
@@ -194,7 +194,7 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     return run
 
 
-def _tend(lane: Lane, *, start: bool, waiting: Job | None = None) -> Status | None:
+def _tend(queue: RunQueue, *, start: bool, waiting: Job | None = None) -> Status | None:
     """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait.
 
     Args:
@@ -203,24 +203,24 @@ def _tend(lane: Lane, *, start: bool, waiting: Job | None = None) -> Status | No
     Returns:
         How `waiting` ended, if it did here.
     """
-    with lane.locked():
-        lock = lane.claim()
+    with queue.locked():
+        lock = queue.claim()
         if lock is None:
             return None
         try:
-            lane.bury()
-            queue = lane.queue()
-            if not start or not queue:
+            queue.bury()
+            waiting_ids = queue.run_ids()
+            if not start or not waiting_ids:
                 return None
-            if (starts := lane.starts()) < MOST_STARTS:
-                start_keeper(lane, lock)
+            if (starts := queue.starts()) < MOST_STARTS:
+                start_keeper(queue, lock)
                 return None
-            if waiting is None or waiting.id not in queue or (status := waiting.run.status()).state != "queued":
+            if waiting is None or waiting.id not in waiting_ids or (status := waiting.run.status()).state != "queued":
                 return None
             # with both locks held, so that nobody starts a keeper that takes it meanwhile
-            status = waiting.fail(status, keeper_died(starts, lane.log, lane.last_line()))
-            lane.remove(waiting.id)
-            lane.count_starts(0)
+            status = waiting.fail(status, keeper_died(starts, queue.log, queue.last_line()))
+            queue.remove(waiting.id)
+            queue.count_starts(0)
             return status
         finally:
             locks.drop(lock)

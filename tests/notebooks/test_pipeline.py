@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from tests import toy_flux, toys
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
 from wanavatar_lab import media
@@ -21,7 +21,7 @@ RESULTS = ["moving.mp4", "picture.png", "talking.mp4", "upscaled.png"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with toy weights, a voice, and a lane of its own."""
+    """A folder with toy weights, a voice, and a queue of its own."""
     folder = tmp_path_factory.mktemp("pipeline")
     toy_flux.pocket_weights(toys.pocket_weights(folder / "weights"))
     save_all_parts(i2v_pipeline(), "image_to_video", folder / "weights")
@@ -30,10 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     toys.voice(folder / "voice.wav", seconds=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(folder / "weights"))
-        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         yield folder
-        lane.note()
-        lane.close()
+        queue.note()
+        queue.close()
 
 
 def upscaler(place: Path) -> Path:

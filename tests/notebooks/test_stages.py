@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 from wanavatar_lab import media
 from wanavatar_lab.cli import run_notebook
 from wanavatar_lab.jobs import list_jobs
@@ -26,10 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         yield folder
-        lane.note()
-        lane.close()
+        queue.note()
+        queue.close()
 
 
 def run(name: str, place: Path, **values: Any) -> Any:

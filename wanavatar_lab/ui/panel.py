@@ -29,7 +29,7 @@ from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import Look, can_show
-from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.queue import RunQueue
 
 
 def result_of(run: Run) -> widgets.Widget:
@@ -227,7 +227,7 @@ class Panel(widgets.VBox):
 
     def _attach_again(self) -> None:
         """Show the newest run of this stage and profile that still goes on."""
-        for run_id in reversed(Lane(runs_folder()).queue()):
+        for run_id in reversed(RunQueue(runs_folder()).run_ids()):
             try:
                 job = jobs.attach(run_id)
             except RunError:

@@ -8,7 +8,7 @@ from wanavatar_lab.errors import RunError
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.queue import RunQueue
 
 MOST_CARDS = 8
 LOOK_SECONDS = 1.0
@@ -27,7 +27,7 @@ class Ongoing(ipywidgets.VBox):
 
     def look(self) -> None:
         """Take in runs that were submitted since; cards of runs that ended go where there are too many."""
-        waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
+        waiting = RunQueue(runs_folder()).run_ids()[:MOST_CARDS]
         new = [run_id for run_id in waiting if run_id not in self._cards]
         for run_id in new:
             try:

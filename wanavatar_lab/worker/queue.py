@@ -1,4 +1,4 @@
-"""The lane of a runs folder: the order of its runs, and the lock of the one keeper that takes them.
+"""The queue of a runs folder: the order of its runs, and the lock of the one keeper that takes them.
 
     <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
                        queue.lock                     held for a moment by whoever looks at or changes the order
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LaneNote:
+class ProcessIds:
     """What the keeper says of itself: process ids on its machine, and what is loaded."""
 
     keeper: int
@@ -43,8 +43,8 @@ class LaneNote:
     warm: str | None = None
 
 
-class Lane:
-    """The lane of one runs folder. Methods marked "locked" are to be called within `locked()`."""
+class RunQueue:
+    """The queue of one runs folder. Methods marked "locked" are to be called within `locked()`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +53,7 @@ class Lane:
         self._starts = self.folder / "starts"
 
     def prepare(self) -> None:
-        """Make the lane's files, with all the blocks that the keeper will need.
+        """Make the queue's files, with all the blocks that the keeper will need.
 
         Raises:
             DiskFull: there is no room.
@@ -72,7 +72,7 @@ class Lane:
         """Hold the order of the queue still; waits for others, who hold it for milliseconds.
 
         Raises:
-            FileNotFoundError: the lane was never prepared, or its folder is gone.
+            FileNotFoundError: the queue was never prepared, or its folder is gone.
         """
         with locks.locked(self.folder / "queue.lock"):
             yield
@@ -82,20 +82,20 @@ class Lane:
         return locks.take(self.folder / "lock", wait=False)
 
     def is_ours(self, handle: int) -> bool:
-        """Whether `handle` still is the lock that others would try: not if the lane's folder was removed."""
+        """Whether `handle` still is the lock that others would try: not if the queue's folder was removed."""
         try:
             return os.path.samestat(os.fstat(handle), os.stat(self.folder / "lock"))
         except FileNotFoundError:
             return False
 
-    def write_note(self, handle: int, note: LaneNote) -> None:
+    def write_note(self, handle: int, note: ProcessIds) -> None:
         """Say in the lock's file who holds it; into blocks that are there, so that a full disk does not matter."""
         os.pwrite(handle, json.dumps(asdict(note)).encode().ljust(_NOTE_BYTES), 0)
 
-    def note(self) -> LaneNote | None:
+    def note(self) -> ProcessIds | None:
         """What the last keeper said of itself; it may be gone."""
         try:
-            return LaneNote(**json.loads((self.folder / "lock").read_bytes()))
+            return ProcessIds(**json.loads((self.folder / "lock").read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -124,7 +124,7 @@ class Lane:
             return f"(it cannot be read: {error.strerror})"
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-    def queue(self) -> list[str]:
+    def run_ids(self) -> list[str]:
         """The ids of all runs with a ticket, first come first."""
         return [name.partition(".")[2] for name in self._tickets()]
 
@@ -143,7 +143,7 @@ class Lane:
 
     def place(self, run_id: str) -> int | None:
         """How many runs start up to and with this one, from now on: 1 = next; None without a ticket."""
-        queue = self.queue()
+        queue = self.run_ids()
         if run_id not in queue:
             return None
         before = queue[: queue.index(run_id)]
@@ -154,7 +154,7 @@ class Lane:
     def runs(self) -> list[Run]:
         """Locked. The runs with a ticket, first come first; tickets of runs that are gone are removed."""
         runs = []
-        for run_id in self.queue():
+        for run_id in self.run_ids():
             if Entry(self.root / run_id).is_folder():
                 runs.append(Run(self.root / run_id))
             else:

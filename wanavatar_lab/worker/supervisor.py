@@ -36,7 +36,7 @@ from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker.error_messages import how_it_ended, worker_died
-from wanavatar_lab.worker.queue import Lane, LaneNote
+from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
 DONE, UNFIT, STOP = "done", "done unfit", "stop"  # what worker and keeper say to each other beside the ids of runs
 
@@ -134,25 +134,25 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Takes the runs of one lane, in order, until there are none for a while."""
+    """Takes the runs of one queue, in order, until there are none for a while."""
 
-    def __init__(self, lane: Lane, lock: int, settings: Settings) -> None:
-        self._lane = lane
+    def __init__(self, queue: RunQueue, lock: int, settings: Settings) -> None:
+        self._queue = queue
         self._lock = lock
         self._settings = settings
         self._worker: WorkerProcess | None = None
         self._current: Run | None = None
 
     def serve(self) -> None:
-        """Take runs; return when idle for long, or when the lane's folder is gone."""
+        """Take runs; return when idle for long, or when the queue's folder is gone."""
         self._note(None)
-        remove_stale_drafts(self._lane.root)
+        remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
         serving = False
-        while self._lane.is_ours(self._lock):
-            run = self._take() if self._lane.queue() else None
+        while self._queue.is_ours(self._lock):
+            run = self._take() if self._queue.run_ids() else None
             if not serving:
-                self._lane.count_starts(0)
+                self._queue.count_starts(0)
                 serving = True
             if run is not None:
                 self._see_through(run)
@@ -160,7 +160,7 @@ class Keeper:
             elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
                 time.sleep(POLL)
             else:
-                # before the lane is free, so that the next keeper's worker finds the GPU free too
+                # before the queue is free, so that the next keeper's worker finds the GPU free too
                 self._dismiss_worker()
                 if self._leave():
                     return
@@ -175,9 +175,9 @@ class Keeper:
 
     def _take(self) -> Run | None:
         """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead keeper."""
-        with self._lane.locked():
-            self._lane.bury()
-            for run in self._lane.runs():
+        with self._queue.locked():
+            self._queue.bury()
+            for run in self._queue.runs():
                 try:
                     status = run.status()
                     if status.state == "running":
@@ -195,7 +195,7 @@ class Keeper:
                 except (LabError, OSError) as error:
                     # damaged, or no room for its status
                     self._end(run, "failed", str(error))
-                self._lane.remove(run.id)
+                self._queue.remove(run.id)
         return None
 
     def _see_through(self, run: Run) -> None:
@@ -203,7 +203,7 @@ class Keeper:
         self._current = run
         if self._worker is not None and not self._worker.is_alive():
             self._dismiss_worker()  # it was killed while it had nothing to do, which is no fault of this run
-        worker = self._worker = self._worker or WorkerProcess(self._lane.root)
+        worker = self._worker = self._worker or WorkerProcess(self._queue.root)
         self._note(run)
         worker.give(run.id)
         deadline: float | None = None
@@ -215,13 +215,13 @@ class Keeper:
                 break
         if news == "died":
             # before its first phase it has not yet turned its output to the run's log
-            log = "log.txt" if self._phase(run) != STARTING else str(self._lane.log)
+            log = "log.txt" if self._phase(run) != STARTING else str(self._queue.log)
             self._end(run, "failed", worker_died(worker.how_it_died(), log))
         if news != "done":
             self._dismiss_worker()
         self._current = None
-        with self._lane.locked():
-            self._lane.remove(run.id)
+        with self._queue.locked():
+            self._queue.remove(run.id)
         self._note(run if news == "done" else None)
 
     def _dismiss_worker(self) -> None:
@@ -253,30 +253,30 @@ class Keeper:
             _log.exception("%s could not be ended as %s", run.id, state)
 
     def _leave(self) -> bool:
-        with self._lane.locked():
-            if self._lane.queue():
+        with self._queue.locked():
+            if self._queue.run_ids():
                 return False
             os.close(self._lock)
             return True
 
     def _note(self, warm: Run | None) -> None:
         worker = self._worker.pid if self._worker is not None else None
-        self._lane.write_note(self._lock, LaneNote(os.getpid(), worker, warm.stage if warm is not None else None))
+        self._queue.write_note(self._lock, ProcessIds(os.getpid(), worker, warm.stage if warm is not None else None))
 
 
-def start_keeper(lane: Lane, lock: int) -> None:
+def start_keeper(queue: RunQueue, lock: int) -> None:
     """Start a keeper that lives on without this process, and give it `lock`; the caller closes its own handle."""
-    lane.count_starts(lane.starts() + 1)
+    queue.count_starts(queue.starts() + 1)
     settings = read_settings()
     package = str(Path(__file__).resolve().parents[2])
     environment = {
         **os.environ,
-        "WANAVATAR_RUNS_DIR": str(lane.root),
+        "WANAVATAR_RUNS_DIR": str(queue.root),
         "WANAVATAR_WEIGHTS_DIR": str(settings.weights_dir.absolute()),
         "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
     }
-    mode = "wb" if lane.log.exists() and lane.log.stat().st_size > _LARGEST_LOG else "ab"
-    with open(lane.log, mode) as log:
+    mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
+    with open(queue.log, mode) as log:
         process = subprocess.Popen(
             # -P: the client's folder may hold a file that is called like a module of ours
             [
@@ -285,7 +285,7 @@ def start_keeper(lane: Lane, lock: int) -> None:
                 "-m",
                 "wanavatar_lab.worker.supervisor",
                 "--runs-dir",
-                str(lane.root),
+                str(queue.root),
                 "--lock",
                 str(lock),
             ],
@@ -300,7 +300,7 @@ def start_keeper(lane: Lane, lock: int) -> None:
     threading.Thread(target=process.wait, name="keeper", daemon=True).start()
 
 
-def guard(lane: Lane, lock: int) -> None:
+def guard(queue: RunQueue, lock: int) -> None:
     """Keep a keeper running in a child process; return when it has left and no run waits, or when it was told to end.
 
     Args:
@@ -309,26 +309,26 @@ def guard(lane: Lane, lock: int) -> None:
     _adopt_orphans()
     while True:
         if (keeper := os.fork()) == 0:
-            _keep(lane, lock)
+            _keep(queue, lock)
             return
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the keeper by itself
         signal.signal(signal.SIGTERM, lambda number, _: os.kill(keeper, number))
-        code = os.waitstatus_to_exitcode(_wait(lane, keeper))
+        code = os.waitstatus_to_exitcode(_wait(queue, keeper))
         # the next keeper begins with the handlers that this one began with
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if code < 0:  # an exception has left its traceback
             _log.warning("The keeper, process %d, ended: %s.", keeper, how_it_ended(code))
-        if code in _TOLD_TO_END or not lane.is_ours(lock):
+        if code in _TOLD_TO_END or not queue.is_ours(lock):
             return
-        with lane.locked():
-            lane.bury()
+        with queue.locked():
+            queue.bury()
             # a client that found the lock held until now has started no keeper
-            if not lane.queue() or lane.starts() >= MOST_STARTS:
+            if not queue.run_ids() or queue.starts() >= MOST_STARTS:
                 os.close(lock)
                 return
             if code != 0:
-                lane.count_starts(lane.starts() + 1)
+                queue.count_starts(queue.starts() + 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -338,21 +338,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the keeper")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    lane = Lane(runs_folder(options.runs_dir))
+    queue = RunQueue(runs_folder(options.runs_dir))
     lock = options.lock
     if lock is None:
-        lane.prepare()
-        with lane.locked():
-            lock = lane.claim()
+        queue.prepare()
+        with queue.locked():
+            lock = queue.claim()
         if lock is None:
-            sys.exit(f"A keeper is at work in {lane.root} already: {lane.note()}.")
+            sys.exit(f"A keeper is at work in {queue.root} already: {queue.note()}.")
         lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
-    guard(lane, lock)
+    guard(queue, lock)
 
 
-def _keep(lane: Lane, lock: int) -> None:
+def _keep(queue: RunQueue, lock: int) -> None:
     signal.signal(signal.SIGTERM, _leave_orderly)
-    keeper = Keeper(lane, lock, read_settings())
+    keeper = Keeper(queue, lock, read_settings())
     try:
         keeper.serve()
     finally:
@@ -376,23 +376,23 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _wait(lane: Lane, keeper: int) -> int:
+def _wait(queue: RunQueue, keeper: int) -> int:
     """Wait for the keeper and see that its worker is gone, with what the worker started; returns the wait status."""
     while True:
         # without taking the number away from a worker whose group is still to be killed
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # only with WNOHANG
         if ended.si_pid == keeper:
-            _kill_orphaned(lane)
+            _kill_orphaned(queue)
             return os.waitpid(keeper, 0)[1]
-        _kill_orphaned(lane)
+        _kill_orphaned(queue)
         with suppress(ChildProcessError):  # it was the worker
             os.waitpid(ended.si_pid, 0)
 
 
-def _kill_orphaned(lane: Lane) -> None:
+def _kill_orphaned(queue: RunQueue) -> None:
     """Kill the worker of a dead keeper and the processes that it started, and wait until the worker is gone."""
-    note = lane.note()
+    note = queue.note()
     if note is None or note.worker is None:
         return
     try:
