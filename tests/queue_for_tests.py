@@ -41,7 +41,7 @@ def is_alive(pid: int) -> bool:
 
 @dataclass
 class QueueUnderTest:
-    """A runs folder with its queue; remembers every keeper and worker it saw."""
+    """A runs folder with its queue; remembers every supervisor and worker it saw."""
 
     runs_dir: Path
     seen: set[int] = field(default_factory=set)
@@ -55,7 +55,7 @@ class QueueUnderTest:
     def note(self) -> ProcessIds:
         """Who is at work; waits until someone is."""
         note: ProcessIds = eventually(RunQueue(self.runs_dir).note)
-        self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
+        self.seen |= {pid for pid in (note.supervisor, note.worker) if pid}
         return note
 
     def worker_at(self, job: Job, step: int = 0) -> int:
@@ -71,9 +71,9 @@ class QueueUnderTest:
         return subprocess.Popen([sys.executable, "-c", head + code], cwd=REPOSITORY, text=True, **popen)
 
     def close(self) -> None:
-        """End the keeper, and see that it left nothing; what it did leave is killed, so that no test does."""
+        """End the supervisor, and see that it left nothing; what it did leave is killed, so that no test does."""
         if (note := RunQueue(self.runs_dir).note()) is not None:
-            self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
+            self.seen |= {pid for pid in (note.supervisor, note.worker) if pid}
         try:
             eventually(self._is_left)
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))
@@ -82,19 +82,19 @@ class QueueUnderTest:
                 os.kill(pid, signal.SIGKILL)
 
     def _is_left(self) -> bool:
-        """Whether no keeper is at work; one that is, or that has taken the place of a killed one, is told to end."""
+        """Whether no supervisor is at work; one that is, or that has taken the place of a killed one, is told to end."""
         queue = RunQueue(self.runs_dir)
         if not locks.is_locked(queue.folder / "lock"):
             return True
-        if (note := queue.note()) is not None and is_alive(note.keeper):
-            self.seen.add(note.keeper)
-            os.kill(note.keeper, signal.SIGTERM)
+        if (note := queue.note()) is not None and is_alive(note.supervisor):
+            self.seen.add(note.supervisor)
+            os.kill(note.supervisor, signal.SIGTERM)
         return False
 
 
-def guard_of(keeper: int) -> int:
-    """The process that waits for a keeper and replaces it: its parent."""
-    return int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
+def guard_of(supervisor: int) -> int:
+    """The process that waits for a supervisor and replaces it: its parent."""
+    return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def steps_done(job: Job) -> int:

@@ -1,4 +1,4 @@
-"""Submit, queue, cancel, re-attach: with a real keeper and a real worker."""
+"""Submit, queue, cancel, re-attach: with a real supervisor and a real worker."""
 
 import asyncio
 import json
@@ -91,7 +91,7 @@ def test_two_clients_are_served_in_order_and_see_their_places(shared_queue: Queu
     assert starts == sorted(starts, key=lambda start: start or 0.0)
 
 
-def test_many_clients_at_once_get_one_keeper_and_lose_nothing(queue: QueueUnderTest) -> None:
+def test_many_clients_at_once_get_one_supervisor_and_lose_nothing(queue: QueueUnderTest) -> None:
     code = "print(*[submit(Relax(profile='pocket', steps=1)).id for _ in range(4)])"
     clients = [queue.client(code, stdout=subprocess.PIPE) for _ in range(3)]
     ids = [run_id for client in clients for run_id in client.communicate(timeout=2 * PATIENCE)[0].split()]
@@ -121,7 +121,7 @@ def test_cancel_of_a_queued_run_is_at_once(shared_queue: QueueUnderTest) -> None
     shared_queue.worker_at(running, step=1)
     queued = shared_queue.submit()
     queued.cancel()
-    assert queued.run.status().state == "cancelled", "no keeper had to look at it"
+    assert queued.run.status().state == "cancelled", "no supervisor had to look at it"
     assert running.status().state == "running"
     let_go(running)
     assert running.wait(PATIENCE).state == "succeeded"
@@ -222,14 +222,14 @@ def test_inputs_are_found_from_the_clients_folder(
     assert job.run.manifest()["inputs"]["start"]["name"] == "mine.npy"
 
 
-def test_an_idle_keeper_leaves_with_its_worker_and_a_later_run_gets_new_ones(
+def test_an_idle_supervisor_leaves_with_its_worker_and_a_later_run_gets_new_ones(
     queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "0.3")
     queue.submit().wait(PATIENCE)
     note = queue.note()
     assert note.worker is not None
-    eventually(lambda: not is_alive(note.keeper) and not is_alive(note.worker or 0))
+    eventually(lambda: not is_alive(note.supervisor) and not is_alive(note.worker or 0))
     again = queue.submit()
     assert again.wait(PATIENCE).state == "succeeded"
     assert again.run.manifest()["facts"]["process"] != note.worker

@@ -20,9 +20,9 @@ from wanavatar_lab.runs.finish import end_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
 from wanavatar_lab.runs.status import STARTING, Artifact, Status
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.worker.error_messages import keeper_died, worker_died
+from wanavatar_lab.worker.error_messages import supervisor_died, worker_died
 from wanavatar_lab.worker.queue import RunQueue
-from wanavatar_lab.worker.supervisor import MOST_STARTS, start_keeper
+from wanavatar_lab.worker.supervisor import MOST_STARTS, start_supervisor
 
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
 
@@ -41,7 +41,7 @@ class Job:
     def status(self) -> Status:
         """How far it is, now. A run whose processes were all killed is ended here, as failed.
 
-        So is a queued run when `keeper.MOST_STARTS` keepers in a row died before they took one; the next look at
+        So is a queued run when `supervisor.MOST_STARTS` supervisors in a row died before they took one; the next look at
         another queued run, or the next `submit`, tries again.
 
         Raises:
@@ -65,7 +65,7 @@ class Job:
         return status.model_copy(update={"queue_place": place, "message": message})
 
     def _end_abandoned(self) -> Status:
-        """End a run that a killed client executed itself, or whose end its keeper could not write."""
+        """End a run that a killed client executed itself, or whose end its supervisor could not write."""
         with self.run.held():
             status = self.run.status()
             if status.ended:
@@ -148,7 +148,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
         queue.prepare()
         with queue.locked():
             queue.add(drafted.id)
-            queue.count_starts(0)  # whoever submits may have mended what keepers died of before
+            queue.count_starts(0)  # whoever submits may have mended what supervisors died of before
             try:
                 run = drafted.publish()
             except BaseException:
@@ -195,10 +195,10 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
 
 
 def _tend(queue: RunQueue, *, start: bool, waiting: Job | None = None) -> Status | None:
-    """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait.
+    """Where no supervisor lives, end the run that it left behind; with `start`, start one if runs wait.
 
     Args:
-        waiting: the job that is looked at, which fails if it is queued and keepers die as they start.
+        waiting: the job that is looked at, which fails if it is queued and supervisors die as they start.
 
     Returns:
         How `waiting` ended, if it did here.
@@ -213,12 +213,12 @@ def _tend(queue: RunQueue, *, start: bool, waiting: Job | None = None) -> Status
             if not start or not waiting_ids:
                 return None
             if (starts := queue.starts()) < MOST_STARTS:
-                start_keeper(queue, lock)
+                start_supervisor(queue, lock)
                 return None
             if waiting is None or waiting.id not in waiting_ids or (status := waiting.run.status()).state != "queued":
                 return None
-            # with both locks held, so that nobody starts a keeper that takes it meanwhile
-            status = waiting.fail(status, keeper_died(starts, queue.log, queue.last_line()))
+            # with both locks held, so that nobody starts a supervisor that takes it meanwhile
+            status = waiting.fail(status, supervisor_died(starts, queue.log, queue.last_line()))
             queue.remove(waiting.id)
             queue.count_starts(0)
             return status

@@ -34,9 +34,9 @@ def served_folder(folder: Path) -> Iterator[Path]:
             yield folder
         finally:
             note = RunQueue(folder / "runs").note()
-            if note is not None and is_alive(note.keeper):
-                os.kill(note.keeper, signal.SIGTERM)
-                eventually(lambda: not is_alive(note.keeper))
+            if note is not None and is_alive(note.supervisor):
+                os.kill(note.supervisor, signal.SIGTERM)
+                eventually(lambda: not is_alive(note.supervisor))
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_a_submit_that_finds_no_room_leaves_nothing(small_queue: QueueUnderTest,
 
 def test_a_file_size_limit_ends_the_run_with_words(queue_settings: Path) -> None:
     queue = QueueUnderTest(queue_settings)
-    # the keeper and the worker inherit the limit from the client that starts them
+    # the supervisor and the worker inherit the limit from the client that starts them
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "jobs = [submit(Relax(profile='pocket', kilobytes=size)) for size in (100, 1000, 100)]\n"

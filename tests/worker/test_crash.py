@@ -90,40 +90,40 @@ def test_a_worker_that_cannot_even_start_fails_the_run(queue: QueueUnderTest, mo
     assert "a broken installation" in (queue.runs_dir / ".worker" / "worker.log").read_text()
 
 
-@pytest.mark.parametrize("victims", ["keeper", "worker and keeper"])
-def test_a_killed_keeper_is_replaced_and_the_queue_resumes_unwatched(queue: QueueUnderTest, victims: str) -> None:
+@pytest.mark.parametrize("victims", ["supervisor", "worker and supervisor"])
+def test_a_killed_supervisor_is_replaced_and_the_queue_resumes_unwatched(queue: QueueUnderTest, victims: str) -> None:
     job, queued = queue.submit(fault="child"), queue.submit()
     child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
-    processes = {"worker": queue.worker_at(job), "keeper": queue.note().keeper}
+    processes = {"worker": queue.worker_at(job), "supervisor": queue.note().supervisor}
     for victim in victims.split(" and "):
         os.kill(processes[victim], signal.SIGKILL)
     eventually(lambda: state_on_disk(queued.run.folder) == "succeeded")
     assert state_on_disk(job.run.folder) == "failed"
     eventually(lambda: not any(is_alive(pid) for pid in (child, *processes.values())))
-    assert queue.note().keeper != processes["keeper"]
+    assert queue.note().supervisor != processes["supervisor"]
 
 
-def test_a_keeper_killed_while_idle_leaves_nothing_behind(queue: QueueUnderTest) -> None:
+def test_a_supervisor_killed_while_idle_leaves_nothing_behind(queue: QueueUnderTest) -> None:
     assert queue.submit().wait(PATIENCE).state == "succeeded"
     note = queue.note()
-    guard = guard_of(note.keeper)
-    os.kill(note.keeper, signal.SIGKILL)
-    eventually(lambda: not any(is_alive(pid) for pid in (note.keeper, guard, note.worker or 0)))
+    guard = guard_of(note.supervisor)
+    os.kill(note.supervisor, signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in (note.supervisor, guard, note.worker or 0)))
     assert queue.submit().wait(PATIENCE).state == "succeeded"
 
 
-def test_the_parent_of_a_keeper_passes_on_the_request_to_end(queue: QueueUnderTest) -> None:
+def test_the_parent_of_a_supervisor_passes_on_the_request_to_end(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     queue.worker_at(job, step=1)
-    keeper = queue.note().keeper
-    guard = guard_of(keeper)
+    supervisor = queue.note().supervisor
+    guard = guard_of(supervisor)
     os.kill(guard, signal.SIGTERM)
-    eventually(lambda: not is_alive(keeper) and not is_alive(guard))
+    eventually(lambda: not is_alive(supervisor) and not is_alive(guard))
     assert (state_on_disk(job.run.folder), state_on_disk(queued.run.folder)) == ("failed", "queued")
     assert queued.wait(PATIENCE).state == "succeeded"
 
 
-# a keeper that cannot be imported, and one that dies in its first lines of work
+# a supervisor that cannot be imported, and one that dies in its first lines of work
 BROKEN = {
     "argparse.py": "raise die()\n",
     "sitecustomize.py": (
@@ -135,7 +135,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_keepers_that_cannot_start_fail_the_run_after_a_few(
+def test_supervisors_that_cannot_start_fail_the_run_after_a_few(
     queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     shadow = queue.runs_dir.parent / "shadow"
@@ -165,7 +165,7 @@ def test_keepers_that_cannot_start_fail_the_run_after_a_few(
 
 
 def add_unwatched(queue: QueueUnderTest) -> str:
-    """A queued run whose client was killed between queueing it and starting a keeper; its id."""
+    """A queued run whose client was killed between queueing it and starting a supervisor; its id."""
     from tests.stages_for_tests import Relax
 
     run = Run.create(Relax(profile="pocket"), runs_dir=queue.runs_dir)
@@ -186,7 +186,7 @@ def test_a_link_without_a_target_does_not_stop_the_queue(queue: QueueUnderTest) 
 def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     first = queue.submit(hold_at=1)
     queue.worker_at(first, step=1)
-    keeper = queue.note().keeper
+    supervisor = queue.note().supervisor
     jobs = [queue.submit() for _ in range(4)]
     (jobs[0].run.folder / "status.json").unlink()
     (jobs[0].run.folder / "status.json").mkdir()
@@ -199,7 +199,7 @@ def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     last = queue.submit()
     let_go(first)
     assert last.wait(PATIENCE).state == "succeeded"
-    assert queue.note().keeper == keeper
+    assert queue.note().supervisor == supervisor
     assert jobs[1].wait(PATIENCE).state == "failed"
     assert jobs[3].status().state == "cancelled"
 
@@ -207,14 +207,14 @@ def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
 def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    keeper = queue.note().keeper
-    for process in (guard_of(keeper), keeper, worker):
+    supervisor = queue.note().supervisor
+    for process in (guard_of(supervisor), supervisor, worker):
         os.kill(process, signal.SIGKILL)
-    eventually(lambda: not is_alive(worker) and not is_alive(keeper))
+    eventually(lambda: not is_alive(worker) and not is_alive(supervisor))
     assert state_on_disk(job.run.folder) == "running"
     assert [other.id for other in list_jobs()] == [queued.id, job.id]
     assert job.run.status().state == "failed"
-    assert (job.run.status().error or "").startswith("worker died (its keeper died with it")
+    assert (job.run.status().error or "").startswith("worker died (its supervisor died with it")
     assert queued.run.status().state == "queued"
     assert queued.wait(PATIENCE).state == "succeeded", "who waits for a queued run sees that it goes on"
 
@@ -222,18 +222,18 @@ def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTes
 def test_the_next_submit_sees_the_dead_and_takes_over(queue: QueueUnderTest) -> None:
     job = queue.submit(hold_at=1)
     worker = queue.worker_at(job, step=1)
-    keeper = queue.note().keeper
-    os.kill(keeper, signal.SIGKILL)
+    supervisor = queue.note().supervisor
+    os.kill(supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     after = queue.submit()
     eventually(lambda: state_on_disk(after.run.folder) == "succeeded")
     assert state_on_disk(job.run.folder) == "failed"
 
 
-def test_the_worker_dies_with_its_keeper(queue: QueueUnderTest) -> None:
+def test_the_worker_dies_with_its_supervisor(queue: QueueUnderTest) -> None:
     job = queue.submit(hold_at=1, fault="deaf")
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().keeper, signal.SIGKILL)
+    os.kill(queue.note().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     assert job.wait(PATIENCE).state == "failed"
     assert steps_done(job) == 1
@@ -243,7 +243,7 @@ def test_a_process_forked_by_a_stage_does_not_stand_for_its_dead_worker(queue: Q
     job, queued = queue.submit(fault="fork"), queue.submit()
     child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
     worker = queue.worker_at(job)
-    os.kill(queue.note().keeper, signal.SIGKILL)
+    os.kill(queue.note().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     assert is_alive(child)
     try:
@@ -256,7 +256,7 @@ def test_a_process_forked_by_a_stage_does_not_stand_for_its_dead_worker(queue: Q
 def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().keeper, signal.SIGKILL)
+    os.kill(queue.note().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     for name in ("manifest.json", ".reserve.manifest.json"):  # a folder where a file has to go
         (job.run.folder / name).unlink(missing_ok=True)
@@ -267,13 +267,13 @@ def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(queue: QueueU
     assert queued.wait(PATIENCE).state == "succeeded"
 
 
-def test_a_keeper_told_to_end_ends_its_run_and_leaves_the_queue_for_the_next(queue: QueueUnderTest) -> None:
+def test_a_supervisor_told_to_end_ends_its_run_and_leaves_the_queue_for_the_next(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().keeper, signal.SIGTERM)
+    os.kill(queue.note().supervisor, signal.SIGTERM)
     eventually(lambda: state_on_disk(job.run.folder) == "failed")
     eventually(lambda: not is_alive(worker))
-    assert (job.status().error or "").startswith("worker died (its keeper was told to end")
+    assert (job.status().error or "").startswith("worker died (its supervisor was told to end")
     assert queued.wait(PATIENCE).state == "succeeded"
 
 
@@ -300,13 +300,13 @@ def test_ctrl_c_on_a_run_in_ones_own_process_cancels_it(queue: QueueUnderTest) -
 def test_a_run_whose_folder_is_removed_does_not_hold_up_the_next(queue: QueueUnderTest) -> None:
     job, after = queue.submit(hold_at=1), queue.submit()
     queue.worker_at(job, step=1)
-    keeper = queue.note().keeper
+    supervisor = queue.note().supervisor
     moved = job.run.folder.rename(queue.runs_dir.parent / "moved away")
     (moved / "go").touch()
     job.run.folder.mkdir()
     (job.run.folder / "go").touch()
     assert after.wait(PATIENCE).state == "succeeded"
-    assert queue.note().keeper == keeper
+    assert queue.note().supervisor == supervisor
 
 
 def test_a_request_damaged_in_the_queue_fails_with_its_reason(queue: QueueUnderTest) -> None:

@@ -1,6 +1,6 @@
 """How a run ends: half-written files go, the manifest and the last status are written, in that order.
 
-The same steps whoever takes them: the process that executed the run, the keeper that saw its worker die, or a client
+The same steps whoever takes them: the process that executed the run, the supervisor that saw its worker die, or a client
 that found both gone.
 """
 

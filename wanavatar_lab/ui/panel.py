@@ -184,7 +184,7 @@ class Panel(widgets.VBox):
             raise RequestError([*self.form.problems().items()])
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
-            # it starts the worker's keeper and writes to disk, for which nobody else's click is to wait
+            # it starts the worker's supervisor and writes to disk, for which nobody else's click is to wait
             job = await asyncio.to_thread(jobs.submit, request)
         except RequestError as error:
             self.form.show(error)

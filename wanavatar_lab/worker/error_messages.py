@@ -48,11 +48,11 @@ def worker_died(how: str, log: str = "log.txt") -> str:
     return f"worker died ({how}). See the end of {log}; run it again, and a fresh worker takes it."
 
 
-def keeper_died(starts: int, log: Path, last_line: str) -> str:
-    """The error of a queued run that no keeper lives to take.
+def supervisor_died(starts: int, log: Path, last_line: str) -> str:
+    """The error of a queued run that no supervisor lives to take.
 
     Args:
-        starts: how many keepers were started in a row.
+        starts: how many supervisors were started in a row.
         log: the file that they print to.
         last_line: its last line, which may be empty.
     """

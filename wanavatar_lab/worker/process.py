@@ -1,8 +1,8 @@
 """The worker: loads models and runs stages, one run after the other, with stages kept warm.
 
-    python -m wanavatar_lab.worker.process --runs-dir <folder> --report-to <handle> --keeper <process id>
+    python -m wanavatar_lab.worker.process --runs-dir <folder> --report-to <handle> --supervisor <process id>
 
-Started by the keeper (`wanavatar_lab.worker.supervisor`), never by hand. It reads from its standard input the ids of
+Started by the supervisor (`wanavatar_lab.worker.supervisor`), never by hand. It reads from its standard input the ids of
 the runs to execute, one a line, or `stop`; and answers each on the handle with `done`, or with `done unfit` where it
 should be replaced. What a run prints, in Python or below, goes to the run's log.txt.
 """
@@ -29,13 +29,13 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Take runs until told to stop, or until the keeper is gone."""
-    parser = argparse.ArgumentParser(description="Executes runs for the keeper, which starts it.")
+    """Take runs until told to stop, or until the supervisor is gone."""
+    parser = argparse.ArgumentParser(description="Executes runs for the supervisor, which starts it.")
     parser.add_argument("--runs-dir", type=Path, required=True)
     parser.add_argument("--report-to", type=int, required=True)
-    parser.add_argument("--keeper", type=int, required=True)
+    parser.add_argument("--supervisor", type=int, required=True)
     options = parser.parse_args(arguments)
-    die_with_parent(options.keeper)
+    die_with_parent(options.supervisor)
     faulthandler.enable()
     orders = _orders()
     warm: WarmStage | None = None
@@ -61,10 +61,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def _orders() -> "queue.SimpleQueue[str]":
-    """What the keeper writes, line by line; when it is gone, this process and those that it started are killed."""
+    """What the supervisor writes, line by line; when it is gone, this process and those that it started are killed."""
     source = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # a stage that asks for input gets none, and not the keeper's orders
+    os.dup2(nothing, 0)  # a stage that asks for input gets none, and not the supervisor's orders
     os.close(nothing)
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
 

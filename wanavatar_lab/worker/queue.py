@@ -1,10 +1,10 @@
-"""The queue of a runs folder: the order of its runs, and the lock of the one keeper that takes them.
+"""The queue of a runs folder: the order of its runs, and the lock of the one supervisor that takes them.
 
     <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
                        queue.lock                     held for a moment by whoever looks at or changes the order
-                       lock                           held by the keeper while it lives; says its process id
-                       starts                         how many keepers in a row died before they served
-                       worker.log                     what keeper and worker print between runs
+                       lock                           held by the supervisor while it lives; says its process id
+                       starts                         how many supervisors in a row died before they served
+                       worker.log                     what supervisor and worker print between runs
 
 Clients of several machines may share a runs folder on a disk whose locks work between them.
 """
@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProcessIds:
-    """What the keeper says of itself: process ids on its machine, and what is loaded."""
+    """What the supervisor says of itself: process ids on its machine, and what is loaded."""
 
-    keeper: int
+    supervisor: int
     worker: int | None = None
     warm: str | None = None
 
@@ -53,7 +53,7 @@ class RunQueue:
         self._starts = self.folder / "starts"
 
     def prepare(self) -> None:
-        """Make the queue's files, with all the blocks that the keeper will need.
+        """Make the queue's files, with all the blocks that the supervisor will need.
 
         Raises:
             DiskFull: there is no room.
@@ -78,7 +78,7 @@ class RunQueue:
             yield
 
     def claim(self) -> int | None:
-        """Locked. Take the keeper's lock: a handle for `locks.drop`, or None if a keeper lives."""
+        """Locked. Take the supervisor's lock: a handle for `locks.drop`, or None if a supervisor lives."""
         return locks.take(self.folder / "lock", wait=False)
 
     def is_ours(self, handle: int) -> bool:
@@ -93,21 +93,21 @@ class RunQueue:
         os.pwrite(handle, json.dumps(asdict(note)).encode().ljust(_NOTE_BYTES), 0)
 
     def note(self) -> ProcessIds | None:
-        """What the last keeper said of itself; it may be gone."""
+        """What the last supervisor said of itself; it may be gone."""
         try:
             return ProcessIds(**json.loads((self.folder / "lock").read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def starts(self) -> int:
-        """How many keepers were started since one last began to serve."""
+        """How many supervisors were started since one last began to serve."""
         try:
             return int(self._starts.read_bytes())
         except (OSError, ValueError):
             return 0
 
     def count_starts(self, number: int) -> None:
-        """Locked, or with the keeper's lock. Write that number down; into blocks that are there, as the note."""
+        """Locked, or with the supervisor's lock. Write that number down; into blocks that are there, as the note."""
         handle = os.open(self._starts, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             os.pwrite(handle, f"{number:<8}".encode(), 0)
@@ -115,7 +115,7 @@ class RunQueue:
             os.close(handle)
 
     def last_line(self) -> str:
-        """The last line that keeper and worker have printed between runs; empty if they have printed nothing."""
+        """The last line that supervisor and worker have printed between runs; empty if they have printed nothing."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
@@ -162,7 +162,7 @@ class RunQueue:
         return runs
 
     def bury(self) -> None:
-        """Locked, with the keeper's lock claimed. End what a keeper left running when it died with its worker."""
+        """Locked, with the supervisor's lock claimed. End what a supervisor left running when it died with its worker."""
         for run in self.runs():
             status = self._status(run.id)
             if status is None or status.state == "queued":
@@ -171,7 +171,9 @@ class RunQueue:
                 try:
                     if run.is_held():
                         continue
-                    end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
+                    end_run(
+                        run, "failed", error=worker_died("its supervisor died with it, or the machine was restarted")
+                    )
                 except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on
                     _log.exception("%s could not be ended as failed", run.id)
             self.remove(run.id)

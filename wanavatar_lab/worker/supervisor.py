@@ -1,19 +1,19 @@
-"""The keeper: a small process that owns the order of a runs folder, and starts, watches and replaces its worker.
+"""The supervisor: a small process that owns the order of a runs folder, and starts, watches and replaces its worker.
 
-    client ── submit ──▶ queue ──▶ keeper ── run id ──▶ worker ──▶ stage
+    client ── submit ──▶ queue ──▶ supervisor ── run id ──▶ worker ──▶ stage
       ▲                              │ sees it die          │
       └────────── status.json ◀──────┴──────────────────────┘
 
-It imports no torch and loads no model, so hardly anything can kill it; a worker that dies leaves a keeper that says
+It imports no torch and loads no model, so hardly anything can kill it; a worker that dies leaves a supervisor that says
 so. It is started by the first `jobs.submit`, in a session of its own, outlives that client, and ends when there was
 nothing to do for `worker_idle_seconds`. By hand, for a service that stays in the foreground:
 
     python -m wanavatar_lab.worker.supervisor --runs-dir runs
 
-It is a child process of the one that is started, which only waits for it: when the keeper is killed, its parent kills
-what is left of the worker, ends the run that was being executed as failed, and forks a new keeper if runs are queued.
+It is a child process of the one that is started, which only waits for it: when the supervisor is killed, its parent kills
+what is left of the worker, ends the run that was being executed as failed, and forks a new supervisor if runs are queued.
 
-The keeper's side of its worker: start it, give it a run, hear when it is done or dead, end it.
+The supervisor's side of its worker: start it, give it a run, hear when it is done or dead, end it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker.error_messages import how_it_ended, worker_died
 from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
-DONE, UNFIT, STOP = "done", "done unfit", "stop"  # what worker and keeper say to each other beside the ids of runs
+DONE, UNFIT, STOP = "done", "done unfit", "stop"  # what worker and supervisor say to each other beside the ids of runs
 
 News = Literal["done", "unfit", "died"]
 
@@ -52,7 +52,7 @@ class WorkerProcess:
         self._reports, report_to = os.pipe()
         command = [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", "--runs-dir", str(runs_dir)]
         self._process = subprocess.Popen(
-            [*command, "--report-to", str(report_to), "--keeper", str(os.getpid())],
+            [*command, "--report-to", str(report_to), "--supervisor", str(os.getpid())],
             stdin=subprocess.PIPE,
             bufsize=0,  # nothing held back that closing the pipe of a dead worker would try to write again
             pass_fds=(report_to,),
@@ -124,8 +124,8 @@ class WorkerProcess:
 
 
 POLL = 0.05  # seconds between looks at the queue and at the cancel marker
-MOST_STARTS = 3  # keepers in a row that may die before they serve; one such death can be an accident
-_LARGEST_LOG = 1024 * 1024  # bytes; the keeper's log begins anew above that
+MOST_STARTS = 3  # supervisors in a row that may die before they serve; one such death can be an accident
+_LARGEST_LOG = 1024 * 1024  # bytes; the supervisor's log begins anew above that
 _SIGNALLED = 128  # added to a signal's number where a process ends by itself because of it, as in shells
 _TOLD_TO_END = (_SIGNALLED + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER = 36  # from Linux's prctl.h
@@ -133,7 +133,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # from Linux's prctl.h
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Supervisor:
     """Takes the runs of one queue, in order, until there are none for a while."""
 
     def __init__(self, queue: RunQueue, lock: int, settings: Settings) -> None:
@@ -160,7 +160,7 @@ class Keeper:
             elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
                 time.sleep(POLL)
             else:
-                # before the queue is free, so that the next keeper's worker finds the GPU free too
+                # before the queue is free, so that the next supervisor's worker finds the GPU free too
                 self._dismiss_worker()
                 if self._leave():
                     return
@@ -170,11 +170,11 @@ class Keeper:
         run = self._current
         if run is not None and self._worker is not None:
             self._worker.kill()
-            self._end(run, "failed", worker_died("its keeper was told to end"))
+            self._end(run, "failed", worker_died("its supervisor was told to end"))
         self._dismiss_worker()
 
     def _take(self) -> Run | None:
-        """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead keeper."""
+        """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead supervisor."""
         with self._queue.locked():
             self._queue.bury()
             for run in self._queue.runs():
@@ -264,8 +264,8 @@ class Keeper:
         self._queue.write_note(self._lock, ProcessIds(os.getpid(), worker, warm.stage if warm is not None else None))
 
 
-def start_keeper(queue: RunQueue, lock: int) -> None:
-    """Start a keeper that lives on without this process, and give it `lock`; the caller closes its own handle."""
+def start_supervisor(queue: RunQueue, lock: int) -> None:
+    """Start a supervisor that lives on without this process, and give it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
     settings = read_settings()
     package = str(Path(__file__).resolve().parents[2])
@@ -296,34 +296,34 @@ def start_keeper(queue: RunQueue, lock: int) -> None:
             env=environment,
             start_new_session=True,
         )
-    # a keeper that ends before this process does would stay in the process table
-    threading.Thread(target=process.wait, name="keeper", daemon=True).start()
+    # a supervisor that ends before this process does would stay in the process table
+    threading.Thread(target=process.wait, name="supervisor", daemon=True).start()
 
 
 def guard(queue: RunQueue, lock: int) -> None:
-    """Keep a keeper running in a child process; return when it has left and no run waits, or when it was told to end.
+    """Keep a supervisor running in a child process; return when it has left and no run waits, or when it was told to end.
 
     Args:
-        lock: the keeper's lock, which is held as long as this process or the keeper has the handle.
+        lock: the supervisor's lock, which is held as long as this process or the supervisor has the handle.
     """
     _adopt_orphans()
     while True:
-        if (keeper := os.fork()) == 0:
+        if (supervisor := os.fork()) == 0:
             _keep(queue, lock)
             return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the keeper by itself
-        signal.signal(signal.SIGTERM, lambda number, _: os.kill(keeper, number))
-        code = os.waitstatus_to_exitcode(_wait(queue, keeper))
-        # the next keeper begins with the handlers that this one began with
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor by itself
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(supervisor, number))
+        code = os.waitstatus_to_exitcode(_wait(queue, supervisor))
+        # the next supervisor begins with the handlers that this one began with
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if code < 0:  # an exception has left its traceback
-            _log.warning("The keeper, process %d, ended: %s.", keeper, how_it_ended(code))
+            _log.warning("The supervisor, process %d, ended: %s.", supervisor, how_it_ended(code))
         if code in _TOLD_TO_END or not queue.is_ours(lock):
             return
         with queue.locked():
             queue.bury()
-            # a client that found the lock held until now has started no keeper
+            # a client that found the lock held until now has started no supervisor
             if not queue.run_ids() or queue.starts() >= MOST_STARTS:
                 os.close(lock)
                 return
@@ -335,7 +335,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Keep one runs folder."""
     parser = argparse.ArgumentParser(description="Takes the runs of a folder in order and watches over the worker.")
     parser.add_argument("--runs-dir", type=Path)
-    parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the keeper")
+    parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the supervisor")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     queue = RunQueue(runs_folder(options.runs_dir))
@@ -345,18 +345,18 @@ def main(arguments: list[str] | None = None) -> None:
         with queue.locked():
             lock = queue.claim()
         if lock is None:
-            sys.exit(f"A keeper is at work in {queue.root} already: {queue.note()}.")
+            sys.exit(f"A supervisor is at work in {queue.root} already: {queue.note()}.")
         lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
     guard(queue, lock)
 
 
 def _keep(queue: RunQueue, lock: int) -> None:
     signal.signal(signal.SIGTERM, _leave_orderly)
-    keeper = Keeper(queue, lock, read_settings())
+    supervisor = Supervisor(queue, lock, read_settings())
     try:
-        keeper.serve()
+        supervisor.serve()
     finally:
-        keeper.close()
+        supervisor.close()
 
 
 def _leave_orderly(number: int, frame: FrameType | None) -> None:
@@ -367,7 +367,7 @@ def _leave_orderly(number: int, frame: FrameType | None) -> None:
 def _adopt_orphans() -> None:
     """Become the parent of processes whose own parent dies, where the system can (Linux).
 
-    A worker that outlives its keeper, even as a dead process nobody has waited for, then keeps its number, so that
+    A worker that outlives its supervisor, even as a dead process nobody has waited for, then keeps its number, so that
     killing its group cannot hit another process that was given the same number.
     """
     if sys.platform == "linux":
@@ -376,29 +376,29 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _wait(queue: RunQueue, keeper: int) -> int:
-    """Wait for the keeper and see that its worker is gone, with what the worker started; returns the wait status."""
+def _wait(queue: RunQueue, supervisor: int) -> int:
+    """Wait for the supervisor and see that its worker is gone, with what the worker started; returns the wait status."""
     while True:
         # without taking the number away from a worker whose group is still to be killed
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # only with WNOHANG
-        if ended.si_pid == keeper:
+        if ended.si_pid == supervisor:
             _kill_orphaned(queue)
-            return os.waitpid(keeper, 0)[1]
+            return os.waitpid(supervisor, 0)[1]
         _kill_orphaned(queue)
         with suppress(ChildProcessError):  # it was the worker
             os.waitpid(ended.si_pid, 0)
 
 
 def _kill_orphaned(queue: RunQueue) -> None:
-    """Kill the worker of a dead keeper and the processes that it started, and wait until the worker is gone."""
+    """Kill the worker of a dead supervisor and the processes that it started, and wait until the worker is gone."""
     note = queue.note()
     if note is None or note.worker is None:
         return
     try:
         os.waitid(os.P_PID, note.worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return  # it has a keeper, or is long gone
+        return  # it has a supervisor, or is long gone
     os.killpg(note.worker, signal.SIGKILL)
     os.waitpid(note.worker, 0)
 
