@@ -16,7 +16,7 @@ from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
 from wanavatar_lab.runs.status import STARTING, Artifact, Status
 from wanavatar_lab.settings import read_settings
@@ -75,7 +75,7 @@ class Job:
     def fail(self, status: Status, error: str) -> Status:
         """End it as failed, for whoever has made sure that no process executes it."""
         try:
-            return end_run(self.run, "failed", error=error)
+            return finish_run(self.run, "failed", error=error)
         except (LabError, OSError) as fault:
             # true all the same, and the next who looks tries again to write it down
             error = f"{error} This could not be written into its folder: {fault}"
@@ -121,7 +121,7 @@ class Job:
         with queue.locked():
             status = self.run.status()
             if status.state == "queued":
-                end_run(self.run, "cancelled")
+                finish_run(self.run, "cancelled")
                 queue.remove(self.id)
             elif not status.ended:
                 self.run.request_cancel(now=now)
@@ -183,14 +183,14 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     """
     # not at the top: clients that only submit need none of it
     from wanavatar_lab.worker.execute import choose_device, execute
-    from wanavatar_lab.worker.model_cache import WarmStage
+    from wanavatar_lab.worker.model_cache import ModelCache
 
     request = request.with_absolute_paths()
     now = time.time()
     status = Status(state="running", phase=STARTING, message=STARTING, submitted_at=now, started_at=now)
     with draft(request, runs_folder(runs_dir), status) as drafted, drafted.held():
         run = drafted.publish()
-        execute(run, WarmStage(choose_device(read_settings().device)))
+        execute(run, ModelCache(choose_device(read_settings().device)))
     return run
 
 

@@ -160,11 +160,11 @@ def test_a_file_size_limit_ends_the_run_with_words(queue_settings: Path) -> None
 
 def test_what_is_set_aside_is_given_back(queue_settings: Path) -> None:
     run = Run.create(Relax())
-    aside = [path for path in run.folder.iterdir() if reserved_space.is_reserve(path)]
+    aside = [path for path in run.folder.iterdir() if reserved_space.is_reserved_space(path)]
     assert sorted(path.stat().st_size for path in aside) == sorted(reserved_space.SIZES.values())
     assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in aside), "blocks, not holes"
     ended = run_here(Relax())
-    assert [path for path in ended.folder.iterdir() if reserved_space.is_reserve(path)] == []
+    assert [path for path in ended.folder.iterdir() if reserved_space.is_reserved_space(path)] == []
     assert len(list_runs()) == 2
 
 

@@ -96,7 +96,7 @@ class _Upscaling(upscale.Models):
 
 
 class RandomStage(ModuleType):
-    """A stage for `WarmStage`: `load` makes random weights, `run` is the stage's own.
+    """A stage for `ModelCache`: `load` makes random weights, `run` is the stage's own.
 
     Args:
         stage: which.

@@ -1,6 +1,6 @@
 """The stages one after the other in one process, at true size: what loading, moving, denoising and decoding take.
 
-The models pass through `WarmStage`, as in a worker, so that each makes room for the next one in main memory, and
+The models pass through `ModelCache`, as in a worker, so that each makes room for the next one in main memory, and
 `auto` chooses by what is free.
 
 What the factors of `residency.activations` would be by what was measured.
@@ -29,7 +29,7 @@ from wanavatar_lab.memory.activations import activation_bytes, need
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.worker.error_messages import is_out_of_memory
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 
 
 def calibrated(
@@ -117,7 +117,7 @@ def measure_stages(
         What was measured: the machine, and `cases`; seconds, and sizes in bytes.
     """
     figures = _machine(device, size, memory_gb)
-    warm = WarmStage(device)
+    cache = ModelCache(device)
     with tempfile.TemporaryDirectory() as folder, _limited(device, memory_gb):
         if device != "cpu":
             figures["link_bytes_per_second"] = copy_rate(device)
@@ -125,13 +125,13 @@ def measure_stages(
         for number, case in enumerate(cases):
             place = Path(folder) / str(number)
             place.mkdir()
-            figures["cases"].append(_attempt(case, warm, modules[case.stage], place, offload))
+            figures["cases"].append(_attempt(case, cache, modules[case.stage], place, offload))
             if on_case is not None:
                 on_case(figures)
     return figures
 
 
-def _attempt(case: Case, warm: WarmStage, module: Any, folder: Path, offload: str) -> Figures:
+def _attempt(case: Case, cache: ModelCache, module: Any, folder: Path, offload: str) -> Figures:
     made: Figures = {
         "stage": case.stage,
         "width": case.width,
@@ -140,19 +140,19 @@ def _attempt(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
         "steps": case.steps,
     }
     try:
-        return made | _measure(case, warm, module, folder, offload)
+        return made | _measure(case, cache, module, folder, offload)
     except (LabError, RuntimeError) as error:
         # the other cases still have something to say
         if is_out_of_memory(error):
-            warm.forget()
+            cache.forget()
         return made | {"error": f"{type(error).__name__}: {error}"[:1000]}
 
 
-def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: str) -> Figures:
+def _measure(case: Case, cache: ModelCache, module: Any, folder: Path, offload: str) -> Figures:
     request = case.request(folder, offload)
-    was_warm = warm.name == f"{case.stage}/full" or f"{case.stage}/full" in warm.waiting
+    was_warm = cache.name == f"{case.stage}/full" or f"{case.stage}/full" in cache.waiting
     start = time.perf_counter()
-    models = warm.models(request, module)
+    models = cache.models(request, module)
     wait()
     load_seconds = time.perf_counter() - start
     watch: Watch = models.watch
@@ -172,11 +172,11 @@ def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
         "step_seconds": steps.seconds(),
         "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
         "host_free_bytes": free_host_bytes(),
-        "waiting": list(warm.waiting),
+        "waiting": list(cache.waiting),
     }
     if steps.seconds():
         made["seconds_per_step"] = statistics.median(steps.seconds())
-    if torch.device(warm.device).type == "cuda":
+    if torch.device(cache.device).type == "cuda":
         made |= {"peak_bytes": watch.peak_bytes, "reserved_bytes": watch.reserved_bytes}
     choice = getattr(models, "choice", None)
     if choice is not None:
@@ -186,7 +186,7 @@ def _measure(case: Case, warm: WarmStage, module: Any, folder: Path, offload: st
             "place_seconds": models.place_seconds,
             "reason": choice.reason,
             "planned_peak_bytes": choice.peak_gpu_bytes,
-            "expected_seconds": expected_seconds(work, components, this_machine(warm.device, most=1), choice.tiled),
+            "expected_seconds": expected_seconds(work, components, this_machine(cache.device, most=1), choice.tiled),
             "planned_activation_bytes": activation_bytes(work, components, choice.tiled),
             "weights_bytes": {component.name: component.gpu_bytes for component in components},
         }

@@ -19,7 +19,7 @@ from wanavatar_lab.runs.run import PREVIEW, Run
 from wanavatar_lab.runs.status import Artifact, State, Status
 
 
-def end_run(
+def finish_run(
     run: Run,
     state: State,
     *,
@@ -92,7 +92,7 @@ def _remove_scratch(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in files:
             path = Path(parent) / name
-            if name.startswith(".") and not reserved_space.is_reserve(path):
+            if name.startswith(".") and not reserved_space.is_reserved_space(path):
                 remove_if_possible(path)
         for name in [name for name in folders if name.startswith(".")]:
             remove_if_possible(Path(parent) / name)

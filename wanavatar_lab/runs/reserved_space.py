@@ -27,7 +27,7 @@ def set_aside(folder: Path) -> None:
         write_bytes(_reserve(folder / name), b" " * size)
 
 
-def is_reserve(path: Path) -> bool:
+def is_reserved_space(path: Path) -> bool:
     """Whether `path` is such a file of blocks."""
     return path.name in {_reserve(Path(name)).name for name in SIZES}
 

@@ -121,7 +121,7 @@ class Run:
             raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
 
     def write_status(self, status: Status, *, sync: bool = True) -> None:
-        """Replace the status; with `sync`, so that a power cut does not undo it. How it ended is `ending.end_run`'s.
+        """Replace the status; with `sync`, so that a power cut does not undo it. How it ended is `finish.finish_run`'s.
 
         Raises:
             DiskFull: there is no room; what was written before still stands.

@@ -10,18 +10,18 @@ from wanavatar_lab.errors import Cancelled, DiskFull, RunError
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.manifest import Record, describe_inputs
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import LOADING, STARTING, Artifact, State
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.worker.error_messages import explain, is_out_of_main_memory, is_out_of_memory, ruins_the_process
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 from wanavatar_lab.worker.progress import ProgressMeter
 
 
-def execute(run: Run, warm: WarmStage) -> bool:
+def execute(run: Run, cache: ModelCache) -> bool:
     """Execute `run`, which is running and held, and end it; its status says how.
 
     Returns:
@@ -31,16 +31,16 @@ def execute(run: Run, warm: WarmStage) -> bool:
         KeyboardInterrupt: Ctrl-C, which only a run in the user's own process gets; the run is then cancelled.
     """
     record, meter = Record(), ProgressMeter(run)
-    outcome = _attempt(run, warm, record, meter)
+    outcome = _attempt(run, cache, record, meter)
     # not before the except clause is left, whose traceback keeps the models' tensors alive
     if outcome.out_of_main_memory:
-        warm.release()
+        cache.release()
     elif outcome.out_of_memory:
-        warm.forget()
+        cache.forget()
     meter.close()
     record.seconds = meter.seconds
-    record.device = _device_name(warm.device)
-    end_run(run, outcome.state, error=outcome.error, artifacts=outcome.artifacts, last=meter.status, record=record)
+    record.device = _device_name(cache.device)
+    finish_run(run, outcome.state, error=outcome.error, artifacts=outcome.artifacts, last=meter.status, record=record)
     if outcome.interrupted:
         raise KeyboardInterrupt
     return outcome.fit
@@ -68,9 +68,9 @@ class _Outcome:
     interrupted: bool = False
 
 
-def _attempt(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) -> _Outcome:
+def _attempt(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> _Outcome:
     try:
-        made = _run_stage(run, warm, record, meter)
+        made = _run_stage(run, cache, record, meter)
         if not run.cancel_requested():
             return _Outcome("succeeded", artifacts=made)
         # an interrupted diffusers pipeline returns unfinished pictures as if they were finished
@@ -91,7 +91,7 @@ def _attempt(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) ->
         )
 
 
-def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) -> list[Artifact]:
+def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
     meter.begin(STARTING)
     request = run.request()
     request.check_inputs()
@@ -102,8 +102,8 @@ def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) 
     context = StageContext(run.folder, seed, meter.step, record.facts)
     meter.begin(LOADING, seed=seed)
     module = stage_module(request.stage)
-    refuse_what_cannot_fit(request, warm.device, host_free=warm.host_free(request))
-    models = warm.models(request, module)
+    refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
+    models = cache.models(request, module)
     context.check()
     meter.begin("run")
     artifacts = list(module.run(request, models, context))

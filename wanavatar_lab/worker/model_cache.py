@@ -17,7 +17,7 @@ from wanavatar_lab.settings import read_settings
 SHARES = {"cpu": 0.25, "cuda": 0.8}
 
 
-class WarmStage:
+class ModelCache:
     """Models are loaded once and kept: those that ran last on the device, others in main memory.
 
     Models can wait if they have two methods: `rest()`, which leaves the GPU so that the stage's next run brings them

@@ -22,7 +22,7 @@ from pathlib import Path
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.execute import choose_device, execute
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 from wanavatar_lab.worker.supervisor import DONE, STOP, UNFIT
 
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
@@ -38,13 +38,13 @@ def main(arguments: list[str] | None = None) -> None:
     die_with_parent(options.supervisor)
     faulthandler.enable()
     orders = _orders()
-    warm: WarmStage | None = None
+    cache: ModelCache | None = None
     while (order := orders.get()) != STOP:
         run = Run(options.runs_dir / order)
         with run.held(), _output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
-            warm = warm or WarmStage(choose_device(read_settings().device))
-            fit = execute(run, warm)
+            cache = cache or ModelCache(choose_device(read_settings().device))
+            fit = execute(run, cache)
         os.write(options.report_to, f"{DONE if fit else UNFIT}\n".encode())
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from wanavatar_lab import locks
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.files import Entry, entries, remove
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.reserved_space import says_disk_full
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
@@ -171,7 +171,7 @@ class RunQueue:
                 try:
                     if run.is_held():
                         continue
-                    end_run(
+                    finish_run(
                         run, "failed", error=worker_died("its supervisor died with it, or the machine was restarted")
                     )
                 except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on

@@ -31,7 +31,7 @@ from types import FrameType
 from typing import IO, Literal
 
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import Settings, read_settings
@@ -248,7 +248,7 @@ class Supervisor:
         except RunError as damage:
             _log.warning("%s", damage)
         try:
-            end_run(run, state, error=error)
+            finish_run(run, state, error=error)
         except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
             _log.exception("%s could not be ended as %s", run.id, state)
 
