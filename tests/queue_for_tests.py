@@ -52,16 +52,16 @@ class QueueUnderTest:
 
         return submit(Relax(profile="pocket", **values), runs_dir=self.runs_dir)
 
-    def note(self) -> ProcessIds:
+    def process_ids(self) -> ProcessIds:
         """Who is at work; waits until someone is."""
-        note: ProcessIds = eventually(RunQueue(self.runs_dir).note)
-        self.seen |= {pid for pid in (note.supervisor, note.worker) if pid}
-        return note
+        pids: ProcessIds = eventually(RunQueue(self.runs_dir).process_ids)
+        self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
+        return pids
 
     def worker_at(self, job: Job, step: int = 0) -> int:
         """The process id of the worker, once `job` has done that step."""
         eventually(lambda: job.run.status().phase == "relax" and steps_done(job) >= step)
-        worker = self.note().worker
+        worker = self.process_ids().worker
         assert worker is not None
         return worker
 
@@ -72,8 +72,8 @@ class QueueUnderTest:
 
     def close(self) -> None:
         """End the supervisor, and see that it left nothing; what it did leave is killed, so that no test does."""
-        if (note := RunQueue(self.runs_dir).note()) is not None:
-            self.seen |= {pid for pid in (note.supervisor, note.worker) if pid}
+        if (pids := RunQueue(self.runs_dir).process_ids()) is not None:
+            self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
         try:
             eventually(self._is_left)
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))
@@ -82,17 +82,17 @@ class QueueUnderTest:
                 os.kill(pid, signal.SIGKILL)
 
     def _is_left(self) -> bool:
-        """Whether no supervisor is at work; one that is, or that has taken the place of a killed one, is told to end."""
+        """Whether no supervisor is left; one that is, or that has replaced a killed one, is stopped."""
         queue = RunQueue(self.runs_dir)
         if not locks.is_locked(queue.folder / "lock"):
             return True
-        if (note := queue.note()) is not None and is_alive(note.supervisor):
-            self.seen.add(note.supervisor)
-            os.kill(note.supervisor, signal.SIGTERM)
+        if (pids := queue.process_ids()) is not None and is_alive(pids.supervisor):
+            self.seen.add(pids.supervisor)
+            os.kill(pids.supervisor, signal.SIGTERM)
         return False
 
 
-def guard_of(supervisor: int) -> int:
+def monitor_of(supervisor: int) -> int:
     """The process that waits for a supervisor and replaces it: its parent."""
     return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
 

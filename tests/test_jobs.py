@@ -32,7 +32,7 @@ def test_a_job_runs_elsewhere_and_is_found_again(queue: QueueUnderTest, monkeypa
     assert status.submitted_at and status.started_at and status.finished_at
     assert status.submitted_at <= status.started_at <= status.finished_at
     manifest = job.run.manifest()
-    assert manifest["facts"]["process"] == queue.note().worker != os.getpid()
+    assert manifest["facts"]["process"] == queue.process_ids().worker != os.getpid()
     assert "to standard output\nfrom below Python" in job.run.log_tail()
     assert attach(job.id).artifacts() == job.artifacts() == status.artifacts
     assert [other.id for other in list_jobs()] == [job.id]
@@ -78,7 +78,7 @@ def test_two_clients_are_served_in_order_and_see_their_places(shared_queue: Queu
     ids += [job.id for job in jobs]
     assert first.status().queue_place is None
     assert [job.status().queue_place for job in jobs] == [1, 2, 3, 4]
-    assert [job.status().message for job in jobs[:2]] == ["next", "waits for 1 before it"]
+    assert [job.status().message for job in jobs[:2]] == ["next", "1 run ahead"]
     seen = shared_queue.client(f"print(attach('{jobs[3].id}').status().queue_place)", stdout=subprocess.PIPE)
     assert seen.communicate(timeout=PATIENCE)[0].strip() == "4", "another client sees the same place"
     jobs[1].cancel()
@@ -113,7 +113,7 @@ def test_cancel_takes_effect_within_one_step(shared_queue: QueueUnderTest) -> No
     assert not (job.run.folder / "result.npy").exists()
     assert job.run.manifest()["state"] == "cancelled"
     assert after.wait(PATIENCE).state == "succeeded"
-    assert shared_queue.note().worker == worker, "the worker and its models stay"
+    assert shared_queue.process_ids().worker == worker, "the worker and its models stay"
 
 
 def test_cancel_of_a_queued_run_is_at_once(shared_queue: QueueUnderTest) -> None:
@@ -135,7 +135,7 @@ def test_cancel_while_models_load_waits_for_them_and_no_longer(
     monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "0.2")
     job = queue.submit()
     eventually(lambda: job.status().phase == "load")
-    worker = queue.note().worker
+    worker = queue.process_ids().worker
     job.cancel()
     assert job.wait(0.6).state == "running", "the grace does not run while models load"
     (tmp_path / "loaded").touch()
@@ -227,12 +227,12 @@ def test_an_idle_supervisor_leaves_with_its_worker_and_a_later_run_gets_new_ones
 ) -> None:
     monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "0.3")
     queue.submit().wait(PATIENCE)
-    note = queue.note()
-    assert note.worker is not None
-    eventually(lambda: not is_alive(note.supervisor) and not is_alive(note.worker or 0))
+    pids = queue.process_ids()
+    assert pids.worker is not None
+    eventually(lambda: not is_alive(pids.supervisor) and not is_alive(pids.worker or 0))
     again = queue.submit()
     assert again.wait(PATIENCE).state == "succeeded"
-    assert again.run.manifest()["facts"]["process"] != note.worker
+    assert again.run.manifest()["facts"]["process"] != pids.worker
 
 
 def test_progress_counts_up_and_says_how_long_it_takes(shared_queue: QueueUnderTest) -> None:

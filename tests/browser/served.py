@@ -33,10 +33,10 @@ def served_folder(folder: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            note = RunQueue(folder / "runs").note()
-            if note is not None and is_alive(note.supervisor):
-                os.kill(note.supervisor, signal.SIGTERM)
-                eventually(lambda: not is_alive(note.supervisor))
+            pids = RunQueue(folder / "runs").process_ids()
+            if pids is not None and is_alive(pids.supervisor):
+                os.kill(pids.supervisor, signal.SIGTERM)
+                eventually(lambda: not is_alive(pids.supervisor))
 
 
 @contextmanager

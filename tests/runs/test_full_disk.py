@@ -158,7 +158,7 @@ def test_a_file_size_limit_ends_the_run_with_words(queue_settings: Path) -> None
         queue.close()
 
 
-def test_what_is_set_aside_is_given_back(queue_settings: Path) -> None:
+def test_reserved_space_is_given_back(queue_settings: Path) -> None:
     run = Run.create(Relax())
     aside = [path for path in run.folder.iterdir() if reserved_space.is_reserved_space(path)]
     assert sorted(path.stat().st_size for path in aside) == sorted(reserved_space.SIZES.values())
@@ -168,8 +168,8 @@ def test_what_is_set_aside_is_given_back(queue_settings: Path) -> None:
     assert len(list_runs()) == 2
 
 
-def test_words_longer_than_what_was_set_aside_are_refused_and_change_nothing(disk: Path) -> None:
-    reserved_space.set_aside(disk)
+def test_text_longer_than_the_reserved_space_is_refused_and_changes_nothing(disk: Path) -> None:
+    reserved_space.reserve(disk)
     path = disk / "status.json"
     path.write_text("old")
     fill(disk)

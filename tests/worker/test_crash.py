@@ -14,9 +14,9 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     PATIENCE,
     QueueUnderTest,
     eventually,
-    guard_of,
     is_alive,
     let_go,
+    monitor_of,
     queue_fixture,
     queue_settings_fixture,
     steps_done,
@@ -55,7 +55,7 @@ def test_a_killed_worker_fails_its_run_alone_and_unwatched(queue: QueueUnderTest
 
 def test_a_worker_killed_while_idle_costs_the_next_run_nothing(queue: QueueUnderTest) -> None:
     assert queue.submit().wait(PATIENCE).state == "succeeded"
-    worker = queue.note().worker
+    worker = queue.process_ids().worker
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
     after = queue.submit()
@@ -86,7 +86,7 @@ def test_a_worker_that_cannot_even_start_fails_the_run(queue: QueueUnderTest, mo
     (shadow / "queue.py").write_text("raise RuntimeError('a broken installation')")
     monkeypatch.setenv("PYTHONPATH", f"{shadow}{os.pathsep}{os.environ['PYTHONPATH']}")
     status = queue.submit().wait(PATIENCE)
-    assert status.error is not None and status.error.startswith("worker died (exit code 1). See the end of ")
+    assert status.error is not None and status.error.startswith("worker died (exit code 1). See ")
     assert "a broken installation" in (queue.runs_dir / ".worker" / "worker.log").read_text()
 
 
@@ -94,31 +94,31 @@ def test_a_worker_that_cannot_even_start_fails_the_run(queue: QueueUnderTest, mo
 def test_a_killed_supervisor_is_replaced_and_the_queue_resumes_unwatched(queue: QueueUnderTest, victims: str) -> None:
     job, queued = queue.submit(fault="child"), queue.submit()
     child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
-    processes = {"worker": queue.worker_at(job), "supervisor": queue.note().supervisor}
+    processes = {"worker": queue.worker_at(job), "supervisor": queue.process_ids().supervisor}
     for victim in victims.split(" and "):
         os.kill(processes[victim], signal.SIGKILL)
     eventually(lambda: state_on_disk(queued.run.folder) == "succeeded")
     assert state_on_disk(job.run.folder) == "failed"
     eventually(lambda: not any(is_alive(pid) for pid in (child, *processes.values())))
-    assert queue.note().supervisor != processes["supervisor"]
+    assert queue.process_ids().supervisor != processes["supervisor"]
 
 
 def test_a_supervisor_killed_while_idle_leaves_nothing_behind(queue: QueueUnderTest) -> None:
     assert queue.submit().wait(PATIENCE).state == "succeeded"
-    note = queue.note()
-    guard = guard_of(note.supervisor)
-    os.kill(note.supervisor, signal.SIGKILL)
-    eventually(lambda: not any(is_alive(pid) for pid in (note.supervisor, guard, note.worker or 0)))
+    pids = queue.process_ids()
+    monitor = monitor_of(pids.supervisor)
+    os.kill(pids.supervisor, signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in (pids.supervisor, monitor, pids.worker or 0)))
     assert queue.submit().wait(PATIENCE).state == "succeeded"
 
 
 def test_the_parent_of_a_supervisor_passes_on_the_request_to_end(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     queue.worker_at(job, step=1)
-    supervisor = queue.note().supervisor
-    guard = guard_of(supervisor)
-    os.kill(guard, signal.SIGTERM)
-    eventually(lambda: not is_alive(supervisor) and not is_alive(guard))
+    supervisor = queue.process_ids().supervisor
+    monitor = monitor_of(supervisor)
+    os.kill(monitor, signal.SIGTERM)
+    eventually(lambda: not is_alive(supervisor) and not is_alive(monitor))
     assert (state_on_disk(job.run.folder), state_on_disk(queued.run.folder)) == ("failed", "queued")
     assert queued.wait(PATIENCE).state == "succeeded"
 
@@ -157,7 +157,7 @@ def test_supervisors_that_cannot_start_fail_the_run_after_a_few(
         assert status.state == "failed"
         assert status.error == (
             f"No supervisor could be started for the queue: {MOST_STARTS} in a row ended before they took a run. {log} "
-            "ends with: RuntimeError: a broken installation. Mend that and run it again."
+            "ends with: RuntimeError: a broken installation. Correct that and resubmit."
         )
         assert job.run.manifest()["state"] == "failed"
         assert state_on_disk(queued.run.folder) == "queued", "only a run that is looked at gives up"
@@ -186,7 +186,7 @@ def test_a_link_without_a_target_does_not_stop_the_queue(queue: QueueUnderTest) 
 def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     first = queue.submit(hold_at=1)
     queue.worker_at(first, step=1)
-    supervisor = queue.note().supervisor
+    supervisor = queue.process_ids().supervisor
     jobs = [queue.submit() for _ in range(4)]
     (jobs[0].run.folder / "status.json").unlink()
     (jobs[0].run.folder / "status.json").mkdir()
@@ -199,7 +199,7 @@ def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     last = queue.submit()
     let_go(first)
     assert last.wait(PATIENCE).state == "succeeded"
-    assert queue.note().supervisor == supervisor
+    assert queue.process_ids().supervisor == supervisor
     assert jobs[1].wait(PATIENCE).state == "failed"
     assert jobs[3].status().state == "cancelled"
 
@@ -207,8 +207,8 @@ def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
 def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    supervisor = queue.note().supervisor
-    for process in (guard_of(supervisor), supervisor, worker):
+    supervisor = queue.process_ids().supervisor
+    for process in (monitor_of(supervisor), supervisor, worker):
         os.kill(process, signal.SIGKILL)
     eventually(lambda: not is_alive(worker) and not is_alive(supervisor))
     assert state_on_disk(job.run.folder) == "running"
@@ -222,7 +222,7 @@ def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTes
 def test_the_next_submit_sees_the_dead_and_takes_over(queue: QueueUnderTest) -> None:
     job = queue.submit(hold_at=1)
     worker = queue.worker_at(job, step=1)
-    supervisor = queue.note().supervisor
+    supervisor = queue.process_ids().supervisor
     os.kill(supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     after = queue.submit()
@@ -233,7 +233,7 @@ def test_the_next_submit_sees_the_dead_and_takes_over(queue: QueueUnderTest) -> 
 def test_the_worker_dies_with_its_supervisor(queue: QueueUnderTest) -> None:
     job = queue.submit(hold_at=1, fault="deaf")
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().supervisor, signal.SIGKILL)
+    os.kill(queue.process_ids().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     assert job.wait(PATIENCE).state == "failed"
     assert steps_done(job) == 1
@@ -243,7 +243,7 @@ def test_a_process_forked_by_a_stage_does_not_stand_for_its_dead_worker(queue: Q
     job, queued = queue.submit(fault="fork"), queue.submit()
     child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
     worker = queue.worker_at(job)
-    os.kill(queue.note().supervisor, signal.SIGKILL)
+    os.kill(queue.process_ids().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     assert is_alive(child)
     try:
@@ -256,7 +256,7 @@ def test_a_process_forked_by_a_stage_does_not_stand_for_its_dead_worker(queue: Q
 def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().supervisor, signal.SIGKILL)
+    os.kill(queue.process_ids().supervisor, signal.SIGKILL)
     eventually(lambda: not is_alive(worker))
     for name in ("manifest.json", ".reserve.manifest.json"):  # a folder where a file has to go
         (job.run.folder / name).unlink(missing_ok=True)
@@ -270,10 +270,10 @@ def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(queue: QueueU
 def test_a_supervisor_told_to_end_ends_its_run_and_leaves_the_queue_for_the_next(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
-    os.kill(queue.note().supervisor, signal.SIGTERM)
+    os.kill(queue.process_ids().supervisor, signal.SIGTERM)
     eventually(lambda: state_on_disk(job.run.folder) == "failed")
     eventually(lambda: not is_alive(worker))
-    assert (job.status().error or "").startswith("worker died (its supervisor was told to end")
+    assert (job.status().error or "").startswith("worker died (its supervisor was stopped")
     assert queued.wait(PATIENCE).state == "succeeded"
 
 
@@ -300,13 +300,13 @@ def test_ctrl_c_on_a_run_in_ones_own_process_cancels_it(queue: QueueUnderTest) -
 def test_a_run_whose_folder_is_removed_does_not_hold_up_the_next(queue: QueueUnderTest) -> None:
     job, after = queue.submit(hold_at=1), queue.submit()
     queue.worker_at(job, step=1)
-    supervisor = queue.note().supervisor
+    supervisor = queue.process_ids().supervisor
     moved = job.run.folder.rename(queue.runs_dir.parent / "moved away")
     (moved / "go").touch()
     job.run.folder.mkdir()
     (job.run.folder / "go").touch()
     assert after.wait(PATIENCE).state == "succeeded"
-    assert queue.note().supervisor == supervisor
+    assert queue.process_ids().supervisor == supervisor
 
 
 def test_a_request_damaged_in_the_queue_fails_with_its_reason(queue: QueueUnderTest) -> None:

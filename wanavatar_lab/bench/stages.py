@@ -23,12 +23,11 @@ import torch
 from wanavatar_lab.bench.cases import Case
 from wanavatar_lab.bench.random_stage import RandomStage
 from wanavatar_lab.bench.watch import Call, Watch, wait
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, is_out_of_memory
 from wanavatar_lab.memory import Component, Work, expected_seconds, free_host_bytes, this_machine, work_of
 from wanavatar_lab.memory.activations import activation_bytes, need
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.worker.error_messages import is_out_of_memory
 from wanavatar_lab.worker.model_cache import ModelCache
 
 
