@@ -54,6 +54,23 @@ def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(shared_queue: Queu
     assert processes[7] != processes[6], "a broken GPU context takes a new process"
 
 
+def test_a_run_is_executed_with_the_settings_it_was_submitted_with(
+    shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [shared_queue.submit(hold_at=1)]
+    for seconds in ("7.5", "7.5"):
+        monkeypatch.setenv("WANAVATAR_MAX_AUDIO_SECONDS", seconds)
+        jobs.append(shared_queue.submit())
+    monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "7")
+    jobs.append(shared_queue.submit())
+    let_go(jobs[0])
+    assert [job.wait(PATIENCE).state for job in jobs] == ["succeeded"] * 4
+    facts = [job.run.manifest()["facts"] for job in jobs]
+    assert [fact["max_audio_seconds"] for fact in facts] == [3600.0, 7.5, 7.5, 7.5]
+    assert facts[0]["process"] != facts[1]["process"] == facts[2]["process"], "a worker with other settings is replaced"
+    assert facts[3]["process"] == facts[2]["process"], "not for one that it does not read"
+
+
 def test_another_profile_loads_other_models(shared_queue: QueueUnderTest) -> None:
     from tests.stages_for_tests import Relax
 

@@ -1,4 +1,4 @@
-"""Errors whose text is shown to the user as it is, exit codes, and which exceptions mean that memory ran out.
+"""Errors whose text is shown to the user as it is, exit codes, and which exceptions mean what for memory and GPU.
 
 The text of a LabError is a whole sentence or two: what was wrong, with the value, and what to do. Notebooks, widgets
 and the command line print `str(error)` and nothing else. Nothing here imports torch.
@@ -55,8 +55,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_out_of_gpu_memory(error: BaseException) -> bool:
     """Whether the GPU's memory ran out."""
     texts = ("CUDA out of memory", "CUDA error: out of memory")
-    # torch's class by name, since torch may not be imported
-    return any(is_named(link, "OutOfMemoryError") or any(text in str(link) for text in texts) for link in causes(error))
+    return any(
+        _is_named(link, "OutOfMemoryError") or any(text in str(link) for text in texts) for link in causes(error)
+    )
 
 
 def is_out_of_main_memory(error: BaseException) -> bool:
@@ -69,9 +70,11 @@ def is_out_of_main_memory(error: BaseException) -> bool:
     )
 
 
-def is_named(error: BaseException, name: str) -> bool:
-    """Whether the class of `error`, or one that it derives from, is called `name`."""
-    return any(kind.__name__ == name for kind in type(error).__mro__)
+def has_broken_gpu(error: BaseException) -> bool:
+    """Whether every later call of this process to the GPU would fail too, as after an illegal memory access."""
+    return not is_out_of_memory(error) and any(
+        _is_named(link, "AcceleratorError") or "CUDA error" in str(link) for link in causes(error)
+    )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -81,3 +84,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_named(error: BaseException, name: str) -> bool:
+    # torch's classes are known by name, since torch may not be imported
+    return any(kind.__name__ == name for kind in type(error).__mro__)

@@ -19,10 +19,13 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     steps_done,
 )
 from tests.stages_for_tests import Relax
-from wanavatar_lab.errors import DiskFull
-from wanavatar_lab.jobs import attach, list_jobs, run_here
+from wanavatar_lab.errors import DiskFull, LabError
+from wanavatar_lab.jobs import attach, list_jobs, run_here, submit
 from wanavatar_lab.runs import reserved_space
 from wanavatar_lab.runs.run import Run, list_runs
+from wanavatar_lab.runs.status import Status
+from wanavatar_lab.settings import Settings
+from wanavatar_lab.worker.queue import RunQueue
 
 DISK = 1024 * 1024  # bytes
 
@@ -138,6 +141,24 @@ def test_a_submit_that_finds_no_room_leaves_nothing(small_queue: QueueUnderTest,
     assert sorted(path for path in small_queue.runs_dir.rglob("*")) == before
     assert len(list_jobs()) == 1
     filler.unlink()
+
+
+def test_a_read_only_runs_folder_is_listed_and_submit_names_it(queue_settings: Path, disk: Path) -> None:
+    runs = disk / "runs"
+    ended = run_here(Relax(), runs_dir=runs)
+    abandoned, queued = Run.create(Relax(), runs_dir=runs), Run.create(Relax(), runs_dir=runs)
+    abandoned.write_status(Status(state="running"))
+    queued.write_settings(Settings())  # as if submitted
+    RunQueue(runs).prepare()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    states = {job.id: job.status().state for job in list_jobs(runs_dir=runs)}
+    assert states == {ended.id: "succeeded", abandoned.id: "failed", queued.id: "queued"}
+    said = f"{runs} is not writable \\(Read-only file system\\)"
+    with pytest.raises(LabError, match=said):
+        submit(Relax(), runs_dir=runs)
+    with pytest.raises(LabError, match=f"{runs}/.* is not writable"):
+        attach(queued.id, runs_dir=runs).cancel()
+    attach(ended.id, runs_dir=runs).cancel()
 
 
 def test_a_file_size_limit_ends_the_run_with_words(queue_settings: Path) -> None:

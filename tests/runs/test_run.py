@@ -24,6 +24,7 @@ from wanavatar_lab.requests import TextToImage
 from wanavatar_lab.requests.custom_stages import extra_stages, register_extra_stages
 from wanavatar_lab.runs.run import RUN_ID, Run, list_runs
 from wanavatar_lab.runs.status import Status
+from wanavatar_lab.runs.trash import discard
 from wanavatar_lab.stages import stage_module
 
 
@@ -68,6 +69,65 @@ def test_foreign_and_damaged_folders_are_left_out_and_said_once(
     assert "holiday pictures" in said and damaged.id in said and "20260101-120000-ab12-relax" in said
     with pytest.raises(RunError, match="not the status of a run"):
         damaged.status()
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize("status", ["a pipe", NESTED, '{"submitted_at": 1e308}', '{"eta_seconds": -1}'])
+def test_a_run_with_an_impossible_status_is_left_out(queue_settings: Path, status: str) -> None:
+    good, bad = Run.create(Relax()), Run.create(Relax())
+    path = bad.folder / "status.json"
+    if status == "a pipe":
+        make_pipe(path)
+    else:
+        path.write_text(status)
+    assert list_runs() == [good]
+    with pytest.raises(RunError, match=r"status\.json (cannot be read: not a regular file|is not the status)"):
+        attach(bad.id).status()
+
+
+@pytest.mark.parametrize("request_file", ["a pipe", NESTED])
+def test_a_run_with_an_unreadable_request_can_be_cancelled(queue_settings: Path, request_file: str) -> None:
+    run = Run.create(Relax())
+    path = run.folder / "request.json"
+    if request_file == "a pipe":
+        make_pipe(path)
+    else:
+        path.write_text(request_file)
+    with pytest.raises(RunError, match=r"request\.json cannot be read"):
+        run.request()
+    attach(run.id).cancel()
+    assert run.status().state == "cancelled" and "incomplete" in run.manifest()
+
+
+def test_pipes_in_place_of_a_runs_files_hold_nobody_up(queue_settings: Path) -> None:
+    run = Run.create(Relax())
+    for name in ("cancel", "log.txt"):
+        make_pipe(run.folder / name)
+    assert (run.cancel_requested(), run.cancel_requested(now=True), run.is_held()) == (True, False, False)
+    with pytest.raises(OSError, match="not a regular file"):
+        run.log_tail()
+
+
+def test_a_linked_run_is_refused_and_its_target_left_as_it_is(queue_settings: Path, tmp_path: Path) -> None:
+    run = Run.create(Relax())
+    run.write_status(Status(state="running"))
+    outside = run.folder.rename(tmp_path / "outside")
+    (outside / ".hidden").touch()
+    run.folder.symlink_to(outside)
+    before = sorted(os.listdir(outside))
+    job = attach(run.id)
+    for refused in (job.status, job.cancel, lambda: discard(run)):
+        with pytest.raises(RunError, match="is a link, and links are not followed"):
+            refused()
+    assert list_runs() == []
+    assert sorted(os.listdir(outside)) == before
 
 
 def test_a_listing_without_a_runs_folder_is_empty(queue_settings: Path) -> None:

@@ -63,3 +63,14 @@ def test_a_removal_that_was_broken_off_is_finished(queue_settings: Path) -> None
     assert discarded() == []
     empty()
     assert list((queue_settings / ".trash").iterdir()) == []
+
+
+def test_a_link_among_the_deleted_is_removed_without_its_target(queue_settings: Path, tmp_path: Path) -> None:
+    discard(run_here(Relax(profile="pocket")))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    link = queue_settings / ".trash" / "20260101-120000-ab12-relax"
+    link.symlink_to(tmp_path / "kept")
+    discard(run_here(Relax(profile="pocket")))
+    assert link.name in empty()
+    assert os.listdir(queue_settings / ".trash") == [] and os.listdir(tmp_path / "kept") == ["file"]

@@ -183,6 +183,20 @@ def test_a_link_without_a_target_does_not_stop_the_queue(queue: QueueUnderTest) 
     assert queue.submit().wait(PATIENCE).state == "succeeded"
 
 
+def test_queued_runs_are_queued_again_after_the_queue_was_removed(queue: QueueUnderTest) -> None:
+    first = queue.submit(hold_at=1)
+    queue.worker_at(first, step=1)
+    queued = [queue.submit() for _ in range(3)]
+    unsubmitted = Run.create(first.run.request(), runs_dir=queue.runs_dir)
+    shutil.rmtree(queue.runs_dir / ".worker")
+    let_go(first)
+    assert first.wait(PATIENCE).state == "succeeded"
+    assert queued[2].wait(PATIENCE).state == "succeeded", "who looks at one queues all again, in their order"
+    assert [state_on_disk(job.run.folder) for job in queued] == ["succeeded"] * 3
+    status = attach(unsubmitted.id).status()
+    assert (status.state, status.message) == ("queued", "not queued")
+
+
 def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     first = queue.submit(hold_at=1)
     queue.worker_at(first, step=1)

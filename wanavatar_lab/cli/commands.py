@@ -88,7 +88,7 @@ def cancel(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer(_facts(job, job.status()))
     else:
-        say(f"{job.id} had already ended: {before.state}." if before.ended else f"Cancellation requested for {job.id}.")
+        say(f"{job.id} had already ended: {before.state}." if before.ended else f"{job.id} is asked to end.")
     return SUCCEEDED
 
 

@@ -89,7 +89,7 @@ class Run:
             RunError: there is none.
         """
         root = runs_folder(runs_dir)
-        if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").is_file():
+        if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").exists():
             raise RunError(f"There is no run {run_id!r} in {root}; `wanavatar_lab.runs.run.list_runs()` lists them.")
         return cls(root / run_id)
 
@@ -274,12 +274,13 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
     with report_write_errors(root / "a new run"):
         root.mkdir(parents=True, exist_ok=True)
         folder = _new_folder(root, when, request.stage)
+        run = Run(folder)
         try:
             write_json(folder / "request.json", request.to_json())
-            write_json(folder / "status.json", status.model_dump(mode="json"))
+            run.write_status(status)
             (folder / "log.txt").touch()
             reserve(folder)
-            yield Run(folder)
+            yield run
         finally:
             remove(folder)
 

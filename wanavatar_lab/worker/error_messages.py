@@ -1,17 +1,8 @@
-"""The error messages of failed runs, and whether the process that executed one can execute another."""
+"""The error messages of failed runs: what was wrong and what to do."""
 
 from pathlib import Path
 
-from wanavatar_lab.errors import (
-    DiskFull,
-    LabError,
-    WeightsError,
-    causes,
-    is_named,
-    is_out_of_gpu_memory,
-    is_out_of_main_memory,
-    is_out_of_memory,
-)
+from wanavatar_lab.errors import DiskFull, LabError, WeightsError, causes, is_out_of_gpu_memory, is_out_of_main_memory
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full
 from wanavatar_lab.runs.run import Run
 
@@ -35,13 +26,6 @@ def explain(error: BaseException, run: Run) -> str:
     """One message for the user: what was wrong and what to do; at most `LONGEST` characters."""
     text = _message(error, run)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def ruins_the_process(error: BaseException) -> bool:
-    """Whether every later call to the GPU would fail too, as after an illegal access: only a new process helps."""
-    return not is_out_of_memory(error) and any(
-        is_named(link, "AcceleratorError") or "CUDA error" in str(link) for link in causes(error)
-    )
 
 
 def worker_died(how: str, log: str = "log.txt") -> str:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import traceback
 
-from wanavatar_lab.errors import Cancelled, DiskFull, RunError, is_out_of_main_memory, is_out_of_memory
+from wanavatar_lab.errors import Cancelled, DiskFull, RunError, has_broken_gpu, is_out_of_main_memory, is_out_of_memory
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
@@ -19,7 +19,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import LOADING, RUNNING, STARTING, Artifact, State
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.worker.error_messages import explain, ruins_the_process
+from wanavatar_lab.worker.error_messages import explain
 from wanavatar_lab.worker.model_cache import ModelCache
 from wanavatar_lab.worker.progress import ProgressMeter
 
@@ -47,7 +47,7 @@ def execute(run: Run, cache: ModelCache) -> bool:
     except (Cancelled, KeyboardInterrupt) as request_to_end:
         state, interrupted = "cancelled", isinstance(request_to_end, KeyboardInterrupt)
     except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and the run must report it
-        state, error, usable = "failed", _report(fault, run), not ruins_the_process(fault)
+        state, error, usable = "failed", _report(fault, run), not has_broken_gpu(fault)
         if is_out_of_main_memory(fault):
             free_memory = cache.release
         elif is_out_of_memory(fault):
