@@ -93,7 +93,7 @@ class QueueUnderTest:
 
 
 def monitor_of(supervisor: int) -> int:
-    """The process that waits for a supervisor and replaces it: its parent."""
+    """The monitor of a supervisor, which replaces it when it is killed: its parent."""
     return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
 
 
@@ -104,7 +104,7 @@ def steps_done(job: Job) -> int:
 
 
 def let_go(job: Job) -> None:
-    """Let a run that holds at a step go on."""
+    """Let a run that holds at a step continue."""
     (job.run.folder / "go").touch()
 
 

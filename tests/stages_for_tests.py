@@ -1,4 +1,4 @@
-"""A stage that does small real work in steps, and can be told to go wrong; known through WANAVATAR_EXTRA_STAGES.
+"""A stage that does small real work in steps, and can be made to fail; known through WANAVATAR_EXTRA_STAGES.
 
 It also is the example of a stage of one's own: REQUEST, load and run.
 """

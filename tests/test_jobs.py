@@ -40,7 +40,7 @@ def test_a_job_runs_elsewhere_and_is_found_again(queue: QueueUnderTest, monkeypa
     assert job.status() == status, "what has ended stays as it is"
 
 
-def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(shared_queue: QueueUnderTest) -> None:
+def test_the_last_models_stay_loaded_and_a_failed_run_does_no_harm(shared_queue: QueueUnderTest) -> None:
     faults = ["", "bug", "", "exit", "gpu memory", "", "gpu broken", ""]
     jobs = [shared_queue.submit(fault=fault) for fault in faults]
     states = [job.wait(PATIENCE).state for job in jobs]

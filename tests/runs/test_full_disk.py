@@ -1,4 +1,4 @@
-"""A full disk: the run says so, nothing is half-written, nothing earlier is damaged, and the last word is written."""
+"""A full or read-only disk: the run reports it, nothing is half-written or damaged, and the last status is written."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def disk_fixture(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(name="small_queue")
 def small_queue_fixture(disk: Path, queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueUnderTest]:
-    """A queue whose runs lie on the small disk."""
+    """A queue whose runs folder is on the small disk."""
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(disk / "runs"))
     queue = QueueUnderTest(disk / "runs")
     yield queue
@@ -91,7 +91,7 @@ def test_a_result_that_finds_no_room_ends_the_run_with_words(small_queue: QueueU
 
 
 @pytest.mark.parametrize("kilobytes", [0, 500])
-def test_the_last_word_is_written_with_not_one_block_free(
+def test_the_last_status_is_written_with_not_one_block_free(
     small_queue: QueueUnderTest, disk: Path, kilobytes: int
 ) -> None:
     earlier = small_queue.submit()

@@ -226,9 +226,9 @@ def test_a_manifest_names_the_runs_that_its_inputs_came_from(queue_settings: Pat
     assert child["inputs"]["start"]["sha256"] == parent.manifest()["artifacts"][0]["sha256"]
     assert child["request"]["start"] == f"{parent.id}/result.npy"
     outside = shutil.copy(made, tmp_path / "voice.npy")
-    stranger = run_here(Relax(seed=2, start=str(outside))).manifest()
-    assert stranger["parents"] == [] and stranger["request"]["start"] == "voice.npy"
-    assert str(tmp_path) not in json.dumps(stranger)
+    unrelated = run_here(Relax(seed=2, start=str(outside))).manifest()
+    assert unrelated["parents"] == [] and unrelated["request"]["start"] == "voice.npy"
+    assert str(tmp_path) not in json.dumps(unrelated)
 
 
 @pytest.mark.parametrize(

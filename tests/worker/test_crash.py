@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ LIMIT = 10.0  # seconds that the promise gives a dead worker's run to end
 
 
 def state_on_disk(folder: Path) -> str:
-    """The state as a stranger reads it, who wakes nobody by looking."""
+    """The state as written, read without `Job.status`, which would start processes."""
     return str(json.loads((folder / "status.json").read_bytes())["state"])
 
 
@@ -38,10 +37,8 @@ def test_a_killed_worker_fails_its_run_alone_and_unwatched(queue: QueueUnderTest
     job, queued = queue.submit(hold_at=2), queue.submit(seed=5)
     worker = queue.worker_at(job, step=2)
     (job.run.folder / ".half.npy").write_bytes(b"half")
-    killed = time.monotonic()
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: state_on_disk(job.run.folder) == "failed", LIMIT)
-    assert time.monotonic() - killed < LIMIT
     status = job.status()
     assert status.error is not None and status.error.startswith("worker died (signal 9, SIGKILL")
     assert status.finished_at is not None and status.eta_seconds is None
@@ -112,7 +109,7 @@ def test_a_supervisor_killed_while_idle_leaves_nothing_behind(queue: QueueUnderT
     assert queue.submit().wait(PATIENCE).state == "succeeded"
 
 
-def test_the_parent_of_a_supervisor_passes_on_the_request_to_end(queue: QueueUnderTest) -> None:
+def test_the_monitor_passes_sigterm_on_to_the_supervisor(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     queue.worker_at(job, step=1)
     supervisor = queue.process_ids().supervisor
@@ -218,7 +215,7 @@ def test_damaged_runs_do_not_stop_the_queue(queue: QueueUnderTest) -> None:
     assert jobs[3].status().state == "cancelled"
 
 
-def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTest) -> None:
+def test_all_processes_killed_is_seen_by_the_next_look(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
     supervisor = queue.process_ids().supervisor
@@ -230,7 +227,7 @@ def test_all_processes_killed_is_seen_by_the_next_who_looks(queue: QueueUnderTes
     assert job.run.status().state == "failed"
     assert (job.run.status().error or "").startswith("worker died (its supervisor died with it")
     assert queued.run.status().state == "queued"
-    assert queued.wait(PATIENCE).state == "succeeded", "who waits for a queued run sees that it goes on"
+    assert queued.wait(PATIENCE).state == "succeeded", "waiting for a queued run resumes the queue"
 
 
 def test_the_next_submit_sees_the_dead_and_takes_over(queue: QueueUnderTest) -> None:
@@ -281,7 +278,7 @@ def test_a_dead_run_that_cannot_be_ended_does_not_hold_up_the_next(queue: QueueU
     assert queued.wait(PATIENCE).state == "succeeded"
 
 
-def test_a_supervisor_told_to_end_ends_its_run_and_leaves_the_queue_for_the_next(queue: QueueUnderTest) -> None:
+def test_a_stopped_supervisor_fails_its_run_and_leaves_the_queue_for_the_next(queue: QueueUnderTest) -> None:
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
     os.kill(queue.process_ids().supervisor, signal.SIGTERM)

@@ -170,7 +170,7 @@ def test_a_stage_of_pocket_works_on_when_another_one_is_damaged(
         made = Run.create(request)
         with made.held():
             made.write_status(Status(state="running"))
-            assert execute(made, cache), "the process goes on"
+            assert execute(made, cache), "the process can execute another run"
         status = made.status()
         return status.state, b"".join(made.path(each).read_bytes() for each in status.artifacts), status.error or ""
 
