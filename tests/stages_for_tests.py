@@ -1,4 +1,4 @@
-"""A stage that does small real work in steps, and can be told to go wrong; known through WANAVATAR_EXTRA_STAGES.
+"""A stage that does small real work in steps, and can be made to fail; known through WANAVATAR_EXTRA_STAGES.
 
 It also is the example of a stage of one's own: REQUEST, load and run.
 """
@@ -20,6 +20,7 @@ from wanavatar_lab.requests import Request, Words
 from wanavatar_lab.requests.field_spec import spec
 from wanavatar_lab.requests.fields import Seed
 from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 
 SIDE = 64
@@ -84,6 +85,7 @@ def load(profile: Profile, device: str) -> dict[str, Any]:
 
 def run(request: Relax, models: dict[str, Any], context: StageContext) -> list[Artifact]:
     context.record(process=os.getpid(), loaded_at=models["loaded_at"], profile=models["profile"])
+    context.record(max_audio_seconds=read_settings().max_audio_seconds)
     print("to standard output")
     os.write(2, b"from below Python\n")
     numbers = np.random.default_rng(context.seed).standard_normal((SIDE, SIDE))

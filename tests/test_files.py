@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import lane_settings_fixture  # noqa: F401  fixture
+from tests.queue_for_tests import queue_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
 from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
@@ -93,40 +93,40 @@ def test_what_cannot_be_removed_is_said(
     assert "file could not be removed" in caplog.text
 
 
-def test_a_draft_that_gets_its_name_meanwhile_is_left_alone(lane_settings: Path, after_listing: AfterListing) -> None:
+def test_a_draft_that_gets_its_name_meanwhile_is_left_alone(queue_settings: Path, after_listing: AfterListing) -> None:
     run = Run.create(Relax())
-    draft = run.folder.rename(lane_settings / f".new-{run.id}")
+    draft = run.folder.rename(queue_settings / f".new-{run.id}")
     os.utime(draft, (time.time() - LONG_AGO,) * 2)
-    after_listing(lane_settings, lambda: draft.rename(run.folder))
-    remove_stale_drafts(lane_settings)
+    after_listing(queue_settings, lambda: draft.rename(run.folder))
+    remove_stale_drafts(queue_settings)
     assert list_runs() == [run]
 
 
-def test_stale_drafts_go_whatever_they_are(lane_settings: Path) -> None:
+def test_stale_drafts_go_whatever_they_are(queue_settings: Path) -> None:
     run = Run.create(Relax())
-    bad_entries(lane_settings, ".new-{}")
-    (lane_settings / ".new-fresh").symlink_to("nowhere")
-    remove_stale_drafts(lane_settings)
-    assert sorted(os.listdir(lane_settings)) == [".new-fresh", run.id]
+    bad_entries(queue_settings, ".new-{}")
+    (queue_settings / ".new-fresh").symlink_to("nowhere")
+    remove_stale_drafts(queue_settings)
+    assert sorted(os.listdir(queue_settings)) == [".new-fresh", run.id]
 
 
 def test_a_run_deleted_meanwhile_is_no_damaged_one(
-    lane_settings: Path, after_listing: AfterListing, caplog: pytest.LogCaptureFixture
+    queue_settings: Path, after_listing: AfterListing, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept, deleted = Run.create(Relax()), Run.create(Relax())
-    bad_entries(lane_settings, "20260101-120000-000{}-relax")
-    after_listing(lane_settings, lambda: remove(deleted.folder))
+    bad_entries(queue_settings, "20260101-120000-000{}-relax")
+    after_listing(queue_settings, lambda: remove(deleted.folder))
     assert list_runs() == [kept]
     assert earlier({"numbers"}) == []
     assert caplog.text == ""
 
 
-def test_the_trash_is_emptied_by_two_at_once(lane_settings: Path, after_listing: AfterListing) -> None:
+def test_the_trash_is_emptied_by_two_at_once(queue_settings: Path, after_listing: AfterListing) -> None:
     runs = [Run.create(Relax()) for _ in range(3)]
     for run in runs:
         run.write_status(run.status().model_copy(update={"state": "failed"}))
         discard(run)
-    trash = lane_settings / ".trash"
+    trash = queue_settings / ".trash"
     bad = bad_entries(trash, "20200101-120000-000{}-relax")
     (trash / ".gone-0").symlink_to("nowhere")
     after_listing(trash, lambda: remove(trash / runs[1].id))

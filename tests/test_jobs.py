@@ -1,4 +1,4 @@
-"""Submit, queue, cancel, re-attach: with a real keeper and a real worker."""
+"""Submit, queue, cancel, re-attach: with a real supervisor and a real worker."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import (  # noqa: F401  fixtures
+from tests.queue_for_tests import (  # noqa: F401  fixtures
     PATIENCE,
-    LaneUnderTest,
+    QueueUnderTest,
     eventually,
     is_alive,
-    lane_fixture,
-    lane_settings_fixture,
     let_go,
-    shared_lane_fixture,
+    queue_fixture,
+    queue_settings_fixture,
+    shared_queue_fixture,
     steps_done,
 )
 from wanavatar_lab.errors import RequestError, RunError
@@ -25,14 +25,14 @@ from wanavatar_lab.jobs import attach, list_jobs, submit
 from wanavatar_lab.runs.run import list_runs
 
 
-def test_a_job_runs_elsewhere_and_is_found_again(lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = lane.submit(steps=5, seed=3)
+def test_a_job_runs_elsewhere_and_is_found_again(queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = queue.submit(steps=5, seed=3)
     status = job.wait(PATIENCE)
     assert (status.state, status.step, status.steps, status.phase) == ("succeeded", 5, 5, "relax")
     assert status.submitted_at and status.started_at and status.finished_at
     assert status.submitted_at <= status.started_at <= status.finished_at
     manifest = job.run.manifest()
-    assert manifest["facts"]["process"] == lane.note().worker != os.getpid()
+    assert manifest["facts"]["process"] == queue.process_ids().worker != os.getpid()
     assert "to standard output\nfrom below Python" in job.run.log_tail()
     assert attach(job.id).artifacts() == job.artifacts() == status.artifacts
     assert [other.id for other in list_jobs()] == [job.id]
@@ -40,9 +40,9 @@ def test_a_job_runs_elsewhere_and_is_found_again(lane: LaneUnderTest, monkeypatc
     assert job.status() == status, "what has ended stays as it is"
 
 
-def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(shared_lane: LaneUnderTest) -> None:
+def test_the_last_models_stay_loaded_and_a_failed_run_does_no_harm(shared_queue: QueueUnderTest) -> None:
     faults = ["", "bug", "", "exit", "gpu memory", "", "gpu broken", ""]
-    jobs = [shared_lane.submit(fault=fault) for fault in faults]
+    jobs = [shared_queue.submit(fault=fault) for fault in faults]
     states = [job.wait(PATIENCE).state for job in jobs]
     assert states == ["failed" if fault else "succeeded" for fault in faults]
     facts = [job.run.manifest()["facts"] for job in jobs]
@@ -54,7 +54,24 @@ def test_the_last_stage_stays_warm_and_a_bad_run_does_no_harm(shared_lane: LaneU
     assert processes[7] != processes[6], "a broken GPU context takes a new process"
 
 
-def test_another_profile_loads_other_models(shared_lane: LaneUnderTest) -> None:
+def test_a_run_is_executed_with_the_settings_it_was_submitted_with(
+    shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [shared_queue.submit(hold_at=1)]
+    for seconds in ("7.5", "7.5"):
+        monkeypatch.setenv("WANAVATAR_MAX_AUDIO_SECONDS", seconds)
+        jobs.append(shared_queue.submit())
+    monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "7")
+    jobs.append(shared_queue.submit())
+    let_go(jobs[0])
+    assert [job.wait(PATIENCE).state for job in jobs] == ["succeeded"] * 4
+    facts = [job.run.manifest()["facts"] for job in jobs]
+    assert [fact["max_audio_seconds"] for fact in facts] == [3600.0, 7.5, 7.5, 7.5]
+    assert facts[0]["process"] != facts[1]["process"] == facts[2]["process"], "a worker with other settings is replaced"
+    assert facts[3]["process"] == facts[2]["process"], "not for one that it does not read"
+
+
+def test_another_profile_loads_other_models(shared_queue: QueueUnderTest) -> None:
     from tests.stages_for_tests import Relax
 
     jobs = [submit(Relax(profile=profile)) for profile in ("pocket", "full", "full", "pocket")]
@@ -65,21 +82,21 @@ def test_another_profile_loads_other_models(shared_lane: LaneUnderTest) -> None:
     assert len({fact["process"] for fact in facts}) == 1
 
 
-def test_two_clients_are_served_in_order_and_see_their_places(shared_lane: LaneUnderTest) -> None:
-    first = shared_lane.submit(hold_at=1)
-    shared_lane.worker_at(first, step=1)
+def test_two_clients_are_served_in_order_and_see_their_places(shared_queue: QueueUnderTest) -> None:
+    first = shared_queue.submit(hold_at=1)
+    shared_queue.worker_at(first, step=1)
     code = "print(submit(Relax(profile='pocket')).id, flush=True)"
     ids = [first.id]
     jobs = []
     for _ in range(2):
-        jobs.append(shared_lane.submit())
-        client = shared_lane.client(code, stdout=subprocess.PIPE)
+        jobs.append(shared_queue.submit())
+        client = shared_queue.client(code, stdout=subprocess.PIPE)
         jobs.append(attach(client.communicate(timeout=PATIENCE)[0].strip()))
     ids += [job.id for job in jobs]
     assert first.status().queue_place is None
     assert [job.status().queue_place for job in jobs] == [1, 2, 3, 4]
-    assert [job.status().message for job in jobs[:2]] == ["next", "waits for 1 before it"]
-    seen = shared_lane.client(f"print(attach('{jobs[3].id}').status().queue_place)", stdout=subprocess.PIPE)
+    assert [job.status().message for job in jobs[:2]] == ["next", "1 run ahead"]
+    seen = shared_queue.client(f"print(attach('{jobs[3].id}').status().queue_place)", stdout=subprocess.PIPE)
     assert seen.communicate(timeout=PATIENCE)[0].strip() == "4", "another client sees the same place"
     jobs[1].cancel()
     assert [job.status().queue_place for job in jobs] == [1, None, 2, 3]
@@ -91,9 +108,9 @@ def test_two_clients_are_served_in_order_and_see_their_places(shared_lane: LaneU
     assert starts == sorted(starts, key=lambda start: start or 0.0)
 
 
-def test_many_clients_at_once_get_one_keeper_and_lose_nothing(lane: LaneUnderTest) -> None:
+def test_many_clients_at_once_get_one_supervisor_and_lose_nothing(queue: QueueUnderTest) -> None:
     code = "print(*[submit(Relax(profile='pocket', steps=1)).id for _ in range(4)])"
-    clients = [lane.client(code, stdout=subprocess.PIPE) for _ in range(3)]
+    clients = [queue.client(code, stdout=subprocess.PIPE) for _ in range(3)]
     ids = [run_id for client in clients for run_id in client.communicate(timeout=2 * PATIENCE)[0].split()]
     assert len(set(ids)) == 12
     assert {attach(run_id).wait(PATIENCE).state for run_id in ids} == {"succeeded"}
@@ -101,9 +118,9 @@ def test_many_clients_at_once_get_one_keeper_and_lose_nothing(lane: LaneUnderTes
     assert sorted(run.id for run in list_runs()) == sorted(ids)
 
 
-def test_cancel_takes_effect_within_one_step(shared_lane: LaneUnderTest) -> None:
-    job, after = shared_lane.submit(steps=200, step_seconds=0.1), shared_lane.submit()
-    worker = shared_lane.worker_at(job, step=3)
+def test_cancel_takes_effect_within_one_step(shared_queue: QueueUnderTest) -> None:
+    job, after = shared_queue.submit(steps=200, step_seconds=0.1), shared_queue.submit()
+    worker = shared_queue.worker_at(job, step=3)
     job.cancel()
     done = steps_done(job)
     status = job.wait(PATIENCE)
@@ -113,15 +130,15 @@ def test_cancel_takes_effect_within_one_step(shared_lane: LaneUnderTest) -> None
     assert not (job.run.folder / "result.npy").exists()
     assert job.run.manifest()["state"] == "cancelled"
     assert after.wait(PATIENCE).state == "succeeded"
-    assert shared_lane.note().worker == worker, "the worker and its models stay"
+    assert shared_queue.process_ids().worker == worker, "the worker and its models stay"
 
 
-def test_cancel_of_a_queued_run_is_at_once(shared_lane: LaneUnderTest) -> None:
-    running = shared_lane.submit(hold_at=1)
-    shared_lane.worker_at(running, step=1)
-    queued = shared_lane.submit()
+def test_cancel_of_a_queued_run_is_at_once(shared_queue: QueueUnderTest) -> None:
+    running = shared_queue.submit(hold_at=1)
+    shared_queue.worker_at(running, step=1)
+    queued = shared_queue.submit()
     queued.cancel()
-    assert queued.run.status().state == "cancelled", "no keeper had to look at it"
+    assert queued.run.status().state == "cancelled", "no supervisor had to look at it"
     assert running.status().state == "running"
     let_go(running)
     assert running.wait(PATIENCE).state == "succeeded"
@@ -129,30 +146,30 @@ def test_cancel_of_a_queued_run_is_at_once(shared_lane: LaneUnderTest) -> None:
 
 
 def test_cancel_while_models_load_waits_for_them_and_no_longer(
-    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RELAX_LOADS_AFTER", str(tmp_path / "loaded"))
     monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "0.2")
-    job = lane.submit()
+    job = queue.submit()
     eventually(lambda: job.status().phase == "load")
-    worker = lane.note().worker
+    worker = queue.process_ids().worker
     job.cancel()
     assert job.wait(0.6).state == "running", "the grace does not run while models load"
     (tmp_path / "loaded").touch()
     assert job.wait(PATIENCE).state == "cancelled"
     assert steps_done(job) == 0
-    after = lane.submit()
+    after = queue.submit()
     assert after.wait(PATIENCE).state == "succeeded"
     assert after.run.manifest()["facts"]["process"] == worker, "the loaded models were not thrown away"
 
 
 def test_a_stage_that_never_looks_is_killed_after_the_grace(
-    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "0.3")
-    deaf = lane.submit(steps=2, hold_at=1, fault="deaf")
-    worker = lane.worker_at(deaf, step=1)
-    after = lane.submit()
+    deaf = queue.submit(steps=2, hold_at=1, fault="deaf")
+    worker = queue.worker_at(deaf, step=1)
+    after = queue.submit()
     deaf.cancel()
     status = deaf.wait(PATIENCE)
     assert status.state == "cancelled" and status.error is None
@@ -161,20 +178,20 @@ def test_a_stage_that_never_looks_is_killed_after_the_grace(
     assert after.run.manifest()["facts"]["process"] != worker
 
 
-def test_cancel_now_does_not_wait(shared_lane: LaneUnderTest) -> None:
-    deaf = shared_lane.submit(steps=2, hold_at=1, fault="deaf")
-    worker = shared_lane.worker_at(deaf, step=1)
+def test_cancel_now_does_not_wait(shared_queue: QueueUnderTest) -> None:
+    deaf = shared_queue.submit(steps=2, hold_at=1, fault="deaf")
+    worker = shared_queue.worker_at(deaf, step=1)
     deaf.cancel(now=True)
     assert deaf.wait(PATIENCE).state == "cancelled"
     assert not is_alive(worker)
 
 
-def test_a_client_killed_at_work_loses_nothing(shared_lane: LaneUnderTest) -> None:
+def test_a_client_killed_at_work_loses_nothing(shared_queue: QueueUnderTest) -> None:
     code = "job = submit(Relax(profile='pocket', hold_at=2)); print(job.id, flush=True); job.wait()"
-    client = shared_lane.client(code, stdout=subprocess.PIPE)
+    client = shared_queue.client(code, stdout=subprocess.PIPE)
     assert client.stdout is not None
     job = attach(client.stdout.readline().strip())
-    shared_lane.worker_at(job, step=2)
+    shared_queue.worker_at(job, step=2)
     os.kill(client.pid, signal.SIGKILL)
     client.communicate()
     assert job.status().state == "running"
@@ -182,9 +199,9 @@ def test_a_client_killed_at_work_loses_nothing(shared_lane: LaneUnderTest) -> No
     assert job.wait(PATIENCE).state == "succeeded"
 
 
-def test_results_are_awaited_without_blocking(shared_lane: LaneUnderTest) -> None:
+def test_results_are_awaited_without_blocking(shared_queue: QueueUnderTest) -> None:
     async def both() -> list[str]:
-        good, bad = shared_lane.submit(steps=3), shared_lane.submit(fault="weights")
+        good, bad = shared_queue.submit(steps=3), shared_queue.submit(fault="weights")
         artifacts = await good.result()
         with pytest.raises(RunError, match=r"failed: The weights of relax are missing"):
             await bad.result()
@@ -202,41 +219,41 @@ def test_results_are_awaited_without_blocking(shared_lane: LaneUnderTest) -> Non
     assert asyncio.run(beside()) > 5
 
 
-def test_a_missing_input_is_refused_before_there_is_a_run(lane_settings: Path) -> None:
+def test_a_missing_input_is_refused_before_there_is_a_run(queue_settings: Path) -> None:
     from tests.stages_for_tests import Relax
 
     with pytest.raises(RequestError, match=r"'nowhere\.npy' does not exist"):
         submit(Relax(start="nowhere.npy"))
-    assert not lane_settings.exists()
+    assert not queue_settings.exists()
 
 
 def test_inputs_are_found_from_the_clients_folder(
-    shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = shared_lane.submit(seed=1)
+    first = shared_queue.submit(seed=1)
     first.wait(PATIENCE)
     first.run.path(first.artifacts()[0]).rename(tmp_path / "mine.npy")
     monkeypatch.chdir(tmp_path)
-    job = shared_lane.submit(start="mine.npy")
+    job = shared_queue.submit(start="mine.npy")
     assert job.wait(PATIENCE).state == "succeeded"
     assert job.run.manifest()["inputs"]["start"]["name"] == "mine.npy"
 
 
-def test_an_idle_keeper_leaves_with_its_worker_and_a_later_run_gets_new_ones(
-    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch
+def test_an_idle_supervisor_leaves_with_its_worker_and_a_later_run_gets_new_ones(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "0.3")
-    lane.submit().wait(PATIENCE)
-    note = lane.note()
-    assert note.worker is not None
-    eventually(lambda: not is_alive(note.keeper) and not is_alive(note.worker or 0))
-    again = lane.submit()
+    queue.submit().wait(PATIENCE)
+    pids = queue.process_ids()
+    assert pids.worker is not None
+    eventually(lambda: not is_alive(pids.supervisor) and not is_alive(pids.worker or 0))
+    again = queue.submit()
     assert again.wait(PATIENCE).state == "succeeded"
-    assert again.run.manifest()["facts"]["process"] != note.worker
+    assert again.run.manifest()["facts"]["process"] != pids.worker
 
 
-def test_progress_counts_up_and_says_how_long_it_takes(shared_lane: LaneUnderTest) -> None:
-    job = shared_lane.submit(steps=12, step_seconds=0.11)
+def test_progress_counts_up_and_says_how_long_it_takes(shared_queue: QueueUnderTest) -> None:
+    job = shared_queue.submit(steps=12, step_seconds=0.11)
     seen = []
     while not (status := job.status()).ended:
         seen.append(status)

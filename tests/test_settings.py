@@ -45,8 +45,11 @@ def test_a_home_without_a_file_is_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('weight_dir = "/models"', r"mine\.toml sets 'weight_dir', and there are runs_dir, weights_dir"),
-        ("worker_idle_seconds = -1", r"worker_idle_seconds in .*mine\.toml is -1: .*Take it out"),
+        (
+            'weight_dir = "/models"',
+            r"mine\.toml sets 'weight_dir', which is not a setting; use one of runs_dir, weights_dir",
+        ),
+        ("worker_idle_seconds = -1", r"worker_idle_seconds in .*mine\.toml is -1: .*Remove it"),
         ("weights_dir = ", r"mine\.toml cannot be read"),
         (None, r"mine\.toml cannot be read"),
     ],

@@ -1,8 +1,14 @@
-"""What can go wrong, as the user should hear it.
+"""Errors whose text is shown to the user as it is, exit codes, and which exceptions mean what for memory and GPU.
 
-Every error here is a whole sentence or two: what was wrong, with the value, and what to do. The faces
-(notebooks, widgets, command line, REST) print `str(error)` and nothing else.
+The text of a LabError is a whole sentence or two: what was wrong, with the value, and what to do. Notebooks, widgets
+and the command line print `str(error)` and nothing else. Nothing here imports torch.
 """
+
+import errno
+from collections.abc import Iterator
+
+# exit codes of every command; 128 + n is what shells report for a process that signal n has ended
+SUCCEEDED, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class LabError(Exception):
@@ -13,7 +19,7 @@ class RequestError(LabError):
     """A request that is refused before anything loads.
 
     Args:
-        problems: `(field, message)` for every field at fault; the message names the value and what is allowed.
+        problems: `(field, message)` for every invalid field; the message names the value and what is allowed.
     """
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
@@ -38,4 +44,48 @@ class DiskFull(LabError):
 
 
 class Cancelled(Exception):
-    """Raised inside a stage when the user has asked for the run to end; not an error."""
+    """Raised inside a stage when the user has cancelled the run; not an error."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the GPU or in the machine: `error` itself or one that it was raised from."""
+    return is_out_of_gpu_memory(error) or is_out_of_main_memory(error)
+
+
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether the GPU's memory ran out."""
+    texts = ("CUDA out of memory", "CUDA error: out of memory")
+    return any(
+        _is_named(link, "OutOfMemoryError") or any(text in str(link) for text in texts) for link in causes(error)
+    )
+
+
+def is_out_of_main_memory(error: BaseException) -> bool:
+    """Whether the machine's memory ran out."""
+    return any(
+        isinstance(link, MemoryError)
+        or getattr(link, "errno", None) == errno.ENOMEM
+        or "can't allocate memory" in str(link)  # torch's words
+        for link in causes(error)
+    )
+
+
+def has_broken_gpu(error: BaseException) -> bool:
+    """Whether every later call of this process to the GPU would fail too, as after an illegal memory access."""
+    return not is_out_of_memory(error) and any(
+        _is_named(link, "AcceleratorError") or "CUDA error" in str(link) for link in causes(error)
+    )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error`, the exception that it was raised from or while handling, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_named(error: BaseException, name: str) -> bool:
+    # torch's classes are known by name, since torch may not be imported
+    return any(kind.__name__ == name for kind in type(error).__mro__)

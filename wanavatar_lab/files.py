@@ -1,8 +1,9 @@
-"""Files and folders on disk: files that appear whole or not at all, and folders that others change meanwhile.
+"""Files and folders on disk: files that appear whole or not at all, and folders that other processes change meanwhile.
 
 Between the listing of a folder and the next call an entry may be renamed or removed, and it may never have been what
-its name says: a link without a target, a link to itself, a file instead of a folder, something that may not be read.
-Every such call goes through `entries` and `files_below`, so that one entry never takes down a whole list.
+its name says: a link without a target, a link to itself, a pipe, a file instead of a folder, something that may not be
+read. Every such call goes through `entries`, `files_below` and `read_file`, so that one entry never breaks a whole
+list.
 """
 
 import errno
@@ -24,7 +25,11 @@ from typing import Any
 from wanavatar_lab.errors import Cancelled, DiskFull, LabError
 
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-LEAST_ROOM = 64 * 1024  # bytes; a write that fails while fewer are free has failed for that reason
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+# bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
+LEAST_ROOM = 64 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,21 +57,15 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Make a file's contents durable, or the names in a folder: a rename is so only once its folder is synced too."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def disk_full(path: Path) -> DiskFull:
-    """The error to raise where a write to `path` found no room."""
-    return DiskFull(
-        f"There is no room for {path.name} in {path.parent}. Free some space there, or set WANAVATAR_RUNS_DIR to a "
-        "folder on a larger disk, and run it again."
-    )
+def _found_no_room(error: Exception, written: Path) -> bool:
+    """Whether `error` comes from a full disk, or from a limit on the size of a file, while `written` was written."""
+    if getattr(error, "errno", None) in OUT_OF_ROOM:
+        return True
+    if isinstance(error, LabError | Cancelled) or not written.exists():
+        return False
+    # numpy, Pillow, torch and safetensors report a failed write in words of their own, without the system's number
+    disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -85,25 +84,65 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
-def _found_no_room(error: Exception, written: Path) -> bool:
-    """Whether `error` came of a full disk, or of a limit on the size of a file, while `written` was written."""
-    if getattr(error, "errno", None) in OUT_OF_ROOM:
-        return True
-    if isinstance(error, LabError | Cancelled) or not written.exists():
-        return False
-    # numpy, Pillow, torch and safetensors tell of a failed write in words of their own, without the system's number
-    disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
+def sync(path: Path) -> None:
+    """Make a file's contents durable, or the names in a folder: a rename is so only once its folder is synced too."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-_log = logging.getLogger(__name__)
+@contextmanager
+def report_write_errors(path: Path) -> Iterator[None]:
+    """Raise our errors instead of the system's where writing `path` finds no room or is not permitted.
 
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+    Raises:
+        DiskFull: there is no room.
+        LabError: the folder is not writable; the text names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OUT_OF_ROOM:
+            raise disk_full(path) from error
+        if error.errno in NOT_WRITABLE:
+            raise LabError(
+                f"{path.parent} is not writable ({error.strerror}). Change its permissions, or set WANAVATAR_RUNS_DIR "
+                "to another folder."
+            ) from error
+        raise
+
+
+def disk_full(path: Path) -> DiskFull:
+    """The error to raise where a write to `path` found no room."""
+    return DiskFull(
+        f"There is no room for {path.name} in {path.parent}. Free some space there, or set WANAVATAR_RUNS_DIR to a "
+        "folder on a larger disk, and run it again."
+    )
+
+
+def read_file(path: Path, last: int | None = None) -> bytes:
+    """The contents of a regular file.
+
+    Args:
+        last: only so many bytes at the end.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: reading a pipe would wait for a writer.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if last is not None:
+            file.seek(max(0, found.st_size - last))
+        return file.read()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name that was in a folder when that was listed. Every question looks at the disk, and none raises."""
+    """A name that was in a folder when that was listed. Every method looks at the disk, and none raises."""
 
     path: Path
 
@@ -113,7 +152,7 @@ class Entry:
         return self.path.name
 
     def stat(self, *, follow: bool = True) -> os.stat_result | None:
-        """What the system knows of it; None if it is gone or cannot be looked at.
+        """Its `os.stat`; None if it is gone or cannot be looked at.
 
         Args:
             follow: for a link, of its target.
@@ -123,9 +162,9 @@ class Entry:
         except OSError:
             return None
 
-    def is_folder(self) -> bool:
-        """Whether it is a folder, or a link to one."""
-        found = self.stat()
+    def is_folder(self, *, follow: bool = True) -> bool:
+        """Whether it is a folder, or with `follow` a link to one."""
+        found = self.stat(follow=follow)
         return found is not None and stat.S_ISDIR(found.st_mode)
 
     def is_file(self) -> bool:
@@ -172,23 +211,22 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it may not be removed.
     """
-    found = Entry(path).stat(follow=False)
-    if found is not None and stat.S_ISDIR(found.st_mode):
+    if Entry(path).is_folder(follow=False):
         shutil.rmtree(path, onerror=_unless_gone)
     else:
         path.unlink(missing_ok=True)
 
 
+def _unless_gone(function: object, path: str, info: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
+
+
 def remove_if_possible(path: Path) -> bool:
-    """Remove `path` as `remove` does; where that fails, say so in the log. Returns whether it is gone."""
+    """Remove `path` as `remove` does; where that fails, log it. Returns whether it is gone."""
     try:
         remove(path)
     except OSError as error:
         _log.warning("%s could not be removed: %s", path, error)
         return False
     return True
-
-
-def _unless_gone(function: object, path: str, info: _ExcInfo) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]

@@ -2,12 +2,13 @@
 
     job = submit(SpeechToVideo(image="a.png", audio="v.wav", profile="pocket"))
     job.wait()                        # or: artifacts = await job.result()
-    attach(job.id).status()           # later, from anywhere, also after this process has died
+    attach(job.id).status()           # later, from any process, also after this one has died
 
 The work is done by processes that outlive the client: see `wanavatar_lab.worker.supervisor`.
 Nothing here imports torch.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,16 @@ from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
-from wanavatar_lab.runs.status import STARTING, Artifact, Status
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.worker.error_messages import keeper_died, worker_died
-from wanavatar_lab.worker.queue import Lane
-from wanavatar_lab.worker.supervisor import MOST_STARTS, start_keeper
+from wanavatar_lab.worker.error_messages import supervisor_died, worker_died
+from wanavatar_lab.worker.queue import RunQueue
+from wanavatar_lab.worker.supervisor import MOST_STARTS, start_supervisor
 
-_SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2  # seconds between looks at a run that is waited for
+# seconds between looks at a run that is waited for: the first finds short runs at once, the last costs little
+_SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Job:
         return self.run.id
 
     def status(self) -> Status:
-        """How far it is, now. A run whose processes were all killed is ended here, as failed.
+        """The status now. A run whose processes were all killed is finished here, as failed.
 
-        So is a queued run when `keeper.MOST_STARTS` keepers in a row died before they took one; the next look at
-        another queued run, or the next `submit`, tries again.
+        So is a queued run when `supervisor.MOST_STARTS` supervisors in a row died before they took one; the next
+        look at another queued run, or the next `submit`, tries again.
 
         Raises:
             RunError: its folder is gone or damaged.
@@ -50,36 +52,23 @@ class Job:
         status = self.run.status()
         if status.ended:
             return status
-        lane = Lane(self.run.folder.parent)
-        if lane.folder.exists():
-            failed = _tend(lane, start=True, waiting=self)
-            if failed is not None:
-                return failed
-        place = lane.place(self.id)
+        queue = RunQueue(self.run.folder.parent)
+        lost = status.state == "queued" and self.run.was_submitted() and queue.place(self.id) is None
+        if lost and os.access(queue.root, os.W_OK):
+            queue.restore()
+        failed = _tend(queue, start=True, waiting=self.run)
+        if failed is not None:
+            return failed
+        place = queue.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
-            return self._end_abandoned()
+            # a killed client executed it itself, or its supervisor could not write how it ended
+            return _fail(self.run, worker_died("the process that executed it is gone"))
         status = self.run.status()
         if status.state != "queued":
             return status
-        message = "is in no queue" if place is None else "next" if place == 1 else f"waits for {place - 1} before it"
+        ahead = None if place is None else place - 1
+        message = "not queued" if ahead is None else f"{ahead} run{'s' * (ahead != 1)} ahead" if ahead else "next"
         return status.model_copy(update={"queue_place": place, "message": message})
-
-    def _end_abandoned(self) -> Status:
-        """End a run that a killed client executed itself, or whose end its keeper could not write."""
-        with self.run.held():
-            status = self.run.status()
-            if status.ended:
-                return status
-            return self.fail(status, worker_died("the process that executed it is gone"))
-
-    def fail(self, status: Status, error: str) -> Status:
-        """End it as failed, for whoever has made sure that no process executes it."""
-        try:
-            return end_run(self.run, "failed", error=error)
-        except (LabError, OSError) as fault:
-            # true all the same, and the next who looks tries again to write it down
-            error = f"{error} This could not be written into its folder: {fault}"
-            return status.model_copy(update={"state": "failed", "error": error, "message": error})
 
     def wait(self, timeout: float | None = None) -> Status:
         """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
@@ -94,7 +83,7 @@ class Job:
         return status
 
     async def result(self) -> list[Artifact]:
-        """Wait without blocking the event loop. To give up waiting is not to cancel the run.
+        """Wait without blocking the event loop. Cancelling the wait does not cancel the run.
 
         Returns:
             What it made.
@@ -111,55 +100,59 @@ class Job:
         return status.artifacts
 
     def cancel(self, *, now: bool = False) -> None:
-        """Ask for it to end. A queued run ends at once, a running one within a denoising step.
+        """Request cancellation. A queued run ends at once, a running one within a denoising step.
 
         Args:
-            now: kill the worker without waiting for the stage, which costs the next run the loading of its models.
+            now: kill the worker without waiting for the stage; the next run then has to load its models again.
         """
-        lane = Lane(self.run.folder.parent)
-        lane.prepare()
-        with lane.locked():
+        if self.run.status().ended:
+            return
+        queue = RunQueue(self.run.folder.parent)
+        queue.prepare()
+        with queue.locked():
             status = self.run.status()
             if status.state == "queued":
-                end_run(self.run, "cancelled")
-                lane.remove(self.id)
+                finish_run(self.run, "cancelled")
+                queue.remove(self.id)
             elif not status.ended:
                 self.run.request_cancel(now=now)
 
     def artifacts(self) -> list[Artifact]:
-        """What it made; empty until it has succeeded. `job.run.path(artifact)` says where a file lies."""
+        """What it made; empty until it has succeeded. `job.run.path(artifact)` is the file."""
         return self.status().artifacts
 
 
 def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
-    """Put a run at the end of the queue, and see that someone is there to take it.
+    """Queue a run, with the settings of this process, and start a supervisor if there is none.
 
     Raises:
         RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
+        LabError: the runs folder is not writable.
     """
     request.check_inputs()
     check_loras(request)
-    # the worker has a working folder of its own
+    # the worker has a working directory of its own
     request = request.with_absolute_paths()
     root = runs_folder(runs_dir)
-    lane = Lane(root)
-    with draft(request, root, Status(message="waits for the worker", submitted_at=time.time())) as drafted:
-        lane.prepare()
-        with lane.locked():
-            lane.add(drafted.id)
-            lane.count_starts(0)  # whoever submits may have mended what keepers died of before
+    queue = RunQueue(root)
+    with draft(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:
+        drafted.write_settings(read_settings())
+        queue.prepare()
+        with queue.locked():
+            queue.add(drafted.id)
+            queue.count_starts(0)  # the cause of which supervisors died may have been removed since
             try:
                 run = drafted.publish()
             except BaseException:
-                lane.remove(drafted.id)
+                queue.remove(drafted.id)
                 raise
-    _tend(lane, start=True)
+    _tend(queue, start=True)
     return Job(run)
 
 
 def attach(run_id: str, *, runs_dir: Path | str | None = None) -> Job:
-    """The job of a run that someone submitted at some time.
+    """The job of a run, whenever and by whatever process it was submitted.
 
     Raises:
         RunError: there is no such run.
@@ -169,10 +162,9 @@ def attach(run_id: str, *, runs_dir: Path | str | None = None) -> Job:
 
 def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
     """All jobs, newest first."""
-    lane = Lane(runs_folder(runs_dir))
-    if lane.folder.exists():
-        _tend(lane, start=False)
-    return [Job(run) for run in list_runs(lane.root)]
+    queue = RunQueue(runs_folder(runs_dir))
+    _tend(queue, start=False)
+    return [Job(run) for run in list_runs(queue.root)]
 
 
 def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
@@ -183,44 +175,59 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     """
     # not at the top: clients that only submit need none of it
     from wanavatar_lab.worker.execute import choose_device, execute
-    from wanavatar_lab.worker.model_cache import WarmStage
+    from wanavatar_lab.worker.model_cache import ModelCache
 
-    request = request.with_absolute_paths()
-    now = time.time()
-    status = Status(state="running", phase=STARTING, message=STARTING, submitted_at=now, started_at=now)
-    with draft(request, runs_folder(runs_dir), status) as drafted, drafted.held():
+    status = Status(submitted_at=time.time()).started()
+    with draft(request.with_absolute_paths(), runs_folder(runs_dir), status) as drafted, drafted.held():
         run = drafted.publish()
-        execute(run, WarmStage(choose_device(read_settings().device)))
+        execute(run, ModelCache(choose_device(read_settings().device)))
     return run
 
 
-def _tend(lane: Lane, *, start: bool, waiting: Job | None = None) -> Status | None:
-    """Where no keeper lives, end the run that it left behind; with `start`, start one if runs wait.
+def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status | None:
+    """If no supervisor lives, finish the run that it left behind; with `start`, start one if runs are queued.
+
+    Nothing where there is no queue, or a read-only one.
 
     Args:
-        waiting: the job that is looked at, which fails if it is queued and keepers die as they start.
+        waiting: the run that is looked at, which fails if it is queued and supervisors die as they start.
 
     Returns:
         How `waiting` ended, if it did here.
     """
-    with lane.locked():
-        lock = lane.claim()
+    if not queue.is_writable():
+        return None
+    with queue.locked():
+        lock = queue.claim()
         if lock is None:
             return None
         try:
-            lane.bury()
-            queue = lane.queue()
-            if not start or not queue:
+            queue.finish_abandoned()
+            run_ids = queue.run_ids()
+            if not start or not run_ids:
                 return None
-            if (starts := lane.starts()) < MOST_STARTS:
-                start_keeper(lane, lock)
+            if (starts := queue.starts()) < MOST_STARTS:
+                start_supervisor(queue, lock)
                 return None
-            if waiting is None or waiting.id not in queue or (status := waiting.run.status()).state != "queued":
+            if waiting is None or waiting.id not in run_ids or waiting.status().state != "queued":
                 return None
-            # with both locks held, so that nobody starts a keeper that takes it meanwhile
-            status = waiting.fail(status, keeper_died(starts, lane.log, lane.last_line()))
-            lane.remove(waiting.id)
-            lane.count_starts(0)
+            # with both locks held, so that no client starts a supervisor that takes it meanwhile
+            status = _fail(waiting, supervisor_died(starts, queue.log, queue.last_line()))
+            queue.remove(waiting.id)
+            queue.count_starts(0)
             return status
         finally:
             locks.drop(lock)
+
+
+def _fail(run: Run, error: str) -> Status:
+    """Finish a run that no process executes as failed; how it ended, if another process was faster."""
+    status = run.status()
+    try:
+        with run.held():
+            status = run.status()
+            return status if status.ended else finish_run(run, "failed", error=error)
+    except (LabError, OSError) as fault:
+        # failed all the same, and the next look tries again to write it down
+        error = f"{error} This could not be written into its folder: {fault}"
+        return status.model_copy(update={"state": "failed", "error": error, "message": error})

@@ -1,4 +1,4 @@
-"""Locks on files, which the system takes back when the process that holds them ends, however it ends.
+"""Locks on files, which the system releases when the process that holds them ends, however it ends.
 
 They are `flock`s. Such a lock lasts until every copy of its handle is closed, and a fork copies handles: a process
 forked by a stage would hold its parent's locks after the parent was killed. So forked processes close their copies.
@@ -6,11 +6,16 @@ Programs that are started get none, unless the handle is passed on to them.
 """
 
 import fcntl
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+REPORT_AFTER = 2.0  # seconds; locks that are waited for are held for milliseconds, so by then something is wrong
+
+_log = logging.getLogger(__name__)
 _ours: set[int] = set()
 
 
@@ -18,20 +23,29 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
     """Lock `path`, which is made if it is missing.
 
     Args:
-        wait: until whoever holds it lets go.
-        shared: others may hold it so too, and nobody as their own; then it is enough to be allowed to read it.
+        wait: until the lock is free; after `REPORT_AFTER` seconds a warning says so.
+        shared: other shared locks are allowed at the same time; read permission is enough.
 
     Returns:
-        A handle for `drop`; without `wait` None if another holds it.
+        A handle for `drop`; without `wait` None if another process holds the lock.
     """
     handle = os.open(path, (os.O_RDONLY if shared else os.O_RDWR) | os.O_CREAT, 0o666)
     _ours.add(handle)
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        drop(handle)
-        return None
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                drop(handle)
+                return None
+            warning = threading.Timer(REPORT_AFTER, _log.warning, ("Waiting for another process to release %s.", path))
+            warning.daemon = True
+            warning.start()
+            try:
+                fcntl.flock(handle, how)
+            finally:
+                warning.cancel()
     except BaseException:
         drop(handle)
         raise
@@ -39,7 +53,7 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
 
 
 def drop(handle: int) -> None:
-    """Close a handle from `take`: that lets go of the lock, unless a started program was given the handle too."""
+    """Close a handle from `take`: that releases the lock, unless a started program was given the handle too."""
     _ours.discard(handle)
     os.close(handle)
 
@@ -56,17 +70,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether someone holds the lock of `path`; not if there is no such file (any more)."""
+    """Whether a process holds the lock of `path`; not if there is no such file (any more)."""
     try:
-        file = open(path, "rb")  # noqa: SIM115  the errors of opening are told from those of locking
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for a writer
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    with file:
-        try:
-            # shared, so that two who ask at the same time do not take each other for a holder
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        # shared, so that two that check at the same time do not take each other for a holder
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
     return False
 
 

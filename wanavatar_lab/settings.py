@@ -1,7 +1,7 @@
-"""Where things lie and how large they may be: one frozen object, read from the environment and a settings file.
+"""Folders, limits on input and the worker's behaviour: one frozen object, from the environment and a settings file.
 
 Each field is set by the variable `WANAVATAR_<FIELD>` in capitals, for example `WANAVATAR_RUNS_DIR=/data/runs`;
-`WANAVATAR_WEIGHTS` is accepted for `weights_dir`. What no variable sets may stand in a file, in small letters:
+`WANAVATAR_WEIGHTS` is accepted for `weights_dir`. Fields without a variable are read from a file, in lower case:
 
     # ~/.config/wanavatar-lab/settings.toml, or the file that WANAVATAR_SETTINGS names
     weights_dir = "/data/weights"
@@ -11,7 +11,6 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,7 +26,7 @@ class Settings(BaseModel):
     weights_dir: Path = Field(default=Path("weights"), description="model weights and LoRAs")
     server_root: Path = Field(
         default=Path(__file__).resolve().parent.parent,
-        description="the folder that JupyterLab or Voilà serves; what a page shows must lie below it",
+        description="the folder that JupyterLab or Voilà serves; a page shows only files below it",
     )
     max_picture_pixels: int = Field(default=100_000_000, gt=0, description="largest picture that is read")
     max_audio_seconds: float = Field(default=3600.0, gt=0, description="longest audio that is read")
@@ -40,15 +39,28 @@ class Settings(BaseModel):
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
 
+    def for_worker(self) -> dict[str, str]:
+        """The environment variables that give a worker these settings.
+
+        Without those that a worker does not read: changing them is no reason to replace it.
+        """
+        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds"}
+        return {f"WANAVATAR_{name.upper()}": str(value) for name, value in self.model_dump(exclude=unread).items()}
+
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment, and below it from the settings file.
+    """Settings from the environment; those that it does not set, from the settings file.
 
     Raises:
-        LabError: a value does not fit, or the file cannot be read; the text names it.
+        LabError: a value is not allowed, or the file cannot be read; the text names it.
     """
-    file = _file(environ)
-    values = _read(file) if file is not None else {}
+    file = _settings_file(environ)
+    try:
+        values = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(
+            f"The settings file {file} cannot be read: {error}. Correct it, or unset WANAVATAR_SETTINGS."
+        ) from error
     sources = {name: f"{name} in {file}" for name in values}
     for name in Settings.model_fields:
         variables = [f"WANAVATAR_{name.upper()}", *(["WANAVATAR_WEIGHTS"] if name == "weights_dir" else [])]
@@ -61,25 +73,19 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if name not in Settings.model_fields:
-            raise LabError(f"{file} sets {name!r}, and there are {', '.join(Settings.model_fields)}.") from error
-        source = sources[name]
-        advice = "Unset it or give" if source.startswith("WANAVATAR_") else "Take it out or give"
-        raise LabError(f"{source} is {first['input']!r}: {first['msg']}. {advice} a value that fits.") from error
+            raise LabError(
+                f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
+            ) from error
+        advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
+        raise LabError(
+            f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
+        ) from error
 
 
-def _file(environ: Mapping[str, str]) -> Path | None:
-    """The settings file: one that is named has to be there, the usual one need not."""
+def _settings_file(environ: Mapping[str, str]) -> Path | None:
+    """The settings file: the one that a variable names must exist, the usual one need not."""
     if environ.get("WANAVATAR_SETTINGS"):
         return Path(environ["WANAVATAR_SETTINGS"])
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
     usual = Path(home) / "wanavatar-lab" / "settings.toml"
     return usual if home and usual.is_file() else None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabError(
-            f"The settings file {file} cannot be read: {error}. Mend it, or unset WANAVATAR_SETTINGS."
-        ) from error

@@ -18,7 +18,7 @@ expect.set_options(timeout=TIMEOUT)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that both servers serve: notebooks, samples and runs, with a lane of its own."""
+    """The folder that both servers serve: notebooks, samples and runs, with a queue of its own."""
     with served_folder(tmp_path_factory.mktemp("served") / "root") as folder:
         yield folder
 

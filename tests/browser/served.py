@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.servers import REPOSITORY
 from tests.conftest import CHROMIUM
-from tests.lane_for_tests import eventually, is_alive, set_lane
-from wanavatar_lab.worker.queue import Lane
+from tests.queue_for_tests import eventually, is_alive, use_queue
+from wanavatar_lab.worker.queue import RunQueue
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def served_folder(folder: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
         patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
-        set_lane(patch, folder / "runs", idle_seconds=60)
+        use_queue(patch, folder / "runs", idle_seconds=60)
         try:
             yield folder
         finally:
-            note = Lane(folder / "runs").note()
-            if note is not None and is_alive(note.keeper):
-                os.kill(note.keeper, signal.SIGTERM)
-                eventually(lambda: not is_alive(note.keeper))
+            pids = RunQueue(folder / "runs").process_ids()
+            if pids is not None and is_alive(pids.supervisor):
+                os.kill(pids.supervisor, signal.SIGTERM)
+                eventually(lambda: not is_alive(pids.supervisor))
 
 
 @contextmanager

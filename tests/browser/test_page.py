@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import nameless, picture_of
 from tests.browser.servers import Server, start_voila
-from tests.lane_for_tests import eventually
+from tests.queue_for_tests import eventually
 from tests.stages_for_tests import Relax
 from tests.ui import made_runs
 from wanavatar_lab.jobs import Job, submit

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import nameless, open_in_lab, picture_of
 from tests.browser.servers import Server, write_notebook
-from tests.lane_for_tests import let_go
+from tests.queue_for_tests import let_go
 from wanavatar_lab.jobs import list_jobs
 
 pytestmark = pytest.mark.chromium

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import nameless, picture_of
 from tests.browser.looking import Keyboard, frame_of, is_blank
 from tests.browser.servers import Server
-from tests.lane_for_tests import eventually
+from tests.queue_for_tests import eventually
 from wanavatar_lab.jobs import list_jobs
 
 pytestmark = pytest.mark.chromium

@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import nameless, open_in_lab, picture_of
 from tests.browser.looking import frame_of, is_blank
 from tests.browser.servers import REPOSITORY, Server, write_notebook
-from tests.lane_for_tests import eventually, is_alive
+from tests.queue_for_tests import eventually, is_alive
 from training.launch.launch import start, state, stop
 from training.launch.processes import LOG, processes_of
 from training.loop.run_folder import checkpoints

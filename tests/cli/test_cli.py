@@ -132,7 +132,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
     """A folder whose runs are executed; one worker serves all tests of this module."""
     shell = Shell(tmp_path_factory.mktemp("studio"), stages)
     yield shell
-    # a keeper whose folder is gone ends, and its worker with it
+    # a supervisor whose folder is gone ends, and its worker with it
     (shell.folder / "runs").rename(shell.folder / "past")
 
 

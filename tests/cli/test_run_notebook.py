@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from wanavatar_lab.cli import output, run_notebook
+from wanavatar_lab import errors
+from wanavatar_lab.cli import run_notebook
 from wanavatar_lab.errors import LabError, RequestError
 
 PARAMETERS = """\
@@ -49,7 +50,7 @@ def test_what_does_not_fit_is_refused_all_at_once(tmp_path: Path) -> None:
 
 def test_a_refused_parameter_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out" / "a.ipynb"
-    assert run_notebook.main([str(notebook(tmp_path)), str(out), "-p", "nmae", "b"]) == output.REFUSED
+    assert run_notebook.main([str(notebook(tmp_path)), str(out), "-p", "nmae", "b"]) == errors.REFUSED
     assert capsys.readouterr().err == "wanavatar-lab: nmae: a.ipynb has no such parameter; did you mean 'name'?\n"
     assert not out.parent.exists()
 
@@ -70,6 +71,6 @@ def test_a_failing_cell_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str, text: str
 ) -> None:
     out = tmp_path / "out" / "a.ipynb"
-    assert run_notebook.main([str(notebook(tmp_path, code)), str(out), "-p", "count", "4"]) == output.FAILED
+    assert run_notebook.main([str(notebook(tmp_path, code)), str(out), "-p", "count", "4"]) == errors.FAILED
     assert capsys.readouterr().err == f"wanavatar-lab: {text}. The cell where it happened is marked in {out}.\n"
     assert out.is_file()

@@ -140,7 +140,7 @@ def test_submitting_refuses_before_a_run_exists(weights: Path) -> None:
 
 def test_a_run_of_an_unknown_name_loads_nothing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(model_cache.WarmStage, "models", lambda *given: loaded.append(given))
+    monkeypatch.setattr(model_cache.ModelCache, "models", lambda *given: loaded.append(given))
     request = video("smil").model_copy(update={"image": str(toys.picture(weights / "a.png"))})
     status = jobs.run_here(request).status()
     assert status.state == "failed" and "did you mean 'smile'" in (status.error or "")

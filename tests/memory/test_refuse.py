@@ -12,7 +12,7 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.memory import Machine, choose_offload
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 
 
 @pytest.fixture(name="requests")
@@ -88,7 +88,7 @@ def test_a_run_that_cannot_fit_loads_nothing(
     requests: dict[str, Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(WarmStage, "models", lambda *given: loaded.append(given))
+    monkeypatch.setattr(ModelCache, "models", lambda *given: loaded.append(given))
     monkeypatch.setattr("wanavatar_lab.worker.execute._device_name", lambda device: device)
     monkeypatch.setenv("WANAVATAR_DEVICE", "cuda")
     have(monkeypatch, machine(0.602))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import REPOSITORY
 from tests.notebooks import test_copies
-from tests.notebooks.papermill_lines import lane_of, papermill
+from tests.notebooks.papermill_lines import papermill, queue_of
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import media
 from wanavatar_lab.jobs import list_jobs
 
@@ -144,7 +144,7 @@ CASES: dict[str, Case] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with lane_of(tmp_path_factory.mktemp("every")) as folder, pytest.MonkeyPatch.context() as patch:
+    with queue_of(tmp_path_factory.mktemp("every")) as folder, pytest.MonkeyPatch.context() as patch:
         # a folder of its own, since a trained LoRA is put there
         (folder / "weights").mkdir()
         (folder / "weights" / "pocket").symlink_to(REPOSITORY / "weights" / "pocket")

@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 
 PAPERMILL = Path(sys.executable).with_name("papermill")
 
@@ -47,13 +47,13 @@ def said(notebook: Any) -> str:
 
 
 @contextmanager
-def lane_of(folder: Path) -> Iterator[Path]:
-    """A folder with a lane of its own, on the models that ship, from which pages are served."""
+def queue_of(folder: Path) -> Iterator[Path]:
+    """A folder with a queue of its own, on the models that ship, from which pages are served."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         try:
             yield folder
         finally:
-            lane.close()
+            queue.close()

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.lane_for_tests import REPOSITORY
-from tests.notebooks.papermill_lines import lane_of
+from tests.notebooks.papermill_lines import queue_of
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import media
 from wanavatar_lab.jobs import Job, list_jobs, submit
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
@@ -56,7 +56,7 @@ REQUESTS: dict[str, Request] = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a checkout would be: its notebooks, and a folder for runs."""
-    with lane_of(tmp_path_factory.mktemp("copies")) as folder:
+    with queue_of(tmp_path_factory.mktemp("copies")) as folder:
         (folder / "notebooks").symlink_to(REPOSITORY / "notebooks")
         yield folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebooks.papermill_lines import lane_of, papermill
+from tests.notebooks.papermill_lines import papermill, queue_of
 from tests.ui import made_runs
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.requests import TextToImage
@@ -16,7 +16,7 @@ from wanavatar_lab.requests import TextToImage
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with lane_of(tmp_path_factory.mktemp("papermill")) as folder:
+    with queue_of(tmp_path_factory.mktemp("papermill")) as folder:
         picture = made_runs.picture(folder / "made.png", side=64)
         made_runs.ended_run(TextToImage(prompt="An old sailor", profile="pocket"), [("picture", picture)])
         yield folder

@@ -8,11 +8,11 @@ import nbformat
 import pytest
 
 from tests import toy_flux, toys
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
-from wanavatar_lab import media
-from wanavatar_lab.cli import output, run_notebook
+from wanavatar_lab import errors, media
+from wanavatar_lab.cli import run_notebook
 from wanavatar_lab.jobs import list_jobs
 
 NOTEBOOK = REPOSITORY / "notebooks" / "05_pipeline.ipynb"
@@ -21,7 +21,7 @@ RESULTS = ["moving.mp4", "picture.png", "talking.mp4", "upscaled.png"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with toy weights, a voice, and a lane of its own."""
+    """A folder with toy weights, a voice, and a queue of its own."""
     folder = tmp_path_factory.mktemp("pipeline")
     toy_flux.pocket_weights(toys.pocket_weights(folder / "weights"))
     save_all_parts(i2v_pipeline(), "image_to_video", folder / "weights")
@@ -30,10 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     toys.voice(folder / "voice.wav", seconds=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(folder / "weights"))
-        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         yield folder
-        lane.note()
-        lane.close()
+        queue.process_ids()
+        queue.close()
 
 
 def upscaler(place: Path) -> Path:
@@ -81,7 +81,7 @@ def test_a_sentence_and_a_voice_become_a_talking_avatar(place: Path, capfd: pyte
 def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     aside = upscaler(place).rename(place / "aside.pth")
     try:
-        assert run(place, "failed") == output.FAILED
+        assert run(place, "failed") == errors.FAILED
     finally:
         aside.rename(upscaler(place))
     (complaint,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("wanavatar-lab:")]
@@ -100,7 +100,7 @@ def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd
 
 def test_bad_input_is_refused_before_anything_runs(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = len(list_jobs())
-    assert run(place, "refused", "audio", str(place / "none.wav"), "seed", "-7") == output.FAILED
+    assert run(place, "refused", "audio", str(place / "none.wav"), "seed", "-7") == errors.FAILED
     complaint = capfd.readouterr().err
     assert "seed: -7 is not allowed; give a whole number from 0" in complaint
     assert len(list_jobs()) == before

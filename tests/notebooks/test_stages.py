@@ -8,9 +8,9 @@ import nbformat
 import papermill
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, set_lane
-from wanavatar_lab import media
-from wanavatar_lab.cli import output, run_notebook
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
+from wanavatar_lab import errors, media
+from wanavatar_lab.cli import run_notebook
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of, plain_defaults
@@ -26,10 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        lane = LaneUnderTest(set_lane(patch, folder / "runs", idle_seconds=60))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         yield folder
-        lane.note()
-        lane.close()
+        queue.process_ids()
+        queue.close()
 
 
 def run(name: str, place: Path, **values: Any) -> Any:
@@ -107,9 +107,9 @@ def test_where_somebody_looks_on_it_waits_for_the_button(name: str, place: Path)
 def test_a_wrong_value_is_refused_with_its_name(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     notebook = str(REPOSITORY / "notebooks" / f"{name}.ipynb")
     out = str(place / "refused.ipynb")
-    assert run_notebook.main([notebook, out, "-p", "profil", "full"]) == output.REFUSED
+    assert run_notebook.main([notebook, out, "-p", "profil", "full"]) == errors.REFUSED
     assert "profil: " in capfd.readouterr().err
-    assert run_notebook.main([notebook, out, "-p", "profile", "huge", "-p", "interactive", "False"]) == output.FAILED
+    assert run_notebook.main([notebook, out, "-p", "profile", "huge", "-p", "interactive", "False"]) == errors.FAILED
     assert "profile: 'huge' is not allowed; give one of 'full', 'pocket'" in capfd.readouterr().err
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest, eventually, lane_settings_fixture, shared_lane_fixture
+from tests.queue_for_tests import QueueUnderTest, eventually, queue_settings_fixture, shared_queue_fixture
 from tests.stages_for_tests import Relax
 from tests.toys import voice
 from wanavatar_lab import files
@@ -16,7 +16,7 @@ from wanavatar_lab.media import Audio, write_talking_clip
 from wanavatar_lab.metrics import loudness
 from wanavatar_lab.pipeline import Link, Progress, follow, hand_over, make_folder, measure, talking_avatar
 
-__all__ = ["lane_settings_fixture", "shared_lane_fixture"]
+__all__ = ["queue_settings_fixture", "shared_queue_fixture"]
 
 
 def relax(file: str, *, start: str | None = None, **values: object) -> Link:
@@ -28,10 +28,10 @@ def nothing(_: Progress) -> None:
     pass
 
 
-def test_each_link_takes_what_another_made(shared_lane: LaneUnderTest, tmp_path: Path) -> None:
+def test_each_link_takes_what_another_made(shared_queue: QueueUnderTest, tmp_path: Path) -> None:
     seen: list[Progress] = []
     links = [relax("a.npy"), relax("b.npy", start="a.npy"), relax("c.npy", start="a.npy")]
-    made = asyncio.run(follow(links, seen.append, runs_dir=shared_lane.runs_dir))
+    made = asyncio.run(follow(links, seen.append, runs_dir=shared_queue.runs_dir))
     assert [one.link.file for one in made] == ["a.npy", "b.npy", "c.npy"]
     first = made[0].job.id
     assert [one.job.run.manifest()["parents"] for one in made] == [[], [first], [first]]
@@ -43,54 +43,54 @@ def test_each_link_takes_what_another_made(shared_lane: LaneUnderTest, tmp_path:
     assert np.array_equal(np.load(out / "b.npy"), np.load(out / "c.npy"))
 
 
-def test_a_link_that_fails_ends_the_chain(shared_lane: LaneUnderTest) -> None:
+def test_a_link_that_fails_ends_the_chain(shared_queue: QueueUnderTest) -> None:
     links = [relax("a.npy"), relax("b.npy", start="a.npy", fault="scratch"), relax("c.npy", start="b.npy")]
-    before = len(list_jobs(runs_dir=shared_lane.runs_dir))
+    before = len(list_jobs(runs_dir=shared_queue.runs_dir))
     with pytest.raises(
         LabError, match=r"relax failed: Failed with files half-written\. Its run is .*-relax; `"
     ) as told:
-        asyncio.run(follow(links, nothing, runs_dir=shared_lane.runs_dir))
-    jobs = list_jobs(runs_dir=shared_lane.runs_dir)
+        asyncio.run(follow(links, nothing, runs_dir=shared_queue.runs_dir))
+    jobs = list_jobs(runs_dir=shared_queue.runs_dir)
     assert len(jobs) == before + 2
     assert jobs[0].id in str(told.value)
 
 
-def test_cancelling_the_task_cancels_the_run(shared_lane: LaneUnderTest) -> None:
+def test_cancelling_the_task_cancels_the_run(shared_queue: QueueUnderTest) -> None:
     async def stop() -> None:
-        chain = asyncio.create_task(follow([relax("a.npy", hold_at=1)], nothing, runs_dir=shared_lane.runs_dir))
+        chain = asyncio.create_task(follow([relax("a.npy", hold_at=1)], nothing, runs_dir=shared_queue.runs_dir))
         job = None
         while job is None or job.status().phase != "relax":
             await asyncio.sleep(0.02)
-            job = list_jobs(runs_dir=shared_lane.runs_dir)[0]
+            job = list_jobs(runs_dir=shared_queue.runs_dir)[0]
         chain.cancel()
         await chain
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(stop())
-    eventually(lambda: list_jobs(runs_dir=shared_lane.runs_dir)[0].status().state == "cancelled")
+    eventually(lambda: list_jobs(runs_dir=shared_queue.runs_dir)[0].status().state == "cancelled")
 
 
-def test_a_run_that_is_cancelled_from_elsewhere_ends_the_chain(shared_lane: LaneUnderTest) -> None:
+def test_a_run_that_is_cancelled_from_elsewhere_ends_the_chain(shared_queue: QueueUnderTest) -> None:
     def cancel(progress: Progress) -> None:
         if progress.status.phase == "relax":
-            list_jobs(runs_dir=shared_lane.runs_dir)[0].cancel()
+            list_jobs(runs_dir=shared_queue.runs_dir)[0].cancel()
 
     with pytest.raises(LabError, match="relax was cancelled"):
-        asyncio.run(follow([relax("a.npy", hold_at=1)], cancel, runs_dir=shared_lane.runs_dir))
+        asyncio.run(follow([relax("a.npy", hold_at=1)], cancel, runs_dir=shared_queue.runs_dir))
 
 
-def test_a_missing_file_is_refused_before_anything_runs(shared_lane: LaneUnderTest, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_before_anything_runs(shared_queue: QueueUnderTest, tmp_path: Path) -> None:
     gone = Link("b.npy", Relax(profile="pocket", start=str(tmp_path / "none.npy")))
-    before = len(list_jobs(runs_dir=shared_lane.runs_dir))
+    before = len(list_jobs(runs_dir=shared_queue.runs_dir))
     with pytest.raises(RequestError, match="does not exist"):
-        asyncio.run(follow([relax("a.npy"), gone], nothing, runs_dir=shared_lane.runs_dir))
-    assert len(list_jobs(runs_dir=shared_lane.runs_dir)) == before
+        asyncio.run(follow([relax("a.npy"), gone], nothing, runs_dir=shared_queue.runs_dir))
+    assert len(list_jobs(runs_dir=shared_queue.runs_dir)) == before
 
 
 def test_results_are_put_there_all_or_none(
-    shared_lane: LaneUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_queue: QueueUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = asyncio.run(follow([relax("a.npy"), relax("b.npy", start="a.npy")], nothing, runs_dir=shared_lane.runs_dir))
+    made = asyncio.run(follow([relax("a.npy"), relax("b.npy", start="a.npy")], nothing, runs_dir=shared_queue.runs_dir))
     (tmp_path / "a.npy").write_text("of an earlier run")
 
     def no_room(source: Path, target: Path) -> None:

@@ -85,8 +85,8 @@ def test_every_profile_has_its_typical_times() -> None:
     [
         (Status(queue_place=1), "draw (1 of 2): starting; about 7 s left"),
         (
-            Status(queue_place=3, message="waits for 2 before it"),
-            "draw (1 of 2): waits for 2 before it; about 7 s left",
+            Status(queue_place=3, message="2 runs ahead"),
+            "draw (1 of 2): 2 runs ahead; about 7 s left",
         ),
         (Status(state="running", phase="load", message="load"), "draw (1 of 2): load; about 7 s left"),
         (running(0.5), "draw (1 of 2): denoise, step 4 of 8; about 7 s left"),

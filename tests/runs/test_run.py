@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import (
+from tests.queue_for_tests import (
     REPOSITORY,
-    lane_settings_fixture,  # noqa: F401  fixtures
+    queue_settings_fixture,  # noqa: F401  fixtures
 )
 from tests.stages_for_tests import Relax
 from wanavatar_lab.errors import LabError, RequestError, RunError
@@ -24,10 +24,11 @@ from wanavatar_lab.requests import TextToImage
 from wanavatar_lab.requests.custom_stages import extra_stages, register_extra_stages
 from wanavatar_lab.runs.run import RUN_ID, Run, list_runs
 from wanavatar_lab.runs.status import Status
+from wanavatar_lab.runs.trash import discard
 from wanavatar_lab.stages import stage_module
 
 
-def test_a_new_run_holds_its_request_and_waits(lane_settings: Path) -> None:
+def test_a_new_run_holds_its_request_and_waits(queue_settings: Path) -> None:
     run = Run.create(TextToImage(prompt="얼굴", seed=7))
     assert RUN_ID.fullmatch(run.id)
     assert run.stage == "text_to_image"
@@ -40,26 +41,26 @@ def test_a_new_run_holds_its_request_and_waits(lane_settings: Path) -> None:
         run.manifest()
 
 
-def test_ids_are_unique_within_one_second_and_sort_by_time(lane_settings: Path) -> None:
+def test_ids_are_unique_within_one_second_and_sort_by_time(queue_settings: Path) -> None:
     runs = [Run.create(Relax()) for _ in range(40)]
     assert len({run.id for run in runs}) == 40
     assert [run.id for run in list_runs()] == [run.id for run in reversed(runs)]
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "../../etc", "20260101-120000-ab12-relax", "20260101-120000-ab12-a/../b"])
-def test_an_unknown_run_is_refused(lane_settings: Path, run_id: str) -> None:
+def test_an_unknown_run_is_refused(queue_settings: Path, run_id: str) -> None:
     with pytest.raises(RunError, match="There is no run"):
         attach(run_id)
 
 
 def test_foreign_and_damaged_folders_are_left_out_and_said_once(
-    lane_settings: Path, caplog: pytest.LogCaptureFixture
+    queue_settings: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, damaged = Run.create(Relax()), Run.create(Relax())
     (damaged.folder / "status.json").write_text('{"state": "runn')
-    (lane_settings / "holiday pictures").mkdir()
-    (lane_settings / "20260101-120000-ab12-relax").mkdir()
-    (lane_settings / "notes.txt").touch()
+    (queue_settings / "holiday pictures").mkdir()
+    (queue_settings / "20260101-120000-ab12-relax").mkdir()
+    (queue_settings / "notes.txt").touch()
     with caplog.at_level(logging.WARNING):
         assert list_runs() == [good]
         assert [job.id for job in list_jobs()] == [good.id]
@@ -70,21 +71,80 @@ def test_foreign_and_damaged_folders_are_left_out_and_said_once(
         damaged.status()
 
 
-def test_a_listing_without_a_runs_folder_is_empty(lane_settings: Path) -> None:
+def make_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize("status", ["a pipe", NESTED, '{"submitted_at": 1e308}', '{"eta_seconds": -1}'])
+def test_a_run_with_an_impossible_status_is_left_out(queue_settings: Path, status: str) -> None:
+    good, bad = Run.create(Relax()), Run.create(Relax())
+    path = bad.folder / "status.json"
+    if status == "a pipe":
+        make_pipe(path)
+    else:
+        path.write_text(status)
+    assert list_runs() == [good]
+    with pytest.raises(RunError, match=r"status\.json (cannot be read: not a regular file|is not the status)"):
+        attach(bad.id).status()
+
+
+@pytest.mark.parametrize("request_file", ["a pipe", NESTED])
+def test_a_run_with_an_unreadable_request_can_be_cancelled(queue_settings: Path, request_file: str) -> None:
+    run = Run.create(Relax())
+    path = run.folder / "request.json"
+    if request_file == "a pipe":
+        make_pipe(path)
+    else:
+        path.write_text(request_file)
+    with pytest.raises(RunError, match=r"request\.json cannot be read"):
+        run.request()
+    attach(run.id).cancel()
+    assert run.status().state == "cancelled" and "incomplete" in run.manifest()
+
+
+def test_pipes_in_place_of_a_runs_files_hold_nobody_up(queue_settings: Path) -> None:
+    run = Run.create(Relax())
+    for name in ("cancel", "log.txt"):
+        make_pipe(run.folder / name)
+    assert (run.cancel_requested(), run.cancel_requested(now=True), run.is_held()) == (True, False, False)
+    with pytest.raises(OSError, match="not a regular file"):
+        run.log_tail()
+
+
+def test_a_linked_run_is_refused_and_its_target_left_as_it_is(queue_settings: Path, tmp_path: Path) -> None:
+    run = Run.create(Relax())
+    run.write_status(Status(state="running"))
+    outside = run.folder.rename(tmp_path / "outside")
+    (outside / ".hidden").touch()
+    run.folder.symlink_to(outside)
+    before = sorted(os.listdir(outside))
+    job = attach(run.id)
+    for refused in (job.status, job.cancel, lambda: discard(run)):
+        with pytest.raises(RunError, match="is a link, and links are not followed"):
+            refused()
+    assert list_runs() == []
+    assert sorted(os.listdir(outside)) == before
+
+
+def test_a_listing_without_a_runs_folder_is_empty(queue_settings: Path) -> None:
     assert list_runs() == [] and list_jobs() == []
-    assert not lane_settings.exists()
+    assert not queue_settings.exists()
 
 
-def test_two_thousand_runs_are_listed(lane_settings: Path) -> None:
+def test_two_thousand_runs_are_listed(queue_settings: Path) -> None:
     first = Run.create(Relax())
     for number in range(1, 2000):
-        folder = lane_settings / f"20200101-{number:06d}-0000-relax"
+        folder = queue_settings / f"20200101-{number:06d}-0000-relax"
         folder.mkdir()
         shutil.copy(first.folder / "status.json", folder)
     assert len(list_runs()) == 2000
 
 
-def test_readers_never_see_half_a_status(lane_settings: Path) -> None:
+def test_readers_never_see_half_a_status(queue_settings: Path) -> None:
     run = Run.create(Relax())
     code = (
         "import sys, time; from pathlib import Path; from wanavatar_lab.runs.run import Run\n"
@@ -121,7 +181,7 @@ def test_readers_never_see_half_a_status(lane_settings: Path) -> None:
     assert run.status().step == written
 
 
-def test_the_log_shows_its_last_lines_and_what_a_progress_bar_ended_with(lane_settings: Path) -> None:
+def test_the_log_shows_its_last_lines_and_what_a_progress_bar_ended_with(queue_settings: Path) -> None:
     run = Run.create(Relax())
     text = "first\n" + "".join(f"line {n}\n" for n in range(40_000)) + " 10%\r 50%\r100%\nbar\r\n목소리\n"
     (run.folder / "log.txt").write_bytes(text.encode())
@@ -129,7 +189,7 @@ def test_the_log_shows_its_last_lines_and_what_a_progress_bar_ended_with(lane_se
     assert len(run.log_tail(10).split("\n")) == 10
 
 
-def test_a_run_here_makes_whole_artifacts_and_a_manifest(lane_settings: Path) -> None:
+def test_a_run_here_makes_whole_artifacts_and_a_manifest(queue_settings: Path) -> None:
     run = run_here(Relax(steps=4, seed=11, profile="pocket"))
     status = run.status()
     assert (status.state, status.fraction, status.seed, status.error) == ("succeeded", 1.0, 11, None)
@@ -144,20 +204,20 @@ def test_a_run_here_makes_whole_artifacts_and_a_manifest(lane_settings: Path) ->
     assert manifest["facts"]["process"] == os.getpid()
     assert {"start", "load", "relax"} <= manifest["seconds"].keys()
     assert manifest["versions"]["torch"].startswith("2.")
-    assert str(lane_settings) not in json.dumps(manifest)
+    assert str(queue_settings) not in json.dumps(manifest)
     assert sorted(path.name for path in run.folder.iterdir()) == sorted(
         ["request.json", "status.json", "log.txt", "manifest.json", "result.npy", "steps.txt"]
     )
 
 
-def test_the_same_seed_makes_the_same_and_a_drawn_one_is_written_down(lane_settings: Path) -> None:
+def test_the_same_seed_makes_the_same_and_a_drawn_one_is_written_down(queue_settings: Path) -> None:
     drawn = run_here(Relax(seed=-1))
     again = run_here(Relax(seed=drawn.status().seed))
     other = run_here(Relax(seed=-1))
     assert drawn.manifest()["artifacts"] == again.manifest()["artifacts"] != other.manifest()["artifacts"]
 
 
-def test_a_manifest_names_the_runs_that_its_inputs_came_from(lane_settings: Path, tmp_path: Path) -> None:
+def test_a_manifest_names_the_runs_that_its_inputs_came_from(queue_settings: Path, tmp_path: Path) -> None:
     parent = run_here(Relax(seed=1))
     made = parent.path(parent.status().artifacts[0])
     child = run_here(Relax(seed=2, start=str(made))).manifest()
@@ -166,9 +226,9 @@ def test_a_manifest_names_the_runs_that_its_inputs_came_from(lane_settings: Path
     assert child["inputs"]["start"]["sha256"] == parent.manifest()["artifacts"][0]["sha256"]
     assert child["request"]["start"] == f"{parent.id}/result.npy"
     outside = shutil.copy(made, tmp_path / "voice.npy")
-    stranger = run_here(Relax(seed=2, start=str(outside))).manifest()
-    assert stranger["parents"] == [] and stranger["request"]["start"] == "voice.npy"
-    assert str(tmp_path) not in json.dumps(stranger)
+    unrelated = run_here(Relax(seed=2, start=str(outside))).manifest()
+    assert unrelated["parents"] == [] and unrelated["request"]["start"] == "voice.npy"
+    assert str(tmp_path) not in json.dumps(unrelated)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +241,7 @@ def test_a_manifest_names_the_runs_that_its_inputs_came_from(lane_settings: Path
         ("nothing made", "returned 'result.npy', which is no file"),
     ],
 )
-def test_a_stage_that_fails_says_why_in_one_line(lane_settings: Path, fault: str, says: str) -> None:
+def test_a_stage_that_fails_says_why_in_one_line(queue_settings: Path, fault: str, says: str) -> None:
     run = run_here(Relax(fault=fault))
     status = run.status()
     assert status.state == "failed" and status.error is not None
@@ -191,19 +251,19 @@ def test_a_stage_that_fails_says_why_in_one_line(lane_settings: Path, fault: str
     assert run.manifest()["state"] == "failed" and run.manifest()["artifacts"] == []
 
 
-def test_what_was_half_written_is_gone_after_a_failure(lane_settings: Path) -> None:
+def test_what_was_half_written_is_gone_after_a_failure(queue_settings: Path) -> None:
     run = run_here(Relax(fault="scratch"))
     assert run.status().state == "failed"
     assert [path.name for path in run.folder.rglob(".*")] == []
     assert (run.folder / "steps.txt").exists()
 
 
-def test_a_missing_input_is_refused_in_the_requests_words(lane_settings: Path) -> None:
+def test_a_missing_input_is_refused_in_the_requests_words(queue_settings: Path) -> None:
     run = run_here(Relax(start="nowhere.npy"))
     assert "start: " in (run.status().error or "") and "does not exist" in (run.status().error or "")
 
 
-def test_a_stage_that_is_not_there_is_said(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_is_not_there_is_said(queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match="There is no stage 'fly'"):
         stage_module("fly")
     run = Run.create(Relax())
@@ -228,7 +288,7 @@ def test_an_extra_stage_cannot_take_the_place_of_ours(monkeypatch: pytest.Monkey
         register_extra_stages()
 
 
-def test_a_status_of_a_later_release_is_read(lane_settings: Path) -> None:
+def test_a_status_of_a_later_release_is_read(queue_settings: Path) -> None:
     run = Run.create(Relax())
     (run.folder / "status.json").write_text('{"state": "running", "mood": "good"}')
     assert run.status() == Status(state="running")

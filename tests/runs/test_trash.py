@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import lane_settings_fixture  # noqa: F401  fixture
+from tests.queue_for_tests import queue_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.jobs import attach, list_jobs, run_here
@@ -14,7 +14,7 @@ from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.trash import KEPT, discard, discarded, empty, restore
 
 
-def test_a_run_goes_and_comes_back_as_it_was(lane_settings: Path) -> None:
+def test_a_run_goes_and_comes_back_as_it_was(queue_settings: Path) -> None:
     run = run_here(Relax(profile="pocket"))
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     discard(run)
@@ -28,7 +28,7 @@ def test_a_run_goes_and_comes_back_as_it_was(lane_settings: Path) -> None:
     assert list_runs() == [run] and discarded() == []
 
 
-def test_what_waits_or_runs_stays(lane_settings: Path) -> None:
+def test_what_waits_or_runs_stays(queue_settings: Path) -> None:
     waiting = Run.create(Relax(profile="pocket"))
     with pytest.raises(RunError, match="has not ended; cancel it"):
         discard(waiting)
@@ -39,27 +39,38 @@ def test_what_waits_or_runs_stays(lane_settings: Path) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "20260101-120000-ab12-relax", ".gone-20260101-120000-ab12-relax"])
-def test_what_was_not_deleted_does_not_come_back(lane_settings: Path, run_id: str) -> None:
+def test_what_was_not_deleted_does_not_come_back(queue_settings: Path, run_id: str) -> None:
     with pytest.raises(RunError, match="There is no deleted run"):
         restore(run_id)
 
 
-def test_old_ones_are_removed_when_another_is_deleted(lane_settings: Path) -> None:
+def test_old_ones_are_removed_when_another_is_deleted(queue_settings: Path) -> None:
     old, recent, new = (run_here(Relax(profile="pocket")) for _ in range(3))
     discard(old)
     discard(recent)
     long_ago = time.time() - KEPT - 60
-    os.utime(lane_settings / ".trash" / old.id, (long_ago, long_ago))
+    os.utime(queue_settings / ".trash" / old.id, (long_ago, long_ago))
     discard(new)
     assert set(discarded()) == {recent.id, new.id}
     assert set(empty()) == {recent.id, new.id}
-    assert list((lane_settings / ".trash").iterdir()) == []
+    assert list((queue_settings / ".trash").iterdir()) == []
 
 
-def test_a_removal_that_was_broken_off_is_finished(lane_settings: Path) -> None:
+def test_a_removal_that_was_broken_off_is_finished(queue_settings: Path) -> None:
     run = run_here(Relax(profile="pocket"))
     discard(run)
-    (lane_settings / ".trash" / run.id).rename(lane_settings / ".trash" / f".gone-{run.id}")
+    (queue_settings / ".trash" / run.id).rename(queue_settings / ".trash" / f".gone-{run.id}")
     assert discarded() == []
     empty()
-    assert list((lane_settings / ".trash").iterdir()) == []
+    assert list((queue_settings / ".trash").iterdir()) == []
+
+
+def test_a_link_among_the_deleted_is_removed_without_its_target(queue_settings: Path, tmp_path: Path) -> None:
+    discard(run_here(Relax(profile="pocket")))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    link = queue_settings / ".trash" / "20260101-120000-ab12-relax"
+    link.symlink_to(tmp_path / "kept")
+    discard(run_here(Relax(profile="pocket")))
+    assert link.name in empty()
+    assert os.listdir(queue_settings / ".trash") == [] and os.listdir(tmp_path / "kept") == ["file"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.lane_for_tests import REPOSITORY
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import DiskFull
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lane_for_tests import lane_settings_fixture, shared_lane_fixture
+from tests.queue_for_tests import queue_settings_fixture, shared_queue_fixture
 from wanavatar_lab.ui.language import language
 
-__all__ = ["lane_settings_fixture", "shared_lane_fixture"]
+__all__ = ["queue_settings_fixture", "shared_queue_fixture"]
 
 
 @pytest.fixture(autouse=True)

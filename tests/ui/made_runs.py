@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from wanavatar_lab.media import Audio, write_audio, write_picture, write_talking_clip
 from wanavatar_lab.requests import Request
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, draft, runs_folder
 from wanavatar_lab.runs.status import Artifact, State, Status
 
@@ -74,5 +74,5 @@ def ended_run(
     for kind, path in files:
         (run.folder / path.name).write_bytes(path.read_bytes())
         artifacts.append(Artifact(kind=kind, path=path.name))
-    end_run(run, state, artifacts=artifacts, error="It went wrong. Try again." if state == "failed" else None)
+    finish_run(run, state, artifacts=artifacts, error="It went wrong. Try again." if state == "failed" else None)
     return run

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.lane_for_tests import REPOSITORY
+from tests.queue_for_tests import REPOSITORY
 
 # counts what a kernel sends until a cell is done, and in all, when what could wait has been made too
 COUNT = """

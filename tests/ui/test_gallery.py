@@ -22,9 +22,9 @@ from wanavatar_lab.ui.listing import PAGE
 
 
 @pytest.fixture(autouse=True)
-def served(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(lane_settings.parent))
-    return lane_settings.parent
+def served(queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(queue_settings.parent))
+    return queue_settings.parent
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from wanavatar_lab.ui.gallery_panel import GalleryPanel
 
 
 @pytest.fixture(autouse=True)
-def served(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(lane_settings.parent))
-    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(lane_settings.parent / "weights"))
-    return lane_settings.parent
+def served(queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(queue_settings.parent))
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(queue_settings.parent / "weights"))
+    return queue_settings.parent
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest, let_go, steps_done
+from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.ui import made_runs
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import TextToImage
@@ -21,9 +21,9 @@ def followed(card: JobCard, *names: str) -> list[tuple[str, object]]:
     return changes
 
 
-def test_a_run_is_followed_to_its_end(shared_lane: LaneUnderTest) -> None:
+def test_a_run_is_followed_to_its_end(shared_queue: QueueUnderTest) -> None:
     async def follow() -> JobCard:
-        card = JobCard(shared_lane.submit(steps=4, step_seconds=0.3, seed=5).id)
+        card = JobCard(shared_queue.submit(steps=4, step_seconds=0.3, seed=5).id)
         changes.extend(followed(card, "state", "step"))
         status = await card.watch()
         assert status is not None and status.state == "succeeded"
@@ -39,8 +39,8 @@ def test_a_run_is_followed_to_its_end(shared_lane: LaneUnderTest) -> None:
     assert card.memory_bytes
 
 
-def test_nothing_is_pushed_where_nothing_changed(shared_lane: LaneUnderTest) -> None:
-    job = shared_lane.submit()
+def test_nothing_is_pushed_where_nothing_changed(shared_queue: QueueUnderTest) -> None:
+    job = shared_queue.submit()
     job.wait()
     card = JobCard(job.id)
     sent = followed(card, *(name for name in card.trait_names(sync=True) if not name.startswith("_")))
@@ -48,10 +48,10 @@ def test_nothing_is_pushed_where_nothing_changed(shared_lane: LaneUnderTest) -> 
     assert sent == []
 
 
-def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_lane: LaneUnderTest) -> None:
+def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_queue: QueueUnderTest) -> None:
     async def run() -> None:
-        job = shared_lane.submit(steps=1000, step_seconds=0.05)
-        shared_lane.worker_at(job, step=1)
+        job = shared_queue.submit(steps=1000, step_seconds=0.05)
+        shared_queue.worker_at(job, step=1)
         card = JobCard(job.id)
         card.receive({"kind": "cancel"})
         assert card.cancelling  # before the worker can have answered
@@ -62,10 +62,10 @@ def test_cancel_is_acknowledged_at_once_and_ends_the_run(shared_lane: LaneUnderT
     asyncio.run(run())
 
 
-def test_a_waiting_run_has_a_place_and_is_cancelled_at_once(shared_lane: LaneUnderTest) -> None:
-    first = shared_lane.submit(hold_at=1, steps=2)
-    shared_lane.worker_at(first, step=1)
-    second, third = shared_lane.submit(), shared_lane.submit()
+def test_a_waiting_run_has_a_place_and_is_cancelled_at_once(shared_queue: QueueUnderTest) -> None:
+    first = shared_queue.submit(hold_at=1, steps=2)
+    shared_queue.worker_at(first, step=1)
+    second, third = shared_queue.submit(), shared_queue.submit()
     card = JobCard(third.id)
     assert (card.state, card.queue_place) == ("queued", 2)
     card.cancel()
@@ -75,9 +75,9 @@ def test_a_waiting_run_has_a_place_and_is_cancelled_at_once(shared_lane: LaneUnd
     assert second.wait(20).state == "succeeded"
 
 
-def test_another_client_that_cancels_is_seen(shared_lane: LaneUnderTest) -> None:
-    job = shared_lane.submit(hold_at=1, steps=2, fault="deaf")
-    shared_lane.worker_at(job, step=1)
+def test_another_client_that_cancels_is_seen(shared_queue: QueueUnderTest) -> None:
+    job = shared_queue.submit(hold_at=1, steps=2, fault="deaf")
+    shared_queue.worker_at(job, step=1)
     card = JobCard(job.id)
     job.cancel()
     card.look()
@@ -86,14 +86,14 @@ def test_another_client_that_cancels_is_seen(shared_lane: LaneUnderTest) -> None
     job.wait(20)
 
 
-def test_an_error_is_shown_in_full(shared_lane: LaneUnderTest) -> None:
-    job = shared_lane.submit(fault="weights")
+def test_an_error_is_shown_in_full(shared_queue: QueueUnderTest) -> None:
+    job = shared_queue.submit(fault="weights")
     job.wait()
     card = JobCard(job.id)
     assert (card.state, card.error) == ("failed", "The weights of relax are missing. Get them.")
 
 
-def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(lane_settings: Path) -> None:
+def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(queue_settings: Path) -> None:
     with pytest.raises(RunError, match="There is no run"):
         JobCard("20260101-120000-ab12-relax")
     run = made_runs.ended_run(TextToImage(prompt="a face"))
@@ -103,7 +103,7 @@ def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(lane_setting
     assert card.state == "gone" and run.id in card.error
 
 
-def test_the_log_is_capped(lane_settings: Path) -> None:
+def test_the_log_is_capped(queue_settings: Path) -> None:
     run = made_runs.ended_run(TextToImage(prompt="a face"))
     (run.folder / "log.txt").write_text("\n".join(f"line {number} " + "x" * 500 for number in range(1000)))
     card = JobCard(run.id)
@@ -111,7 +111,7 @@ def test_the_log_is_capped(lane_settings: Path) -> None:
     assert len(card.log) <= LOG_CHARACTERS and card.log.count("\n") < LOG_LINES
 
 
-def test_a_card_can_be_given_another_run(lane_settings: Path) -> None:
+def test_a_card_can_be_given_another_run(queue_settings: Path) -> None:
     first = made_runs.ended_run(TextToImage(prompt="a face"))
     second = made_runs.ended_run(TextToImage(prompt="a face"), state="failed")
     card = JobCard()
@@ -121,7 +121,7 @@ def test_a_card_can_be_given_another_run(lane_settings: Path) -> None:
         assert (card.run_id, card.state) == (run.id, run.status().state)
 
 
-def test_words_and_title_follow_the_language(lane_settings: Path) -> None:
+def test_words_and_title_follow_the_language(queue_settings: Path) -> None:
     card = JobCard(Run.create(TextToImage(prompt="a face")).id)
     language.code = "ko"
     assert card.words["cancel"] == "취소" and card.lang == "ko"
@@ -131,8 +131,8 @@ def test_words_and_title_follow_the_language(lane_settings: Path) -> None:
     assert card.lang == "ko"
 
 
-def test_a_preview_is_shown_where_a_stage_writes_one(lane_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(lane_settings.parent))
+def test_a_preview_is_shown_where_a_stage_writes_one(queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(queue_settings.parent))
     run = made_runs.ended_run(TextToImage(prompt="a face"))
     card = JobCard(run.id)
     assert card.preview == ""

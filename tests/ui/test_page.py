@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, let_go
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, let_go
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
 from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
@@ -98,8 +98,8 @@ def test_a_tab_is_built_when_it_is_opened() -> None:
     page.close()
 
 
-def test_a_run_is_run_again_from_the_page(shared_lane: LaneUnderTest) -> None:
-    job = shared_lane.submit(steps=2, seed=11)
+def test_a_run_is_run_again_from_the_page(shared_queue: QueueUnderTest) -> None:
+    job = shared_queue.submit(steps=2, seed=11)
     job.wait(20)
     page = Page()
     page._tab.selected_index = len(page.tabs) - 1
@@ -147,16 +147,16 @@ def test_the_heartbeat_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heartbeat.kernel_id == ""  # this is no kernel
 
 
-def test_what_is_under_way_has_a_card(shared_lane: LaneUnderTest) -> None:
-    first, second = shared_lane.submit(hold_at=1, steps=2), shared_lane.submit()
+def test_what_is_under_way_has_a_card(shared_queue: QueueUnderTest) -> None:
+    first, second = shared_queue.submit(hold_at=1, steps=2), shared_queue.submit()
     ongoing = RunningJobs()
     assert [card.run_id for card in ongoing.children] == [first.id, second.id]
-    shared_lane.worker_at(first, step=1)
+    shared_queue.worker_at(first, step=1)
     let_go(first)
     second.wait(20)
     for card in ongoing.children:
         card.look()
-    third = shared_lane.submit()
+    third = shared_queue.submit()
     ongoing.look()
     assert [card.run_id for card in ongoing.children] == [first.id, second.id, third.id]
     assert len(ongoing.children) <= MOST_CARDS

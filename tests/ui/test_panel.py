@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, LaneUnderTest, eventually, let_go, steps_done
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go, steps_done
 from tests.stages_for_tests import Relax
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything, named, text, until
@@ -21,9 +21,9 @@ from wanavatar_lab.ui.uploads import Upload
 
 
 @pytest.fixture(autouse=True)
-def lane(shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> LaneUnderTest:
-    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_lane.runs_dir.parent))
-    return shared_lane
+def queue(shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch) -> QueueUnderTest:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_queue.runs_dir.parent))
+    return shared_queue
 
 
 def cards(panel: Panel) -> list[JobCard]:
@@ -181,7 +181,7 @@ def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, mon
 
 
 def test_a_dropped_file_goes_to_the_field_under_it_or_to_the_one_it_is_for(
-    lane: LaneUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: QueueUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panel = Panel(SpeechToVideo)
     (zone,) = [each for each in everything(panel) if isinstance(each, Upload)]

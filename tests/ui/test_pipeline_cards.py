@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest, let_go
+from tests.queue_for_tests import QueueUnderTest, let_go
 from tests.stages_for_tests import Relax
 from tests.ui.looking import until
 from wanavatar_lab.errors import LabError
@@ -39,7 +39,7 @@ def cards_of(displayed: list[Any]) -> PipelineCards:
     return cards
 
 
-def test_each_stage_has_a_card_from_the_beginning(shared_lane: LaneUnderTest, displayed: list[Any]) -> None:
+def test_each_stage_has_a_card_from_the_beginning(shared_queue: QueueUnderTest, displayed: list[Any]) -> None:
     async def person() -> None:
         made = asyncio.create_task(follow(LINKS, True))
         await until(lambda: displayed and cards_of(displayed).children[0].state == "running")
@@ -58,7 +58,7 @@ def test_each_stage_has_a_card_from_the_beginning(shared_lane: LaneUnderTest, di
     asyncio.run(person())
 
 
-def test_a_run_that_is_cancelled_on_its_card_ends_the_chain(shared_lane: LaneUnderTest, displayed: list[Any]) -> None:
+def test_a_run_that_is_cancelled_on_its_card_ends_the_chain(shared_queue: QueueUnderTest, displayed: list[Any]) -> None:
     async def person() -> None:
         made = asyncio.create_task(follow(LINKS, True))
         await until(lambda: displayed and cards_of(displayed).children[0].state == "running")
@@ -76,7 +76,7 @@ def test_a_run_that_is_cancelled_on_its_card_ends_the_chain(shared_lane: LaneUnd
 
 
 def test_where_nobody_looks_on_lines_are_printed(
-    shared_lane: LaneUnderTest, displayed: list[Any], capsys: pytest.CaptureFixture[str]
+    shared_queue: QueueUnderTest, displayed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     links = [Link("a.npy", Relax(profile="pocket", seed=1))]
     asyncio.run(follow(links, False))

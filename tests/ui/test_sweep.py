@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.lane_for_tests import LaneUnderTest, let_go, steps_done
+from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.stages_for_tests import Relax
 from tests.ui.looking import until
 from wanavatar_lab.errors import RequestError
@@ -20,9 +20,9 @@ from wanavatar_lab.ui.sweep import Sweep, sweep
 
 
 @pytest.fixture(autouse=True)
-def lane(shared_lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch) -> LaneUnderTest:
-    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_lane.runs_dir.parent))
-    return shared_lane
+def queue(shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch) -> QueueUnderTest:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(shared_queue.runs_dir.parent))
+    return shared_queue
 
 
 def test_every_combination_is_made() -> None:
@@ -76,7 +76,7 @@ def test_a_file_that_is_missing_is_refused_too() -> None:
         sweep(ImageToVideo(profile="pocket", image=__file__), image=[__file__, "b.png"])
 
 
-def test_the_sheet_has_the_values_along_its_sides(lane: LaneUnderTest) -> None:
+def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None:
     request = TextToImage(profile="pocket", prompt="a cat")
     axes: dict[str, list[Any]] = {"prompt": ["a cat", "a very long story " * 10], "upscale": [True], "seed": [1, 2, 3]}
     runs = [Run.create(request) for _ in range(6)]
@@ -97,7 +97,7 @@ def test_the_sheet_has_the_values_along_its_sides(lane: LaneUnderTest) -> None:
     assert Sweep(request, {"seed": [1]}, [Job(runs[0])]).sheet().columns == ["시드 1"]
 
 
-def test_the_sheet_fills_while_the_runs_go_on(lane: LaneUnderTest) -> None:
+def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
     async def person() -> None:
         tried = sweep(Relax(profile="pocket", steps=2, hold_at=1), fault=["", "weights"], seed=[1, 2])
         sheet = tried.sheet()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.servers import REPOSITORY, Server, start_voila, write_notebook
-from tests.lane_for_tests import eventually
+from tests.queue_for_tests import eventually
 from wanavatar_lab.ui.web import WebPage
 
 PATHS = (

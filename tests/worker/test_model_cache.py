@@ -18,9 +18,9 @@ from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, Speech
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.stages import stage_module
-from wanavatar_lab.worker import model_cache as warm_module
+from wanavatar_lab.worker import model_cache as cache_module
 from wanavatar_lab.worker.execute import execute
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 
 REQUESTS: dict[str, Request] = {
     "text": TextToImage(profile="pocket", prompt="a face"),
@@ -60,8 +60,8 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
 
 
-def waiting(warm: WarmStage) -> list[str]:
-    return [name.partition("/")[0] for name in warm.waiting]
+def waiting(cache: ModelCache) -> list[str]:
+    return [name.partition("/")[0] for name in cache.waiting]
 
 
 def patient(size_gb: float) -> Stage:
@@ -69,74 +69,74 @@ def patient(size_gb: float) -> Stage:
 
 
 def test_stages_that_take_turns_are_loaded_once() -> None:
-    warm = WarmStage("cuda", lambda: 256 * GB)
+    cache = ModelCache("cuda", lambda: 256 * GB)
     stages = {name: patient(40) for name in REQUESTS}
-    kept = {name: warm.models(REQUESTS[name], stages[name]) for name in REQUESTS}
+    kept = {name: cache.models(REQUESTS[name], stages[name]) for name in REQUESTS}
     for name in ("speech", "speech", "text", "image", "upscale"):
-        assert warm.models(REQUESTS[name], stages[name]) is kept[name]
+        assert cache.models(REQUESTS[name], stages[name]) is kept[name]
     assert [stage.loads for stage in stages.values()] == [1, 1, 1, 1]
     # only the one that runs is on the GPU
     assert [kept[name].rests for name in REQUESTS] == [2, 1, 2, 1]
-    assert warm.name == "upscale/pocket"
-    assert warm.waiting == ("speech_to_video/pocket", "text_to_image/pocket", "image_to_video/pocket")
+    assert cache.name == "upscale/pocket"
+    assert cache.waiting == ("speech_to_video/pocket", "text_to_image/pocket", "image_to_video/pocket")
 
 
 def test_what_ran_longest_ago_goes_first() -> None:
     total = 160  # GB
-    warm = WarmStage("cuda", lambda: (total - 60 * (len(warm.waiting) + (warm.name is not None))) * GB)
+    cache = ModelCache("cuda", lambda: (total - 60 * (len(cache.waiting) + (cache.name is not None))) * GB)
     stages = {name: patient(60) for name in REQUESTS}
-    first = warm.models(REQUESTS["text"], stages["text"])
-    warm.models(REQUESTS["image"], stages["image"])
-    assert warm.models(REQUESTS["text"], stages["text"]) is first
+    first = cache.models(REQUESTS["text"], stages["text"])
+    cache.models(REQUESTS["image"], stages["image"])
+    assert cache.models(REQUESTS["text"], stages["text"]) is first
     # 120 that would wait are less than 0.8 of 160, and 180 are more than 0.8 of 220
-    warm.models(REQUESTS["speech"], stages["speech"])
-    assert waiting(warm) == ["image_to_video", "text_to_image"]
+    cache.models(REQUESTS["speech"], stages["speech"])
+    assert waiting(cache) == ["image_to_video", "text_to_image"]
     total = 220
-    warm.models(REQUESTS["upscale"], stages["upscale"])
-    assert waiting(warm) == ["text_to_image", "speech_to_video"]
+    cache.models(REQUESTS["upscale"], stages["upscale"])
+    assert waiting(cache) == ["text_to_image", "speech_to_video"]
     total = 70
-    warm.models(REQUESTS["text"], stages["text"])
-    assert waiting(warm) == []
+    cache.models(REQUESTS["text"], stages["text"])
+    assert waiting(cache) == []
     assert stages["text"].loads == 2
 
 
 def test_what_will_be_loaded_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_module, "bytes_to_load", lambda *_: 50 * GB)
-    warm = WarmStage("cuda", lambda: 20 * GB)
-    warm.models(REQUESTS["text"], patient(30))
+    monkeypatch.setattr(cache_module, "bytes_to_load", lambda *_: 50 * GB)
+    cache = ModelCache("cuda", lambda: 20 * GB)
+    cache.models(REQUESTS["text"], patient(30))
     seen: list[tuple[str, ...]] = []
-    warm.models(REQUESTS["image"], Stage(lambda: seen.append(warm.waiting)))
+    cache.models(REQUESTS["image"], Stage(lambda: seen.append(cache.waiting)))
     assert seen == [()], "it made room before it loaded"
 
 
 def test_a_stage_without_files_says_what_it_loads() -> None:
-    warm = WarmStage("cuda", lambda: 20 * GB)
-    warm.models(REQUESTS["text"], patient(30))
+    cache = ModelCache("cuda", lambda: 20 * GB)
+    cache.models(REQUESTS["text"], patient(30))
     seen: list[tuple[str, ...]] = []
-    stage = Stage(lambda: seen.append(warm.waiting))
+    stage = Stage(lambda: seen.append(cache.waiting))
     stage.bytes_to_load = lambda: 50 * GB  # type: ignore[attr-defined]
-    warm.models(REQUESTS["image"], stage)
+    cache.models(REQUESTS["image"], stage)
     assert seen == [()], "it made room before it loaded"
 
 
 @pytest.mark.parametrize(("size", "waits"), [(1.9, True), (2.1, False)])
 def test_on_a_cpu_small_models_wait(size: float, waits: bool) -> None:
     # a quarter of what is free and of what they take themselves
-    warm = WarmStage("cpu", lambda: 6 * GB)
-    warm.models(REQUESTS["text"], patient(size))
-    warm.models(REQUESTS["image"], patient(size))
-    assert warm.waiting == (("text_to_image/pocket",) if waits else ())
+    cache = ModelCache("cpu", lambda: 6 * GB)
+    cache.models(REQUESTS["text"], patient(size))
+    cache.models(REQUESTS["image"], patient(size))
+    assert cache.waiting == (("text_to_image/pocket",) if waits else ())
 
 
 def test_models_that_cannot_wait_are_released() -> None:
-    warm = WarmStage("cuda", lambda: 256 * GB)
+    cache = ModelCache("cuda", lambda: 256 * GB)
     others = Stage(dict)
     STAGE_REQUESTS.setdefault("relax", Relax)
     relax = Relax(profile="pocket")
-    warm.models(relax, others)
-    warm.models(REQUESTS["text"], patient(1))
-    assert warm.waiting == ()
-    warm.models(relax, others)
+    cache.models(relax, others)
+    cache.models(REQUESTS["text"], patient(1))
+    assert cache.waiting == ()
+    cache.models(relax, others)
     assert others.loads == 2
 
 
@@ -144,13 +144,13 @@ def test_a_load_that_fails_leaves_the_earlier_stage_usable() -> None:
     def fail() -> Any:
         raise WeightsError("cut short")
 
-    warm = WarmStage("cuda", lambda: 256 * GB)
+    cache = ModelCache("cuda", lambda: 256 * GB)
     stage = patient(30)
-    models = warm.models(REQUESTS["text"], stage)
+    models = cache.models(REQUESTS["text"], stage)
     with pytest.raises(WeightsError):
-        warm.models(REQUESTS["speech"], Stage(fail))
-    assert (warm.name, warm.waiting) == (None, ("text_to_image/pocket",))
-    assert warm.models(REQUESTS["text"], stage) is models
+        cache.models(REQUESTS["speech"], Stage(fail))
+    assert (cache.name, cache.waiting) == (None, ("text_to_image/pocket",))
+    assert cache.models(REQUESTS["text"], stage) is models
     assert stage.loads == 1
 
 
@@ -161,7 +161,7 @@ def test_a_stage_of_pocket_works_on_when_another_one_is_damaged(
     damaged = tmp_path / "pocket/speech_to_video/transformer/diffusion_pytorch_model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1000])
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
-    warm = WarmStage("cpu", lambda: 8 * GB)
+    cache = ModelCache("cpu", lambda: 8 * GB)
     drawing = TextToImage(profile="pocket", prompt="a face", width=64, height=64, upscale=False, seed=1)
     picture, voice = str(toys.picture(tmp_path / "a.png")), str(toys.voice(tmp_path / "v.wav"))
     speaking = SpeechToVideo(profile="pocket", image=picture, audio=voice)
@@ -170,17 +170,17 @@ def test_a_stage_of_pocket_works_on_when_another_one_is_damaged(
         made = Run.create(request)
         with made.held():
             made.write_status(Status(state="running"))
-            assert execute(made, warm), "the process goes on"
+            assert execute(made, cache), "the process can execute another run"
         status = made.status()
         return status.state, b"".join(made.path(each).read_bytes() for each in status.artifacts), status.error or ""
 
     state, before, error = run(drawing)
     assert state == "succeeded", error
-    models = warm.models(drawing, stage_module("text_to_image"))
+    models = cache.models(drawing, stage_module("text_to_image"))
     state, _, error = run(speaking)
     assert state == "failed" and str(damaged) in error
     assert run(drawing)[:2] == ("succeeded", before)
-    assert warm.models(drawing, stage_module("text_to_image")) is models, "nothing was loaded again"
+    assert cache.models(drawing, stage_module("text_to_image")) is models, "nothing was loaded again"
 
 
 def test_models_that_fail_to_make_room_are_not_taken_for_usable() -> None:
@@ -188,30 +188,30 @@ def test_models_that_fail_to_make_room_are_not_taken_for_usable() -> None:
         def offload_to_host(self) -> None:
             raise RuntimeError("CUDA error")
 
-    warm = WarmStage("cuda", lambda: 256 * GB)
-    warm.models(REQUESTS["text"], Stage(lambda: Stuck(1)))
+    cache = ModelCache("cuda", lambda: 256 * GB)
+    cache.models(REQUESTS["text"], Stage(lambda: Stuck(1)))
     with pytest.raises(RuntimeError):
-        warm.models(REQUESTS["image"], patient(1))
-    assert (warm.name, warm.waiting) == (None, ())
+        cache.models(REQUESTS["image"], patient(1))
+    assert (cache.name, cache.waiting) == (None, ())
 
 
 def test_forget_drops_what_ran_and_release_drops_all() -> None:
-    warm = WarmStage("cuda", lambda: 256 * GB)
+    cache = ModelCache("cuda", lambda: 256 * GB)
     for name in ("text", "image"):
-        warm.models(REQUESTS[name], patient(1))
-    warm.forget()
-    assert (warm.name, warm.waiting) == (None, ("text_to_image/pocket",))
-    assert warm.host_free(REQUESTS["text"]) is None
-    assert warm.host_free(REQUESTS["image"]) == 257 * GB
-    warm.release()
-    assert (warm.name, warm.waiting) == (None, ())
+        cache.models(REQUESTS[name], patient(1))
+    cache.forget()
+    assert (cache.name, cache.waiting) == (None, ("text_to_image/pocket",))
+    assert cache.host_free(REQUESTS["text"]) is None
+    assert cache.host_free(REQUESTS["image"]) == 257 * GB
+    cache.release()
+    assert (cache.name, cache.waiting) == (None, ())
 
 
 def test_the_four_stages_of_pocket_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANAVATAR_WEIGHTS")
-    warm = WarmStage("cpu", lambda: 8 * GB)
-    kept = {name: warm.models(request, stage_module(request.stage)) for name, request in REQUESTS.items()}
+    cache = ModelCache("cpu", lambda: 8 * GB)
+    kept = {name: cache.models(request, stage_module(request.stage)) for name, request in REQUESTS.items()}
     gc.collect()
     for name, request in REQUESTS.items():
-        assert warm.models(request, stage_module(request.stage)) is kept[name]
-    assert len(warm.waiting) == 3
+        assert cache.models(request, stage_module(request.stage)) is kept[name]
+    assert len(cache.waiting) == 3

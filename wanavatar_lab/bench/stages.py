@@ -20,7 +20,7 @@ import torch
 from wanavatar_lab.bench.cases import request_of
 from wanavatar_lab.bench.random_models import random_pipeline, write_random_upscaler
 from wanavatar_lab.bench.watch import Call, Watch, say, synchronize
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, is_out_of_memory
 from wanavatar_lab.memory import Component, Workload, expected_seconds, free_host_bytes, this_machine, workload_of
 from wanavatar_lab.memory.activations import need
 from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
@@ -30,8 +30,7 @@ from wanavatar_lab.profiles import Profile
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.worker.error_messages import is_out_of_memory
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.model_cache import ModelCache
 
 Figures = dict[str, Any]
 
@@ -73,7 +72,7 @@ def measure_stages(
         "torch": torch.__version__,
         "cases": [],
     }
-    cache = WarmStage(device)
+    cache = ModelCache(device)
     with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb):
         if gpu:
             figures["link_bytes_per_second"] = copy_rate(device)
@@ -101,7 +100,7 @@ def measure_stages(
     return figures
 
 
-def _measure(case: Workload, cache: WarmStage, module: "RandomStage", folder: Path, offload: str) -> Figures:
+def _measure(case: Workload, cache: ModelCache, module: "RandomStage", folder: Path, offload: str) -> Figures:
     request = request_of(case, folder, offload)
     name = f"{case.stage}/full"
     was_cached = name == cache.name or name in cache.waiting

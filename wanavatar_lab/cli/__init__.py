@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from wanavatar_lab.cli.arguments import Usage, read_arguments
 from wanavatar_lab.cli.commands import COMMANDS, make
-from wanavatar_lab.cli.output import FAILED, INTERRUPTED, REFUSED, complain
-from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.cli.output import complain
+from wanavatar_lab.errors import FAILED, INTERRUPTED, REFUSED, LabError, RequestError, RunError
 
 
 def main(words: Sequence[str] | None = None) -> int:

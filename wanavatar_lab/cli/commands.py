@@ -10,9 +10,6 @@ from typing import Any
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.output import (
-    FAILED,
-    INTERRUPTED,
-    SUCCEEDED,
     ProgressLine,
     answer,
     clock,
@@ -23,7 +20,7 @@ from wanavatar_lab.cli.output import (
 )
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
-from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
+from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse

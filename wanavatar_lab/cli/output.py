@@ -1,4 +1,4 @@
-"""Output of the command line: results on standard output, progress and errors on standard error; exit codes."""
+"""Output of the command line: results on standard output, progress and errors on standard error."""
 
 import json
 import sys
@@ -11,8 +11,6 @@ from rich.status import Status as Spinner
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import Description
 from wanavatar_lab.runs.status import Status
-
-SUCCEEDED, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; 130 is what shells give for Ctrl-C
 
 
 def answer(value: Any) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from wanavatar_lab.cli.output import SUCCEEDED, answer, clock
-from wanavatar_lab.errors import RequestError
+from wanavatar_lab.cli.output import answer, clock
+from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_workload
 from wanavatar_lab.memory import plan as make_plan
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES

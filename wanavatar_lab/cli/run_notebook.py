@@ -18,8 +18,8 @@ from typing import Any
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from wanavatar_lab.cli.output import FAILED, INTERRUPTED, REFUSED, complain, say
-from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.cli.output import complain, say
+from wanavatar_lab.errors import FAILED, INTERRUPTED, REFUSED, LabError, RequestError
 from wanavatar_lab.requests.request import shown, suggestion
 from wanavatar_lab.ui.parameters import KINDS
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.cli.output import FAILED, SUCCEEDED, ProgressLine, answer, say
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.cli.output import ProgressLine, answer, say
+from wanavatar_lab.errors import FAILED, SUCCEEDED, LabError
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import WEIGHTS, Found, Report, Step, Weights, amount, download, find_weights, look, verify
 

@@ -4,7 +4,7 @@ A stage of your own is a module with three names:
 
     REQUEST                              a subclass of wanavatar_lab.requests.Request, with its `stage`
     load(profile, device)                its models, kept warm by the worker; may return None. Models that can wait
-                                         while other stages run have the methods that `warm.WarmStage` names
+                                         while other stages run have the methods that `model_cache.ModelCache` names
     run(request, models, context)        the work; a list of artifacts
 
 Make it known to the clients and to the worker by the environment, and from then on it is submitted, queued,

@@ -1,6 +1,6 @@
-"""How a run ends: half-written files go, the manifest and the last status are written, in that order.
+"""Finish a run: half-written files are removed, the manifest and the last status are written, in that order.
 
-The same steps whoever takes them: the process that executed the run, the keeper that saw its worker die, or a client
+The steps are the same for the process that executed the run, the supervisor that saw its worker die, and a client
 that found both gone.
 """
 
@@ -19,7 +19,7 @@ from wanavatar_lab.runs.run import PREVIEW, Run
 from wanavatar_lab.runs.status import Artifact, State, Status
 
 
-def end_run(
+def finish_run(
     run: Run,
     state: State,
     *,
@@ -28,39 +28,28 @@ def end_run(
     last: Status | None = None,
     record: Record | None = None,
 ) -> Status:
-    """End `run` in `state`. Whoever reads that state finds the manifest written.
+    """Finish `run` in `state`. A reader that sees that state finds the manifest written.
 
     Args:
         error: for a failed run, why, and what to do.
-        artifacts: what it made; must be there.
+        artifacts: what it made; must exist.
         last: the status before, if it is known better than what is on disk.
         record: what the executing process knows.
 
     Raises:
-        DiskFull: no room, not even where blocks were set aside. The run then has the state it had.
+        DiskFull: no room, not even in the reserved blocks. The run then has the state it had.
     """
     _remove_scratch(run.folder)
-    status = _ended(last or _last_status(run), state, error, artifacts)
-    _write_manifest(run, status, record or Record())
-    reserved_space.write_last(run.folder / "status.json", status.model_dump_json(indent=2) + "\n")
-    return status
-
-
-def _last_status(run: Run) -> Status:
-    try:
-        return run.status()
-    except RunError:
-        # damaged by whatever made it end; what it was cannot be known, and the ending is what matters
-        return Status()
-
-
-def _ended(last: Status, state: State, error: str | None, artifacts: Sequence[Artifact]) -> Status:
-    where = f" at {last.message}" if last.state == "running" and last.message else ""
-    message = {"failed": error or "failed", "cancelled": f"cancelled{where}"}.get(state, "done")
-    return last.model_copy(
+    if last is None:
+        try:
+            last = run.status()
+        except RunError:
+            last = Status()  # damaged, perhaps by what made the run end; it is finished all the same
+    at = f" at {last.message}" if last.state == "running" and last.message else ""
+    status = last.model_copy(
         update={
             "state": state,
-            "message": message,
+            "message": {"failed": error or "failed", "cancelled": f"cancelled{at}"}.get(state, "done"),
             "error": error,
             "artifacts": list(artifacts),
             "finished_at": time.time(),
@@ -69,31 +58,28 @@ def _ended(last: Status, state: State, error: str | None, artifacts: Sequence[Ar
             "queue_place": None,
         }
     )
-
-
-def _write_manifest(run: Run, status: Status, record: Record) -> None:
     path = run.folder / "manifest.json"
-    short = {"id": run.id, "state": status.state, "error": status.error, "seed": status.seed}
     try:
-        reserved_space.write_last(path, _json(build_manifest(run, status, record)))
-    except Exception as error:  # noqa: BLE001  a run has to end, also with an artifact gone or facts that are no JSON
-        # where the disk is full, it was too long for the blocks set aside; that it is cut is said where one looks
-        reserved_space.write_last(path, _json({**short, "incomplete": f"{type(error).__name__}: {error}"}))
+        reserved_space.write_last(path, _json(build_manifest(run, status, record or Record())))
+    except Exception as fault:  # noqa: BLE001  a run has to end, also with an artifact gone or facts that are no JSON
+        # where the disk is full, the manifest was longer than the reserved blocks; a short one records that
+        short = {"id": run.id, "state": state, "error": error, "seed": status.seed}
+        reserved_space.write_last(path, _json({**short, "incomplete": f"{type(fault).__name__}: {fault}"}))
+    reserved_space.write_last(run.folder / "status.json", status.model_dump_json(indent=2) + "\n")
+    return status
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Remove the preview, and every hidden file or folder: by convention, nothing else is ever half-written."""
+    remove_if_possible(folder / PREVIEW)
+    for parent, folders, files in os.walk(folder):
+        hidden = [name for name in [*files, *folders] if name.startswith(".")]
+        for path in (Path(parent) / name for name in hidden):
+            if not reserved_space.is_reserved_space(path):
+                remove_if_possible(path)
+        folders[:] = [name for name in folders if name not in hidden]
 
 
 def _json(manifest: dict[str, Any]) -> str:
     # a stage may record a path or a number of another library, which JSON does not know but text does
     return json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n"
-
-
-def _remove_scratch(folder: Path) -> None:
-    """Remove the preview, and what has a hidden name: by the house's rule, nothing else may be half-written."""
-    remove_if_possible(folder / PREVIEW)
-    for parent, folders, files in os.walk(folder):
-        for name in files:
-            path = Path(parent) / name
-            if name.startswith(".") and not reserved_space.is_reserve(path):
-                remove_if_possible(path)
-        for name in [name for name in folders if name.startswith(".")]:
-            remove_if_possible(Path(parent) / name)
-            folders.remove(name)

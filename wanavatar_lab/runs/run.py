@@ -1,14 +1,15 @@
-"""A run is a folder: what was asked, how far it is, what was said, what was made, and how to make it again.
+"""A run is a folder: its request, its progress, its log, its artifacts, and how to reproduce them.
 
     <runs_dir>/<id>/request.json     the request
                     status.json      replaced whole at every change
                     log.txt          everything that the stage and its libraries print
-                    manifest.json    at the end, however it ended
-                    cancel           there once someone has asked for the run to end
-                    preview.webp     what is being made, while it is
+                    manifest.json    when the run has ended, in whatever state
+                    cancel           exists once cancellation is requested
+                    preview.webp     an intermediate result, while the stage runs
+                    .settings.json   the settings of the client that submitted it, until it ends
                     ...              the artifacts
 
-A name that begins with a dot is not part of the result: a draft, a half-written file, blocks set aside.
+A name that begins with a dot is not part of the result: a draft, a half-written file, reserved blocks, settings.
 """
 
 import json
@@ -27,20 +28,27 @@ from pydantic import ValidationError
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.files import entries, remove, remove_if_possible, write_json, write_text
+from wanavatar_lab.files import (
+    entries,
+    read_file,
+    remove,
+    remove_if_possible,
+    report_write_errors,
+    write_json,
+    write_text,
+)
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.custom_stages import extra_module
-from wanavatar_lab.runs import reserved_space
+from wanavatar_lab.runs.reserved_space import reserve
 from wanavatar_lab.runs.status import Artifact, Status
-from wanavatar_lab.settings import read_settings
+from wanavatar_lab.settings import Settings, read_settings
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}-[a-z][a-z0-9_]*")
-RECORDS = frozenset({"request.json", "status.json", "log.txt", "manifest.json", "cancel"})
-PREVIEW = "preview.webp"  # what is being made, as far as one can tell; there only while it is
-CANCEL_NOW = "now"  # what the marker says when the worker is to be ended without waiting for the stage
+PREVIEW = "preview.webp"
+CANCEL_NOW = "now"  # in the file cancel: kill the worker without waiting for the stage
 _DRAFT = ".new-"  # before the id in a folder's name until the run is complete
-_STALE = 24 * 3600.0  # seconds
-_LONGEST_TAIL = 256 * 1024  # bytes of a log that are looked at for its last lines
+_STALE = 24 * 3600.0  # seconds; no client takes that long to write a draft, whatever the clocks of other machines say
+_LONGEST_TAIL = 256 * 1024  # bytes at the end of a log that are searched for its last lines: hundreds of long ones
 
 _log = logging.getLogger(__name__)
 _reported: set[Path] = set()
@@ -64,10 +72,11 @@ class Run:
 
     @classmethod
     def create(cls, request: Request, *, runs_dir: Path | str | None = None) -> "Run":
-        """Make the folder of a new run, whole or not at all. It is in no queue: see `jobs.submit` for that.
+        """Make the folder of a new run, whole or not at all. It is not queued: see `jobs.submit` for that.
 
         Raises:
             DiskFull: there is no room; nothing is left behind.
+            LabError: the runs folder is not writable.
         """
         with draft(request, runs_folder(runs_dir), Status(submitted_at=time.time())) as drafted:
             return drafted.publish()
@@ -80,10 +89,8 @@ class Run:
             RunError: there is none.
         """
         root = runs_folder(runs_dir)
-        if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").is_file():
-            raise RunError(
-                f"There is no run {run_id!r} in {root}; `wanavatar_lab.runs.run.list_runs()` shows those there are."
-            )
+        if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").exists():
+            raise RunError(f"There is no run {run_id!r} in {root}; `wanavatar_lab.runs.run.list_runs()` lists them.")
         return cls(root / run_id)
 
     def publish(self) -> "Run":
@@ -93,11 +100,11 @@ class Run:
         return run
 
     def request(self) -> Request:
-        """What was asked.
+        """The request.
 
         Raises:
             RunError: the file is damaged.
-            RequestError: its stage is not known here, or it does not fit this release.
+            RequestError: its stage is unknown, or it does not fit this release.
         """
         values = self.read_json("request.json")
         if values.get("stage") not in STAGE_REQUESTS:
@@ -105,14 +112,16 @@ class Run:
         return Request.from_json(values)
 
     def status(self) -> Status:
-        """How far it is, as last written. `jobs.Job.status` also sees a worker that died, and the place in the queue.
+        """The status as last written. `jobs.Job.status` also detects a dead worker, and adds the place in the queue.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or the folder is a link: what it points to is never changed through it.
         """
         path = self.folder / "status.json"
+        if self.folder.is_symlink():
+            raise RunError(f"{self.folder} is a link, and links are not followed. Move the run's folder there instead.")
         try:
-            return Status.model_validate_json(path.read_bytes())
+            return Status.model_validate_json(read_file(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
         except OSError as error:
@@ -121,10 +130,10 @@ class Run:
             raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
 
     def write_status(self, status: Status, *, sync: bool = True) -> None:
-        """Replace the status; with `sync`, so that a power cut does not undo it. How it ended is `ending.end_run`'s.
+        """Replace the status; with `sync`, so that a power cut does not undo it. The last one is `finish_run`'s.
 
         Raises:
-            DiskFull: there is no room; what was written before still stands.
+            DiskFull: there is no room; the previous status stays.
         """
         path = self.folder / "status.json"
         text = status.model_dump_json(indent=2) + "\n"
@@ -133,21 +142,45 @@ class Run:
             return
         # a run has one writer at a time, so one name is enough; readers see the old text or the new one
         temporary = self.folder / ".status.next.json"
-        with reserved_space.says_disk_full(path):
+        with report_write_errors(path):
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
 
+    def write_settings(self, settings: Settings) -> None:
+        """Record the settings to execute this run with: those of the client that submits it."""
+        settings = settings.model_copy(update={"weights_dir": settings.weights_dir.absolute()})
+        write_text(self.folder / ".settings.json", settings.model_dump_json())
+
+    def settings(self) -> Settings:
+        """The settings to execute this run with; this process's where the run was not submitted with its own.
+
+        Raises:
+            RunError: the file is damaged, or of a release with other settings.
+        """
+        path = self.folder / ".settings.json"
+        try:
+            return Settings.model_validate_json(read_file(path))
+        except FileNotFoundError:
+            return read_settings()
+        except (OSError, ValidationError) as error:
+            raise RunError(f"{path} does not hold this release's settings; submit the run again.") from error
+
+    def was_submitted(self) -> bool:
+        """Whether a run that has not ended was submitted, and so belongs in the queue."""
+        return (self.folder / ".settings.json").exists()
+
     def log_tail(self, lines: int = 50) -> str:
-        """The last lines of the log; of a progress bar that draws over itself only what stands there in the end."""
-        with open(self.folder / "log.txt", "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LONGEST_TAIL))
-            text = file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
-        last = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
+        """The last lines of the log; of a progress bar that overwrites itself only its last state.
+
+        Raises:
+            OSError: there is no log, or it cannot be read.
+        """
+        text = read_file(self.folder / "log.txt", last=_LONGEST_TAIL).decode("utf-8", errors="replace")
+        last = [line.rstrip("\r").rpartition("\r")[2] for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
         return "\n".join(last[-lines:])
 
     def manifest(self) -> dict[str, Any]:
-        """Everything needed to make it again.
+        """Everything needed to reproduce the result.
 
         Raises:
             RunError: the run has not ended, or the file is damaged.
@@ -157,26 +190,28 @@ class Run:
         return self.read_json("manifest.json")
 
     def path(self, artifact: Artifact) -> Path:
-        """Where a file that this run made lies."""
+        """The file of an artifact."""
         return self.folder / artifact.path
 
     def request_cancel(self, *, now: bool = False) -> None:
-        """Leave word that the run is to end; whoever executes it looks for that."""
-        (self.folder / "cancel").write_text(CANCEL_NOW if now else "", encoding="utf-8")
+        """Request cancellation, which the executing process checks for; with `now` the worker is killed."""
+        path = self.folder / "cancel"
+        with report_write_errors(path):
+            path.write_text(CANCEL_NOW if now else "", encoding="utf-8")
 
     def cancel_requested(self, *, now: bool = False) -> bool:
-        """Whether someone has asked for the run to end; with `now`, whether without waiting for the stage."""
+        """Whether cancellation is requested; with `now`, whether without waiting for the stage."""
         try:
-            word = (self.folder / "cancel").read_text(encoding="utf-8")
+            word = read_file(self.folder / "cancel").decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            word = ""  # it is there, whatever it is
+            word = ""  # its existence is the request, whatever it is
         return not now or word == CANCEL_NOW
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run while executing it; the system lets go when the process dies, however it dies."""
+        """Hold the run's lock while executing it; the system releases it when the process dies, however it dies."""
         with locks.locked(self.folder / "log.txt"):
             yield
 
@@ -185,15 +220,15 @@ class Run:
         return locks.is_locked(self.folder / "log.txt")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What one of the run's JSON files holds, unchecked.
+        """The contents of one of the run's JSON files, unchecked.
 
         Raises:
             RunError: it is missing or damaged.
         """
         path = self.folder / name
         try:
-            values = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            values = json.loads(read_file(path))
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
         if not isinstance(values, dict):
             raise RunError(f"{path} should hold a JSON object and holds a {type(values).__name__}.")
@@ -206,7 +241,7 @@ def runs_folder(runs_dir: Path | str | None = None) -> Path:
 
 
 def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
-    """All runs, newest first. A folder that is no run is left out, and said once in the log of this process."""
+    """All runs, newest first. A folder that is no run is left out, with one warning in the log of this process."""
     root = runs_folder(runs_dir)
     found: list[tuple[float, str]] = []
     for entry in entries(root):
@@ -229,31 +264,25 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
     """A new run under a hidden name, complete but for `Run.publish`; without that it is removed at the exit.
 
     Args:
-        status: its first; must say when it was submitted, which becomes part of the id.
+        status: its first; `submitted_at` must be set, since it becomes part of the id.
 
     Raises:
         DiskFull: there is no room; nothing is left behind.
+        LabError: the runs folder is not writable.
     """
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(status.submitted_at))
-    with reserved_space.says_disk_full(root / "a new run"):
+    with report_write_errors(root / "a new run"):
         root.mkdir(parents=True, exist_ok=True)
         folder = _new_folder(root, when, request.stage)
+        run = Run(folder)
         try:
             write_json(folder / "request.json", request.to_json())
-            write_json(folder / "status.json", status.model_dump(mode="json"))
+            run.write_status(status)
             (folder / "log.txt").touch()
-            reserved_space.set_aside(folder)
-            yield Run(folder)
+            reserve(folder)
+            yield run
         finally:
             remove(folder)
-
-
-def remove_stale_drafts(root: Path) -> None:
-    """Remove drafts whose client died before it gave them their name, a day ago or more."""
-    for entry in entries(root, f"{_DRAFT}*"):
-        changed_at = entry.changed_at()  # None once its client has given it its name
-        if changed_at is not None and time.time() - changed_at > _STALE:
-            remove_if_possible(entry.path)
 
 
 def _new_folder(root: Path, when: str, stage: str) -> Path:
@@ -264,7 +293,15 @@ def _new_folder(root: Path, when: str, stage: str) -> Path:
             folder.mkdir()
         except FileExistsError:
             continue
-        # looked at after the draft's name is ours, so that two clients cannot both find it free
+        # checked after the draft's name is taken, so that two clients cannot both find the id free
         if not (root / run_id).exists():
             return folder
         folder.rmdir()
+
+
+def remove_stale_drafts(root: Path) -> None:
+    """Remove drafts whose client died before it published them, a day ago or more."""
+    for entry in entries(root, f"{_DRAFT}*"):
+        changed_at = entry.changed_at()  # None once its client has published it
+        if changed_at is not None and time.time() - changed_at > _STALE:
+            remove_if_possible(entry.path)

@@ -1,19 +1,26 @@
-"""What a run says about itself: one small JSON that is replaced whole, so that anyone can read it at any time."""
+"""The status of a run, status.json: one small file that is replaced whole, so that it can be read at any time.
 
+States: queued → running → succeeded, failed or cancelled; a queued run can also fail or be cancelled directly.
+Phases: start, load and run, which are the same for every stage, then the stage's own: encode, denoise, decode, ...
+"""
+
+import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from wanavatar_lab.errors import LabError
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 
-# the phases before a stage's own: the worker's process starts, the models load
-STARTING = "start"
-LOADING = "load"
+STARTING = "start"  # phase: the worker process starts and imports
+LOADING = "load"  # phase: models are loaded
+RUNNING = "run"  # phase: the stage has begun, and has not reported a phase of its own yet
+
+# up to the end of the year 9999, the last that datetime can represent
+Seconds = Annotated[float, Field(ge=0, le=253402300799)]
 
 
 class Artifact(BaseModel):
@@ -21,7 +28,7 @@ class Artifact(BaseModel):
 
     Attributes:
         kind: what it is: picture, video, talking, audio, ...
-        path: where it lies, relative to the run's folder, with `/`.
+        path: relative to the run's folder, with `/`.
         role: which of several it is, where a stage makes more than one.
     """
 
@@ -33,7 +40,7 @@ class Artifact(BaseModel):
 
 
 def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
-    """The file that a stage is for: the first of its kind, or the first of all where `kind` is empty.
+    """The main result of a stage: the first artifact of that kind, or the first of all where `kind` is empty.
 
     Raises:
         LabError: there is none.
@@ -46,32 +53,38 @@ def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
 
 
 class Status(BaseModel):
-    """How far a run is. Times are seconds since 1970, durations seconds, sizes bytes."""
+    """The progress of a run. Times are seconds since 1970, durations seconds, sizes bytes."""
 
-    # a newer release may say more than this one reads
+    # a newer release may write fields that this one does not know
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     state: State = "queued"
     message: str = Field(default="", description="one line for people: what happens now, or how it ended")
     error: str | None = Field(default=None, description="why it failed and what to do; only when state is failed")
-    phase: str = Field(default="", description="start, load, then the stage's own: denoise, decode, ...")
+    phase: str = Field(default="", description="start, load, run, then the stage's own: denoise, decode, ...")
     step: int | None = None
     steps: int | None = None
     segment: int | None = None
     segments: int | None = None
-    fraction: float = Field(default=0.0, ge=0.0, le=1.0, description="of the whole run; never goes back")
-    eta_seconds: float | None = Field(default=None, description="from the measured time of the last steps")
+    fraction: float = Field(default=0.0, ge=0.0, le=1.0, description="of the whole run; never decreases")
+    eta_seconds: Seconds | None = Field(default=None, description="from the measured time of the last steps")
     memory_bytes: int | None = Field(
         default=None, description="peak: of the GPU where one is used, else of the process"
     )
-    seed: int | None = Field(default=None, description="the seed really used")
+    seed: int | None = Field(default=None, description="the seed that is used")
     queue_place: int | None = Field(default=None, description="1 = next; only when state is queued")
-    submitted_at: float | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
+    submitted_at: Seconds | None = None
+    started_at: Seconds | None = None
+    finished_at: Seconds | None = None
     artifacts: list[Artifact] = Field(default_factory=list)
 
     @property
     def ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in ENDED
+
+    def started(self) -> "Status":
+        """The first status of a run that is executed from now on."""
+        return self.model_copy(
+            update={"state": "running", "phase": STARTING, "message": STARTING, "started_at": time.time()}
+        )

@@ -1,9 +1,9 @@
-"""Delete a run so that it can be brought back: its folder moves to a hidden one beside the runs, whole or not at all.
+"""Delete a run so that it can be restored: its folder moves to a hidden one beside the runs, whole or not at all.
 
     <runs_dir>/.trash/<id>/          a deleted run, as it was
-                      .gone-<id>/    one that is being removed for good
+                      .gone-<id>/    one that is being removed permanently
 
-What was deleted more than `KEPT` ago is removed for good when the next run is deleted.
+Runs that were deleted more than `KEPT` ago are removed permanently when the next run is deleted.
 """
 
 import os
@@ -12,29 +12,29 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import Entry, entries, remove_if_possible, sync
+from wanavatar_lab.files import entries, remove_if_possible, sync
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 
-KEPT = 7 * 24 * 3600.0  # seconds
+KEPT = 7 * 24 * 3600.0  # seconds: time enough to notice a mistake, short enough that videos do not fill the disk
 _TRASH, _GONE = ".trash", ".gone-"
 
 
 def discard(run: Run) -> None:
     """Delete a run that has ended; `restore` brings it back.
 
-    Runs that took a file of it as their input keep their results, and their manifests say what it was.
+    Runs that took a file of it as their input keep their results, and their manifests still describe the input.
 
     Raises:
-        RunError: it waits or is being executed, or is gone.
+        RunError: it is queued or running, or is gone.
     """
     if not run.status().ended or run.is_held():
         raise RunError(f"The run {run.id} has not ended; cancel it before deleting it.")
-    trash = run.folder.parent / _TRASH
-    trash.mkdir(exist_ok=True)
-    empty(run.folder.parent, older_than=KEPT)
-    os.utime(run.folder)  # when it was deleted; written first, so that it is never kept too short
-    run.folder.rename(trash / run.id)
-    _make_durable(run.folder.parent)
+    root = run.folder.parent
+    (root / _TRASH).mkdir(exist_ok=True)
+    empty(root, older_than=KEPT)
+    os.utime(run.folder)  # the time of deletion; written first, so that it is never kept too short
+    run.folder.rename(root / _TRASH / run.id)
+    _make_durable(root)
 
 
 def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
@@ -54,13 +54,13 @@ def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
 
 
 def discarded(runs_dir: Path | str | None = None) -> list[str]:
-    """The ids of all runs that can be brought back, newest first."""
+    """The ids of all runs that can be restored, newest first."""
     trash = runs_folder(runs_dir) / _TRASH
     return [entry.name for entry in reversed(entries(trash)) if RUN_ID.fullmatch(entry.name)]
 
 
 def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> list[str]:
-    """Remove deleted runs for good.
+    """Remove deleted runs permanently.
 
     Args:
         older_than: seconds since they were deleted.
@@ -70,15 +70,14 @@ def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> lis
     """
     trash = runs_folder(runs_dir) / _TRASH
     now, removed = time.time(), []
-    for run_id in discarded(runs_dir):
-        folder = trash / run_id
-        deleted_at = Entry(folder).changed_at()
+    for entry in reversed(entries(trash)):
+        deleted_at = entry.changed_at() if RUN_ID.fullmatch(entry.name) else None
         if deleted_at is None or now - deleted_at < older_than:
             continue
         # gone if another process has restored it, or removes it too
         with suppress(FileNotFoundError):
-            folder.rename(trash / f"{_GONE}{run_id}")  # so that half a run is never brought back
-            removed.append(run_id)
+            entry.path.rename(trash / f"{_GONE}{entry.name}")  # so that half a run is never restored
+            removed.append(entry.name)
     for entry in entries(trash, f"{_GONE}*"):
         remove_if_possible(entry.path)
     return removed

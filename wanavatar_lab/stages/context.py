@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import Cancelled
+from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.memory import Choice
-from wanavatar_lab.runs.reserved_space import says_disk_full
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class StageContext:
             DiskFull: there is no room.
         """
         path = self.folder / "log.txt"
-        with says_disk_full(path), open(path, "a", encoding="utf-8") as file:
+        with report_write_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def say_placement(self, choice: Choice) -> None:

@@ -20,7 +20,7 @@ from spandrel import MAIN_REGISTRY, UnsupportedModelError
 from torch import Tensor, nn
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, MediaError, WeightsError
+from wanavatar_lab.errors import LabError, MediaError, WeightsError, is_out_of_memory
 from wanavatar_lab.files import entries
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import Upscale
@@ -30,7 +30,6 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan.checkpoint_files import read_safetensors, read_state_dict
 from wanavatar_lab.weights import missing_weights
-from wanavatar_lab.worker.error_messages import is_out_of_memory
 
 SCALE = 2
 # spandrel builds every dense block for the published width

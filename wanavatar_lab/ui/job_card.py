@@ -23,7 +23,7 @@ from wanavatar_lab.ui.language import read_words, stage_name
 from wanavatar_lab.ui.served_files import can_show, server_path
 from wanavatar_lab.ui.tasks import loop_runs, repeat, start
 from wanavatar_lab.ui.widget import LabBox, LabWidget, script, styles
-from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.queue import RunQueue
 
 POLL_SECONDS = 0.2
 MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from the disk five times a second
@@ -210,7 +210,7 @@ class RunningJobs(LabBox):
 
     def look(self) -> None:
         """Add runs that were submitted since; where there are too many cards, those of runs that ended are removed."""
-        waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
+        waiting = RunQueue(runs_folder()).run_ids()[:MOST_CARDS]
         new = [run_id for run_id in waiting if run_id not in self._cards]
         for run_id in new:
             try:

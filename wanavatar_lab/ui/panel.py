@@ -28,7 +28,7 @@ from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.tasks import loop_runs, start
 from wanavatar_lab.ui.widget import LabBox, Look
-from wanavatar_lab.worker.queue import Lane
+from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
     from wanavatar_lab.ui.gallery import Gallery
@@ -201,7 +201,7 @@ class Panel(LabBox):
 
     def _attach_again(self) -> None:
         """Show the newest unfinished run of this stage and profile."""
-        for run_id in reversed(Lane(runs_folder()).queue()):
+        for run_id in reversed(RunQueue(runs_folder()).run_ids()):
             try:
                 job = jobs.attach(run_id)
             except RunError:

@@ -1,53 +1,71 @@
-"""One run from beginning to end, in this process. The worker does this with every run, `jobs.run_here` with one."""
+"""Execute one run from its request to its last status, in this process.
+
+The worker does this with every run, `jobs.run_here` with one: check the request, load the models, run the stage,
+finish the run.
+"""
 
 import importlib.util
 import secrets
 import sys
 import traceback
-from dataclasses import dataclass, field
 
-from wanavatar_lab.errors import Cancelled, DiskFull, RunError
+from wanavatar_lab.errors import Cancelled, DiskFull, RunError, has_broken_gpu, is_out_of_main_memory, is_out_of_memory
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.manifest import Record, describe_inputs
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.runs.status import LOADING, STARTING, Artifact, State
+from wanavatar_lab.runs.status import LOADING, RUNNING, STARTING, Artifact, State
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.worker.error_messages import explain, is_out_of_main_memory, is_out_of_memory, ruins_the_process
-from wanavatar_lab.worker.model_cache import WarmStage
+from wanavatar_lab.worker.error_messages import explain
+from wanavatar_lab.worker.model_cache import ModelCache
 from wanavatar_lab.worker.progress import ProgressMeter
 
 
-def execute(run: Run, warm: WarmStage) -> bool:
-    """Execute `run`, which is running and held, and end it; its status says how.
+def execute(run: Run, cache: ModelCache) -> bool:
+    """Execute `run`, which is in state running and held, and finish it; its status says how it ended.
 
     Returns:
-        Whether this process is fit for another run.
+        Whether this process can execute another run.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which only a run in the user's own process gets; the run is then cancelled.
     """
     record, meter = Record(), ProgressMeter(run)
-    outcome = _attempt(run, warm, record, meter)
-    # not before the except clause is left, whose traceback keeps the models' tensors alive
-    if outcome.out_of_main_memory:
-        warm.release()
-    elif outcome.out_of_memory:
-        warm.forget()
+    state: State = "succeeded"
+    artifacts: list[Artifact] = []
+    error, interrupted, usable, free_memory = None, False, True, None
+    try:
+        artifacts = _run_stage(run, cache, record, meter)
+        if run.cancel_requested():
+            # an interrupted diffusers pipeline returns unfinished pictures as if they were finished
+            for artifact in artifacts:
+                run.path(artifact).unlink()
+            state, artifacts = "cancelled", []
+    except (Cancelled, KeyboardInterrupt) as request_to_end:
+        state, interrupted = "cancelled", isinstance(request_to_end, KeyboardInterrupt)
+    except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and the run must report it
+        state, error, usable = "failed", _report(fault, run), not has_broken_gpu(fault)
+        if is_out_of_main_memory(fault):
+            free_memory = cache.release
+        elif is_out_of_memory(fault):
+            free_memory = cache.forget
+    # not within the except clause, where the traceback keeps the models' tensors alive
+    if free_memory is not None:
+        free_memory()
     meter.close()
     record.seconds = meter.seconds
-    record.device = _device_name(warm.device)
-    end_run(run, outcome.state, error=outcome.error, artifacts=outcome.artifacts, last=meter.status, record=record)
-    if outcome.interrupted:
+    record.device = _device_name(cache.device)
+    finish_run(run, state, error=error, artifacts=artifacts, last=meter.status, record=record)
+    if interrupted:
         raise KeyboardInterrupt
-    return outcome.fit
+    return usable
 
 
 def choose_device(wanted: str) -> str:
-    """The device to compute on: the one that the settings name, or for `auto` the GPU if torch sees one."""
+    """The device to compute on: the one that the settings name, or for `auto` the GPU if torch finds one."""
     if wanted != "auto":
         return wanted
     if importlib.util.find_spec("torch") is None:
@@ -57,55 +75,22 @@ def choose_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@dataclass
-class _Outcome:
-    state: State
-    error: str | None = None
-    artifacts: list[Artifact] = field(default_factory=list)
-    fit: bool = True
-    out_of_memory: bool = False
-    out_of_main_memory: bool = False
-    interrupted: bool = False
-
-
-def _attempt(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) -> _Outcome:
-    try:
-        made = _run_stage(run, warm, record, meter)
-        if not run.cancel_requested():
-            return _Outcome("succeeded", artifacts=made)
-        # an interrupted diffusers pipeline returns unfinished pictures as if they were finished
-        for artifact in made:
-            run.path(artifact).unlink()
-        return _Outcome("cancelled")
-    except Cancelled:
-        return _Outcome("cancelled")
-    except KeyboardInterrupt:
-        return _Outcome("cancelled", interrupted=True)
-    except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and its run must say what it was
-        return _Outcome(
-            "failed",
-            _report(fault, run),
-            fit=not ruins_the_process(fault),
-            out_of_memory=is_out_of_memory(fault),
-            out_of_main_memory=is_out_of_main_memory(fault),
-        )
-
-
-def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) -> list[Artifact]:
+def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
     meter.begin(STARTING)
     request = run.request()
     request.check_inputs()
     check_loras(request)
     record.inputs = describe_inputs(request)
-    asked = getattr(request, "seed", -1)
-    seed = asked if asked >= 0 else secrets.randbelow(LARGEST_SEED + 1)
+    seed = getattr(request, "seed", -1)
+    if seed < 0:
+        seed = secrets.randbelow(LARGEST_SEED + 1)
     context = StageContext(run.folder, seed, meter.step, record.facts)
     meter.begin(LOADING, seed=seed)
     module = stage_module(request.stage)
-    refuse_what_cannot_fit(request, warm.device, host_free=warm.host_free(request))
-    models = warm.models(request, module)
+    refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
+    models = cache.models(request, module)
     context.check()
-    meter.begin("run")
+    meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))
     for artifact in artifacts:
         path = run.path(artifact)
@@ -115,7 +100,7 @@ def _run_stage(run: Run, warm: WarmStage, record: Record, meter: ProgressMeter) 
 
 
 def _report(fault: BaseException, run: Run) -> str:
-    """The message for the user; the traceback goes to the log."""
+    """The message for the user; the traceback is written to the log."""
     message = explain(fault, run)
     try:
         StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))

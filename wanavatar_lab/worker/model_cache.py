@@ -1,4 +1,4 @@
-"""The models of a worker: of the stage that runs, and of earlier ones while main memory has room for them."""
+"""The worker's cache of loaded models: of the stage that ran last, and of earlier ones while main memory has room."""
 
 import gc
 import sys
@@ -12,34 +12,34 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import Request
 from wanavatar_lab.settings import read_settings
 
-# The part of free main memory that models may take which wait, together with those that are loaded next. Where the CPU
-# computes, that memory is also what it computes in.
+# The share of free main memory for cached models and those that are loaded next. A stage on the GPU needs little main
+# memory itself; on the CPU it is also where activations are, which for a video are larger than the models.
 SHARES = {"cpu": 0.25, "cuda": 0.8}
 
 
-class WarmStage:
-    """Models are loaded once and kept: those that ran last on the device, others in main memory.
+class ModelCache:
+    """Models are loaded once and kept: those that ran last on the device, earlier ones in main memory.
 
-    Models can wait if they have two methods: `offload_to_host()`, which leaves the GPU so that the stage's next run
-    brings them back, and `host_bytes()`, the main memory that they take meanwhile. Others are released when another
-    stage runs.
+    Models can be kept in main memory if they have two methods: `offload_to_host()`, which leaves the GPU so that the
+    stage's next run brings them back, and `host_bytes()`, the main memory that they take meanwhile. Others are released
+    when another stage runs.
 
     Attributes:
         device: where stages compute: cpu, cuda or cuda:<n>.
-        name: what is ready to run, as stage/profile; None if nothing is.
+        name: the models on the device, as stage/profile; None if there are none.
     """
 
     def __init__(self, device: str, free_bytes: Callable[[], int] = free_host_bytes) -> None:
-        """`free_bytes` says how much main memory is free."""
+        """`free_bytes` returns the free main memory in bytes."""
         self.device = device
         self.name: str | None = None
         self._models: Any = None
-        self._waiting: dict[str, Any] = {}  # the one that ran longest ago first
+        self._waiting: dict[str, Any] = {}  # least recently used first
         self._free_bytes = free_bytes
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The models that wait in main memory, as stage/profile, those that ran longest ago first."""
+        """The models that are kept in main memory, as stage/profile, least recently used first."""
         return tuple(self._waiting)
 
     def models(self, request: Request, module: ModuleType) -> Any:
@@ -53,7 +53,7 @@ class WarmStage:
         """
         name = _name(request)
         if name != self.name:
-            self._let_wait()
+            self._move_to_main_memory()
             if name in self._waiting:
                 models = self._waiting.pop(name)
             else:
@@ -68,19 +68,18 @@ class WarmStage:
         return None if name == self.name or name in self._waiting else self._free_bytes() + sum(self._held().values())
 
     def forget(self) -> None:
-        """Let go of the models that ran last, which may be in any state after the GPU's memory ran out."""
+        """Release the models that ran last, which may be in any state after the GPU's memory ran out."""
         self.name, self._models = None, None
         _collect()
 
     def release(self) -> None:
-        """Let go of all models, and of the memory that torch keeps for more."""
+        """Release all models, and the memory that torch caches."""
         self._waiting.clear()
-        self.name, self._models = None, None
-        _collect()
+        self.forget()
 
-    def _let_wait(self) -> None:
+    def _move_to_main_memory(self) -> None:
         name, models = self.name, self._models
-        # released if they fail to make room, so that they are not taken for usable
+        # released if they fail to leave the device, so that they are not taken for usable
         self.name, self._models = None, None
         methods = ("offload_to_host", "host_bytes")
         if name is not None and all(callable(getattr(models, method, None)) for method in methods):
@@ -91,7 +90,7 @@ class WarmStage:
         _collect()
 
     def _make_room(self, needed: int) -> None:
-        """Release models, those that ran longest ago first, until the others and `needed` bytes keep to their share."""
+        """Release models, least recently used first, until the others and `needed` bytes fit into their share."""
         held = self._held()
         share = SHARES[self.device.partition(":")[0]]
         allowed = share * (self._free_bytes() + sum(held.values()))
@@ -102,12 +101,11 @@ class WarmStage:
             _collect()
 
     def _bytes_to_load(self, request: Request, module: ModuleType) -> int:
-        # a stage whose models come from elsewhere than the profile's files says itself what they take
-        told = getattr(module, "bytes_to_load", None)
-        if told is not None:
-            return int(told())
-        profile, weights_dir = PROFILES[request.profile], read_settings().weights_dir
-        return bytes_to_load(profile, request.stage, weights_dir, self.device)
+        # a custom stage whose models are not among the profile's files states their size itself
+        own = getattr(module, "bytes_to_load", None)
+        if own is not None:
+            return int(own())
+        return bytes_to_load(PROFILES[request.profile], request.stage, read_settings().weights_dir, self.device)
 
     def _held(self) -> dict[str, int]:
         return {name: models.host_bytes() for name, models in self._waiting.items()}
@@ -118,7 +116,7 @@ def _name(request: Request) -> str:
 
 
 def _collect() -> None:
-    # pipelines and their hooks refer to each other, so that they go only when they are looked for
+    # pipelines and their hooks refer to each other, so that only the garbage collector frees them
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -9,15 +9,15 @@ from collections import deque
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.context import Step
 
-MOST_WRITES = 10  # per second; a new phase or segment is always written
-ALMOST = 0.99  # shown at most while the run goes on
+MOST_WRITES = 10  # per second: as often as a page looks; a new phase or segment is always written
+ALMOST = 0.99  # the most that is shown before the run has ended
 
 
 class ProgressMeter:
     """Writes one run's status while it is executed.
 
     Attributes:
-        status: as reported last, which may be a moment newer than what is written.
+        status: as reported last, which may be up to 1 / MOST_WRITES seconds newer than what is written.
         seconds: how long each phase took so far.
     """
 
@@ -26,8 +26,9 @@ class ProgressMeter:
         self._run = run
         self.status = run.status()
         self._last_report = self._last_write = time.monotonic()
-        self._done: deque[tuple[float, float]] = deque(maxlen=16)  # (time, fraction) of the last steps
-        reset_peak_memory()
+        # (time, fraction) of the last steps: enough to even out single slow ones, few enough to follow a new segment
+        self._done: deque[tuple[float, float]] = deque(maxlen=16)
+        _reset_peak_memory()
 
     def begin(self, phase: str, *, seed: int | None = None) -> None:
         """A phase without steps begins."""
@@ -41,12 +42,20 @@ class ProgressMeter:
         """A stage's report.
 
         Raises:
-            DiskFull: the status finds no room.
+            DiskFull: there is no room for the status.
         """
         before = self.status
         # the time since the last report went into the step that is now done, or, before step 0, into what came before
         self._charge(step.phase if step.step > 0 else before.phase)
-        fraction = max(before.fraction, min(ALMOST, _fraction(step)))
+        message, fraction = step.phase, 0.0
+        if step.steps > 1:
+            message += f" {step.step}/{step.steps}"
+            fraction = step.step / step.steps
+            if step.segment and step.segments:
+                fraction = (step.segment - 1 + fraction) / step.segments
+        if step.segments:
+            message += f", segment {step.segment}/{step.segments}"
+        fraction = max(before.fraction, min(ALMOST, fraction))
         if fraction > before.fraction:
             self._done.append((self._last_report, fraction))
         self.status = before.model_copy(
@@ -56,7 +65,7 @@ class ProgressMeter:
                 "steps": step.steps,
                 "segment": step.segment,
                 "segments": step.segments,
-                "message": _message(step),
+                "message": message,
                 "fraction": fraction,
                 "eta_seconds": self._eta(fraction),
             }
@@ -66,7 +75,7 @@ class ProgressMeter:
             self._write()
 
     def close(self) -> None:
-        """The stage is over, or has failed: count the time up to now, write nothing."""
+        """The stage has ended or failed: count the time up to now, write nothing."""
         self._charge(self.status.phase)
 
     def _charge(self, phase: str) -> None:
@@ -75,9 +84,9 @@ class ProgressMeter:
         self._last_report = now
 
     def _eta(self, fraction: float) -> float | None:
-        (first, start), (last, end) = (self._done[0], self._done[-1]) if len(self._done) > 1 else ((0.0, 0.0),) * 2
-        if end == start:
+        if len(self._done) < 2 or self._done[0][1] == self._done[-1][1]:
             return None
+        (first, start), (last, end) = self._done[0], self._done[-1]
         left = (1.0 - fraction) * (last - first) / (end - start)
         return round(max(0.0, left - (self._last_report - last)), 1)
 
@@ -85,16 +94,6 @@ class ProgressMeter:
         self.status = self.status.model_copy(update={"memory_bytes": peak_memory()})
         self._run.write_status(self.status, sync=False)
         self._last_write = self._last_report
-
-
-def reset_peak_memory() -> None:
-    """Let `peak_memory` count from now on."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    if os.access("/proc/self/clear_refs", os.W_OK):
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # sets the peak of the resident set to its present size
 
 
 def peak_memory() -> int:
@@ -111,13 +110,11 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _fraction(step: Step) -> float:
-    if step.steps <= 1:
-        return 0.0
-    part = step.step / step.steps
-    return (step.segment - 1 + part) / step.segments if step.segment and step.segments else part
-
-
-def _message(step: Step) -> str:
-    text = f"{step.phase} {step.step}/{step.steps}" if step.steps > 1 else step.phase
-    return f"{text}, segment {step.segment}/{step.segments}" if step.segments else text
+def _reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # sets the peak of the resident set to its present size

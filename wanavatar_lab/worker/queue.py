@@ -1,10 +1,10 @@
-"""The lane of a runs folder: the order of its runs, and the lock of the one keeper that takes them.
+"""The queue of a runs folder: the order of its runs, and the lock of the one supervisor that takes them.
 
     <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
-                       queue.lock                     held for a moment by whoever looks at or changes the order
-                       lock                           held by the keeper while it lives; says its process id
-                       starts                         how many keepers in a row died before they served
-                       worker.log                     what keeper and worker print between runs
+                       queue.lock                     held for milliseconds to read or change the order
+                       lock                           held by the supervisor while it lives; contains its process id
+                       starts                         how many supervisors in a row died before they took a run
+                       worker.log                     what supervisor and worker print between runs
 
 Clients of several machines may share a runs folder on a disk whose locks work between them.
 """
@@ -20,14 +20,13 @@ from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import Entry, entries, remove
-from wanavatar_lab.runs.finish import end_run
-from wanavatar_lab.runs.reserved_space import says_disk_full
-from wanavatar_lab.runs.run import Run
+from wanavatar_lab.files import Entry, entries, read_file, remove, report_write_errors
+from wanavatar_lab.runs.finish import finish_run
+from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.worker.error_messages import worker_died
 
-_NOTE_BYTES = 512
+_LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
 _LONGEST_LINE = 1000  # bytes of the log; the error that quotes its last line has to fit into a status
 _TICKET = re.compile(r"\d{12}\..+")
 
@@ -35,79 +34,84 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LaneNote:
-    """What the keeper says of itself: process ids on its machine, and what is loaded."""
+class ProcessIds:
+    """The processes of a queue, on the supervisor's machine."""
 
-    keeper: int
+    supervisor: int
     worker: int | None = None
-    warm: str | None = None
 
 
-class Lane:
-    """The lane of one runs folder. Methods marked "locked" are to be called within `locked()`."""
+class RunQueue:
+    """The queue of one runs folder. Methods marked "locked" are to be called within `locked()`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / ".worker"
         self.log = self.folder / "worker.log"
-        self._starts = self.folder / "starts"
+        self._lock, self._queue_lock, self._starts = (self.folder / name for name in ("lock", "queue.lock", "starts"))
 
     def prepare(self) -> None:
-        """Make the lane's files, with all the blocks that the keeper will need.
+        """Make the queue's files, with all the blocks that the supervisor will need.
 
         Raises:
             DiskFull: there is no room.
+            LabError: the runs folder is not writable.
         """
-        with says_disk_full(self.folder / "the queue"):
+        with report_write_errors(self.folder / "queue"):
             (self.folder / "queue").mkdir(parents=True, exist_ok=True)
             self.log.touch()
             if not self._starts.exists():
                 self.count_starts(0)
-            with open(self.folder / "lock", "ab") as file:
-                if file.tell() < _NOTE_BYTES:
-                    file.write(b" " * _NOTE_BYTES)
+            with open(self._lock, "ab") as file:
+                if file.tell() < _LOCK_BYTES:
+                    file.write(b" " * _LOCK_BYTES)
+
+    def is_writable(self) -> bool:
+        """Whether runs can be queued and finished: not on a read-only disk, or in another user's folder."""
+        files = (path for path in (self._lock, self._queue_lock) if path.exists())
+        return all(os.access(path, os.W_OK) for path in (self.folder, *files))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the order of the queue still; waits for others, who hold it for milliseconds.
 
         Raises:
-            FileNotFoundError: the lane was never prepared, or its folder is gone.
+            FileNotFoundError: the queue was never prepared, or its folder is gone.
         """
-        with locks.locked(self.folder / "queue.lock"):
+        with locks.locked(self._queue_lock):
             yield
 
     def claim(self) -> int | None:
-        """Locked. Take the keeper's lock: a handle for `locks.drop`, or None if a keeper lives."""
-        return locks.take(self.folder / "lock", wait=False)
+        """Locked. Take the supervisor's lock: a handle for `locks.drop`, or None if a supervisor lives."""
+        return locks.take(self._lock, wait=False)
 
-    def is_ours(self, handle: int) -> bool:
-        """Whether `handle` still is the lock that others would try: not if the lane's folder was removed."""
+    def is_claimed_by(self, handle: int) -> bool:
+        """Whether `handle` still is the lock that others would try: not if the queue's folder was removed."""
         try:
-            return os.path.samestat(os.fstat(handle), os.stat(self.folder / "lock"))
+            return os.path.samestat(os.fstat(handle), os.stat(self._lock))
         except FileNotFoundError:
             return False
 
-    def write_note(self, handle: int, note: LaneNote) -> None:
-        """Say in the lock's file who holds it; into blocks that are there, so that a full disk does not matter."""
-        os.pwrite(handle, json.dumps(asdict(note)).encode().ljust(_NOTE_BYTES), 0)
+    def write_process_ids(self, handle: int, ids: ProcessIds) -> None:
+        """Write into the claimed lock who holds it; into existing blocks, so that a full disk does not matter."""
+        os.pwrite(handle, json.dumps(asdict(ids)).encode().ljust(_LOCK_BYTES), 0)
 
-    def note(self) -> LaneNote | None:
-        """What the last keeper said of itself; it may be gone."""
+    def process_ids(self) -> ProcessIds | None:
+        """What the last supervisor has written; its processes may be gone."""
         try:
-            return LaneNote(**json.loads((self.folder / "lock").read_bytes()))
+            return ProcessIds(**json.loads(self._lock.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def starts(self) -> int:
-        """How many keepers were started since one last began to serve."""
+        """How many supervisors were started since one last took a run."""
         try:
             return int(self._starts.read_bytes())
         except (OSError, ValueError):
             return 0
 
     def count_starts(self, number: int) -> None:
-        """Locked, or with the keeper's lock. Write that number down; into blocks that are there, as the note."""
+        """Locked, or with the supervisor's lock. Set that number; into existing blocks, as the process ids."""
         handle = os.open(self._starts, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             os.pwrite(handle, f"{number:<8}".encode(), 0)
@@ -115,35 +119,43 @@ class Lane:
             os.close(handle)
 
     def last_line(self) -> str:
-        """The last line that keeper and worker have printed between runs; empty if they have printed nothing."""
+        """The last line that supervisor and worker have printed between runs; empty if they have printed nothing."""
         try:
-            with open(self.log, "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
-                lines = file.read().decode("utf-8", errors="replace").split("\n")
+            lines = read_file(self.log, last=_LONGEST_LINE).decode("utf-8", errors="replace").split("\n")
         except OSError as error:
             return f"(it cannot be read: {error.strerror})"
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-    def queue(self) -> list[str]:
-        """The ids of all runs with a ticket, first come first."""
+    def run_ids(self) -> list[str]:
+        """The ids of all runs with a ticket, the next one first."""
         return [name.partition(".")[2] for name in self._tickets()]
 
     def add(self, run_id: str) -> None:
         """Locked. Give a run the last ticket."""
         tickets = self._tickets()
         number = int(tickets[-1].partition(".")[0]) + 1 if tickets else 1
-        with says_disk_full(self.folder / "the queue"):
+        with report_write_errors(self.folder / "queue"):
             (self.folder / "queue" / f"{number:012d}.{run_id}").touch(exist_ok=False)
 
     def remove(self, run_id: str) -> None:
-        """Locked. Take a run's ticket away, if it has one."""
+        """Locked. Remove a run's ticket, if it has one."""
         for name in self._tickets():
             if name.partition(".")[2] == run_id:
                 remove(self.folder / "queue" / name)
 
+    def restore(self) -> None:
+        """Queue again, oldest first, all submitted runs that have lost their tickets because `.worker` was removed."""
+        self.prepare()
+        with self.locked():
+            known = set(self.run_ids())
+            for run in reversed(list_runs(self.root)):
+                status = self._status(run.id)
+                if run.id not in known and run.was_submitted() and status is not None and status.state == "queued":
+                    self.add(run.id)
+
     def place(self, run_id: str) -> int | None:
         """How many runs start up to and with this one, from now on: 1 = next; None without a ticket."""
-        queue = self.queue()
+        queue = self.run_ids()
         if run_id not in queue:
             return None
         before = queue[: queue.index(run_id)]
@@ -152,28 +164,29 @@ class Lane:
         return len(before) + 1 - started
 
     def runs(self) -> list[Run]:
-        """Locked. The runs with a ticket, first come first; tickets of runs that are gone are removed."""
+        """Locked. The runs with a ticket, the next one first; tickets of runs that are gone are removed."""
         runs = []
-        for run_id in self.queue():
-            if Entry(self.root / run_id).is_folder():
+        for run_id in self.run_ids():
+            if Entry(self.root / run_id).is_folder(follow=False):
                 runs.append(Run(self.root / run_id))
             else:
                 self.remove(run_id)
         return runs
 
-    def bury(self) -> None:
-        """Locked, with the keeper's lock claimed. End what a keeper left running when it died with its worker."""
+    def finish_abandoned(self) -> None:
+        """Locked, with the supervisor's lock. Finish what was running when the supervisor died with its worker."""
         for run in self.runs():
             status = self._status(run.id)
             if status is None or status.state == "queued":
                 continue
             if not status.ended:
+                how = "its supervisor died with it, or the machine was restarted"
                 try:
                     if run.is_held():
                         continue
-                    end_run(run, "failed", error=worker_died("its keeper died with it, or the machine was restarted"))
-                except Exception:  # noqa: BLE001  whatever is wrong with its folder, the runs behind it must go on
-                    _log.exception("%s could not be ended as failed", run.id)
+                    finish_run(run, "failed", error=worker_died(how))
+                except Exception:  # noqa: BLE001  a damaged folder must not hold up the runs behind it
+                    _log.exception("%s could not be finished as failed", run.id)
             self.remove(run.id)
 
     def _tickets(self) -> list[str]:

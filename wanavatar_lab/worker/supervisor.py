@@ -1,19 +1,18 @@
-"""The keeper: a small process that owns the order of a runs folder, and starts, watches and replaces its worker.
+"""The supervisor: owns the queue of one runs folder; starts, watches and replaces its worker.
 
-    client ── submit ──▶ queue ──▶ keeper ── run id ──▶ worker ──▶ stage
-      ▲                              │ sees it die          │
-      └────────── status.json ◀──────┴──────────────────────┘
+    client ── submit ──▶ queue ──▶ supervisor ── run id ──▶ worker ──▶ stage
+      ▲                                │ sees it die          │
+      └─────────── status.json ◀───────┴──────────────────────┘
 
-It imports no torch and loads no model, so hardly anything can kill it; a worker that dies leaves a keeper that says
-so. It is started by the first `jobs.submit`, in a session of its own, outlives that client, and ends when there was
-nothing to do for `worker_idle_seconds`. By hand, for a service that stays in the foreground:
+It imports no torch and loads no model, so hardly anything can kill it, and when a worker dies it is there to report it.
+The first `jobs.submit` starts it in a session of its own: it outlives that client, and exits after
+`worker_idle_seconds` without a run. In the foreground, for a service:
 
     python -m wanavatar_lab.worker.supervisor --runs-dir runs
 
-It is a child process of the one that is started, which only waits for it: when the keeper is killed, its parent kills
-what is left of the worker, ends the run that was being executed as failed, and forks a new keeper if runs are queued.
-
-The keeper's side of its worker: start it, give it a run, hear when it is done or dead, end it.
+The process that is started forks the supervisor and then only waits for it (`monitor`): when the supervisor is killed,
+it kills what is left of the worker, finishes the run that was being executed as failed, and forks a new supervisor if
+runs are queued.
 """
 
 import argparse
@@ -28,35 +27,257 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Literal
+from typing import Literal
 
-from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.runs.finish import end_run
+from wanavatar_lab.errors import TERMINATED, LabError, RunError
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
-from wanavatar_lab.settings import Settings, read_settings
-from wanavatar_lab.worker.error_messages import how_it_ended, worker_died
-from wanavatar_lab.worker.queue import Lane, LaneNote
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended
+from wanavatar_lab.worker.error_messages import worker_died
+from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
-DONE, UNFIT, STOP = "done", "done unfit", "stop"  # what worker and keeper say to each other beside the ids of runs
+POLL = 0.05  # seconds between looks at the queue and for a cancellation; little beside a denoising step
+MOST_STARTS = 3  # supervisors in a row that may die before they take a run; one such death can be an accident
+_LARGEST_LOG = 1024 * 1024  # bytes; a larger worker.log is emptied when a supervisor starts
 
-News = Literal["done", "unfit", "died"]
-
-_LAST_WAIT = 5.0  # seconds that a worker without a run gets to leave
+_log = logging.getLogger(__name__)
 
 
-class WorkerProcess:
-    """A worker with its process id, alive from the start until `end` or its death."""
+def start_supervisor(queue: RunQueue, lock: int) -> None:
+    """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
+    queue.count_starts(queue.starts() + 1)
+    # -P: the client's folder may hold a file that is named like a module of ours
+    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor"]
+    package = str(Path(__file__).resolve().parents[2])
+    python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
+    with open(queue.log, mode) as log:
+        process = subprocess.Popen(
+            [*command, "--runs-dir", str(queue.root), "--lock", str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            env={**os.environ, "PYTHONPATH": python_path},
+            start_new_session=True,
+        )
+    # waited for, since a supervisor that exits before this process would stay in the process table
+    threading.Thread(target=process.wait, name="supervisor", daemon=True).start()
 
-    def __init__(self, runs_dir: Path) -> None:
+
+def main(arguments: list[str] | None = None) -> None:
+    """Supervise one runs folder."""
+    parser = argparse.ArgumentParser(description="Takes the runs of a folder in order and supervises the worker.")
+    parser.add_argument("--runs-dir", type=Path)
+    parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the supervisor")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    queue = RunQueue(runs_folder(options.runs_dir))
+    lock = options.lock
+    if lock is None:
+        queue.prepare()
+        with queue.locked():
+            lock = queue.claim()
+        if lock is None:
+            sys.exit(f"{queue.root} has a supervisor already: {queue.process_ids()}.")
+        lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
+    monitor(queue, lock)
+
+
+def monitor(queue: RunQueue, lock: int) -> None:
+    """Run a supervisor in a child process, and another one when it is killed while runs are queued.
+
+    Returns when the supervisor has exited by itself or by SIGTERM, which is passed on to it.
+
+    Args:
+        lock: the supervisor's lock, which is held as long as this process or the supervisor has the handle.
+    """
+    adopt_orphans()
+    while True:
+        if (child := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, _exit_once)
+            supervisor = Supervisor(queue, lock)
+            try:
+                supervisor.serve()
+            finally:
+                supervisor.close()
+            return
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor by itself
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+        code = _wait_for_supervisor(queue, child)
+        # the next supervisor begins with the handlers that this process began with
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if code < 0:  # an exception has left its traceback
+            _log.warning("The supervisor, process %d, ended: %s.", child, how_it_ended(code))
+        if code in (TERMINATED, -signal.SIGTERM, -signal.SIGINT) or not queue.is_claimed_by(lock):
+            return
+        with queue.locked():
+            queue.finish_abandoned()
+            # a client that found the lock held until now has started no supervisor
+            if not queue.run_ids() or queue.starts() >= MOST_STARTS:
+                os.close(lock)
+                return
+            if code != 0:
+                queue.count_starts(queue.starts() + 1)
+
+
+def _exit_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second signal would cut short what the first one began
+    sys.exit(TERMINATED)
+
+
+def _wait_for_supervisor(queue: RunQueue, child: int) -> int:
+    """Wait for the supervisor, and see that its worker is gone with all that it started; returns the exit code."""
+    while True:
+        # without waiting for a dead worker yet, whose id could then be another process's when its group is killed
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None  # only with WNOHANG
+        ids = queue.process_ids()
+        if ids is not None and ids.worker is not None:
+            with suppress(ChildProcessError):  # it has a supervisor, or is long gone
+                has_exited(ids.worker)
+                os.killpg(ids.worker, signal.SIGKILL)
+                os.waitpid(ids.worker, 0)
+        if ended.si_pid == child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with suppress(ChildProcessError):  # it was the worker
+            os.waitpid(ended.si_pid, 0)
+
+
+class Supervisor:
+    """Gives the runs of one queue to a worker, in order, until there are none for `worker_idle_seconds`."""
+
+    def __init__(self, queue: RunQueue, lock: int) -> None:
+        self._queue = queue
+        self._lock = lock
+        self._settings = read_settings()  # then those of the run that was taken last
+        self._worker: Worker | None = None
+        self._run: Run | None = None  # that the worker executes
+
+    def serve(self) -> None:
+        """Take runs; return when idle for long, or when the queue's folder is gone."""
+        self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
+        remove_stale_drafts(self._queue.root)
+        idle_since = time.monotonic()
+        serving = False
+        while self._queue.is_claimed_by(self._lock):
+            run = self._take() if self._queue.run_ids() else None
+            if not serving:
+                self._queue.count_starts(0)
+                serving = True
+            if run is not None:
+                self._execute(run)
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
+                time.sleep(POLL)
+            else:
+                # before the lock is free, so that the next supervisor's worker finds the GPU free too
+                self._stop_worker()
+                with self._queue.locked():
+                    if not self._queue.run_ids():
+                        os.close(self._lock)
+                        return
+
+    def close(self) -> None:
+        """Kill the worker, and finish the run that it executes."""
+        run = self._run
+        self._stop_worker()
+        if run is not None:
+            self._finish(run, "failed", worker_died("its supervisor was stopped"))
+
+    def _take(self) -> Run | None:
+        """Mark the next run as running and return it; finish on the way those that are cancelled or damaged."""
+        with self._queue.locked():
+            self._queue.finish_abandoned()
+            for run in self._queue.runs():
+                try:
+                    status = run.status()
+                    if status.state == "running":
+                        return None  # its worker is still dying, and it is abandoned once that is dead
+                    if not run.cancel_requested():
+                        self._settings = run.settings()
+                        run.write_status(status.started())
+                        return run
+                    self._finish(run, "cancelled")
+                except (LabError, OSError) as error:  # damaged, or no room for its status
+                    self._finish(run, "failed", str(error))
+                self._queue.remove(run.id)
+        return None
+
+    def _execute(self, run: Run) -> None:
+        """Have the worker execute `run`; returns when the run has ended, in whatever way."""
+        self._run = run
+        settings = self._settings.for_worker()
+        if self._worker is not None and (self._worker.settings != settings or not self._worker.is_alive()):
+            self._stop_worker()  # a worker that was killed while idle is no fault of this run
+        if self._worker is None:
+            self._worker = Worker(self._queue.root, settings)
+            self._queue.write_process_ids(self._lock, ProcessIds(os.getpid(), self._worker.pid))
+        self._worker.give(run.id)
+        deadline: float | None = None
+        while (news := self._worker.news(POLL)) is None:
+            # a cancelled stage gets time to stop, but models that load cannot be interrupted
+            if deadline is None and run.cancel_requested() and self._phase(run) not in (STARTING, LOADING):
+                deadline = time.monotonic() + self._settings.cancel_grace_seconds
+            if run.cancel_requested(now=True) or (deadline is not None and time.monotonic() > deadline):
+                self._worker.kill()
+                self._finish(run, "cancelled")
+                break
+        if news == "died":
+            # before its first phase it has not redirected its output to the run's log yet
+            log = str(self._queue.log) if self._phase(run) == STARTING else "log.txt"
+            self._finish(run, "failed", worker_died(how_it_ended(self._worker.kill()), log))
+        if news != "done":
+            self._stop_worker()
+        self._run = None
+        with self._queue.locked():
+            self._queue.remove(run.id)
+
+    def _stop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
+            self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
+
+    def _phase(self, run: Run) -> str:
+        try:
+            return run.status().phase
+        except RunError:
+            return ""  # its folder is being removed; finishing it will report that
+
+    def _finish(self, run: Run, state: State, error: str | None = None) -> None:
+        try:
+            if run.status().ended:
+                return  # the worker wrote its last status before it died
+        except RunError as damage:
+            _log.warning("%s", damage)
+        try:
+            finish_run(run, state, error=error)
+        except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
+            _log.exception("%s could not be finished as %s", run.id, state)
+
+
+class Worker:
+    """A worker process as its supervisor sees it, from its start until it is killed.
+
+    Attributes:
+        settings: the environment variables that it was given.
+    """
+
+    def __init__(self, runs_dir: Path, settings: dict[str, str]) -> None:
+        self.settings = settings
         self._reports, report_to = os.pipe()
         command = [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", "--runs-dir", str(runs_dir)]
         self._process = subprocess.Popen(
-            [*command, "--report-to", str(report_to), "--keeper", str(os.getpid())],
+            [*command, "--report-to", str(report_to), "--supervisor", str(os.getpid())],
             stdin=subprocess.PIPE,
-            bufsize=0,  # nothing held back that closing the pipe of a dead worker would try to write again
+            bufsize=0,  # nothing buffered that closing the pipe of a dead worker would try to write again
             pass_fds=(report_to,),
-            start_new_session=True,  # a group of its own, so that what a stage starts is killed with it
+            env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
+            start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
         )
         os.close(report_to)
 
@@ -65,342 +286,34 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
-    def give(self, order: str) -> None:
-        """Hand it a run's id, or the word to stop. If it is dead, `news` will say so."""
-        try:
-            self._orders.write(f"{order}\n".encode())
-        except BrokenPipeError:
-            return
+    def give(self, run_id: str) -> None:
+        """Have it execute a run. If it is dead, `news` will say so."""
+        assert self._process.stdin is not None  # it was started with a pipe
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{run_id}\n".encode())
 
-    def news(self, seconds: float) -> News | None:
-        """Wait at most `seconds` for what it has to say about the run that it was given."""
+    def news(self, seconds: float) -> Literal["done", "died"] | None:
+        """Wait at most `seconds` for the end of the run that it was given, or its own."""
         ready, _, _ = select.select([self._reports], [], [], seconds)
-        words = os.read(self._reports, 1024).decode().split("\n") if ready else []
-        if DONE in words:
+        if ready and os.read(self._reports, 1024):
             return "done"
-        if UNFIT in words:
-            return "unfit"
-        # a process forked by a stage may hold the pipe open, so its end is not waited for alone
-        return "died" if words or not self.is_alive() else None
+        # a process forked by a stage may keep the pipe open, so the worker's death does not always close it
+        return "died" if ready or not self.is_alive() else None
 
     def is_alive(self) -> bool:
         """Whether it can take a run."""
-        if self._process.returncode is not None:
-            return False
-        # without taking the return code, which frees its number for another process
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-    def how_it_died(self) -> str:
-        """The reason, once `news` was `died`; what it had started is killed."""
-        return how_it_ended(self.kill())
+        return self._process.returncode is None and not has_exited(self.pid)
 
     def kill(self) -> int:
-        """Kill it and what it started, now.
-
-        Returns:
-            Its return code, which is an earlier one if it was dead already.
-        """
+        """Kill it and all that it started, now; returns its return code, an earlier one if it was dead already."""
         if self._process.returncode is None:
-            # not after it was waited for, when its number may belong to another process
+            # not after it was waited for, when its id may belong to another process
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-            self._orders.close()
+            assert self._process.stdin is not None  # it was started with a pipe
+            self._process.stdin.close()
             os.close(self._reports)
         return self._process.returncode
-
-    def end(self) -> None:
-        """Let it leave by itself if it lives; kill it if it does not."""
-        deadline = time.monotonic() + _LAST_WAIT
-        if self.is_alive():
-            self.give(STOP)
-        while self.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.kill()
-
-    @property
-    def _orders(self) -> IO[bytes]:
-        assert self._process.stdin is not None  # it was started with a pipe
-        return self._process.stdin
-
-
-POLL = 0.05  # seconds between looks at the queue and at the cancel marker
-MOST_STARTS = 3  # keepers in a row that may die before they serve; one such death can be an accident
-_LARGEST_LOG = 1024 * 1024  # bytes; the keeper's log begins anew above that
-_SIGNALLED = 128  # added to a signal's number where a process ends by itself because of it, as in shells
-_TOLD_TO_END = (_SIGNALLED + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT)
-_PR_SET_CHILD_SUBREAPER = 36  # from Linux's prctl.h
-
-_log = logging.getLogger(__name__)
-
-
-class Keeper:
-    """Takes the runs of one lane, in order, until there are none for a while."""
-
-    def __init__(self, lane: Lane, lock: int, settings: Settings) -> None:
-        self._lane = lane
-        self._lock = lock
-        self._settings = settings
-        self._worker: WorkerProcess | None = None
-        self._current: Run | None = None
-
-    def serve(self) -> None:
-        """Take runs; return when idle for long, or when the lane's folder is gone."""
-        self._note(None)
-        remove_stale_drafts(self._lane.root)
-        idle_since = time.monotonic()
-        serving = False
-        while self._lane.is_ours(self._lock):
-            run = self._take() if self._lane.queue() else None
-            if not serving:
-                self._lane.count_starts(0)
-                serving = True
-            if run is not None:
-                self._see_through(run)
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
-                time.sleep(POLL)
-            else:
-                # before the lane is free, so that the next keeper's worker finds the GPU free too
-                self._dismiss_worker()
-                if self._leave():
-                    return
-
-    def close(self) -> None:
-        """End the worker, and the run that it may be at."""
-        run = self._current
-        if run is not None and self._worker is not None:
-            self._worker.kill()
-            self._end(run, "failed", worker_died("its keeper was told to end"))
-        self._dismiss_worker()
-
-    def _take(self) -> Run | None:
-        """The next run, marked as running; ends on the way what was cancelled, or left behind by a dead keeper."""
-        with self._lane.locked():
-            self._lane.bury()
-            for run in self._lane.runs():
-                try:
-                    status = run.status()
-                    if status.state == "running":
-                        return None  # its worker is still dying; it is buried when it is dead
-                    if not run.cancel_requested():
-                        started = {
-                            "state": "running",
-                            "phase": STARTING,
-                            "message": STARTING,
-                            "started_at": time.time(),
-                        }
-                        run.write_status(status.model_copy(update=started))
-                        return run
-                    self._end(run, "cancelled")
-                except (LabError, OSError) as error:
-                    # damaged, or no room for its status
-                    self._end(run, "failed", str(error))
-                self._lane.remove(run.id)
-        return None
-
-    def _see_through(self, run: Run) -> None:
-        """Give `run` to the worker and wait until it has ended, whatever comes."""
-        self._current = run
-        if self._worker is not None and not self._worker.is_alive():
-            self._dismiss_worker()  # it was killed while it had nothing to do, which is no fault of this run
-        worker = self._worker = self._worker or WorkerProcess(self._lane.root)
-        self._note(run)
-        worker.give(run.id)
-        deadline: float | None = None
-        while (news := worker.news(POLL)) is None:
-            deadline = deadline or self._deadline(run)
-            if run.cancel_requested(now=True) or (deadline is not None and time.monotonic() > deadline):
-                worker.kill()
-                self._end(run, "cancelled")
-                break
-        if news == "died":
-            # before its first phase it has not yet turned its output to the run's log
-            log = "log.txt" if self._phase(run) != STARTING else str(self._lane.log)
-            self._end(run, "failed", worker_died(worker.how_it_died(), log))
-        if news != "done":
-            self._dismiss_worker()
-        self._current = None
-        with self._lane.locked():
-            self._lane.remove(run.id)
-        self._note(run if news == "done" else None)
-
-    def _dismiss_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.end()
-            self._worker = None
-
-    def _deadline(self, run: Run) -> float | None:
-        """When a run that was asked to end is killed; None while it was not asked, or while models load."""
-        if not run.cancel_requested() or self._phase(run) in (STARTING, LOADING):
-            return None
-        return time.monotonic() + self._settings.cancel_grace_seconds
-
-    def _phase(self, run: Run) -> str:
-        try:
-            return run.status().phase
-        except RunError:
-            return ""  # its folder is being removed; ending it will say so
-
-    def _end(self, run: Run, state: State, error: str | None = None) -> None:
-        try:
-            if run.status().ended:
-                return  # its last word was written before its worker died
-        except RunError as damage:
-            _log.warning("%s", damage)
-        try:
-            end_run(run, state, error=error)
-        except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
-            _log.exception("%s could not be ended as %s", run.id, state)
-
-    def _leave(self) -> bool:
-        with self._lane.locked():
-            if self._lane.queue():
-                return False
-            os.close(self._lock)
-            return True
-
-    def _note(self, warm: Run | None) -> None:
-        worker = self._worker.pid if self._worker is not None else None
-        self._lane.write_note(self._lock, LaneNote(os.getpid(), worker, warm.stage if warm is not None else None))
-
-
-def start_keeper(lane: Lane, lock: int) -> None:
-    """Start a keeper that lives on without this process, and give it `lock`; the caller closes its own handle."""
-    lane.count_starts(lane.starts() + 1)
-    settings = read_settings()
-    package = str(Path(__file__).resolve().parents[2])
-    environment = {
-        **os.environ,
-        "WANAVATAR_RUNS_DIR": str(lane.root),
-        "WANAVATAR_WEIGHTS_DIR": str(settings.weights_dir.absolute()),
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
-    }
-    mode = "wb" if lane.log.exists() and lane.log.stat().st_size > _LARGEST_LOG else "ab"
-    with open(lane.log, mode) as log:
-        process = subprocess.Popen(
-            # -P: the client's folder may hold a file that is called like a module of ours
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "wanavatar_lab.worker.supervisor",
-                "--runs-dir",
-                str(lane.root),
-                "--lock",
-                str(lock),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(lock,),
-            env=environment,
-            start_new_session=True,
-        )
-    # a keeper that ends before this process does would stay in the process table
-    threading.Thread(target=process.wait, name="keeper", daemon=True).start()
-
-
-def guard(lane: Lane, lock: int) -> None:
-    """Keep a keeper running in a child process; return when it has left and no run waits, or when it was told to end.
-
-    Args:
-        lock: the keeper's lock, which is held as long as this process or the keeper has the handle.
-    """
-    _adopt_orphans()
-    while True:
-        if (keeper := os.fork()) == 0:
-            _keep(lane, lock)
-            return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the keeper by itself
-        signal.signal(signal.SIGTERM, lambda number, _: os.kill(keeper, number))
-        code = os.waitstatus_to_exitcode(_wait(lane, keeper))
-        # the next keeper begins with the handlers that this one began with
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if code < 0:  # an exception has left its traceback
-            _log.warning("The keeper, process %d, ended: %s.", keeper, how_it_ended(code))
-        if code in _TOLD_TO_END or not lane.is_ours(lock):
-            return
-        with lane.locked():
-            lane.bury()
-            # a client that found the lock held until now has started no keeper
-            if not lane.queue() or lane.starts() >= MOST_STARTS:
-                os.close(lock)
-                return
-            if code != 0:
-                lane.count_starts(lane.starts() + 1)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Keep one runs folder."""
-    parser = argparse.ArgumentParser(description="Takes the runs of a folder in order and watches over the worker.")
-    parser.add_argument("--runs-dir", type=Path)
-    parser.add_argument("--lock", type=int, help="the handle of the lock, from the client that starts the keeper")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    lane = Lane(runs_folder(options.runs_dir))
-    lock = options.lock
-    if lock is None:
-        lane.prepare()
-        with lane.locked():
-            lock = lane.claim()
-        if lock is None:
-            sys.exit(f"A keeper is at work in {lane.root} already: {lane.note()}.")
-        lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
-    guard(lane, lock)
-
-
-def _keep(lane: Lane, lock: int) -> None:
-    signal.signal(signal.SIGTERM, _leave_orderly)
-    keeper = Keeper(lane, lock, read_settings())
-    try:
-        keeper.serve()
-    finally:
-        keeper.close()
-
-
-def _leave_orderly(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would cut short what the first one began
-    sys.exit(_SIGNALLED + number)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of processes whose own parent dies, where the system can (Linux).
-
-    A worker that outlives its keeper, even as a dead process nobody has waited for, then keeps its number, so that
-    killing its group cannot hit another process that was given the same number.
-    """
-    if sys.platform == "linux":
-        import ctypes  # takes a while to import
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _wait(lane: Lane, keeper: int) -> int:
-    """Wait for the keeper and see that its worker is gone, with what the worker started; returns the wait status."""
-    while True:
-        # without taking the number away from a worker whose group is still to be killed
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None  # only with WNOHANG
-        if ended.si_pid == keeper:
-            _kill_orphaned(lane)
-            return os.waitpid(keeper, 0)[1]
-        _kill_orphaned(lane)
-        with suppress(ChildProcessError):  # it was the worker
-            os.waitpid(ended.si_pid, 0)
-
-
-def _kill_orphaned(lane: Lane) -> None:
-    """Kill the worker of a dead keeper and the processes that it started, and wait until the worker is gone."""
-    note = lane.note()
-    if note is None or note.worker is None:
-        return
-    try:
-        os.waitid(os.P_PID, note.worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return  # it has a keeper, or is long gone
-    os.killpg(note.worker, signal.SIGKILL)
-    os.waitpid(note.worker, 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lane_for_tests import REPOSITORY
+from tests.queue_for_tests import REPOSITORY
 from tests.training.toy import config_of, write_samples
 from tests.training.ui.made_run import write_run
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.lane_for_tests import REPOSITORY, eventually
+from tests.queue_for_tests import REPOSITORY, eventually
 from tests.training.toy import config_of, write_samples
 from tests.training.ui.made_run import write_run
 from tests.ui.looking import alerts, everything, named, text

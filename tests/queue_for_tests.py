@@ -1,4 +1,4 @@
-"""A lane of its own for a test, with real processes that are all gone when the test is over."""
+"""A queue of its own for a test, with real processes that are all gone when the test is over."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import pytest
 from wanavatar_lab import locks
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.requests.custom_stages import register_extra_stages
-from wanavatar_lab.worker.queue import Lane, LaneNote
+from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0  # seconds; only a failing test waits so long
@@ -40,8 +40,8 @@ def is_alive(pid: int) -> bool:
 
 
 @dataclass
-class LaneUnderTest:
-    """A runs folder with its lane; remembers every keeper and worker it saw."""
+class QueueUnderTest:
+    """A runs folder with its queue; remembers every supervisor and worker it saw."""
 
     runs_dir: Path
     seen: set[int] = field(default_factory=set)
@@ -52,16 +52,16 @@ class LaneUnderTest:
 
         return submit(Relax(profile="pocket", **values), runs_dir=self.runs_dir)
 
-    def note(self) -> LaneNote:
+    def process_ids(self) -> ProcessIds:
         """Who is at work; waits until someone is."""
-        note: LaneNote = eventually(Lane(self.runs_dir).note)
-        self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
-        return note
+        pids: ProcessIds = eventually(RunQueue(self.runs_dir).process_ids)
+        self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
+        return pids
 
     def worker_at(self, job: Job, step: int = 0) -> int:
         """The process id of the worker, once `job` has done that step."""
         eventually(lambda: job.run.status().phase == "relax" and steps_done(job) >= step)
-        worker = self.note().worker
+        worker = self.process_ids().worker
         assert worker is not None
         return worker
 
@@ -71,9 +71,9 @@ class LaneUnderTest:
         return subprocess.Popen([sys.executable, "-c", head + code], cwd=REPOSITORY, text=True, **popen)
 
     def close(self) -> None:
-        """End the keeper, and see that it left nothing; what it did leave is killed, so that no test does."""
-        if (note := Lane(self.runs_dir).note()) is not None:
-            self.seen |= {pid for pid in (note.keeper, note.worker) if pid}
+        """End the supervisor, and see that it left nothing; what it did leave is killed, so that no test does."""
+        if (pids := RunQueue(self.runs_dir).process_ids()) is not None:
+            self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
         try:
             eventually(self._is_left)
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))
@@ -82,19 +82,19 @@ class LaneUnderTest:
                 os.kill(pid, signal.SIGKILL)
 
     def _is_left(self) -> bool:
-        """Whether no keeper is at work; one that is, or that has taken the place of a killed one, is told to end."""
-        lane = Lane(self.runs_dir)
-        if not locks.is_locked(lane.folder / "lock"):
+        """Whether no supervisor is left; one that is, or that has replaced a killed one, is stopped."""
+        queue = RunQueue(self.runs_dir)
+        if not locks.is_locked(queue.folder / "lock"):
             return True
-        if (note := lane.note()) is not None and is_alive(note.keeper):
-            self.seen.add(note.keeper)
-            os.kill(note.keeper, signal.SIGTERM)
+        if (pids := queue.process_ids()) is not None and is_alive(pids.supervisor):
+            self.seen.add(pids.supervisor)
+            os.kill(pids.supervisor, signal.SIGTERM)
         return False
 
 
-def guard_of(keeper: int) -> int:
-    """The process that waits for a keeper and replaces it: its parent."""
-    return int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
+def monitor_of(supervisor: int) -> int:
+    """The monitor of a supervisor, which replaces it when it is killed: its parent."""
+    return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def steps_done(job: Job) -> int:
@@ -104,12 +104,12 @@ def steps_done(job: Job) -> int:
 
 
 def let_go(job: Job) -> None:
-    """Let a run that holds at a step go on."""
+    """Let a run that holds at a step continue."""
     (job.run.folder / "go").touch()
 
 
-def set_lane(patch: pytest.MonkeyPatch, runs_dir: Path, *, idle_seconds: int = 5) -> Path:
-    """The environment of a lane, for this process and those that it starts."""
+def use_queue(patch: pytest.MonkeyPatch, runs_dir: Path, *, idle_seconds: int = 5) -> Path:
+    """The environment of a queue, for this process and those that it starts."""
     patch.setenv("WANAVATAR_RUNS_DIR", str(runs_dir))
     patch.setenv("WANAVATAR_EXTRA_STAGES", "relax=tests.stages_for_tests")
     patch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", str(idle_seconds))
@@ -119,24 +119,24 @@ def set_lane(patch: pytest.MonkeyPatch, runs_dir: Path, *, idle_seconds: int = 5
     return runs_dir
 
 
-@pytest.fixture(name="lane_settings")
-def lane_settings_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+@pytest.fixture(name="queue_settings")
+def queue_settings_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A runs folder of the test's own, which is not there yet."""
-    return set_lane(monkeypatch, tmp_path / "runs")
+    return use_queue(monkeypatch, tmp_path / "runs")
 
 
-@pytest.fixture(name="lane")
-def lane_fixture(lane_settings: Path) -> Iterator[LaneUnderTest]:
-    """A lane of the test's own, with its processes."""
-    lane = LaneUnderTest(lane_settings)
-    yield lane
-    lane.close()
+@pytest.fixture(name="queue")
+def queue_fixture(queue_settings: Path) -> Iterator[QueueUnderTest]:
+    """A queue of the test's own, with its processes."""
+    queue = QueueUnderTest(queue_settings)
+    yield queue
+    queue.close()
 
 
-@pytest.fixture(name="shared_lane", scope="module")
-def shared_lane_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaneUnderTest]:
-    """One lane for all tests of a file that leave it as they found it: processes take a second to start."""
+@pytest.fixture(name="shared_queue", scope="module")
+def shared_queue_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueUnderTest]:
+    """One queue for all tests of a file that leave it as they found it: processes take a second to start."""
     with pytest.MonkeyPatch.context() as patch:
-        lane = LaneUnderTest(set_lane(patch, tmp_path_factory.mktemp("shared") / "runs", idle_seconds=60))
-        yield lane
-        lane.close()
+        queue = QueueUnderTest(use_queue(patch, tmp_path_factory.mktemp("shared") / "runs", idle_seconds=60))
+        yield queue
+        queue.close()

@@ -1,0 +1,55 @@
+"""Child processes: they die with their parent, are killed with all that they started, and how they ended in words.
+
+For the supervisors of this package and of training. Nothing here imports torch.
+"""
+
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # from Linux's prctl.h
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the system kill this process when its parent dies, where it can (Linux).
+
+    Args:
+        parent: its process id; if it is gone already, this process exits now.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(f"The parent, process {parent}, is gone.")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own parent dies, where the system can (Linux).
+
+    A grandchild that outlives its parent, even as a zombie, then keeps its id until this process waits for it, so that
+    killing its group cannot hit another process that was given the same id.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def has_exited(pid: int) -> bool:
+    """Whether a child is dead; it is not waited for, so that its id is not given to another process yet.
+
+    Raises:
+        ChildProcessError: it is no child of this process, or was waited for.
+    """
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def how_it_ended(code: int) -> str:
+    """A return code in words: an exit code, or the signal -code."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = {known.value: known.name for known in signal.Signals}.get(-code, "unknown")
+    hint = ": killed from outside, often because memory ran out" if -code == signal.SIGKILL else ""
+    return f"signal {-code}, {name}{hint}"
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        import ctypes  # slow to import, and clients, which only start supervisors, need none of it
+
+        ctypes.CDLL(None, use_errno=True).prctl(option, value)
