@@ -11,18 +11,21 @@ from tests.ui import made_runs
 pytestmark = pytest.mark.chromium
 
 PLAYER = """
-from wanavatar_lab.ui.player import Player, grid
+from wanavatar_lab.ui.player import Player
 from wanavatar_lab.ui.compare import Compare
+from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.waveform import Waveform
 from ipywidgets import VBox
 folder = "../runs/media/"
+sheet = ContactSheet(["seed 1", "seed 2"], ["guidance 4.5", "guidance 5.5"])
+for row, column, name in ((0, 0, "small.png"), (0, 1, "large.png"), (1, 0, "talking.mp4")):
+    sheet.fill(row, column, folder + name)
 VBox([
     Player(folder + "talking.mp4"),
     Player.pair(folder + "talking.mp4", folder + "other.mp4", labels=("25 steps", "4 steps")),
     Compare(folder + "small.png", folder + "large.png"),
     Waveform("../data/samples/korean.wav"),
-    grid(["seed 1", "seed 2"], ["guidance 4.5", "guidance 5.5"],
-         [[folder + "small.png", folder + "large.png"], [folder + "talking.mp4", None]]),
+    sheet,
 ])
 """
 # the share of pixels that differ from the first one, of the frame that a video shows now

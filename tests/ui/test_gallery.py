@@ -7,13 +7,12 @@ from typing import Any
 import papermill.cli
 import pytest
 
-from tests.ui import made_runs
+from tests.ui import made_runs, measure_gallery
 from wanavatar_lab.cli.arguments import read_arguments
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui import gallery_bench
 from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
 from wanavatar_lab.ui.gallery import Gallery
@@ -189,7 +188,7 @@ def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypat
 
 
 def test_many_runs_are_read_once_and_listed_page_by_page(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery_bench.make_runs(served / "runs", 120)
+    measure_gallery.make_runs(served / "runs", 120)
     read: list[str] = []
     status = Run.status
 
@@ -212,7 +211,7 @@ def test_many_runs_are_read_once_and_listed_page_by_page(served: Path, monkeypat
 
 def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_SERVER_ROOT", "")  # which the benchmark sets, and the test puts back
-    assert gallery_bench.main(["--runs", "12"]) == 0
+    assert measure_gallery.main(["--runs", "12"]) == 0
     figures = {line[:26].strip(): float(line[26:]) for line in capsys.readouterr().out.splitlines()}
     assert figures["runs"] == 12 and figures["kilobytes sent"] > 1
     assert {"listed", "searched", "refreshed, nothing new"} <= set(figures)

@@ -120,7 +120,7 @@ def test_a_file_from_the_gallery_goes_where_it_is_of_use(tmp_path: Path) -> None
     page.use(picture)  # text_to_image, which is shown, takes none
     speaking = list(STAGE_REQUESTS).index("speech_to_video")
     assert page._tab.selected_index == speaking
-    assert page._panel_of("speech_to_video").form.values()["image"] == str(picture)
+    assert page.open_panel("speech_to_video").form.values()["image"] == str(picture)
     page._tab.selected_index = list(STAGE_REQUESTS).index("upscale")
     page.use(picture)  # the one that was looked at last comes first
     assert page._tab.selected_index == list(STAGE_REQUESTS).index("upscale")
@@ -134,7 +134,7 @@ def test_a_request_from_the_gallery_is_changed_in_the_panel_of_its_stage() -> No
     page._tab.selected_index = len(page.tabs) - 1
     page.change(TextToImage(profile="pocket", prompt="a sailor", seed=7))
     assert page._tab.selected_index == 0
-    assert page._panel_of("text_to_image").form.values()["seed"] == 7
+    assert page.open_panel("text_to_image").form.values()["seed"] == 7
     page.close()
 
 

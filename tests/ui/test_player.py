@@ -8,8 +8,9 @@ import pytest
 from tests.ui import made_runs
 from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.ui.compare import Compare
+from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.player import Player, grid, show
+from wanavatar_lab.ui.player import Player, show
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +74,15 @@ def test_show_takes_all_that_can_be_seen_or_heard(made: Path) -> None:
 
 
 def test_a_contact_sheet_is_filled_cell_by_cell(made: Path) -> None:
-    sheet = grid(["seed 1", "seed 2"], ["4 steps"], [[made / "small.png"], [None]])
+    sheet = ContactSheet(["seed 1", "seed 2"], ["4 steps"])
+    sheet.fill(0, 0, made / "small.png")
     assert [row[0] and row[0]["path"] for row in sheet.cells] == ["runs/small.png", None]
     changes: list[object] = []
     sheet.observe(changes.append, "cells")
     sheet.fill(1, 0, made / "talking.mp4")
     assert len(changes) == 1 and sheet.cells[1][0]["kind"] == "video"
-    with pytest.raises(LabError, match="2 rows of 1 are needed"):
-        grid(["a", "b"], ["c"], [[None]])
     with pytest.raises(LabError, match="is empty"):
-        grid([], ["c"], [])
+        ContactSheet([], ["c"])
 
 
 def test_before_and_after(made: Path) -> None:

@@ -66,20 +66,3 @@ class ContactSheet(LabWidget):
         cells = [list(line) for line in self.cells]  # a change in place would not be noticed
         cells[row][column] = cell
         self.cells = cells
-
-
-def grid(rows: Sequence[str], columns: Sequence[str], paths: Sequence[Sequence[Path | str | None]]) -> ContactSheet:
-    """A contact sheet of files, as `paths[row][column]`; None leaves a cell to be filled later.
-
-    Raises:
-        LabError: there are not as many files as cells, or the page cannot show one.
-    """
-    if [len(line) for line in paths] != [len(columns)] * len(rows):
-        counts = ", ".join(str(len(line)) for line in paths)
-        raise LabError(f"The rows have {counts} files; {len(rows)} rows of {len(columns)} are needed.")
-    sheet = ContactSheet(rows, columns)
-    for row, line in enumerate(paths):
-        for column, path in enumerate(line):
-            if path is not None:
-                sheet.fill(row, column, path)
-    return sheet

@@ -1,6 +1,5 @@
 """Small parts of forms and panels: boxes, buttons, choices and HTML texts, with layouts that many of them share."""
 
-from collections.abc import Sequence
 from functools import cache
 from html import escape
 from typing import Any, TypeVar
@@ -17,8 +16,17 @@ ROW = {"flex_flow": "row wrap"}
 AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
 ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 
-_Box = TypeVar("_Box", bound=widgets.Box)
-_Input = TypeVar("_Input", bound=widgets.DOMWidget)
+_Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
+
+# style and layout of each kind of widget: a text and a choice are as wide as their container, a button as its text
+_LOOKS: dict[type[widgets.DOMWidget], tuple[type[widgets.Widget] | None, dict[str, str]]] = {
+    **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
+    **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
+    **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
+    widgets.Dropdown: (DescriptionStyle, WIDE),
+    widgets.Button: (widgets.ButtonStyle, AS_WIDE_AS_ITS_WORDS),
+    widgets.HTML: (HTMLStyle, {}),
+}
 
 
 @cache
@@ -30,36 +38,11 @@ def shared(kind: type[Any], **traits: Any) -> Any:
     return kind(**traits)
 
 
-def bare_html(*style_classes: str) -> widgets.HTML:
-    """A text without a layout or style of its own."""
-    return widgets.HTML(layout=shared(widgets.Layout), style=shared(HTMLStyle), _dom_classes=style_classes)
-
-
-def bare_box(kind: type[_Box], children: Sequence[widgets.Widget] = (), *style_classes: str) -> _Box:
-    """A box without a layout of its own."""
-    return kind(children, layout=shared(widgets.Layout), _dom_classes=style_classes)
-
-
-def bare_button(*style_classes: str, **traits: Any) -> widgets.Button:
-    """A button as wide as its text."""
-    looks = {"layout": shared(widgets.Layout, **AS_WIDE_AS_ITS_WORDS), "style": shared(widgets.ButtonStyle)}
-    return widgets.Button(_dom_classes=style_classes, **looks, **traits)
-
-
-def bare_input(kind: type[_Input], **traits: Any) -> _Input:
-    """A text or number input without a style of its own; a text is as wide as its container."""
-    is_text = issubclass(kind, widgets.Text | widgets.Textarea)
-    looks = {
-        "style": shared(TextStyle if is_text else DescriptionStyle),
-        "layout": shared(widgets.Layout, **(WIDE if is_text else {})),
-    }
-    return kind(**looks | traits)
-
-
-def dropdown(options: list[Any], *style_classes: str) -> widgets.Dropdown:
-    """A choice as wide as its container."""
-    looks = {"style": shared(DescriptionStyle), "layout": shared(widgets.Layout, **WIDE)}
-    return widgets.Dropdown(options=options, _dom_classes=style_classes, **looks)
+def bare(kind: type[_Widget], *style_classes: str, **traits: Any) -> _Widget:
+    """A widget without a layout or style of its own: it has those that all bare ones of its kind share."""
+    style, layout = _LOOKS[kind]
+    looks = {"layout": shared(widgets.Layout, **layout), **({"style": shared(style)} if style else {})}
+    return kind(_dom_classes=style_classes, **looks | traits)
 
 
 def set_options(box: widgets.Dropdown, options: list[tuple[str, Any]]) -> None:

@@ -14,18 +14,7 @@ import ipywidgets as widgets
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS
-from wanavatar_lab.ui.elements import (
-    ROW,
-    WIDE,
-    alert,
-    bare_button,
-    bare_html,
-    bare_input,
-    dropdown,
-    set_options,
-    shared,
-    small,
-)
+from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import LabBox
 
@@ -34,20 +23,21 @@ WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weigh
 USUAL_SIZES = ("480x832", "832x480", "720x1280", "1280x720")  # what Wan2.2 was trained for
 WORDS = read_words(__file__, "fields")
 
-_WITHOUT_BOUND = 10**9
+_UNBOUNDED = 10**9  # magnitude of a bound where the field has none: browsers need one
 _OTHER = "other"
 
 
 class Control(LabBox):
     """One field of a request.
 
-    A subclass takes the field and the request's class. It makes its inputs, reads their value in `_read`, sets it in
-    `_write`, labels them in `_write_labels`, and calls `_changed` when a person has changed something.
+    A subclass takes the field and the request's class, and makes the inputs. Where one of them, `box`, has the field's
+    value and label, that is all; otherwise it reads the value in `_read`, sets it in `_write`, labels the inputs in
+    `_write_labels`, and calls `_changed` when a person has changed something.
     """
 
-    def __init__(self, view: FieldView, inputs: Sequence[widgets.Widget], *style_classes: str) -> None:
-        self.view = view
-        self._note = bare_html()
+    def __init__(self, view: FieldView, inputs: Sequence[widgets.Widget], *style_classes: str, box: Any = None) -> None:
+        self.view, self._box = view, box
+        self._note = bare(widgets.HTML)
         self._error = ""
         self._listeners: list[Callable[[], None]] = []
         self._by_program = False  # while a program changes the inputs, which is no change by a person
@@ -55,6 +45,8 @@ class Control(LabBox):
         classes = ["wl-field", *style_classes, f"wl-of-{view.name}", *wide]
         super().__init__([*inputs, self._note], layout=shared(widgets.Layout), _dom_classes=classes)
         self.follow_language()
+        if box is not None:
+            box.observe(self._changed, "value")
 
     @property
     def value(self) -> Any:
@@ -80,9 +72,7 @@ class Control(LabBox):
     def label(self) -> str:
         """The field's label in the language shown, with its unit if the label does not name it."""
         label, unit = language.of(self.view.labels), language.of(self.view.unit_labels)
-        if not unit or unit.casefold() in label.casefold():
-            return label
-        return WORDS.text("with_unit", label=label, unit=unit)
+        return label if unit.casefold() in label.casefold() else WORDS.text("with_unit", label=label, unit=unit)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a person has changed the value, not when a program has."""
@@ -109,13 +99,13 @@ class Control(LabBox):
             self._annotate()
 
     def _read(self) -> Any:
-        raise NotImplementedError
+        return self._box.value
 
     def _write(self, value: Any) -> None:
-        raise NotImplementedError
+        self._box.value = value
 
     def _write_labels(self) -> None:
-        raise NotImplementedError
+        self._box.description = self.label
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -137,74 +127,54 @@ class Control(LabBox):
                 listener()
 
 
-class BoxControl(Control):
-    """A control with one main input, which has the field's value and label."""
-
-    def __init__(self, view: FieldView, box: Any, inputs: Sequence[widgets.Widget] | None = None) -> None:
-        self._box = box
-        super().__init__(view, [box] if inputs is None else inputs)
-        box.observe(self._changed, "value")
-
-    def _read(self) -> Any:
-        return self._box.value
-
-    def _write(self, value: Any) -> None:
-        self._box.value = value
-
-    def _write_labels(self) -> None:
-        self._box.description = self.label
-
-
-class TextControl(BoxControl):
+class TextControl(Control):
     """A line of text, or several where the field's hint is `textarea`."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        kind = widgets.Textarea if view.widget == "textarea" else widgets.Text
-        super().__init__(view, bare_input(kind))
+        box = bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)
+        super().__init__(view, [box], box=box)
 
-    def _read(self) -> str | None:
-        text: str = self._box.value
-        return None if self.view.optional and not text.strip() else text
+    def _read(self) -> Any:
+        return None if self.view.optional and not self._box.value.strip() else self._box.value
 
     def _write(self, value: Any) -> None:
         self._box.value = "" if value is None else str(value)
 
 
-class CheckboxControl(BoxControl):
+class CheckboxControl(Control):
     """A tick."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        super().__init__(view, widgets.Checkbox(indent=False, layout=shared(widgets.Layout, **WIDE)))
+        box = widgets.Checkbox(indent=False, layout=shared(widgets.Layout, **WIDE))
+        super().__init__(view, [box], box=box)
 
 
-class SelectControl(BoxControl):
+class SelectControl(Control):
     """One of the field's options, by their labels."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        super().__init__(view, dropdown(list(view.options)))
+        box = bare(widgets.Dropdown, options=list(view.options))
+        super().__init__(view, [box], box=box)
 
     def _write_labels(self) -> None:
         super()._write_labels()
         set_options(self._box, [(words.get(language.code, name), name) for name, words in self.view.options.items()])
 
 
-class NumberControl(BoxControl):
+class NumberControl(Control):
     """A number within its bounds (one outside becomes the nearer bound), or automatic where the field is optional."""
 
     def __init__(self, view: FieldView, request_class: type[Request], *beside: widgets.Widget) -> None:
         box = bounded_number(view)
         self._automatic = widgets.Checkbox(value=True, indent=False) if view.optional else None
         row = [box, *([self._automatic] if self._automatic else []), *beside]
-        super().__init__(view, box, [widgets.HBox(row, layout=shared(widgets.Layout, **ROW))])
+        super().__init__(view, [widgets.HBox(row, layout=shared(widgets.Layout, **ROW))], box=box)
         if self._automatic is not None:
             box.disabled = True
             self._automatic.observe(self._switched, "value")
 
-    def _read(self) -> float | None:
-        if self._automatic is not None and self._automatic.value:
-            return None
-        number: float = self._box.value
-        return number
+    def _read(self) -> Any:
+        return None if self._automatic is not None and self._automatic.value else self._box.value
 
     def _write(self, value: Any) -> None:
         if self._automatic is not None:
@@ -226,12 +196,12 @@ class SeedControl(NumberControl):
     """The seed: -1 draws one when the run starts; the button draws one now, so that it can be used again."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._dice = bare_button()
+        self._dice = bare(widgets.Button)
         super().__init__(view, request_class, self._dice)
         self._dice.on_click(self._draw)
 
     def _draw(self, _: object) -> None:
-        self._box.value = secrets.randbelow(int(self.view.maximum or _WITHOUT_BOUND) + 1)
+        self._box.value = secrets.randbelow(int(self.view.maximum or _UNBOUNDED) + 1)
 
     def _write_labels(self) -> None:
         super()._write_labels()
@@ -241,34 +211,33 @@ class SeedControl(NumberControl):
 def bounded_number(view: FieldView) -> widgets.BoundedIntText | widgets.BoundedFloatText:
     """The input for a number of this field, without its label, at zero or at the bound nearest to it."""
     lowest = view.minimum if view.minimum is not None else view.above
-    low = -_WITHOUT_BOUND if lowest is None else lowest
-    high = _WITHOUT_BOUND if view.maximum is None else view.maximum
+    low = -_UNBOUNDED if lowest is None else lowest
+    high = _UNBOUNDED if view.maximum is None else view.maximum
     start = min(max(low, 0), high)
     if view.kind == "int":
         # a browser counts steps from 0: from a lower bound that is no multiple, arrows would miss every allowed number
         step = view.step if view.step and not int(low) % view.step else 1
-        return bare_input(widgets.BoundedIntText, min=int(low), max=int(high), value=int(start), step=step)
+        return bare(widgets.BoundedIntText, min=int(low), max=int(high), value=int(start), step=step)
     # an arrow key crosses a range as of a weight, 0 to 2, in 200 steps, and a wide one at a useful pace
     arrow = 0.01 if high - low <= 2 else 0.1
-    return bare_input(widgets.BoundedFloatText, min=low, max=high, value=start, step=arrow)
+    return bare(widgets.BoundedFloatText, min=low, max=high, value=start, step=arrow)
 
 
-class SizeControl(BoxControl):
+class SizeControl(Control):
     """A resolution: automatic, by name, one of the usual sizes, or any other in a line that appears when chosen."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         defaults = [profile.default_overrides(stage) for profile in PROFILES.values() for stage in STAGE_REQUESTS]
         of_profiles = [size for each in defaults if "x" in (size := each.get(view.name, ""))]
         self._sizes = [*dict.fromkeys([*USUAL_SIZES, *of_profiles])]
-        self._own = bare_input(widgets.Text, layout={**WIDE, "display": "none"})
-        box = dropdown(["auto", *NAMED_AREAS, *self._sizes, _OTHER])
+        self._own = bare(widgets.Text, layout={**WIDE, "display": "none"})
+        box = bare(widgets.Dropdown, options=["auto", *NAMED_AREAS, *self._sizes, _OTHER])
         box.observe(self._show_own, "value")
-        super().__init__(view, box, [box, self._own])
+        super().__init__(view, [box, self._own], box=box)
         self._own.observe(self._changed, "value")
 
-    def _read(self) -> str:
-        chosen: str = self._box.value
-        return self._own.value if chosen == _OTHER else chosen
+    def _read(self) -> Any:
+        return self._own.value if self._box.value == _OTHER else self._box.value
 
     def _write(self, value: Any) -> None:
         if value in ("auto", *NAMED_AREAS, *self._sizes):

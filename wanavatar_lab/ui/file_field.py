@@ -17,7 +17,7 @@ from wanavatar_lab.files import entries
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.elements import ROW, bare_box, bare_button, bare_html, bare_input, dropdown, set_options, small
+from wanavatar_lab.ui.elements import ROW, bare, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
@@ -52,20 +52,24 @@ class FileControl(Control):
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         self._path: str | None = None
         self._video: str | None = None  # of which a picture is a frame
-        self._way = dropdown([], "wl-file-way")
-        typed = bare_input(widgets.Text, continuous_update=False)
+        self._way = bare(widgets.Dropdown, "wl-file-way", options=[])
+        typed = bare(widgets.Text, continuous_update=False)
         # the input of each way but the upload, whose widget is made when it is first chosen
-        self._inputs = {"sample": dropdown([("", "")]), "earlier": dropdown([("", "")]), "path": typed}
-        self._refresh = bare_button()
+        self._inputs = {
+            "sample": bare(widgets.Dropdown, options=[("", "")]),
+            "earlier": bare(widgets.Dropdown, options=[("", "")]),
+            "path": typed,
+        }
+        self._refresh = bare(widgets.Button)
         self._upload = widgets.VBox()
         inputs = {name: [box, *([self._refresh] if name == "earlier" else [])] for name, box in self._inputs.items()}
         pages = {name: widgets.VBox(boxes, _dom_classes=["wl-file-which"]) for name, boxes in inputs.items()}
         self._pages = {name: pages.get(name, self._upload) for name in ("sample", "earlier", "upload", "path")}
-        self._second = bare_input(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
-        self._take = bare_button()
+        self._second = bare(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
+        self._take = bare(widgets.Button)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
-        self._shown = bare_html()
-        self._preview = bare_box(widgets.VBox)
+        self._shown = bare(widgets.HTML)
+        self._preview = bare(widgets.VBox)
         self._previewed: str | None = None
         self._part: tuple[Control, Control] | None = None
         # an uploaded weights file could not be checked: nothing in a kernel reads one

@@ -16,7 +16,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
 from wanavatar_lab.ui import fields
-from wanavatar_lab.ui.elements import alert, bare_box, bare_button, bare_html, shared
+from wanavatar_lab.ui.elements import alert, bare, shared
 from wanavatar_lab.ui.file_field import TAKEN, FileControl
 from wanavatar_lab.ui.language import language, read_words, shorten
 from wanavatar_lab.ui.lora_cards import LoraCards
@@ -69,10 +69,10 @@ class Form(LabBox):
         self.made: dict[str, fields.Control] = {}
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
-        self._problem = bare_html()
-        self._toggle = bare_button("wl-more")
+        self._problem = bare(widgets.HTML)
+        self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
-        basic = bare_box(widgets.VBox, self._make(self._group("basic")), "wl-fields")
+        basic = bare(widgets.VBox, "wl-fields", children=self._make(self._group("basic")))
         disclosure = [self._toggle, self._advanced] if self._group("advanced") else []
         parts = [self._problem, basic, *disclosure]
         super().__init__(parts, layout=shared(widgets.Layout), _dom_classes=["wl-form"])
@@ -95,8 +95,7 @@ class Form(LabBox):
     @property
     def profile(self) -> str:
         """Which models the form is about."""
-        name: str = self.made["profile"].value
-        return name
+        return str(self.made["profile"].value)
 
     @property
     def expanded(self) -> bool:
@@ -105,15 +104,13 @@ class Form(LabBox):
 
     def make_all(self) -> None:
         """Make the controls that do not exist yet, with the values set meanwhile or those of the profile."""
-        names = [name for name in self.views if name not in self.made]
-        if not names:
-            return
-        self._advanced.children = self._make(names)
-        for name in names:
-            self._follow_profile(name)
-            if name in self._waiting:
-                self.made[name].value = self._waiting.pop(name)
-        self._tell_controls()
+        if names := [name for name in self.views if name not in self.made]:
+            self._advanced.children = self._make(names)
+            for name in names:
+                self._follow_profile(name)
+                if name in self._waiting:
+                    self.made[name].value = self._waiting.pop(name)
+            self._tell_controls()
 
     def expand(self, wanted: bool = True) -> None:
         """Show the advanced fields, or hide them."""
@@ -131,11 +128,8 @@ class Form(LabBox):
         Raises:
             RequestError: there is no such field, or a value is not allowed; nothing is changed.
         """
-        values = {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in self.views or self.views[name].optional
-        }
+        never_none = {name for name, view in self.views.items() if not view.optional}
+        values = {name: value for name, value in values.items() if value is not None or name not in never_none}
         read = read_values(self.request_class, {"profile": self.profile, **values})
         if "profile" in values:
             self._set_profile(read["profile"])
@@ -245,10 +239,8 @@ class Form(LabBox):
         for name in names:
             view = self.views[name]
             if view.widget not in CONTROLS:
-                raise LabError(
-                    f"{self.request_class.__name__}.{name} asks for the control {view.widget!r}; "
-                    f"there are {', '.join(CONTROLS)}."
-                )
+                field = f"{self.request_class.__name__}.{name}"
+                raise LabError(f"{field} asks for the control {view.widget!r}; there are {', '.join(CONTROLS)}.")
             self.made[name] = CONTROLS[view.widget](view, self.request_class)
             self.made[name].on_change(partial(self._changed, name))
         for control in self.made.values():  # also those made before
@@ -258,9 +250,8 @@ class Form(LabBox):
     def _request(self) -> Request:
         # untouched fields are left to the request, so that a run's notes tell choices from defaults
         always = {"profile", *(name for name, view in self.views.items() if view.required)}
-        given = [name for name in self.views if name in self.touched | always]
-        values = {name: self.made[name].value if name in self.made else self._waiting[name] for name in given}
-        return self.request_class(**values)
+        given = self._waiting | {name: control.value for name, control in self.made.items()}
+        return self.request_class(**{name: given[name] for name in self.views if name in self.touched | always})
 
     def _changed(self, name: str) -> None:
         """A person changed a field: it keeps its value, and its error is shown at once."""

@@ -6,9 +6,7 @@ gallery.artifact          # what the next cell takes
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
@@ -57,15 +55,18 @@ class GalleryPanel(PanelHost):
     @property
     def artifact(self) -> Path | None:
         """The file that was used last, else the newest found; None where there is none."""
-        newest = self.gallery.files()[:1]
-        return self._used or (newest[0] if newest else None)
+        return self._used or next(iter(self.gallery.files()), None)
 
     def listing(self, most: int = 20) -> str:
         """The entries found, newest first, a line for each: time, stage, prompt, and path of the file.
 
         Paths are relative to the folder that the page is served from.
         """
-        lines = [_line(entry) for entry in self.gallery.entries[:most]]
+        lines = []
+        for entry in self.gallery.entries[:most]:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
+            where = entry["picture"]["path"] if entry["picture"] else f"{entry['id']} ({entry['state']})"
+            lines.append("  ".join([when, entry["stage"], shorten(entry["title"], LONGEST_TITLE), where]))
         return "\n".join([*lines, f"{len(lines)} of {self.gallery.total}"])
 
     def use(self, path: Path) -> None:
@@ -77,22 +78,11 @@ class GalleryPanel(PanelHost):
         super().use(path)
         self._used = path
 
-    def _panel_of(self, stage: str) -> Panel:
-        if self.panel is not None and self._stage_in_use() == stage:
-            return self.panel
-        return Panel(STAGE_REQUESTS[stage], profile=self._profile)
-
-    def _show_panel(self, panel: Panel) -> None:
-        if self.panel is not None and self.panel is not panel:
-            self.panel.close()
-        self.panel = panel
-        self._place.children = [panel]
-
-    def _stage_in_use(self) -> str:
-        return self.panel.form.request_class.stage if self.panel is not None else ""
-
-
-def _line(entry: Mapping[str, Any]) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
-    where = entry["picture"]["path"] if entry["picture"] else f"{entry['id']} ({entry['state']})"
-    return "  ".join([when, entry["stage"], shorten(entry["title"], LONGEST_TITLE), where])
+    def open_panel(self, stage: str) -> Panel:
+        """Show the panel of a stage instead of another stage's."""
+        if self.panel is None or self.stage_in_use != stage:
+            if self.panel is not None:
+                self.panel.close()
+            self.panel, self.stage_in_use = Panel(STAGE_REQUESTS[stage], profile=self._profile), stage
+            self._place.children = [self.panel]
+        return self.panel

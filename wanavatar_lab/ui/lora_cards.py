@@ -14,7 +14,7 @@ from wanavatar_lab.lora import Description, describe, find_adapters
 from wanavatar_lab.requests import FieldView, Request, TextToImage, fields_of
 from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.elements import LABEL_WIDTH, ROW, WIDE, alert, bare_box, bare_button, bare_html, shared, small
+from wanavatar_lab.ui.elements import LABEL_WIDTH, ROW, WIDE, alert, bare, shared, small
 from wanavatar_lab.ui.fields import Control, bounded_number
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.served_files import can_show
@@ -35,9 +35,9 @@ class LoraCards(Control):
         self._item: type[BaseModel] = request_class.model_fields[view.name].annotation.__args__[0]  # type: ignore[union-attr]
         self._profile, self._fitting, self._fault = "full", list[Description](), ""
         self._prompt: Control | None = None
-        self._title, self._message = bare_html(), bare_html()
-        self._cards = bare_box(widgets.VBox)
-        self._refresh = bare_button()
+        self._title, self._message = bare(widgets.HTML), bare(widgets.HTML)
+        self._cards = bare(widgets.VBox)
+        self._refresh = bare(widgets.Button)
         super().__init__(view, [self._title, self._cards, self._message, self._refresh])
         self._refresh.on_click(lambda _: self._look())
         self._look()
@@ -144,8 +144,8 @@ class LoraCard(LabBox):
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         self._views = {name: view for name, view in fields_of(item).items() if name != "name"}
         self.weights = {name: _weight(view, found.usual_weight) for name, view in self._views.items()}
-        self.triggers = [bare_button() for _ in found.trigger_words]
-        self._facts, self._problem, self._unseen = bare_html(), found.problem, ""
+        self.triggers = [bare(widgets.Button) for _ in found.trigger_words]
+        self._facts, self._problem, self._unseen = bare(widgets.HTML), found.problem, ""
         row = shared(widgets.Layout, **ROW)
         weights, triggers = widgets.HBox([*self.weights.values()], layout=row), widgets.HBox(self.triggers, layout=row)
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ipywidgets
+import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
-from wanavatar_lab.ui.elements import bare_box, bare_html, heading
+from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
@@ -30,7 +30,7 @@ class Tab:
     """A tab: its title, and a function that makes its content."""
 
     title: Words
-    build: Callable[[], ipywidgets.Widget]
+    build: Callable[[], widgets.Widget]
 
 
 class Page(PanelHost):
@@ -45,11 +45,10 @@ class Page(PanelHost):
         stages = [Tab(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
         ours = [*stages, Tab(WORDS["loras"], self._loras), Tab(WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
-        self._places = [bare_box(ipywidgets.VBox) for _ in self.tabs]
-        self._tab = ipywidgets.Tab(self._places)
-        self._in_use = ""
-        self._title = bare_html()
-        head = bare_box(ipywidgets.HBox, [self._title, LanguageSwitch()], "wl-page-head")
+        self._places = [bare(widgets.VBox) for _ in self.tabs]
+        self._tab = widgets.Tab(self._places)
+        self._title = bare(widgets.HTML)
+        head = bare(widgets.HBox, "wl-page-head", children=[self._title, LanguageSwitch()])
         super().__init__([Look(), Heartbeat(), head, self._tab], _dom_classes=["wl-page", "wl-has-language"])
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self.follow_language()
@@ -61,43 +60,37 @@ class Page(PanelHost):
         self._title.value = heading(1, NAME, WORDS.text("lead"))
         self._tab.titles = [language.of(tab.title) for tab in self.tabs]
 
-    def _loras(self) -> ipywidgets.Widget:
+    def _loras(self) -> widgets.Widget:
         from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
 
         loras = LoraList()
         loras.on_use(self.use_lora)
         return loras
 
-    def _runs_and_gallery(self) -> ipywidgets.Widget:
+    def _runs_and_gallery(self) -> widgets.Widget:
         """The unfinished runs, and all results; a run that is run again appears among the former."""
         from wanavatar_lab.ui.gallery import Gallery
         from wanavatar_lab.ui.job_card import RunningJobs
 
         gallery = Gallery()
         self.connect(gallery)
-        return ipywidgets.VBox([RunningJobs(), gallery])
+        return widgets.VBox([RunningJobs(), gallery])
 
-    def _panel_of(self, stage: str) -> Panel:
-        panel = self._content(list(STAGE_REQUESTS).index(stage))
-        assert isinstance(panel, Panel)
+    def open_panel(self, stage: str) -> Panel:
+        """Show the tab of a stage."""
+        index = self._tab.selected_index = list(STAGE_REQUESTS).index(stage)
+        panel: Panel = self._places[index].children[0]
         return panel
 
-    def _show_panel(self, panel: Panel) -> None:
-        self._tab.selected_index = list(STAGE_REQUESTS).index(panel.form.request_class.stage)
-
-    def _stage_in_use(self) -> str:
-        return self._in_use
-
     def _open(self, index: int | None) -> None:
-        if index is not None and isinstance(panel := self._content(index), Panel):
-            self._in_use = panel.form.request_class.stage
-
-    def _content(self, index: int) -> ipywidgets.Widget:
-        """The content of a tab, built when it is first asked for."""
+        """Build the content of a tab when it is first shown."""
+        if index is None:
+            return
         place = self._places[index]
         if not place.children:
             place.children = (self.tabs[index].build(),)
-        return place.children[0]
+        if isinstance(panel := place.children[0], Panel):
+            self.stage_in_use = panel.form.request_class.stage
 
 
 class Heartbeat(LabWidget):

@@ -21,7 +21,7 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
 from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui.elements import alert, bare_box, bare_button, bare_html, heading, shared
+from wanavatar_lab.ui.elements import alert, bare, heading, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
@@ -58,15 +58,15 @@ class Panel(LabBox):
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
         self._listeners: list[Callable[[Panel], None]] = []
-        self._title, self._hint = bare_html("wl-panel-title"), bare_html()
-        self._button = bare_button("wl-run", button_style="primary")
-        self._card, self._result = bare_box(widgets.VBox), bare_box(widgets.VBox)
-        foot = bare_box(widgets.VBox, [self._button], "wl-panel-foot")
-        inputs = bare_box(widgets.VBox, [self.form, foot], "wl-panel-form")
-        outputs = bare_box(widgets.VBox, [self._hint, self._card, self._result], "wl-panel-made")
-        body = bare_box(widgets.HBox, [inputs, outputs], "wl-panel-body")
-        self._dropped = bare_box(widgets.VBox, (), "wl-panel-drop")  # receives files that are dropped on the panel
-        head = bare_box(widgets.HBox, [self._title, LanguageSwitch()], "wl-panel-head")
+        self._title, self._hint = bare(widgets.HTML, "wl-panel-title"), bare(widgets.HTML)
+        self._button = bare(widgets.Button, "wl-run", button_style="primary")
+        self._card, self._result = bare(widgets.VBox), bare(widgets.VBox)
+        foot = bare(widgets.VBox, "wl-panel-foot", children=[self._button])
+        inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
+        outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._card, self._result])
+        body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
+        self._dropped = bare(widgets.VBox, "wl-panel-drop")  # receives files that are dropped on the panel
+        head = bare(widgets.HBox, "wl-panel-head", children=[self._title, LanguageSwitch()])
         look = Look()
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
@@ -218,9 +218,11 @@ class Panel(LabBox):
 class PanelHost(LabBox):
     """A column that opens panels: files, LoRAs and requests chosen in a gallery are put into the form of a stage.
 
-    A subclass finds or makes the panel of a stage (`_panel_of`), shows it (`_show_panel`), and names the stage of the
-    panel that was used last (`_stage_in_use`).
+    Attributes:
+        stage_in_use: the stage of the panel that was used last; "" until one was.
     """
+
+    stage_in_use = ""
 
     def connect(self, gallery: "Gallery") -> None:
         """Do what the buttons of a gallery ask for."""
@@ -235,34 +237,23 @@ class PanelHost(LabBox):
         Raises:
             LabError: no stage takes such a file.
         """
-        for stage in filter(None, (self._stage_in_use(), *TAKERS)):
+        for stage in filter(None, (self.stage_in_use, *TAKERS)):
             if fields_for(STAGE_REQUESTS[stage], path):
-                panel = self._panel_of(stage)
-                panel.form.take(path)
-                self._show_panel(panel)
+                self.open_panel(stage).form.take(path)
                 return
         raise LabError(f"The stages have no use for {path.name}; they take pictures, recordings and videos.")
 
     def use_lora(self, name: str, stage: str, profile: str) -> None:
-        """Switch a LoRA on in the panel of a stage, and show it."""
-        panel = self._panel_of(stage)
-        panel.form.use_lora(name, profile)
-        self._show_panel(panel)
+        """Switch a LoRA on in the panel of a stage."""
+        self.open_panel(stage).form.use_lora(name, profile)
 
     def change(self, request: Request) -> None:
         """Show a request in the panel of its stage, to be changed and run."""
-        panel = self._panel_of(request.stage)
-        panel.form.fill(request)
-        self._show_panel(panel)
+        self.open_panel(request.stage).form.fill(request)
 
     @abstractmethod
-    def _panel_of(self, stage: str) -> Panel: ...
-
-    @abstractmethod
-    def _show_panel(self, panel: Panel) -> None: ...
-
-    @abstractmethod
-    def _stage_in_use(self) -> str: ...
+    def open_panel(self, stage: str) -> Panel:
+        """Show the panel of a stage, which is made if it does not exist yet."""
 
 
 def result_of(run: Run) -> widgets.Widget:

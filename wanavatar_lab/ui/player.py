@@ -13,7 +13,6 @@ import traitlets
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe, read_peaks
-from wanavatar_lab.ui.contact_sheet import ContactSheet, grid
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
 from wanavatar_lab.ui.widget import LabWidget, script, styles
@@ -92,6 +91,3 @@ def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
         made = ", ".join(path.name for path in paths) or "nothing"
         raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
     return shown[0] if len(shown) == 1 else ipywidgets.HBox(shown, _dom_classes=["wl-shown"])
-
-
-__all__ = ["ContactSheet", "Player", "grid", "show"]

@@ -21,7 +21,7 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.ui.elements import bare_button, bare_html, shared, small
+from wanavatar_lab.ui.elements import bare, shared, small
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import uploads_folder
 from wanavatar_lab.ui.tasks import start
@@ -80,7 +80,7 @@ class VoiceButton(LabBox):
         self, chosen: Callable[[], str | None], take: Callable[[str], None], complain: Callable[[str], None]
     ) -> None:
         self._chosen, self._take, self._complain = chosen, take, complain
-        self._button, self._note = bare_button(), bare_html()
+        self._button, self._note = bare(widgets.Button), bare(widgets.HTML)
         super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
         self.follow_language()

@@ -1,6 +1,6 @@
 """Measure how long the gallery takes with many runs, in seconds, and how much it sends to the page.
 
-    python -m wanavatar_lab.ui.gallery_bench --runs 2000
+    python -m tests.ui.measure_gallery --runs 2000
 
 The runs are written to a temporary folder: pictures, upscaled pictures made of them, and talking clips made of those,
 with a prompt each. Nothing is executed.
@@ -72,7 +72,7 @@ def measure(folder: Path, count: int) -> dict[str, float]:
 
 def main(words: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m wanavatar_lab.ui.gallery_bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m tests.ui.measure_gallery", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2000, help="how many runs there are")
     count = parser.parse_args(words).runs
     with tempfile.TemporaryDirectory() as place:
