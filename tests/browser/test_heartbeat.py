@@ -26,7 +26,7 @@ def test_a_killed_kernel_is_said(show: Show, page: Page, place: Path) -> None:
     note = place / "kernel"
     note.unlink(missing_ok=True)
     server = show("heartbeat", CELL)
-    alert = page.get_by_role("alert").filter(has_text="The kernel behind this page has ended")
+    alert = page.get_by_role("alert").filter(has_text="Kernel disconnected")
     page.get_by_role("button", name="Block").click()
     while not note.exists():
         page.wait_for_timeout(100)

@@ -26,7 +26,7 @@ from wanavatar_lab.ui.lora_list import LoraEntry, LoraFolder
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
 from wanavatar_lab.ui.widget import script, styles
 
-LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, by which they are told from runs
+LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, which distinguishes them from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it

@@ -8,7 +8,7 @@ after the answer to the one before, and at any time `{kind: "cancel", id}`. Answ
 where the next chunk begins, or `{kind: "refused", id}`, when `error` says why.
 
 A file gets its name only when it is complete and checked. Until then it has a hidden name in the same folder and is
-locked by the process that receives it, so that what a killed kernel left behind can be told from what still arrives.
+locked by the process that receives it, so that what a killed kernel left behind differs from what still arrives.
 """
 
 import asyncio
