@@ -228,7 +228,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         output_type: str = "np",
         return_dict: bool = True,
         **arguments: Any,
-    ) -> WanSpeechToVideoOutput | tuple[Any, int]:
+    ) -> Any:
         """Make the whole clip.
 
         Args:
