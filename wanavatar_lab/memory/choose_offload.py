@@ -233,9 +233,7 @@ def _peak(choice: Choice) -> int:
 
 def _does_not_fit(candidates: Sequence[Choice], gpu: Gpu, usable: int, offload: str) -> LabError:
     least = min(candidates, key=_peak)
-    there = (
-        f"{amount(usable)} can be used of the {amount(gpu.free)} that are free on the GPU ({amount(gpu.total)} in all)"
-    )
+    there = f"{amount(usable)} can be used of the {amount(gpu.free)} free on the GPU ({amount(gpu.total)} in all)"
     smaller = "choose a smaller resolution or fewer frames"
     if offload != "auto":
         message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab import media
 from wanavatar_lab.memory.choose_offload import Choice, choose, choose_for_device
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
@@ -135,6 +134,8 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     if isinstance(request, TextToImage):
         size, offload = request.size(), "auto"
     else:
+        from wanavatar_lab import media  # imports numpy and PyAV, which the command line does without
+
         size, offload = request.size(media.read_picture(request.image).size), request.offload
     components = stage_components(profile, request.stage, weights_dir, device)
     choose_for_device(components, workload_of(request, size), device, host_free, offload)
