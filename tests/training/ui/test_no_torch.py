@@ -19,7 +19,7 @@ for module in sys.argv[1:]:
 SHOWS = """
 import sys
 from pathlib import Path
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.ui.curves import branch_plots, progress_plots, sigma_plots
 from training.ui.person import Person, config_for
 from training.ui.plots import shown
