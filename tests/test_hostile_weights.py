@@ -21,7 +21,7 @@ from tests.training.toy import config_of, write_samples
 from training.data.samples import NO_TEXT, Samples
 from training.loop.checkpoint import STATE, save_checkpoint
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS
-from training.loop.warm_start import PROJECTOR, begin_with
+from training.loop.warm_start import PROJECTOR, init_from
 from training.train import train
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import WeightsError
@@ -182,9 +182,9 @@ def pipeline_part(make: Callable[[], Any], part: str, load: Callable[[Path], obj
 def training_resumed(name: str) -> Callable[[Path, Put], None]:
     def open_it(place: Path, put: Put) -> None:
         write_samples(place / "samples")
-        config = config_of(place, steps=2)
+        config = config_of(place, max_train_steps=2)
         network, _, optimizer = begun(place)
-        folder = save_checkpoint(config.run, 2, network, optimizer, {}, keep=1)
+        folder = save_checkpoint(config.run, 2, network, optimizer, {}, limit=1)
         instead_of(folder / name, put)
         train(config, toy_model())
 
@@ -196,7 +196,7 @@ def training_begun_with(name: str) -> Callable[[Path, Put], None]:
         network, trainable, optimizer = begun(place, audio_encoder_rate=1e-3)
         folder = save_checkpoint(place, 1, network, optimizer, {}, 1, trainable.origins)
         put(place / name, {"audio": torch.ones(1)} if name == PROJECTOR else load_file(folder / name))
-        begin_with(place, network, trainable.origins)
+        init_from(place, network, trainable.origins)
 
     return open_it
 

@@ -1,15 +1,15 @@
-"""What a step of training takes here, at the S2V network's true size and with random weights: no download is needed.
+"""Time and memory of a training step at the S2V network's true size, with random weights: nothing is downloaded.
 
-    python -m training.bench                                    compiled, attention kept, kept tensors on the host
+    python -m training.bench                                    compiled, attention kept, kept tensors offloaded
     python -m training.bench --plain                            PEFT's own layers and full checkpointing, to compare
     python -m training.bench --eager --offload 0 --attention-backend _native_cudnn
-    python -m training.bench --base fp8 --offload 0
+    python -m training.bench --base-dtype fp8 --offload 0
     python -m training.bench --check 4 --steps 0                gradients against the plain step, in four blocks
     python -m training.bench --toy --device cpu
 
-A step is all that `training.train` does to one sample between two logs: noise, prediction, loss, gradients, clipping
-and AdamW. Seconds are the median over the steps after the first one, in which blocks are compiled. It prints one line
-of JSON.
+A step is all that `training.train` does to one sample between two lines of its log: noise, prediction, loss, gradients,
+clipping and AdamW. Seconds are the median over the steps after the first one, in which blocks are compiled. It prints
+one line of JSON.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.config import TrainingConfig
 from training.loop.step import Batch, Draws, train_step
 from training.model.activations import Activations, use_attention_backend
 from training.model.adapter import add_adapter
@@ -32,24 +33,19 @@ from training.model.float8 import store_in_float8
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
+from wanavatar_lab.memory.workload import TEXT_TOKENS
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.latents import MOTION_FRAMES
 
-TOY: dict[str, Any] = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "ffn_dim": 64,
-    "freq_dim": 16,
-    "num_layers": 4,
-    "audio_dim": 16,
-    "num_audio_layers": 3,
-    "num_audio_tokens": 2,
-    "text_dim": 16,
-    "audio_inject_layers": (0, 2),
-}
+# fields of the network's config: small enough for a CPU, and with audio in some of its blocks
+TOY: dict[str, Any] = dict(
+    num_attention_heads=2, attention_head_dim=16, ffn_dim=64, freq_dim=16, text_dim=16, num_layers=4,
+    audio_dim=16, num_audio_layers=3, num_audio_tokens=2, audio_inject_layers=(0, 2),
+)  # fmt: skip
 TRUE_SIZE, TOY_SIZE = (480, 832, 80), (64, 96, 16)  # height and width in pixels, and frames
-LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 3e-2, 0.05
-TEXT_TOKENS = 512
+DEFAULTS = TrainingConfig.model_fields
+
+Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ class Setting:
 
     Attributes:
         activations: see there.
-        lean: LoRA layers of this project; else PEFT's own under autocast, as a plain trainer has them.
-        float8: the frozen weights of the blocks are stored as float8.
+        lean: LoRA layers of this project; else PEFT's own under autocast, as in a plain trainer.
+        float8: store the frozen weights of the blocks as float8.
         backend: of diffusers' attention dispatcher; None for its default.
     """
 
@@ -80,9 +76,9 @@ class Bench:
         config: of the network.
         rank: of the LoRA.
         size: height and width in pixels, and frames.
-        device: where.
+        device: of all tensors.
         dtype: of the frozen weights.
-        moved: the LoRA's second matrices are random; else zero, as at the beginning of a training.
+        moved: draw the LoRA's second matrices; else they are zero, as when a training starts.
     """
 
     def __init__(
@@ -90,7 +86,7 @@ class Bench:
         setting: Setting,
         config: dict[str, Any],
         rank: int,
-        size: tuple[int, int, int],
+        size: Size,
         device: torch.device,
         dtype: torch.dtype,
         moved: bool = False,
@@ -109,13 +105,12 @@ class Bench:
             store_in_float8(self.network)
         self.network.train()
         setting.activations.install(self.network)
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda"
-        )
+        rates = {"lr": DEFAULTS["learning_rate"].default, "weight_decay": DEFAULTS["weight_decay"].default}
+        self.optimizer = torch.optim.AdamW(self.trained, **rates, fused=device.type == "cuda")
         self.batch = random_batch(self.network, size, device)
 
     def gradients(self, number: int = 0) -> list[Tensor]:
-        """Those of one step, of each matrix of the LoRA; they stay in place."""
+        """Gradients of each matrix of the LoRA in step `number`; they stay in place."""
         draws = Draws.of(number, 0, self.batch["target"], shift=5.0, dropout=0.0)
         autocast = not self.setting.lean and self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=autocast):
@@ -125,30 +120,30 @@ class Bench:
         return [matrix.grad for matrix in self.trained if matrix.grad is not None]
 
     def step(self, number: int) -> float:
-        """One step; its seconds, the device waited for."""
-        self._wait()
+        """One step; returns its seconds, with the device synchronised before and after."""
+        self._synchronize()
         began = time.perf_counter()
         self.gradients(number)
-        nn.utils.clip_grad_norm_(self.trained, CLIP)
+        nn.utils.clip_grad_norm_(self.trained, DEFAULTS["max_grad_norm"].default)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._wait()
+        self._synchronize()
         return time.perf_counter() - began
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def random_network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> WanS2VTransformer3DModel:
-    """A network whose weights are drawn on the device, as large as keeps what goes through it; frozen."""
+    """A frozen network with weights drawn on the device, scaled so that activations keep their size."""
     with torch.device("meta"):
         network = WanS2VTransformer3DModel(**config)
-    exact = set(network._keep_in_fp32_modules)
+    float32 = set(network._keep_in_fp32_modules)
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in list(network.named_parameters()):
         owner, _, leaf = name.rpartition(".")
-        kept = torch.float32 if exact & set(name.split(".")) else dtype
+        kept = torch.float32 if float32 & set(name.split(".")) else dtype
         values = torch.empty(parameter.shape, dtype=kept, device=device)
         fan_in = max(1, parameter[0].numel() if parameter.ndim > 1 else parameter.numel())
         values.normal_(0, fan_in**-0.5, generator=generator)
@@ -158,8 +153,8 @@ def random_network(config: dict[str, Any], device: torch.device, dtype: torch.dt
     return network
 
 
-def random_batch(network: WanS2VTransformer3DModel, size: tuple[int, int, int], device: torch.device) -> Batch:
-    """One sample of a segment that continues another; see `training.loop.step.train_step`."""
+def random_batch(network: WanS2VTransformer3DModel, size: Size, device: torch.device) -> Batch:
+    """One sample of a segment with motion frames; see `training.loop.step.train_step`."""
     config = network.config
     height, width, frames = size
     rows, columns, latents = height // 8, width // 8, frames // 4
@@ -184,11 +179,11 @@ def random_batch(network: WanS2VTransformer3DModel, size: tuple[int, int, int], 
     }
 
 
-def step_flops(network: WanS2VTransformer3DModel, size: tuple[int, int, int], rank: int) -> float:
-    """Floating-point operations that a step needs at least, a multiply-add as two: nothing computed twice.
+def step_flops(network: WanS2VTransformer3DModel, size: Size, rank: int) -> float:
+    """Floating-point operations that a step needs at least, a multiply-add as two: nothing is recomputed.
 
-    Forward and backward through the frozen layers (no gradient of their weights), attention whose backward pass takes
-    two and a half times its forward pass, and three passes of the LoRA.
+    The backward pass through frozen layers costs as much as the forward pass, as there are no gradients of their
+    weights; that of attention two and a half times as much; the LoRA has three passes.
     """
     height, width, frames = size
     workload, shape = Workload("speech_to_video", width, height, frames), dimensions(network.config)
@@ -199,67 +194,56 @@ def step_flops(network: WanS2VTransformer3DModel, size: tuple[int, int, int], ra
 
 
 def check(
-    setting: Setting,
-    config: dict[str, Any],
-    rank: int,
-    size: tuple[int, int, int],
-    device: torch.device,
-    dtype: torch.dtype,
+    setting: Setting, config: dict[str, Any], rank: int, size: Size, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
-    """How a setting's gradients compare with those of the plain step: cosines of all of them, and of the worst matrix.
+    """Compare a setting's gradients with those of the plain step: cosines over all of them, and of the worst matrix.
 
-    The plain step has the very weights of the setting, those of float8 taken back included: what is compared is the
-    computing and not the storing.
+    The plain step gets the same weights, after storing them as float8 if the setting does: what is compared is the
+    computation.
     """
-    found = []
+    found, losses = [], []
     for one in (setting, PLAIN):
         bench = Bench(one, config, rank, size, device, dtype, moved=True)
         if setting.float8 and not one.float8:
             store_in_float8(bench.network)
         found.append([gradient.float().cpu() for gradient in bench.gradients()])
-        loss = float(bench.loss)
-        found[-1].append(torch.tensor([loss]))
+        losses.append(float(bench.loss))
         del bench
         _free(device)
-    (*mine, my_loss), (*plain, plain_loss) = found
-    # in float64: a sum of a hundred million numbers of float32 is off by a hundredth
-    pairs = zip(mine, plain, strict=True)
-    products = torch.tensor([[_dot(a, a), _dot(b, b), _dot(a, b)] for a, b in pairs], dtype=torch.float64)
-    whole = products.sum(dim=0)
+    # in float64, since a sum of a hundred million float32 numbers is off by a hundredth; for each matrix the products
+    # of the two gradients with themselves and with each other
+    pairs = ((mine.double(), plain.double()) for mine, plain in zip(*found, strict=True))
+    each = torch.stack([torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum()]) for a, b in pairs])
+    cosines = each[:, 2] / (each[:, 0] * each[:, 1]).sqrt()
+    mine, plain, mixed = each.sum(dim=0).tolist()
     return {
-        "gradient_cosine": round(_cosine(whole), 6),
-        "gradient_cosine_of_the_worst_matrix": round(min(map(_cosine, products)), 6),
-        "gradient_norm_ratio": round(float((whole[0] / whole[1]).sqrt()), 6),
-        "loss_ratio": round(float(my_loss / plain_loss), 6),
+        "gradient_cosine": round(mixed / (mine * plain) ** 0.5, 6),
+        "gradient_cosine_of_the_worst_matrix": round(float(cosines.min()), 6),
+        "gradient_norm_ratio": round((mine / plain) ** 0.5, 6),
+        "loss_ratio": round(losses[0] / losses[1], 6),
     }
 
 
 def _free(device: torch.device) -> None:
-    # a network and what computes its blocks refer to each other
-    gc.collect()
+    gc.collect()  # a network and its replaced `forward` refer to each other
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def _dot(one: Tensor, other: Tensor) -> float:
-    return float((one.double() * other.double()).sum())
-
-
-def _cosine(products: Tensor) -> float:
-    """Of two vectors' products with themselves and with each other."""
-    return float(products[2] / (products[0] * products[1]).sqrt())
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the benchmark; the keys say what the figures are and in which unit."""
+    """Run the benchmark; keys name the figures and their units."""
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = getattr(torch, arguments.dtype)
-    config = dict(TOY) if arguments.toy else {}
+    config: dict[str, Any] = dict(TOY) if arguments.toy else {}
     if arguments.layers:
-        config |= _shallow(config, arguments.layers)
+        config |= _shallow(arguments.layers)
     size = TOY_SIZE if arguments.toy else (arguments.height, arguments.width, arguments.frames)
     rank = 4 if arguments.toy else arguments.rank
-    setting = _setting(arguments)
+    activations = Activations(arguments.keep_attention, arguments.offload, not arguments.eager)
+    setting = Setting(activations, True, arguments.base_dtype == "fp8", arguments.attention_backend)
+    if arguments.plain:
+        setting = Setting(PLAIN.activations, lean=False, backend=arguments.attention_backend)
+    kept = {name: getattr(setting.activations, name) for name in ("keep_attention", "offload")}
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -267,8 +251,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "rank": rank,
         "plain": arguments.plain,
         "compiled": setting.activations.compile,
-        "keep_attention": "all" if setting.activations.keep_attention is None else setting.activations.keep_attention,
-        "offload": "all" if setting.activations.offload is None else setting.activations.offload,
+        **{name: "all" if blocks is None else blocks for name, blocks in kept.items()},
         "base": "fp8" if setting.float8 else arguments.dtype,
         "attention_backend": setting.backend or "native",
     }
@@ -276,17 +259,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         result |= _timed(Bench(setting, config, rank, size, device, dtype), arguments.steps, size, rank)
         _free(device)
     if arguments.check:
-        shallow = config | _shallow(config, arguments.check)
-        result |= check(setting, shallow, rank, size, device, dtype)
+        result |= check(setting, config | _shallow(arguments.check), rank, size, device, dtype)
     return result
 
 
-def _timed(bench: Bench, steps: int, size: tuple[int, int, int], rank: int) -> dict[str, Any]:
-    device = bench.device
-    on_gpu = device.type == "cuda"
+def _timed(bench: Bench, steps: int, size: Size, rank: int) -> dict[str, Any]:
+    on_gpu = bench.device.type == "cuda"
     first = bench.step(0)
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.reset_peak_memory_stats(bench.device)
     seconds = [bench.step(number) for number in range(1, 1 + steps)]
     flops = step_flops(bench.network, size, rank)
     found = {
@@ -300,58 +281,40 @@ def _timed(bench: Bench, steps: int, size: tuple[int, int, int], rank: int) -> d
         "tflops": round(flops / 1e12 / statistics.median(seconds), 1),
     }
     if on_gpu:
-        found["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
-        found["peak_reserved_gb"] = round(torch.cuda.max_memory_reserved(device) / 1e9, 2)
+        found["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(bench.device) / 1e9, 2)
+        found["peak_reserved_gb"] = round(torch.cuda.max_memory_reserved(bench.device) / 1e9, 2)
     return found
 
 
-def _shallow(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """The fields of a network of fewer blocks, every other of which hears."""
+def _shallow(layers: int) -> dict[str, Any]:
+    """Config of a network with fewer blocks, every other with audio."""
     return {"num_layers": layers, "audio_inject_layers": tuple(range(0, layers, 2))}
-
-
-def _setting(arguments: argparse.Namespace) -> Setting:
-    if arguments.plain:
-        return Setting(Activations(), lean=False, float8=False, backend=arguments.attention_backend)
-    activations = Activations(arguments.keep_attention, arguments.offload, not arguments.eager)
-    return Setting(activations, True, arguments.base == "fp8", arguments.attention_backend)
-
-
-def _blocks(text: str) -> int | None:
-    return None if text == "all" else int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
+
+    def blocks(text: str) -> int | None:
+        return None if text == "all" else int(text)
+
     parser = argparse.ArgumentParser(prog="python -m training.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="a small network and a short clip, for any machine")
-    parser.add_argument("--layers", type=int, help="blocks, if not all of them")
-    parser.add_argument("--height", type=int, default=TRUE_SIZE[0], help="pixels")
-    parser.add_argument("--width", type=int, default=TRUE_SIZE[1], help="pixels")
-    parser.add_argument("--frames", type=int, default=TRUE_SIZE[2], help="a multiple of 4")
-    parser.add_argument("--rank", type=int, default=128, help="of the LoRA")
-    parser.add_argument("--plain", action="store_true", help="PEFT's own layers and full checkpointing, not compiled")
-    parser.add_argument("--eager", action="store_true", help="do not compile")
-    parser.add_argument(
-        "--keep-attention",
-        type=_blocks,
-        default=None,
-        metavar="BLOCKS",
-        help="that keep attention outputs; or all",
-    )
-    parser.add_argument(
-        "--offload",
-        type=_blocks,
-        default=None,
-        metavar="BLOCKS",
-        help="whose kept tensors go to the host; or all",
-    )
-    parser.add_argument("--base", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
-    parser.add_argument("--attention-backend", help="of diffusers' dispatcher, _native_cudnn for example")
-    parser.add_argument("--steps", type=int, default=3, help="that are timed, after one that is not; 0 for none")
-    parser.add_argument("--check", type=int, default=0, metavar="BLOCKS", help="compare gradients in so many blocks")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of frozen weights")
-    parser.add_argument("--device", help="cuda where there is one, else cpu")
+    add = parser.add_argument
+    add("--toy", action="store_true", help="a small network and a short clip, for any machine")
+    add("--layers", type=int, help="number of blocks; default: all")
+    add("--height", type=int, default=TRUE_SIZE[0], help="pixels")
+    add("--width", type=int, default=TRUE_SIZE[1], help="pixels")
+    add("--frames", type=int, default=TRUE_SIZE[2], help="a multiple of 4")
+    add("--rank", type=int, default=128, help="of the LoRA")
+    add("--plain", action="store_true", help="PEFT's own layers and full checkpointing, not compiled")
+    add("--eager", action="store_true", help="do not compile")
+    add("--keep-attention", type=blocks, metavar="BLOCKS", help="that keep attention outputs; default: all")
+    add("--offload", type=blocks, metavar="BLOCKS", help="whose kept tensors are offloaded; default: all")
+    add("--base-dtype", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
+    add("--attention-backend", help="of diffusers' dispatcher, _native_cudnn for example")
+    add("--steps", type=int, default=3, help="timed ones, after one that is not; 0 for none")
+    add("--check", type=int, default=0, metavar="BLOCKS", help="compare gradients in so many blocks")
+    add("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of frozen weights")
+    add("--device", help="default: cuda if there is one, else cpu")
     print(json.dumps(measure(parser.parse_args(argv))))
     return 0
 

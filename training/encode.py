@@ -1,15 +1,16 @@
-"""From clip folders to encoded samples: latents, audio features, embedded words and masks, each computed once.
+"""Encode clip folders into samples: latents, audio features, text embeddings and masks, each precomputed once.
 
     python -m training.encode --data DATA/processed/video_path.txt --out DATA/samples --profile pocket
 
-A sample is kept under a hash of everything that it was made of: the clip's files, the window, the segment, the prompt
-and the weights. So the same command again computes what is new, and what is no longer asked for is removed.
+A sample's name has a hash of everything that it was encoded from: the clip's files, the window, the segment, the prompt
+and the weights. So the same command again encodes only what is new, and removes samples that are no longer needed.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,19 +40,19 @@ from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 from wanavatar_lab.worker.execute import choose_device
 
-FORMAT = 2  # of what a sample holds; another one makes every sample again
-CAPTION = "caption.txt"  # in a clip's folder: what is seen and done there
+FORMAT = 2  # of the samples' files; a new number encodes every sample again
+CAPTION = "caption.txt"  # in a clip's folder: what is seen and done in it, its prompt
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """What samples are computed with: an S2V pipeline without its transformer.
+    """The models that encode samples: an S2V pipeline without its transformer.
 
     Attributes:
         pipeline: VAE, text encoder and audio encoder.
-        device: where they compute.
+        device: of the pipeline.
         made_of: a hash of their weights.
     """
 
@@ -64,7 +65,7 @@ class Encoders:
         """Those of a profile.
 
         Raises:
-            WeightsError: they are not there.
+            WeightsError: they are not installed.
         """
         weights_dir, stage = read_settings().weights_dir, SpeechToVideo.stage
         folder = PROFILES[profile].weights(stage, weights_dir)
@@ -90,100 +91,79 @@ def encode(
     longest: int = LONGEST,
     inpaint: bool = False,
 ) -> list[Entry]:
-    """Encode clips into `folder`, and list them there; what is there already under its hash is kept.
+    """Encode clips into `folder` and write its list; samples that exist under their hash are kept.
 
     Args:
-        clips, held_out: for training, and for validation alone.
+        clips, held_out: for training, and for validation only.
         aspects: width and height in pixels, by name.
         prompt: of clips without a `caption.txt`.
-        longest: frames of a segment.
-        inpaint: samples say what is given when a face is painted into a clip, as `patch_embedding` learns it.
+        longest: frames of a segment, at most.
+        inpaint: add inpainting latents, with which `patch_embedding` is trained to paint a face into a clip.
 
     Raises:
-        LabError: no clip is long enough for a segment, or a training reads what is in `folder` and would change.
+        LabError: no clip is long enough for a segment, or a training reads the samples in `folder` that would change.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
     for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
-        entries += _encode_clip(clip, is_held_out, folder, encoders, aspects, prompt, longest, inpaint)
-    if not any(not entry.held_out for entry in entries):
+        caption = clip.path / CAPTION
+        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
+        digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
+        for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
+            source = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
+            hashed = hashlib.sha256(source.encode()).hexdigest()[:12]
+            kind = "next" if segment.continued else "first"
+            name = f"{clip.path.name}-{aspect}-{segment.start:04d}-{kind}-{hashed}"
+            tensors: dict[str, Tensor] | None = None
+            if not (folder / f"{name}.safetensors").is_file():
+                # a clip's frames are read only if one of its samples is new
+                opened = opened or _Opened(clip, steps, encoders, text)
+                tensors = opened.tensors(size, segment, inpaint)
+            entries.append(write_sample(folder, name, tensors, clip.path.name, is_held_out))
+            sound = folder / f"{name}{SOUND_ENDS}"
+            if is_held_out and not sound.is_file():  # for sample clips
+                samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
+                part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
+                write_audio(sound, Audio(samples[part], RATE))
+    if all(entry.held_out for entry in entries):
         raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
-    if not _is_listed(folder, entries):
+    try:
+        is_listed = (folder / NO_TEXT).is_file() and listed_in(folder) == entries
+    except LabError:  # a damaged list is written again
+        is_listed = False
+    if not is_listed:
+        known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
         with changing(folder):
             write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
-            for old in _others(folder, entries):
-                remove(old)
+            for file in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
+                if file.with_suffix(".safetensors").name not in known:
+                    remove(file)
     return entries
 
 
-def _is_listed(folder: Path, entries: list[Entry]) -> bool:
-    try:
-        return (folder / NO_TEXT).is_file() and listed_in(folder) == entries
-    except LabError:  # it is damaged, which a new one mends
-        return False
-
-
-def _others(folder: Path, entries: Sequence[Entry]) -> list[Path]:
-    """Files of samples that are no longer asked for."""
-    known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
-    found = (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}"))
-    return [path for path in found if path.with_suffix(".safetensors").name not in known]
-
-
-def _encode_clip(
-    clip: ClipFolder,
-    held_out: bool,
-    folder: Path,
-    encoders: Encoders,
-    aspects: dict[str, tuple[int, int]],
-    prompt: str,
-    longest: int,
-    inpaint: bool,
-) -> list[Entry]:
-    caption = clip.path / CAPTION
-    said = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
-    digest = _digest(clip, encoders, said)
-    steps = clip.steps()
-    entries, opened = [], None
-    for name, size in aspects.items():
-        for segment in segments_of(len(steps), longest):
-            told = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
-            asked = hashlib.sha256(told.encode()).hexdigest()[:12]
-            kind = "next" if segment.continued else "first"
-            sample = f"{clip.path.name}-{name}-{segment.start:04d}-{kind}-{asked}"
-            tensors: dict[str, Tensor] | None = None
-            if not (folder / f"{sample}.safetensors").is_file():
-                # a clip's pictures are read when the first of its samples is computed
-                opened = opened or _Opened(clip, steps, encoders, said)
-                tensors = opened.tensors(size, segment, inpaint)
-            entries.append(write_sample(folder, sample, tensors, f"{clip.path.name}", held_out))
-            if held_out:
-                _write_sound(clip, segment, folder / f"{sample}{SOUND_ENDS}")
-    return entries
-
-
-def _write_sound(clip: ClipFolder, segment: Segment, file: Path) -> None:
-    """The sound of a segment, for who makes sample clips."""
-    if not file.is_file():
-        samples = read_audio(clip.sound, rate=RATE, mono=True).samples
-        per_frame = RATE // FPS
-        part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
-        write_audio(file, Audio(samples[part], RATE))
+def _digest(clip: ClipFolder, encoders: Encoders, text: str) -> str:
+    """A hash of all that a clip's samples are encoded from, but for the window and the segment."""
+    digest = hashlib.sha256(f"{FORMAT} {encoders.made_of} {text} {clip.fps}".encode())
+    files = [path for kind in (IMAGES, FACE_MASKS, LIP_MASKS) for path in sorted((clip.path / kind).iterdir())]
+    for path in (*files, clip.sound, clip.path / "valid.json"):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 class _Opened:
-    """A clip in memory."""
+    """A clip in memory: frames, masks, audio features and text embedding."""
 
-    def __init__(self, clip: ClipFolder, steps: NDArray[np.int64], encoders: Encoders, said: str) -> None:
+    def __init__(self, clip: ClipFolder, steps: NDArray[np.int64], encoders: Encoders, text: str) -> None:
         self.encoders, self.count = encoders, len(steps)
         self.images = np.stack([clip.image(int(i)) for i in steps])
         self.masks = [np.stack([clip.mask(kind, int(i)) for i in steps]) for kind in (FACE_MASKS, LIP_MASKS)]
         self.valid = clip.valid()[steps]
         pipeline = encoders.pipeline
         sound = read_audio(clip.sound, rate=RATE, mono=True).samples[:, 0]
-        # all of the clip at once, as inference normalises and hears the whole file
+        # the whole clip at once, since inference too normalises and encodes a whole file
         self.audio = pipeline.encode_audio(sound).bucket(0, FPS, self.count)
-        self.text = pipeline.encode_prompt(said)[0].float().cpu()
+        self.text = pipeline.encode_prompt(text)[0].float().cpu()
 
     @torch.no_grad()
     def tensors(self, size: tuple[int, int], segment: Segment, inpaint: bool = False) -> dict[str, Tensor]:
@@ -192,7 +172,7 @@ class _Opened:
         window = window_about(np.max(faces, axis=0, initial=0) > 127, *size)
         inside = range(segment.start, segment.start + segment.frames)
         codec, device = LatentCodec(self.encoders.pipeline.vae), self.encoders.device
-        # the picture is another moment of the clip than the segment begins with
+        # half a clip away from the segment's start, so that the reference does not show its first frame
         reference = self._pixels([(segment.start + self.count // 2) % self.count], window, size)
         found = {"reference": codec.encode(reference, device)}
         if segment.continued:
@@ -203,85 +183,60 @@ class _Opened:
             latents = codec.encode(torch.cat([reference, self._pixels(inside, window, size)], dim=2), device)
             found["target"] = latents[:, :, 1:]
         if inpaint:
-            # all that the face comes to in this clip is to be made: its outline would tell what the mouth does
+            # painted is all that the face covers in any frame: the outline of one frame would reveal its mouth
             somewhere = np.max(faces, axis=0, keepdims=True, initial=0 if len(faces) else 255)
-            given = (self._grey(somewhere, window, size) == 0).float().expand(1, 1, len(inside), -1, -1)
+            given = (_resized(somewhere, window, size) == 0).float().expand(1, 1, len(inside), -1, -1)
             found["inpaint"] = encode_given(codec, self._pixels(inside, window, size), given, device)
         kept = {name: latents[0].float().cpu() for name, latents in found.items()}
         frames = slice(segment.start, segment.start + segment.frames)
         for name, masks in zip(("face", "lip"), self.masks, strict=True):
-            kept[name] = latent_masks(self._grey(masks[frames], window, size)[None])[0]
+            kept[name] = latent_masks(_resized(masks[frames], window, size)[None] / 255)[0]
         kept["valid"] = latent_validity(torch.from_numpy(self.valid[frames])[None])[0]
         kept["audio"], kept["text"] = self.audio[..., frames], self.text
         return kept
 
     def _pixels(self, frames: Sequence[int], window: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
         """Frames [1, 3, F, H, W] in [-1, 1]."""
-        levels = np.stack([np.asarray(image) for image in self._resized(self.images[list(frames)], window, size)])
-        return torch.from_numpy(levels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-
-    def _grey(self, masks: NDArray[np.uint8], window: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
-        """Masks [F, H, W] in 0..1."""
-        levels = np.stack([np.asarray(image) for image in self._resized(masks, window, size)])
-        return torch.from_numpy(levels).float() / 255
-
-    def _resized(
-        self, pictures: NDArray[np.uint8], window: tuple[int, int, int, int], size: tuple[int, int]
-    ) -> Iterator[Image.Image]:
-        for picture in pictures:
-            # reducing by area, which PIL calls a box, where it is reduced
-            smaller = size[0] < window[2] - window[0]
-            how = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-            yield Image.fromarray(picture).resize(size, how, box=window)
+        return _resized(self.images[list(frames)], window, size).permute(3, 0, 1, 2)[None] / 127.5 - 1
 
 
-def _digest(clip: ClipFolder, encoders: Encoders, said: str) -> str:
-    """A hash of all that a clip's samples are made of, but for the window and the segment."""
-    digest = hashlib.sha256(f"{FORMAT} {encoders.made_of} {said} {clip.fps}".encode())
-    files = [path for kind in (IMAGES, FACE_MASKS, LIP_MASKS) for path in sorted((clip.path / kind).iterdir())]
-    for path in (*files, clip.sound, clip.path / "valid.json"):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    return digest.hexdigest()
-
-
-def _divided(clips: list[ClipFolder], listed: Path) -> tuple[list[ClipFolder], list[ClipFolder]]:
-    """Clips to train on, and those that a list says are held out.
-
-    A folder that was made elsewhere has no such list, and then its last clip is held out, so that training can be
-    watched. An empty list holds out none.
-    """
-    if listed.is_file():
-        return clips, read_clips(listed) if listed.read_text(encoding="utf-8-sig").strip() else []
-    if len(clips) == 1:
-        return clips, []
-    print(f"There is no {listed.name}, so {clips[-1].path.name} is held out.")
-    return clips[:-1], clips[-1:]
+def _resized(pictures: NDArray[np.uint8], window: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """A window of each picture [F, H, W] or [F, H, W, 3] at another size; 0 to 255, as float32."""
+    # smaller by averaging areas (PIL's box filter), which keeps the area of a mask; larger by bicubic interpolation
+    filter = Image.Resampling.BOX if size[0] < window[2] - window[0] else Image.Resampling.BICUBIC
+    resized = [np.asarray(Image.fromarray(picture).resize(size, filter, box=window)) for picture in pictures]
+    return torch.from_numpy(np.stack(resized)).float()
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.encode", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="video_path.txt, a clip's folder a line")
-    parser.add_argument("--held-out", type=Path, help="another such list, for validation; beside --data if it is there")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="video_path.txt: one clip folder per line")
+    parser.add_argument("--held-out", type=Path, help="for validation; default: held_out_path.txt beside --data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the samples")
     parser.add_argument("--profile", choices=PROFILES, default="full")
-    parser.add_argument("--aspects", default="rec,square,vec", help="by commas")
+    parser.add_argument("--aspects", default="rec,square,vec", help="comma-separated")
     parser.add_argument("--prompt", default=SpeechToVideo.model_fields["prompt"].default)
     parser.add_argument("--frames", type=int, default=LONGEST, help="of a segment, at most")
-    parser.add_argument("--inpaint", action="store_true", help="for a network that paints the face into a clip")
+    parser.add_argument("--inpaint", action="store_true", help="add latents for painting a face into a clip")
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
-    listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
     shapes = ASPECTS[arguments.profile]
     try:
         unknown = [name for name in arguments.aspects.split(",") if name not in shapes]
         if unknown:
             raise LabError(f"There is no aspect {unknown[0]!r}; there are {', '.join(shapes)}.")
         clips = read_clips(arguments.data)
-        clips, held_out = _divided(clips, listed)
-        device = arguments.device or choose_device(read_settings().device)
-        encoders = Encoders.load(arguments.profile, device)
+        listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
+        if listed.is_file():
+            # an empty list holds out none
+            held_out = read_clips(listed) if listed.read_text(encoding="utf-8-sig").strip() else []
+        else:
+            # folders of other tools have no such list; the last clip makes it possible to watch their training
+            clips, held_out = (clips[:-1], clips[-1:]) if len(clips) > 1 else (clips, [])
+            if held_out:
+                print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
+        encoders = Encoders.load(arguments.profile, arguments.device or choose_device(read_settings().device))
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
         entries = encode(
             clips, held_out, arguments.out, encoders, aspects, arguments.prompt, arguments.frames, arguments.inpaint

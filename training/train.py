@@ -1,271 +1,379 @@
-"""Fine-tune the network that speaks to one person.
+"""Fine-tune the speech-to-video network on clips of one person.
 
     accelerate launch -m training.train --config run.json
     python -m training.train --recipe pocket --samples data/me/samples --run runs/training/me
 
-One process or several, as accelerate starts them. The same command again goes on from the last checkpoint; on one
-device and in deterministic mode the run that goes on is, bit by bit, the run that was never broken off.
+One process or several, as accelerate starts them. The same command resumes from the newest checkpoint; on one device
+and in deterministic mode a resumed run is, bit by bit, the run that was never interrupted.
+
+The file reads from the top: the process's set-up, the run's set-up, the loop, an optimizer step, validation,
+checkpoints; then how a run is stopped and what is logged of a step.
 """
 
 import argparse
 import json
 import math
 import os
+import re
+import signal
+import threading
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
+from training.config import TrainingConfig
 from training.config.arguments import add_config, config_of
-from training.config.config import DECIDES, TrainingConfig
+from training.config.training_config import FIXED_ON_RESUME
 from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import training_in
-from training.launch.supervisor import CODE, Stopped, StopRequest
+from training.launch.processes import STOP_CODE
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
+from training.loop.loss import BRANCHES, Losses
 from training.loop.run_folder import CONFIG, checkpoints, read_metrics
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
-from training.loop.step_metrics import gradient_norms, means, observed
-from training.loop.validate import Validation, validate, without_training
-from training.loop.warm_start import begin_with, left_out
-from training.model.deepspeed_state import ShardedOptimizer, set_up_zero
-from training.model.ema import Average
-from training.model.full_finetune import check_samples
-from training.model.network import network_of
-from training.model.shard_frozen import average_gradients, is_to_be_spread, spread_frozen
+from training.loop.validate import validate, without_training
+from training.loop.warm_start import describe_unused, init_from
+from training.model.deepspeed_state import ShardedOptimizer, configure_deepspeed
+from training.model.ema import averaged, new_ema
+from training.model.full_finetune import PATTERNS, check_samples
+from training.model.shard_frozen import average_gradients, fsdp_requested, shard_frozen
 from training.model.trainable import make_trainable
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_text
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
+from wanavatar_lab.settings import read_settings
+from wanavatar_lab.weights import missing_weights
+
+
+def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
+    """Train to the last step, in this process or as one of several.
+
+    Args:
+        network: without adapters; None loads the profile's.
+
+    Returns:
+        The relative change of held-out errors against the base, by part; -0.2 is 20 % less.
+
+    Raises:
+        LabError: the run cannot start or resume; see the message.
+        FloatingPointError: the loss is not finite.
+        Stopped: SIGTERM was received; the last completed step is saved.
+    """
+    if config.deterministic:
+        # cuBLAS reads it at its first use; without it, deterministic torch refuses matrix products on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    set_seed(config.seed)
+    # no autocast: the network computes in its own dtype, see training.model.trainable
+    accelerator = Accelerator(gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision="no")
+    is_first: bool = accelerator.is_main_process
+    if is_first:
+        config.run.mkdir(parents=True, exist_ok=True)
+    with training_in(config.run, config.samples) if is_first else nullcontext():
+        trainer = Trainer(config, network or network_of(config.profile), accelerator)
+        if is_first:  # and only now, when it is known that these settings can resume the run
+            write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
+        changes = trainer.run()
+    accelerator.end_training()
+    return changes
+
+
+def network_of(profile: str) -> WanS2VTransformer3DModel:
+    """The speech_to_video network of a profile, in float32 for the toy one and in bfloat16 for the published one.
+
+    Raises:
+        WeightsError: its weights are not installed.
+    """
+    folder = PROFILES[profile].weights(SpeechToVideo.stage, read_settings().weights_dir)
+    if not folder.is_dir():
+        raise missing_weights(SpeechToVideo.stage, folder)
+    # the published folder has the network at its top, a diffusers folder in a subfolder
+    place = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    dtype = torch.float32 if profile == "pocket" else torch.bfloat16
+    return WanS2VTransformer3DModel.from_official(place, torch_dtype=dtype)
 
 
 class Trainer:
-    """A run: its network, samples and optimizer, on the devices that accelerate has.
+    """A run on this process: its network, samples, optimizer and log, at step `step`.
 
     Args:
-        config: what the run is told.
-        network: without an adapter.
+        config: of the run.
+        network: without adapters.
         accelerator: of this process.
     """
 
     def __init__(self, config: TrainingConfig, network: WanS2VTransformer3DModel, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.network = config, accelerator, network
+        device, processes = accelerator.device, accelerator.num_processes
+
+        # data
         self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
         check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
-        world = accelerator.num_processes
-        self.order = Order(self.samples.buckets, config.batch, config.accumulation, world, config.seed)
-        self.steps = config.steps or config.epochs * self.order.steps_an_epoch
-        network.to(accelerator.device)
+        sizes = config.train_batch_size, config.gradient_accumulation_steps
+        self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
+        self.steps = config.max_train_steps or config.num_train_epochs * self.order.steps_an_epoch
+
+        # what is trained
+        network.to(device)
         self.trainable = make_trainable(network, config)
         self.trained = self.trainable.parameters
-        last = self._last_checkpoint()
-        if config.start and not last:
-            for name, left in begin_with(config.start, network, self.trainable.origins).items():
-                accelerator.print(f"{config.start / name}: {left_out(left)}")
-        self.average = Average(trained_parameters(network), config.ema) if config.ema else None
-        network.train()
-        fused = accelerator.device.type == "cuda"
-        optimizer = torch.optim.AdamW(
-            self.trainable.groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
-        )
-        set_up_zero(accelerator, config.batch, config.accumulation, config.clip)
-        self.spread = is_to_be_spread()
-        if self.spread:
-            share, whole = spread_frozen(network, self.trained, accelerator.device, world)
-            accelerator.print(f"each process has {share / 1e6:,.2f} of {whole / 1e6:,.2f} MB of frozen weights")
-            self.wrapped, self.optimizer = network, accelerator.prepare_optimizer(optimizer)
-        else:
-            self.wrapped, self.optimizer = accelerator.prepare(network, optimizer)
-        self.sharded = None
-        if accelerator.state.deepspeed_plugin is not None:
-            self.sharded = ShardedOptimizer(self.optimizer.optimizer, self.trained)
-        self.step, self.saved, began = 0, 0, time.monotonic()
-        if last:
-            self.step = load_checkpoint(last[0], network, self._inner_optimizer, self._facts, self.average)
-            self.saved = self.step
-            if self.sharded:
-                self.sharded.scatter(self.step)
-            accelerator.print(f"goes on from step {self.step} of {self.steps}")
-        self.log = Log(config.run, self.step) if accelerator.is_main_process else None
-        if last and self.log:
-            self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
-
-    def _last_checkpoint(self) -> list[Path]:
-        """The newest one, if there is any, which all processes have to see."""
-        last = checkpoints(self.config.run)[-1:]
-        seen = dict.fromkeys(gather_object([last[0].name if last else "none"]))
+        newest = checkpoints(config.run)[-1:]
+        seen = dict.fromkeys(gather_object([newest[0].name if newest else "none"]))
         if len(seen) > 1:
             raise LabError(
-                f"Processes see different checkpoints in {self.config.run}: {', '.join(seen)}. Put the run into a "
-                "folder that all machines share."
+                f"Processes see different checkpoints in {config.run}: {', '.join(seen)}. Put the run into a folder "
+                "that all machines share."
             )
-        return last
+        if config.init_from and not newest:
+            for name, unused in init_from(config.init_from, network, self.trainable.origins).items():
+                accelerator.print(f"{config.init_from / name}: {describe_unused(unused)}")
+        # in the order of the network, which a checkpoint has too
+        self.averaged = list(trained_parameters(network).values())
+        self.ema = new_ema(self.averaged, config.ema_decay) if config.ema_decay else None
+        network.train()
 
-    @property
-    def _facts(self) -> dict[str, Any]:
-        """What has to be the same where a run goes on."""
-        told = self.config.model_dump(mode="json", include=DECIDES)
-        parts = sorted(self.config.part_rates)
-        samples = {"samples": len(self.samples), "samples_hash": self.samples.hash}
-        return told | samples | {"parts": parts, "samples_a_step": self.order.samples_a_step}
+        # the optimizer, and what the processes share of it and of the network
+        rates: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        adamw = torch.optim.AdamW(self.trainable.groups, **rates, fused=device.type == "cuda")
+        configure_deepspeed(accelerator, *sizes, config.max_grad_norm)
+        self.is_sharded = fsdp_requested()
+        if self.is_sharded:
+            share, whole = shard_frozen(network, self.trained, device, processes)
+            accelerator.print(f"each process has {share / 1e6:,.2f} of {whole / 1e6:,.2f} MB of frozen weights")
+            self.wrapped, self.optimizer = network, accelerator.prepare_optimizer(adamw)
+        else:
+            self.wrapped, self.optimizer = accelerator.prepare(network, adamw)
+        uses_zero = accelerator.state.deepspeed_plugin is not None
+        self.zero = ShardedOptimizer(self.optimizer.optimizer, self.trained) if uses_zero else None
+        # the one whose state a checkpoint has: torch's own, or the whole of DeepSpeed's shares
+        self.whole_optimizer: Any = self.zero or getattr(self.optimizer, "optimizer", self.optimizer)
 
-    @property
-    def _inner_optimizer(self) -> Any:
-        return self.sharded or getattr(self.optimizer, "optimizer", self.optimizer)
+        # resume. "samples_a_step" is compared, since processes and accumulation may be exchanged for one another
+        self.facts = config.model_dump(mode="json", include=FIXED_ON_RESUME)
+        self.facts |= {"samples": len(self.samples), "samples_hash": self.samples.hash}
+        self.facts |= {"parts": sorted(config.part_rates), "samples_a_step": self.order.samples_a_step}
+        self.step, self.saved, began = 0, 0, time.monotonic()
+        if newest:
+            self.step = load_checkpoint(newest[0], network, self.whole_optimizer, self.facts, self.ema)
+            self.saved = self.step
+            if self.zero:
+                self.zero.scatter(self.step)
+            accelerator.print(f"resumed from step {self.step} of {self.steps}")
+        self.log = Log(config.run, self.step) if accelerator.is_main_process else None
+        if newest and self.log:
+            self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
 
     def run(self) -> dict[str, float]:
-        """Train to the last step; returns how the errors of held-out samples changed against the base.
-
-        Raises:
-            FloatingPointError: the loss is no number any more.
-            Stopped: SIGTERM came; the last whole step is saved.
-        """
+        """The loop; see `train` for what it returns and raises."""
+        config, clips = self.config, None
+        if config.sample_every_n_steps:
+            clips = SampleClips(config, self.held_out, self.accelerator, self.log)
         base = self._validate(base=True)
         if self.step == 0:
-            self._save_validation("base", 0, base)
+            self._log_errors("base", base)
+        # A resumed run repeats no validation and no clips of the step that it resumes at. The first process decides
+        # for all, since they compute together and only its files count.
+        validated = self.step == 0 or any(line["step"] == self.step for line in read_metrics(config.run, "validation"))
+        sampled = self.step > 0 and clips is not None and clips.is_made(self.step)
+        ((validated, sampled),) = broadcast_object_list([(validated, sampled)])
+
         with StopRequest(self.accelerator) as stop:
-            self._steps(stop)
-        found = self._validate()
-        self._save_validation("validation", self.step, found)
+            while True:
+                is_last = self.step >= self.steps  # more, if it resumes with fewer steps than it had
+                is_due = config.validation_steps and self.step % config.validation_steps == 0
+                if is_due and not (is_last or validated):  # the last step is validated below
+                    self._log_errors("validation", self._validate())
+                if clips and (is_last or self.step % config.sample_every_n_steps == 0) and not sampled:
+                    with averaged(self.ema, self.averaged):
+                        clips.make(self.network, self.step)
+                if is_last:
+                    break
+                self._train_step(stop)
+                if self.step % config.checkpointing_steps == 0 or self.step == self.steps:
+                    self._checkpoint()
+                validated = sampled = False
+
+        last = self._validate()
+        self._log_errors("validation", last)
         if self.log:
             self.log.close()
-        return {part: found.change(base, part) for part in ("lip", "face", "background") if part in base.errors}
+        return {part: last[part] / base[part] - 1 for part in ("lip", "face", "background") if part in base}
 
-    def _steps(self, stop: StopRequest) -> None:
-        config = self.config
-        sampled = SampleClips(config, self.held_out, self.accelerator, self.log) if config.sample_every else None
-        self._look(sampled, *self._seen_before(sampled))
-        while self.step < self.steps:
-            self._one_step(stop)
-            if self.step % config.checkpoint_every == 0 or self.step == self.steps:
-                self._checkpoint()
-            self._look(sampled)
-
-    def _look(self, sampled: SampleClips | None, validated: bool = False, shown: bool = False) -> None:
-        """Validate and make sample clips where it is time to, and it is not done."""
-        config, is_last = self.config, self.step == self.steps
-        if config.validate_every and self.step % config.validate_every == 0 and not (is_last or validated):
-            self._save_validation("validation", self.step, self._validate())
-        if sampled and (self.step % config.sample_every == 0 or is_last) and not shown:
-            with self.average.applied() if self.average else nullcontext():
-                sampled.make(self.network, self.step)
-
-    def _seen_before(self, sampled: SampleClips | None) -> tuple[bool, bool]:
-        """Whether the step that the run goes on from was validated and shown, before what broke it off."""
-        if self.step == 0:
-            return True, False  # the base was validated
-        validated = any(line["step"] == self.step for line in read_metrics(self.config.run, "validation"))
-        found = [(validated, sampled is not None and sampled.is_made(self.step))]
-        # as the first process sees it: all have to compute alike
-        (answer,) = broadcast_object_list(found)
-        return answer
-
-    def _one_step(self, stop: StopRequest) -> None:
-        began = time.monotonic()
-        config, accelerator = self.config, self.accelerator
+    def _train_step(self, stop: "StopRequest") -> None:
+        """One optimizer step: micro-batches, clipping, AdamW, EMA, log."""
+        config, accelerator, began = self.config, self.accelerator, time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step, self.steps) * group["share"]
-        all_losses = []
-        for micro in range(config.accumulation):
-            if stop.heard():
-                self._leave()
+
+        micro_batches = []
+        for micro in range(config.gradient_accumulation_steps):
+            if stop.received():
+                self._stop()
             rows = self.order.of_micro_batch(self.step, micro, accelerator.process_index)
             number = self.order.number(self.step, micro, accelerator.process_index)
             batch = self.samples.batch(rows, accelerator.device)
-            draws = Draws.of(number, config.seed, batch["target"], config.shift, config.dropout)
+            dropout = config.conditioning_dropout_prob
+            draws = Draws.of(number, config.seed, batch["target"], config.flow_shift, dropout)
             with accelerator.accumulate(self.wrapped):
-                losses = train_step(self.wrapped, batch, draws, config.loss, config.floor)
+                losses = train_step(self.wrapped, batch, draws, config.loss, config.loss_floor)
                 accelerator.backward(losses.loss)
-            all_losses.append((losses, draws))
-        if self.spread:
+            micro_batches.append((losses, draws))
+
+        if self.is_sharded:
             average_gradients(self.trained)
-        # of DeepSpeed's nothing is left: it has made its step with the last backward pass
-        norms = gradient_norms(self.network) if self.log and not self.sharded else {}
-        norm = accelerator.clip_grad_norm_(self.trained, config.clip)
-        if self.sharded:  # which clips by itself
+        # DeepSpeed has stepped and freed its gradients in the last backward pass; it clips by itself
+        norms = gradient_norms(self.network) if self.log and not self.zero else {}
+        norm = accelerator.clip_grad_norm_(self.trained, config.max_grad_norm)
+        if self.zero:
             norm = self.wrapped.get_global_grad_norm()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        if self.average:
-            self.average.update(self.step)
-        values = means(gather_object([observed(all_losses)]))
+        if self.ema:
+            self.ema.step(self.averaged)
+
+        values = means(gather_object([step_values(micro_batches)]))
         values |= norms | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
         if self.log:
             self.log.write("train", self.step, values | {"learning_rate": self.optimizer.param_groups[0]["lr"]})
-            self.accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
+            accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
 
-    def _validate(self, base: bool = False) -> Validation:
+    def _validate(self, base: bool = False) -> dict[str, float]:
+        """Held-out errors of the averaged weights, or of the network before training; empty if nothing is held out."""
         if not len(self.held_out):
-            return Validation({})
-        arguments = (self.held_out, self.config.shift, self.accelerator.device)
-        if base:
-            with without_training(self.network, self.trainable.origins):
-                return validate(self.network, *arguments)
-        with self.average.applied() if self.average else nullcontext():
-            return validate(self.network, *arguments)
+            return {}
+        weights = without_training(self.network, self.trainable.origins) if base else averaged(self.ema, self.averaged)
+        with weights:
+            return validate(self.network, self.held_out, self.config.flow_shift, self.accelerator.device)
 
-    def _save_validation(self, kind: str, step: int, found: Validation) -> None:
-        if self.log and found.errors:
-            self.log.write(kind, step, found.errors)
-
-    def _leave(self) -> None:
-        """Save the last whole step, and end; what of the next one is computed already is computed again."""
-        saved = self.step > 0
-        if self.step > self.saved:
-            self._checkpoint()
-        if self.log:
-            self.log.close()
-        where = f"after step {self.step} of {self.steps}, which is saved" if saved else "before its first step"
-        raise Stopped(f"The run was stopped {where}. The same command goes on from there.")
+    def _log_errors(self, kind: str, errors: Mapping[str, float]) -> None:
+        if self.log and errors:
+            self.log.write(kind, self.step, errors)
 
     def _checkpoint(self) -> None:
-        began = time.monotonic()
+        config, began = self.config, time.monotonic()
         self.accelerator.wait_for_everyone()
-        if self.sharded:
-            self.sharded.gather()
+        if self.zero:
+            self.zero.gather()
         if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.config.run,
-                self.step,
-                self.network,
-                self._inner_optimizer,
-                self._facts,
-                self.config.keep,
-                self.trainable.origins,
-                self.average,
-            )
+            state = self.network, self.whole_optimizer, self.facts
+            limit, origins = config.checkpoints_total_limit, self.trainable.origins
+            save_checkpoint(config.run, self.step, *state, limit, origins, self.ema)
         self.accelerator.wait_for_everyone()
         self.saved = self.step
         if self.log:
             self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
 
+    def _stop(self) -> None:
+        """Save the last completed step and raise; micro-batches of the next one are computed again when it resumes."""
+        if self.step > self.saved:
+            self._checkpoint()
+        if self.log:
+            self.log.close()
+        where = f"after step {self.step} of {self.steps}, which is saved" if self.step else "before its first step"
+        raise Stopped(f"The run was stopped {where}. The same command resumes it.")
 
-def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
-    """Train as `config` says, in this process or as one of several; see `Trainer.run`."""
-    if config.deterministic:
-        # cuBLAS reads it when it is first used; without it torch refuses every product on a GPU
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    set_seed(config.seed)
-    # the network computes in its own type, see training.model.trainable
-    accelerator = Accelerator(gradient_accumulation_steps=config.accumulation, mixed_precision="no")
-    if accelerator.is_main_process:
-        config.run.mkdir(parents=True, exist_ok=True)
-    with training_in(config.run, config.samples) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
-        changes = Trainer(config, network or network_of(config.profile), accelerator).run()
-    accelerator.end_training()
-    return changes
+
+class Stopped(LabError):
+    """SIGTERM ended the run, and its last completed step is saved."""
+
+
+class StopRequest:
+    """Whether SIGTERM was sent to this process or to another of the same run.
+
+    Python runs a signal handler between two of its own operations, so a process that waits for another one handles the
+    signal late. All processes therefore agree at the same points of the loop: otherwise one would leave while the
+    others wait for its gradients.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator, self._received = accelerator, False
+        self._before: signal.Handlers | object | None = None
+
+    def __enter__(self) -> "StopRequest":
+        # Python sets handlers in the main thread only; in another one SIGTERM ends the process at once
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]
+
+    def received(self) -> bool:
+        """Whether to stop now; every process of the run has to call it."""
+        if self._accelerator.num_processes == 1:
+            return self._received
+        flag = torch.tensor([float(self._received)], device=self._accelerator.device)
+        return bool(self._accelerator.reduce(flag, "sum").item() > 0)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+
+
+# --- what is logged of a step
+
+Values = Mapping[str, Sequence[float]]
+
+# by parameter name, of a LoRA and of parts that are trained in full
+_GROUPS = PATTERNS | {
+    "self_attention": re.compile(r"blocks\.\d+\.attn1\."),
+    "cross_attention": re.compile(r"blocks\.\d+\.attn2\."),
+    "feed_forward": re.compile(r"blocks\.\d+\.ffn\."),
+}
+
+
+def step_values(micro_batches: Iterable[tuple[Losses, Draws]]) -> Values:
+    """All values of a step on this process, by name: the loss of each micro-batch, all others of each sample.
+
+    They are NaN for what a sample does not have, lips for example.
+    """
+    values: dict[str, list[float]] = {}
+    for losses, draws in micro_batches:
+        values.setdefault("loss", []).append(float(losses.loss.detach()))
+        for i, branch in enumerate(losses.branch.tolist()):
+            quarter = math.floor(float(draws.sigma[i]) * 4) / 4
+            fields = ("error", "face", "lip", "background", "motion", "fell_back")
+            named = {name: getattr(losses, name)[i] for name in fields}
+            named |= {"face_area": losses.area[i, 0], "lip_area": losses.area[i, 1]}
+            named[f"error_of_branch_{BRANCHES[branch]}"] = losses.error[i]
+            named[f"error_from_sigma_{quarter:.2f}"] = losses.error[i]
+            for name, value in named.items():
+                values.setdefault(name, []).append(float(value))
+    return values
+
+
+def means(by_process: Sequence[Values]) -> dict[str, float]:
+    """Means over all processes. NaN and infinite values are left out, but in the loss, which shows them."""
+    names = dict.fromkeys(name for values in by_process for name in values)
+    joined = {name: [value for values in by_process for value in values.get(name, ())] for name in names}
+    known = {name: [value for value in each if name == "loss" or math.isfinite(value)] for name, each in joined.items()}
+    return {name: sum(each) / len(each) for name, each in known.items() if each}
+
+
+def gradient_norms(network: nn.Module) -> dict[str, float]:
+    """The norm of the gradient of every part of the network that has one, before clipping."""
+    gradients: dict[str, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            group = next((group for group, pattern in _GROUPS.items() if pattern.match(name)), "the_rest")
+            gradients.setdefault(group, []).append(parameter.grad)
+    return {f"gradient_norm_of_{group}": float(get_total_norm(each)) for group, each in gradients.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -276,7 +384,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(train(config_of(parser.parse_args(argv)))))
     except Stopped as stopped:
         print(stopped, flush=True)
-        raise SystemExit(CODE) from stopped
+        raise SystemExit(STOP_CODE) from stopped
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

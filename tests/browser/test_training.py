@@ -35,7 +35,12 @@ PATIENCE = 120_000  # milliseconds that loading models may take on a busy machin
 PANELS = ".wl, .wl-panel"
 SAMPLE_EVERY = 4
 # more steps than there is time for, so that it is the test that ends it
-TOLD = {"steps": "100000", "sample_every": str(SAMPLE_EVERY), "validate_every": "2", "learning_rate": "1e-3"}
+TOLD = {
+    "max_train_steps": "100000",
+    "sample_every_n_steps": str(SAMPLE_EVERY),
+    "validation_steps": "2",
+    "learning_rate": "1e-3",
+}
 DOTS = f'svg[aria-label^="Loss"] use[style*="{BLUE}"]'  # of the steps in the plot of the loss
 LORAS = """
 from wanavatar_lab.ui.lora_list import LoraList
@@ -72,7 +77,7 @@ def trained(ann: Person) -> Person:
         encoding = encode_clips(ann, profile="pocket", prompt="A person speaks.", say=lambda line: None)
         with ThreadPoolExecutor() as elsewhere:  # there is a loop of Playwright's here
             elsewhere.submit(asyncio.run, encoding).result()
-        start(config_for(ann, "pocket", **TOLD | {"steps": str(SAMPLE_EVERY)}))
+        start(config_for(ann, "pocket", **TOLD | {"max_train_steps": str(SAMPLE_EVERY)}))
         eventually(lambda: state(ann.run).state == "finished", PATIENCE / 1000)
     return ann
 
@@ -160,7 +165,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
 
     page.get_by_role("button", name=f"Resume from step {saved}").click()
     later_than(page, saved)
-    assert f"goes on from step {saved} of 100000" in (ann.run / LOG).read_text()
+    assert f"resumed from step {saved} of 100000" in (ann.run / LOG).read_text()
 
     for kernel in lab.kernels():
         os.kill(kernel, signal.SIGKILL)

@@ -108,7 +108,13 @@ CASES: dict[str, Case] = {
         wrong=("clips", "many", "a whole number"),
     ),
     "11_train": Case(
-        given={"person": "other", "steps": "2", "rank": "4", "sample_every": "0", "validate_every": "0"},
+        given={
+            "person": "other",
+            "max_train_steps": "2",
+            "rank": "4",
+            "sample_every_n_steps": "0",
+            "validation_steps": "0",
+        },
         made=(),
         found=r"^finished: step 2 of 2, in .*other/training$",
         seen={},

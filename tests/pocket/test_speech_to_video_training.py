@@ -8,7 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests import toys
-from training.model.flow import flow_error, flow_sigmas, weighted_mean
+from training.model.flow import flow_sigmas
+from training.pocket.flow import flow_error, weighted_mean
 from training.pocket.speech_to_video.segments import SegmentBank, at_video_rate
 from training.pocket.text import embed, train_tokenizer
 from wanavatar_lab.s2v.audio_features import AudioFeatures

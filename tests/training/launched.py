@@ -24,5 +24,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if SLOW in os.environ:
         train.save_checkpoint = save_slowly  # type: ignore[attr-defined]
-    train.network_of = lambda profile: toy_model()  # type: ignore[attr-defined]
+    train.network_of = lambda profile: toy_model()
     train.main(sys.argv[1:])

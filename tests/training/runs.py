@@ -9,7 +9,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.launch.launch import start, state
 from training.launch.processes import LOG, MARK, Launcher, processes_of
 from training.loop.run_folder import checkpoints

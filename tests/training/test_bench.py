@@ -17,7 +17,7 @@ def figures(capsys: pytest.CaptureFixture[str], words: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("words", ["--eager", "--eager --base fp8 --keep-attention 1 --offload 0"])
+@pytest.mark.parametrize("words", ["--eager", "--eager --base-dtype fp8 --keep-attention 1 --offload 0"])
 def test_a_step_has_the_gradients_of_the_plain_one(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures(capsys, f"{words} --check 2")
     assert 0.999 <= found["gradient_cosine"] <= 1 and found["gradient_cosine_of_the_worst_matrix"] > 0.99

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.runs import alone
 from training import bench_run
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.launch.processes import processes_of
 from training.loop.run_folder import METRICS, checkpoints
 
@@ -21,7 +21,7 @@ def test_samples_a_second_include_saving_and_going_on(tmp_path: Path) -> None:
         {"kind": "resume", "step": 3, "seconds": 20.0},
     ]
     (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = bench_run.figures(TrainingConfig(samples=tmp_path, run=tmp_path, accumulation=4), 2)
+    found = bench_run.figures(TrainingConfig(samples=tmp_path, run=tmp_path, gradient_accumulation_steps=4), 2)
     # fifty steps of eight samples take 500 s, and 100 s more
     assert (found["samples_per_second_of_steps"], found["samples_per_second"]) == (0.8, round(400 / 600, 4))
     assert (found["step_s"], found["first_step_s"]) == (10, 100)
@@ -47,7 +47,7 @@ def test_what_cannot_be_measured_is_refused(
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").write_text("mine")
     assert bench_run.main(["--toy", "--run", str(tmp_path)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -188,7 +188,7 @@ def test_samples_that_a_training_reads_stay_what_they_are(folder: Path, encoders
     before = (samples / "samples.json").read_text()
     with training_in(tmp_path, samples):
         encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
-        with pytest.raises(LabError, match="at work on the samples"):
+        with pytest.raises(LabError, match="uses the samples"):
             encode(clips[:1], [], samples, encoders, ASPECTS, "a person is talking")
     assert (samples / "samples.json").read_text() == before
     assert all((samples / f"{entry.name}.safetensors").is_file() for entry in Samples(samples).entries)

@@ -36,7 +36,7 @@ def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_that_goes_on_has_the_same_bits(whole: Path, samples: Path, tmp_path: Path) -> None:
     for steps in (2, 5, 6):
-        last = finished(config_of(tmp_path, samples=samples, steps=steps))
+        last = finished(config_of(tmp_path, samples=samples, max_train_steps=steps))
     for file in (WEIGHTS, STATE):
         assert same_bits(load_file(last / file), load_file(whole / file))
 
@@ -46,7 +46,7 @@ def test_a_run_that_goes_on_has_the_same_bits(whole: Path, samples: Path, tmp_pa
 def test_two_gpus_of_which_one_dies_learn_what_one_does(
     launcher: Launcher, whole: Path, samples: Path, tmp_path: Path
 ) -> None:
-    config = config_of(tmp_path, samples=samples, accumulation=1, steps=100_000)
+    config = config_of(tmp_path, samples=samples, gradient_accumulation_steps=1, max_train_steps=100_000)
     start(config, launcher, 2, MODULE)
     wait_for_step(config.run, 2)
     victim = ranks(config.run)[1]
@@ -54,12 +54,12 @@ def test_two_gpus_of_which_one_dies_learn_what_one_does(
     began = time.monotonic()
     wait_for(config.run, "failed", 60)
     print(f"{launcher}: ended {time.monotonic() - began:.1f} s after its rank")
-    assert f"Rank 1 (process {victim.pid}) was killed by SIGKILL" in state(config.run).why
+    assert f"Rank 1 (process {victim.pid}) ended the run: signal 9, SIGKILL" in state(config.run).why
     assert not processes_of(config.run)
 
     again = tmp_path / "again"
-    finished(config_of(again, samples=samples, accumulation=1, steps=2), launcher, 2)
-    last = finished(config_of(again, samples=samples, accumulation=1), launcher, 2)
+    finished(config_of(again, samples=samples, gradient_accumulation_steps=1, max_train_steps=2), launcher, 2)
+    last = finished(config_of(again, samples=samples, gradient_accumulation_steps=1), launcher, 2)
     for file in (WEIGHTS, STATE):
         found, wanted = load_file(last / file), load_file(whole / file)
         assert found.keys() == wanted.keys()

@@ -1,11 +1,7 @@
 """A run of training: it learns, it goes on bit by bit after a kill, and processes may share it."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,12 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.lora.files import output
 from tests.s2v.toy import relative_error, toy_model
+from tests.training.forked import Run
 from tests.training.toy import config_of, write_samples
-from training.launch.supervisor import Stopped
-from training.loop.checkpoint import same_bits
-from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics
+from training.config.training_config import OLD_NAMES
+from training.loop.checkpoint import FACTS, same_bits
+from training.loop.run_folder import CONFIG, METRICS, WEIGHTS, checkpoints, read_metrics
 from training.model.adapter import add_adapter, load_adapter_tensors
-from training.train import main, train
+from training.train import Stopped, main, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.lora.match import match
@@ -36,24 +33,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     write_samples(folder / "samples")
     # in a process of its own, as those that it is compared with: how torch adds up depends on what a process did before
-    process = start(write_config(folder, folder, validate_every=3))
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
+    Run(write_config(folder, folder, validation_steps=3)).finish()
     return folder
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoints(run)[-1] / WEIGHTS)
-
-
-def start(config_file: Path, *launcher: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "1"}
-    command = [sys.executable, *launcher, "-m", "tests.training.toy", str(config_file)]
-    if launcher:
-        command = [sys.executable, *launcher, "-m", "--", "tests.training.toy", str(config_file)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def write_config(folder: Path, samples: Path, **changes: object) -> Path:
@@ -86,9 +71,7 @@ def test_tensorboard_begins_with_the_training_and_has_the_base_on_the_curve_of_v
 
 def test_how_long_checkpoints_and_going_on_took_is_noted(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
-    process = start(write_config(tmp_path, trained, validate_every=3, steps=8))
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
+    Run(write_config(tmp_path, trained, validation_steps=3, max_train_steps=8)).finish()
     saved, resumed = (read_metrics(tmp_path / "run", kind) for kind in ("checkpoint", "resume"))
     assert [line["step"] for line in saved] == [2, 4, 6, 8] and [line["step"] for line in resumed] == [6]
     assert all(line["seconds"] > 0 for line in [*saved, *resumed])
@@ -116,27 +99,23 @@ def test_the_file_is_a_lora_that_inference_applies(trained: Path) -> None:
 
 
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(trained: Path, tmp_path: Path) -> None:
-    file = write_config(tmp_path, trained, checkpoint_every=1)
-    wait_for = iter((1, 3, 4))
-    for step in wait_for:
-        process = start(file)
-        deadline = time.monotonic() + 120
+    file = write_config(tmp_path, trained, checkpointing_steps=1)
+    for step in (1, 3, 4):
+        run, deadline = Run(file), time.monotonic() + 120
         while not any(int(folder.name.split("-")[1]) >= step for folder in checkpoints(tmp_path / "run")):
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            assert run.process.is_alive() and time.monotonic() < deadline, run.output
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    said, _ = (process := start(file)).communicate(timeout=120)
-    assert process.returncode == 0, said
+        run.process.kill()
+        run.process.join()
+    Run(file).finish()
     assert same_bits(weights_of(tmp_path / "run"), weights_of(trained / "run"))
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_two_processes_are_one_that_accumulates_twice_as_often(trained: Path, tmp_path: Path) -> None:
-    file = write_config(tmp_path, trained, accumulation=1)
-    process = start(file, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
+    file = write_config(tmp_path, trained, gradient_accumulation_steps=1)
+    for run in [Run(file, rank, 2) for rank in range(2)]:
+        run.finish()
     mine, theirs = weights_of(trained / "run"), weights_of(tmp_path / "run")
     assert mine.keys() == theirs.keys()
     moved = torch.cat([mine[key].flatten() - theirs[key].flatten() for key in mine])
@@ -149,8 +128,25 @@ def test_two_processes_are_one_that_accumulates_twice_as_often(trained: Path, tm
 
 
 def test_a_run_that_was_told_otherwise_does_not_go_on(trained: Path) -> None:
-    with pytest.raises(LabError, match=r"dropout 0\.1 and now 0\.5"):
-        train(config_of(trained, dropout=0.5), toy_model())
+    with pytest.raises(LabError, match=r"conditioning_dropout_prob 0\.1 and now 0\.5"):
+        train(config_of(trained, conditioning_dropout_prob=0.5), toy_model())
+
+
+def test_a_run_of_an_earlier_release_resumes(trained: Path, tmp_path: Path) -> None:
+    """Its settings, and the facts of its checkpoints, have the old names."""
+    old = {new: name for name, new in OLD_NAMES.items()}
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    shutil.rmtree(run / "checkpoint-6")
+    for file in (run / CONFIG, run / "checkpoint-4" / FACTS):
+        fields = {old.get(name, name): value for name, value in json.loads(file.read_text()).items()}
+        assert "batch" in fields
+        file.write_text(json.dumps(fields))
+    settings = json.loads((run / CONFIG).read_text()) | {"run": str(run), "precision": "float32"}
+    (run / CONFIG).write_text(json.dumps(settings))
+    said = Run(run / CONFIG).finish()
+    assert said.count("Old names of training settings") == 1 and "resumed from step 4 of 6" in said
+    assert same_bits(weights_of(run), weights_of(trained / "run"))
 
 
 def test_samples_that_are_others_are_not_gone_on_with(trained: Path, tmp_path: Path) -> None:
@@ -172,24 +168,30 @@ def test_processes_that_see_different_checkpoints_do_not_begin(trained: Path, mo
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_validation_that_a_kill_prevented_is_made_up_for(trained: Path, tmp_path: Path, lost: bool) -> None:
     log = tmp_path / "run" / METRICS
-    train(config_of(tmp_path, samples=trained / "samples", steps=4, validate_every=2), toy_model())
+    train(config_of(tmp_path, samples=trained / "samples", max_train_steps=4, validation_steps=2), toy_model())
     if lost:
         kept = [line for line in log.read_text().splitlines() if '"validation", "step": 4' not in line]
         log.write_text("\n".join([*kept, ""]))
-    train(config_of(tmp_path, samples=trained / "samples", validate_every=2), toy_model())
+    train(config_of(tmp_path, samples=trained / "samples", validation_steps=2), toy_model())
     assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [2, 4, 6]
 
 
 def test_stopped_before_the_next_step_the_checkpoint_is_left_alone(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(config_of(tmp_path, samples=trained / "samples", steps=2), toy_model())
+    train(config_of(tmp_path, samples=trained / "samples", max_train_steps=2), toy_model())
     (saved,) = checkpoints(tmp_path / "run")
     before = saved.stat().st_ino
-    monkeypatch.setattr("training.launch.supervisor.StopRequest.heard", lambda _: True)
+    monkeypatch.setattr("training.train.StopRequest.received", lambda _: True)
     with pytest.raises(Stopped, match="after step 2 of 6, which is saved"):
         train(config_of(tmp_path, samples=trained / "samples"), toy_model())
     assert saved.stat().st_ino == before and checkpoints(tmp_path / "run") == [saved]
+
+
+def test_a_run_that_has_done_more_steps_than_it_is_given_ends_at_once(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    train(config_of(tmp_path, samples=trained / "samples", max_train_steps=4), toy_model())
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-6"]
 
 
 def test_what_cannot_be_trained_on_is_said_in_one_line(tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Samples of noise and a toy network, for the tests of training; run as a module it trains on them."""
+"""Samples of noise and a toy network, for the tests of training."""
 
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from tests.s2v.toy import CONFIG, toy_model
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.data.samples import write_list, write_sample
 from training.model.adapter import add_adapter
-from training.train import train
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 Z, SIZE = 16, 8
@@ -56,11 +54,11 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
         "rank": 4,
         "alpha": 2.0,
         "learning_rate": 1e-2,
-        "clip": 1.0,
-        "steps": 6,
-        "accumulation": 2,
-        "checkpoint_every": 2,
-        "precision": "float32",
+        "max_grad_norm": 1.0,
+        "max_train_steps": 6,
+        "gradient_accumulation_steps": 2,
+        "checkpointing_steps": 2,
+        "mixed_precision": "no",
         "gradient_checkpointing": False,
         "deterministic": True,
     }
@@ -75,8 +73,3 @@ def toy_with_adapter() -> tuple[WanS2VTransformer3DModel, list[nn.Parameter]]:
         nn.init.normal_(matrix, 0, 0.2, generator=torch.Generator().manual_seed(1))
     network.train()
     return network, trained
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text()), toy_model())

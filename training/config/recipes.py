@@ -1,4 +1,4 @@
-"""Ready-made settings for `training.train`, as functions that give fields of its config."""
+"""Settings that ship: each function gives the fields of a `TrainingConfig` that differ from its defaults."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ def pocket() -> dict[str, Any]:
         "rank": 16,
         "alpha": 16.0,
         "learning_rate": 2e-3,
-        "clip": 1.0,
-        "schedule": "cosine",
-        "warm_up": 10,
-        "steps": 200,
-        "accumulation": 2,
-        "shift": 3.0,
-        "checkpoint_every": 25,
-        "sample_steps": 8,  # as `speech_to_video` has on this profile
+        "max_grad_norm": 1.0,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 10,
+        "max_train_steps": 200,
+        "gradient_accumulation_steps": 2,
+        "flow_shift": 3.0,
+        "checkpointing_steps": 25,
+        "num_inference_steps": 8,  # as `speech_to_video` has on this profile
         "gradient_checkpointing": False,
-        "precision": "float32",
+        "mixed_precision": "no",
     }
 
 
 def s2v_14b_1gpu() -> dict[str, Any]:
-    """Wan2.2-S2V-14B on one GPU with 80 GB, and 64 GB of main memory; the defaults as documented.
+    """Wan2.2-S2V-14B on one GPU with 80 GB, and 64 GB of CPU RAM.
 
     480×832×80 frames take 11.9 s a sample and 54 GB on an H100, by `python -m training.bench`.
     """
@@ -34,16 +34,16 @@ def s2v_14b_1gpu() -> dict[str, Any]:
         "offload": None,
         "compile": True,
         "attention_backend": "_native_cudnn",
-        "validate_every": 50,
+        "validation_steps": 50,
     }
 
 
 def s2v_14b_2gpu() -> dict[str, Any]:
-    """The same on two GPUs: half of the accumulation on each.
+    """The same step shared by two GPUs: each accumulates half as many micro-batches.
 
-    With `training/configs/fsdp2.yaml` each has half of the frozen weights too; while they load, it has all of them.
+    `training/configs/fsdp2.yaml` also shards the frozen weights; while they load, each GPU holds all of them.
     """
-    return s2v_14b_1gpu() | {"accumulation": 4}
+    return s2v_14b_1gpu() | {"gradient_accumulation_steps": 4}
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (pocket, s2v_14b_1gpu, s2v_14b_2gpu)}

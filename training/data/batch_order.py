@@ -1,8 +1,8 @@
-"""Which samples a step trains on: a function of the step alone, so that a run that goes on is the run that it was.
+"""Which samples a step trains on: a function of the step alone, so that a resumed run has the order of the whole one.
 
-Samples of one bucket have tensors of one shape. All of a step's samples come from one bucket, over all processes and
-over all micro-batches, since a process with shorter sequences would wait for the others. One process that accumulates
-twice sees the same samples as two processes do.
+Samples of one bucket have tensors of one shape. All samples of a step come from one bucket, over all processes and
+micro-batches, since a process with shorter sequences would wait for the others. One process that accumulates two
+micro-batches trains on the same samples as two processes with one each.
 """
 
 import math
@@ -13,13 +13,13 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Order:
-    """The order of an epoch's samples, and of any epoch's.
+    """The order of the samples in all epochs.
 
     Args:
-        buckets: of each sample, by its index.
+        buckets: one per sample.
         batch: samples of one micro-batch on one process.
         accumulation: micro-batches of a step on one process.
-        world: processes.
+        world: number of processes.
         seed: of all epochs.
 
     Raises:
@@ -43,21 +43,21 @@ class Order:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Steps in which every sample comes once; a bucket's last step is filled up from its beginning."""
+        """Steps of an epoch; a bucket's last step is filled up with its first samples."""
         return sum(math.ceil(len(rows) / self.samples_a_step) for rows in self._rows.values())
 
     def of_step(self, step: int) -> list[int]:
-        """The samples of step number `step`, from 0: the first micro-batch of each process, then the second, ..."""
+        """Sample indices of step number `step`, from 0: the first micro-batch of each process, then the second, ..."""
         epoch, number = divmod(step, self.steps_an_epoch)
         return self._epoch(epoch)[number]
 
     def of_micro_batch(self, step: int, micro: int, rank: int) -> list[int]:
-        """What process `rank` has in its micro-batch number `micro` of the step."""
+        """Sample indices of micro-batch number `micro` of process `rank`."""
         start = (micro * self.world + rank) * self.batch
         return self.of_step(step)[start : start + self.batch]
 
     def number(self, step: int, micro: int, rank: int) -> int:
-        """A number for everything that is drawn at random for this micro-batch, the same however ranks share work."""
+        """The number by which a micro-batch's random numbers are drawn, the same however ranks share the step."""
         return (step * self.accumulation + micro) * self.world + rank
 
     @cached_property
@@ -70,7 +70,7 @@ class Order:
     def _epoch(self, epoch: int) -> list[list[int]]:
         import torch  # here, since notebooks count the steps of an epoch and never load torch
 
-        # a generator by epoch: the tenth epoch is what it is, whether or not nine were trained before in this process
+        # seeded by the epoch, so that an epoch's order does not depend on those before; the factor is as in Draws.of
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         steps = []
         for rows in self._rows.values():

@@ -1,6 +1,6 @@
-"""Encoded samples: what never changes while a network is trained, computed once and read from disk.
+"""Encoded samples: latents, audio features, text embeddings and masks, precomputed once and read from disk.
 
-<folder>/samples.json       one entry for each sample: its file, bucket, clip, and whether it is held out
+<folder>/samples.json         one entry per sample, see `training.data.sample_list`
          no_text.safetensors  the empty prompt's embedding
          <name>.safetensors   the tensors of one sample, see `training.loop.step`, without the batch dimension
 """
@@ -25,43 +25,42 @@ NO_TEXT = "no_text.safetensors"
 
 
 class Samples:
-    """The samples of one folder.
+    """The samples of one folder: held-out ones, or the others.
 
     Raises:
         LabError: there are none, or the list cannot be read.
     """
 
     def __init__(self, folder: Path, held_out: bool = False) -> None:
-        """Take those that are held out, or the others."""
         self.folder = folder
         self.entries = entries_of(folder, held_out)
         self.no_text = read_safetensors(folder / NO_TEXT)["text"][None]
 
     @property
     def buckets(self) -> list[str]:
-        """Of each sample."""
+        """Shapes of each sample's tensors, as text."""
         return [entry.bucket for entry in self.entries]
 
     @property
     def hash(self) -> str:
-        """Of the samples' names, which `training.encode` makes of all that they hold."""
+        """A hash of the samples' names, which contain hashes of all that they were encoded from."""
         return hashlib.sha256("\n".join(entry.name for entry in self.entries).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def batch(self, rows: Sequence[int], device: torch.device | str) -> dict[str, Tensor]:
-        """The tensors of some samples of one bucket on the device, [B, …] each, floating ones in float32.
+        """Tensors of some samples of one bucket on the device, [B, …] each, floating-point ones in float32.
 
-        To them comes "no_text" [1, L, d], the empty prompt's embedding; texts are filled up with zeros to one length,
-        as the network itself fills them up.
+        Also "no_text" [1, L, d], the empty prompt's embedding. Texts are padded with zeros to one length, as the
+        network pads them itself.
         """
         files = [read_safetensors(self.folder / f"{self.entries[row].name}.safetensors") for row in rows]
         longest = max(self.no_text.shape[1], *(len(file["text"]) for file in files))
         for file in files:
-            file["text"] = _filled(file["text"], longest)
+            file["text"] = _padded(file["text"], longest)
         joined = {name: torch.stack([file[name] for file in files]) for name in files[0]}
-        joined["no_text"] = _filled(self.no_text[0], longest)[None]
+        joined["no_text"] = _padded(self.no_text[0], longest)[None]
         return {
             name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in joined.items()
@@ -69,17 +68,17 @@ class Samples:
 
 
 def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:
-    """Write one sample's file, whole or not at all; `write_list` makes it known.
+    """Write one sample's file, completely or not at all; `write_list` adds it to the list.
 
     Args:
-        tensors: without the batch dimension; None takes the file that is there.
+        tensors: without the batch dimension; None keeps the existing file.
     """
     file = folder / f"{name}.safetensors"
     if tensors is not None:
         with whole_file(file) as temporary:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
     shapes = read_header(file).shapes
-    # texts are filled up to one length when a batch is made
+    # texts are padded to one length in a batch
     bucket = {key: list(shapes[key]) for key in sorted(shapes) if key != "text"}
     return Entry(name, clip, held_out, json.dumps(bucket))
 
@@ -91,5 +90,5 @@ def write_list(folder: Path, entries: Sequence[Entry], no_text: Tensor) -> None:
     write_json(folder / LIST, [asdict(entry) for entry in entries])
 
 
-def _filled(text: Tensor, length: int) -> Tensor:
+def _padded(text: Tensor, length: int) -> Tensor:
     return F.pad(text, (0, 0, 0, length - len(text)))

@@ -1,4 +1,4 @@
-"""Which part of a clip a sample shows: in space a window about the face, in time a segment as inference makes them."""
+"""Which part of a clip a sample is: a window around the face, and a segment of frames as inference generates them."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from wanavatar_lab.wan.latents import MOTION_FRAMES
 
-# width and height in pixels, by profile: those of which the S2V network makes clips
+# width and height in pixels, by profile: sizes that the S2V network generates
 ASPECTS: dict[str, dict[str, tuple[int, int]]] = {
     "full": {"rec": (832, 480), "square": (512, 512), "vec": (480, 832)},
     "pocket": {"rec": (160, 96), "square": (128, 128), "vec": (96, 160)},
 }
-LONGEST, SHORTEST = 80, 16  # frames of a segment
-STEP = 16  # frames by which segments differ in length: with few lengths, many samples are alike enough for one step
+LONGEST, SHORTEST = 80, 16  # frames of a segment; 80 is what inference generates at a time
+STEP = 16  # frames; lengths are multiples of it, since a step needs samples of one length and few lengths give many
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Segment:
     """The frames of one sample.
 
     Attributes:
-        start: its first frame; those of the motion before it lie in front.
-        frames: how many it has, a multiple of 16, or of 4 where the longest allowed is.
-        continued: whether it goes on from motion frames, as all segments of a clip do but the first.
+        start: its first frame, after the motion frames.
+        frames: number of frames, a multiple of 16, or the longest that is allowed.
+        continued: whether motion frames precede it, as in all segments of a generated clip but the first.
     """
 
     start: int
@@ -32,9 +32,11 @@ class Segment:
 
 
 def segments_of(frames: int, longest: int = LONGEST) -> list[Segment]:
-    """The segments of a clip: first ones from its beginning and to its end, and one that continues where that fits.
+    """The segments of a clip: first ones at its start and at its end, and a continuation at its end if that fits.
 
-    A clip that is too short for any has none.
+    Args:
+        frames: of the clip; with fewer than 16 it has no segments.
+        longest: frames of a segment, at most.
     """
     length = min(longest, frames // STEP * STEP)
     if length < SHORTEST:
@@ -48,10 +50,10 @@ def segments_of(frames: int, longest: int = LONGEST) -> list[Segment]:
 
 
 def window_about(face: NDArray[np.bool_], width: int, height: int) -> tuple[int, int, int, int]:
-    """The largest window of the shape of `width` × `height` in a frame, as near to the face's middle as it can lie.
+    """The largest window with the aspect of `width` × `height` in a frame, as near to the face's centre as possible.
 
     Args:
-        face: where the face is in any frame of the clip, [H, W]; nowhere takes the frame's middle.
+        face: where the face is in any frame of the clip, [H, W]; an empty mask takes the frame's centre.
 
     Returns:
         left, top, right and bottom in pixels of the frame.

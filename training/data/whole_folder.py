@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, as `wanavatar_lab.files` does it for files: clips, and checkpoints."""
+"""Folders that are written completely or not at all, as `wanavatar_lab.files` writes files: clips and checkpoints."""
 
 import os
 import re
@@ -14,12 +14,12 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path`; on a clean exit it is synced and takes the place of `path`, else it is removed.
+    """Give a new folder beside `path`; on a clean exit it is synced and replaces `path`, else it is removed.
 
-    Its name starts with a dot, so that what a killed process leaves is not taken for a whole one.
+    Its name starts with a dot, so that what a killed process leaves is not taken for a complete folder.
 
     Raises:
-        DiskFull: the disk has no room; nothing is left behind.
+        DiskFull: the disk has no space; nothing is left behind.
     """
     temporary = temporary_beside(path)
     temporary.mkdir()
@@ -38,9 +38,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder; what was at `target` goes."""
+    """Rename a folder; one at `target` is removed."""
     if target.exists():
-        # a folder that is not empty cannot be replaced in one step
+        # a folder that is not empty cannot be replaced in one rename
         old = temporary_beside(target)
         os.replace(target, old)
         os.replace(source, target)
@@ -51,24 +51,24 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, of which no part is left under its name at any moment."""
+    """Remove a folder, which at no moment is incomplete under its name."""
     old = temporary_beside(path)
     os.replace(path, old)
     remove(old)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left in `folder`; nobody may be writing there."""
+    """Remove what killed processes left in `folder`; no other process may be writing there."""
     for entry in entries(folder):
         if entry.is_folder() and is_temporary(entry.path):
             remove(entry.path)
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name beside `path` that is not taken and begins with a dot."""
+    """An unused name beside `path` that starts with a dot."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a folder has such a name: where nobody is writing, a process that was killed has left it."""
+    """Whether a folder has such a name; if no process is writing it, a killed one left it."""
     return _TEMPORARY.fullmatch(path.name) is not None

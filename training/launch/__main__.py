@@ -1,4 +1,4 @@
-"""`python -m training.launch`."""
+"""`python -m training.launch`; see `training.launch.launch`."""
 
 from training.launch.launch import main
 

@@ -1,54 +1,44 @@
-"""Who is at work in a folder: one training in a run's, and nobody who changes the samples that a training reads.
+"""Locks on folders: one training at a time in a run's, and no change to samples that a training reads.
 
-The system takes such a lock back when its process ends, however it ends.
+The system releases such a lock when its process ends, however it ends.
 """
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError
 
 LOCK = ".lock"
-_PATIENCE = 5.0  # seconds in which a process that was killed has ended
+_PATIENCE = 5.0  # seconds that a killed process may take to free its memory, and with it its lock
 
 
 @contextmanager
 def training_in(run: Path, samples: Path) -> Iterator[None]:
-    """Train in one folder on the samples of another.
+    """Hold the lock of a run's folder, and share the lock of the samples that it trains on.
 
     Raises:
-        LabError: another training is at work in `run`.
+        LabError: another training is running in `run`.
     """
-    if is_trained_in(run) or (mine := locks.take(run / LOCK, wait=False)) is None:
-        raise LabError(
-            f"Another training is at work in {run}. Wait for it or stop it, or give this one another folder."
-        )
+    if is_trained_in(run) or (lock := locks.take(run / LOCK, wait=False)) is None:
+        raise LabError(f"Another training is running in {run}. Wait for it, stop it, or give this one another folder.")
+    shared = None
     try:
-        with _reading(samples):
-            yield
-    finally:
-        locks.drop(mine)
-
-
-@contextmanager
-def _reading(samples: Path) -> Iterator[None]:
-    try:
-        # whoever encodes holds it for a moment only
-        mine = locks.take(samples / LOCK, wait=True, shared=True)
-    except OSError:  # nothing was encoded there since there are locks, and nothing can be written
-        mine = None
-    try:
+        # A folder that is read-only and was encoded before there were locks has none, and nobody can change it either.
+        # An encoding holds the lock for a moment only, so it is waited for.
+        with suppress(OSError):
+            shared = locks.take(samples / LOCK, wait=True, shared=True)
         yield
     finally:
-        if mine is not None:
-            locks.drop(mine)
+        for held in (shared, lock):
+            if held is not None:
+                locks.drop(held)
 
 
 def is_trained_in(run: Path) -> bool:
-    """Whether a training is at work in a folder; one that was killed has some seconds in which to end."""
+    """Whether a training is running in a folder; a killed one has some seconds to end."""
     deadline = time.monotonic() + _PATIENCE
     while (run / LOCK).is_file() and locks.is_locked(run / LOCK):
         if time.monotonic() > deadline:
@@ -59,18 +49,18 @@ def is_trained_in(run: Path) -> bool:
 
 @contextmanager
 def changing(samples: Path) -> Iterator[None]:
-    """Change which samples there are.
+    """Hold the lock of a folder of samples, to change which there are.
 
     Raises:
         LabError: a training reads them, or another encoding changes them.
     """
-    mine = locks.take(samples / LOCK, wait=False)
-    if mine is None:
+    lock = locks.take(samples / LOCK, wait=False)
+    if lock is None:
         raise LabError(
-            f"A training or another encoding is at work on the samples in {samples}, and these would not be the same. "
-            "Let it end first, or encode into another folder."
+            f"A training or another encoding uses the samples in {samples}, and these would differ. Wait until it "
+            "ends, or encode into another folder."
         )
     try:
         yield
     finally:
-        locks.drop(mine)
+        locks.drop(lock)

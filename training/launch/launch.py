@@ -1,14 +1,15 @@
-"""Start a training that outlives who started it, watch it, stop it, and find it again.
+"""Start a training in the background, watch it, stop it, and find it again later.
 
     python -m training.launch --recipe s2v_14b_2gpu --samples data/me/samples --run runs/training/me \\
         --with zero2 --processes 2
     python -m training.launch --state runs/training/me
     python -m training.launch --stop runs/training/me
 
-A run is started by `accelerate launch` in a process group of its own, under a process that waits for its end
-(`training.launch.supervisor`), so a notebook's kernel may die. torchrun gives each process that trains a group of
-its own again; what a run's processes have in common is a variable of their environment, and by that stopping reaches
-every one.
+A run outlives the process that starts it, a notebook's kernel for example: a supervisor (`training.launch.supervisor`)
+in a session of its own runs `accelerate launch` and records how it ended. torchrun puts each training process into a
+process group of its own, so a run's processes are found by an environment variable instead (`processes_of`).
+
+A run is stopped by SIGTERM, which every training process answers with a checkpoint of the last completed step.
 """
 
 import argparse
@@ -25,8 +26,8 @@ from typing import Any, Literal
 
 import psutil  # type: ignore[import-untyped]
 
+from training.config import TrainingConfig
 from training.config.arguments import add_config, config_of
-from training.config.config import TrainingConfig
 from training.launch.folder_locks import is_trained_in
 from training.launch.processes import CONFIGS, ENDED, LAUNCHED, MARK, PATIENCE, TOLD, Launcher, processes_of, send
 from wanavatar_lab.errors import LabError
@@ -37,11 +38,11 @@ State = Literal["absent", "running", "finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run stands.
+    """The state of a run.
 
     Attributes:
-        state: "absent" where nothing was ever started.
-        why: of a failed one, in a sentence.
+        state: "absent" if it was never launched.
+        why: the reason, if it failed.
     """
 
     state: State
@@ -51,32 +52,31 @@ class Ending:
 def start(
     config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1, module: str = "training.train"
 ) -> Ending:
-    """Start a run, or go on with it; returns when it is on its way.
+    """Start or resume a run; returns when its supervisor has started.
 
     Args:
-        config: its `run` is the folder by which it is found again.
+        config: its `run` is the folder by which the run is found again.
         launcher: "plain" is one process without accelerate's launcher; the others are files of `training/configs`.
-        processes: on this machine; one for each GPU.
-        module: that is run; it takes `--config`.
+        processes: on this machine; one per GPU.
+        module: the program that trains; it takes `--config`.
 
     Raises:
-        LabError: the run goes on already, or there cannot be so many processes.
+        LabError: the run is running, or the launcher does not start so many processes.
     """
     run = config.run.absolute()
     if state(run).state == "running" or is_trained_in(run):
-        raise LabError(f"The run in {run} goes on already. Stop it first, or give this one another folder.")
+        raise LabError(f"The run in {run} is running already. Stop it first, or give this one another folder.")
     if processes < 1:
         raise LabError(f"{processes} processes are too few: give 1 or more.")
     if launcher == "plain" and processes != 1:
         raise LabError(f"{processes} processes need a launcher: {', '.join(CONFIGS)}.")
     run.mkdir(parents=True, exist_ok=True)
-    # what trains has another working folder than who starts it
-    places = {name: place.absolute() for name in ("samples", "run", "start") if (place := getattr(config, name))}
+    # the supervisor has another working directory
+    places = {name: place.absolute() for name in ("samples", "run", "init_from") if (place := getattr(config, name))}
     write_text(run / TOLD, config.model_copy(update=places).model_dump_json(indent=1) + "\n")
     (run / ENDED).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "training.launch.supervisor", str(run), launcher, str(processes), module]
-    keeper = subprocess.Popen(
-        command,
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "training.launch.supervisor", str(run), launcher, str(processes), module],
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -84,66 +84,64 @@ def start(
         env=os.environ | {MARK: str(run)},
         cwd=Path(__file__).resolve().parents[2],
     )
-    started = psutil.Process(keeper.pid).create_time()
-    write_json(run / LAUNCHED, {"pid": keeper.pid, "started": started, "processes": processes})
+    started = psutil.Process(supervisor.pid).create_time()
+    write_json(run / LAUNCHED, {"pid": supervisor.pid, "started": started, "processes": processes})
     return state(run)
 
 
 def stop(run: Path, patience: float = PATIENCE) -> Ending:
-    """End a run: every process hears SIGTERM, saves the last whole step, and is killed if it takes too long.
+    """Stop a run after a checkpoint of its last completed step; processes that take longer than `patience` are killed.
+
+    Args:
+        patience: seconds.
 
     Raises:
-        LabError: the run does not go on.
+        LabError: the run is not running.
     """
-    if _keeper(run) is None:
-        raise LabError(f"The run in {run} does not go on, so there is nothing to stop.")
-    send(_who_saves(run), signal.SIGTERM)
+    if state(run).state != "running":
+        raise LabError(f"The run in {run} is not running, so there is nothing to stop.")
+    # Not to torchrun, which would pass SIGTERM on and kill its processes half a minute later, in the middle of their
+    # checkpoint. Without a launcher, or before it has started anything, no process has a rank: then to all.
+    everyone, supervisor = processes_of(run), _supervisor(run)
+    ranks = []
+    for process in everyone:
+        with suppress(psutil.Error):
+            if "RANK" in process.environ():
+                ranks.append(process)
+    send([*ranks, *([supervisor] if supervisor else [])] if ranks else everyone, signal.SIGTERM)
     deadline = time.monotonic() + patience
-    # who is ending has no environment any more, and yet is there for a moment
-    while ((left := processes_of(run)) or _keeper(run)) and time.monotonic() < deadline:
+    # a process that is exiting has lost its environment and cannot be found by it, so the supervisor is asked for too
+    while ((left := processes_of(run)) or _supervisor(run)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if left:
-        send(left, signal.SIGKILL)
-        write_json(run / ENDED, {"state": "stopped", "why": f"It had to be killed after {patience:.0f} s."})
-    if not (run / ENDED).is_file():  # the signal came before anybody was there to hear it
-        write_json(run / ENDED, {"state": "stopped", "why": ""})
+    send(left, signal.SIGKILL)
+    # the supervisor writes no file if it is killed, here or before, or if it had not installed its handler yet
+    if left or not (run / ENDED).is_file():
+        why = f"It had to be killed after {patience:.0f} s." if left else ""
+        write_json(run / ENDED, {"state": "stopped", "why": why})
     return state(run)
 
 
 def state(run: Path) -> Ending:
-    """How a run stands, for whoever comes back to it."""
-    if _keeper(run) is not None:
+    """The state of a run, by its folder."""
+    if _supervisor(run) is not None:
         return Ending("running")
     if (run / ENDED).is_file():
         return Ending(**json.loads((run / ENDED).read_text()))
-    if (run / LAUNCHED).is_file():
-        return Ending("failed", "Its processes were killed, or the machine went down. Started again it goes on.")
-    return Ending("absent")
+    if not (run / LAUNCHED).is_file():
+        return Ending("absent")
+    if processes_of(run):  # only the supervisor was killed
+        return Ending("running")
+    return Ending("failed", "Its processes were killed, or the machine went down. Start it again to resume it.")
 
 
-def _who_saves(run: Path) -> list[psutil.Process]:
-    """Those of a run's processes that SIGTERM is for: who waits for its end, and who trains.
-
-    torchrun is not among them. It would pass the signal on, and kill after half a minute whoever is not done by then.
-    """
-    all_of_them, keeper = processes_of(run), _keeper(run)
-    ranks = []
-    for process in all_of_them:
-        with suppress(psutil.Error):
-            if "RANK" in process.environ():
-                ranks.append(process)
-    # without a launcher, or before it has launched anything, there are none
-    return [*ranks, *([keeper] if keeper else [])] if ranks else all_of_them
-
-
-def _keeper(run: Path) -> psutil.Process | None:
-    """The process that waits for a run's end, if it is there."""
+def _supervisor(run: Path) -> psutil.Process | None:
+    """The run's supervisor, if it is alive."""
     if not (run / LAUNCHED).is_file():
         return None
     noted: dict[str, Any] = json.loads((run / LAUNCHED).read_text())
     try:
         process = psutil.Process(noted["pid"])
-        # a number is given again to another process sooner or later
+        # the system may have given the process id to another process since
         same = process.create_time() == noted["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
@@ -154,11 +152,11 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.launch", description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--stop", type=Path, metavar="RUN", help="instead of starting one")
-    what.add_argument("--state", type=Path, metavar="RUN", help="how it stands")
+    what.add_argument("--stop", type=Path, metavar="RUN", help="stop a run after a checkpoint")
+    what.add_argument("--state", type=Path, metavar="RUN", help="print the state of a run")
     add_config(parser)
     parser.add_argument("--with", dest="launcher", choices=("plain", *CONFIGS), default="plain")
-    parser.add_argument("--processes", type=int, default=1, help="one for each GPU")
+    parser.add_argument("--processes", type=int, default=1, help="one per GPU")
     given = parser.parse_args(argv)
     try:
         if given.stop or given.state:

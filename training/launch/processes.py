@@ -1,11 +1,11 @@
-"""The processes of a run that was started by a launcher, and the files by which those who start and watch it know them.
+"""A launched run as others find it: files in its folder, and a mark in the environment of its processes.
 
-<run>/told.json     what `training.train` is told
-      launch.json   who waits for the run: its process, when it was started, and how many processes train
+<run>/told.json     the settings, which `training.train` reads
+      launch.json   the supervisor's process, when it started, and how many processes train
       launch.log    what all processes print
-      ended.json    how the run ended; not there while it goes on
+      ended.json    how the run ended; absent while it runs
 
-How many processor cores there are to compute with.
+Imports no torch: notebooks watch runs through it.
 """
 
 import os
@@ -17,25 +17,20 @@ from typing import Literal
 
 import psutil  # type: ignore[import-untyped]
 
-
-def usable_cores() -> int:
-    """Those that this process may use, where the system tells; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-CONFIGS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
-MARK = "WANAVATAR_TRAINING_RUN"  # in the environment of every process of a run: the run's folder
 TOLD, LAUNCHED, LOG, ENDED = "told.json", "launch.json", "launch.log", "ended.json"
+MARK = "WANAVATAR_TRAINING_RUN"  # environment variable of every process of a run: the run's folder
+STOP_CODE = 128 + signal.SIGTERM  # exit code of a run that SIGTERM stopped after a checkpoint, as shells write it
 PATIENCE = 300.0  # seconds from SIGTERM to SIGKILL: a step of a large network, a checkpoint, a validation
 
 Launcher = Literal["plain", "ddp", "fsdp2", "zero2"]
+CONFIGS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
 
 
 def processes_of(run: Path) -> list[psutil.Process]:
-    """All living processes of a run on this machine, whichever group they are in."""
+    """All living processes of a run on this machine, in whichever process group they are."""
     found, mark = [], str(run.absolute())
     for process in psutil.process_iter():
-        # what ended meanwhile, or belongs to somebody else, is none of them
+        # a process that has ended or belongs to another user cannot be read, and is none of the run's
         with suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
                 found.append(process)
@@ -43,7 +38,12 @@ def processes_of(run: Path) -> list[psutil.Process]:
 
 
 def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    """Signal those that are still there."""
+    """Send a signal to those that still exist."""
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+        with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,37 +1,37 @@
-"""Checkpoints of a run: what was learnt, as others read it, and the state from which the run goes on.
+"""Checkpoints of a run: the trained weights in files that others read, and the state from which the run resumes.
 
     <run>/checkpoint-50/lora_weights.safetensors    see `training.model.adapter`
-                        audio_modules.safetensors   see `training.model.full_finetune`; where parts are trained in full
-                        state.safetensors           moments of the optimizer, by the network's own names, and weights
-                                                    that the other files do not have to the last bit
-                        state.json                  the step, and what else has to be the same
+                        audio_modules.safetensors   see `training.model.full_finetune`; if parts are trained in full
+                        state.safetensors           AdamW's moments, by the network's parameter names, and the values
+                                                    that the other files do not hold bit by bit
+                        state.json                  the step, and the settings that a resumed run has to share
 
-The first two hold averaged weights where a run has an average. A checkpoint is a folder that appears whole, by one
-rename. Older ones go after the new one is there, so that whatever moment a process dies at, the last whole one is there
-to go on from.
+The first two hold the averaged weights if the run has an EMA. A checkpoint is written into a temporary folder that is
+then renamed, and older ones are removed after that: whenever a process is killed, a complete checkpoint is left.
 """
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from training.config.training_config import OLD_NAMES
 from training.data.whole_folder import remove_folder, remove_leftovers, whole_folder
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from training.model.adapter import adapter_tensors, load_adapter_tensors
-from training.model.ema import Average
+from training.model.deepspeed_state import MOMENTS, ShardedOptimizer
+from training.model.ema import averaged
 from training.model.full_finetune import part_tensors
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
 STATE, FACTS = "state.safetensors", "state.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _VALUE, _AVERAGE = "value", "average"
 
 
@@ -39,104 +39,98 @@ def save_checkpoint(
     run: Path,
     step: int,
     network: WanS2VTransformer3DModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | ShardedOptimizer,
     facts: Mapping[str, Any],
-    keep: int,
+    limit: int,
     origins: Mapping[str, Tensor] | None = None,
-    average: Average | None = None,
+    ema: EMAModel | None = None,
 ) -> Path:
-    """Write the checkpoint of a step that is done, then remove all but the newest `keep`.
+    """Write the checkpoint of a completed step, then remove all but the newest `limit`.
 
     Args:
-        facts: what has to be the same where the run goes on.
-        origins: weights that are trained in full, as they were.
-        average: of the weights, if the run has one.
+        facts: what has to be the same when the run resumes.
+        origins: weights that are trained in full, as they were before, by name.
+        ema: of `trained_parameters`, if the run has one.
 
     Raises:
-        DiskFull: there is no room; the checkpoints before stay.
+        DiskFull: there is no space; earlier checkpoints stay.
     """
     run.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run)
-    whole, origins = run / f"checkpoint-{step}", origins or {}
-    with whole_folder(whole) as draft:
-        with average.applied() if average else nullcontext():
+    folder, origins, parameters = run / f"checkpoint-{step}", origins or {}, trained_parameters(network)
+    state: dict[str, Tensor] = {}
+    for number, (name, parameter) in enumerate(parameters.items()):
+        state |= {f"{name}.{moment}": optimizer.state[parameter][moment] for moment in MOMENTS}
+        # of a part trained in full its file has the difference only, whose rounding a resumed run would inherit
+        if ema or name in origins:
+            state[f"{name}.{_VALUE}"] = parameter
+        if ema:
+            state[f"{name}.{_AVERAGE}"] = ema.shadow_params[number]
+    with whole_folder(folder) as draft:
+        with averaged(ema, list(parameters.values())):
             tensors, metadata = adapter_tensors(network)
             metadata["ss_steps"] = str(step)
             save_file(tensors, draft / WEIGHTS, metadata)
             if origins:
                 save_file(part_tensors(network, origins), draft / AUDIO_MODULES, metadata)
-        save_file(_state(network, optimizer, origins, average), draft / STATE)
+        # copied, since safetensors refuses tensors that share memory, as DeepSpeed's do
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+        save_file(copies, draft / STATE)
         (draft / FACTS).write_text(json.dumps({"step": step, **facts}, indent=1) + "\n")
-    for old in checkpoints(run)[:-keep]:
+    for old in checkpoints(run)[:-limit]:
         remove_folder(old)
-    return whole
+    return folder
 
 
 def load_checkpoint(
     folder: Path,
     network: WanS2VTransformer3DModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | ShardedOptimizer,
     facts: Mapping[str, Any],
-    average: Average | None = None,
+    ema: EMAModel | None = None,
 ) -> int:
-    """Put weights, moments and the average back; returns the step to go on with.
+    """Restore weights, moments and the EMA; returns the number of completed steps.
 
     Raises:
-        LabError: the checkpoint is of a run with other `facts`, or a file of it is missing.
+        LabError: the checkpoint's run had other `facts`, or a file of it is missing.
     """
-    gone = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
-    if gone:
-        raise LabError(f"{folder} lacks {', '.join(gone)}. Remove it, and the run goes on from the one before.")
-    noted = json.loads((folder / FACTS).read_text())
-    # what an older version did not note cannot be compared
+    missing = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
+    if missing:
+        raise LabError(f"{folder} lacks {', '.join(missing)}. Remove it to resume from the checkpoint before it.")
+    saved = {OLD_NAMES.get(name, name): value for name, value in json.loads((folder / FACTS).read_text()).items()}
+    # a fact that an older version did not save cannot be compared
     changed = [
-        f"{name} {noted[name]!r} and now {value!r}"
+        f"{name} {saved[name]!r} and now {value!r}"
         for name, value in facts.items()
-        if name in noted and noted[name] != value
+        if name in saved and saved[name] != value
     ]
     if changed:
         raise LabError(
-            f"{folder} is of a run that was told otherwise: {'; '.join(changed)}. Go on with what it was told, or give "
+            f"{folder} was created with different settings: {'; '.join(changed)}. Use its settings to resume, or give "
             "the run another folder."
         )
     load_adapter_tensors(network, read_safetensors(folder / WEIGHTS))
-    state = read_safetensors(folder / STATE)
-    step = int(noted["step"])
+    state, step, parameters = read_safetensors(folder / STATE), int(saved["step"]), trained_parameters(network)
     fused = optimizer.param_groups[0].get("fused")
-    parameters = trained_parameters(network)
     for name, parameter in parameters.items():
         if (value := state.get(f"{name}.{_VALUE}")) is not None:
             parameter.data.copy_(value)
         optimizer.state[parameter] = {
-            # a fused step counts on the device
+            # fused AdamW counts its steps on the device
             "step": torch.tensor(float(step), device=parameter.device if fused else "cpu"),
-            **{moment: state[f"{name}.{moment}"].to(parameter.device) for moment in _MOMENTS},
+            **{moment: state[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS},
         }
-    if average:
-        average.load({name: state[f"{name}.{_AVERAGE}"] for name in parameters})
+    if ema:
+        ema.optimization_step = step
+        ema.shadow_params = [state[f"{name}.{_AVERAGE}"].to(value.device) for name, value in parameters.items()]
     return step
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """What is trained, by its name in the network."""
+    """The trained parameters, by their names in the network."""
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
 def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether two sets of tensors are equal bit by bit."""
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
-def _state(
-    network: nn.Module, optimizer: torch.optim.Optimizer, origins: Mapping[str, Tensor], average: Average | None
-) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name, parameter in trained_parameters(network).items():
-        for moment in _MOMENTS:
-            found[f"{name}.{moment}"] = optimizer.state[parameter][moment]
-        if average or name in origins:
-            found[f"{name}.{_VALUE}"] = parameter
-        if average:
-            found[f"{name}.{_AVERAGE}"] = average.values[name]
-    # copies: a tensor of its own each, whatever shares memory on the device
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in found.items()}

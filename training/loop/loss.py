@@ -1,15 +1,15 @@
-"""What S2V is trained on: flow matching, in which a face and its lips count more, and how the picture moves.
+"""The loss of S2V fine-tuning: flow matching, weighted towards the face and the lips, plus a loss on motion.
 
-Each sample takes one of three branches: all of the picture with the face and the lips counted once more, the face
-alone, or the lips alone. To that comes how the prediction changes from latent to latent, which a still error leaves
-alone. Two modes differ in what they divide by:
+Each sample takes one of three branches: the whole frame with face and lips weighted up, the face alone, or the lips
+alone. A quarter of the loss is on differences between consecutive latents, to which a constant error adds nothing.
+Two modes differ in the denominator:
 
     paper       the mean over all places, as the predecessor documents it. Lips are 0.3 % of 832×480 pixels, so the
-                third branch weighs next to nothing.
-    normalised  the mean over what counts, Σ w·e / Σ w, in float32. A floor gives a share of the weight to all places
-                evenly: without one, two of the branches let the rest of the picture drift.
+                third branch has next to no weight.
+    normalised  the weighted mean, Σ w·e / Σ w, in float32. A floor spreads a share of the weight evenly over all
+                places: without it, two of the branches let the rest of the frame drift.
 
-Flow matching: Lipman et al. 2022, arXiv:2210.02747; the noise level's shift: arXiv:2403.03206.
+Flow matching: Lipman et al. 2022, arXiv:2210.02747; the shift of the noise levels: arXiv:2403.03206.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config.config import Mode
+from training.config.training_config import Mode
 
 BRANCHES = ("full", "face", "lip")
-SHARES = (0.4, 0.1, 0.5)  # of the samples, by branch
+SHARES = (0.4, 0.1, 0.5)  # of the samples, by branch, as the predecessor has them: most on what speaks
 MOTION_SHARE = 0.25  # of the loss
-SMALLEST = 1e-3  # of a latent's places that a mask must cover, on average over the clip, to be divided by
+# of a latent's places that a mask must cover, on average over the clip, to be divided by: with fewer, one noisy place
+# would be most of a sample's loss. It is a third of what lips usually cover
+SMALLEST = 1e-3
 
 
 @dataclass(frozen=True)
 class LatentMasks:
-    """Where face and lips are in the latents of a batch.
+    """Face and lips in the latents of a batch.
 
     Attributes:
         face, lip: 0 to 1, [B, T, h, w]; see `training.data.masks`.
-        valid: bool [B, T], whether a face was found in all frames of a latent. What is not valid counts in no mask.
+        valid: bool [B, T], whether a face was found in all frames of a latent. Masks of invalid latents are zero.
     """
 
     face: Tensor
@@ -39,7 +41,7 @@ class LatentMasks:
     valid: Tensor
 
     def of(self, branch: int) -> Tensor:
-        """How much each place counts in a branch, [B, T, h, w]."""
+        """The loss weights of a branch, [B, T, h, w]."""
         seen = self.valid[:, :, None, None]
         face, lip = self.face * seen, self.lip * seen
         return (1 + face + lip, face, lip)[branch]
@@ -51,10 +53,11 @@ class Losses:
 
     Attributes:
         loss: scalar, to be minimised.
-        branch: int [B], the branch that each sample really took.
-        fell_back: bool [B], samples that were to learn a face or lips which nobody found, and took the first branch.
-        error: plain squared error of each sample [B]; likewise `face`, `lip` and `background`, where none is NaN.
-        motion: plain squared error of the change from latent to latent, [B].
+        branch: int [B], the branch that each sample took.
+        fell_back: bool [B], samples drawn for face or lips that lack them, and took the first branch.
+        error: squared error of each sample [B] without loss weights; likewise `face`, `lip` and `background`, NaN
+            where a sample has none.
+        motion: squared error of the differences between consecutive latents, [B].
         area: shares of the places that are face and lips, [B, 2].
     """
 
@@ -91,56 +94,50 @@ def s2v_loss(
     """The loss of predicted flows, whose target is ε - x.
 
     Args:
-        predicted, clean, noise: [B, z, T, h, w], the frames to be made alone: no reference and no motion latents.
+        predicted, clean, noise: [B, z, T, h, w], of the generated frames only: no reference and no motion latents.
         masks: of these frames.
         branch: int [B], indices into `BRANCHES`.
-        mode: what the weighted error is divided by.
-        floor: share of the weight of the last two branches that lies evenly on all places, where that is normalised.
+        mode: see above.
+        floor: share of the weight that the last two branches spread evenly over all places, in mode "normalised".
     """
     difference = predicted.float() - (noise - clean).float()
     error = difference.square().mean(dim=1)
     change = (difference[:, :, 1:] - difference[:, :, :-1]).square().mean(dim=1)
-    fell_back = (branch > 0) & (_by_branch(masks, branch).mean(dim=(1, 2, 3)) < SMALLEST)
+    fell_back = (branch > 0) & (_weights(masks, branch).mean(dim=(1, 2, 3)) < SMALLEST)
     branch = torch.where(fell_back, 0, branch)
-    weights = _by_branch(masks, branch)
-    if mode == "normalised":
-        # the first branch counts every place anyway
-        evenly = (floor * (branch > 0)).to(weights)[:, None, None, None]
-        weights = torch.lerp(weights / weights.mean(dim=(1, 2, 3), keepdim=True), torch.ones_like(weights), evenly)
-    # a change lies between two latents
-    between = (weights[:, 1:] + weights[:, :-1]) / 2
+    weights = _weights(masks, branch)
     if mode == "paper":
         main, motion = (error * weights).mean(dim=(1, 2, 3)), change.mean(dim=(1, 2, 3))
     else:
-        main, motion = _weighted(error, weights), _weighted(change, between)
-    # a single latent does not change
+        # the first branch weights every place anyway
+        evenly = (floor * (branch > 0)).to(weights)[:, None, None, None]
+        weights = torch.lerp(weights / weights.mean(dim=(1, 2, 3), keepdim=True), torch.ones_like(weights), evenly)
+        # a difference is weighted by the mean of its two latents
+        main, motion = _mean(error, weights), _mean(change, (weights[:, 1:] + weights[:, :-1]) / 2)
+    # a single latent has no differences
     motion = motion if change.shape[1] else torch.zeros_like(main)
     loss = ((1 - MOTION_SHARE) * main + MOTION_SHARE * motion).mean()
-    seen = masks.of(1)
     with torch.no_grad():
+        face, lip = masks.of(1), masks.of(2)
         return Losses(
             loss,
             branch,
             fell_back,
             error=error.mean(dim=(1, 2, 3)),
-            face=_where(error, seen),
-            lip=_where(error, masks.of(2)),
-            background=_where(error, (1 - seen) * masks.valid[:, :, None, None]),
+            face=_mean(error, face),
+            lip=_mean(error, lip),
+            background=_mean(error, (1 - face) * masks.valid[:, :, None, None]),
             motion=change.mean(dim=(1, 2, 3)) if change.shape[1] else torch.zeros_like(main),
-            area=torch.stack([masks.of(i).mean(dim=(1, 2, 3)) for i in (1, 2)], dim=1),
+            area=torch.stack([face.mean(dim=(1, 2, 3)), lip.mean(dim=(1, 2, 3))], dim=1),
         )
 
 
-def _by_branch(masks: LatentMasks, branch: Tensor) -> Tensor:
+def _weights(masks: LatentMasks, branch: Tensor) -> Tensor:
+    """Each sample's loss weights in its branch, [B, T, h, w]."""
     each = torch.stack([masks.of(i) for i in range(len(BRANCHES))], dim=1)
     return each[torch.arange(len(branch), device=each.device), branch.to(each.device)].float()
 
 
-def _weighted(error: Tensor, weights: Tensor) -> Tensor:
-    """Σ w·e / Σ w of each sample, [B]."""
+def _mean(error: Tensor, weights: Tensor) -> Tensor:
+    """Σ w·e / Σ w of each sample, [B]; NaN where all weights are zero."""
     return (error * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
-
-
-def _where(error: Tensor, weights: Tensor) -> Tensor:
-    """The mean error of each sample where something counts, [B]; NaN where nothing does."""
-    return _weighted(error, weights).detach()

@@ -1,4 +1,4 @@
-"""What a run says of itself: a line of JSON for every event, and the same numbers for TensorBoard."""
+"""The log that a run writes: a line of JSON per event, and the same numbers for TensorBoard."""
 
 import io
 import json
@@ -17,14 +17,15 @@ from torch.utils.tensorboard import SummaryWriter
 from training.loop.run_folder import METRICS, TENSORBOARD, logged_step
 from wanavatar_lab.media import Audio
 
-# by kind, what is a curve: errors of the base are those of no steps of training. TensorBoard opens on the first group
+# the curves' group in TensorBoard, by kind of line. The base's errors are the first point of validation's curves, and
+# TensorBoard opens on the first group by name
 CURVES = {"train": "train", "base": "validation", "validation": "validation"}
 
 
 class Log:
     """The log of one run, written by its first process.
 
-    Lines of steps after the one that a run goes on from are taken out: they will come again.
+    Lines of steps after `step`, from which the run resumes, are removed: those steps are computed again.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -36,7 +37,7 @@ class Log:
         self.board = SummaryWriter(run / TENSORBOARD, purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Note named numbers of a step; what is no number is left out."""
+        """Log named numbers of a step; those that are not finite are left out."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
         with open(self.file, "a", encoding="utf-8") as stream:
@@ -46,10 +47,10 @@ class Log:
                 self.board.add_scalar(f"{CURVES[kind]}/{name}", value, step)
 
     def show_clip(self, name: str, step: int, frames: NDArray[np.uint8], fps: float, sound: Audio) -> None:
-        """Show a clip [F, H, W, 3] that moves, and its sound, in TensorBoard."""
+        """Show a clip [F, H, W, 3] and its sound in TensorBoard."""
         pictures = [Image.fromarray(frame) for frame in frames]
         stream = io.BytesIO()
-        # TensorBoard has no video; a moving picture is what its image is, and its sound stands beside it
+        # TensorBoard plays no video with sound: the frames are an animated GIF, and the sound is beside it
         pictures[0].save(stream, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
         height, width = frames.shape[1:3]
         moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=stream.getvalue())
@@ -58,5 +59,5 @@ class Log:
         self.board.add_audio(f"{name}/sound", torch.from_numpy(sound.samples.mean(axis=1)), step, sound.rate)
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Write what is buffered."""
         self.board.close()

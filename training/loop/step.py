@@ -1,7 +1,7 @@
-"""One forward pass of training: what is left out, what is noised, what is predicted, and its loss.
+"""One forward pass of training: conditioning dropout, noise, prediction, loss.
 
-Everything that is drawn at random comes from the number of the micro-batch, not from a generator that runs on: a run
-that goes on draws what it would have drawn, and ranks may share the work in any way.
+Everything random is drawn from the number of the micro-batch, not from a running generator: a resumed run draws what an
+uninterrupted one would have drawn, however the processes share the micro-batches.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config.config import Mode
+from training.config.training_config import Mode
 from training.loop.loss import LatentMasks, Losses, draw_branches, noisy, s2v_loss
 from training.model.flow import flow_sigmas
 from wanavatar_lab.wan.latents import MOTION_FRAMES
@@ -21,13 +21,13 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for a micro-batch of B samples.
+    """The random numbers of a micro-batch of B samples.
 
     Attributes:
         sigma: noise levels [B].
         noise: [B, z, T, h, w].
         branch: int [B], see `training.loop.loss`.
-        no_reference, no_audio, no_text, no_inpaint: bool [B], what is left out.
+        no_reference, no_audio, no_text, no_inpaint: bool [B], the conditions that are dropped.
     """
 
     sigma: Tensor
@@ -40,8 +40,11 @@ class Draws:
 
     @classmethod
     def of(cls, number: int, seed: int, target: Tensor, shift: float, dropout: float) -> "Draws":
-        """Those of micro-batch `number`, whose clean latents are `target`; on its device, but drawn on the CPU, so
-        that they are the same on every machine."""
+        """Those of micro-batch `number`, whose clean latents are `target` [B, z, T, h, w].
+
+        They are drawn on the CPU, so that they are the same on every machine, and returned on the target's device.
+        """
+        # a prime above any number of micro-batches, so that two seeds share no draws
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         count = len(target)
         sigma = flow_sigmas(count, generator, shift)
@@ -53,16 +56,16 @@ class Draws:
 
 
 def train_step(network: Any, batch: Batch, draws: Draws, mode: Mode = "normalised", floor: float = 0.0) -> Losses:
-    """Predict a micro-batch, and compare.
+    """Predict a micro-batch and compute its loss.
 
     Args:
-        network: `WanS2VTransformer3DModel`, or what wraps it.
+        network: `WanS2VTransformer3DModel`, or a wrapper of it.
         batch: "target" [B, z, T, h, w]; "reference" [B, z, 1, h, w]; "motion" [B, z, M, h, w] for continuations;
             "audio" [B, layers, dim, 4·T]; "text" [B, L, d] and "no_text" [1, L, d], the empty prompt's; "face" and
             "lip" [B, T, h, w]; "valid" bool [B, T]; for inpainting "inpaint" [B, 4 + z, T, h, w], see
             `wanavatar_lab.s2v.inpaint.encode_given`.
         draws: of this micro-batch.
-        mode: of the loss.
+        mode, floor: of the loss.
     """
     target = batch["target"]
     text = torch.where(draws.no_text[:, None, None], batch["no_text"], batch["text"])

@@ -1,8 +1,7 @@
-"""How well held-out clips are predicted, with and without the LoRA: the same noise and noise levels each time."""
+"""Validation: the errors of held-out clips at fixed noise levels with fixed noise, so that steps can be compared."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,62 +11,51 @@ from training.loop.step import Draws, train_step
 from training.model.flow import shifted
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-LEVELS = 8
-_SEED = 20_220  # of the noise, apart from that of any training
+LEVELS = 8  # of noise; enough for a curve over sigma, and each costs a forward pass per sample
+_SEED = 20_220  # of the noise, far from the seeds of any training
 PARTS = ("error", "face", "lip", "background")
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Plain squared errors: means over samples, "lip" and so on of all noise levels, and "lip/0.42" of one."""
-
-    errors: dict[str, float]
-
-    def change(self, base: "Validation", part: str) -> float:
-        """By how much of the base's an error differs; -0.2 is 20 % less."""
-        return self.errors[part] / base.errors[part] - 1
-
-
-def levels(shift: float) -> list[float]:
-    """Noise levels in the middle of as many equal shares of those that training draws."""
-    middles = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
-    found: list[float] = shifted(middles, shift).tolist()
-    return found
-
-
 @torch.no_grad()
-def validate(network: WanS2VTransformer3DModel, samples: Samples, shift: float, device: torch.device) -> Validation:
-    """Predict every sample at every level.
+def validate(
+    network: WanS2VTransformer3DModel, samples: Samples, flow_shift: float, device: torch.device
+) -> dict[str, float]:
+    """Predict every sample at every noise level.
 
     Args:
-        network: as it is now; see `without_training`.
-        samples: those that are held out.
-        shift: of the noise levels.
-        device: of the network.
+        network: on `device`, with its weights as they are now.
+        samples: held-out ones.
+        flow_shift: of the noise levels, as in training.
+
+    Returns:
+        Squared errors without loss weights, as means over the samples: "lip" and so on over all noise levels,
+        "lip/0.42" at one. Parts that no sample has are absent.
     """
-    training, sums, counts = network.training, dict[str, float](), dict[str, int]()
+    # the middles of equal shares of the levels that training draws
+    sigmas = shifted((torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS, flow_shift).tolist()
+    values: dict[str, list[float]] = {}
+    training = network.training
     network.eval()
     for row in range(len(samples)):
         batch = samples.batch([row], device)
-        for number, sigma in enumerate(levels(shift)):
+        for number, sigma in enumerate(sigmas):
             generator = torch.Generator().manual_seed(_SEED + row * LEVELS + number)
             noise = torch.randn(batch["target"].shape, generator=generator).to(device)
-            nothing = torch.zeros(1, dtype=torch.bool, device=device)
+            kept = torch.zeros(1, dtype=torch.bool, device=device)
             level, branch = torch.tensor([sigma], device=device), torch.zeros(1, dtype=torch.long, device=device)
-            losses = train_step(network, batch, Draws(level, noise, branch, nothing, nothing, nothing, nothing))
+            losses = train_step(network, batch, Draws(level, noise, branch, kept, kept, kept, kept))
             for part in PARTS:
                 value = float(getattr(losses, part))
-                for name in (part, f"{part}/{sigma:.2f}"):
-                    if value == value:  # a sample without a face has no error of lips
-                        sums[name] = sums.get(name, 0.0) + value
-                        counts[name] = counts.get(name, 0) + 1
+                if value == value:  # NaN: a sample without a face has no error of the lips
+                    values.setdefault(part, []).append(value)
+                    values.setdefault(f"{part}/{sigma:.2f}", []).append(value)
     network.train(training)
-    return Validation({name: total / counts[name] for name, total in sums.items()})
+    return {name: sum(each) / len(each) for name, each in values.items()}
 
 
 @contextmanager
 def without_training(network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> Iterator[None]:
-    """The network as it was before any training.
+    """Within it, the network is the base: as it was before any training.
 
     Args:
         origins: weights that are trained in full, as they were, by name.

@@ -1,9 +1,9 @@
-"""Beginning with weights that were learnt before: a checkpoint of this project, or one of its predecessor.
+"""Initial weights of a run (`init_from`): from a checkpoint of this project, or of its predecessor.
 
-lora_weights.safetensors     a LoRA in any format that `wanavatar_lab.lora` reads; of another rank, or another alpha
+lora_weights.safetensors     a LoRA in any format that `wanavatar_lab.lora` reads, also of another rank or alpha
 audio_modules.safetensors    parts that were trained in full, see `training.model.full_finetune`
 projector_weights.pt         the predecessor's. It trained another architecture (a vocal projector, and k_vocal and
-                             v_vocal in every block), whose tensors have no place in S2V: what has none is left.
+                             v_vocal in every block), so most of its tensors have no counterpart in S2V and are unused.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ SHOWN = 5  # names
 
 
 @torch.no_grad()
-def begin_with(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Put what a folder holds into a network that is about to be trained.
+def init_from(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Load the files of a folder into a network that is about to be trained.
 
     Args:
         folder: has at least one of the files above.
@@ -36,7 +36,7 @@ def begin_with(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping
         origins: its weights that are trained in full, as they were.
 
     Returns:
-        What found no place, by file.
+        Names without a counterpart in what is trained, by file.
 
     Raises:
         LabError: the folder has none of the files.
@@ -44,52 +44,47 @@ def begin_with(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping
     """
     files = [folder / name for name in (WEIGHTS, AUDIO_MODULES, PROJECTOR) if (folder / name).is_file()]
     if not files:
-        raise LabError(f"{folder} has neither {WEIGHTS} nor {AUDIO_MODULES} nor {PROJECTOR}, so nothing to begin with.")
-    return {file.name: _read(file, network, origins) for file in files}
+        raise LabError(f"{folder} has neither {WEIGHTS} nor {AUDIO_MODULES} nor {PROJECTOR}: nothing to start from.")
+    return {file.name: (_projector if file.name == PROJECTOR else _updates)(file, network, origins) for file in files}
 
 
-def left_out(names: list[str]) -> str:
-    """What to say of names that found no place."""
+def describe_unused(names: list[str]) -> str:
+    """The result of `init_from` for one file, as a line of the log."""
     if not names:
-        return "all of it has its place"
+        return "all tensors are used"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} left out, since they have no place here: {', '.join(names[:SHOWN])}{more}"
+    return f"{len(names)} unused, without a counterpart in what is trained: {', '.join(names[:SHOWN])}{more}"
 
 
-def _read(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
-    if file.name == PROJECTOR:
-        return _values(read_state_dict(file), network, origins)
-    update, left = match_partly(network, read_safetensors(file), read_header(file).metadata, file.name)
-    for module, pair in update.pairs.items():
-        if not _begin_pair(network.get_submodule(module), pair):
-            left.append(module)
+def _updates(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
+    update, unused = match_partly(network, read_safetensors(file), read_header(file).metadata, file.name)
+    unused += [name for name, pair in update.pairs.items() if not _set_lora(network.get_submodule(name), pair)]
     for name, difference in update.diffs.items():
         if name in origins:
             network.get_parameter(name).add_(difference.to(network.get_parameter(name)))
         else:
-            left.append(name)
-    return left
+            unused.append(name)
+    return unused
 
 
-def _values(
-    tensors: Mapping[str, Tensor], network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]
-) -> list[str]:
-    left = []
-    for theirs, tensor in tensors.items():
-        ours = our_name(theirs, network.config.audio_inject_layers)
-        if ours in origins and network.get_parameter(ours).shape == tensor.shape:
-            network.get_parameter(ours).copy_(tensor)
-        else:
-            left.append(theirs)
-    return left
-
-
-def _begin_pair(layer: Any, pair: Pair) -> bool:
-    """Whether the layer has a LoRA of this rank or a larger one; then it has this update."""
+def _set_lora(layer: Any, pair: Pair) -> bool:
+    """Make the layer's LoRA this update; False if it has none, or one of a smaller rank."""
     if not hasattr(layer, "lora_A") or layer.lora_A[NAME].weight.shape[0] < pair.rank:
         return False
     down, up, scaling = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.scaling[NAME]
+    # the ranks beyond the update's keep their random first matrix and a zero second one, as in a new LoRA
     down[: pair.rank].copy_(pair.down)
     up.zero_()
     up[:, : pair.rank].copy_(pair.up * (pair.scale / scaling))
     return True
+
+
+def _projector(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
+    unused = []
+    for theirs, tensor in read_state_dict(file).items():
+        ours = our_name(theirs, network.config.audio_inject_layers)
+        if ours in origins and network.get_parameter(ours).shape == tensor.shape:
+            network.get_parameter(ours).copy_(tensor)
+        else:
+            unused.append(theirs)
+    return unused

@@ -1,15 +1,15 @@
-"""What a forward pass keeps for the backward pass, and where.
+"""Gradient checkpointing of the blocks: what a forward pass keeps for the backward pass, and where.
 
-A block's activations are several gigabytes at full size, so only its input is kept and the block is computed again on
-the way back. Half of that work is self-attention over all tokens; to keep its output, one tensor as large as the
-input, saves it ("selective checkpointing"). What is kept can wait in the host's memory
-(`training.model.host_memory`): it goes there and comes back while the GPU computes.
+A block's activations are several gigabytes at full size, so only its input is kept and the block is recomputed in the
+backward pass. Half of that work is self-attention over all tokens; keeping its output, one tensor as large as the
+input, saves it (selective activation checkpointing). Kept tensors can be offloaded to CPU RAM
+(`training.model.host_memory`), both ways while the GPU computes.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ _ATTENTION = {
         "_scaled_dot_product_flash_attention_for_cpu",
     )
 }
-# before torch 2.15, what is kept in blocks that are not compiled stays on the GPU
+# before torch 2.15, tensors kept in blocks that are not compiled are not offloaded
 _FOLLOWS_HOOKS = "respect_saved_tensors_hooks" in inspect.signature(checkpoint).parameters
-_SHAPES = 32  # of samples, for each of which blocks are compiled once
+_SHAPES = 32  # of samples; blocks are compiled once for each, and torch allows 8 by default
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Activations:
     """How blocks are computed where gradients are needed.
 
     Attributes:
-        keep_attention: outputs of self-attention are kept in so many blocks, from the first; None for all of them.
-        offload: what is kept of so many blocks, from the first, waits in the host's memory; None for all of them.
-        compile: blocks are compiled, forward and backward, by torch.compile; the first step takes a minute longer.
+        keep_attention: number of blocks, from the first, that keep the outputs of self-attention; None for all.
+        offload: number of blocks, from the first, whose kept tensors are offloaded to CPU RAM; None for all.
+        compile: compile the blocks, forward and backward, by torch.compile; the first step takes a minute longer.
     """
 
     keep_attention: int | None = 0
@@ -51,10 +51,10 @@ class Activations:
     compile: bool = False
 
     def install(self, network: WanS2VTransformer3DModel) -> None:
-        """Have the network's blocks computed so from now on."""
+        """Make the network compute its blocks like this, where gradients are needed."""
         keeping, leaving = set(network.blocks[: self.keep_attention]), set(network.blocks[: self.offload])
         if self.compile:
-            # each block is compiled as one piece with its checkpoint inside, so that the compiler sees what is kept
+            # a block is compiled in one piece with its checkpoint inside, so that the compiler knows what is kept
             torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
             compiled = functools.partial(torch.compile, fullgraph=True, dynamic=False)
             kept, plain = compiled(_keeping_attention), compiled(_keeping_nothing)
@@ -67,14 +67,14 @@ class Activations:
                 return type(block).forward(block, *arguments, **options)
             tokens, text, temb, (cosine, sine), layout, audio, audio_global = arguments
             if self.compile and not tokens.requires_grad:
-                # the first block's input needs no gradient; without this it would be compiled apart from the others
+                # the first block's input needs no gradient, for which it would be compiled separately
                 tokens = tokens.detach().requires_grad_()
             compute = kept if block in keeping else plain
             resident = [*block.parameters(), *block.buffers()]
             with host.hooks(resident) if block in leaving else nullcontext():
                 return compute(block, layout, tokens, text, temb, cosine, sine, audio, audio_global)
 
-        # inside the call of a block: what brings spread weights together stays outside of what is computed twice
+        # `forward` and not the module is replaced: FSDP gathers weights in hooks around it, outside of the checkpoint
         each: Any
         for each in network.blocks:
             each.forward = functools.partial(forward, each)
@@ -82,37 +82,32 @@ class Activations:
 
 
 def use_attention_backend(network: WanS2VTransformer3DModel, name: str) -> None:
-    """Have self-attention computed by a backend of diffusers' dispatcher, `_native_cudnn` for example.
+    """Compute self-attention by a backend of diffusers' dispatcher, `_native_cudnn` for example.
 
-    Attention to text and audio, over a few keys, stays as it is: not every backend takes so few.
+    Cross-attention to text and audio keeps its own: not every backend supports so few keys.
 
     Raises:
-        ValueError: there is no backend of that name.
+        ValueError: the dispatcher has no backend of that name.
     """
     block: Any
     for block in network.blocks:
         block.attn1.set_attention_backend(name)
 
 
-def _is_self_attention(operator: Any, arguments: tuple[Any, ...]) -> bool:
-    # to text and audio it is a twentieth of the work, over a few hundred keys
-    return operator in _ATTENTION and arguments[0].shape[-2] == arguments[1].shape[-2]
-
-
 def _policy(_: Any, operator: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
-    keep = _is_self_attention(operator, arguments)
-    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+    # self-attention has as many keys as queries. Attention to text and audio, over a few hundred keys, is a twentieth
+    # of the work and not worth the memory
+    if operator in _ATTENTION and arguments[0].shape[-2] == arguments[1].shape[-2]:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    contexts: Callable[..., tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
-    contexts = create_selective_checkpoint_contexts
-    return contexts(_policy)
+_CONTEXTS = functools.partial(create_selective_checkpoint_contexts, _policy)
 
 
 def _keeping_attention(block: WanS2VTransformerBlock, layout: TokenLayout, *tensors: Tensor) -> Tensor:
-    # nothing in a block is drawn at random
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
+    # blocks draw no random numbers, so there is no generator state to preserve
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _CONTEXTS}
     if not torch.compiler.is_compiling() and _FOLLOWS_HOOKS:
         options["respect_saved_tensors_hooks"] = True
     return checkpoint(_bound(block, layout), *tensors, **options)

@@ -1,13 +1,8 @@
-"""The LoRA that is trained: put into the network, and taken out as a file that others read.
+"""The LoRA that is trained: added to the network, saved as a file that others read, and loaded again.
 
-The file has the reference's module names behind `diffusion_model.`, matrices `lora_A` and `lora_B`, and each module's
-`alpha`, which is what ComfyUI, `load_lora_weights` of the S2V pipeline and `wanavatar_lab.lora` read; rank and alpha
-also stand in its metadata.
-
-A linear layer with the LoRA that is trained, without the copies that PEFT's own makes on the way.
-
-PEFT's layer converts its input, 35,000 tokens wide, into the LoRA's float32, and adds the update in passes of its own.
-Here the matrices, which are small, are converted into the input's type, and the second product adds to what is there.
+The file has the reference's module names after `diffusion_model.`, matrices `lora_A` and `lora_B`, and each module's
+`alpha`, as ComfyUI, `load_lora_weights` of the S2V pipeline and `wanavatar_lab.lora` read it; its metadata has rank and
+alpha too.
 """
 
 import re
@@ -25,22 +20,6 @@ from wanavatar_lab.lora.key_names import reference_module
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 NAME = "trained"  # of the adapter
-
-
-class TrainedLinear(lora.Linear):
-    """PEFT's `lora.Linear`, to which it falls back for everything but one active, unmerged adapter called `NAME`."""
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
-        if self.disable_adapters or self.merged or self.active_adapters != [NAME]:
-            return super().forward(x, *args, **kwargs)
-        plain: Tensor = self.base_layer(x, *args, **kwargs)
-        down = self.lora_A[NAME].weight.to(plain.dtype)
-        up = self.lora_B[NAME].weight.to(plain.dtype)
-        inner = F.linear(x.to(plain.dtype), down).flatten(0, -2)
-        return torch.addmm(plain.flatten(0, -2), inner, up.t(), alpha=self.scaling[NAME]).view_as(plain)
-
-
 PREFIX = "diffusion_model."
 
 
@@ -52,21 +31,21 @@ def add_adapter(
     without: Collection[str] = (),
     lean: bool = True,
 ) -> list[nn.Parameter]:
-    """Put a LoRA beside every linear layer of the blocks, those that inject audio included.
+    """Add a LoRA to every linear layer of the blocks, those that inject audio included.
 
-    It changes nothing at first (its second matrices are zero). The network's own weights are frozen; the LoRA's are in
-    float32, whatever those are in.
+    Its second matrices are zero, so it changes nothing at first. The network's own weights are frozen; the LoRA is in
+    float32, whatever their dtype.
 
     Args:
         network: without an adapter of this name, on one device.
         rank: of every matrix.
         alpha: the update is `alpha / rank` times the product of its two matrices.
         seed: of the first matrices.
-        without: names of layers that get none, since they are trained themselves.
-        lean: by `TrainedLinear`; else by PEFT's own layer, for comparison.
+        without: names of layers without a LoRA, since they are trained in full.
+        lean: as `TrainedLinear`; False for PEFT's own layer, to compare with.
 
     Returns:
-        What is trained.
+        The trained matrices: the first and the second of each layer.
     """
     network.requires_grad_(False)
     modules = [
@@ -74,13 +53,13 @@ def add_adapter(
         for name, layer in network.named_modules()
         if name.startswith("blocks.") and isinstance(layer, nn.Linear) and name not in without
     ]
-    # one expression: of a list PEFT would first look for the shortest that means the same
+    # one regular expression, since PEFT searches a list for its shortest equivalent, which takes seconds
     names = "|".join(map(re.escape, modules))
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights="gaussian")
     if lean:
         config._register_custom_module({nn.Linear: TrainedLinear})
     (device,) = {parameter.device for parameter in network.parameters()}
-    # drawn where the network is: 700 million numbers take a processor half a minute
+    # drawn on the network's device: 700 million numbers take a CPU half a minute
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
         network.add_adapter(config, adapter_name=NAME)
@@ -92,7 +71,7 @@ def add_adapter(
 
 
 def adapter_tensors(network: WanS2VTransformer3DModel) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The LoRA as it is written into a file: tensors in float32 on the CPU, and metadata."""
+    """The LoRA as a file has it: tensors in float32 on the CPU, and metadata."""
     tensors: dict[str, Tensor] = {}
     rank, alpha = 0, 0.0
     for name, down, up in _layers(network):
@@ -114,7 +93,7 @@ def adapter_tensors(network: WanS2VTransformer3DModel) -> tuple[dict[str, Tensor
 
 
 def load_adapter_tensors(network: WanS2VTransformer3DModel, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `adapter_tensors` gave.
+    """Load what `adapter_tensors` returned.
 
     Raises:
         KeyError: a matrix is missing.
@@ -126,8 +105,27 @@ def load_adapter_tensors(network: WanS2VTransformer3DModel, tensors: Mapping[str
             up.copy_(tensors[f"{module}.lora_B.weight"])
 
 
+class TrainedLinear(lora.Linear):
+    """A linear layer with a LoRA, without the copies that PEFT's own makes.
+
+    PEFT converts the layer's input, of 35,000 tokens, to the LoRA's float32, and adds the update in separate passes.
+    Here the matrices, which are small, are converted to the input's dtype, and the second product adds in place. It
+    falls back to PEFT for everything but one active, unmerged adapter called `NAME`.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if self.disable_adapters or self.merged or self.active_adapters != [NAME]:
+            return super().forward(x, *args, **kwargs)
+        plain: Tensor = self.base_layer(x, *args, **kwargs)
+        down = self.lora_A[NAME].weight.to(plain.dtype)
+        up = self.lora_B[NAME].weight.to(plain.dtype)
+        inner = F.linear(x.to(plain.dtype), down).flatten(0, -2)
+        return torch.addmm(plain.flatten(0, -2), inner, up.t(), alpha=self.scaling[NAME]).view_as(plain)
+
+
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
-    """Each layer with the LoRA: its name, and its two matrices."""
+    """Each layer that has the LoRA: its name, and the two matrices."""
     for name, layer in network.named_modules():
         if isinstance(layer, LoraLayer) and NAME in layer.lora_A:
             yield name, layer.lora_A[NAME].weight, layer.lora_B[NAME].weight

@@ -1,7 +1,7 @@
-"""The optimizer's moments where processes share them: whole for a checkpoint, and taken apart again after one.
+"""DeepSpeed ZeRO-2: its settings, and its sharded optimizer state as a checkpoint has it.
 
-DeepSpeed's ZeRO-2 keeps a share of every moment on each process, flattened, in main memory. A checkpoint has them whole
-and by the parameters' names, so that a run may go on with other processes, or without DeepSpeed at all.
+ZeRO-2 keeps a share of the moments on each process, flattened, in CPU RAM. A checkpoint has them whole and by
+parameter name, so that a run may resume with another number of processes, or without DeepSpeed.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, by torch's names
 
 
-def set_up_zero(accelerator: Accelerator, batch: int, accumulation: int, clip: float) -> None:
-    """Tell DeepSpeed, where it is used, what it would otherwise read from a data loader or a file of its own."""
+def configure_deepspeed(accelerator: Accelerator, batch: int, accumulation: int, max_grad_norm: float) -> None:
+    """Set, if DeepSpeed is used, what it would otherwise read from a data loader or from a file of its own."""
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None:
         return
@@ -22,8 +22,8 @@ def set_up_zero(accelerator: Accelerator, batch: int, accumulation: int, clip: f
         "train_micro_batch_size_per_gpu": batch,
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": batch * accumulation * accelerator.num_processes,
-        "gradient_clipping": clip,
-        # torch's own AdamW computes on the CPU too, and needs no compiler there
+        "gradient_clipping": max_grad_norm,
+        # torch's own AdamW computes on the CPU too, and needs no compiler on the machine
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
@@ -31,14 +31,14 @@ def set_up_zero(accelerator: Accelerator, batch: int, accumulation: int, clip: f
 
 
 class ShardedOptimizer:
-    """Looks to a checkpoint like an optimizer that has all moments.
+    """DeepSpeed's optimizer with the interface that checkpoints use: moments by parameter.
 
     Args:
         zero: DeepSpeed's optimizer.
-        parameters: what is trained, in the order of every process.
+        parameters: the trained ones, in the same order on every process.
 
     Attributes:
-        state: by parameter, its moments; empty before `gather` and after `scatter`.
+        state: moments by parameter; filled by `gather` or by a loaded checkpoint, emptied by `scatter`.
         param_groups: the optimizer's.
     """
 
@@ -47,23 +47,22 @@ class ShardedOptimizer:
         self.param_groups: list[dict[str, Any]] = zero.param_groups
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
 
-    def gather(self) -> "ShardedOptimizer":
-        """Bring all moments together, on every process; all of them have to call it."""
+    def gather(self) -> None:
+        """Collect whole moments on every process; all of them have to call it."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         self.state = {
             parameter: {moment: safe_get_full_optimizer_state(parameter, moment).cpu() for moment in MOMENTS}
             for parameter in self._parameters
         }
-        return self
 
     def scatter(self, step: int) -> None:
-        """Take each process's share of `state` and of the parameters as they are now, at step number `step`."""
+        """Give each process its share of `state` and of the parameters' values, after `step` completed steps."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         inner = self._zero.optimizer
         for group in inner.param_groups:
-            # torch's optimizer makes its state in its first step, which a run that goes on had long ago
+            # torch's optimizer creates its state in its first step, which a resumed run has behind it
             for share in group["params"]:
                 inner.state[share] = {"step": torch.tensor(float(step))} | {
                     moment: torch.zeros_like(share) for moment in MOMENTS

@@ -1,52 +1,30 @@
-"""The average of weights over the steps of a training (EMA), which is steadier than where they last stood."""
+"""The exponential moving average (EMA) of the trained weights, by diffusers, in float32 beside them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
+from diffusers.training_utils import EMAModel
+from torch import nn
 
 
-class Average:
-    """A moving average of named parameters, in float32 beside them.
+def new_ema(parameters: Sequence[nn.Parameter], decay: float) -> EMAModel:
+    """An average that starts as the parameters are now.
 
-    Args:
-        parameters: what is trained; the average begins as what they are.
-        decay: how much of the average stays in a step; it is reached gradually, so that the first steps do not last.
-
-    Attributes:
-        values: by name.
+    Its decay rises as (1 + n) / (10 + n) over its first steps n = 1, 2, …, so that the untrained weights fade from it
+    however short the run is. diffusers begins so one step later, after a step that copies; hence the -1.
     """
+    return EMAModel(parameters, decay=decay, update_after_step=-1)
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = dict(parameters), decay
-        self.values = {name: parameter.detach().float().clone() for name, parameter in parameters.items()}
 
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters after step number `step`, from 1."""
-        weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        now = [self._parameters[name].detach().float() for name in self.values]
-        torch._foreach_lerp_(list(self.values.values()), now, weight)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within it, the parameters are their averages."""
-        before = {name: parameter.data for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            parameter.data = self.values[name].to(parameter.dtype)
-        try:
-            yield
-        finally:
-            for name, parameter in self._parameters.items():
-                parameter.data = before[name]
-
-    @torch.no_grad()
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Put averages back that were saved.
-
-        Raises:
-            KeyError: one is missing.
-        """
-        for name, value in self.values.items():
-            value.copy_(values[name])
+@contextmanager
+def averaged(ema: EMAModel | None, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within it, the parameters have their averaged values; without an EMA they stay as they are."""
+    if ema is None:
+        yield
+        return
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)

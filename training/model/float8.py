@@ -1,8 +1,8 @@
-"""The frozen weights of the blocks in eight bits: half the memory of bfloat16, for networks that only a LoRA changes.
+"""Frozen weights of the blocks as float8: half the memory of bfloat16.
 
-Each output channel has a scale, so that its largest weight lies near the top of float8's range (e4m3: 448). Scales are
-powers of two: taking a weight back into bfloat16 then rounds nothing, and the one rounding is that of storing it, half
-of an eighth of the weight at most.
+Each output channel has a scale that brings its largest weight near the top of float8's range (e4m3: 448). Scales are
+powers of two, so converting a weight back to bfloat16 rounds nothing. The only error is that of storing it, at most
+1/16 of the weight (e4m3 has three bits of mantissa).
 """
 
 import torch
@@ -15,18 +15,18 @@ _LARGEST = torch.finfo(FLOAT8).max
 
 
 class Float8Linear(nn.Linear):
-    """A frozen linear layer whose weight is stored as float8 and taken into its input's type when it is used.
+    """A frozen linear layer whose weight is stored as float8 and converted to its input's dtype where it is used.
 
     Attributes:
-        weight: the bits of float8 numbers [outputs, inputs], as uint8: what converts a network's floating-point
-            weights, or sends them between processes, leaves these as they are.
+        weight: the bits of float8 numbers [outputs, inputs], as uint8, which code that converts floating-point weights
+            or sends them between processes leaves alone.
         scale: powers of two [outputs, 1], float32.
     """
 
     scale: Tensor
 
     def __init__(self, layer: nn.Linear) -> None:
-        """Store the weight of `layer`, which is not changed."""
+        """Copy `layer`, whose own weight stays as it is."""
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
@@ -45,17 +45,17 @@ class Float8Linear(nn.Linear):
         return self.weight.view(FLOAT8).to(dtype) * self.scale.to(dtype)
 
 
-def store_in_float8(network: nn.Module, room: str = "blocks.") -> int:
-    """Store every frozen linear layer below `room` as float8; a LoRA beside one stays as it is.
+def store_in_float8(network: nn.Module) -> int:
+    """Store every frozen linear layer of the blocks as float8, but not the LoRA's.
 
-    Call it after the LoRA is in: PEFT gives its matrices the type of the layer's weight.
+    Call it after the LoRA was added, since PEFT gives its matrices the dtype of the layer's weight.
 
     Returns:
-        How many layers there were.
+        The number of layers.
     """
     found = 0
     for name, owner in list(network.named_modules()):
-        if not f"{name}.".startswith(room) or (isinstance(owner, BaseTunerLayer) and owner.merged):
+        if not name.startswith("blocks.") or (isinstance(owner, BaseTunerLayer) and owner.merged):
             continue
         for leaf, layer in list(owner.named_children()):
             if type(layer) is nn.Linear and not layer.weight.requires_grad and not f".{name}.".count(".lora_"):

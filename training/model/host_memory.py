@@ -1,7 +1,7 @@
-"""Large tensors of the forward pass that wait in the host's memory until the backward pass wants them.
+"""Offload large activations to CPU RAM in the forward pass, and prefetch them in the backward pass.
 
-They go there on a stream of their own while the GPU computes on. On the way back they are wanted in the opposite order,
-so that those before are fetched while the one that was asked for is used.
+Copies run on a CUDA stream of their own while the GPU computes. The backward pass needs the tensors in reverse order,
+so the ones before are prefetched while one is used.
 """
 
 import functools
@@ -13,50 +13,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LEAST_BYTES = 64 << 20  # smaller ones stay where they are
-AHEAD = 2  # tensors that are fetched before they are asked for: a block keeps as many
+LEAST_BYTES = 64 << 20  # smaller tensors stay: together they are little, and each copy has a fixed cost
+AHEAD = 2  # tensors to prefetch: a block keeps its input and its attention output
 
 _Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 class HostMemory:
-    """Pinned buffers, used again in every step.
+    """Pinned buffers in CPU RAM, reused in every step.
 
     Args:
-        least_bytes: of a tensor that is moved; None for `LEAST_BYTES`.
+        least_bytes: smallest tensor that is offloaded; None for `LEAST_BYTES`.
     """
 
     def __init__(self, least_bytes: int | None = None) -> None:
         self._least = LEAST_BYTES if least_bytes is None else least_bytes
         self._free: dict[_Layout, list[Tensor]] = {}
         self._stream: torch.cuda.Stream | None = None
-        self._newest: weakref.ref[_Away] | None = None
+        self._newest: weakref.ref[_Offloaded] | None = None
 
     def hooks(self, resident: Iterable[Tensor] = ()) -> AbstractContextManager[None]:
-        """Within it, what autograd saves goes to the host.
+        """Within it, tensors that autograd saves are offloaded.
 
         Args:
-            resident: tensors whose memory is on the device anyway, weights for example: these are not moved.
+            resident: tensors that stay on the device anyway, weights for example.
         """
         stay = {tensor.untyped_storage().data_ptr() for tensor in resident}
-        made: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(
-            functools.partial(self._leave, stay), self._return
-        )
-        return made
+        return torch.autograd.graph.saved_tensors_hooks(functools.partial(self._pack, stay), self._unpack)
 
-    def _leave(self, stay: set[int], tensor: Tensor) -> Any:
-        small = tensor.nbytes < self._least or not _is_dense(tensor)
-        if small or tensor.untyped_storage().data_ptr() in stay:
+    def _pack(self, stay: set[int], tensor: Tensor) -> Any:
+        # elements that the tensor's memory spans: more than it has where it is a view with gaps, not worth a copy
+        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        if tensor.nbytes < self._least or span != tensor.numel() or tensor.untyped_storage().data_ptr() in stay:
             return tensor
-        away = _Away(self, tensor, self._newest)
-        self._newest = weakref.ref(away)
-        return away
+        offloaded = _Offloaded(self, tensor, self._newest)
+        self._newest = weakref.ref(offloaded)
+        return offloaded
 
-    def _return(self, kept: Any) -> Tensor:
-        if not isinstance(kept, _Away):
-            tensor: Tensor = kept
-            return tensor
-        return kept.back()
+    def _unpack(self, packed: Any) -> Any:
+        return packed.restore() if isinstance(packed, _Offloaded) else packed
 
     def _buffer(self, tensor: Tensor) -> Tensor:
         free = self._free.setdefault(_layout(tensor), [])
@@ -70,10 +65,10 @@ class HostMemory:
         return self._stream
 
 
-class _Away:
-    """One tensor on the host."""
+class _Offloaded:
+    """One tensor in CPU RAM, and the one that was offloaded before it."""
 
-    def __init__(self, memory: HostMemory, tensor: Tensor, before: "weakref.ref[_Away] | None") -> None:
+    def __init__(self, memory: HostMemory, tensor: Tensor, before: "weakref.ref[_Offloaded] | None") -> None:
         self.memory, self.device, self.before = memory, tensor.device, before
         self.buffer: Tensor | None = memory._buffer(tensor)
         self.fetched: Tensor | None = None
@@ -88,7 +83,7 @@ class _Away:
         tensor.record_stream(side)
 
     def fetch(self) -> None:
-        """Begin to bring it back, unless that was begun."""
+        """Start to copy it back, once."""
         if self.buffer is None:
             return
         side = self.memory._side(self.device)
@@ -97,24 +92,24 @@ class _Away:
         if side is None:
             self.fetched.copy_(self.buffer)
         else:
-            # what had this memory before may still be in use
+            # work in the current stream may still read what had this memory before
             side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(side):
                 self.fetched.copy_(self.buffer, non_blocking=True)
             self.done = side.record_event()
-        # the next tensor goes into this buffer by the same stream, hence after this one has left it
+        # the next tensor is copied into this buffer in the same stream, hence after this copy
         self.memory._free[_layout(self.buffer)].append(self.buffer)
         self.buffer = None
 
-    def back(self) -> Tensor:
-        """It, on its device; once only.
+    def restore(self) -> Tensor:
+        """The tensor on its device.
 
         Raises:
-            RuntimeError: a backward pass has had it already.
+            RuntimeError: it was restored before.
         """
         self.fetch()
         if self.fetched is None:
-            raise RuntimeError("What waits in the host's memory comes back once: there cannot be two backward passes.")
+            raise RuntimeError("Offloaded tensors are restored once: there cannot be two backward passes.")
         tensor, self.fetched = self.fetched, None
         if self.done is not None:
             torch.cuda.current_stream(self.device).wait_event(self.done)
@@ -129,11 +124,5 @@ class _Away:
 
 
 def _layout(tensor: Tensor) -> _Layout:
-    # the kernels of the backward pass count on the strides that they know
+    # kernels of the backward pass expect the strides of the forward pass
     return tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether it fills the memory that it spans."""
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return 1 + sum((size - 1) * stride for size, stride in steps) == tensor.numel()

@@ -1,9 +1,8 @@
-"""The frozen weights spread over the processes (FSDP2), and what is trained whole on each of them.
+"""FSDP2 for the frozen weights only: they are sharded over the processes, and trained ones are whole on each.
 
-torch's `fully_shard` brings the weights of a block together where it is computed, on the way forward and on the way
-back, and lets them go after it. What is trained takes no part in that: it is an ordinary tensor, the same on every
-process, of which gradients are averaged once a step. So clipping, the average of weights and checkpoints are those of
-one process.
+torch's `fully_shard` gathers the weights of a block where it is computed, in the forward and in the backward pass, and
+frees them after it. Trained parameters are left out: they are ordinary tensors, equal on all processes, whose gradients
+are averaged once a step. So clipping, the EMA and checkpoints are those of one process.
 """
 
 from collections.abc import Sequence
@@ -19,36 +18,36 @@ from torch.distributed.tensor import DTensor
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 
-def is_to_be_spread() -> bool:
-    """Whether the launcher was told FSDP."""
-    # what accelerate makes of that is of no use here: it shards what is trained too, and on CPUs it is DDP
+def fsdp_requested() -> bool:
+    """Whether the launcher's config asks for FSDP."""
+    # accelerate's own FSDP is not used: it shards trained parameters too, and falls back to DDP on CPUs
     return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
-def spread_frozen(
+def shard_frozen(
     network: WanS2VTransformer3DModel, trained: Sequence[nn.Parameter], device: torch.device, processes: int
 ) -> tuple[int, int]:
-    """Leave each process its share of every weight that is not trained, in place.
+    """Leave each process its shard of every frozen weight, in place.
 
     Args:
         network: whole, on `device`, and made trainable.
-        trained: all that is trained of it.
+        trained: all of its trained parameters.
         device: of this process.
         processes: in all.
 
     Returns:
-        Bytes of this process's share, and of all.
+        Bytes of frozen weights on this process, and in all.
     """
     mesh = init_device_mesh(device.type, (processes,))
     for module in (*network.blocks, network):
         fully_shard(module, mesh=mesh, ignored_params=set(trained))
-    spread = [parameter for parameter in network.parameters() if isinstance(parameter, DTensor)]
-    return sum(parameter.to_local().nbytes for parameter in spread), sum(parameter.nbytes for parameter in spread)
+    sharded = [parameter for parameter in network.parameters() if isinstance(parameter, DTensor)]
+    return sum(parameter.to_local().nbytes for parameter in sharded), sum(parameter.nbytes for parameter in sharded)
 
 
 def average_gradients(trained: Sequence[nn.Parameter]) -> None:
-    """Make the gradients on every process their mean over all; all of them have to call it."""
+    """Replace gradients by their means over all processes; all of them have to call it."""
     for parameter in trained:
-        assert parameter.grad is not None  # a part that is trained is used in every step
+        assert parameter.grad is not None  # every trained part is used in every step
         dist.all_reduce(parameter.grad)
         parameter.grad /= dist.get_world_size()

@@ -1,8 +1,8 @@
-"""From a network as it was published to one that can be trained: what is learnt, and how it is computed.
+"""Make a published network trainable: what is trained, in which dtype, and how its blocks are computed.
 
-The network computes in its own type, as it does in inference, so that a step of training sees the very numbers that a
-step of sampling sees; autocast would take the timestep and the audio through bfloat16, which the network keeps in
-float32. What is trained is in float32 and converted where it is used.
+The network computes in one dtype without autocast, as in inference, so that training sees the same numbers as sampling.
+Autocast would put the timestep and the audio through bfloat16, which the network keeps in float32. Trained weights are
+float32 and are converted where they are used.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.model.activations import Activations, use_attention_backend
 from training.model.adapter import add_adapter
 from training.model.float8 import store_in_float8
@@ -19,7 +19,7 @@ from training.model.full_finetune import layers_of, parameters_of, train_in_full
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class Trainable:
     """What is trained of a network.
 
     Attributes:
-        groups: AdamW's groups of parameters, the LoRA first; "share" says what part of the config's learning rate a
-            group has.
-        origins: weights that are trained in full, as they were, on the CPU, by name.
+        groups: AdamW's parameter groups, the LoRA first; "share" is a group's learning rate relative to the config's.
+        origins: the base's values of weights that are trained in full, on the CPU, by name.
     """
 
     groups: list[dict[str, Any]]
@@ -37,7 +36,7 @@ class Trainable:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All of them."""
+        """All trained parameters."""
         return [parameter for group in self.groups for parameter in group["params"]]
 
 
@@ -47,7 +46,10 @@ def make_trainable(network: WanS2VTransformer3DModel, config: TrainingConfig) ->
     Args:
         network: without adapters.
     """
-    _convert(network, DTYPES[config.precision])
+    float32 = set(network._keep_in_fp32_modules)
+    for name, parameter in network.named_parameters():
+        if parameter.is_floating_point() and not float32 & set(name.split(".")):
+            parameter.data = parameter.data.to(DTYPES[config.mixed_precision])
     rates = config.part_rates
     if "patch_embedding" in rates:
         widen_patch_embedding(network)
@@ -58,17 +60,10 @@ def make_trainable(network: WanS2VTransformer3DModel, config: TrainingConfig) ->
         origins |= train_in_full(network, part)
         weights = list(parameters_of(network, part).values())
         groups.append({"params": weights, "share": rate / config.learning_rate})
-    if config.base == "fp8":
+    if config.base_dtype == "fp8":
         store_in_float8(network)
     if config.attention_backend:
         use_attention_backend(network, config.attention_backend)
     if config.gradient_checkpointing:
         Activations(config.keep_attention, config.offload, config.compile).install(network)
     return Trainable(groups, origins)
-
-
-def _convert(network: WanS2VTransformer3DModel, dtype: torch.dtype) -> None:
-    exact = set(network._keep_in_fp32_modules)
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point() and not exact & set(name.split(".")):
-            parameter.data = parameter.data.to(dtype)

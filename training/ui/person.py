@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.config.recipes import RECIPES
+from training.config.training_config import with_current_names
 from training.data.sample_list import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
@@ -47,14 +48,14 @@ DEFAULTS: dict[str, Defaults] = {
         frames=32,
         recipe="pocket",
         changes={
-            "steps": 8,
-            "warm_up": 2,
+            "max_train_steps": 8,
+            "lr_warmup_steps": 2,
             "learning_rate": 5e-4,
-            "accumulation": 1,
-            "checkpoint_every": 4,
-            "validate_every": 4,
-            "sample_every": 8,
-            "sample_steps": 4,
+            "gradient_accumulation_steps": 1,
+            "checkpointing_steps": 4,
+            "validation_steps": 4,
+            "sample_every_n_steps": 8,
+            "num_inference_steps": 4,
         },
     ),
     "full": Defaults(
@@ -63,7 +64,7 @@ DEFAULTS: dict[str, Defaults] = {
         aspects="rec,square,vec",
         frames=80,
         recipe="s2v_14b_1gpu",
-        changes={"validate_every": 50, "sample_every": 100},
+        changes={"validation_steps": 50, "sample_every_n_steps": 100},
     ),
 }
 
@@ -156,8 +157,8 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     told |= {"profile": profile, "samples": person.samples, "run": person.run}
     samples = listed_in(person.samples)
     if samples and not any(sample.held_out for sample in samples):
-        told["sample_every"] = 0  # sample clips are made of held-out samples
-    told |= {name: value for name, value in values.items() if value not in OPEN}
+        told["sample_every_n_steps"] = 0  # sample clips are made of held-out samples
+    told |= with_current_names({name: value for name, value in values.items() if value not in OPEN})
     try:
         return TrainingConfig(**told)
     except ValidationError as error:

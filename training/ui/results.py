@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.launch.launch import Ending, state
 from training.loop.run_folder import CONFIG, WEIGHTS, checkpoints, read_metrics
 from training.ui.clips import labels_of, sampled, side_by_side
@@ -66,7 +66,7 @@ class Results:
         """Per held-out sample, the base model's clip beside the latest, and the latest beside the original."""
         pairs = [pair for each in sampled(self.run) for pair in ((each.first, each.last), (each.last, each.true))]
         if not pairs:
-            return widgets.HTML("<p>The run has no sample clips: train with sample_every above 0.</p>")
+            return widgets.HTML("<p>The run has no sample clips: train with sample_every_n_steps above 0.</p>")
         return widgets.VBox(side_by_side([(*pair, labels_of(pair)) for pair in pairs]))
 
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import ipywidgets as widgets
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.data.batch_order import Order
 from training.data.sample_list import entries_of
 from training.launch.launch import Ending, start, state, stop
@@ -288,15 +288,16 @@ def _launched_steps(run: Path) -> int | None:
     try:
         config = TrainingConfig.model_validate_json((run / TOLD).read_text(encoding="utf-8"))
         processes = int(json.loads((run / LAUNCHED).read_text(encoding="utf-8"))["processes"])
-        return config.steps or _steps_of(config, processes)
+        return config.max_train_steps or _steps_of(config, processes)
     except (LabError, OSError, ValueError, KeyError):
         return None  # another version wrote it, or its samples are gone; the rest of the run is shown all the same
 
 
 def _steps_of(config: TrainingConfig, processes: int) -> int:
     buckets = [entry.bucket for entry in entries_of(config.samples)]
-    an_epoch = Order(buckets, config.batch, config.accumulation, processes, config.seed).steps_an_epoch
-    return config.steps or config.epochs * an_epoch
+    sizes = config.train_batch_size, config.gradient_accumulation_steps
+    an_epoch = Order(buckets, *sizes, processes, config.seed).steps_an_epoch
+    return config.max_train_steps or config.num_train_epochs * an_epoch
 
 
 def _tail(path: Path) -> str:

@@ -38,11 +38,11 @@ def test_a_folder_is_free_again_when_its_training_was_killed(folders: tuple[Path
     try:
         assert process.stdout is not None and process.stdout.readline() == "holds\n"
         assert is_trained_in(run)
-        with pytest.raises(LabError, match="Another training is at work in"), training_in(run, samples):
+        with pytest.raises(LabError, match="Another training is running in"), training_in(run, samples):
             pass
-        with pytest.raises(LabError, match="goes on already"):
+        with pytest.raises(LabError, match="is running already"):
             start(config_of(tmp_path))
-        with pytest.raises(LabError, match="at work on the samples"), changing(samples):
+        with pytest.raises(LabError, match="uses the samples"), changing(samples):
             pass
     finally:
         process.kill()

@@ -1,5 +1,6 @@
 """Runs that are started by a launcher: they are found again, stopped whole, and say who died."""
 
+import json
 import os
 import signal
 import time
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
 from tests.training.toy import config_of
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.launch import supervisor
 from training.launch.launch import start, state, stop
 from training.launch.processes import CONFIGS, LAUNCHED, LOG, TOLD, processes_of
@@ -29,6 +30,8 @@ from training.loop.run_folder import WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
+
+ENDLESS = {"max_train_steps": 100_000, "checkpointing_steps": 100_000}
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +51,9 @@ def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
     whole: dict[str, torch.Tensor], samples: Path, tmp_path: Path
 ) -> None:
-    config = config_of(tmp_path, samples=samples, checkpoint_every=2)
+    config = config_of(tmp_path, samples=samples, checkpointing_steps=2)
     start(config, module=MODULE)
-    with pytest.raises(LabError, match="goes on already"):
+    with pytest.raises(LabError, match="is running already"):
         start(config, module=MODULE)
     wait_for_step(config.run, 2)
     assert len(processes_of(config.run)) == 2
@@ -62,7 +65,7 @@ def test_a_run_that_is_stopped_saves_first_and_goes_on_bit_by_bit(
 
 
 def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path, tmp_path: Path) -> None:
-    config = config_of(tmp_path, samples=samples, steps=100_000, checkpoint_every=100_000)
+    config = config_of(tmp_path, samples=samples, **ENDLESS)
     start(config, module=MODULE)
     wait_for_words(config.run, "step 1 of")
     assert stop(config.run).state == "stopped"
@@ -70,8 +73,18 @@ def test_the_last_whole_step_is_saved_though_no_checkpoint_was_due(samples: Path
     assert f"The run was stopped after step {saved.name.split('-')[1]} of 100000" in said(config.run)
 
 
+def test_a_run_whose_supervisor_was_killed_is_stopped_all_the_same(samples: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, samples=samples, **ENDLESS)
+    start(config, module=MODULE)
+    wait_for_words(config.run, "step 1 of")
+    os.kill(json.loads((config.run / LAUNCHED).read_text())["pid"], signal.SIGKILL)
+    assert state(config.run).state == "running"
+    assert stop(config.run).state == "stopped" and not processes_of(config.run)
+    assert len(checkpoints(config.run)) == 1
+
+
 def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path) -> None:
-    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1)
+    config = config_of(tmp_path, samples=samples, max_train_steps=100_000, gradient_accumulation_steps=1)
     start(config, "ddp", 2, MODULE)
     wait_for_step(config.run, 2)
     victim = ranks(config.run)[1]
@@ -80,12 +93,14 @@ def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path
     began = time.monotonic()
     wait_for(config.run, "failed", 60)
     assert time.monotonic() - began < 60
-    assert f"Rank 1 (process {victim.pid}) was killed by SIGKILL" in state(config.run).why
+    assert f"Rank 1 (process {victim.pid}) ended the run: signal 9, SIGKILL" in state(config.run).why
     assert not processes_of(config.run)
 
 
 def test_two_processes_that_are_stopped_save_the_same_step(samples: Path, tmp_path: Path) -> None:
-    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    config = config_of(
+        tmp_path, samples=samples, max_train_steps=100_000, gradient_accumulation_steps=1, checkpointing_steps=100_000
+    )
     start(config, "ddp", 2, MODULE)
     wait_for_words(config.run, "step 2 of")
     assert sorted(ranks(config.run)) == [0, 1]
@@ -98,7 +113,9 @@ def test_who_is_stopped_may_take_longer_to_save_than_torchrun_would_wait(
 ) -> None:
     monkeypatch.setenv(SLOW, "6")
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
-    config = config_of(tmp_path, samples=samples, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    config = config_of(
+        tmp_path, samples=samples, max_train_steps=100_000, gradient_accumulation_steps=1, checkpointing_steps=100_000
+    )
     start(config, "ddp", 2, MODULE)
     wait_for_words(config.run, "step 2 of")
     began = time.monotonic()
@@ -120,7 +137,7 @@ def test_ranks_share_the_cores_unless_they_are_told_otherwise(monkeypatch: pytes
 def test_places_are_found_from_another_folder(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(samples.parent)
     run = Path(os.path.relpath(tmp_path / "run"))
-    last = finished(config_of(tmp_path, samples=Path("samples"), run=run, steps=1))
+    last = finished(config_of(tmp_path, samples=Path("samples"), run=run, max_train_steps=1))
     assert last == run / "checkpoint-1"
     told = TrainingConfig.model_validate_json((tmp_path / "run" / TOLD).read_text())
     assert told.samples == samples and told.run.is_absolute() and told.run.resolve() == tmp_path / "run"
@@ -140,9 +157,9 @@ def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
 
 def test_why_a_run_failed_is_read_from_its_launcher() -> None:
     table = "Root Cause (first observed failure):\n[0]:\n  rank      : 3 (local_rank: 1)\n  exitcode  : 1 (pid: 77)\n"
-    assert why_failed(table, 1) == f"Rank 3 (process 77) failed with code 1, and the run ended with it. See {LOG}."
-    assert why_failed("one\ntwo\n\n", -9) == "The training was killed by SIGKILL: two"
-    assert why_failed("", 2).endswith("it said nothing")
+    assert why_failed(table, 1) == f"Rank 3 (process 77) ended the run: exit code 1. See {LOG}."
+    assert "signal 9, SIGKILL" in (killed := why_failed("one\ntwo\n\n", -9)) and killed.endswith(": two")
+    assert why_failed("", 2) == "The training ended with exit code 2. Its last line: (none)"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tests.s2v.toy import relative_error
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
 from tests.training.toy import config_of, write_samples
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.launch.launch import start
 from training.launch.processes import Launcher
 from training.loop.checkpoint import STATE
@@ -28,15 +28,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EVERYTHING: dict[str, Any] = {
     "profile": "pocket",
-    "precision": "bfloat16",
-    "base": "fp8",
+    "mixed_precision": "bf16",
+    "base_dtype": "fp8",
     "gradient_checkpointing": True,
     "keep_attention": 1,
     "audio_encoder_rate": 1e-3,
     "audio_injectors_rate": 1e-3,
-    "ema": 0.9,
-    "checkpoint_every": 1,
-    "validate_every": 3,
+    "ema_decay": 0.9,
+    "checkpointing_steps": 1,
+    "validation_steps": 3,
 }
 
 
@@ -59,7 +59,7 @@ def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The last checkpoint of one process that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole")
     with alone(folder):
-        return finished(told(folder, samples, accumulation=2))
+        return finished(told(folder, samples, gradient_accumulation_steps=2))
 
 
 def told(folder: Path, samples: Path, **changes: Any) -> TrainingConfig:
@@ -91,7 +91,7 @@ def test_two_processes_of_which_one_dies_learn_what_one_does(
 ) -> None:
     if launcher == "zero2":
         pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
-    half = told(tmp_path, samples, accumulation=1, sample_every=6, sample_steps=1)
+    half = told(tmp_path, samples, gradient_accumulation_steps=1, sample_every_n_steps=6, num_inference_steps=1)
     start(half, launcher, 2, MODULE)
     wait_for_step(half.run, 2)
     assert sorted(ranks(half.run)) == [0, 1]
@@ -108,6 +108,6 @@ def test_two_processes_of_which_one_dies_learn_what_one_does(
 def test_a_run_goes_on_with_its_frozen_weights_spread_and_whole_again(
     whole: Path, samples: Path, tmp_path: Path
 ) -> None:
-    finished(told(tmp_path, samples, accumulation=2, steps=2))
-    finished(told(tmp_path, samples, accumulation=1, steps=4), "fsdp2", 2)
-    compare(finished(told(tmp_path, samples, accumulation=2)), whole)
+    finished(told(tmp_path, samples, gradient_accumulation_steps=2, max_train_steps=2))
+    finished(told(tmp_path, samples, gradient_accumulation_steps=1, max_train_steps=4), "fsdp2", 2)
+    compare(finished(told(tmp_path, samples, gradient_accumulation_steps=2)), whole)

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model
 from tests.training.toy import config_of, write_samples
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.data.whole_folder import is_temporary, remove_folder, temporary_beside
 from training.loop.checkpoint import FACTS, STATE, load_checkpoint, save_checkpoint, trained_parameters
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
-from training.loop.warm_start import PROJECTOR, begin_with, left_out
+from training.loop.warm_start import PROJECTOR, describe_unused, init_from
 from training.model.adapter import adapter_tensors
-from training.model.ema import Average
+from training.model.ema import averaged, new_ema
 from training.model.trainable import Trainable, make_trainable
 from training.train import train
 from wanavatar_lab.errors import LabError
@@ -45,7 +45,7 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next_checkpoint(tmp_p
     (tmp_path / "tensorboard").mkdir()
     assert checkpoints(tmp_path) == []
     for step in (4, 10, 4):
-        save_checkpoint(tmp_path, step, network, optimizer, {"rank": 4}, keep=2)
+        save_checkpoint(tmp_path, step, network, optimizer, {"rank": 4}, limit=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4", "tensorboard"]
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-10"]
     assert sorted(path.name for path in (tmp_path / "checkpoint-4").iterdir()) == [WEIGHTS, FACTS, STATE]
@@ -53,10 +53,10 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next_checkpoint(tmp_p
 
 def test_a_checkpoint_that_fails_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, _, optimizer = begun(tmp_path)
-    save_checkpoint(tmp_path, 1, network, optimizer, {}, keep=1)
+    save_checkpoint(tmp_path, 1, network, optimizer, {}, limit=1)
     monkeypatch.setattr(json, "dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        save_checkpoint(tmp_path, 2, network, optimizer, {}, keep=1)
+        save_checkpoint(tmp_path, 2, network, optimizer, {}, limit=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
@@ -72,7 +72,7 @@ def test_a_folder_that_goes_is_not_there_in_part(tmp_path: Path, monkeypatch: py
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     network, _, optimizer = begun(tmp_path)
-    folder = save_checkpoint(tmp_path, 1, network, optimizer, {}, keep=1)
+    folder = save_checkpoint(tmp_path, 1, network, optimizer, {}, limit=1)
     (folder / STATE).unlink()
     with pytest.raises(LabError, match=r"checkpoint-1 lacks state\.safetensors"):
         load_checkpoint(folder, network, optimizer, {})
@@ -80,30 +80,36 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_an_average_is_what_others_read_and_the_weights_go_on(tmp_path: Path) -> None:
     network, trainable, optimizer = begun(tmp_path, audio_encoder_rate=1e-3)
-    average = Average(trained_parameters(network), decay=0.5)
-    before = {name: value.clone() for name, value in average.values.items()}
+    parameters = list(trained_parameters(network).values())
+    ema = new_ema(parameters, decay=0.5)
+    before = [value.clone() for value in ema.shadow_params]
     with torch.no_grad():
-        for parameter in trainable.parameters:
+        for parameter in parameters:
             parameter.add_(1.0)
-    average.update(step=1)  # of the first, 2/11 stays
-    for name, value in average.values.items():
-        assert torch.allclose(value, before[name] + 9 / 11, atol=1e-6)
-    average.update(step=1000)
+    ema.step(parameters)  # of the first, 2/11 stays
+    for value, first in zip(ema.shadow_params, before, strict=True):
+        assert torch.allclose(value, first + 9 / 11, atol=1e-6)
+    ema.optimization_step = 999
+    ema.step(parameters)  # and then half
+    for value, first in zip(ema.shadow_params, before, strict=True):
+        assert torch.allclose(value, first + 10 / 11, atol=1e-6)
     now = {name: parameter.detach().clone() for name, parameter in trained_parameters(network).items()}
-    folder = save_checkpoint(tmp_path, 7, network, optimizer, {}, 1, trainable.origins, average)
-    with average.applied():
-        wanted, _ = adapter_tensors(network)
+    folder = save_checkpoint(tmp_path, 7, network, optimizer, {}, 1, trainable.origins, ema)
     saved = load_file(folder / WEIGHTS)
-    assert all(torch.equal(saved[key], tensor) for key, tensor in wanted.items())
+    with averaged(ema, parameters):
+        assert all(torch.equal(saved[key], tensor) for key, tensor in adapter_tensors(network)[0].items())
     difference = load_file(folder / AUDIO_MODULES)["diffusion_model.casual_audio_encoder.weights.diff"]
     name = "causal_audio_encoder.weights"
-    assert torch.equal(difference, average.values[name] - trainable.origins[name])
+    values = dict(zip(now, ema.shadow_params, strict=True))
+    assert torch.equal(difference, values[name] - trainable.origins[name])
+    assert all(torch.equal(parameter, now[name]) for name, parameter in trained_parameters(network).items())
 
     again, other, fresh = begun(tmp_path, seed=1, audio_encoder_rate=1e-3)
-    kept = Average(trained_parameters(again), decay=0.5)
+    kept = new_ema(list(trained_parameters(again).values()), decay=0.5)
     assert load_checkpoint(folder, again, fresh, {}, kept) == 7
-    for name, parameter in trained_parameters(again).items():
-        assert torch.equal(parameter, now[name]) and torch.equal(kept.values[name], average.values[name])
+    assert kept.optimization_step == 7
+    for (name, parameter), value in zip(trained_parameters(again).items(), kept.shadow_params, strict=True):
+        assert torch.equal(parameter, now[name]) and torch.equal(value, values[name])
     for mine, theirs in zip(other.parameters, trainable.parameters, strict=True):
         assert torch.equal(fresh.state[mine]["exp_avg_sq"], optimizer.state[theirs]["exp_avg_sq"])
 
@@ -111,19 +117,19 @@ def test_an_average_is_what_others_read_and_the_weights_go_on(tmp_path: Path) ->
 # --- beginning with what was learnt before
 
 
-def test_a_run_may_begin_with_a_lora_of_another_rank_and_alpha(tmp_path: Path) -> None:
+def test_a_run_may_init_from_a_lora_of_another_rank_and_alpha(tmp_path: Path) -> None:
     network, trainable, optimizer = begun(tmp_path, audio_encoder_rate=1e-3, rank=2, alpha=6.0)
     folder = save_checkpoint(tmp_path / "before", 3, network, optimizer, {}, 1, trainable.origins)
     wanted = flow(network, toy_inputs())
     fresh = toy_model()
     made = make_trainable(fresh, config_of(tmp_path, audio_encoder_rate=1e-3, rank=5, alpha=1.0))
-    left = begin_with(folder, fresh, made.origins)
-    assert left == {WEIGHTS: [], AUDIO_MODULES: []} and "all of it" in left_out([])
+    left = init_from(folder, fresh, made.origins)
+    assert left == {WEIGHTS: [], AUDIO_MODULES: []} and "all tensors" in describe_unused([])
     assert relative_error(flow(fresh, toy_inputs()), wanted) < 1e-5
     assert relative_error(flow(toy_model(), toy_inputs()), wanted) > 1e-3
     # one of a smaller rank, without the encoder, has room for neither
     poor = toy_model()
-    left = begin_with(folder, poor, make_trainable(poor, config_of(tmp_path, rank=1)).origins)
+    left = init_from(folder, poor, make_trainable(poor, config_of(tmp_path, rank=1)).origins)
     assert "blocks.0.attn1.to_q" in left[WEIGHTS] and "causal_audio_encoder.weights" in left[AUDIO_MODULES]
 
 
@@ -148,15 +154,15 @@ def test_the_predecessors_files_are_read_as_far_as_names_match(tmp_path: Path) -
     torch.save(projector, tmp_path / PROJECTOR)
     network = toy_model()
     made = make_trainable(network, config_of(tmp_path, audio_encoder_rate=1e-3))
-    left = begin_with(tmp_path, network, made.origins)
+    left = init_from(tmp_path, network, made.origins)
     assert len(left[WEIGHTS]) == 3 and all("k_img" in key for key in left[WEIGHTS])
     assert left[PROJECTOR] == [name for name in projector if name != "casual_audio_encoder.weights"]
     assert torch.equal(network.causal_audio_encoder.weights, projector["casual_audio_encoder.weights"])
     adapted: Any = network.get_submodule("blocks.0.attn1.to_q")
     up = adapted.lora_B["trained"].weight
     assert torch.equal(up, lora["lora_transformer__blocks_0_self_attn_q.lora_up.weight"])
-    said = left_out(left[PROJECTOR])
-    assert said.startswith("3 left out") and "vocal_projector.proj.weight" in said
+    said = describe_unused(left[PROJECTOR])
+    assert said.startswith("3 unused") and "vocal_projector.proj.weight" in said
 
 
 def test_a_run_says_what_it_left_and_does_not_begin_again_when_it_goes_on(
@@ -165,14 +171,21 @@ def test_a_run_says_what_it_left_and_does_not_begin_again_when_it_goes_on(
     write_samples(tmp_path / "samples", count=3)
     network, trainable, optimizer = begun(tmp_path)
     before = save_checkpoint(tmp_path / "before", 3, network, optimizer, {}, 1, trainable.origins)
-    told = config_of(tmp_path, start=before, steps=1, checkpoint_every=1, accumulation=1, learning_rate=1e-9)
+    told = config_of(
+        tmp_path,
+        init_from=before,
+        max_train_steps=1,
+        checkpointing_steps=1,
+        gradient_accumulation_steps=1,
+        learning_rate=1e-9,
+    )
     train(TrainingConfig(**told.model_dump()), toy_model())
-    assert f"{WEIGHTS}: all of it" in capsys.readouterr().out
+    assert f"{WEIGHTS}: all tensors" in capsys.readouterr().out
     after = load_file(checkpoints(tmp_path / "run")[-1] / WEIGHTS)
     learnt = load_file(before / WEIGHTS)
     assert all(torch.allclose(after[key], learnt[key], atol=1e-6) for key in learnt)
-    train(told.model_copy(update={"steps": 2}), toy_model())
+    train(told.model_copy(update={"max_train_steps": 2}), toy_model())
     said = capsys.readouterr().out
-    assert "goes on from step 1 of 2" in said and "all of it" not in said
-    with pytest.raises(LabError, match="nothing to begin with"):
-        train(told.model_copy(update={"start": tmp_path, "run": tmp_path / "other"}), toy_model())
+    assert "resumed from step 1 of 2" in said and "all tensors" not in said
+    with pytest.raises(LabError, match="nothing to start from"):
+        train(told.model_copy(update={"init_from": tmp_path, "run": tmp_path / "other"}), toy_model())

@@ -42,16 +42,13 @@ def test_latents_take_exactly_their_own_frames() -> None:
     # frame f is inside to f hundredths
     clip = (torch.arange(9) / 100).view(1, 9, 1, 1).expand(1, 9, 8, 8)
     assert latent_masks(clip[:, :8])[0, :, 0, 0].tolist() == pytest.approx([0.015, 0.055])
-    assert latent_masks(clip, first_frame_alone=True)[0, :, 0, 0].tolist() == pytest.approx([0.0, 0.025, 0.065])
     found = torch.tensor([[True] * 6 + [False] + [True] * 2])
     assert latent_validity(found[:, :8]).tolist() == [[True, False]]
-    assert latent_validity(found, first_frame_alone=True).tolist() == [[True, True, False]]
 
 
-@pytest.mark.parametrize("frames, alone", [(6, False), (8, True), (0, True)])
-def test_what_is_no_whole_latent_is_refused(frames: int, alone: bool) -> None:
-    with pytest.raises(ValueError, match=f"{frames} frames"):
-        latent_masks(torch.zeros(1, frames, 8, 8), alone)
+def test_what_is_no_whole_latent_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 frames"):
+        latent_masks(torch.zeros(1, 6, 8, 8))
     with pytest.raises(ValueError, match="12x8"):
         latent_masks(torch.zeros(1, 4, 8, 12))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.toy import toy_with_adapter
-from training.loop.step_metrics import gradient_norms, means
+from training.train import gradient_norms, means
 
 
 def test_means_are_over_the_values_of_all_processes() -> None:

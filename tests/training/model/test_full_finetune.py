@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model
-from tests.training.test_train import start, write_config
+from tests.training.forked import Run
+from tests.training.test_train import write_config
 from tests.training.toy import config_of, write_samples
 from training.loop.checkpoint import STATE, same_bits
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
 from training.loop.validate import without_training
-from training.model.full_finetune import PARTS, parameters_of, part_tensors
+from training.model.full_finetune import PATTERNS, parameters_of, part_tensors
 from training.model.trainable import make_trainable
 from training.train import train
 from wanavatar_lab.errors import LabError
@@ -29,17 +29,12 @@ RATES = {"audio_encoder_rate": 1e-3, "audio_injectors_rate": 1e-3, "patch_embedd
 GIVEN = torch.randn(1, 20, 3, 8, 8, generator=torch.Generator().manual_seed(4))
 
 
-def finished(process: "subprocess.Popen[str]") -> None:
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all parts with an average."""
     folder = tmp_path_factory.mktemp("parts")
     write_samples(folder / "samples", inpaint=True)
-    finished(start(write_config(folder, folder, ema=0.9, keep=4, **RATES)))
+    Run(write_config(folder, folder, ema_decay=0.9, checkpoints_total_limit=4, **RATES)).finish()
     return folder
 
 
@@ -61,7 +56,7 @@ def test_the_files_of_a_run_make_inference_what_training_was(trained: Path) -> N
         if name.endswith(".average")
     }
     whole = toy_model()
-    make_trainable(whole, config_of(trained, ema=0.9, **RATES))
+    make_trainable(whole, config_of(trained, ema_decay=0.9, **RATES))
     with torch.no_grad():
         for name, parameter in whole.named_parameters():
             if parameter.requires_grad:
@@ -78,15 +73,15 @@ def test_the_files_of_a_run_make_inference_what_training_was(trained: Path) -> N
 
 
 def test_a_run_of_parts_with_an_average_goes_on_bit_by_bit(trained: Path, tmp_path: Path) -> None:
-    file = write_config(tmp_path, trained, ema=0.9, keep=4, **RATES)
+    file = write_config(tmp_path, trained, ema_decay=0.9, checkpoints_total_limit=4, **RATES)
     first = checkpoints(trained / "run")[0]
     shutil.copytree(first, tmp_path / "run" / first.name)
-    finished(start(file))
+    Run(file).finish()
     for name in (WEIGHTS, AUDIO_MODULES, STATE):
         mine, theirs = (load_file(checkpoints(run / "run")[-1] / name) for run in (tmp_path, trained))
         assert same_bits(mine, theirs), name
     facts = json.loads((checkpoints(tmp_path / "run")[-1] / "state.json").read_text())
-    assert facts["parts"] == sorted(PARTS) and facts["ema"] == 0.9
+    assert facts["parts"] == sorted(PATTERNS) and facts["ema_decay"] == 0.9
 
 
 def test_every_part_has_its_weights_and_its_rate(tmp_path: Path) -> None:
@@ -139,7 +134,7 @@ def test_the_base_is_the_network_without_any_training(tmp_path: Path) -> None:
 def test_a_network_in_bfloat16_is_trained_in_float32(tmp_path: Path) -> None:
     network, inputs = toy_model(), toy_inputs()
     exact = make_trainable(toy_model(), config_of(tmp_path, **RATES))
-    found = make_trainable(network, config_of(tmp_path, precision="bfloat16", base="fp8", **RATES))
+    found = make_trainable(network, config_of(tmp_path, mixed_precision="bf16", base_dtype="fp8", **RATES))
     assert {weight.dtype for weight in found.parameters} == {torch.float32}
     assert network.proj_out.weight.dtype == torch.bfloat16
     assert network.condition_embedder.time_proj.weight.dtype == torch.float32, "as in inference"

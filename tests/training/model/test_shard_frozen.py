@@ -17,7 +17,7 @@ from tests.training.toy import toy_with_adapter
 from training.model import host_memory
 from training.model.activations import Activations
 from training.model.host_memory import HostMemory
-from training.model.shard_frozen import average_gradients, spread_frozen
+from training.model.shard_frozen import average_gradients, shard_frozen
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def gradients(activations: Activations, spread: bool) -> Tensor:
     network, trained = toy_with_adapter()
     activations.install(network)
     if spread:
-        share, whole = spread_frozen(network, trained, torch.device("cpu"), 1)
+        share, whole = shard_frozen(network, trained, torch.device("cpu"), 1)
         assert share == whole > 0
         assert all(isinstance(weight, DTensor) != weight.requires_grad for weight in network.parameters())
     for _ in range(2):

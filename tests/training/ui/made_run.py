@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.loop.run_folder import WEIGHTS
 from training.model.adapter import PREFIX
 from training.ui.person import Person

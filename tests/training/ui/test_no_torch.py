@@ -19,7 +19,7 @@ for module in sys.argv[1:]:
 SHOWS = """
 import sys
 from pathlib import Path
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.ui.curves import branch_plots, progress_plots, sigma_plots
 from training.ui.person import Person, config_for
 from training.ui.plots import shown
@@ -60,7 +60,7 @@ def test_no_module_imports_torch() -> None:
 
 
 def test_a_run_is_shown_and_published_without_torch(tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=9)
+    config = config_of(tmp_path, max_train_steps=9)
     write_samples(config.samples)
     write_run(config.run, config.samples)
     (tmp_path / "config.json").write_text(config.model_dump_json())

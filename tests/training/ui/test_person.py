@@ -29,19 +29,24 @@ def test_every_profile_has_defaults() -> None:
 
 
 def test_given_values_override_the_recipe_and_auto_keeps_it(ann: Person) -> None:
-    config = config_for(ann, "full", steps="auto", rank=32, sample_every="7")
+    config = config_for(ann, "full", max_train_steps="auto", rank=32, sample_every_n_steps="7")
     assert (config.samples, config.run, config.profile) == (ann.samples, ann.run, "full")
-    assert (config.rank, config.alpha, config.steps, config.accumulation) == (32, 64.0, None, 8)
-    assert config.sample_every == 7
-    assert config_for(ann, "full", "s2v_14b_2gpu").accumulation == 4
-    assert config_for(ann, "pocket").precision == "float32"
+    assert (config.rank, config.alpha, config.max_train_steps, config.gradient_accumulation_steps) == (
+        32,
+        64.0,
+        None,
+        8,
+    )
+    assert config.sample_every_n_steps == 7
+    assert config_for(ann, "full", "s2v_14b_2gpu").gradient_accumulation_steps == 4
+    assert config_for(ann, "pocket").mixed_precision == "no"
 
 
 def test_a_bad_value_is_refused_with_its_name(ann: Person) -> None:
     with pytest.raises(RequestError, match=r"rank: 0 is not allowed: input should be greater than or equal to 1"):
         config_for(ann, "pocket", rank=0)
     with pytest.raises(RequestError, match=r"steps: 'half' is not allowed"):
-        config_for(ann, "pocket", steps="half")
+        config_for(ann, "pocket", max_train_steps="half")
     with pytest.raises(RequestError, match=r"recipe: 'poket' is not allowed; did you mean 'pocket'\?"):
         config_for(ann, "pocket", "poket")
 

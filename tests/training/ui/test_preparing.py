@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from training.pocket import drawn_speech
 from training.ui.person import Person
-from training.ui.preparing import encode_clips, prepare_clips
+from training.ui.preparing import SHIPPED, SHIPPED_SECONDS, encode_clips, prepare_clips
 from wanavatar_lab.errors import LabError, RequestError
 
 
@@ -16,6 +17,7 @@ def test_only_a_profile_that_draws_people_does_without_videos(tmp_path: Path) ->
 
 
 def test_a_drawn_person_has_as_many_clips_as_there_is_speech_for(tmp_path: Path) -> None:
+    assert (SHIPPED, SHIPPED_SECONDS) == (drawn_speech.SHIPPED, drawn_speech.SHIPPED_SECONDS)
     with pytest.raises(RequestError, match=r"clips: 99 is not allowed; give a number from 2 to 15[\s\S]*seconds: 1 "):
         asyncio.run(prepare_clips(Person(tmp_path), profile="pocket", clips=99, seconds=1))
     assert not list(tmp_path.iterdir())

@@ -9,9 +9,10 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from tests.training.ui.made_run import LINES, write_run
+from training.loop.loss import BRANCHES
 from training.prepare.clip_folder import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name, read_clip
 from training.ui.clips import sampled
-from training.ui.curves import branch_plots, by_level, progress_plots, running_mean, sigma_plots
+from training.ui.curves import BRANCH_COLOURS, branch_plots, by_level, progress_plots, running_mean, sigma_plots
 from training.ui.plots import Plot, new_axes, plots_html
 from training.ui.report import area_plot, masks_over_frames
 from training.ui.results import read_results
@@ -65,6 +66,7 @@ def test_the_held_out_curve_begins_at_the_base() -> None:
 
 
 def test_branches_and_noise_levels_are_drawn_from_the_log() -> None:
+    assert tuple(BRANCH_COLOURS) == BRANCHES
     over, means = branch_plots(LINES)
     drawn = {line.get_label(): ys(line) for line in over.axes.lines}
     full, lip = (drawn[f"error_of_branch_{branch}"] for branch in ("full", "lip"))

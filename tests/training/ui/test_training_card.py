@@ -26,10 +26,11 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.ui.language import language
 
 MODULE = "tests.training.launched"
+TWO_EPOCHS = {"max_train_steps": None, "num_train_epochs": 2, "gradient_accumulation_steps": 1}
 STARTS = """
 import os, signal, sys
 from pathlib import Path
-from training.config.config import TrainingConfig
+from training.config import TrainingConfig
 from training.ui.training_card import TrainingCard
 config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
 TrainingCard(config, module=sys.argv[2]).start()
@@ -67,7 +68,7 @@ def noted(card: TrainingCard) -> int:
 
 
 def test_a_run_outlives_its_kernel_is_found_again_and_stopped(tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=100_000, accumulation=1, checkpoint_every=100_000)
+    config = config_of(tmp_path, max_train_steps=100_000, gradient_accumulation_steps=1, checkpointing_steps=100_000)
     write_samples(config.samples)
     told = tmp_path / "told.json"
     told.write_text(config.model_dump_json())
@@ -90,7 +91,7 @@ def test_a_run_outlives_its_kernel_is_found_again_and_stopped(tmp_path: Path) ->
 
 
 def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=2)
+    config = config_of(tmp_path, max_train_steps=2)
     write_samples(config.samples)
     write_run(config.run, config.samples)
     (config.run / "launch.json").write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
@@ -109,7 +110,7 @@ def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> No
 
 
 def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=None, epochs=3)
+    config = config_of(tmp_path, max_train_steps=None, num_train_epochs=3)
     write_samples(config.samples, count=6, held_out=1)
     card = TrainingCard(config)
     assert card.steps > 0 and card.steps % 3 == 0
@@ -120,13 +121,12 @@ def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("told", "processes", "steps"),
     # five samples in buckets of three, one and one; two epochs
-    [({"steps": 4}, 1, 4), ({"steps": None, "epochs": 2, "accumulation": 1}, 1, 10),
-     ({"steps": None, "epochs": 2, "accumulation": 1}, 3, 6)],
-)  # fmt: skip
+    [({"max_train_steps": 4}, 1, 4), (TWO_EPOCHS, 1, 10), (TWO_EPOCHS, 3, 6)],
+)
 def test_how_many_steps_a_run_has_is_what_it_was_told_and_not_what_the_next_one_will_be(
     told: dict[str, int | None], processes: int, steps: int, tmp_path: Path
 ) -> None:
-    mine = config_of(tmp_path, steps=9)
+    mine = config_of(tmp_path, max_train_steps=9)
     write_samples(mine.samples)
     write_run(mine.run, mine.samples)
     card = TrainingCard(mine)
@@ -141,10 +141,10 @@ def test_how_many_steps_a_run_has_is_what_it_was_told_and_not_what_the_next_one_
 
 
 @pytest.mark.parametrize(
-    "told", ["{", '{"of_another_version": 1}', '{"samples": "nowhere", "run": "r", "steps": null}']
+    "told", ["{", '{"of_another_version": 1}', '{"samples": "nowhere", "run": "r", "max_train_steps": null}']
 )
 def test_a_run_that_was_told_what_nobody_understands_is_shown_all_the_same(told: str, tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=9)
+    config = config_of(tmp_path, max_train_steps=9)
     write_samples(config.samples)
     write_run(config.run, config.samples)
     (config.run / LAUNCHED).write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "processes": 1}))
@@ -196,7 +196,7 @@ def test_a_start_that_is_refused_is_said(tmp_path: Path) -> None:
 
 
 def test_who_stops_waiting_stops_the_run(tmp_path: Path) -> None:
-    config = config_of(tmp_path, steps=100_000)
+    config = config_of(tmp_path, max_train_steps=100_000)
     write_samples(config.samples)
     card = TrainingCard(config, module=MODULE)
 

@@ -17,7 +17,8 @@ import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from training.model.flow import flow_error, flow_sigmas, noise_like, weighted_mean
+from training.model.flow import flow_sigmas
+from training.pocket.flow import flow_error, noise_like, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.image_to_video.clips import FRAMES, MotionBank, draw_motions
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with

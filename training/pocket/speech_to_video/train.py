@@ -18,8 +18,9 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from training.model.flow import flow_error, flow_sigmas, noise_like, weighted_mean
+from training.model.flow import flow_sigmas
 from training.pocket.audio_encoder.train import SpeechBank
+from training.pocket.flow import flow_error, noise_like, weighted_mean
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks

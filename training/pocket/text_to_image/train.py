@@ -22,7 +22,7 @@ from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
-from training.model.flow import noise_like
+from training.pocket.flow import noise_like
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.text_to_image.embedding import LENGTH, embed, flow_of, lengthened, noise_levels

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
-from training.model.flow import noise_like
+from training.pocket.flow import noise_like
 from training.pocket.loop import Plan, Training, add_plan_arguments
 from training.pocket.text_to_image.embedding import patched
 from training.pocket.text_to_image.networks import build_vae

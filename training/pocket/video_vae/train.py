@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from training.model.flow import noise_like
+from training.pocket.flow import noise_like
 from training.pocket.graphs import GraphedLoss
 from training.pocket.loop import Plan, Training, add_plan_arguments, begin_with
 from training.pocket.ranks import Ranks
