@@ -173,9 +173,9 @@ def test_a_repository_id_is_as_good_as_a_folder(
 
 
 def test_what_is_neither_folder_nor_repository_is_said(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="neither a folder here nor the id of a repository"):
+    with pytest.raises(WeightsError, match="neither a local folder nor the id of a repository"):
         WanS2VTransformer3DModel.from_pretrained(tmp_path / "gone")
-    with pytest.raises(WeightsError, match="no folder here, and the Hub did not give it"):
+    with pytest.raises(WeightsError, match="is not a local folder and cannot be downloaded from the Hub"):
         WanS2VTransformer3DModel.from_pretrained("someone/unheard-of", cache_dir=tmp_path, local_files_only=True)
     with pytest.raises(WeightsError, match=r"has no config\.json"):
         WanS2VTransformer3DModel.from_pretrained(tmp_path, subfolder="transformer")
@@ -283,6 +283,15 @@ def test_our_own_folder_is_compared_too(shard_bytes: int | None, toy: WanS2VTran
     rewrite(file, lambda tensors: tensors.pop(gone))
     with pytest.raises(WeightsError, match=f"1 tensor missing: {gone}"):
         WanS2VTransformer3DModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("field", "named"), [("enable_adain", "audio_adain"), ("zero_timestep", "zero_timestep")])
+@pytest.mark.parametrize("loader", ["from_official", "from_pretrained"])
+def test_a_config_of_an_unpublished_variant_is_named(loader: str, field: str, named: str, tmp_path: Path) -> None:
+    config = json.loads((TOY / "config.json").read_text(encoding="utf-8"))
+    write_checkpoint(tmp_path, config | {field: False}, {})
+    with pytest.raises(WeightsError, match=rf"config\.json cannot be used: {named} is false; only the published"):
+        getattr(WanS2VTransformer3DModel, loader)(tmp_path)
 
 
 @pytest.mark.parametrize(

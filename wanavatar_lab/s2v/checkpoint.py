@@ -114,14 +114,16 @@ def _local_root(name_or_path: str | os.PathLike[str], kwargs: Mapping[str, Any])
     if os.path.isdir(name_or_path):
         return Path(name_or_path)
     if not _HUB_ID.match(str(name_or_path)):
-        raise WeightsError(f"{name_or_path} is neither a folder here nor the id of a repository, <owner>/<name>.")
+        raise WeightsError(f"{name_or_path} is neither a local folder nor the id of a repository, <owner>/<name>.")
     options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
     prefix = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
     wanted = [f"{prefix}config.json", f"{prefix}{WEIGHTS_STEM}*"]
     try:
         return Path(snapshot_download(str(name_or_path), allow_patterns=wanted, **options))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{name_or_path} is no folder here, and the Hub did not give it: {error}") from error
+        raise WeightsError(
+            f"{name_or_path} is not a local folder and cannot be downloaded from the Hub: {error}"
+        ) from error
 
 
 def _conversion_options(folder: Path, kwargs: Mapping[str, Any]) -> tuple[torch.dtype, torch.device]:

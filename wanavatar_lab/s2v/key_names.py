@@ -117,7 +117,7 @@ def in_our_names(tensors: Mapping[str, torch.Tensor], inject_layers: Iterable[in
         if match is None:
             if key.endswith(".alpha"):
                 continue
-            raise ValueError(f"{key} is no part of a LoRA, and load_lora_weights takes nothing else.")
+            raise ValueError(f"{key} is not a LoRA tensor, and load_lora_weights reads no others.")
         down = match[2] in ("A", "down")
         alpha = tensors.get(f"{key.rpartition('.lora_')[0]}.alpha")
         if down and alpha is not None:

@@ -453,8 +453,8 @@ def denoise_segment(
         transformer: the S2V network.
         scheduler: a flow solver with the wanted shift; it is restarted.
         latents: noise [1, C, F, h, w] in float32.
-        prompt_embeds: [1, L, text_dim] of the prompt, and for guidance of the negative prompt. The second pass hears
-            silence.
+        prompt_embeds: [1, L, text_dim] of the prompt, and for guidance of the negative prompt, whose pass gets zeros as
+            audio.
         audio_embeds: [1, layers, dim, 4·F].
         motion_latents: [1, C, T, h, w], or None for a first segment.
         pose_latents: [1, C, F, h, w] or None.
@@ -480,7 +480,7 @@ def denoise_segment(
     for step, timestep in enumerate(timesteps):
         posed = pose_range[0] <= step / len(timesteps) < pose_range[1]
         predictions = []
-        for name, text, heard, memory in passes:
+        for name, text, speech, memory in passes:
             context: Any = nullcontext()
             if transformer.is_cache_enabled:
                 facts = {"step_index": step, "sigma": float(scheduler.sigmas[step])}
@@ -490,7 +490,7 @@ def denoise_segment(
                     hidden_states=latents.to(dtype),
                     timestep=timestep.expand(latents.shape[0]),
                     encoder_hidden_states=text,
-                    audio_embeds=heard,
+                    audio_embeds=speech,
                     motion_latents=motion_latents,
                     drop_motion_frames=motion_latents is None,
                     pose_latents=pose_latents if posed else None,
