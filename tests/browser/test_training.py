@@ -35,12 +35,7 @@ PATIENCE = 120_000  # milliseconds that loading models may take on a busy machin
 PANELS = ".wl, .wl-panel"
 SAMPLE_EVERY = 4
 # more steps than there is time for, so that it is the test that ends it
-TOLD = {
-    "max_train_steps": "100000",
-    "sample_every_n_steps": str(SAMPLE_EVERY),
-    "validation_steps": "2",
-    "learning_rate": "1e-3",
-}
+PARAMETERS = {"steps": "100000", "sample_every": str(SAMPLE_EVERY), "validate_every": "2", "learning_rate": "1e-3"}
 DOTS = f'svg[aria-label^="Loss"] use[style*="{BLUE}"]'  # of the steps in the plot of the loss
 LORAS = """
 from wanavatar_lab.ui.lora_list import LoraList
@@ -77,7 +72,8 @@ def trained(ann: Person) -> Person:
         encoding = encode_clips(ann, profile="pocket", prompt="A person speaks.", say=lambda line: None)
         with ThreadPoolExecutor() as elsewhere:  # there is a loop of Playwright's here
             elsewhere.submit(asyncio.run, encoding).result()
-        start(config_for(ann, "pocket", **TOLD | {"max_train_steps": str(SAMPLE_EVERY)}))
+        config = {"sample_every_n_steps": str(SAMPLE_EVERY), "validation_steps": "2", "learning_rate": "1e-3"}
+        start(config_for(ann, "pocket", max_train_steps=str(SAMPLE_EVERY), **config))
         eventually(lambda: state(ann.run).state == "finished", PATIENCE / 1000)
     return ann
 
@@ -122,7 +118,7 @@ def later_than(page: Page, step: int) -> None:
 def test_a_training_is_started_watched_left_stopped_and_goes_on(
     lab: Server, place: Path, page: Page, ann: Person
 ) -> None:
-    opened(page, lab, place, "11_train", **TOLD)
+    opened(page, lab, place, "11_train", **PARAMETERS)
     expect(page.get_by_text("Not started yet.")).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Start training").click()
     expect(training(page).get_by_text("Running", exact=True)).to_be_visible()
@@ -171,7 +167,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
         os.kill(kernel, signal.SIGKILL)
     killed_at = step_of(page)
     assert state(ann.run).state == "running"
-    opened(page, lab, place, "11_train", **TOLD)
+    opened(page, lab, place, "11_train", **PARAMETERS)
     expect(training(page).get_by_text("Running", exact=True)).to_be_visible(timeout=PATIENCE)
     later_than(page, killed_at)
     training(page).get_by_role("button", name="Stop").click()
@@ -180,7 +176,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
 
 
 def test_its_numbers_are_in_tensorboard_within_the_page(lab: Server, place: Path, page: Page, trained: Person) -> None:
-    opened(page, lab, place, "11_train", **TOLD)
+    opened(page, lab, place, "11_train", **PARAMETERS)
     page.get_by_role("button", name="Open TensorBoard").click()
     board = page.frame_locator("iframe[title=TensorBoard]")
     for group in ("clips", "train", "validation"):

@@ -110,10 +110,10 @@ CASES: dict[str, Case] = {
     "11_train": Case(
         given={
             "person": "other",
-            "max_train_steps": "2",
+            "steps": "2",
             "rank": "4",
-            "sample_every_n_steps": "0",
-            "validation_steps": "0",
+            "sample_every": "0",
+            "validate_every": "0",
         },
         made=(),
         found=r"^finished: step 2 of 2, in .*other/training$",
