@@ -19,7 +19,7 @@ ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 
 # style and layout of each kind of widget: a text and a choice are as wide as their container, a button as its text
-_LOOKS: dict[type[widgets.DOMWidget], tuple[type[widgets.Widget] | None, dict[str, str]]] = {
+_LOOKS: dict[type[widgets.DOMWidget], tuple[Any, dict[str, str]]] = {
     **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
     **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
     **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
