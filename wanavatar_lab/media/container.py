@@ -1,30 +1,27 @@
-"""Opening media files through PyAV, for reading and for writing; FFmpeg's errors in words a user can act on.
+"""Open media files through PyAV: to read what can be decoded of them, and to write them whole or not at all.
 
-Is a media file whole? Answered from the sizes that its own container states, before anything is decoded.
+A file that was cut or damaged is read as far as a player plays it: a packet that is incomplete or that the decoder
+refuses is skipped. `Source` compares the length that the file declares with what was read, and `reading` logs a loss
+with both lengths. What cannot be noticed: a recording without a declared length (live WebM, MPEG-TS, Ogg, MP3 without
+Xing header, raw streams) that was cut exactly between two packets is a shorter recording of its kind.
 
-FFmpeg plays what is left of a file that was cut and says nothing. Here such a file is refused. What is checked,
-and so what can honestly be known:
-
-- MP4, MOV, M4A, 3GP: every top-level box ends inside the file.
-- WAV, AVI, AIFF: every chunk ends inside the file.
-- Matroska, WebM: the segment ends inside the file; of a live recording, which states no size, every block does.
-- Ogg: the last page is complete and carries the end-of-stream mark.
-- MP3: the byte count of the Xing or Info header fits the file, and the last frame is complete.
-- MPEG-TS: the last packet is complete.
-
-What these let through is caught while decoding, in `container.packets`: a packet that was cut, data that does
-not decode, and an end that comes earlier than the header says. What no reader can know: a live WebM, MPEG-TS, MP3
-without Xing header or raw stream that was cut exactly between two of its blocks is a shorter file of its kind.
+FFmpeg's errors become `MediaError` in words that a user can act on.
 """
 
 import contextlib
+import io
+import itertools
+import logging
+import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -33,201 +30,7 @@ from av.stream import Stream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, whole_file
-from wanavatar_lab.media.timing import declared_end, sound_and_picture
 from wanavatar_lab.settings import Settings
-
-# streaming writers that cannot go back leave "unknown" as all ones (or as nearly 2 GiB), never a real size
-UNKNOWN_SIZE = 0x7FFF0000
-# a file with more boxes or chunks than this is left to the decoder, so that no file keeps this check busy
-MOST_BOXES = 300_000
-MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid", b"pnot"}
-OGG_TAIL = 2 * 65_307  # the largest Ogg page is 65,307 bytes
-SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
-TS_PACKET = 188  # bytes, each beginning with 0x47
-MP3_TAIL = 16_384  # several frames: the largest has 1,441 bytes in MPEG-1, 2,881 in MPEG-2.5
-# kbit/s of Layer III by the header's index, and Hz by version (MPEG-2.5, reserved, 2, 1) and index
-MP3_KBITS = {
-    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-MP3_RATES = {0: (11025, 12000, 8000), 2: (22050, 24000, 16000), 3: (44100, 48000, 32000)}
-
-
-def check_whole(path: Path) -> None:
-    """Compare the sizes that the container states with the file.
-
-    Raises:
-        MediaError: the file ends before its container does.
-    """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(16)
-        if head[4:8] in MP4_BOXES:
-            missing = _missing_in_boxes(file, size)
-        elif head[:4] in (b"RIFF", b"FORM"):
-            missing = _missing_in_chunks(file, size, "little" if head[:4] == b"RIFF" else "big")
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
-            missing = _missing_in_segment(file, size)
-        elif head[:4] == b"OggS":
-            missing = _missing_in_ogg(file, size)
-        elif head[:1] == b"G" and _begins_as_ts(file):
-            missing = "its last packet is incomplete" if size % TS_PACKET else None
-        else:
-            missing = _missing_in_mp3(file, size)
-    if missing:
-        raise MediaError(f"{path} is cut short: {missing}. Copy, download or export it again.")
-
-
-def _missing_in_boxes(file: BinaryIO, size: int) -> str | None:
-    place = 0
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8:
-            return None
-        length = int.from_bytes(head[:4], "big")
-        name = head[4:8]
-        if length == 0:  # "to the end of the file"
-            return None
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if place + length > size:
-            return f"its {_ascii(name)} box ends at byte {place + length:,} and the file at {size:,}"
-        if length < 8:
-            return None
-        place += length
-    return None
-
-
-def _missing_in_chunks(file: BinaryIO, size: int, order: Literal["little", "big"]) -> str | None:
-    for name, start, length in _chunks(file, order):
-        # the pad byte after an odd chunk is often left out
-        if length < UNKNOWN_SIZE and start + length > size:
-            return f"its {_ascii(name)} chunk ends at byte {start + length:,} and the file at {size:,}"
-    return None
-
-
-def _chunks(file: BinaryIO, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int, int]]:
-    """(name, first byte of the content, length) of the chunks in a RIFF or FORM file."""
-    place = 12
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(8)
-        if len(head) < 8 or not head[:4].isascii():
-            return
-        length = int.from_bytes(head[4:8], order)
-        yield head[:4], place + 8, length
-        place += 8 + length + length % 2
-
-
-def _missing_in_segment(file: BinaryIO, size: int) -> str | None:
-    place = 0
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        id_length = _vint_length(head[:1])
-        size_length = _vint_length(head[id_length : id_length + 1])
-        start = id_length + size_length
-        if not id_length or not size_length or len(head) < start:
-            return None
-        unknown = (1 << 7 * size_length) - 1  # all ones
-        length = int.from_bytes(head[id_length:start], "big") & unknown
-        if length == unknown:
-            if head[:4] not in (SEGMENT, CLUSTER):
-                return None
-            length = 0  # a live recording: go through what is inside
-        elif place + start + length > size:
-            return f"its content ends at byte {place + start + length:,} and the file at {size:,}"
-        elif head[:4] == SEGMENT:
-            return None
-        place += start + length
-    return None
-
-
-def _vint_length(first: bytes) -> int:
-    """Bytes of an EBML variable-length number, from its first byte; 0 if there is none."""
-    return 9 - first[0].bit_length() if first and first[0] else 0
-
-
-def _missing_in_ogg(file: BinaryIO, size: int) -> str | None:
-    file.seek(max(0, size - OGG_TAIL))
-    tail = file.read()
-    place = tail.rfind(b"OggS")
-    if place < 0:
-        return "its last Ogg page is incomplete"
-    page = tail[place:]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return "its last Ogg page is incomplete"
-    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-        return "its last Ogg page is incomplete"
-    if not page[5] & 4:
-        return "its last Ogg page lacks the end-of-stream mark, so the recording was stopped or cut"
-    return None
-
-
-def _begins_as_ts(file: BinaryIO) -> bool:
-    file.seek(0)
-    return set(file.read(4 * TS_PACKET)[::TS_PACKET]) == {0x47}
-
-
-def _missing_in_mp3(file: BinaryIO, size: int) -> str | None:
-    start = _after_id3(file)
-    file.seek(start)
-    frame = file.read(4 + 32 + 4 + 12)
-    if not _mp3_frame_length(frame):
-        return None
-    mpeg1, mono = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
-    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-    header = frame[4 + side :]
-    if header[:4] in (b"Xing", b"Info") and header[7:8] and header[7] & 3 == 3:
-        length = int.from_bytes(header[12:16], "big")
-        if start + length > size:
-            return f"its header states {length:,} bytes of sound and {size - start:,} are there"
-    file.seek(max(start, size - MP3_TAIL))
-    return _missing_in_last_mp3_frame(file.read())
-
-
-def _missing_in_last_mp3_frame(tail: bytes) -> str | None:
-    """Follow the frames from the first three in a row up to the end, which may also be a tag."""
-    for place in range(len(tail)):
-        following = place
-        for _ in range(3):
-            length = _mp3_frame_length(tail[following : following + 4])
-            following += length or len(tail)
-        if following < len(tail):
-            break
-    else:
-        return None
-    while length := _mp3_frame_length(tail[place : place + 4]):
-        place += length
-    return "its last frame is incomplete" if place > len(tail) else None
-
-
-def _mp3_frame_length(head: bytes) -> int:
-    """Bytes of the MPEG Layer III frame that begins with these four; 0 if none does."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
-        return 0
-    version, rate, kbits = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
-    if version == 1 or rate == 3 or kbits in (0, 15):
-        return 0
-    bits = MP3_KBITS[version == 3][kbits] * 1000
-    return (144 if version == 3 else 72) * bits // MP3_RATES[version][rate] + (head[2] >> 1 & 1)
-
-
-def _after_id3(file: BinaryIO) -> int:
-    file.seek(0)
-    head = file.read(10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    length = 0
-    for byte in head[6:10]:
-        length = length << 7 | byte & 0x7F
-    return 10 + length + (10 if head[5] & 0x10 else 0)
-
-
-def _ascii(name: bytes) -> str:
-    return name.decode("ascii", "replace").strip()
-
 
 # Not containers: playlists and scripts that make FFmpeg open other files or addresses, devices, headerless samples
 # (any text would do), and text or pictures dressed as video.
@@ -239,9 +42,10 @@ REFUSED_FORMATS = (
     | {f"{kind}{bits}{end}" for kind in "su" for bits in (16, 24, 32) for end in ("le", "be")}
     | {f"f{bits}{end}" for bits in (32, 64) for end in ("le", "be")}
 )
-# How much earlier than stated a file may end, in seconds, by container. Only these state a length in their header;
-# for the others FFmpeg guesses one from the bit rate, which says nothing.
-STATED_LENGTH_SLACK = {
+# How much earlier than declared a whole file may end, in seconds, by container: sample-exact formats by rounding, the
+# others by the duration that a muxer counts for the last packet. Only these declare a length in their header; for the
+# others FFmpeg guesses one from the bit rate, which says nothing.
+DECLARED_LENGTH_SLACK = {
     "flac": Fraction(1, 1000),
     "wav": Fraction(1, 1000),
     "aiff": Fraction(1, 1000),
@@ -251,15 +55,25 @@ STATED_LENGTH_SLACK = {
     "matroska,webm": Fraction(1, 10),
     "ogg": Fraction(1, 10),
     "avi": Fraction(1, 10),
+    "mp3": Fraction(1, 20),
     "asf": Fraction(1, 2),
     "flv": Fraction(1, 2),
 }
-MOST_THREADS = 8
+MAX_THREADS = 8
+WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
+# streaming writers that cannot go back leave the size as all ones, or as nearly 2 GiB, which is never a real one
+UNKNOWN_WAV_SIZE = 0x7FFF0000
+# so that no file keeps the search for its sound busy: pieces of a stream, and chunks (LIST, bext, ...) in a piece
+MAX_WAV_PIECES, MAX_WAV_CHUNKS = 10_000, 100
+# seconds of bytes after a WAV's stated end that are still taken for a tag (ID3v1, APE) and not for sound
+LONGEST_WAV_TAG = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 def threads() -> int:
     """Threads for one decoder or encoder: more of them hold more frames in memory and gain little."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
+    return min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def existing_file(path: Path | str, settings: Settings) -> Path:
@@ -278,7 +92,7 @@ def existing_file(path: Path | str, settings: Settings) -> Path:
             raise MediaError(f"{path} is not an ordinary file. Save it as a file and give that.")
         size = path.stat().st_size
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path!r} cannot be opened: {error}. Check the name and its permissions.") from error
+        raise MediaError(f"{path!r} cannot be opened: {error}. Check its name and permissions.") from error
     if size == 0:
         raise MediaError(f"{path} is empty (0 bytes). Copy, download or export it again.")
     if size > settings.max_media_bytes:
@@ -289,23 +103,189 @@ def existing_file(path: Path | str, settings: Settings) -> Path:
     return path
 
 
+@dataclass
+class _Account:
+    """What is known of one stream, in seconds of the file's own time: where it is declared to end, where the packets
+    that were found and those that could be read end, how many were damaged, and where the first of these began."""
+
+    declared: Fraction | None
+    found: Fraction = Fraction(0)
+    read: Fraction = Fraction(0)
+    damaged: int = 0
+    first_damage: Fraction = Fraction(0)
+
+
+class Source:
+    """An audio or video file that is open for reading, and an account of what cannot be read from it.
+
+    Attributes:
+        container: the file as PyAV opened it.
+        path: of the file, for messages.
+        streams: its audio and video streams, without cover art.
+        zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
+            an encoder's priming, which decoders drop, and does not move the zero.
+        declared: where the header says that the last stream ends, in the file's own time in seconds; None for formats
+            that declare no length.
+    """
+
+    def __init__(self, container: InputContainer, path: Path, declared: Fraction | None = None) -> None:
+        self.container, self.path = container, path
+        self.streams: list[Stream] = [
+            stream
+            for stream in container.streams
+            if stream.type in ("audio", "video") and not stream.disposition & stream.disposition.attached_pic
+        ]
+        starts = [
+            stream.start_time * stream.time_base
+            for stream in self.streams
+            if stream.start_time is not None and stream.time_base is not None
+        ]
+        self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
+        self._slack = DECLARED_LENGTH_SLACK.get(container.format.name)
+        self._accounts = {stream.index: _Account(declared or self._declared_end(stream)) for stream in self.streams}
+        self._watched = self._accounts
+        ends = [account.declared for account in self._accounts.values() if account.declared is not None]
+        if not ends and self._slack is not None and container.duration is not None:
+            ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
+        self.declared = max(ends, default=None)
+        self._at_end = False
+
+    @property
+    def seconds(self) -> Fraction:
+        """Seconds from the zero to the end of the last packet that was read."""
+        return max(Fraction(0), max(account.read for account in self._accounts.values()) - self.zero)
+
+    @property
+    def missing(self) -> str:
+        """What could not be read so far of the streams that were decoded, in words; empty if nothing is known to be."""
+        parts = []
+        ends = [(account.declared, account.found, account.read) for account in self._watched.values()]
+        if self.declared is not None and all(account.declared is None for account in self._accounts.values()):
+            ends.append((self.declared, Fraction(0), self.seconds + self.zero))  # of the file as a whole
+        losses = [
+            (max(found, declared or 0) - read, read)
+            for declared, found, read in ends
+            if read < found or (declared is not None and read < declared - (self._slack or 0))
+        ]
+        if self._at_end and losses:
+            lost, read = max(losses)
+            read = max(Fraction(0), read - self.zero)
+            parts.append(f"{float(read):.2f} s of {float(read + lost):.2f} s can be read")
+        damaged = sum(account.damaged for account in self._watched.values())
+        if damaged:
+            first = min(account.first_damage for account in self._watched.values() if account.damaged)
+            packets = "1 damaged packet was" if damaged == 1 else f"{damaged} damaged packets were"
+            parts.append(f"{packets} skipped, the first near {float(first):.2f} s")
+        return "; ".join(parts)
+
+    def packets(self) -> Iterator["Packet[Stream]"]:
+        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
+        self._at_end = False
+        packets = self.container.demux(self.streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except MemoryError:
+                raise
+            except av.FFmpegError:
+                # the demuxer has lost its way, as where the file's end is missing; what the decoders hold is still good
+                packets = iter([_flush(stream) for stream in self.streams])
+                continue
+            if packet is None:
+                break
+            account = self._accounts[packet.stream.index]
+            start, end = self._times(packet)
+            account.found = max(account.found, end)
+            if packet.size and self._was_cut(packet):
+                self.note_damage(packet.stream, start)
+                continue
+            account.read = max(account.read, end)
+            yield packet
+        self._at_end = True
+
+    def decoded(self, stream: Stream) -> Iterator[Any]:
+        """The frames of one of the streams, as far as its packets can be decoded."""
+        self._watched = {stream.index: self._accounts[stream.index]}
+        for packet in self.packets():
+            if packet.stream is stream:
+                yield from self.decode(packet)
+
+    def decode(self, packet: "Packet[Stream]") -> list[Any]:
+        """The frames that a packet completes; none, and the damage is noted, if the decoder refuses it."""
+        try:
+            return packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            self.note_damage(packet.stream, self._times(packet)[0])
+            return []
+
+    def note_damage(self, stream: Stream, start: Fraction) -> None:
+        """Count a packet of `stream` as lost that begins at `start`, in seconds of the file's own time."""
+        account = self._accounts[stream.index]
+        if not account.damaged:
+            account.first_damage = max(Fraction(0), start - self.zero)
+        account.damaged += 1
+        account.read = min(account.read, start)
+
+    def _declared_end(self, stream: Stream) -> Fraction | None:
+        """Where a stream is declared to end, in the file's own time in seconds."""
+        start, duration = max(0, stream.start_time or 0), stream.duration
+        if self._slack is None or duration is None or stream.time_base is None:
+            return None
+        if self.container.format.name == "mp3" and not start:
+            return None  # without the header that states how long the encoder's priming is, the length is a guess
+        return (start + duration) * stream.time_base
+
+    def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
+        """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or not packet.time_base:
+            return (self._accounts[packet.stream.index].read,) * 2
+        return time * packet.time_base, (time + (packet.duration or 0)) * packet.time_base
+
+    def _was_cut(self, packet: "Packet[Stream]") -> bool:
+        codec: Any = packet.stream.codec_context
+        if packet.is_corrupt:
+            # PCM that was cut is shorter PCM; of another codec's packet the decoder would make noise or a smear
+            return not codec.name.startswith("pcm_")
+        if self.container.format.name == "mp3" and (packet.pos or 0) + packet.size >= self.container.size:
+            # FFmpeg does not flag an MP3's last packet, and decodes it to noise; its parser returns whole frames only
+            return not av.CodecContext.create("mp3", "r").parse(bytes(packet))
+        return False
+
+
+def _flush(stream: Stream) -> "Packet[Stream]":
+    packet = Packet()
+    packet.stream = stream
+    return packet
+
+
 @contextmanager
-def reading(path: Path | str, settings: Settings) -> Iterator[InputContainer]:
-    """Open a video or audio file that has been checked to be whole; close it at the end.
+def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
+    """Open a video or audio file, and close it at the end; what could not be read is then logged.
 
     Raises:
-        MediaError: the file cannot be read, or, from inside the `with` block, cannot be decoded.
+        MediaError: the file cannot be read, or, from inside the `with` block, FFmpeg refuses it.
     """
     path = existing_file(path, settings)
     try:
-        check_whole(path)
         options = {
             "protocol_whitelist": "file",
             "format_whitelist": _accepted_formats(),
             "max_pixels": str(settings.max_video_pixels),
         }
-        with av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace") as container:
-            yield container
+        wav = _wav(path)
+        file = wav.instead or f"file:{path.absolute()}"
+        with av.open(file, options=options | wav.options, metadata_errors="replace") as container:
+            source = Source(container, path, wav.declared)
+            if not source.streams:
+                raise MediaError(f"{path} has neither picture nor sound that can be read. Export it again.")
+            try:
+                yield source
+            finally:
+                if source.missing:
+                    _log.warning("%s is cut short or damaged: %s.", path, source.missing)
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as video or audio ({error.strerror}). "
@@ -313,31 +293,6 @@ def reading(path: Path | str, settings: Settings) -> Iterator[InputContainer]:
         ) from error
     except (OSError, OverflowError, UnicodeError) as error:
         raise MediaError(f"{path} cannot be read: {error}. Check its permissions, or export it again.") from error
-
-
-def packets(container: InputContainer, path: Path | str) -> Iterator["Packet[Stream]"]:
-    """All packets of picture and sound; empty ones at the end flush the decoders.
-
-    Raises:
-        MediaError: a packet was cut, or the file ends earlier than its header says.
-    """
-    streams = sound_and_picture(container)
-    reached = Fraction(0)
-    for packet in container.demux(streams):
-        # the last packet of a WAV that a recorder left without a length is shorter than FFmpeg asked for
-        if packet.is_corrupt and container.format.name != "wav":
-            raise MediaError(f"{path} is cut short or damaged near {float(reached):.2f} s. Copy or export it again.")
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is not None and packet.time_base:
-            reached = max(reached, (time + (packet.duration or 0)) * packet.time_base)
-        yield packet
-    stated = declared_end(container)
-    slack = STATED_LENGTH_SLACK.get(container.format.name)
-    if stated is not None and slack is not None and reached < stated - slack:
-        raise MediaError(
-            f"{path} is cut short: it states {float(stated):.2f} s and ends after {float(reached):.2f} s. "
-            "Copy, download or export it again."
-        )
 
 
 @contextmanager
@@ -358,7 +313,7 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
                 yield container
                 container.close()
             except BaseException:
-                # the file is thrown away, so only the first error is worth telling
+                # the file is thrown away, so only the first error is worth reporting
                 with contextlib.suppress(av.FFmpegError):
                     container.close()
                 raise
@@ -374,3 +329,71 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
 def _accepted_formats() -> str:
     names = {name for name in av.formats_available if av.format.ContainerFormat(name).is_input}
     return ",".join(sorted(name for name in names - REFUSED_FORMATS if not name.endswith("_pipe")))
+
+
+class _Wav(NamedTuple):
+    """How to read a WAV file: a file to open instead, options for FFmpeg, and the seconds that its header declares."""
+
+    instead: io.BytesIO | None = None
+    options: dict[str, str] = {}
+    declared: Fraction | None = None
+
+
+def _wav(path: Path) -> _Wav:
+    """Look at the sizes in a WAV file's header, which FFmpeg believes if the file is longer and corrects if it is not.
+
+    A recorder that was interrupted leaves sizes of 0. A speech service that streams states the size of its first piece
+    only, or sends a header with every piece; those inside would be heard as clicks, so that such a file is put together
+    anew in memory.
+    """
+    with open(path, "rb") as file:
+        if not WAV_HEADER.match(file.read(16)):
+            return _Wav()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            whole = _wav_piece(data, 0, len(data))
+            if whole.adds_up:
+                return _Wav(declared=Fraction(whole.size, whole.bytes_per_second) if whole.bytes_per_second else None)
+            heads = itertools.islice(WAV_HEADER.finditer(data), MAX_WAV_PIECES)
+            starts = [head.start() for head in heads]
+            if len(starts) == 1:
+                return _Wav(options={"ignore_length": "1"})
+            bounds = itertools.pairwise([*starts, len(data)])
+            pieces = [_wav_piece(data, start, stop) for start, stop in bounds]
+            # a piece in another format would be noise
+            alike = itertools.takewhile(lambda piece: piece.format == whole.format, pieces)
+            sound = b"".join(data[piece.start : piece.stop] for piece in alike)
+            head = b"RIFF\xff\xff\xff\xffWAVE" + whole.format + b"data" + len(sound).to_bytes(4, "little")
+            return _Wav(instead=io.BytesIO(head + sound))
+
+
+class _WavPiece(NamedTuple):
+    """A header's format chunk and the size of sound that it states; where the sound starts and stops in the file.
+
+    `adds_up`, if what follows the stated sound is what may follow it. Sizes and places are in bytes.
+    """
+
+    format: bytes
+    bytes_per_second: int
+    size: int
+    start: int
+    stop: int
+    adds_up: bool
+
+
+def _wav_piece(data: mmap.mmap, head: int, stop: int) -> _WavPiece:
+    """The piece whose header begins at byte `head`, and which ends at byte `stop` at the latest."""
+    place, form, start, size = head + 12, b"", stop, 0
+    for _ in range(MAX_WAV_CHUNKS):
+        name, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if stop - place < 8 or name == b"RIFF" or not (name.isascii() and name.decode().isprintable()):
+            break
+        if name == b"fmt ":
+            form = data[place : place + 8 + length]
+        elif name == b"data":
+            start, size = place + 8, length
+        place += 8 + length + length % 2
+    bytes_per_second, block = (int.from_bytes(form[at : at + count], "little") for at, count in ((16, 4), (20, 2)))
+    adds_up = size < UNKNOWN_WAV_SIZE and stop - place < max(8, LONGEST_WAV_TAG * bytes_per_second)
+    end = min(start + size, stop) if adds_up else stop
+    end -= (end - start) % max(1, block)  # so that the channels of the next piece are not exchanged
+    return _WavPiece(form, bytes_per_second, size, start, end, adds_up)

@@ -1,7 +1,4 @@
-"""Picture and voice in one file, in sync.
-
-Write a video that every browser plays: H.264 in yuv420p, AAC, MP4 with its index in front.
-"""
+"""Write a video that every browser plays: H.264 in yuv420p and AAC in sync, in an MP4 with its index in front."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
