@@ -150,7 +150,8 @@ def test_a_cut_file_is_read_as_far_as_it_goes_and_the_loss_is_said(
         assert most <= len(numbers) <= 24
         most = len(numbers)
         if suffix != "ts" and len(numbers) < 22:  # a transport stream declares no length
-            assert re.search(r"\d s of \d\.\d\d s can be read", info.missing)
+            # FFmpeg takes an AVI's length from its frames where the index is gone
+            assert re.search(r"\d s of \d\.\d\d s can be read|1 damaged packet", info.missing)
             assert f"cut.{suffix} is cut short or damaged" in caplog.text
     assert most >= (24 if suffix != "avi" else 23)
 

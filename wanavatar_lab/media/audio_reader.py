@@ -179,13 +179,11 @@ def _sound(path: Path | str, settings: Settings) -> Iterator[_Sound]:
         rate, channels = head.sample_rate, [channel.name for channel in head.layout.channels]
         check_rate(f"The rate of {path}", rate)
         check_channels(f"{path}", len(channels))
-        blocks = _positioned(itertools.chain([head], frames), source, stream, settings)
+        blocks = _positioned(itertools.chain([head], frames), source, settings)
         yield _Sound(source, rate, channels, _without_padding(blocks, _declared_end(source, stream, rate), rate))
 
 
-def _positioned(
-    frames: Iterator[av.AudioFrame], source: Source, stream: AudioStream, settings: Settings
-) -> Iterator[_Block]:
+def _positioned(frames: Iterator[av.AudioFrame], source: Source, settings: Settings) -> Iterator[_Block]:
     """The sound in order and without holes."""
     position, rate, channels = 0, 0, 0
     for frame in frames:
@@ -195,7 +193,7 @@ def _positioned(
             start = round((frame.pts * frame.time_base - source.zero) * rate)
         if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
             # a damaged header, or a recording of another kind that was appended
-            source.note_damage(stream, source.zero + Fraction(position, rate))
+            source.note_damage(source.zero + Fraction(position, rate))
             continue
         samples = _as_float(frame)
         if position == 0 and start < 0:

@@ -17,7 +17,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -43,21 +42,12 @@ REFUSED_FORMATS = (
     | {f"f{bits}{end}" for bits in (32, 64) for end in ("le", "be")}
 )
 # How much earlier than declared a whole file may end, in seconds, by container: sample-exact formats by rounding, the
-# others by the duration that a muxer counts for the last packet. Only these declare a length in their header; for the
-# others FFmpeg guesses one from the bit rate, which says nothing.
+# others by what a muxer counts for the last packet. Only these declare a length in their header (MP3, where an encoder
+# wrote one); for others FFmpeg guesses one from the bit rate, which says nothing.
 DECLARED_LENGTH_SLACK = {
-    "flac": Fraction(1, 1000),
-    "wav": Fraction(1, 1000),
-    "aiff": Fraction(1, 1000),
-    "w64": Fraction(1, 1000),
-    "au": Fraction(1, 1000),
-    "mov,mp4,m4a,3gp,3g2,mj2": Fraction(1, 10),
-    "matroska,webm": Fraction(1, 10),
-    "ogg": Fraction(1, 10),
-    "avi": Fraction(1, 10),
-    "mp3": Fraction(1, 20),
-    "asf": Fraction(1, 2),
-    "flv": Fraction(1, 2),
+    **dict.fromkeys(("flac", "wav", "aiff", "w64", "au"), Fraction(1, 1000)),
+    **dict.fromkeys(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg", "avi", "mp3"), Fraction(1, 10)),
+    **dict.fromkeys(("asf", "flv"), Fraction(1, 2)),
 }
 MAX_THREADS = 8
 WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
@@ -103,18 +93,6 @@ def existing_file(path: Path | str, settings: Settings) -> Path:
     return path
 
 
-@dataclass
-class _Account:
-    """What is known of one stream, in seconds of the file's own time: where it is declared to end, where the packets
-    that were found and those that could be read end, how many were damaged, and where the first of these began."""
-
-    declared: Fraction | None
-    found: Fraction = Fraction(0)
-    read: Fraction = Fraction(0)
-    damaged: int = 0
-    first_damage: Fraction = Fraction(0)
-
-
 class Source:
     """An audio or video file that is open for reading, and an account of what cannot be read from it.
 
@@ -124,141 +102,104 @@ class Source:
         streams: its audio and video streams, without cover art.
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
             an encoder's priming, which decoders drop, and does not move the zero.
-        declared: where the header says that the last stream ends, in the file's own time in seconds; None for formats
-            that declare no length.
+        declared: where the header says that the last stream ends, in the file's own time in seconds; None if it
+            declares no length.
     """
 
-    def __init__(self, container: InputContainer, path: Path, declared: Fraction | None = None) -> None:
-        self.container, self.path = container, path
+    def __init__(self, container: InputContainer, path: Path, declared: Fraction | None) -> None:
+        self.container, self.path, self.declared = container, path, declared
         self.streams: list[Stream] = [
             stream
             for stream in container.streams
             if stream.type in ("audio", "video") and not stream.disposition & stream.disposition.attached_pic
         ]
-        starts = [
-            stream.start_time * stream.time_base
-            for stream in self.streams
-            if stream.start_time is not None and stream.time_base is not None
-        ]
-        self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
-        self._slack = DECLARED_LENGTH_SLACK.get(container.format.name)
-        self._accounts = {stream.index: _Account(declared or self._declared_end(stream)) for stream in self.streams}
-        self._watched = self._accounts
-        ends = [account.declared for account in self._accounts.values() if account.declared is not None]
-        if not ends and self._slack is not None and container.duration is not None:
-            ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
-        self.declared = max(ends, default=None)
+        times = [(stream.start_time, stream.duration, stream.time_base or 0) for stream in self.streams]
+        self.zero = max(Fraction(0), min((start * base for start, _, base in times if start is not None), default=0))
+        slack = DECLARED_LENGTH_SLACK.get(container.format.name)
+        # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
+        if declared is None and slack is not None and (container.format.name != "mp3" or self.zero):
+            ends = [(max(0, start or 0) + length) * base for start, length, base in times if length is not None]
+            if not ends and container.duration is not None:
+                ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
+            self.declared = max(ends, default=None)
+        self._slack = slack or Fraction(0)
+        # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
+        self._found = self._read = self._before = Fraction(0)
+        self._damaged: list[Fraction] = []
         self._at_end = False
 
     @property
     def seconds(self) -> Fraction:
-        """Seconds from the zero to the end of the last packet that was read."""
-        return max(Fraction(0), max(account.read for account in self._accounts.values()) - self.zero)
+        """Seconds from the zero to the end of what was read."""
+        return max(Fraction(0), self._read - self.zero)
 
     @property
     def missing(self) -> str:
-        """What could not be read so far of the streams that were decoded, in words; empty if nothing is known to be."""
+        """What could not be read so far, in words; empty if nothing is known to be missing."""
         parts = []
-        ends = [(account.declared, account.found, account.read) for account in self._watched.values()]
-        if self.declared is not None and all(account.declared is None for account in self._accounts.values()):
-            ends.append((self.declared, Fraction(0), self.seconds + self.zero))  # of the file as a whole
-        losses = [
-            (max(found, declared or 0) - read, read)
-            for declared, found, read in ends
-            if read < found or (declared is not None and read < declared - (self._slack or 0))
-        ]
-        if self._at_end and losses:
-            lost, read = max(losses)
-            read = max(Fraction(0), read - self.zero)
-            parts.append(f"{float(read):.2f} s of {float(read + lost):.2f} s can be read")
-        damaged = sum(account.damaged for account in self._watched.values())
-        if damaged:
-            first = min(account.first_damage for account in self._watched.values() if account.damaged)
-            packets = "1 damaged packet was" if damaged == 1 else f"{damaged} damaged packets were"
-            parts.append(f"{packets} skipped, the first near {float(first):.2f} s")
+        if self._at_end and (self._read < self._found or self._read < (self.declared or 0) - self._slack):
+            length = max(self._found, self.declared or Fraction(0)) - self.zero
+            parts.append(f"{float(self.seconds):.2f} s of {float(length):.2f} s can be read")
+        if self._damaged:
+            packets = (
+                "1 damaged packet was" if len(self._damaged) == 1 else f"{len(self._damaged)} damaged packets were"
+            )
+            parts.append(f"{packets} skipped, the first near {float(max(0, self._damaged[0] - self.zero)):.2f} s")
         return "; ".join(parts)
 
     def packets(self) -> Iterator["Packet[Stream]"]:
         """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
         self._at_end = False
         packets = self.container.demux(self.streams)
-        while True:
-            try:
-                packet = next(packets, None)
-            except MemoryError:
-                raise
-            except av.FFmpegError:
-                # the demuxer has lost its way, as where the file's end is missing; what the decoders hold is still good
-                packets = iter([_flush(stream) for stream in self.streams])
-                continue
-            if packet is None:
-                break
-            account = self._accounts[packet.stream.index]
-            start, end = self._times(packet)
-            account.found = max(account.found, end)
-            if packet.size and self._was_cut(packet):
-                self.note_damage(packet.stream, start)
-                continue
-            account.read = max(account.read, end)
-            yield packet
+        with contextlib.suppress(av.InvalidDataError):  # the demuxer cannot find its way any further
+            for packet in packets:
+                start, end = self._times(packet)
+                self._found, self._before = max(self._found, end), self._read
+                if packet.size and _was_cut(packet, self.container):
+                    self._damaged.append(start)
+                    continue
+                self._read = max(self._read, end)
+                yield packet
         self._at_end = True
 
     def decoded(self, stream: Stream) -> Iterator[Any]:
         """The frames of one of the streams, as far as its packets can be decoded."""
-        self._watched = {stream.index: self._accounts[stream.index]}
         for packet in self.packets():
             if packet.stream is stream:
                 yield from self.decode(packet)
 
     def decode(self, packet: "Packet[Stream]") -> list[Any]:
-        """The frames that a packet completes; none, and the damage is noted, if the decoder refuses it."""
+        """The frames that a packet of `packets` completes; none if the decoder refuses it, which is noted."""
         try:
             return packet.decode()
         except MemoryError:
             raise
         except av.FFmpegError:
-            self.note_damage(packet.stream, self._times(packet)[0])
+            self._read = self._before
+            self.note_damage(self._times(packet)[0])
             return []
 
-    def note_damage(self, stream: Stream, start: Fraction) -> None:
-        """Count a packet of `stream` as lost that begins at `start`, in seconds of the file's own time."""
-        account = self._accounts[stream.index]
-        if not account.damaged:
-            account.first_damage = max(Fraction(0), start - self.zero)
-        account.damaged += 1
-        account.read = min(account.read, start)
-
-    def _declared_end(self, stream: Stream) -> Fraction | None:
-        """Where a stream is declared to end, in the file's own time in seconds."""
-        start, duration = max(0, stream.start_time or 0), stream.duration
-        if self._slack is None or duration is None or stream.time_base is None:
-            return None
-        if self.container.format.name == "mp3" and not start:
-            return None  # without the header that states how long the encoder's priming is, the length is a guess
-        return (start + duration) * stream.time_base
+    def note_damage(self, start: Fraction) -> None:
+        """Count a packet as lost that begins at `start`, in seconds of the file's own time."""
+        self._damaged.append(start)
 
     def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
         """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None or not packet.time_base:
-            return (self._accounts[packet.stream.index].read,) * 2
+            return self._read, self._read
         return time * packet.time_base, (time + (packet.duration or 0)) * packet.time_base
 
-    def _was_cut(self, packet: "Packet[Stream]") -> bool:
-        codec: Any = packet.stream.codec_context
-        if packet.is_corrupt:
-            # PCM that was cut is shorter PCM; of another codec's packet the decoder would make noise or a smear
-            return not codec.name.startswith("pcm_")
-        if self.container.format.name == "mp3" and (packet.pos or 0) + packet.size >= self.container.size:
-            # FFmpeg does not flag an MP3's last packet, and decodes it to noise; its parser returns whole frames only
-            return not av.CodecContext.create("mp3", "r").parse(bytes(packet))
-        return False
 
-
-def _flush(stream: Stream) -> "Packet[Stream]":
-    packet = Packet()
-    packet.stream = stream
-    return packet
+def _was_cut(packet: "Packet[Stream]", container: InputContainer) -> bool:
+    codec: Any = packet.stream.codec_context
+    if packet.is_corrupt:
+        # PCM that was cut is shorter PCM; of another codec's packet the decoder would make noise or a smear
+        return not codec.name.startswith("pcm_")
+    if container.format.name == "mp3" and (packet.pos or 0) + packet.size >= container.size:
+        # FFmpeg does not flag an MP3's last packet, and decodes it to noise; its parser returns whole frames only
+        return not av.CodecContext.create("mp3", "r").parse(bytes(packet))
+    return False
 
 
 @contextmanager
@@ -275,10 +216,10 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
             "format_whitelist": _accepted_formats(),
             "max_pixels": str(settings.max_video_pixels),
         }
-        wav = _wav(path)
-        file = wav.instead or f"file:{path.absolute()}"
-        with av.open(file, options=options | wav.options, metadata_errors="replace") as container:
-            source = Source(container, path, wav.declared)
+        instead, more, declared = _wav(path)
+        file = instead or f"file:{path.absolute()}"
+        with av.open(file, options=options | more, metadata_errors="replace") as container:
+            source = Source(container, path, declared)
             if not source.streams:
                 raise MediaError(f"{path} has neither picture nor sound that can be read. Export it again.")
             try:
@@ -331,53 +272,42 @@ def _accepted_formats() -> str:
     return ",".join(sorted(name for name in names - REFUSED_FORMATS if not name.endswith("_pipe")))
 
 
-class _Wav(NamedTuple):
-    """How to read a WAV file: a file to open instead, options for FFmpeg, and the seconds that its header declares."""
+def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None]:
+    """For a WAV file: a file to open instead, options for FFmpeg, and the seconds of sound that its header declares.
 
-    instead: io.BytesIO | None = None
-    options: dict[str, str] = {}
-    declared: Fraction | None = None
-
-
-def _wav(path: Path) -> _Wav:
-    """Look at the sizes in a WAV file's header, which FFmpeg believes if the file is longer and corrects if it is not.
-
-    A recorder that was interrupted leaves sizes of 0. A speech service that streams states the size of its first piece
-    only, or sends a header with every piece; those inside would be heard as clicks, so that such a file is put together
-    anew in memory.
+    FFmpeg believes a header's sizes. A recorder that was interrupted leaves them 0. A speech service that streams
+    states the size of its first piece only, or sends a header with every piece; those inside would be heard as clicks,
+    so that such a file is put together anew in memory.
     """
     with open(path, "rb") as file:
         if not WAV_HEADER.match(file.read(16)):
-            return _Wav()
+            return None, {}, None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             whole = _wav_piece(data, 0, len(data))
-            if whole.adds_up:
-                return _Wav(declared=Fraction(whole.size, whole.bytes_per_second) if whole.bytes_per_second else None)
+            if whole.declared is not None:
+                return None, {}, whole.declared
             heads = itertools.islice(WAV_HEADER.finditer(data), MAX_WAV_PIECES)
-            starts = [head.start() for head in heads]
-            if len(starts) == 1:
-                return _Wav(options={"ignore_length": "1"})
-            bounds = itertools.pairwise([*starts, len(data)])
+            bounds = itertools.pairwise([*(head.start() for head in heads), len(data)])
             pieces = [_wav_piece(data, start, stop) for start, stop in bounds]
+            if len(pieces) == 1:
+                return None, {"ignore_length": "1"}, None
             # a piece in another format would be noise
             alike = itertools.takewhile(lambda piece: piece.format == whole.format, pieces)
             sound = b"".join(data[piece.start : piece.stop] for piece in alike)
             head = b"RIFF\xff\xff\xff\xffWAVE" + whole.format + b"data" + len(sound).to_bytes(4, "little")
-            return _Wav(instead=io.BytesIO(head + sound))
+            return io.BytesIO(head + sound), {}, None
 
 
 class _WavPiece(NamedTuple):
-    """A header's format chunk and the size of sound that it states; where the sound starts and stops in the file.
+    """A header's format chunk, the bytes where its sound starts and stops, and the seconds that it declares.
 
-    `adds_up`, if what follows the stated sound is what may follow it. Sizes and places are in bytes.
+    `declared` is None if the sizes are not those of the file, and the sound then stops where the piece does.
     """
 
     format: bytes
-    bytes_per_second: int
-    size: int
     start: int
     stop: int
-    adds_up: bool
+    declared: Fraction | None
 
 
 def _wav_piece(data: mmap.mmap, head: int, stop: int) -> _WavPiece:
@@ -392,8 +322,8 @@ def _wav_piece(data: mmap.mmap, head: int, stop: int) -> _WavPiece:
         elif name == b"data":
             start, size = place + 8, length
         place += 8 + length + length % 2
-    bytes_per_second, block = (int.from_bytes(form[at : at + count], "little") for at, count in ((16, 4), (20, 2)))
-    adds_up = size < UNKNOWN_WAV_SIZE and stop - place < max(8, LONGEST_WAV_TAG * bytes_per_second)
-    end = min(start + size, stop) if adds_up else stop
-    end -= (end - start) % max(1, block)  # so that the channels of the next piece are not exchanged
-    return _WavPiece(form, bytes_per_second, size, start, end, adds_up)
+    per_second, block = (max(1, int.from_bytes(form[at : at + count], "little")) for at, count in ((16, 4), (20, 2)))
+    if size < UNKNOWN_WAV_SIZE and stop - place < max(8, LONGEST_WAV_TAG * per_second):
+        return _WavPiece(form, start, min(start + size, stop), Fraction(size, per_second))
+    # whole blocks of all channels, so that those of the next piece are not exchanged
+    return _WavPiece(form, start, stop - (stop - start) % block, None)
