@@ -295,7 +295,7 @@ def wav_bytes(samples: np.ndarray, rate: int = 16_000, stated: int | None = None
 
 
 # the last part of the file that may be gone without a loss that its container lets anyone notice
-UNNOTICED = {"wav": 0.001, "flac": 0.001, "m4a": 0.0, "mp3": 0.0, "ogg": 1.0, "aiff": 0.001}
+UNNOTICED = {"wav": 0.005, "flac": 0.005, "m4a": 0.0, "mp3": 0.0, "ogg": 1.0, "aiff": 0.005}
 
 
 @pytest.mark.parametrize("suffix", SOUND)
@@ -336,7 +336,7 @@ def test_of_an_mp3_whose_last_frame_is_incomplete_the_others_are_read(tmp_path: 
     read = read_audio(cut)
     # a frame is 24 ms; without the Xing header nothing states the encoder's priming and padding
     assert 0 < read_audio(path).seconds - read.seconds <= 0.0241
-    assert re.fullmatch(r"(2\.0\d|1\.99) s of 2\.0\d s can be read; 1 damaged packet was skipped.*", read.missing)
+    assert re.fullmatch(r"(2\.0\d|1\.99) s of 2\.0\d s can be read; 1 damaged packet skipped.*", read.missing)
     cut.write_bytes(data + b"TAG" + bytes(125))  # a tag at the end is no loss
     assert (read_audio(cut).seconds, read_audio(cut).missing) == (read_audio(path).seconds, "")
 

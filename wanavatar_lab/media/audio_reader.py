@@ -167,7 +167,7 @@ def _sound(path: Path | str, settings: Settings) -> Iterator[_Sound]:
         MediaError: as `read_audio`, for the part that is taken.
     """
     with reading(path, settings) as source:
-        streams = [stream for stream in source.streams if isinstance(stream, AudioStream) and stream.codec_context]
+        streams = [stream for stream in source.streams if isinstance(stream, AudioStream)]
         if not streams:
             raise MediaError(f"{path} has no sound that can be read. Give an audio file, or a video with sound.")
         stream = streams[0]

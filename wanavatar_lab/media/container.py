@@ -41,11 +41,12 @@ REFUSED_FORMATS = (
     | {f"{kind}{bits}{end}" for kind in "su" for bits in (16, 24, 32) for end in ("le", "be")}
     | {f"f{bits}{end}" for bits in (32, 64) for end in ("le", "be")}
 )
-# How much earlier than declared a whole file may end, in seconds, by container: sample-exact formats by rounding, the
-# others by what a muxer counts for the last packet. Only these declare a length in their header (MP3, where an encoder
-# wrote one); for others FFmpeg guesses one from the bit rate, which says nothing.
+ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
+# How much earlier than declared a whole file may end, in seconds, by container: formats that are exact to the sample
+# by rounding, others by what a muxer counts for the last packet. Only these declare a length in their header (MP3 if
+# the encoder wrote one); for others FFmpeg guesses one from the bit rate, which says nothing.
 DECLARED_LENGTH_SLACK = {
-    **dict.fromkeys(("flac", "wav", "aiff", "w64", "au"), Fraction(1, 1000)),
+    **dict.fromkeys(("flac", "wav", "aiff", "w64", "au"), ROUNDING),
     **dict.fromkeys(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg", "avi", "mp3"), Fraction(1, 10)),
     **dict.fromkeys(("asf", "flv"), Fraction(1, 2)),
 }
@@ -99,29 +100,30 @@ class Source:
     Attributes:
         container: the file as PyAV opened it.
         path: of the file, for messages.
-        streams: its audio and video streams, without cover art.
+        streams: its audio and video streams that FFmpeg has a decoder for, without cover art.
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
             an encoder's priming, which decoders drop, and does not move the zero.
-        declared: where the header says that the last stream ends, in the file's own time in seconds; None if it
-            declares no length.
+        length: seconds from there to where the header says that the last stream ends; None if it declares no length.
     """
 
-    def __init__(self, container: InputContainer, path: Path, declared: Fraction | None) -> None:
-        self.container, self.path, self.declared = container, path, declared
+    def __init__(self, container: InputContainer, path: Path, length: Fraction | None) -> None:
+        self.container, self.path, self.length = container, path, length
         self.streams: list[Stream] = [
             stream
             for stream in container.streams
-            if stream.type in ("audio", "video") and not stream.disposition & stream.disposition.attached_pic
+            if stream.type in ("audio", "video")
+            and stream.codec_context is not None
+            and not stream.disposition & stream.disposition.attached_pic
         ]
         times = [(stream.start_time, stream.duration, stream.time_base or 0) for stream in self.streams]
         self.zero = max(Fraction(0), min((start * base for start, _, base in times if start is not None), default=0))
         slack = DECLARED_LENGTH_SLACK.get(container.format.name)
         # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
-        if declared is None and slack is not None and (container.format.name != "mp3" or self.zero):
-            ends = [(max(0, start or 0) + length) * base for start, length, base in times if length is not None]
+        if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
+            ends = [(max(0, start or 0) + lasts) * base for start, lasts, base in times if lasts is not None]
             if not ends and container.duration is not None:
                 ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
-            self.declared = max(ends, default=None)
+            self.length = max(ends) - self.zero if ends else None
         self._slack = slack or Fraction(0)
         # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
         self._found = self._read = self._before = Fraction(0)
@@ -137,14 +139,13 @@ class Source:
     def missing(self) -> str:
         """What could not be read so far, in words; empty if nothing is known to be missing."""
         parts = []
-        if self._at_end and (self._read < self._found or self._read < (self.declared or 0) - self._slack):
-            length = max(self._found, self.declared or Fraction(0)) - self.zero
+        length = self.length or Fraction(0)
+        if self._at_end and (self._read < self._found - ROUNDING or self.seconds < length - self._slack):
+            length = max(length, self._found - self.zero)
             parts.append(f"{float(self.seconds):.2f} s of {float(length):.2f} s can be read")
         if self._damaged:
-            packets = (
-                "1 damaged packet was" if len(self._damaged) == 1 else f"{len(self._damaged)} damaged packets were"
-            )
-            parts.append(f"{packets} skipped, the first near {float(max(0, self._damaged[0] - self.zero)):.2f} s")
+            count, first = len(self._damaged), float(max(0, self._damaged[0] - self.zero))
+            parts.append(f"{count} damaged packet{'s' if count > 1 else ''} skipped, the first near {first:.2f} s")
         return "; ".join(parts)
 
     def packets(self) -> Iterator["Packet[Stream]"]:

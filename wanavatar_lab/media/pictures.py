@@ -91,7 +91,7 @@ def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str
     clean.info = {}  # Pillow would write what the picture's source file said: its profile, its comment, its time
     memory = io.BytesIO()
     try:
-        clean.save(memory, **options, **_carried(options["format"], metadata or {}))
+        clean.save(memory, **options, **_metadata_options(options["format"], metadata or {}))
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
     try:
@@ -160,7 +160,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         return image  # a profile for another kind of picture, left behind by an editor, says nothing about this one
     if image.mode in ("RGBA", "LA"):
         alpha = image.getchannel("A")
-        opaque = _to_srgb(_with_profile(image.convert(image.mode[:-1]), embedded)).convert("RGB")
+        opaque = image.convert(image.mode[:-1])
+        opaque.info["icc_profile"] = embedded
+        opaque = _to_srgb(opaque).convert("RGB")
         opaque.putalpha(alpha)
         return opaque
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -168,14 +170,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _with_profile(image: Image.Image, embedded: bytes) -> Image.Image:
-    image.info["icc_profile"] = embedded
-    return image
-
-
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
-        return _from_wide(image, path)
+        samples = np.asarray(image).astype(np.int64)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise MediaError(
+                f"{path} has samples of more than 16 bits, whose white is unknown. Save it with 8 or 16 bits."
+            )
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise MediaError(f"{path} has floating-point samples, whose white is unknown. Save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -184,14 +186,7 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_wide(image: Image.Image, path: Path) -> Image.Image:
-    samples = np.asarray(image).astype(np.int64)
-    if samples.min() < 0 or samples.max() > 65535:
-        raise MediaError(f"{path} has samples of more than 16 bits, whose white is unknown. Save it with 8 or 16 bits.")
-    return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _carried(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     if not metadata:
         return {}
     if kind == "PNG":

@@ -12,7 +12,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_channels, check_rate
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.pictures import is_picture, read_picture
-from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, too_long, video_stream
+from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, video_stream
 from wanavatar_lab.settings import read_settings
 
 
@@ -68,11 +68,10 @@ def probe(path: Path | str) -> MediaInfo:
                 pass
             return MediaInfo("audio", duration=_duration(source.seconds, path), **known, missing=source.missing)
         stream = video_stream(source, settings)
-        check_length(source, settings)
+        check_length(source.path, source.length, settings)
         turns, frames, seconds = _counted(source, stream)
+        check_length(source.path, seconds, settings)
         duration = _duration(seconds, path)
-        if duration > settings.max_video_seconds:
-            raise too_long(path, settings)
         size = shown_size(stream)
         width, height = reversed(size) if turns % 2 else size
         fps = float(stream.average_rate or frames / seconds)
@@ -82,7 +81,7 @@ def probe(path: Path | str) -> MediaInfo:
 def _counted(source: Source, stream: VideoStream) -> tuple[int, int, Fraction]:
     """Quarter turns of the first frame, number of frames, and seconds up to the end of the last stream."""
     indexed = 0  # frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
-    if "mp4" in source.container.format.name and source.declared:
+    if "mp4" in source.container.format.name and source.length:
         ends = [entry.pos + entry.size for part in source.streams for entry in part.index_entries[-1:]]
         indexed = stream.frames if max(ends, default=0) <= source.container.size else 0
     turns, count = None, 0
@@ -90,8 +89,8 @@ def _counted(source: Source, stream: VideoStream) -> tuple[int, int, Fraction]:
         if packet.stream is stream:
             count += 1 if packet.size else 0
             turns = next(map(quarter_turns, source.decode(packet)), None) if turns is None else turns
-        if indexed and source.declared and turns is not None:
-            return turns, indexed, source.declared - source.zero
+        if indexed and source.length and turns is not None:
+            return turns, indexed, source.length
     if turns is None:
         raise MediaError(f"{source.path} has no frame that can be decoded. Export it again.")
     return turns, count, source.seconds

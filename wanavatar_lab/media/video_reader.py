@@ -19,6 +19,7 @@ from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
 Frame = NDArray[np.uint8]
+Timed = tuple[Fraction, VideoFrame]  # seconds from the file's zero, and the frame as it was decoded
 UNSPECIFIED = 2  # of AVColorSpace
 USUAL_RATE = Fraction(25)  # for the few formats that state neither times nor a rate
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -75,7 +76,7 @@ def video_stream(source: Source, settings: Settings) -> VideoStream:
         MediaError: there is none, or its frames are larger than `settings.max_video_pixels`.
     """
     for stream in source.streams:
-        if isinstance(stream, VideoStream) and stream.codec_context is not None:
+        if isinstance(stream, VideoStream):
             width, height = stream.width, stream.height
             if width < 1 or height < 1:
                 raise MediaError(
@@ -91,17 +92,12 @@ def video_stream(source: Source, settings: Settings) -> VideoStream:
     raise MediaError(f"{source.path} has no picture that moves. Give a video file; a still is read as a picture.")
 
 
-def check_length(source: Source, settings: Settings) -> None:
-    """Refuse a video whose header declares more than `settings.max_video_seconds`."""
-    if source.declared is not None and source.declared - source.zero > settings.max_video_seconds:
-        raise too_long(source.path, settings)
-
-
-def too_long(path: Path | str, settings: Settings) -> MediaError:
-    """The error for a video that is longer than the settings allow."""
-    return MediaError(
-        f"{path} is longer than {settings.max_video_seconds:g} s. Cut it, or raise WANAVATAR_MAX_VIDEO_SECONDS."
-    )
+def check_length(path: Path, seconds: Fraction | None, settings: Settings) -> None:
+    """Refuse a video that is longer than `settings.max_video_seconds`; None stands for a length that is not known."""
+    if seconds is not None and seconds > settings.max_video_seconds:
+        raise MediaError(
+            f"{path} is longer than {settings.max_video_seconds:g} s. Cut it, or raise WANAVATAR_MAX_VIDEO_SECONDS."
+        )
 
 
 def shown_size(stream: VideoStream) -> tuple[int, int]:
@@ -117,43 +113,32 @@ def quarter_turns(frame: VideoFrame) -> int:
 def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: Settings) -> Iterator[Frame]:
     with reading(path, settings) as source:
         stream = video_stream(source, settings)
-        check_length(source, settings)
+        check_length(source.path, source.length, settings)
         stream.codec_context.options = {"max_pixels": str(settings.max_video_pixels)}
         stream.codec_context.thread_count = threads()
         stream.thread_type = "AUTO"
         to_array = _Converter(shown_size(stream))
-        frames = _timed(source, stream, settings)
-        if start > SEEK_MARGIN:
-            frames = _sought(source, stream, frames, start, settings)
+        sought = start > SEEK_MARGIN
+        frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
         chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
         for frame in chosen:
             yield to_array(frame)
 
 
-def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """(seconds from the file's zero, decoded frame), in the order of showing.
-
-    Raises:
-        MediaError: it is longer than `settings.max_video_seconds`.
-    """
+def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[Timed]:
+    """The frames in the order of showing."""
     step = 1 / (stream.average_rate or stream.guessed_rate or USUAL_RATE)
     time = -step
     for frame in source.decoded(stream):
         known = frame.pts is not None and frame.time_base
         time = frame.pts * frame.time_base - source.zero if known else time + step
-        if time > settings.max_video_seconds:
-            raise too_long(source.path, settings)
+        check_length(source.path, time, settings)
         yield time, frame
 
 
-def _sought(
-    source: Source,
-    stream: VideoStream,
-    frames: Iterator[tuple[Fraction, VideoFrame]],
-    start: Fraction,
-    settings: Settings,
-) -> Iterator[tuple[Fraction, VideoFrame]]:
+def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Settings) -> Iterator[Timed]:
     """The frames from shortly before `start`; from the file's beginning where its container cannot seek."""
+    frames = _timed(source, stream, settings)
     try:
         source.container.seek(int((start - SEEK_MARGIN + source.zero) * av.time_base))
         first = next(frames, None)
@@ -165,9 +150,9 @@ def _sought(
     return _timed(source, stream, settings)
 
 
-def _from_start(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction) -> Iterator[VideoFrame]:
+def _from_start(frames: Iterator[Timed], start: Fraction) -> Iterator[VideoFrame]:
     """Every frame from the one nearest to `start` on; none if the video ends before it."""
-    before: tuple[Fraction, VideoFrame] | None = None
+    before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if time >= start:
@@ -182,10 +167,10 @@ def _from_start(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction) 
         yield before[1]
 
 
-def _at_rate(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
+def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
     """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown."""
     count = 0
-    before: tuple[Fraction, VideoFrame] | None = None
+    before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if before is not None:
@@ -217,12 +202,14 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> Frame:
         transparent = any(component.is_alpha for component in frame.format.components)
+        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
+        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
         array: NDArray[Any] = self._reformatter.reformat(
             frame,
             *self._size,
             format="rgba" if transparent else "rgb24",
             interpolation=SCALING,
-            src_colorspace=_matrix(frame),
+            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         ).to_ndarray()
@@ -230,9 +217,3 @@ class _Converter:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         return np.ascontiguousarray(np.rot90(array, quarter_turns(frame)))
-
-
-def _matrix(frame: VideoFrame) -> int:
-    if frame.colorspace != UNSPECIFIED:
-        return frame.colorspace
-    return Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
