@@ -115,8 +115,10 @@ class Source:
             and stream.codec_context is not None
             and not stream.disposition & stream.disposition.attached_pic
         ]
-        times = [(stream.start_time, stream.duration, stream.time_base or 0) for stream in self.streams]
-        self.zero = max(Fraction(0), min((start * base for start, _, base in times if start is not None), default=0))
+        times = [(stream.start_time, stream.duration, stream.time_base or Fraction(0)) for stream in self.streams]
+        self.zero = max(
+            Fraction(0), min((start * base for start, _, base in times if start is not None), default=Fraction(0))
+        )
         slack = DECLARED_LENGTH_SLACK.get(container.format.name)
         # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
         if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
@@ -144,7 +146,7 @@ class Source:
             length = max(length, self._found - self.zero)
             parts.append(f"{float(self.seconds):.2f} s of {float(length):.2f} s can be read")
         if self._damaged:
-            count, first = len(self._damaged), float(max(0, self._damaged[0] - self.zero))
+            count, first = len(self._damaged), float(max(Fraction(0), self._damaged[0] - self.zero))
             parts.append(f"{count} damaged packet{'s' if count > 1 else ''} skipped, the first near {first:.2f} s")
         return "; ".join(parts)
 
@@ -219,7 +221,7 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
         }
         instead, more, declared = _wav(path)
         file = instead or f"file:{path.absolute()}"
-        with av.open(file, options=options | more, metadata_errors="replace") as container:
+        with av.open(file, "r", options=options | more, metadata_errors="replace") as container:
             source = Source(container, path, declared)
             if not source.streams:
                 raise MediaError(f"{path} has neither picture nor sound that can be read. Export it again.")

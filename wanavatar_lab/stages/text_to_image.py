@@ -1,6 +1,7 @@
 """A prompt becomes a picture, which can be enlarged to twice its width and height."""
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,15 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
 def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.Image:
     pipeline, steps, (width, height) = models.pipeline, request.num_inference_steps, request.size()
     _log_what_is_ignored(request, pipeline, context)
-    clean = _CleanLatents(pipeline, width // (2 * pipeline.vae_scale_factor))
-    preview = LatentPreview(context, models.colours)
+    preview, columns = LatentPreview(context, models.colours), width // (2 * pipeline.vae_scale_factor)
+    last: deque[torch.Tensor] = deque(maxlen=2)  # the tokens after the last two steps
 
     def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps)
         context.check()
-        clean.take(step, tensors["latents"])
-        preview.offer(clean.latents)
+        last.append(tensors["latents"])
+        if len(last) == 2:  # a single step has no direction
+            preview.offer(lambda: _clean_latents(pipeline, last[0], last[1], step, columns))
         return {}
 
     context.progress("denoise", 0, steps)
@@ -158,33 +160,24 @@ def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.
     ).images[0]
 
 
-class _CleanLatents:
-    """The sample without noise that denoising points at, from the last two steps.
+def _clean_latents(
+    pipeline: Flux2KleinPipeline, before: torch.Tensor, now: torch.Tensor, step: int, columns: int
+) -> torch.Tensor:
+    """The sample without noise that a step points at.
 
     Args:
-        columns: width of the picture in tokens.
+        before, now: tokens [1, h·w, 4·C] before and after step number `step`.
+        columns: w, the width of the picture in tokens.
+
+    Returns:
+        Latents [C, 2·h, 2·w] as the VAE decodes them.
     """
-
-    def __init__(self, pipeline: Flux2KleinPipeline, columns: int) -> None:
-        self.pipeline, self.columns = pipeline, columns
-        self._before: torch.Tensor | None = None
-        self._now: torch.Tensor | None = None
-        self._step = 0
-
-    def take(self, step: int, tokens: torch.Tensor) -> None:
-        """Keep the tokens [1, h·w, 4·C] after a step, and those of the step before."""
-        self._before, self._now, self._step = self._now, tokens, step
-
-    def latents(self) -> torch.Tensor | None:
-        """Latents [C, 2·h, 2·w] as the VAE decodes them; None after the first step, which has no direction yet."""
-        if self._now is None or self._before is None:
-            return None
-        start, end = self.pipeline.scheduler.sigmas[self._step : self._step + 2].tolist()
-        clean = self._now - end / (end - start) * (self._now - self._before)
-        vae = self.pipeline.vae
-        mean, variance = vae.bn.running_mean.to(clean), vae.bn.running_var.to(clean)
-        clean = clean[0] * (variance + vae.config.batch_norm_eps).sqrt() + mean
-        return functional.pixel_shuffle(clean.unflatten(0, (-1, self.columns)).permute(2, 0, 1), 2)
+    start, end = pipeline.scheduler.sigmas[step : step + 2].tolist()
+    clean = now - end / (end - start) * (now - before)
+    norm = pipeline.vae.bn
+    mean, variance = norm.running_mean.to(clean), norm.running_var.to(clean)
+    clean = clean[0] * (variance + pipeline.vae.config.batch_norm_eps).sqrt() + mean
+    return functional.pixel_shuffle(clean.unflatten(0, (-1, columns)).permute(2, 0, 1), 2)
 
 
 def _log_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> None:

@@ -158,7 +158,8 @@ def enlarge(picture: Image.Image, network: Network, tile: int, context: StageCon
         LabError: there is not enough memory for a tile, or the network's output is not finite.
         Cancelled: the run was cancelled.
     """
-    pixels = _even(np.asarray(picture))
+    # mirrored at the last row and column where they are odd in number; numpy repeats a single one
+    pixels = np.pad(np.asarray(picture), [(0, picture.height % 2), (0, picture.width % 2), (0, 0)], mode="reflect")
     height, width = pixels.shape[:2]
     enlarged = np.empty((height * SCALE, width * SCALE, 3), np.uint8)
     parts = list(tiles(height, width, tile))
@@ -273,16 +274,6 @@ def _padded(part: slice, end: int) -> slice:
 
 def _scaled(part: slice, origin: int = 0) -> slice:
     return slice((part.start - origin) * SCALE, (part.stop - origin) * SCALE)
-
-
-def _even(pixels: np.ndarray) -> np.ndarray:
-    """The picture [H, W, 3] with even sides: mirrored at its last row and column where they are odd."""
-    for axis in (0, 1):
-        if pixels.shape[axis] % 2:
-            widths = [(0, 0)] * 3
-            widths[axis] = (0, 1)
-            pixels = np.pad(pixels, widths, mode="reflect" if pixels.shape[axis] > 1 else "edge")
-    return pixels
 
 
 def _enlarged(pixels: np.ndarray, part: Tile, network: Network) -> np.ndarray:
