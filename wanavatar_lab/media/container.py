@@ -100,7 +100,7 @@ class Source:
     Attributes:
         container: the file as PyAV opened it.
         path: of the file, for messages.
-        streams: its audio and video streams that FFmpeg has a decoder for, without cover art.
+        streams: its audio and video streams that FFmpeg can decode, without cover art.
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
             an encoder's priming, which decoders drop, and does not move the zero.
         length: seconds from there to where the header says that the last stream ends; None if it declares no length.
@@ -116,9 +116,8 @@ class Source:
             and not stream.disposition & stream.disposition.attached_pic
         ]
         times = [(stream.start_time, stream.duration, stream.time_base or Fraction(0)) for stream in self.streams]
-        self.zero = max(
-            Fraction(0), min((start * base for start, _, base in times if start is not None), default=Fraction(0))
-        )
+        starts = [start * base for start, _, base in times if start is not None]
+        self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
         slack = DECLARED_LENGTH_SLACK.get(container.format.name)
         # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
         if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
@@ -153,16 +152,17 @@ class Source:
     def packets(self) -> Iterator["Packet[Stream]"]:
         """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
         self._at_end = False
-        packets = self.container.demux(self.streams)
-        with contextlib.suppress(av.InvalidDataError):  # the demuxer cannot find its way any further
-            for packet in packets:
+        try:
+            for packet in self.container.demux(self.streams):
                 start, end = self._times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
-                    self._damaged.append(start)
+                    self.note_damage(start)
                     continue
                 self._read = max(self._read, end)
                 yield packet
+        except av.InvalidDataError:
+            self.note_damage(self._read)  # the demuxer cannot find its way any further
         self._at_end = True
 
     def decoded(self, stream: Stream) -> Iterator[Any]:
