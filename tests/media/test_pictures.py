@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, features
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import probe, read_picture, write_picture
@@ -141,6 +141,75 @@ def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path) -> None:
     scene().save(tmp_path / "d.png", icc_profile=b"nonsense" * 40)
     with pytest.raises(MediaError, match="damaged"):
         read_picture(tmp_path / "d.png")
+
+
+def late(path: Path) -> None:
+    """Move a PNG's texts behind its pixels."""
+    data = path.read_bytes()
+    chunks, place = [], 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        chunks.append(data[place:end])
+        place = end
+    texts = [chunk for chunk in chunks if chunk[4:8] in (b"tEXt", b"zTXt", b"iTXt")]
+    others = [chunk for chunk in chunks if chunk not in texts]
+    path.write_bytes(data[:8] + b"".join([*others[:-1], *texts, others[-1]]))
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind them"])
+def test_a_png_is_read_whatever_its_texts_are(tmp_path: Path, behind: bool) -> None:
+    long, international, wrong = (PngImagePlugin.PngInfo() for _ in range(3))
+    long.add_text("workflow", "x" * 2_100_000, zip=True)
+    international.add_itxt("workflow", "x" * 2_100_000, zip=True)
+    wrong.add_text("comment", "a letter of this is exchanged")
+    for name, texts in (("long", long), ("international", international), ("wrong", wrong)):
+        path = tmp_path / f"{name}.png"
+        scene().save(path, pnginfo=texts)
+        if behind:
+            late(path)
+        data = bytearray(path.read_bytes())
+        if name == "wrong":
+            data[data.index(b"letter")] ^= 1
+            path.write_bytes(data)
+        assert np.array_equal(np.asarray(read_picture(path)), np.asarray(scene())), name
+        assert probe(path).kind == "picture"
+
+
+def test_a_large_colour_profile_is_applied(tmp_path: Path) -> None:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    profile += bytes(1_500_000 - len(profile))
+    profile[:4] = len(profile).to_bytes(4, "big")
+    scene().save(tmp_path / "a.png", icc_profile=bytes(profile))
+    assert np.abs(middles(read_picture(tmp_path / "a.png")) - PIXELS[..., ::-1]).max() <= 4
+
+
+def test_pillows_own_settings_are_left_as_they_were(tmp_path: Path) -> None:
+    def settings() -> tuple[object, ...]:
+        return Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, ImageFile.LOAD_TRUNCATED_IMAGES
+
+    before = settings()
+    scene().save(tmp_path / "a.png")
+    read_picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    with pytest.raises(MediaError):
+        read_picture(tmp_path / "b.png")
+    assert settings() == before
+    assert before[2] is False
+
+
+def test_a_heic_photo_is_read_upright(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.heic", quality=95, exif=exif)
+    read = read_picture(tmp_path / "a.heic")
+    assert (read.mode, read.size) == ("RGB", (60, 40))
+    assert np.abs(middles(read) - PIXELS).max() <= 40
+    (tmp_path / "b.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:-200])
+    with pytest.raises(MediaError):
+        read_picture(tmp_path / "b.heic")
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])

@@ -89,15 +89,28 @@ def test_a_rate_that_is_no_whole_number_does_not_drift(tmp_path: Path) -> None:
     assert onsets(samples, rate) == pytest.approx(flashes, abs=0.001)
 
 
-@pytest.mark.parametrize("channels", [2, 6])
-def test_stereo_stays_and_more_channels_become_their_mean(tmp_path: Path, channels: int) -> None:
-    voice = tone(48_000, 0.5, channels)
+def test_stereo_stays_stereo(tmp_path: Path) -> None:
+    voice = tone(48_000, 0.5, 2)
     path = tmp_path / "clip.mp4"
     info = write_talking_clip(path, flashing(8, set()), fps=16, audio=Audio(voice, 48_000), start_frame=0)
-    assert info.audio_channels == (2 if channels == 2 else 1)
-    expected = voice if channels == 2 else voice.mean(axis=1, keepdims=True)
+    assert info.audio_channels == 2
     middle = slice(4_800, -4_800)
-    assert np.abs(read_audio(path).samples[middle] - expected[middle]).max() < 0.02
+    assert np.abs(read_audio(path).samples[middle] - voice[middle]).max() < 0.02
+
+
+@pytest.mark.parametrize("level", [0.2, 1.0])
+def test_surround_sound_is_mixed_down_to_stereo_and_does_not_clip(tmp_path: Path, level: float) -> None:
+    voice, other = tone(48_000, 0.5)[:, 0] * 2 * level, tone(48_000, 0.5, hz=880.0)[:, 0] * 2 * level
+    surround = np.stack([other, other, voice, other, other, other], axis=1)
+    path = tmp_path / "clip.mp4"
+    info = write_talking_clip(path, flashing(8, set()), fps=16, audio=Audio(surround, 48_000), start_frame=0)
+    assert info.audio_channels == 2
+    mixed = (1 + 0.5**0.5) * other + 0.5**0.5 * voice
+    assert (np.abs(mixed).max() > 1) == (level == 1.0)
+    mixed /= max(1.0, np.abs(mixed).max())
+    for side in read_audio(path).samples.T:
+        assert np.dot(side, mixed) / np.dot(mixed, mixed) == pytest.approx(1, abs=0.02)
+        assert np.dot(side, mixed) / (np.linalg.norm(side) * np.linalg.norm(mixed)) > 0.99
 
 
 def test_the_file_itself_says_where_the_sound_begins_and_ends(tmp_path: Path) -> None:

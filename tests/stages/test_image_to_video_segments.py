@@ -16,7 +16,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.stages.image_to_video import LARGEST_SHIFT, joined
+from wanavatar_lab.stages.image_to_video import MAX_SHIFT, joined
 
 __all__ = ["models", "place", "weights"]  # fixtures
 
@@ -158,4 +158,4 @@ def test_what_a_prompt_changes_is_left() -> None:
     first = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
     frames = torch.stack([first - 0.05 * index for index in range(9)], dim=2)  # the light goes out
     made = joined(frames, first, first)
-    assert (made[:, :, -1] - frames[:, :, -1]).mean() == pytest.approx(LARGEST_SHIFT, abs=1e-3)
+    assert (made[:, :, -1] - frames[:, :, -1]).mean() == pytest.approx(MAX_SHIFT, abs=1e-3)

@@ -119,7 +119,7 @@ def raises() -> torch.Tensor:
     ("latents", "words"),
     [
         (lambda: torch.zeros(7, 2, 2), "latents are [7, 2, 2]; need [4, h, w]"),
-        (lambda: torch.full((CHANNELS, 2, 2), float("nan")), "values that are no numbers"),
+        (lambda: torch.full((CHANNELS, 2, 2), float("nan")), "values that are not finite"),
         (raises, "the device has gone"),
     ],
 )

@@ -92,6 +92,16 @@ def test_part_of_the_voice_is_spoken(place: Path) -> None:
     assert media.probe(run.path(run.status().artifacts[0])).frames == 12
 
 
+@pytest.mark.parametrize(("seconds", "fields"), [(0.02, {}), (2.0, {"audio_start": 1.5, "audio_duration": 0.02})])
+def test_sound_that_is_too_short_is_refused_in_the_users_numbers(
+    place: Path, seconds: float, fields: dict[str, float]
+) -> None:
+    error = jobs.run_here(request(place, seconds, **fields)).status().error or ""
+    start = fields.get("audio_start", 0)
+    assert f"v.wav has 0.020 s of sound to speak from {start:g} s on, and at least 0.025 s are needed" in error
+    assert "fault of the program" not in error
+
+
 def test_a_step_cache_is_gone_when_the_next_run_does_not_ask_for_it(place: Path) -> None:
     models = speech_to_video.load(PROFILES["pocket"], "cpu")
 

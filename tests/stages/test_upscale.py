@@ -365,7 +365,7 @@ def test_a_network_that_gives_no_numbers_fails_the_run(tmp_path: Path) -> None:
     state["conv_last.bias"][1] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     run = jobs.run_here(Upscale(image=toys.picture(tmp_path / "a.png"), weights=tmp_path / "nan.safetensors"))
-    assert "nan.safetensors gave values that are no numbers" in why_it_failed(run)
+    assert "nan.safetensors gave values that are not finite" in why_it_failed(run)
 
 
 def test_too_little_memory_says_to_take_smaller_tiles(

@@ -1,19 +1,19 @@
 """Pictures, video and sound: read what people have, write what every browser plays.
 
-Every function refuses with `MediaError` what is missing, empty, damaged, cut short or too large, and writes files
-that appear whole or not at all (`DiskFull` when there is no room). Limits are `Settings`; what "cut short" means for
-each container is written in `wholeness`.
+What any player plays is read, as far as it goes: a file that is cut or damaged gives what can be decoded, and what is
+missing is logged with both lengths and kept on the result (`Audio.missing`, `MediaInfo.missing`). `MediaError` refuses
+what is absent, empty, too large for the `Settings`, or holds nothing that can be decoded. Written files appear whole
+or not at all (`DiskFull` when there is no room).
 
     pictures       read_picture, write_picture
     audio          Audio
-    audio_reader   read_audio, extract_audio
+    audio_reader   read_audio, extract_audio, read_peaks (the outline of a recording, to be drawn)
     audio_writer   write_audio
-    peaks          read_peaks: the outline of a recording, to be drawn
     video_reader   read_frames, read_frame
-    video_writer   VideoWriter
-    talking_clip   write_talking_clip: picture and voice in sync
+    video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
     probe          probe, MediaInfo
-    container, timing, wholeness: opening files, their clocks, and whether they are complete
+    container      opening files for reading and writing, and what is missing of them
+    timing         frame rates and times as exact fractions
 """
 
 from wanavatar_lab.media.audio import Audio

@@ -1,16 +1,32 @@
-"""Sound in memory, what is accepted as sound, and resampling with soxr."""
+"""Sound in memory: what is accepted as sound, mixing surround channels down, and resampling with soxr."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import av
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
 
-LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 8_000, 192_000, 8
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 8_000, 192_000, 8  # Hz, Hz, channels
 BLOCK = 1 << 16  # samples that are handled at a time
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+# What a surround channel adds to the left and to the right of stereo, as in ITU-R BS.775: the centre and the surround
+# channels at -3 dB, the low-frequency effects not at all. A channel of another name counts as a rear centre.
+_MINUS_3_DB = 0.5**0.5
+_SIDES = {
+    "FL": (1.0, 0.0),
+    "FR": (0.0, 1.0),
+    "FC": (_MINUS_3_DB, _MINUS_3_DB),
+    "LFE": (0.0, 0.0),
+    "BL": (_MINUS_3_DB, 0.0),
+    "BR": (0.0, _MINUS_3_DB),
+    "SL": (_MINUS_3_DB, 0.0),
+    "SR": (0.0, _MINUS_3_DB),
+}
+_OTHER_SIDES = (0.5, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +36,15 @@ class Audio:
     Attributes:
         samples: float32 `[T, C]`, full scale is ±1, all finite, at least one sample, 1 to 8 channels.
         rate: samples per second, 8,000 to 192,000 Hz.
+        missing: what could not be read of the file that it comes from, in words; empty if nothing is known to be.
 
     Raises:
-        MediaError: the samples or the rate are not as said.
+        MediaError: the samples or the rate are outside these bounds.
     """
 
     samples: NDArray[np.float32]
     rate: int
+    missing: str = ""
 
     def __post_init__(self) -> None:
         shape = self.samples.shape
@@ -50,21 +68,34 @@ class Audio:
 
 
 def check_rate(name: str, rate: int) -> None:
-    """Refuse a sample rate outside 8 to 192 kHz; `name` is how the text calls it."""
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise MediaError(f"{name} is {rate} Hz; it must be {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz.")
+    """Refuse a sample rate outside 8 to 192 kHz; `name` is how the message calls it."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise MediaError(f"{name} is {rate} Hz; it must be {MIN_RATE:,} to {MAX_RATE:,} Hz.")
 
 
 def check_channels(name: str, channels: int) -> None:
-    """Refuse no channels and more than 8; `name` is how the text calls the sound."""
-    if not 1 <= channels <= MOST_CHANNELS:
-        raise MediaError(f"{name} has {channels} channels; it must have 1 to {MOST_CHANNELS}.")
+    """Refuse no channels and more than 8; `name` is how the message calls the sound."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise MediaError(f"{name} has {channels} channels; it must have 1 to {MAX_CHANNELS}.")
 
 
 def check_finite(name: str, samples: NDArray[np.float32]) -> None:
-    """Refuse samples that are NaN or infinite; `name` is how the text calls the sound."""
+    """Refuse samples that are NaN or infinite; `name` is how the message calls the sound."""
     if not np.isfinite(samples).all():
         raise MediaError(f"{name} holds samples that are not numbers (NaN or infinite). Export it again.")
+
+
+def stereo_weights(channels: int, names: Sequence[str] = ()) -> NDArray[np.float32]:
+    """How to mix surround sound down to stereo: weights `[C, 2]`, by which samples `[T, C]` are multiplied.
+
+    Args:
+        channels: 3 to 8.
+        names: of the channels, as FFmpeg calls them (FL, FR, FC, ...). If it knows none of them, they are taken for
+            those of the usual layout with so many.
+    """
+    if not set(names) & set(_SIDES):
+        names = [channel.name for channel in av.AudioLayout(LAYOUTS[channels]).channels]
+    return np.array([_SIDES.get(name, _OTHER_SIDES) for name in names], np.float32)
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:

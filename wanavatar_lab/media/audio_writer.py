@@ -13,10 +13,9 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.audio import BLOCK, Audio, resampled
+from wanavatar_lab.media.audio import BLOCK, LAYOUTS, Audio, resampled, stereo_weights
 from wanavatar_lab.media.container import writing
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
 AAC_FRAME = 1024  # samples
 AAC_BITS_PER_CHANNEL = 160_000  # per second; FFmpeg's encoder is audibly coarse below 128,000
@@ -56,19 +55,20 @@ def comment(metadata: Mapping[str, str]) -> str:
 class SoundTrack:
     """The AAC track of a video that is being written; sound is resampled and encoded only as far as it is needed.
 
-    Mono and stereo stay as they are, more channels are averaged into one (players mix them differently). The rate
-    is 44,100 Hz for that rate and its fractions and multiples, else 48,000 Hz: all players know these two.
+    Mono and stereo stay as they are; surround sound is mixed down to stereo, which all players play alike, and made
+    quieter where the sum would clip. The rate is 44,100 Hz for that rate and its fractions and multiples, else
+    48,000 Hz: all players know these two.
     """
 
     def __init__(self, container: OutputContainer, audio: Audio) -> None:
         self.seconds = Fraction(len(audio.samples), audio.rate)
         self.rate = 44_100 if audio.rate % 11_025 == 0 else 48_000
-        self.channels = audio.channels if audio.channels <= 2 else 1
+        self.channels = min(audio.channels, 2)
         stream = container.add_stream("aac", rate=self.rate, layout=LAYOUTS[self.channels], format="fltp")
         assert isinstance(stream, AudioStream)
         stream.bit_rate = AAC_BITS_PER_CHANNEL * self.channels
         self._container, self._stream = container, stream
-        self._blocks = resampled(_blocks(audio, mono=audio.channels > 2), audio.rate, self.rate)
+        self._blocks = resampled(_at_most_stereo(audio), audio.rate, self.rate)
         self._waiting = np.zeros((0, self.channels), np.float32)
         self._written = 0
 
@@ -103,10 +103,14 @@ class SoundTrack:
         self._written += count
 
 
-def _blocks(audio: Audio, *, mono: bool) -> Iterator[NDArray[np.float32]]:
-    for place in range(0, len(audio.samples), BLOCK):
-        block = audio.samples[place : place + BLOCK]
-        yield block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block
+def _at_most_stereo(audio: Audio) -> Iterator[NDArray[np.float32]]:
+    blocks = [audio.samples[place : place + BLOCK] for place in range(0, len(audio.samples), BLOCK)]
+    if audio.channels <= 2:
+        yield from blocks
+        return
+    weights = stereo_weights(audio.channels)
+    weights /= max(1.0, *(float(np.abs(block @ weights).max()) for block in blocks))
+    yield from (block @ weights for block in blocks)
 
 
 def _frame(samples: NDArray[Any], kind: str, channels: int, rate: int, place: int) -> av.AudioFrame:

@@ -1,30 +1,26 @@
-"""Opening media files through PyAV, for reading and for writing; FFmpeg's errors in words a user can act on.
+"""Open media files through PyAV: to read what can be decoded of them, and to write them whole or not at all.
 
-Is a media file whole? Answered from the sizes that its own container states, before anything is decoded.
+A file that was cut or damaged is read as far as a player plays it: a packet that is incomplete or that the decoder
+refuses is skipped. `Source` compares the length that the file declares with what was read, and `reading` logs a loss
+with both lengths. What cannot be noticed: a recording without a declared length (live WebM, MPEG-TS, Ogg, MP3 without
+Xing header, raw streams) that was cut exactly between two packets is a shorter recording of its kind.
 
-FFmpeg plays what is left of a file that was cut and says nothing. Here such a file is refused. What is checked,
-and so what can honestly be known:
-
-- MP4, MOV, M4A, 3GP: every top-level box ends inside the file.
-- WAV, AVI, AIFF: every chunk ends inside the file.
-- Matroska, WebM: the segment ends inside the file; of a live recording, which states no size, every block does.
-- Ogg: the last page is complete and carries the end-of-stream mark.
-- MP3: the byte count of the Xing or Info header fits the file, and the last frame is complete.
-- MPEG-TS: the last packet is complete.
-
-What these let through is caught while decoding, in `container.packets`: a packet that was cut, data that does
-not decode, and an end that comes earlier than the header says. What no reader can know: a live WebM, MPEG-TS, MP3
-without Xing header or raw stream that was cut exactly between two of its blocks is a shorter file of its kind.
+FFmpeg's errors become `MediaError` in words that a user can act on.
 """
 
 import contextlib
+import io
+import itertools
+import logging
+import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -33,201 +29,7 @@ from av.stream import Stream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, whole_file
-from wanavatar_lab.media.timing import declared_end, sound_and_picture
 from wanavatar_lab.settings import Settings
-
-# streaming writers that cannot go back leave "unknown" as all ones (or as nearly 2 GiB), never a real size
-UNKNOWN_SIZE = 0x7FFF0000
-# a file with more boxes or chunks than this is left to the decoder, so that no file keeps this check busy
-MOST_BOXES = 300_000
-MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid", b"pnot"}
-OGG_TAIL = 2 * 65_307  # the largest Ogg page is 65,307 bytes
-SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
-TS_PACKET = 188  # bytes, each beginning with 0x47
-MP3_TAIL = 16_384  # several frames: the largest has 1,441 bytes in MPEG-1, 2,881 in MPEG-2.5
-# kbit/s of Layer III by the header's index, and Hz by version (MPEG-2.5, reserved, 2, 1) and index
-MP3_KBITS = {
-    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-MP3_RATES = {0: (11025, 12000, 8000), 2: (22050, 24000, 16000), 3: (44100, 48000, 32000)}
-
-
-def check_whole(path: Path) -> None:
-    """Compare the sizes that the container states with the file.
-
-    Raises:
-        MediaError: the file ends before its container does.
-    """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(16)
-        if head[4:8] in MP4_BOXES:
-            missing = _missing_in_boxes(file, size)
-        elif head[:4] in (b"RIFF", b"FORM"):
-            missing = _missing_in_chunks(file, size, "little" if head[:4] == b"RIFF" else "big")
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
-            missing = _missing_in_segment(file, size)
-        elif head[:4] == b"OggS":
-            missing = _missing_in_ogg(file, size)
-        elif head[:1] == b"G" and _begins_as_ts(file):
-            missing = "its last packet is incomplete" if size % TS_PACKET else None
-        else:
-            missing = _missing_in_mp3(file, size)
-    if missing:
-        raise MediaError(f"{path} is cut short: {missing}. Copy, download or export it again.")
-
-
-def _missing_in_boxes(file: BinaryIO, size: int) -> str | None:
-    place = 0
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8:
-            return None
-        length = int.from_bytes(head[:4], "big")
-        name = head[4:8]
-        if length == 0:  # "to the end of the file"
-            return None
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if place + length > size:
-            return f"its {_ascii(name)} box ends at byte {place + length:,} and the file at {size:,}"
-        if length < 8:
-            return None
-        place += length
-    return None
-
-
-def _missing_in_chunks(file: BinaryIO, size: int, order: Literal["little", "big"]) -> str | None:
-    for name, start, length in _chunks(file, order):
-        # the pad byte after an odd chunk is often left out
-        if length < UNKNOWN_SIZE and start + length > size:
-            return f"its {_ascii(name)} chunk ends at byte {start + length:,} and the file at {size:,}"
-    return None
-
-
-def _chunks(file: BinaryIO, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int, int]]:
-    """(name, first byte of the content, length) of the chunks in a RIFF or FORM file."""
-    place = 12
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(8)
-        if len(head) < 8 or not head[:4].isascii():
-            return
-        length = int.from_bytes(head[4:8], order)
-        yield head[:4], place + 8, length
-        place += 8 + length + length % 2
-
-
-def _missing_in_segment(file: BinaryIO, size: int) -> str | None:
-    place = 0
-    for _ in range(MOST_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        id_length = _vint_length(head[:1])
-        size_length = _vint_length(head[id_length : id_length + 1])
-        start = id_length + size_length
-        if not id_length or not size_length or len(head) < start:
-            return None
-        unknown = (1 << 7 * size_length) - 1  # all ones
-        length = int.from_bytes(head[id_length:start], "big") & unknown
-        if length == unknown:
-            if head[:4] not in (SEGMENT, CLUSTER):
-                return None
-            length = 0  # a live recording: go through what is inside
-        elif place + start + length > size:
-            return f"its content ends at byte {place + start + length:,} and the file at {size:,}"
-        elif head[:4] == SEGMENT:
-            return None
-        place += start + length
-    return None
-
-
-def _vint_length(first: bytes) -> int:
-    """Bytes of an EBML variable-length number, from its first byte; 0 if there is none."""
-    return 9 - first[0].bit_length() if first and first[0] else 0
-
-
-def _missing_in_ogg(file: BinaryIO, size: int) -> str | None:
-    file.seek(max(0, size - OGG_TAIL))
-    tail = file.read()
-    place = tail.rfind(b"OggS")
-    if place < 0:
-        return "its last Ogg page is incomplete"
-    page = tail[place:]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return "its last Ogg page is incomplete"
-    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-        return "its last Ogg page is incomplete"
-    if not page[5] & 4:
-        return "its last Ogg page lacks the end-of-stream mark, so the recording was stopped or cut"
-    return None
-
-
-def _begins_as_ts(file: BinaryIO) -> bool:
-    file.seek(0)
-    return set(file.read(4 * TS_PACKET)[::TS_PACKET]) == {0x47}
-
-
-def _missing_in_mp3(file: BinaryIO, size: int) -> str | None:
-    start = _after_id3(file)
-    file.seek(start)
-    frame = file.read(4 + 32 + 4 + 12)
-    if not _mp3_frame_length(frame):
-        return None
-    mpeg1, mono = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
-    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-    header = frame[4 + side :]
-    if header[:4] in (b"Xing", b"Info") and header[7:8] and header[7] & 3 == 3:
-        length = int.from_bytes(header[12:16], "big")
-        if start + length > size:
-            return f"its header states {length:,} bytes of sound and {size - start:,} are there"
-    file.seek(max(start, size - MP3_TAIL))
-    return _missing_in_last_mp3_frame(file.read())
-
-
-def _missing_in_last_mp3_frame(tail: bytes) -> str | None:
-    """Follow the frames from the first three in a row up to the end, which may also be a tag."""
-    for place in range(len(tail)):
-        following = place
-        for _ in range(3):
-            length = _mp3_frame_length(tail[following : following + 4])
-            following += length or len(tail)
-        if following < len(tail):
-            break
-    else:
-        return None
-    while length := _mp3_frame_length(tail[place : place + 4]):
-        place += length
-    return "its last frame is incomplete" if place > len(tail) else None
-
-
-def _mp3_frame_length(head: bytes) -> int:
-    """Bytes of the MPEG Layer III frame that begins with these four; 0 if none does."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
-        return 0
-    version, rate, kbits = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
-    if version == 1 or rate == 3 or kbits in (0, 15):
-        return 0
-    bits = MP3_KBITS[version == 3][kbits] * 1000
-    return (144 if version == 3 else 72) * bits // MP3_RATES[version][rate] + (head[2] >> 1 & 1)
-
-
-def _after_id3(file: BinaryIO) -> int:
-    file.seek(0)
-    head = file.read(10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    length = 0
-    for byte in head[6:10]:
-        length = length << 7 | byte & 0x7F
-    return 10 + length + (10 if head[5] & 0x10 else 0)
-
-
-def _ascii(name: bytes) -> str:
-    return name.decode("ascii", "replace").strip()
-
 
 # Not containers: playlists and scripts that make FFmpeg open other files or addresses, devices, headerless samples
 # (any text would do), and text or pictures dressed as video.
@@ -239,27 +41,30 @@ REFUSED_FORMATS = (
     | {f"{kind}{bits}{end}" for kind in "su" for bits in (16, 24, 32) for end in ("le", "be")}
     | {f"f{bits}{end}" for bits in (32, 64) for end in ("le", "be")}
 )
-# How much earlier than stated a file may end, in seconds, by container. Only these state a length in their header;
-# for the others FFmpeg guesses one from the bit rate, which says nothing.
-STATED_LENGTH_SLACK = {
-    "flac": Fraction(1, 1000),
-    "wav": Fraction(1, 1000),
-    "aiff": Fraction(1, 1000),
-    "w64": Fraction(1, 1000),
-    "au": Fraction(1, 1000),
-    "mov,mp4,m4a,3gp,3g2,mj2": Fraction(1, 10),
-    "matroska,webm": Fraction(1, 10),
-    "ogg": Fraction(1, 10),
-    "avi": Fraction(1, 10),
-    "asf": Fraction(1, 2),
-    "flv": Fraction(1, 2),
+ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
+# How much earlier than declared a whole file may end, in seconds, by container: formats that are exact to the sample
+# by rounding, others by what a muxer counts for the last packet. Only these declare a length in their header (MP3 if
+# the encoder wrote one); for others FFmpeg guesses one from the bit rate, which says nothing.
+DECLARED_LENGTH_SLACK = {
+    **dict.fromkeys(("flac", "wav", "aiff", "w64", "au"), ROUNDING),
+    **dict.fromkeys(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg", "avi", "mp3"), Fraction(1, 10)),
+    **dict.fromkeys(("asf", "flv"), Fraction(1, 2)),
 }
-MOST_THREADS = 8
+MAX_THREADS = 8
+WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
+# streaming writers that cannot go back leave the size as all ones, or as nearly 2 GiB, which is never a real one
+UNKNOWN_WAV_SIZE = 0x7FFF0000
+# so that no file keeps the search for its sound busy: pieces of a stream, and chunks (LIST, bext, ...) in a piece
+MAX_WAV_PIECES, MAX_WAV_CHUNKS = 10_000, 100
+# seconds of bytes after a WAV's stated end that are still taken for a tag (ID3v1, APE) and not for sound
+LONGEST_WAV_TAG = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 def threads() -> int:
     """Threads for one decoder or encoder: more of them hold more frames in memory and gain little."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
+    return min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def existing_file(path: Path | str, settings: Settings) -> Path:
@@ -278,7 +83,7 @@ def existing_file(path: Path | str, settings: Settings) -> Path:
             raise MediaError(f"{path} is not an ordinary file. Save it as a file and give that.")
         size = path.stat().st_size
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path!r} cannot be opened: {error}. Check the name and its permissions.") from error
+        raise MediaError(f"{path!r} cannot be opened: {error}. Check its name and permissions.") from error
     if size == 0:
         raise MediaError(f"{path} is empty (0 bytes). Copy, download or export it again.")
     if size > settings.max_media_bytes:
@@ -289,23 +94,142 @@ def existing_file(path: Path | str, settings: Settings) -> Path:
     return path
 
 
+class Source:
+    """An audio or video file that is open for reading, and an account of what cannot be read from it.
+
+    Attributes:
+        container: the file as PyAV opened it.
+        path: of the file, for messages.
+        streams: its audio and video streams that FFmpeg can decode, without cover art.
+        zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
+            an encoder's priming, which decoders drop, and does not move the zero.
+        length: seconds from there to where the header says that the last stream ends; None if it declares no length.
+    """
+
+    def __init__(self, container: InputContainer, path: Path, length: Fraction | None) -> None:
+        self.container, self.path, self.length = container, path, length
+        self.streams: list[Stream] = [
+            stream
+            for stream in container.streams
+            if stream.type in ("audio", "video")
+            and stream.codec_context is not None
+            and not stream.disposition & stream.disposition.attached_pic
+        ]
+        times = [(stream.start_time, stream.duration, stream.time_base or Fraction(0)) for stream in self.streams]
+        starts = [start * base for start, _, base in times if start is not None]
+        self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
+        slack = DECLARED_LENGTH_SLACK.get(container.format.name)
+        # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
+        if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
+            ends = [(max(0, start or 0) + lasts) * base for start, lasts, base in times if lasts is not None]
+            if not ends and container.duration is not None:
+                ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
+            self.length = max(ends) - self.zero if ends else None
+        self._slack = slack or Fraction(0)
+        # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
+        self._found = self._read = self._before = Fraction(0)
+        self._damaged: list[Fraction] = []
+        self._at_end = False
+
+    @property
+    def seconds(self) -> Fraction:
+        """Seconds from the zero to the end of what was read."""
+        return max(Fraction(0), self._read - self.zero)
+
+    @property
+    def missing(self) -> str:
+        """What could not be read so far, in words; empty if nothing is known to be missing."""
+        parts = []
+        length = self.length or Fraction(0)
+        if self._at_end and (self._read < self._found - ROUNDING or self.seconds < length - self._slack):
+            length = max(length, self._found - self.zero)
+            parts.append(f"{float(self.seconds):.2f} s of {float(length):.2f} s can be read")
+        if self._damaged:
+            count, first = len(self._damaged), float(max(Fraction(0), self._damaged[0] - self.zero))
+            parts.append(f"{count} damaged packet{'s' if count > 1 else ''} skipped, the first near {first:.2f} s")
+        return "; ".join(parts)
+
+    def packets(self) -> Iterator["Packet[Stream]"]:
+        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
+        self._at_end = False
+        try:
+            for packet in self.container.demux(self.streams):
+                start, end = self._times(packet)
+                self._found, self._before = max(self._found, end), self._read
+                if packet.size and _was_cut(packet, self.container):
+                    self.note_damage(start)
+                    continue
+                self._read = max(self._read, end)
+                yield packet
+        except av.InvalidDataError:
+            self.note_damage(self._read)  # the demuxer cannot find its way any further
+        self._at_end = True
+
+    def decoded(self, stream: Stream) -> Iterator[Any]:
+        """The frames of one of the streams, as far as its packets can be decoded."""
+        for packet in self.packets():
+            if packet.stream is stream:
+                yield from self.decode(packet)
+
+    def decode(self, packet: "Packet[Stream]") -> list[Any]:
+        """The frames that a packet of `packets` completes; none if the decoder refuses it, which is noted."""
+        try:
+            return packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            self._read = self._before
+            self.note_damage(self._times(packet)[0])
+            return []
+
+    def note_damage(self, start: Fraction) -> None:
+        """Count a packet as lost that begins at `start`, in seconds of the file's own time."""
+        self._damaged.append(start)
+
+    def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
+        """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or not packet.time_base:
+            return self._read, self._read
+        return time * packet.time_base, (time + (packet.duration or 0)) * packet.time_base
+
+
+def _was_cut(packet: "Packet[Stream]", container: InputContainer) -> bool:
+    codec: Any = packet.stream.codec_context
+    if packet.is_corrupt:
+        # PCM that was cut is shorter PCM; of another codec's packet the decoder would make noise or a smear
+        return not codec.name.startswith("pcm_")
+    if container.format.name == "mp3" and (packet.pos or 0) + packet.size >= container.size:
+        # FFmpeg does not flag an MP3's last packet, and decodes it to noise; its parser returns whole frames only
+        return not av.CodecContext.create("mp3", "r").parse(bytes(packet))
+    return False
+
+
 @contextmanager
-def reading(path: Path | str, settings: Settings) -> Iterator[InputContainer]:
-    """Open a video or audio file that has been checked to be whole; close it at the end.
+def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
+    """Open a video or audio file, and close it at the end; what could not be read is then logged.
 
     Raises:
-        MediaError: the file cannot be read, or, from inside the `with` block, cannot be decoded.
+        MediaError: the file cannot be read, or, from inside the `with` block, FFmpeg refuses it.
     """
     path = existing_file(path, settings)
     try:
-        check_whole(path)
         options = {
             "protocol_whitelist": "file",
             "format_whitelist": _accepted_formats(),
             "max_pixels": str(settings.max_video_pixels),
         }
-        with av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace") as container:
-            yield container
+        instead, more, declared = _wav(path)
+        file = instead or f"file:{path.absolute()}"
+        with av.open(file, "r", options=options | more, metadata_errors="replace") as container:
+            source = Source(container, path, declared)
+            if not source.streams:
+                raise MediaError(f"{path} has neither picture nor sound that can be read. Export it again.")
+            try:
+                yield source
+            finally:
+                if source.missing:
+                    _log.warning("%s is cut short or damaged: %s.", path, source.missing)
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as video or audio ({error.strerror}). "
@@ -313,31 +237,6 @@ def reading(path: Path | str, settings: Settings) -> Iterator[InputContainer]:
         ) from error
     except (OSError, OverflowError, UnicodeError) as error:
         raise MediaError(f"{path} cannot be read: {error}. Check its permissions, or export it again.") from error
-
-
-def packets(container: InputContainer, path: Path | str) -> Iterator["Packet[Stream]"]:
-    """All packets of picture and sound; empty ones at the end flush the decoders.
-
-    Raises:
-        MediaError: a packet was cut, or the file ends earlier than its header says.
-    """
-    streams = sound_and_picture(container)
-    reached = Fraction(0)
-    for packet in container.demux(streams):
-        # the last packet of a WAV that a recorder left without a length is shorter than FFmpeg asked for
-        if packet.is_corrupt and container.format.name != "wav":
-            raise MediaError(f"{path} is cut short or damaged near {float(reached):.2f} s. Copy or export it again.")
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is not None and packet.time_base:
-            reached = max(reached, (time + (packet.duration or 0)) * packet.time_base)
-        yield packet
-    stated = declared_end(container)
-    slack = STATED_LENGTH_SLACK.get(container.format.name)
-    if stated is not None and slack is not None and reached < stated - slack:
-        raise MediaError(
-            f"{path} is cut short: it states {float(stated):.2f} s and ends after {float(reached):.2f} s. "
-            "Copy, download or export it again."
-        )
 
 
 @contextmanager
@@ -358,7 +257,7 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
                 yield container
                 container.close()
             except BaseException:
-                # the file is thrown away, so only the first error is worth telling
+                # the file is thrown away, so only the first error is worth reporting
                 with contextlib.suppress(av.FFmpegError):
                     container.close()
                 raise
@@ -374,3 +273,60 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
 def _accepted_formats() -> str:
     names = {name for name in av.formats_available if av.format.ContainerFormat(name).is_input}
     return ",".join(sorted(name for name in names - REFUSED_FORMATS if not name.endswith("_pipe")))
+
+
+def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None]:
+    """For a WAV file: a file to open instead, options for FFmpeg, and the seconds of sound that its header declares.
+
+    FFmpeg believes a header's sizes. A recorder that was interrupted leaves them 0. A speech service that streams
+    states the size of its first piece only, or sends a header with every piece; those inside would be heard as clicks,
+    so that such a file is put together anew in memory.
+    """
+    with open(path, "rb") as file:
+        if not WAV_HEADER.match(file.read(16)):
+            return None, {}, None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            whole = _wav_piece(data, 0, len(data))
+            if whole.declared is not None:
+                return None, {}, whole.declared
+            heads = itertools.islice(WAV_HEADER.finditer(data), MAX_WAV_PIECES)
+            bounds = itertools.pairwise([*(head.start() for head in heads), len(data)])
+            pieces = [_wav_piece(data, start, stop) for start, stop in bounds]
+            if len(pieces) == 1:
+                return None, {"ignore_length": "1"}, None
+            # a piece in another format would be noise
+            alike = itertools.takewhile(lambda piece: piece.format == whole.format, pieces)
+            sound = b"".join(data[piece.start : piece.stop] for piece in alike)
+            head = b"RIFF\xff\xff\xff\xffWAVE" + whole.format + b"data" + len(sound).to_bytes(4, "little")
+            return io.BytesIO(head + sound), {}, None
+
+
+class _WavPiece(NamedTuple):
+    """A header's format chunk, the bytes where its sound starts and stops, and the seconds that it declares.
+
+    `declared` is None if the sizes are not those of the file, and the sound then stops where the piece does.
+    """
+
+    format: bytes
+    start: int
+    stop: int
+    declared: Fraction | None
+
+
+def _wav_piece(data: mmap.mmap, head: int, stop: int) -> _WavPiece:
+    """The piece whose header begins at byte `head`, and which ends at byte `stop` at the latest."""
+    place, form, start, size = head + 12, b"", stop, 0
+    for _ in range(MAX_WAV_CHUNKS):
+        name, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if stop - place < 8 or name == b"RIFF" or not (name.isascii() and name.decode().isprintable()):
+            break
+        if name == b"fmt ":
+            form = data[place : place + 8 + length]
+        elif name == b"data":
+            start, size = place + 8, length
+        place += 8 + length + length % 2
+    per_second, block = (max(1, int.from_bytes(form[at : at + count], "little")) for at, count in ((16, 4), (20, 2)))
+    if size < UNKNOWN_WAV_SIZE and stop - place < max(8, LONGEST_WAV_TAG * per_second):
+        return _WavPiece(form, start, min(start + size, stop), Fraction(size, per_second))
+    # whole blocks of all channels, so that those of the next piece are not exchanged
+    return _WavPiece(form, start, stop - (stop - start) % block, None)

@@ -1,5 +1,6 @@
 """Read and write pictures through Pillow."""
 
+import importlib.util
 import io
 import json
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import write_bytes
@@ -17,7 +18,10 @@ from wanavatar_lab.media.container import existing_file
 from wanavatar_lab.settings import Settings, read_settings
 
 # What people have; others, such as EPS, which starts an interpreter, are refused.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"]
+if importlib.util.find_spec("pillow_heif"):  # an environment that was set up before it became a dependency lacks it
+    importlib.import_module("pillow_heif").register_heif_opener()
+    FORMATS.append("HEIF")
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -26,8 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".webp": {"format": "WEBP", "quality": 95, "method": 4},
 }
-# Pillow keeps its own limit on size in a module variable
-_pillow_limit = threading.Lock()
+# bytes that a PNG's colour profile or one of its texts may unpack to, where Pillow allows 1 MB. Profiles of printers
+# have up to 10 MB, and image generators write whole workflows as text; all texts together are held to 64 MB by Pillow.
+MAX_PNG_CHUNK = 64 << 20
+# Pillow keeps its limits and its strictness in module variables, which one reader at a time may change
+_pillow_settings = threading.Lock()
 
 
 def read_picture(path: Path | str) -> Image.Image:
@@ -38,8 +45,8 @@ def read_picture(path: Path | str) -> Image.Image:
     first frame is taken.
 
     Raises:
-        MediaError: no such file, not a picture, damaged, cut short, or larger than the settings allow
-            (`max_picture_pixels`, `max_media_bytes`).
+        MediaError: no such file, not a picture, pixels that are damaged or missing, or larger than the settings allow
+            (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
     settings = read_settings()
     path = existing_file(path, settings)
@@ -84,7 +91,7 @@ def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str
     clean.info = {}  # Pillow would write what the picture's source file said: its profile, its comment, its time
     memory = io.BytesIO()
     try:
-        clean.save(memory, **options, **_carried(options["format"], metadata or {}))
+        clean.save(memory, **options, **_metadata_options(options["format"], metadata or {}))
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
     try:
@@ -103,34 +110,45 @@ class _NotAPicture(MediaError):
 @contextmanager
 def _opened(path: Path, settings: Settings) -> Iterator[Image.Image]:
     try:
-        with _sized(path, settings) as image:
+        with _pillow_set_up(), _open(path) as image:
+            width, height = image.size
+            if width * height > settings.max_picture_pixels:
+                raise MediaError(
+                    f"{path} has {width}×{height} pixels and the limit is {settings.max_picture_pixels:,}. "
+                    "Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
+                )
             yield image
     except MediaError:
         raise
     except UnidentifiedImageError as error:
-        raise _NotAPicture(f"{path} is not a picture that can be read. Give a PNG, JPEG, WebP or TIFF file.") from error
+        raise _NotAPicture(
+            f"{path} is not a picture that can be read. Give a PNG, JPEG, WebP, HEIC or TIFF file."
+        ) from error
     except Exception as error:
         # Pillow's decoders raise nearly every kind of exception on damaged data; each of them means just that
         raise MediaError(f"{path} is damaged or cut short: {error}. Copy, download or export it again.") from error
 
 
 @contextmanager
-def _sized(path: Path, settings: Settings) -> Iterator[Image.Image]:
-    with _pillow_limit:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None  # our own limit follows, with our own words
+def _pillow_set_up() -> Iterator[None]:
+    """Pillow's limits replaced by our own, which come with our own messages."""
+    with _pillow_settings:
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_PNG_CHUNK
         try:
-            image = Image.open(path, formats=FORMATS)
+            yield
         finally:
-            Image.MAX_IMAGE_PIXELS = before
-    with image:
-        width, height = image.size
-        if width * height > settings.max_picture_pixels:
-            raise MediaError(
-                f"{path} has {width}×{height} pixels and the limit is {settings.max_picture_pixels:,}. "
-                "Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
-            )
-        yield image
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
+
+
+def _open(path: Path) -> Image.Image:
+    # the header alone is read leniently: a wrong checksum in a chunk that the picture does not need, a text that is too
+    # long. For the pixels the setting would mean that a picture which was cut is filled up with black
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        return Image.open(path, formats=FORMATS)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -142,7 +160,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         return image  # a profile for another kind of picture, left behind by an editor, says nothing about this one
     if image.mode in ("RGBA", "LA"):
         alpha = image.getchannel("A")
-        opaque = _to_srgb(_with_profile(image.convert(image.mode[:-1]), embedded)).convert("RGB")
+        opaque = image.convert(image.mode[:-1])
+        opaque.info["icc_profile"] = embedded
+        opaque = _to_srgb(opaque).convert("RGB")
         opaque.putalpha(alpha)
         return opaque
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -150,14 +170,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _with_profile(image: Image.Image, embedded: bytes) -> Image.Image:
-    image.info["icc_profile"] = embedded
-    return image
-
-
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
-        return _from_wide(image, path)
+        samples = np.asarray(image).astype(np.int64)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise MediaError(
+                f"{path} has samples of more than 16 bits, whose white is unknown. Save it with 8 or 16 bits."
+            )
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise MediaError(f"{path} has floating-point samples, whose white is unknown. Save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -166,14 +186,7 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_wide(image: Image.Image, path: Path) -> Image.Image:
-    samples = np.asarray(image).astype(np.int64)
-    if samples.min() < 0 or samples.max() > 65535:
-        raise MediaError(f"{path} has samples of more than 16 bits, whose white is unknown. Save it with 8 or 16 bits.")
-    return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _carried(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     if not metadata:
         return {}
     if kind == "PNG":

@@ -1,4 +1,4 @@
-"""Read the frames of any video file that FFmpeg knows, upright, in square pixels, as RGB."""
+"""Read the frames of any video file that FFmpeg knows, upright, in square pixels, as RGB, as far as they decode."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,46 +8,48 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.container import STATED_LENGTH_SLACK, packets, reading, threads
-from wanavatar_lab.media.timing import declared_end, frame_rate, seconds_asked, sound_and_picture, zero_time
+from wanavatar_lab.media.container import Source, reading, threads
+from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
 Frame = NDArray[np.uint8]
+Timed = tuple[Fraction, VideoFrame]  # seconds from the file's zero, and the frame as it was decoded
 UNSPECIFIED = 2  # of AVColorSpace
 USUAL_RATE = Fraction(25)  # for the few formats that state neither times nor a rate
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-# seeking lands on a key frame; this much earlier, so that the frame nearest to the time asked for is not passed
+# seconds; seeking goes to a key frame before this, so that the frame nearest to the time asked for is not passed
 SEEK_MARGIN = Fraction(1, 2)
 
 
 def read_frames(
     path: Path | str, *, fps: float | Fraction | None = None, start: float = 0.0, limit: int | None = None
 ) -> Iterator[Frame]:
-    """The frames of a video, uint8 `[H, W, 3]` in RGB, one by one; all have the size that `probe` tells.
+    """The frames of a video, uint8 `[H, W, 3]` in RGB, one by one; all have the size that `probe` returns.
+
+    Frames that are missing or damaged are skipped, and logged with the lengths when the last frame has been taken.
 
     Rotation and non-square pixels are applied, transparency is laid over white, and frames whose size changes midway
     are scaled to the first one's. Colours follow the file's tags; without any, frames above 576 lines or 1024
     columns count as BT.709 and others as BT.601, as players do.
 
     Args:
-        fps: frames per second wanted: result k is the source frame whose time is nearest to `start + k / fps`,
+        fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
             so that times never drift. If None, every source frame once, as the file has them.
         start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it.
         limit: frames at most.
 
     Raises:
-        MediaError: at the call: no such file, no picture in it, nothing at `start`, larger than the settings allow
-            (`max_media_bytes`, `max_video_pixels`, `max_video_seconds`). While frames are taken: damaged, cut
-            short, or going on for longer than `max_video_seconds`.
+        MediaError: at the call: no such file, no frame that can be decoded, nothing at `start`, larger than the
+            settings allow (`max_media_bytes`, `max_video_pixels`, `max_video_seconds`). While frames are taken:
+            longer than `max_video_seconds`.
     """
-    begin = seconds_asked("The video start", start)
+    begin = exact_seconds("The video start", start)
     wanted = None if fps is None else frame_rate(fps)
     if limit is not None and limit < 1:
         raise MediaError(f"The limit is {limit} frames; it must be 1 or more.")
@@ -67,39 +69,35 @@ def read_frame(path: Path | str, at_seconds: float) -> Frame:
     return next(read_frames(path, start=at_seconds, limit=1))
 
 
-def video_stream(container: InputContainer, path: Path | str, settings: Settings) -> VideoStream:
+def video_stream(source: Source, settings: Settings) -> VideoStream:
     """The picture of a file, its size checked.
 
     Raises:
         MediaError: there is none, or its frames are larger than `settings.max_video_pixels`.
     """
-    for stream in sound_and_picture(container):
-        if isinstance(stream, VideoStream) and stream.codec_context is not None:
+    for stream in source.streams:
+        if isinstance(stream, VideoStream):
             width, height = stream.width, stream.height
             if width < 1 or height < 1:
-                raise MediaError(f"{path} states frames of {width}×{height}, which is damaged. Export it again.")
+                raise MediaError(
+                    f"{source.path} has frames of {width}×{height}: its header is damaged. Export it again."
+                )
             shown = width * height * max(Fraction(1), stream.sample_aspect_ratio or Fraction(1))
             if shown > settings.max_video_pixels:
                 raise MediaError(
-                    f"{path} has frames of {width}×{height} and the limit is {settings.max_video_pixels:,} pixels. "
-                    "Scale it down, or raise WANAVATAR_MAX_VIDEO_PIXELS."
+                    f"{source.path} has frames of {width}×{height} and the limit is {settings.max_video_pixels:,} "
+                    "pixels. Scale it down, or raise WANAVATAR_MAX_VIDEO_PIXELS."
                 )
             return stream
-    raise MediaError(f"{path} has no picture that moves. Give a video file; a still is read as a picture.")
+    raise MediaError(f"{source.path} has no picture that moves. Give a video file; a still is read as a picture.")
 
 
-def check_length(container: InputContainer, path: Path | str, settings: Settings) -> None:
-    """Refuse a video whose header states more than `settings.max_video_seconds`."""
-    end = declared_end(container) if container.format.name in STATED_LENGTH_SLACK else None
-    if end is not None and end - zero_time(container) > settings.max_video_seconds:
-        raise too_long(path, settings)
-
-
-def too_long(path: Path | str, settings: Settings) -> MediaError:
-    """The error for a video that goes on for too long."""
-    return MediaError(
-        f"{path} is longer than {settings.max_video_seconds:g} s. Cut it, or raise WANAVATAR_MAX_VIDEO_SECONDS."
-    )
+def check_length(path: Path, seconds: Fraction | None, settings: Settings) -> None:
+    """Refuse a video that is longer than `settings.max_video_seconds`; None stands for a length that is not known."""
+    if seconds is not None and seconds > settings.max_video_seconds:
+        raise MediaError(
+            f"{path} is longer than {settings.max_video_seconds:g} s. Cut it, or raise WANAVATAR_MAX_VIDEO_SECONDS."
+        )
 
 
 def shown_size(stream: VideoStream) -> tuple[int, int]:
@@ -112,67 +110,49 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def timed_frames(
-    container: InputContainer, stream: VideoStream, path: Path | str, settings: Settings
-) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """(seconds from the file's zero, decoded frame), in the order of showing.
-
-    Raises:
-        MediaError: damaged, cut short, or longer than `settings.max_video_seconds`.
-    """
-    zero = zero_time(container)
-    step = 1 / (stream.average_rate or stream.guessed_rate or USUAL_RATE)
-    time = -step
-    for packet in packets(container, path):
-        if packet.stream is not stream:
-            continue
-        for frame in stream.decode(packet):
-            known = frame.pts is not None and frame.time_base
-            time = frame.pts * frame.time_base - zero if known else time + step  # type: ignore[operator]
-            if time > settings.max_video_seconds:
-                raise too_long(path, settings)
-            yield time, frame
-
-
 def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: Settings) -> Iterator[Frame]:
-    with reading(path, settings) as container:
-        stream = video_stream(container, path, settings)
-        check_length(container, path, settings)
+    with reading(path, settings) as source:
+        stream = video_stream(source, settings)
+        check_length(source.path, source.length, settings)
         stream.codec_context.options = {"max_pixels": str(settings.max_video_pixels)}
         stream.codec_context.thread_count = threads()
         stream.thread_type = "AUTO"
         to_array = _Converter(shown_size(stream))
-        frames = timed_frames(container, stream, path, settings)
-        if start > SEEK_MARGIN:
-            frames = _sought(container, stream, frames, path, start, settings)
+        sought = start > SEEK_MARGIN
+        frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
         chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
         for frame in chosen:
             yield to_array(frame)
 
 
-def _sought(
-    container: InputContainer,
-    stream: VideoStream,
-    frames: Iterator[tuple[Fraction, VideoFrame]],
-    path: Path | str,
-    start: Fraction,
-    settings: Settings,
-) -> Iterator[tuple[Fraction, VideoFrame]]:
+def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[Timed]:
+    """The frames in the order of showing."""
+    step = 1 / (stream.average_rate or stream.guessed_rate or USUAL_RATE)
+    time = -step
+    for frame in source.decoded(stream):
+        known = frame.pts is not None and frame.time_base
+        time = frame.pts * frame.time_base - source.zero if known else time + step
+        check_length(source.path, time, settings)
+        yield time, frame
+
+
+def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Settings) -> Iterator[Timed]:
     """The frames from shortly before `start`; from the file's beginning where its container cannot seek."""
+    frames = _timed(source, stream, settings)
     try:
-        container.seek(int((start - SEEK_MARGIN + zero_time(container)) * av.time_base))
+        source.container.seek(int((start - SEEK_MARGIN + source.zero) * av.time_base))
         first = next(frames, None)
     except (av.FFmpegError, MediaError):
         first = None
     if first is not None and first[0] <= start - SEEK_MARGIN / 2:
         return itertools.chain([first], frames)
-    container.seek(0)
-    return timed_frames(container, stream, path, settings)
+    source.container.seek(0)
+    return _timed(source, stream, settings)
 
 
-def _from_start(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction) -> Iterator[VideoFrame]:
+def _from_start(frames: Iterator[Timed], start: Fraction) -> Iterator[VideoFrame]:
     """Every frame from the one nearest to `start` on; none if the video ends before it."""
-    before: tuple[Fraction, VideoFrame] | None = None
+    before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if time >= start:
@@ -187,10 +167,10 @@ def _from_start(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction) 
         yield before[1]
 
 
-def _at_rate(frames: Iterator[tuple[Fraction, VideoFrame]], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
+def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
     """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown."""
     count = 0
-    before: tuple[Fraction, VideoFrame] | None = None
+    before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if before is not None:
@@ -222,12 +202,14 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> Frame:
         transparent = any(component.is_alpha for component in frame.format.components)
+        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
+        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
         array: NDArray[Any] = self._reformatter.reformat(
             frame,
             *self._size,
             format="rgba" if transparent else "rgb24",
             interpolation=SCALING,
-            src_colorspace=_matrix(frame),
+            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
             dst_color_range=ColorRange.JPEG,
             threads=1,
         ).to_ndarray()
@@ -235,9 +217,3 @@ class _Converter:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         return np.ascontiguousarray(np.rot90(array, quarter_turns(frame)))
-
-
-def _matrix(frame: VideoFrame) -> int:
-    if frame.colorspace != UNSPECIFIED:
-        return frame.colorspace
-    return Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601

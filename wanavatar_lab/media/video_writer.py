@@ -1,7 +1,4 @@
-"""Picture and voice in one file, in sync.
-
-Write a video that every browser plays: H.264 in yuv420p, AAC, MP4 with its index in front.
-"""
+"""Write a video that every browser plays: H.264 in yuv420p and AAC in sync, in an MP4 with its index in front."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -91,15 +88,16 @@ class VideoWriter:
             self._begin(frame.shape)
         elif frame.shape != self._shape:
             raise MediaError(
-                f"Frame {self.frames} of {self.path.name} is {_size(frame.shape)} and the first one is "
-                f"{_size(self._shape)}; all must have the same size."
+                f"Frame {self.frames} of {self.path.name} is {frame.shape[1]}×{frame.shape[0]} and the first one is "
+                f"{self._shape[1]}×{self._shape[0]}; all must have the same size."
             )
         self._last = self._prepared(frame)
         self._encode()
 
     def _begin(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options())
+        options = {**H264, "g": str(max(1, round(self.fps * SECONDS_BETWEEN_KEYFRAMES)))}
+        stream = self._container.add_stream("libx264", rate=self.fps, options=options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
         context = stream.codec_context
@@ -111,9 +109,6 @@ class VideoWriter:
         context.color_trc = ColorTrc.BT709
         self._stream = stream
         self._sound = SoundTrack(self._container, self._audio) if self._audio else None
-
-    def _options(self) -> dict[str, str]:
-        return {**H264, "g": str(max(1, round(self.fps * SECONDS_BETWEEN_KEYFRAMES)))}
 
     def _prepared(self, frame: NDArray[np.uint8]) -> av.VideoFrame:
         odd = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)]
@@ -146,10 +141,6 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
         if self._sound:
             self._sound.finish(self.frames / self.fps)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}×{shape[0]}"
 
 
 def write_talking_clip(

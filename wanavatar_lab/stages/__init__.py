@@ -1,10 +1,10 @@
 """The stages. Each is a module with two public names:
 
-    load(profile, device) -> models                        what is slow to get, kept warm by the worker
+    load(profile, device) -> models                        slow; the worker keeps the result in its model cache
     run(request, models, context) -> list[Artifact]        the work; files go into context.folder, whole or not at all
 
-Importing a stage may import torch, so `stage_module` imports one only when it is needed. For stages that others
-bring see `wanavatar_lab.requests.custom_stages`.
+Importing a stage may import torch, so `stage_module` imports one only when it is needed. For stages of other packages
+see `wanavatar_lab.requests.custom_stages`.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from wanavatar_lab.requests.custom_stages import extra_module
 
 
 def stage_module(stage: str) -> ModuleType:
-    """The module of `stage`, imported now if it was not.
+    """The module of `stage`, imported if need be.
 
     Raises:
         LabError: there is no such stage, or its module lacks `load` or `run`.

@@ -1,4 +1,4 @@
-"""What a stage is given beside its request and its models: where to write, how to report, when to stop."""
+"""What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from wanavatar_lab.memory import Choice
 
 @dataclass(frozen=True)
 class Step:
-    """One report of a stage: `step` of `steps` of `phase` is done, in `segment` of `segments` (from 1)."""
+    """Progress of a stage: `step` of `steps` of `phase` is done, in `segment` of `segments` (from 1)."""
 
     phase: str
     step: int
@@ -24,14 +24,14 @@ class Step:
 
 @dataclass
 class StageContext:
-    """A stage's side of a run.
+    """The run that a stage works for.
 
     Attributes:
         folder: the run's folder. Write artifacts there through `wanavatar_lab.files.whole_file` or the writers of
-            `wanavatar_lab.media`; names that begin with a dot are scratch and are removed when the run ends.
-        seed: the seed to use, already drawn where the request left it open.
-        on_step: called with every report.
-        facts: what `record` has collected.
+            `wanavatar_lab.media`; names that begin with a dot are temporary and are removed when the run finishes.
+        seed: the seed to use; drawn at random if the request has none.
+        on_step: called with every `progress`.
+        facts: the values that `record` has collected.
     """
 
     folder: Path
@@ -42,25 +42,25 @@ class StageContext:
     def progress(
         self, phase: str, step: int, steps: int, *, segment: int | None = None, segments: int | None = None
     ) -> None:
-        """Report that `step` of `steps` of a phase are done; 0 says that the phase begins.
+        """Report that `step` of `steps` of a phase are done; 0 when the phase begins.
 
-        The run's fraction follows the phases that count more than one step.
+        Only phases of more than one step move the run's progress bar.
 
         Raises:
-            DiskFull: the status finds no room, so neither would the artifact.
+            DiskFull: there is no room for the status, and so none for the artifact.
         """
         if self.on_step is not None:
             self.on_step(Step(phase, step, steps, segment, segments))
 
     def cancelled(self) -> bool:
-        """Whether the user has asked for the run to end; costs one look at the disk."""
+        """Whether the run was cancelled; costs one look at the disk."""
         return (self.folder / "cancel").exists()
 
     def check(self) -> None:
-        """Call this at least once per denoising step.
+        """Stop if the run was cancelled. To be called at least once per denoising step.
 
         Raises:
-            Cancelled: the user has asked for the run to end. Let it through.
+            Cancelled: the run was cancelled; not to be caught by the stage.
         """
         if self.cancelled():
             raise Cancelled
@@ -76,11 +76,11 @@ class StageContext:
             file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def say_placement(self, choice: Choice) -> None:
-        """Log and record who is on the GPU; nothing where the CPU computes."""
+        """Log and record the offload mode; nothing on a CPU."""
         if choice.peak_gpu_bytes is not None:
             self.log(f"Offload {choice.key}: {choice.reason}")
             self.record(offload=choice.key, vae_tiled=choice.tiled)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to the manifest: hashes of models, measured values. They must be representable as JSON."""
+        """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""
         self.facts.update(facts)

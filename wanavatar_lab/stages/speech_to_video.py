@@ -13,7 +13,7 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import workload_of
@@ -22,7 +22,7 @@ from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
+from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, SHORTEST_SAMPLES
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
@@ -39,16 +39,16 @@ FILE = "talking.mp4"
 
 @dataclass
 class Models(OffloadableModels):
-    """What the worker keeps warm.
+    """The models of this stage, kept in the worker's model cache.
 
     Attributes:
-        folder: where the weights lie.
-        elsewhere: where parts lie that other stages use too, by name.
+        folder: of the weights.
+        elsewhere: folders of parts that other stages share, by name.
         dtype: of the networks.
         device: where they compute.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
-        colours: of the VAE's latents, for previews.
+        colours: from the VAE's latents to RGB, for previews.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ def load(profile: Profile, device: str) -> Models:
     """Load the S2V models of a profile into main memory.
 
     Raises:
-        WeightsError: they are not there, or not what the network needs.
+        WeightsError: they are missing, or not what the network needs.
     """
     weights_dir = read_settings().weights_dir
     folder = profile.weights(SpeechToVideo.stage, weights_dir)
@@ -123,9 +123,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
             "denoise", step + 1, request.num_inference_steps, segment=facts["segment"] + 1, segments=segments
         )
         context.check()
-        # where the direction of this step leads
+        # the sample without noise that this step points at
         preview.offer(lambda: middle_frame(facts["latents"] - sigmas[step + 1] * facts["noise_pred"]))
-        # after a segment's last step come the weights of the next one's first
+        # after a segment's last step, the weights for the next one's first are set
         if loras.at_step(step + 1):
             pipeline.forget_projections()
 
@@ -172,7 +172,11 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
 
 
 def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
-    """The sound for the file, the waveform for the network, and how many segments they need."""
+    """The sound for the file, the waveform for the network, and how many segments they need.
+
+    Raises:
+        MediaError: it cannot be read, or is too short for the network.
+    """
     start, duration = request.audio_start, request.audio_duration
     voice = media.read_audio(request.audio, start=start, duration=duration)
     per_segment = request.frames_per_segment / FPS
@@ -183,6 +187,11 @@ def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
         voice = replace(voice, samples=voice.samples[: round(duration * voice.rate)])
     heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration)
     waveform = heard.samples[:, 0]
+    if len(waveform) < SHORTEST_SAMPLES:
+        raise MediaError(
+            f"{request.audio} has {heard.seconds:.3f} s of sound to speak from {start:g} s on, and at least "
+            f"{SHORTEST_SAMPLES / SAMPLE_RATE:g} s are needed. Change audio_start or audio_duration, or the file."
+        )
     return voice, waveform, segments
 
 
@@ -193,7 +202,7 @@ def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
 
 
 def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) -> None:
-    # a warm pipeline still has the last run's cache
+    # a pipeline from the model cache still has the last run's step cache
     if pipeline.transformer.is_cache_enabled:
         pipeline.transformer.disable_cache()
     if request.step_cache == "first_block":
@@ -209,7 +218,7 @@ def _sigmas(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shi
 
 
 def _low_noise_shares(request: SpeechToVideo, sigmas: Sequence[float]) -> Sequence[float]:
-    """How far each step of a segment goes by the LoRAs' low-noise weights, 0 to 1."""
+    """The share of the LoRAs' low-noise weights in each step of a segment, 0 to 1."""
     steps = request.num_inference_steps
     return shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
 

@@ -1,9 +1,9 @@
-"""A prompt becomes a picture, and that one twice as wide and high if it is asked for."""
+"""A prompt becomes a picture, which can be enlarged to twice its width and height."""
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -34,16 +34,16 @@ NETWORKS = {"vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "transf
 
 @dataclass
 class Models(OffloadableModels):
-    """What the worker keeps warm.
+    """The models of this stage, kept in the worker's model cache.
 
     Attributes:
-        profile: whose models these are.
+        profile: the profile that they belong to.
         device: where the networks compute.
-        folder: where the weights lie.
+        folder: of the weights.
         fingerprint: of the weights, for the manifest.
         pipeline: all components.
         upscaler: the models of the stage upscale, once a request has asked for them.
-        colours: of the VAE's latents, for previews.
+        colours: from the VAE's latents to RGB, for previews.
     """
 
     profile: Profile
@@ -65,7 +65,7 @@ class Models(OffloadableModels):
         self.pipeline = load_pipeline(self.folder, getattr(torch, self.profile.dtype(self.device)))
 
     def offload_to_host(self) -> None:
-        """Leave the GPU to another stage."""
+        """Move all networks to main memory, to free the GPU for another stage."""
         super().offload_to_host()
         if self.upscaler is not None:
             self.upscaler.offload_to_host()
@@ -75,7 +75,7 @@ def load(profile: Profile, device: str) -> Models:
     """Load the FLUX.2-klein models of a profile into main memory, from a folder in diffusers layout.
 
     Raises:
-        WeightsError: they are not there, or not what the pipeline needs.
+        WeightsError: they are missing, or not what the pipeline needs.
     """
     folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
     if not folder.is_dir():
@@ -85,7 +85,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
-    """The pipeline of a folder as `save_pretrained` writes it, in main memory.
+    """The pipeline of a folder in the layout of `save_pretrained`, in main memory.
 
     Raises:
         WeightsError: a part cannot be read, or a tensor is missing or left over.
@@ -99,19 +99,21 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
 
 
 def run(request: TextToImage, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the picture, and a larger one of it if the request says so.
+    """Make the picture, and an enlarged copy if the request has `upscale`.
 
     Raises:
-        RequestError: there is no LoRA of a name.
+        RequestError: a LoRA is not found.
         LabError: the picture does not fit into the GPU's memory.
-        WeightsError: a LoRA does not fit, or the picture is to be enlarged and the weights for that are missing or
-            damaged.
-        Cancelled: the user has asked for the run to end.
+        WeightsError: a LoRA does not fit the network, or the weights of the upscaler are missing or damaged.
+        Cancelled: the run was cancelled.
     """
-    upscale = _upscaling(models) if request.upscale else None
+    upscale = stage_module(Upscale.stage) if request.upscale else None
+    if upscale is not None:
+        models.upscaler = models.upscaler or upscale.load(models.profile, models.device)
+        models.upscaler.network()  # so that a missing or damaged file is reported before the picture is made
     context.say_placement(models.apply_offload("auto", workload_of(request, request.size())))
     with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
-        picture = _draw(request, models.pipeline, context, LatentPreview(context, models.colours))
+        picture = _draw(request, models, context)
     context.check()
     path = context.folder / FILE
     known = {**request.to_json(), "seed": context.seed}
@@ -120,28 +122,26 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     context.record(weights=models.fingerprint, loras=loras.record, width=picture.width, height=picture.height)
     artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
     if upscale is not None:
-        # what the other stage records has the names of what this one does
+        # both stages record facts of the same names, so the upscaler's get a place of their own
         its_context = StageContext(context.folder, context.seed, context.on_step)
-        enlarging = Upscale(profile=request.profile, image=str(path))
-        made = upscale.run(enlarging, models.upscaler, its_context)
+        made = upscale.run(Upscale(profile=request.profile, image=str(path)), models.upscaler, its_context)
         artifacts += [artifact.model_copy(update={"role": "upscaled"}) for artifact in made]
         context.record(upscale=its_context.facts)
     return artifacts
 
 
-def _draw(
-    request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext, preview: LatentPreview
-) -> Image.Image:
-    _say_what_is_ignored(request, pipeline, context)
-    width, height = request.size()
-    steps = request.num_inference_steps
-    clean = _CleanLatents(pipeline, width // (2 * pipeline.vae_scale_factor))
+def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.Image:
+    pipeline, steps, (width, height) = models.pipeline, request.num_inference_steps, request.size()
+    _log_what_is_ignored(request, pipeline, context)
+    preview, columns = LatentPreview(context, models.colours), width // (2 * pipeline.vae_scale_factor)
+    last: deque[torch.Tensor] = deque(maxlen=2)  # the tokens after the last two steps
 
     def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps)
         context.check()
-        clean.take(step, tensors["latents"])
-        preview.offer(clean.latents)
+        last.append(tensors["latents"])
+        if len(last) == 2:  # a single step has no direction
+            preview.offer(lambda: _clean_latents(pipeline, last[0], last[1], step, columns))
         return {}
 
     context.progress("denoise", 0, steps)
@@ -151,43 +151,34 @@ def _draw(
         height=height,
         num_inference_steps=steps,
         guidance_scale=request.guidance_scale,
-        # the noise is drawn on the CPU, so that a seed means the same picture on every device
+        # noise of the CPU, so that a seed means the same picture on every device
         generator=torch.Generator("cpu").manual_seed(context.seed),
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=["latents"],
     ).images[0]
 
 
-class _CleanLatents:
-    """What the picture would be if denoising went on straight from here.
+def _clean_latents(
+    pipeline: Flux2KleinPipeline, before: torch.Tensor, now: torch.Tensor, step: int, columns: int
+) -> torch.Tensor:
+    """The sample without noise that a step points at.
 
     Args:
-        columns: how many tokens the picture is wide.
+        before, now: tokens [1, h·w, 4·C] before and after step number `step`.
+        columns: w, the width of the picture in tokens.
+
+    Returns:
+        Latents [C, 2·h, 2·w] as the VAE decodes them.
     """
-
-    def __init__(self, pipeline: Flux2KleinPipeline, columns: int) -> None:
-        self.pipeline, self.columns = pipeline, columns
-        self._before: torch.Tensor | None = None
-        self._now: torch.Tensor | None = None
-        self._step = 0
-
-    def take(self, step: int, tokens: torch.Tensor) -> None:
-        """Remember the tokens [1, h·w, 4·C] after a step, and those of the step before."""
-        self._before, self._now, self._step = self._now, tokens, step
-
-    def latents(self) -> torch.Tensor | None:
-        """Latents [C, 2·h, 2·w] as the VAE knows them; None after the first step, which shows no direction."""
-        if self._now is None or self._before is None:
-            return None
-        start, end = self.pipeline.scheduler.sigmas[self._step : self._step + 2].tolist()
-        clean = self._now - end / (end - start) * (self._now - self._before)
-        vae = self.pipeline.vae
-        mean, variance = vae.bn.running_mean.to(clean), vae.bn.running_var.to(clean)
-        clean = clean[0] * (variance + vae.config.batch_norm_eps).sqrt() + mean
-        return functional.pixel_shuffle(clean.unflatten(0, (-1, self.columns)).permute(2, 0, 1), 2)
+    start, end = pipeline.scheduler.sigmas[step : step + 2].tolist()
+    clean = now - end / (end - start) * (now - before)
+    norm = pipeline.vae.bn
+    mean, variance = norm.running_mean.to(clean), norm.running_var.to(clean)
+    clean = clean[0] * (variance + pipeline.vae.config.batch_norm_eps).sqrt() + mean
+    return functional.pixel_shuffle(clean.unflatten(0, (-1, columns)).permute(2, 0, 1), 2)
 
 
-def _say_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> None:
+def _log_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, context: StageContext) -> None:
     if request.guidance_scale > 1 and pipeline.config.is_distilled:
         context.log(f"guidance_scale {request.guidance_scale:g} has no effect: guidance is distilled into this model.")
     words = [{"role": "user", "content": request.prompt}]
@@ -197,13 +188,3 @@ def _say_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, con
     tokens, most = len(pipeline.tokenizer(text).input_ids), pipeline.tokenizer_max_length
     if tokens > most:
         context.log(f"The prompt has {tokens} tokens, and the model reads the first {most} of them.")
-
-
-def _upscaling(models: Models) -> ModuleType:
-    """The stage upscale, its models loaded beside those of `models`."""
-    stage = stage_module(Upscale.stage)
-    if models.upscaler is None:
-        models.upscaler = stage.load(models.profile, models.device)
-    # a file that is missing or damaged is better said before the picture is made than after
-    models.upscaler.network()
-    return stage
