@@ -203,7 +203,7 @@ def test_a_heic_photo_is_read_upright(tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif")
     exif = Image.Exif()
     exif[0x0112] = 6
-    scene().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.heic", quality=95, exif=exif)
+    scene().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())
     read = read_picture(tmp_path / "a.heic")
     assert (read.mode, read.size) == ("RGB", (60, 40))
     assert np.abs(middles(read) - PIXELS).max() <= 40
