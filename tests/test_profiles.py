@@ -87,7 +87,7 @@ def test_number_format_by_device() -> None:
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RequestError) as caught:
         SpeechToVideo(profile="pokket", image="a.png", audio="v.wav")
-    assert caught.value.problems == [("profile", "'pokket' is not allowed; give one of 'full', 'pocket'")]
+    assert caught.value.problems == [("profile", "must be one of 'full', 'pocket' (got 'pokket')")]
 
 
 def test_no_other_file_asks_for_a_profile_by_name() -> None:

@@ -176,14 +176,14 @@ def _allowed(view: FieldView) -> str:
     elif view.kind == "bool":
         text = "true or false"
     elif view.kind in ("int", "float"):
-        text = "a whole number" if view.kind == "int" else "a number"
+        text = "an integer" if view.kind == "int" else "a number"
         text += _range(view)
     elif view.kind == "str":
         text = "text" if view.max_length is None else f"text of at most {view.max_length} characters"
     else:
         text = f"a {view.kind}"
     if view.optional:
-        text += ", or leave it empty" if view.kind == "str" else ", or 'auto'"
+        text += ", or empty" if view.kind == "str" else ", or 'auto'"
     return text
 
 

@@ -66,7 +66,7 @@ Seed = Annotated[
         widget="seed",
         ge=-1,
         le=LARGEST_SEED,
-        allowed=f"a whole number from 0 to {LARGEST_SEED}, or -1 to draw one",
+        allowed=f"an integer from 0 to {LARGEST_SEED}, or -1 to draw one",
         label="Seed",
         help="The same seed and settings give the same result. -1 draws a new one and notes it with the run.",
     ),

@@ -36,7 +36,7 @@ class WrittenAdapter(Described):
         weights = [name for name in cls.model_fields if name != "name"]
         parts = [part.strip() for part in value.split(":")]
         if len(parts) > 1 + len(weights):
-            raise refused(f"give {adapter_text(cls)}")
+            raise refused(f"must be {adapter_text(cls)}")
         # one weight written for two is meant for both
         written = parts[1:] + parts[-1:] * (len(weights) + 1 - len(parts)) if len(parts) > 1 else []
         return {"name": parts[0], **dict(zip(weights, written, strict=False))}
@@ -104,5 +104,5 @@ def hold_adapters(adapters: tuple[Any, ...]) -> tuple[Any, ...]:
     names = [adapter.name for adapter in adapters]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise refused(f"{twice[0]!r} is named twice: name each LoRA once")
+        raise refused(f"must name each LoRA once: {twice[0]!r} is named twice")
     return adapters

@@ -25,13 +25,18 @@ _short.maxstring = _short.maxother = _short.maxlong = LONGEST_SHOWN
 _short.maxlevel = 3
 
 
-def refused(advice: str) -> PydanticCustomError:
-    """An error for a validator to raise where the field's own `allowed` does not say enough.
+def refused(requirement: str) -> PydanticCustomError:
+    """An error for a validator to raise; the message adds the value, as in "must be ... (got 5)".
 
     Args:
-        advice: what to give instead, as the end of the sentence "<value> is not allowed; ...".
+        requirement: what the value must be, beginning with the verb.
     """
-    return PydanticCustomError("refused", "{advice}", {"advice": advice})
+    return PydanticCustomError("refused", "{requirement}", {"requirement": requirement})
+
+
+def must_be(allowed: str, value: Any) -> str:
+    """The message about a value that is not allowed: "must be an integer from 1 to 100 (got 'x')"."""
+    return f"must be {allowed} (got {shown(value)})"
 
 
 def shown(value: Any) -> str:
@@ -80,12 +85,11 @@ def _words(model: type[BaseModel], name: str, entry: Mapping[str, Any]) -> str:
     views = fields_of(model)
     if entry["type"] == "extra_forbidden":
         return f"there is no such field; {suggestion(name, views)}"
-    if entry["type"] == "refused":
-        return f"{shown(entry['input'])} is not allowed; {entry['ctx']['advice']}"
-    advice = f"give {views[name].allowed}" if name in views else entry["msg"]
     if entry["type"] == "missing":
-        return f"is missing; {advice}"
-    return f"{shown(entry['input'])} is not allowed; {advice}"
+        return f"is required: {views[name].allowed}"
+    if entry["type"] == "refused" or name not in views:
+        return f"{entry['msg']} (got {shown(entry['input'])})"
+    return must_be(views[name].allowed, entry["input"])
 
 
 STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # filled in the package's __init__
@@ -112,7 +116,7 @@ class Described(BaseModel):
         unknown = view.options and value not in view.options
         between = view.step and value is not None and (value - int(view.minimum or 0)) % view.step
         if blank or unknown or between:
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
         return value
 
 
@@ -178,7 +182,7 @@ class Request(Described):
             raise RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
         request = parse(data.get("stage"), {key: value for key, value in data.items() if key != "stage"})
         if not isinstance(request, cls):
-            raise RequestError([("stage", f"{shown(request.stage)} is not allowed; give {cls.stage!r}")])
+            raise RequestError([("stage", must_be(repr(cls.stage), request.stage))])
         return request
 
     def to_json(self) -> dict[str, Any]:
@@ -268,14 +272,14 @@ def _as_written(view: FieldView, value: Any) -> Any:
         return None
     if view.kind in ("int", "float"):
         if isinstance(value, bool):
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
         if isinstance(value, numbers.Integral):  # numpy's whole numbers are not int
             return int(value)
     if view.is_file and value is not None:
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
     return value
 
 

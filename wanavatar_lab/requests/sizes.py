@@ -31,11 +31,11 @@ def read_resolution(text: str) -> str:
         return word
     written = _WRITTEN.fullmatch(text)
     if written is None:
-        raise refused(f"give {RESOLUTION_ALLOWED}")
+        raise refused(f"must be {RESOLUTION_ALLOWED}")
     width, height = int(written[1]), int(written[2])
     nearest = (_nearest_side(width), _nearest_side(height))
     if nearest != (width, height):
-        raise refused(f"give {RESOLUTION_ALLOWED}; the nearest is '{nearest[0]}x{nearest[1]}'")
+        raise refused(f"must be {RESOLUTION_ALLOWED}; the nearest is '{nearest[0]}x{nearest[1]}'")
     return f"{width}x{height}"
 
 

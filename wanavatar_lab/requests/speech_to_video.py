@@ -148,7 +148,7 @@ class SpeechToVideo(Request):
         spec(
             widget="video",
             group="advanced",
-            allowed="the path of a video or picture that is white where the clip is made anew, or leave it empty",
+            allowed="the path of a video or picture that is white where the clip is made anew, or empty",
             label="Inpaint mask",
             help="A video or picture, white where the clip is made anew and black where the video is kept.",
         ),

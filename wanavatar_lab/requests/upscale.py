@@ -37,7 +37,7 @@ class Upscale(Request):
             group="advanced",
             ge=0,
             le=LARGEST_TILE,
-            allowed=f"0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}",
+            allowed=f"0, or an integer from {SMALLEST_TILE} to {LARGEST_TILE}",
             label="Tile size",
             help="Large pictures are worked on in tiles of this size to save memory. 0 takes them whole.",
         ),
@@ -47,7 +47,7 @@ class Upscale(Request):
         spec(
             widget="weights",
             group="advanced",
-            allowed="the path of an x2 RRDBNet file (.safetensors or .pth), or leave it empty",
+            allowed="the path of an x2 RRDBNet file (.safetensors or .pth), or empty",
             label="Weights",
             help="A weights file of your own, of any x2 RRDBNet; empty takes the one of the models above.",
         ),
@@ -57,12 +57,12 @@ class Upscale(Request):
     @classmethod
     def _large_enough(cls, tile: int) -> int:
         if 0 < tile < SMALLEST_TILE:
-            raise refused(f"give 0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}")
+            raise refused(f"must be 0, or an integer from {SMALLEST_TILE} to {LARGEST_TILE}")
         return tile
 
     @field_validator("weights")
     @classmethod
     def _weights_file(cls, weights: str | None) -> str | None:
         if weights is not None and not weights.lower().endswith(WEIGHTS_SUFFIXES):
-            raise refused("give the path of an x2 RRDBNet file that ends in .safetensors or .pth")
+            raise refused("must be the path of an x2 RRDBNet file that ends in .safetensors or .pth")
         return weights
