@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
-from wanavatar_lab.requests.field_spec import FieldView, Words, fields_of, spec, translated
+from wanavatar_lab.requests.field_spec import FieldView, Words, describe_schema, fields_of, spec, translated
 
 LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats
 
@@ -101,7 +101,13 @@ NONE_WORDS = {"", "auto", "none", "null"}
 class Described(BaseModel):
     """A frozen model whose fields have a `spec`, from which values are read and refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=describe_schema,
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -136,15 +142,10 @@ class Request(Described):
     artifact: ClassVar[str] = ""  # the kind of the main artifact; empty where the first one is
     suffix: ClassVar[str] = ""  # how the main artifact's file ends; empty where it is not known before
 
-    profile: Annotated[
-        str,
-        spec(
-            widget="select",
-            options={profile.name: translated(profile.label) for profile in PROFILES.values()},
-            label="Models",
-            help="Full uses the published models; pocket uses small ones that run on any CPU.",
-        ),
-    ] = "full"
+    profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
+        "full"
+    )
+    """Full uses the published models; pocket uses small ones that run on any CPU."""
 
     def __init__(self, /, **values: Any) -> None:
         name = values.get("profile", "full")
