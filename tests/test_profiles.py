@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.profiles import PROFILES, Profile
+from wanavatar_lab.profiles import PROFILES, SIZE_MULTIPLE, Profile
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, SpeechToVideo, TextToImage, from_json, parse
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wanavatar_lab"
@@ -53,7 +53,7 @@ def test_every_stage_has_weights_and_every_aspect_a_size(profile: Profile) -> No
     assert profile.label
     for aspect in ("portrait", "landscape", "square"):
         width, height = TextToImage(prompt="x", aspect=aspect, profile=profile.name).size()
-        assert width % profile.size_multiple == height % profile.size_multiple == 0
+        assert width % SIZE_MULTIPLE == height % SIZE_MULTIPLE == 0
         assert (width < height, width > height) == (aspect == "portrait", aspect == "landscape")
 
 

@@ -140,5 +140,4 @@ def _planned_size(request: Request) -> tuple[int, int]:
     if "x" in resolution:
         width, height = resolution.split("x")
         return int(width), int(height)
-    profile = request.the_profile()
-    return fit_into(NAMED_AREAS.get(resolution, profile.auto_area), PORTRAIT, profile.size_multiple)
+    return fit_into(NAMED_AREAS.get(resolution, request.the_profile().auto_area), PORTRAIT)

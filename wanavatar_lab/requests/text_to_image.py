@@ -49,7 +49,8 @@ class TextToImage(Request):
         """Width and height of the picture in pixels, before upscaling."""
         if self.width is not None and self.height is not None:
             return self.width, self.height
-        return self.the_profile().aspects[self.aspect]
+        width, height = self.the_profile().aspects[self.aspect]
+        return width, height
 
     def _conflicts(self) -> list[tuple[str, str]]:
         if (self.width is None) == (self.height is None):
