@@ -144,30 +144,30 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
     [
         (
             ["speech-to-video", "--image", "a.png", "--audio", "a.png", "--num-inference-steps", "0", "--out", "d.mp4"],
-            ["num_inference_steps: '0' is not allowed; give a whole number from 1 to 100"],
+            ["num_inference_steps: must be an integer from 1 to 100 (got '0')"],
         ),
         (
             ["speech-to-video", "--image", "no.png", "--audio", "empty.wav"],
             ["image: 'no.png' does not exist; give the path", "audio: 'empty.wav' is empty; give the path"],
         ),
-        (["speech-to-video", "--out", "d.mp4"], ["image: is missing", "audio: is missing"]),
+        (["speech-to-video", "--out", "d.mp4"], ["image: is required: the path", "audio: is required: the path"]),
         (["upscale", "--image", "a.png", "--til", "64"], ["til: there is no such field; did you mean 'tile'?"]),
         (
             ["upscale", "--image", "a.png", "--out", "b.jpg"],
-            ["out: 'b.jpg' is not allowed; give a name that ends in .png"],
+            ["out: must end in .png (got 'b.jpg')"],
         ),
         (
             ["upscale", "--image", "a.png", "--out", "no/b.png"],
-            ["out: 'no/b.png' is not allowed; there is no folder 'no'"],
+            ["out: must be in an existing folder; 'no' does not exist (got 'no/b.png')"],
         ),
-        (["upscale", "--out", "b.jpg"], ["image: is missing", "out: 'b.jpg' is not allowed"]),
+        (["upscale", "--out", "b.jpg"], ["image: is required: the path of a picture file", "out: must end in .png"]),
         (
             ["text_to_image", "--prompt=x", "--lora", "a:3"],
-            ["loras[0].weight: '3' is not allowed; give a number from 0 to 2"],
+            ["loras[0].weight: must be a number from 0 to 2 (got '3')"],
         ),
         (
             ["text-to-image", "--prompt", "x", "--profile", "tiny"],
-            ["profile: 'tiny' is not allowed; give one of 'full'"],
+            ["profile: must be one of 'full', 'pocket' (got 'tiny')"],
         ),
         (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
         (["upscale", "a.png"], ["'a.png' belongs to no option"]),
@@ -196,11 +196,11 @@ def test_a_refusal_for_machines_is_one_json_document(shell: Shell) -> None:
     assert said["problems"] == [
         {
             "field": "frame_num",
-            "message": "'80' is not allowed; give a whole number from 5 to 961, in steps of 4 (5, 9, 13, ...)",
+            "message": "must be an integer from 5 to 961, in steps of 4 (5, 9, 13, ...) (got '80')",
         },
-        {"field": "out", "message": "'c.avi' is not allowed; give a name that ends in .mp4"},
+        {"field": "out", "message": "must end in .mp4 (got 'c.avi')"},
     ]
-    assert said["error"].startswith("frame_num: '80'")
+    assert said["error"].startswith("frame_num: must be")
     assert "command" in json.loads(shell("frobnicate", "--json").stdout)["error"]
 
 

@@ -42,9 +42,9 @@ def test_what_does_not_fit_is_refused_all_at_once(tmp_path: Path) -> None:
         run_notebook.read_parameters(notebook(tmp_path), texts)
     assert told.value.problems == [
         ("interactve", "a.ipynb has no such parameter; did you mean 'interactive'?"),
-        ("interactive", "'perhaps' is not allowed; give True or False"),
-        ("count", "'1.5' is not allowed; give a whole number"),
-        ("share", "'half' is not allowed; give a number"),
+        ("interactive", "must be True or False (got 'perhaps')"),
+        ("count", "must be an integer (got '1.5')"),
+        ("share", "must be a number (got 'half')"),
     ]
 
 

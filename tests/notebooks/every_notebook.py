@@ -57,7 +57,7 @@ CASES: dict[str, Case] = {
         found=r"picture\.png$",
         seen={"seed": 7, "num_inference_steps": 2, "upscale": False},
         mistyped=("num_inference_step", "num_inference_steps"),
-        wrong=("seed", "half", "a whole number"),
+        wrong=("seed", "half", "an integer"),
     ),
     "02_upscale": Case(
         given={"image": str(SAMPLES / "avatar_man.png"), "tile": "64"},
@@ -65,7 +65,7 @@ CASES: dict[str, Case] = {
         found=r"\.png$",
         seen={"tile": 64},
         mistyped=("tiles", "tile"),
-        wrong=("tile", "large", "0, or a whole number"),
+        wrong=("tile", "large", "0, or an integer"),
     ),
     "03_image_to_video": Case(
         given={"prompt": "he nods", "frame_num": "9", "num_inference_steps": "2", "resolution": "96x96", "seed": "3"},
@@ -105,7 +105,7 @@ CASES: dict[str, Case] = {
         found=r"^3 clips, 12 s; 0 of them flagged$",
         seen={},
         mistyped=("holdout", "hold_out"),
-        wrong=("clips", "many", "a whole number"),
+        wrong=("clips", "many", "an integer"),
     ),
     "11_train": Case(
         given={
@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
         found=r"^finished: step 2 of 2, in .*other/training$",
         seen={},
         mistyped=("learn_rate", "learning_rate"),
-        wrong=("processes", "two", "a whole number"),
+        wrong=("processes", "two", "an integer"),
     ),
     "12_results": Case(
         given={"person": "other"},
@@ -210,7 +210,7 @@ def test_a_value_of_another_kind(name: str, place: Path) -> None:
     before, (parameter, value, allowed) = len(list_jobs()), CASES[name].wrong
     done = papermill(name, place / "refused", *words(**{parameter: value}))
     assert done.code != 0
-    assert re.search(rf"RequestError: {parameter}: '?{value}'? is not allowed; give {allowed}", done.told), done.told
+    assert re.search(rf"RequestError: {parameter}: must be {allowed}.* \(got '?{value}'?\)", done.told), done.told
     assert len(list_jobs()) == before
 
 

@@ -110,7 +110,7 @@ def test_a_wrong_value_is_refused_with_its_name(name: str, place: Path, capfd: p
     assert run_notebook.main([notebook, out, "-p", "profil", "full"]) == errors.REFUSED
     assert "profil: " in capfd.readouterr().err
     assert run_notebook.main([notebook, out, "-p", "profile", "huge", "-p", "interactive", "False"]) == errors.FAILED
-    assert "profile: 'huge' is not allowed; give one of 'full', 'pocket'" in capfd.readouterr().err
+    assert "profile: must be one of 'full', 'pocket' (got 'huge')" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("stage", NOTEBOOKS)

@@ -52,7 +52,7 @@ def test_what_is_found_is_listed_and_the_newest_is_for_the_next_cell(runs: list[
 
 
 def test_a_kind_that_there_is_not_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"kind: 'talkin' is not allowed; did you mean 'talking'\?"):
+    with pytest.raises(RequestError, match=r"kind: 'talkin' is not a kind of artifact; did you mean 'talking'\?"):
         GalleryPanel(kind="talkin")
 
 

@@ -61,19 +61,19 @@ def test_unknown_names_and_wrong_kinds_are_named_all_at_once() -> None:
     given = 'profil = "full"\ninteractive = 0\ncount = 1.5\nshare = "half"\nout = 7\nsteps = True\nseed = None'
     assert problems(given) == [
         ("profil", "this notebook has no such parameter; did you mean 'profile'?"),
-        ("interactive", "0 is not allowed; give True or False"),
-        ("count", "1.5 is not allowed; give a whole number"),
-        ("share", "'half' is not allowed; give a number"),
-        ("out", "7 is not allowed; give a text"),
-        ("steps", "True is not allowed; give a text"),
-        ("seed", "None is not allowed; give a whole number"),
+        ("interactive", "must be True or False (got 0)"),
+        ("count", "must be an integer (got 1.5)"),
+        ("share", "must be a number (got 'half')"),
+        ("out", "must be text (got 7)"),
+        ("steps", "must be text (got True)"),
+        ("seed", "must be an integer (got None)"),
     ]
 
 
 def test_a_field_is_left_to_its_request_but_for_none() -> None:
     check_parameters(notebook("num_inference_steps = 'many'\nprompt = 7"), TextToImage)
     assert problems("seed = None", TextToImage) == [
-        ("seed", "None is not allowed; give a whole number from 0 to 4294967295, or -1 to draw one")
+        ("seed", "must be an integer from 0 to 4294967295, or -1 to draw one (got None)")
     ]
     with pytest.raises(RequestError, match=r"sede: .* did you mean 'seed'\?"):
         chosen(TextToImage, notebook("sede = 1"))

@@ -41,6 +41,12 @@ def test_every_stage_of_every_profile_is_in_the_table() -> None:
         assert place == weights.place or place.startswith(f"{weights.place}/")
 
 
+def test_what_ships_is_all_that_its_profile_has() -> None:
+    profile, (layout,) = PROFILES["pocket"], WEIGHTS["pocket"].layouts
+    places = [*profile.locations.values(), *(place for parts in profile.shared.values() for place in parts.values())]
+    assert {f"pocket/{need}" for need in layout.needs} == set(places)
+
+
 def test_what_is_fetched_covers_what_is_needed() -> None:
     for weights in WEIGHTS.values():
         for layout in weights.layouts:

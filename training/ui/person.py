@@ -13,7 +13,7 @@ from training.config.training_config import with_current_names
 from training.data.sample_list import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.requests.request import must_be, shown, suggestion
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.parameters import OPEN
 
@@ -83,7 +83,7 @@ class Person:
             RequestError: the name is empty.
         """
         if not name.strip():
-            raise RequestError([("person", "'' is not allowed; give a name, which a folder among the runs gets")])
+            raise RequestError([("person", must_be("a name, which becomes a folder among the runs", name))])
         return cls((runs_folder() / name.strip()).absolute())
 
     @property
@@ -134,8 +134,7 @@ def defaults_of(profile: str) -> Defaults:
         RequestError: there is no such profile.
     """
     if profile not in DEFAULTS:
-        names = " or ".join(repr(name) for name in PROFILES)
-        raise RequestError([("profile", f"{shown(profile)} is not allowed; give {names}")])
+        raise RequestError([("profile", must_be(" or ".join(map(repr, PROFILES)), profile))])
     return DEFAULTS[profile]
 
 
@@ -152,7 +151,7 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     defaults = defaults_of(profile)
     chosen = defaults.recipe if recipe in OPEN else recipe
     if chosen not in RECIPES:
-        raise RequestError([("recipe", f"{shown(recipe)} is not allowed; {suggestion(recipe, RECIPES)}")])
+        raise RequestError([("recipe", f"{shown(recipe)} is not a recipe; {suggestion(recipe, RECIPES)}")])
     told = RECIPES[chosen]() | dict(defaults.changes)
     told |= {"profile": profile, "samples": person.samples, "run": person.run}
     samples = listed_in(person.samples)
@@ -164,8 +163,8 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     except ValidationError as error:
         problems = []
         for each in error.errors():
-            why = each["msg"][:1].lower() + each["msg"][1:]
-            problems.append((str(each["loc"][0]), f"{shown(each['input'])} is not allowed: {why}"))
+            why = each["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+            problems.append((str(each["loc"][0]), f"{why} (got {shown(each['input'])})"))
         raise RequestError(problems) from error
 
 

@@ -7,7 +7,7 @@ from training.prepare.cuts import SHORTEST
 from training.ui.person import Person, defaults_of, need
 from training.ui.run_module import Say, run_module
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.requests.request import shown
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.ui.parameters import OPEN
 
 # the speech in data/samples/said: utterances, and seconds of each
@@ -47,7 +47,7 @@ async def prepare_clips(
     elif defaults.draws:
         source = await _draw(person, clips, seconds, say)
     else:
-        raise RequestError([("videos", "'' is not allowed; give a folder of videos of one person")])
+        raise RequestError([("videos", must_be("a folder of videos of one person", videos))])
     chosen = defaults.landmarks if landmarks in OPEN else landmarks
     words: list[str | Path] = ["--videos", source, "--out", person.data, "--landmarks", chosen]
     await run_module("training.prepare", [*words, "--missing", missing, "--hold-out", str(hold_out)], say)
@@ -79,7 +79,7 @@ async def encode_clips(
 async def _draw(person: Person, clips: int, seconds: float, say: Say) -> Path:
     """The folder with the videos of a drawn person, drawn unless they are all there."""
     problems = [
-        (name, f"{shown(value)} is not allowed; give a number from {least:g} to {most:g}")
+        (name, must_be(f"a number from {least:g} to {most:g}", value))
         for name, value, least, most in (
             ("clips", clips, 2, SHIPPED),  # one is held out
             ("seconds", seconds, SHORTEST / FPS, SHIPPED_SECONDS),

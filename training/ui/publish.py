@@ -17,7 +17,7 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
-from wanavatar_lab.requests.request import shown
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import language, read_words
 
@@ -77,7 +77,7 @@ def publish(run: Path, name: str, preview: Path | None = None, strength: float =
     """
     if not _NAME.fullmatch(name) or noise_of(name):
         allowed = "letters, digits, - and _, without high_noise or low_noise"
-        raise RequestError([("lora_name", f"{shown(name)} is not allowed; give {allowed}")])
+        raise RequestError([("lora_name", must_be(allowed, name))])
     saved = checkpoints(run)[-1:]
     if not saved:
         raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
@@ -91,8 +91,8 @@ def publish(run: Path, name: str, preview: Path | None = None, strength: float =
     before = _files_of(notes, run)
     foreign = [path for path in (*wanted, notes) if path.exists() and path.name not in before]
     if foreign:
-        why = f"{foreign[0]} is of something else; give another name"
-        raise RequestError([("lora_name", f"{name!r} is not allowed: {why}")])
+        problem = f"{name!r} is taken: {foreign[0]} belongs to something else; give another name"
+        raise RequestError([("lora_name", problem)])
     folder.mkdir(parents=True, exist_ok=True)
     description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
     files = {path.name for path in (*wanted, notes)}

@@ -193,16 +193,16 @@ def _out_problems(out: str | None, request: type[Request]) -> list[tuple[str, st
     if out is None:
         return []
     path = Path(out)
-    advice = ""
+    fault = ""
     if request.suffix and path.suffix.lower() != request.suffix:
-        advice = f"give a name that ends in {request.suffix}"
+        fault = f"must end in {request.suffix}"
     elif path.is_dir() or not path.name:
-        advice = "it is a folder: give the name of a file"
+        fault = "must be the name of a file, not of a folder"
     elif not path.parent.is_dir():
-        advice = f"there is no folder {str(path.parent)!r}: make it first"
+        fault = f"must be in an existing folder; {str(path.parent)!r} does not exist"
     elif not os.access(path.parent, os.W_OK):
-        advice = f"the folder {str(path.parent)!r} cannot be written to: give another one"
-    return [("out", f"{out!r} is not allowed; {advice}")] if advice else []
+        fault = f"must be in a writable folder; {str(path.parent)!r} is not"
+    return [("out", f"{fault} (got {out!r})")] if fault else []
 
 
 def _facts(job: jobs.Job, now: Status) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from wanavatar_lab.memory import plan as make_plan
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import amount
 
@@ -48,8 +49,8 @@ def plan(arguments: argparse.Namespace) -> int:
         LabError: no mode fits, or the sizes of the weights cannot be read.
     """
     if arguments.offload not in ("auto", *OFFLOAD_MODES):
-        allowed = f"give one of {', '.join(map(repr, ('auto', *OFFLOAD_MODES)))}"
-        raise RequestError([("offload", f"{arguments.offload!r} is not allowed; {allowed}")])
+        allowed = f"one of {', '.join(map(repr, ('auto', *OFFLOAD_MODES)))}"
+        raise RequestError([("offload", must_be(allowed, arguments.offload))])
     frames = _number("frames", arguments.frames)
     stage = arguments.planned.replace("-", "_")
     work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
@@ -81,13 +82,13 @@ def _number(name: str, text: str | None) -> float | None:
     if text is None:
         return None
     whole = name in ("frames", "gpus")
-    allowed = f"give a {'whole ' if whole else ''}number{' from 0' if name == 'gpus' else ' above 0'}, at most 100000"
+    allowed = f"{'an integer' if whole else 'a number'}{' from 0' if name == 'gpus' else ' above 0'}, at most 100000"
     try:
         value = int(text) if whole else float(text)
     except ValueError:
-        raise RequestError([(name, f"{text!r} is not allowed; {allowed}")]) from None
+        raise RequestError([(name, must_be(allowed, text))]) from None
     if not (0 <= value <= 100_000) or (value == 0 and name != "gpus"):
-        raise RequestError([(name, f"{text!r} is not allowed; {allowed}")])
+        raise RequestError([(name, must_be(allowed, text))])
     return value
 
 

@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from wanavatar_lab.cli.output import complain, say
 from wanavatar_lab.errors import FAILED, INTERRUPTED, REFUSED, LabError, RequestError
-from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.requests.request import must_be, suggestion
 from wanavatar_lab.ui.parameters import KINDS
 
 _WORDS: dict[str, bool] = {"true": True, "false": False}
@@ -46,7 +46,7 @@ def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = _WORDS[text.strip().lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            problems.append((name, f"{shown(text)} is not allowed; give {KINDS[kind]}"))
+            problems.append((name, must_be(KINDS[kind], text)))
     if problems:
         raise RequestError(problems)
     return values

@@ -6,6 +6,7 @@ from wanavatar_lab.errors import RequestError
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, fields_of
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 
 TEXT_TOKENS = 512  # the length to which both text encoders pad
@@ -121,9 +122,10 @@ def usual_workload(stage: str, profile: str, resolution: str | None = None, fram
     elif resolution is not None:
         width, times, height = resolution.lower().partition("x")
         if "width" not in views or not times:
-            sized = "width" in views
-            allowed = "width x height such as 720x1280" if sized else "none: it takes pictures of any size in tiles"
-            raise RequestError([("resolution", f"{resolution!r} is not allowed for {stage}; give {allowed}")])
+            problem = must_be("width x height such as 720x1280", resolution)
+            if "width" not in views:
+                problem = f"{resolution!r} does not apply to {stage}, which takes pictures of any size in tiles"
+            raise RequestError([("resolution", problem)])
         values |= {"width": width, "height": height}
     request = STAGE_REQUESTS[stage](**values)
     return workload_of(request, _planned_size(request))
@@ -138,5 +140,4 @@ def _planned_size(request: Request) -> tuple[int, int]:
     if "x" in resolution:
         width, height = resolution.split("x")
         return int(width), int(height)
-    profile = request.the_profile()
-    return fit_into(NAMED_AREAS.get(resolution, profile.auto_area), PORTRAIT, profile.size_multiple)
+    return fit_into(NAMED_AREAS.get(resolution, request.the_profile().auto_area), PORTRAIT)

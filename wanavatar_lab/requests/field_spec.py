@@ -5,6 +5,7 @@ and Chinese are in `words.json`, keyed by the English text as gettext does.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -33,17 +34,14 @@ def translated(text: str | Words) -> Words:
     return {**dict.fromkeys(LANGUAGES, text["en"]), **text}
 
 
-UNITS: dict[str, Words] = {unit: translated(unit) for unit in ("", "px", "s", "steps", "frames", "segments")}
-
-
 def spec(
-    *,
-    widget: str,
     label: str | Words,
-    help: str | Words,
+    help: str | Words = "",
+    *,
+    widget: str = "",
     unit: str = "",
     group: Literal["basic", "advanced"] = "basic",
-    options: dict[str, Words] | None = None,
+    options: Mapping[str, str | Words] | None = None,
     ui_range: tuple[float, float] | None = None,
     step: int | None = None,
     allowed: str = "",
@@ -52,31 +50,33 @@ def spec(
     """A field's description, to be put into its annotation.
 
     Args:
+        label, help: in English, with the translations in `words.json`; or in every language. Without `help` the
+            docstring below the field is taken.
         widget: a hint for forms: text, textarea, int, float, checkbox, select, seed, size, loras, or a file:
-            picture, audio, video, weights.
-        label, help: in English, with the translations in `words.json`; or in every language.
-        unit: a key of `UNITS`.
+            picture, audio, video, weights. Without it the type of the field decides.
+        unit: of a number, in English as the label.
         group: `basic` is always shown in a form, `advanced` when it is unfolded.
         options: the values of a choice with their labels.
         ui_range: the range of a slider, where it is narrower than what is allowed.
         step: only lower bound + n * step is allowed.
-        allowed: what to give, in words, where the bounds do not say it all.
+        allowed: the end of "must be ...", where the bounds do not say it all.
         bounds: ge, gt, le, min_length, max_length, as pydantic knows them.
     """
-    labels, helps = translated(label), translated(help)
-    extra: dict[str, Any] = {
-        "unit": unit,
-        "unit_labels": UNITS[unit],
-        "group": group,
-        "widget": widget,
+    labels = translated(label)
+    described: dict[str, Any] = {
         "labels": labels,
-        "help": helps,
-        "options": options or {},
-        "ui_range": list(ui_range) if ui_range else None,
+        "help": help and translated(help),
+        "widget": widget or (options and "select"),
+        "unit": unit,
+        "unit_labels": translated(unit),
+        "group": group,
+        "options": {value: translated(text) if text else {} for value, text in (options or {}).items()},
+        "ui_range": ui_range and list(ui_range),
         "step": step,
         "allowed": allowed,
     }
-    return Field(title=labels["en"], description=helps["en"], json_schema_extra=extra, **bounds)
+    given = {key: value for key, value in described.items() if value}
+    return Field(title=labels["en"], json_schema_extra=given, **bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class FieldView:
     options: dict[str, Words] = field(default_factory=dict)
     ui_range: list[float] | None = None
     unit: str = ""
-    unit_labels: Words = field(default_factory=lambda: UNITS[""])
+    unit_labels: Words = field(default_factory=lambda: translated(""))
     group: str = "basic"
     allowed: str = ""
 
@@ -124,15 +124,22 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldView]:
     return {name: _view(name, info) for name, info in model.model_fields.items()}
 
 
+def describe_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Add to the JSON schema of a request what a form needs: labels, help, widget, options, ..."""
+    added = ("labels", "help", "widget", "unit", "unit_labels", "group", "options", "ui_range", "step", "allowed")
+    for name, view in fields_of(model).items():
+        schema["properties"][name] |= {key: getattr(view, key) for key in added}
+
+
 def _view(name: str, info: FieldInfo) -> FieldView:
     kind, optional = _kind(info.annotation)
-    limits = {key: getattr(item, key) for item in info.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
-    lengths = [item.max_length for item in info.metadata if hasattr(item, "max_length")]
+    bounds = ("ge", "gt", "le", "max_length")
+    limits = {key: getattr(item, key) for item in info.metadata for key in bounds if hasattr(item, key)}
     described: dict[str, Any] = {
         # a field of a custom stage may have no spec: its name and description are shown
         "widget": _WIDGETS.get(kind, "text"),
         "labels": translated(info.title or name.replace("_", " ").capitalize()),
-        "help": translated(info.description or ""),
+        "help": translated(" ".join((info.description or "").split())),
     }
     if isinstance(info.json_schema_extra, dict):
         known = FieldView.__dataclass_fields__
@@ -146,7 +153,7 @@ def _view(name: str, info: FieldInfo) -> FieldView:
         minimum=limits.get("ge"),
         above=limits.get("gt"),
         maximum=limits.get("le"),
-        max_length=lengths[0] if lengths else None,
+        max_length=limits.get("max_length"),
         **described,
     )
     return view if view.allowed else replace(view, allowed=_allowed(view))
@@ -176,14 +183,14 @@ def _allowed(view: FieldView) -> str:
     elif view.kind == "bool":
         text = "true or false"
     elif view.kind in ("int", "float"):
-        text = "a whole number" if view.kind == "int" else "a number"
+        text = "an integer" if view.kind == "int" else "a number"
         text += _range(view)
     elif view.kind == "str":
         text = "text" if view.max_length is None else f"text of at most {view.max_length} characters"
     else:
         text = f"a {view.kind}"
     if view.optional:
-        text += ", or leave it empty" if view.kind == "str" else ", or 'auto'"
+        text += ", or empty" if view.kind == "str" else ", or 'auto'"
     return text
 
 

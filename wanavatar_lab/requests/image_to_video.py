@@ -34,77 +34,27 @@ class ImageToVideo(Request):
     artifact: ClassVar[str] = "video"
     suffix: ClassVar[str] = ".mp4"
 
-    image: Annotated[
-        str,
-        spec(
-            widget="picture",
-            label="Picture",
-            help="The first frame of the clip.",
-        ),
-    ]
-    prompt: Annotated[
-        str,
-        spec(
-            widget="textarea",
-            max_length=LONGEST_PROMPT,
-            label="Prompt",
-            help="What moves, and how: the person, the camera, the light.",
-        ),
-    ] = ""
+    image: Annotated[str, spec("Picture", widget="picture")]
+    """The first frame of the clip."""
+    prompt: Annotated[str, spec("Prompt", widget="textarea", max_length=LONGEST_PROMPT)] = ""
+    """What moves, and how: the person, the camera, the light."""
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
     resolution: Resolution = "auto"
-    frame_num: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="frames",
-            ge=5,
-            le=961,
-            step=4,
-            label="Frames",
-            help="Length of the clip at 16 frames per second; always 4n + 1, and 81 is 5 seconds.",
-        ),
-    ] = 81
+    frame_num: Annotated[int, spec("Frames", unit="frames", ge=5, le=961, step=4)] = 81
+    """Length of the clip at 16 frames per second; always 4n + 1, and 81 is 5 seconds."""
     segment_frames: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="frames",
-            group="advanced",
-            ge=5,
-            le=161,
-            step=4,
-            label="Frames per segment",
-            help=(
-                "A longer clip is made piece by piece, each going on from the last frame of the one before; always "
-                "4n + 1. The default is the length that the model was made for."
-            ),
-        ),
+        int, spec("Frames per segment", unit="frames", group="advanced", ge=5, le=161, step=4)
     ] = 81
+    """A longer clip is made piece by piece, each going on from the last frame of the one before; always 4n + 1. The
+    default is the length that the model was made for."""
     num_inference_steps: VideoSteps = 40
     guidance_scale: GuidanceScale = 5.0
-    guidance_scale_2: Annotated[
-        float | None,
-        spec(
-            widget="float",
-            group="advanced",
-            ge=1.0,
-            le=20.0,
-            label="Guidance scale, low noise",
-            help="Guidance of the low-noise expert; empty takes the same as above.",
-        ),
-    ] = None
-    flow_shift: Annotated[
-        float,
-        spec(
-            widget="float",
-            group="advanced",
-            ge=0.1,
-            le=20.0,
-            label="Flow shift",
-            help="A larger value spends more of the steps on high noise, which suits larger pictures.",
-        ),
-    ] = 5.0
+    guidance_scale_2: Annotated[float | None, spec("Guidance scale, low noise", group="advanced", ge=1.0, le=20.0)] = (
+        None
+    )
+    """Guidance of the low-noise expert; empty takes the same as above."""
+    flow_shift: Annotated[float, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = 5.0
+    """A larger value spends more of the steps on high noise, which suits larger pictures."""
     seed: Seed = -1
     offload: Offload = "auto"
     loras: VideoLoras = ()

@@ -1,4 +1,4 @@
-"""How a request names a LoRA and its weights. What a request does not name is not applied."""
+"""How a request names a LoRA and its weights. LoRAs that a request does not name are not applied."""
 
 from typing import Annotated, Any
 
@@ -10,23 +10,14 @@ from wanavatar_lab.requests.request import Described, refused
 MOST_LORAS = 32
 MOST_WEIGHT = 2.0
 
-Name = Annotated[
-    str,
-    spec(
-        widget="text",
-        min_length=1,
-        max_length=200,
-        allowed="the name of a LoRA as the list of LoRAs shows it",
-        label="Name",
-        help="As the list of LoRAs shows it.",
-    ),
-]
+_NAMED = "the name of a LoRA as the list of LoRAs shows it"
 
 
 class WrittenAdapter(Described):
-    """An adapter that can also be written as text: a name and weights with colons between."""
+    """An adapter that can also be written as text: a name and weights, separated by colons."""
 
-    name: Name
+    name: Annotated[str, spec("Name", widget="text", min_length=1, max_length=200, allowed=_NAMED)]
+    """As the list of LoRAs shows it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,75 +25,50 @@ class WrittenAdapter(Described):
         if not isinstance(value, str):
             return value
         weights = [name for name in cls.model_fields if name != "name"]
-        parts = [part.strip() for part in value.split(":")]
-        if len(parts) > 1 + len(weights):
-            raise refused(f"give {adapter_text(cls)}")
-        # one weight written for two is meant for both
-        written = parts[1:] + parts[-1:] * (len(weights) + 1 - len(parts)) if len(parts) > 1 else []
-        return {"name": parts[0], **dict(zip(weights, written, strict=False))}
+        name, *written = (part.strip() for part in value.split(":"))
+        if len(written) > len(weights):
+            text = ":".join(field.upper() for field in cls.model_fields)
+            raise refused(f"must be a LoRA as {text} (weights from 0 to {MOST_WEIGHT:g})")
+        # a single weight is meant for both noises
+        written += written[-1:] * (len(weights) - len(written))
+        return {"name": name, **dict(zip(weights, written, strict=False))}
+
+
+def _weight(label: str) -> Any:
+    # useful weights are seldom above 1.5, where a slider ends; larger ones can be typed
+    return spec(label, ge=0.0, le=MOST_WEIGHT, ui_range=(0.0, 1.5))
 
 
 class LoraChoice(WrittenAdapter):
     """A LoRA for video, with a weight for high noise (structure, pose) and one for low noise (detail)."""
 
-    high_weight: Annotated[
-        float,
-        spec(
-            widget="float",
-            ge=0.0,
-            le=MOST_WEIGHT,
-            ui_range=(0.0, 1.5),
-            label="High-noise weight",
-            help="Strength in the noisy steps, which settle structure and pose. 0 turns it off.",
-        ),
-    ] = 1.0
-    low_weight: Annotated[
-        float,
-        spec(
-            widget="float",
-            ge=0.0,
-            le=MOST_WEIGHT,
-            ui_range=(0.0, 1.5),
-            label="Low-noise weight",
-            help="Strength in the last steps, which settle detail. 0 turns it off.",
-        ),
-    ] = 1.0
+    high_weight: Annotated[float, _weight("High-noise weight")] = 1.0
+    """Strength in the noisy steps, which settle structure and pose. 0 turns it off."""
+    low_weight: Annotated[float, _weight("Low-noise weight")] = 1.0
+    """Strength in the last steps, which settle detail. 0 turns it off."""
 
 
 class ImageLoraChoice(WrittenAdapter):
     """A LoRA for pictures, with one weight."""
 
-    weight: Annotated[
-        float,
-        spec(
-            widget="float",
-            ge=0.0,
-            le=MOST_WEIGHT,
-            ui_range=(0.0, 1.5),
-            label="Weight",
-            help="Strength of the adapter. 0 turns it off.",
-        ),
-    ] = 1.0
-
-
-def adapter_text(model: type[Described]) -> str:
-    """How an adapter is written as text, in words."""
-    return (
-        "a LoRA as " + ":".join(name.upper() for name in model.model_fields) + f" (weights from 0 to {MOST_WEIGHT:g})"
-    )
+    weight: Annotated[float, _weight("Weight")] = 1.0
+    """Strength of the adapter. 0 turns it off."""
 
 
 def read_adapters(value: Any) -> Any:
-    """A list of adapters from what a command line or papermill can hold: a list, or one text with commas between."""
+    """A list of adapters as a command line or papermill passes it: a list, or one text separated by commas."""
     if isinstance(value, str):
         return [part for part in value.split(",") if part.strip()]
     return list(value) if isinstance(value, tuple) else value
 
 
-def hold_adapters(adapters: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse an adapter that is named twice."""
+def refuse_repeated(adapters: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse an adapter that is named twice.
+
+    Raises:
+        PydanticCustomError: with the first such name.
+    """
     names = [adapter.name for adapter in adapters]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise refused(f"{twice[0]!r} is named twice: name each LoRA once")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise refused(f"must name each LoRA once: {twice[0]!r} is named twice")
     return adapters

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
-from wanavatar_lab.requests.field_spec import FieldView, Words, fields_of, spec, translated
+from wanavatar_lab.requests.field_spec import FieldView, Words, describe_schema, fields_of, spec, translated
 
 LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats
 
@@ -25,13 +25,18 @@ _short.maxstring = _short.maxother = _short.maxlong = LONGEST_SHOWN
 _short.maxlevel = 3
 
 
-def refused(advice: str) -> PydanticCustomError:
-    """An error for a validator to raise where the field's own `allowed` does not say enough.
+def refused(requirement: str) -> PydanticCustomError:
+    """An error for a validator to raise; the message adds the value, as in "must be ... (got 5)".
 
     Args:
-        advice: what to give instead, as the end of the sentence "<value> is not allowed; ...".
+        requirement: what the value must be, beginning with the verb.
     """
-    return PydanticCustomError("refused", "{advice}", {"advice": advice})
+    return PydanticCustomError("refused", "{requirement}", {"requirement": requirement})
+
+
+def must_be(allowed: str, value: Any) -> str:
+    """The message about a value that is not allowed: "must be an integer from 1 to 100 (got 'x')"."""
+    return f"must be {allowed} (got {shown(value)})"
 
 
 def shown(value: Any) -> str:
@@ -80,12 +85,11 @@ def _words(model: type[BaseModel], name: str, entry: Mapping[str, Any]) -> str:
     views = fields_of(model)
     if entry["type"] == "extra_forbidden":
         return f"there is no such field; {suggestion(name, views)}"
-    if entry["type"] == "refused":
-        return f"{shown(entry['input'])} is not allowed; {entry['ctx']['advice']}"
-    advice = f"give {views[name].allowed}" if name in views else entry["msg"]
     if entry["type"] == "missing":
-        return f"is missing; {advice}"
-    return f"{shown(entry['input'])} is not allowed; {advice}"
+        return f"is required: {views[name].allowed}"
+    if entry["type"] == "refused" or name not in views:
+        return f"{entry['msg']} (got {shown(entry['input'])})"
+    return must_be(views[name].allowed, entry["input"])
 
 
 STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # filled in the package's __init__
@@ -97,7 +101,13 @@ NONE_WORDS = {"", "auto", "none", "null"}
 class Described(BaseModel):
     """A frozen model whose fields have a `spec`, from which values are read and refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=describe_schema,
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -112,7 +122,7 @@ class Described(BaseModel):
         unknown = view.options and value not in view.options
         between = view.step and value is not None and (value - int(view.minimum or 0)) % view.step
         if blank or unknown or between:
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
         return value
 
 
@@ -132,15 +142,10 @@ class Request(Described):
     artifact: ClassVar[str] = ""  # the kind of the main artifact; empty where the first one is
     suffix: ClassVar[str] = ""  # how the main artifact's file ends; empty where it is not known before
 
-    profile: Annotated[
-        str,
-        spec(
-            widget="select",
-            options={profile.name: translated(profile.label) for profile in PROFILES.values()},
-            label="Models",
-            help="Full uses the published models; pocket uses small ones that run on any CPU.",
-        ),
-    ] = "full"
+    profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
+        "full"
+    )
+    """Full uses the published models; pocket uses small ones that run on any CPU."""
 
     def __init__(self, /, **values: Any) -> None:
         name = values.get("profile", "full")
@@ -178,7 +183,7 @@ class Request(Described):
             raise RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
         request = parse(data.get("stage"), {key: value for key, value in data.items() if key != "stage"})
         if not isinstance(request, cls):
-            raise RequestError([("stage", f"{shown(request.stage)} is not allowed; give {cls.stage!r}")])
+            raise RequestError([("stage", must_be(repr(cls.stage), request.stage))])
         return request
 
     def to_json(self) -> dict[str, Any]:
@@ -268,14 +273,14 @@ def _as_written(view: FieldView, value: Any) -> Any:
         return None
     if view.kind in ("int", "float"):
         if isinstance(value, bool):
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
         if isinstance(value, numbers.Integral):  # numpy's whole numbers are not int
             return int(value)
     if view.is_file and value is not None:
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise refused(f"give {view.allowed}")
+            raise refused(f"must be {view.allowed}")
     return value
 
 

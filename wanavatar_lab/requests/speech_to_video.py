@@ -16,8 +16,9 @@ from wanavatar_lab.requests.fields import (
 from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
 
-LONGEST_AUDIO = 86_400.0  # seconds; what is really read is limited by the settings
+LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
 
+_MASK_ALLOWED = "the path of a video or picture that is white where the clip is made anew, or empty"
 # published with Wan2.2-S2V as its default
 NEGATIVE_PROMPT = (
     "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，"
@@ -35,175 +36,58 @@ class SpeechToVideo(Request):
     artifact: ClassVar[str] = "talking"
     suffix: ClassVar[str] = ".mp4"
 
-    image: Annotated[
-        str,
-        spec(
-            widget="picture",
-            label="Picture",
-            help="The person who speaks; the face should be seen clearly.",
-        ),
-    ]
-    audio: Annotated[
-        str,
-        spec(
-            widget="audio",
-            label="Voice",
-            help="The recording that is spoken, from any sound or video file.",
-        ),
-    ]
-    audio_start: Annotated[
-        float,
-        spec(
-            widget="float",
-            unit="s",
-            group="advanced",
-            ge=0.0,
-            le=LONGEST_AUDIO,
-            label="Voice from",
-            help="Where in the recording the clip starts.",
-        ),
-    ] = 0.0
+    image: Annotated[str, spec("Picture", widget="picture")]
+    """The person who speaks; the face should be seen clearly."""
+    audio: Annotated[str, spec("Voice", widget="audio")]
+    """The recording that is spoken, from any sound or video file."""
+    audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
+    """Where in the recording the clip starts."""
     audio_duration: Annotated[
-        float | None,
-        spec(
-            widget="float",
-            unit="s",
-            group="advanced",
-            gt=0.0,
-            le=LONGEST_AUDIO,
-            label="Voice length",
-            help="How much of the recording is used; empty goes to its end.",
-        ),
+        float | None, spec("Voice length", unit="s", group="advanced", gt=0.0, le=LONGEST_AUDIO)
     ] = None
-    prompt: Annotated[
-        str,
-        spec(
-            widget="textarea",
-            max_length=LONGEST_PROMPT,
-            label="Prompt",
-            help="How the person speaks and moves, and what the scene is like.",
-        ),
-    ] = "A person speaks to the camera with natural expressions."
+    """How much of the recording is used; empty goes to its end."""
+    prompt: Annotated[str, spec("Prompt", widget="textarea", max_length=LONGEST_PROMPT)] = (
+        "A person speaks to the camera with natural expressions."
+    )
+    """How the person speaks and moves, and what the scene is like."""
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
     resolution: Resolution = "720x1280"
     num_inference_steps: VideoSteps = 25
     frames_per_segment: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="frames",
-            group="advanced",
-            ge=4,
-            le=160,
-            step=4,
-            label="Frames per segment",
-            help="Long speech is made piece by piece, this many frames at a time; 80 is 5 seconds.",
-        ),
+        int, spec("Frames per segment", unit="frames", group="advanced", ge=4, le=160, step=4)
     ] = 80
-    num_segments: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="segments",
-            group="advanced",
-            ge=0,
-            le=1000,
-            label="Segments",
-            help="How many pieces to make at most; 0 makes as many as the voice needs.",
-        ),
-    ] = 0
+    """Long speech is made piece by piece, this many frames at a time; 80 is 5 seconds."""
+    num_segments: Annotated[int, spec("Segments", unit="segments", group="advanced", ge=0, le=1000)] = 0
+    """How many pieces to make at most; 0 makes as many as the voice needs."""
     guidance_scale: GuidanceScale = 5.5
-    flow_shift: Annotated[
-        float | None,
-        spec(
-            widget="float",
-            group="advanced",
-            ge=0.1,
-            le=20.0,
-            label="Flow shift",
-            help="A larger value spends more of the steps on high noise. Empty takes 3 at 480p, 5 at 720p.",
-        ),
-    ] = None
+    flow_shift: Annotated[float | None, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = None
+    """A larger value spends more of the steps on high noise. Empty takes 3 at 480p, 5 at 720p."""
     seed: Seed = -1
-    pose_video: Annotated[
-        str | None,
-        spec(
-            widget="video",
-            group="advanced",
-            label="Pose video",
-            help="A video of poses that the person follows; optional.",
-        ),
-    ] = None
-    inpaint_video: Annotated[
-        str | None,
-        spec(
-            widget="video",
-            group="advanced",
-            label="Inpaint into video",
-            help="A video whose masked part is made anew; needs a LoRA that was trained for inpainting.",
-        ),
-    ] = None
+    pose_video: Annotated[str | None, spec("Pose video", widget="video", group="advanced")] = None
+    """A video of poses that the person follows; optional."""
+    inpaint_video: Annotated[str | None, spec("Inpaint into video", widget="video", group="advanced")] = None
+    """A video whose masked part is made anew; needs a LoRA that was trained for inpainting."""
     inpaint_mask: Annotated[
-        str | None,
-        spec(
-            widget="video",
-            group="advanced",
-            allowed="the path of a video or picture that is white where the clip is made anew, or leave it empty",
-            label="Inpaint mask",
-            help="A video or picture, white where the clip is made anew and black where the video is kept.",
-        ),
+        str | None, spec("Inpaint mask", widget="video", group="advanced", allowed=_MASK_ALLOWED)
     ] = None
-    start_from_image: Annotated[
-        bool,
-        spec(
-            widget="checkbox",
-            group="advanced",
-            label="Start from the picture",
-            help="The clip begins with the picture itself, not only with the same person.",
-        ),
-    ] = False
+    """A video or picture, white where the clip is made anew and black where the video is kept."""
+    start_from_image: Annotated[bool, spec("Start from the picture", group="advanced")] = False
+    """The clip begins with the picture itself, not only with the same person."""
     step_cache: Annotated[
         Literal["off", "first_block"],
-        spec(
-            widget="select",
-            group="advanced",
-            options={
-                "off": translated("Off"),
-                "first_block": translated("First block cache"),
-            },
-            label="Step cache",
-            help="Skips the work of steps in which little changes: faster, and a little less exact.",
-        ),
+        spec("Step cache", group="advanced", options={"off": "Off", "first_block": "First block cache"}),
     ] = "off"
-    step_cache_threshold: Annotated[
-        float,
-        spec(
-            widget="float",
-            group="advanced",
-            gt=0.0,
-            le=1.0,
-            label="Step cache threshold",
-            help="How large a change still counts as little. A larger value skips more steps.",
-        ),
-    ] = 0.05
+    """Skips the work of steps in which little changes: faster, and a little less exact."""
+    step_cache_threshold: Annotated[float, spec("Step cache threshold", group="advanced", gt=0.0, le=1.0)] = 0.05
+    """How large a change still counts as little. A larger value skips more steps."""
     offload: Offload = "auto"
     loras: VideoLoras = ()
     lora_schedule: Annotated[
         Literal["noise", "progress"],
-        spec(
-            widget="select",
-            group="advanced",
-            options={
-                "noise": translated("By noise"),
-                "progress": translated("By progress"),
-            },
-            label="LoRA schedule",
-            help=(
-                "When the high-noise weight gives way to the low-noise one: at noise level 0.9, as between the two "
-                "experts of image to video, or gradually from 40% to 60% of the steps."
-            ),
-        ),
+        spec("LoRA schedule", group="advanced", options={"noise": "By noise", "progress": "By progress"}),
     ] = "noise"
+    """When the high-noise weight gives way to the low-noise one: at noise level 0.9, as between the two experts of
+    image to video, or gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
         if (self.inpaint_video is None) == (self.inpaint_mask is None):

@@ -1,12 +1,18 @@
 """text_to_image: a sentence becomes a picture."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import LONGEST_PROMPT, GuidanceScale, ImageLoras, Seed
 from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, SMALLEST_SIDE
+
+_PROMPT_ALLOWED = f"text of 1 to {LONGEST_PROMPT} characters"
+
+
+def _side(label: str) -> Any:
+    return spec(label, unit="px", group="advanced", ge=SMALLEST_SIDE, le=LARGEST_SIDE, step=SIZE_MULTIPLE)
 
 
 class TextToImage(Request):
@@ -19,83 +25,32 @@ class TextToImage(Request):
     suffix: ClassVar[str] = ".png"
 
     prompt: Annotated[
-        str,
-        spec(
-            widget="textarea",
-            min_length=1,
-            max_length=LONGEST_PROMPT,
-            allowed=f"text of 1 to {LONGEST_PROMPT} characters",
-            label="Prompt",
-            help="What the picture shows. Whole sentences work best.",
-        ),
+        str, spec("Prompt", widget="textarea", min_length=1, max_length=LONGEST_PROMPT, allowed=_PROMPT_ALLOWED)
     ]
+    """What the picture shows. Whole sentences work best."""
     aspect: Annotated[
         Literal["portrait", "landscape", "square"],
-        spec(
-            widget="select",
-            options={
-                "portrait": translated("Portrait"),
-                "landscape": translated("Landscape"),
-                "square": translated("Square"),
-            },
-            label="Aspect",
-            help="Shape of the picture. A width and height of your own come before it.",
-        ),
+        spec("Aspect", options={"portrait": "Portrait", "landscape": "Landscape", "square": "Square"}),
     ] = "portrait"
-    width: Annotated[
-        int | None,
-        spec(
-            widget="int",
-            unit="px",
-            group="advanced",
-            ge=SMALLEST_SIDE,
-            le=LARGEST_SIDE,
-            step=SIZE_MULTIPLE,
-            label="Width",
-            help="Leave it empty to go by the aspect; otherwise give the height too.",
-        ),
-    ] = None
-    height: Annotated[
-        int | None,
-        spec(
-            widget="int",
-            unit="px",
-            group="advanced",
-            ge=SMALLEST_SIDE,
-            le=LARGEST_SIDE,
-            step=SIZE_MULTIPLE,
-            label="Height",
-            help="Leave it empty to go by the aspect; otherwise give the width too.",
-        ),
-    ] = None
-    num_inference_steps: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="steps",
-            ge=1,
-            le=12,
-            label="Steps",
-            help="Denoising steps. The model was distilled for 4.",
-        ),
-    ] = 4
+    """Shape of the picture. A width and height of your own come before it."""
+    width: Annotated[int | None, _side("Width")] = None
+    """Leave it empty to go by the aspect; otherwise give the height too."""
+    height: Annotated[int | None, _side("Height")] = None
+    """Leave it empty to go by the aspect; otherwise give the width too."""
+    num_inference_steps: Annotated[int, spec("Steps", unit="steps", ge=1, le=12)] = 4
+    """Denoising steps. The model was distilled for 4."""
     guidance_scale: GuidanceScale = 1.0
     seed: Seed = -1
-    upscale: Annotated[
-        bool,
-        spec(
-            widget="checkbox",
-            label="Upscale twofold",
-            help="Also make the picture twice as wide and high with Real-ESRGAN.",
-        ),
-    ] = True
+    upscale: Annotated[bool, spec("Upscale twofold")] = True
+    """Also make the picture twice as wide and high with Real-ESRGAN."""
     loras: ImageLoras = ()
 
     def size(self) -> tuple[int, int]:
         """Width and height of the picture in pixels, before upscaling."""
         if self.width is not None and self.height is not None:
             return self.width, self.height
-        return self.the_profile().aspects[self.aspect]
+        width, height = self.the_profile().aspects[self.aspect]
+        return width, height
 
     def _conflicts(self) -> list[tuple[str, str]]:
         if (self.width is None) == (self.height is None):

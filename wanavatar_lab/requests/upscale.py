@@ -10,6 +10,8 @@ from wanavatar_lab.requests.request import Request, refused
 SMALLEST_TILE = 32
 LARGEST_TILE = 2048
 WEIGHTS_SUFFIXES = (".safetensors", ".pth")
+_TILE_ALLOWED = f"0, or an integer from {SMALLEST_TILE} to {LARGEST_TILE}"
+_WEIGHTS_ALLOWED = f"the path of an x2 RRDBNet file that ends in {' or '.join(WEIGHTS_SUFFIXES)}"
 
 
 class Upscale(Request):
@@ -21,48 +23,27 @@ class Upscale(Request):
     artifact: ClassVar[str] = "picture"
     suffix: ClassVar[str] = ".png"
 
-    image: Annotated[
-        str,
-        spec(
-            widget="picture",
-            label="Picture",
-            help="The picture to enlarge.",
-        ),
-    ]
+    image: Annotated[str, spec("Picture", widget="picture")]
+    """The picture to enlarge."""
     tile: Annotated[
-        int,
-        spec(
-            widget="int",
-            unit="px",
-            group="advanced",
-            ge=0,
-            le=LARGEST_TILE,
-            allowed=f"0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}",
-            label="Tile size",
-            help="Large pictures are worked on in tiles of this size to save memory. 0 takes them whole.",
-        ),
+        int, spec("Tile size", unit="px", group="advanced", ge=0, le=LARGEST_TILE, allowed=_TILE_ALLOWED)
     ] = 512
+    """Large pictures are worked on in tiles of this size to save memory. 0 takes them whole."""
     weights: Annotated[
-        str | None,
-        spec(
-            widget="weights",
-            group="advanced",
-            allowed="the path of an x2 RRDBNet file (.safetensors or .pth), or leave it empty",
-            label="Weights",
-            help="A weights file of your own, of any x2 RRDBNet; empty takes the one of the models above.",
-        ),
+        str | None, spec("Weights", widget="weights", group="advanced", allowed=f"{_WEIGHTS_ALLOWED}, or empty")
     ] = None
+    """A weights file of your own, of any x2 RRDBNet; empty takes the one of the models above."""
 
     @field_validator("tile")
     @classmethod
     def _large_enough(cls, tile: int) -> int:
         if 0 < tile < SMALLEST_TILE:
-            raise refused(f"give 0, or a whole number from {SMALLEST_TILE} to {LARGEST_TILE}")
+            raise refused(f"must be {_TILE_ALLOWED}")
         return tile
 
     @field_validator("weights")
     @classmethod
     def _weights_file(cls, weights: str | None) -> str | None:
         if weights is not None and not weights.lower().endswith(WEIGHTS_SUFFIXES):
-            raise refused("give the path of an x2 RRDBNet file that ends in .safetensors or .pth")
+            raise refused(f"must be {_WEIGHTS_ALLOWED}, or empty")
         return weights

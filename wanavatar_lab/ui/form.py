@@ -14,6 +14,7 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView, Request, fields_of
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
 from wanavatar_lab.ui import fields
 from wanavatar_lab.ui.elements import alert, bare, shared
@@ -149,8 +150,7 @@ class Form(LabBox):
             RequestError: it is of another stage.
         """
         if request.stage != self.request_class.stage:
-            problem = f"{request.stage!r} is not allowed; give a request of {self.request_class.stage}"
-            raise RequestError([("stage", problem)])
+            raise RequestError([("stage", must_be(repr(self.request_class.stage), request.stage))])
         self.make_all()
         self.touched.clear()
         self.set(profile=request.profile)

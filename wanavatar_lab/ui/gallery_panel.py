@@ -41,7 +41,7 @@ class GalleryPanel(PanelHost):
     def __init__(self, kind: str = "", query: str = "", profile: str = "pocket") -> None:
         known = [*dict.fromkeys(request.artifact for request in STAGE_REQUESTS.values() if request.artifact), LORA]
         if kind and kind not in known:
-            raise RequestError([("kind", f"{shown(kind)} is not allowed; {suggestion(kind, known)}")])
+            raise RequestError([("kind", f"{shown(kind)} is not a kind of artifact; {suggestion(kind, known)}")])
         self.gallery = Gallery()
         self.panel: Panel | None = None
         self._profile = profile

@@ -14,11 +14,11 @@ from typing import Any
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import Request, fields_of
-from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.requests.request import must_be, suggestion
 
 DEFAULT = "default"  # stands in the cell for a value that depends on the profile
 OPEN = (DEFAULT, "auto")  # texts in whose place a number may be given
-KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+KINDS: dict[type, str] = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
 _INJECTED = "# Parameters\n"  # the first line of papermill's cell
 
 
@@ -57,9 +57,9 @@ def check_parameters(names: Mapping[str, Any], request_class: type[Request] | No
         elif name in fields:
             # a form reads None as "leave the field as it is", which would hide the mistake
             if names[name] is None and not fields[name].optional:
-                problems.append((name, f"None is not allowed; give {fields[name].allowed}"))
+                problems.append((name, must_be(fields[name].allowed, None)))
         elif not _fits(names[name], known[name]):
-            problems.append((name, f"{shown(names[name])} is not allowed; give {KINDS[type(known[name])]}"))
+            problems.append((name, must_be(KINDS[type(known[name])], names[name])))
     if problems:
         raise RequestError(problems)
 

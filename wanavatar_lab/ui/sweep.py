@@ -17,7 +17,7 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request, fields_of
-from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.requests.request import must_be, suggestion
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.form import labelled
@@ -153,8 +153,8 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
             raise RequestError([(name, f"there is no such field; {suggestion(name, views)}")])
         is_list = hasattr(values, "__iter__") and not isinstance(values, str | bytes | Mapping)
         if not is_list or not (listed := list(values)):
-            advice = f"give a list of values to try, each {views[name].allowed}"
-            raise RequestError([(name, f"{shown(values)} is not allowed; {advice}")])
+            allowed = f"a list of values to try, each {views[name].allowed}"
+            raise RequestError([(name, must_be(allowed, values))])
         axes[name] = listed
     if not axes:
         raise RequestError([("", "there is nothing to try; give a field with a list of values, such as seed=[1, 2]")])

@@ -1,14 +1,14 @@
 """The table of weights: what each stage needs, where it is published, and where it is kept under the weights folder.
 
-Sizes are bytes of the published files, as the comments say. They are for plans and messages: a download asks the hub,
-and uses what it answers. None stands for a size that could not be established.
+The table itself is `table.toml`. A size of None could not be established.
 """
 
 import difflib
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
@@ -32,9 +32,9 @@ class Layout:
 
     name: str
     marker: str
-    needs: tuple[str, ...]
+    needs: Sequence[str]
     repository: str | None = None
-    files: tuple[str, ...] = ()
+    files: Sequence[str] = ()
     size: int | None = None
 
 
@@ -108,157 +108,14 @@ class Weights:
         return (self.layout and self.layout.repository) or "ships with this repository"
 
 
-_FULL, _POCKET = PROFILES["full"], PROFILES["pocket"]
-_POCKET_PLACE = "pocket"
-_DENOISER = "diffusion_pytorch_model*.safetensors"
-_WAV2VEC2 = "wav2vec2-large-xlsr-53-english"
+def _read_table() -> Iterator[Weights]:
+    for name, entry in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items():
+        layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
+        link = Link(**entry.pop("link")) if "link" in entry else None
+        yield Weights(**{"name": name, "place": name, **entry}, layouts=layouts, link=link)
 
 
-def _network(folder: str, weights: str = _DENOISER) -> tuple[str, str]:
-    return f"{folder}/config.json", f"{folder}/{weights}"
-
-
-def _tokenizer(folder: str) -> tuple[str, str]:
-    vocabulary = " | ".join(f"{folder}/{file}" for file in ("tokenizer.json", "spiece.model", "vocab.json"))
-    return f"{folder}/tokenizer_config.json", vocabulary
-
-
-def _pipeline_files(*parts: str) -> tuple[str, ...]:
-    """The files of a diffusers pipeline, by folder: the top level of FLUX's repository repeats the transformer."""
-    return "model_index.json", "LICENSE*", *(f"{part}/*" for part in parts)
-
-
-def _pocket_needs() -> tuple[str, ...]:
-    places = [*_POCKET.locations.values(), *(place for parts in _POCKET.shared.values() for place in parts.values())]
-    return tuple(dict.fromkeys(PurePosixPath(place).relative_to(_POCKET_PLACE).as_posix() for place in places))
-
-
-_WAN_TEXT_AND_VAE = ("models_t5_umt5-xxl-enc-bf16.pth", "Wan2.1_VAE.pth")
-_PUBLISHED_TEXT = (*_WAN_TEXT_AND_VAE, *_tokenizer("google/umt5-xxl"))
-_CONVERTED = (*_network("vae"), *_network("text_encoder", "model*.safetensors"), *_tokenizer("tokenizer"))
-
-_TABLE = (
-    Weights(
-        name="pocket",
-        place=_POCKET_PLACE,
-        use="toy models for any CPU",
-        licence="Apache-2.0",
-        layouts=(Layout(name="diffusers", marker="", needs=_pocket_needs()),),
-    ),
-    Weights(
-        name="FLUX.2-klein-9B",
-        place=_FULL.locations["text_to_image"],
-        use="text to image",
-        # license_name and extra_gated_prompt in the front matter of the model cards of the 9B family
-        licence="FLUX Non-Commercial License",
-        gated=True,
-        fetched="diffusers",
-        layouts=(
-            Layout(
-                name="diffusers",
-                marker="transformer",
-                needs=("model_index.json", "scheduler/scheduler_config.json", *_network("transformer"), *_CONVERTED),
-                repository="black-forest-labs/FLUX.2-klein-9B",
-                files=_pipeline_files("scheduler", "transformer", "text_encoder", "tokenizer", "vae"),
-                # the whole repository is listed with 49.26 GiB, of which the second transformer is 17316 MiB
-                size=34_700_000_000,
-            ),
-        ),
-    ),
-    Weights(
-        name="RealESRGAN_x2plus.pth",
-        place=_FULL.locations["upscale"],
-        use="2x upscaling of pictures",
-        licence="BSD-3-Clause",
-        # several projects that pin this asset of the release name the same size and hash
-        link=Link(
-            url="https://github.com/xinntao/Real-ESRGAN/releases/download/v0.2.1/RealESRGAN_x2plus.pth",
-            sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
-            size=67_061_725,
-        ),
-    ),
-    Weights(
-        name="Wan2.2-I2V-A14B",
-        place=_FULL.locations["image_to_video"],
-        use="image to video",
-        licence="Apache-2.0",
-        fetched="diffusers",
-        layouts=(
-            Layout(
-                name="Wan-AI",
-                marker="high_noise_model",
-                needs=(*_network("high_noise_model"), *_network("low_noise_model"), *_PUBLISHED_TEXT),
-                repository="Wan-AI/Wan2.2-I2V-A14B",
-                files=("LICENSE*", "high_noise_model/*", "low_noise_model/*", *_WAN_TEXT_AND_VAE, "google/umt5-xxl/*"),
-            ),
-            Layout(
-                name="diffusers",
-                marker="transformer",
-                needs=("model_index.json", *_network("transformer"), *_network("transformer_2"), *_CONVERTED),
-                repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-                files=_pipeline_files("scheduler", "transformer", "transformer_2", "text_encoder", "tokenizer", "vae"),
-                # 126,204,155,463 bytes in 50 files at commit 596658f, a few pictures and examples among them; the
-                # experts are published in float32
-                size=126_200_000_000,
-            ),
-        ),
-    ),
-    Weights(
-        name="Wan2.2-S2V-14B",
-        place=_FULL.locations["speech_to_video"],
-        use="speech to video",
-        licence="Apache-2.0",
-        fetched="Wan-AI",
-        layouts=(
-            Layout(
-                name="diffusers",
-                marker="transformer",
-                needs=(
-                    *_network("transformer"),
-                    *_CONVERTED,
-                    "audio_encoder/config.json",
-                    "audio_encoder/model*.safetensors | audio_encoder/pytorch_model*.bin",
-                    "audio_processor/preprocessor_config.json",
-                ),
-            ),
-            Layout(
-                name="Wan-AI",
-                marker="config.json",
-                needs=(
-                    "config.json",
-                    _DENOISER,
-                    *_PUBLISHED_TEXT,
-                    f"{_WAV2VEC2}/config.json",
-                    f"{_WAV2VEC2}/preprocessor_config.json",
-                    f"{_WAV2VEC2}/model.safetensors | {_WAV2VEC2}/pytorch_model.bin",
-                ),
-                repository="Wan-AI/Wan2.2-S2V-14B",
-                files=(
-                    *("LICENSE*", "config.json", "diffusion_pytorch_model*", *_WAN_TEXT_AND_VAE, "google/umt5-xxl/*"),
-                    # one format of the audio encoder; the repository has the same weights in three
-                    *(f"{_WAV2VEC2}/*.json", f"{_WAV2VEC2}/model.safetensors"),
-                ),
-                # 16,295,755,609 weights (their shapes are in tests/golden/official_manifests.json) of 2 bytes,
-                # 11,361,920,418 for the text encoder, 507,609,880 for the VAE, 1.26 GB for the audio encoder
-                size=45_700_000_000,
-            ),
-        ),
-    ),
-    Weights(
-        name="face-landmarker",
-        place="face_landmarker.task",
-        use="face masks and metrics",
-        licence="Apache-2.0",
-        # the URL has the version in it; several projects that pin it name the same size and hash
-        link=Link(
-            url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
-            "face_landmarker.task",
-            sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-            size=3_758_596,
-        ),
-    ),
-)
-WEIGHTS: dict[str, Weights] = {weights.name: weights for weights in _TABLE}
+WEIGHTS: dict[str, Weights] = {weights.name: weights for weights in _read_table()}
 
 
 def find_weights(name: str) -> Weights:

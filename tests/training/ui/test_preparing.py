@@ -12,13 +12,13 @@ from wanavatar_lab.errors import LabError, RequestError
 
 
 def test_only_a_profile_that_draws_people_does_without_videos(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="videos: '' is not allowed; give a folder of videos of one person"):
+    with pytest.raises(RequestError, match="videos: must be a folder of videos of one person"):
         asyncio.run(prepare_clips(Person(tmp_path), profile="full"))
 
 
 def test_a_drawn_person_has_as_many_clips_as_there_is_speech_for(tmp_path: Path) -> None:
     assert (SHIPPED, SHIPPED_SECONDS) == (drawn_speech.SHIPPED, drawn_speech.SHIPPED_SECONDS)
-    with pytest.raises(RequestError, match=r"clips: 99 is not allowed; give a number from 2 to 15[\s\S]*seconds: 1 "):
+    with pytest.raises(RequestError, match=r"clips: must be a number from 2 to 15 \(got 99\)[\s\S]*seconds: must be "):
         asyncio.run(prepare_clips(Person(tmp_path), profile="pocket", clips=99, seconds=1))
     assert not list(tmp_path.iterdir())
 
