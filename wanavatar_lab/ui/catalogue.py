@@ -11,7 +11,6 @@ from wanavatar_lab import files
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
-from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.ui.listing import matches
 
 
@@ -23,6 +22,8 @@ class Entry:
         kind: what it makes: picture, video, talking, ...; "" where that is not known.
         state: as the status, or "damaged".
         title: its prompt; without one, the name of its first input file; for a damaged run, what is wrong.
+        time: when it was submitted, in seconds since 1970.
+        file: the file of this kind that it made; None where there is none.
         parents: the runs whose files it took, in the order of its fields.
     """
 
@@ -31,8 +32,8 @@ class Entry:
     kind: str
     state: str
     title: str
-    submitted_at: float
-    artifacts: tuple[Artifact, ...] = ()
+    time: float
+    file: Path | None = None
     parents: tuple[str, ...] = ()
 
     @property
@@ -40,36 +41,33 @@ class Entry:
         """Whether nothing will change any more."""
         return self.state not in ("queued", "running")
 
-    @property
-    def main(self) -> Artifact | None:
-        """The artifact that represents it."""
-        return next((artifact for artifact in self.artifacts if artifact.kind == self.kind), None)
-
 
 class Catalogue:
-    """The runs of a folder, which is that of the settings if None."""
+    """The runs of a folder, which is that of the settings if None.
+
+    Attributes:
+        entries: the runs by id, newest first.
+    """
 
     def __init__(self, runs_dir: Path | str | None = None) -> None:
         self.root = runs_folder(runs_dir)
-        self._entries: dict[str, Entry] = {}
-        self._order: list[Entry] = []
+        self.entries: dict[str, Entry] = {}
         self._children: dict[str, list[str]] = {}
 
     def refresh(self) -> bool:
         """Read the disk again; whether anything changed."""
-        names = [listed.name for listed in files.entries(self.root) if RUN_ID.fullmatch(listed.name)]
-        entries: dict[str, Entry] = {}
-        for name in names:
-            known = self._entries.get(name)
+        found: list[Entry] = []
+        for name in [listed.name for listed in files.entries(self.root) if RUN_ID.fullmatch(listed.name)]:
+            known = self.entries.get(name)
             entry = known if known is not None and known.ended else _read(Run(self.root / name))
             if entry is not None:
-                entries[name] = entry
-        if entries == self._entries:
+                found.append(entry)
+        found.sort(key=lambda entry: (entry.time, entry.id), reverse=True)
+        if found == list(self.entries.values()):
             return False
-        self._entries = entries
-        self._order = sorted(entries.values(), key=lambda entry: (entry.submitted_at, entry.id), reverse=True)
+        self.entries = {entry.id: entry for entry in found}
         self._children = {}
-        for entry in reversed(self._order):
+        for entry in reversed(found):
             for parent in entry.parents:
                 self._children.setdefault(parent, []).append(entry.id)
         return True
@@ -85,7 +83,7 @@ class Catalogue:
         relatives = {family, *self.parents(family), *self.children(family)} if family else None
         return [
             entry
-            for entry in self._order
+            for entry in self.entries.values()
             if (not kind or entry.kind == kind)
             and (relatives is None or entry.id in relatives)
             and (not query or matches(query, entry.title, entry.stage.replace("_", " "), entry.id))
@@ -94,21 +92,13 @@ class Catalogue:
     def kinds(self) -> list[str]:
         """Every kind that exists, those of the shipped stages first."""
         known = list(dict.fromkeys(request.artifact for request in STAGE_REQUESTS.values()))
-        present = {entry.kind for entry in self._order} - {""}
+        present = {entry.kind for entry in self.entries.values()} - {""}
         return [kind for kind in known if kind in present] + sorted(present - set(known))
-
-    def entry(self, run_id: str) -> Entry | None:
-        """The run of this id; None where there is none."""
-        return self._entries.get(run_id)
-
-    def file(self, entry: Entry) -> Path | None:
-        """The file that represents a run; None where it has none."""
-        return Run(self.root / entry.id).path(entry.main) if entry.main is not None else None
 
     def parents(self, run_id: str) -> list[str]:
         """The existing runs whose files this one took."""
-        entry = self._entries.get(run_id)
-        return [parent for parent in entry.parents if parent in self._entries] if entry else []
+        entry = self.entries.get(run_id)
+        return [parent for parent in entry.parents if parent in self.entries] if entry else []
 
     def children(self, run_id: str) -> list[str]:
         """The runs that took files of this one."""
@@ -130,10 +120,10 @@ def _read(run: Run) -> Entry | None:
         return Entry(run.id, run.stage, kind, "damaged", str(error), 0.0)
     inputs = [value for value in values if value.startswith("/")]  # submitting has made them absolute
     title = str(request.get("prompt") or "") or (Path(inputs[0]).name if inputs else "")
-    artifacts = tuple(status.artifacts)
-    if artifacts and all(artifact.kind != kind for artifact in artifacts):
-        kind = artifacts[0].kind
+    if status.artifacts and all(artifact.kind != kind for artifact in status.artifacts):
+        kind = status.artifacts[0].kind
+    file = next((run.path(artifact) for artifact in status.artifacts if artifact.kind == kind), None)
     head = f"{run.folder.parent}/"
-    owners = [file.removeprefix(head).partition("/")[0] for file in inputs if file.startswith(head)]
+    owners = [path.removeprefix(head).partition("/")[0] for path in inputs if path.startswith(head)]
     parents = tuple(dict.fromkeys(owner for owner in owners if RUN_ID.fullmatch(owner)))
-    return Entry(run.id, run.stage, kind, status.state, title, status.submitted_at or 0.0, artifacts, parents)
+    return Entry(run.id, run.stage, kind, status.state, title, status.submitted_at or 0.0, file, parents)

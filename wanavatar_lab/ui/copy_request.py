@@ -6,12 +6,8 @@ from typing import Any
 
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of, plain_defaults
 
-NOTEBOOKS: dict[str, str] = {
-    "text_to_image": "notebooks/01_text_to_image.ipynb",
-    "upscale": "notebooks/02_upscale.ipynb",
-    "image_to_video": "notebooks/03_image_to_video.ipynb",
-    "speech_to_video": "notebooks/04_speech_to_video.ipynb",
-}
+_IN_ORDER = ("text_to_image", "upscale", "image_to_video", "speech_to_video")  # as the notebooks are numbered
+NOTEBOOKS = {stage: f"notebooks/{number:02}_{stage}.ipynb" for number, stage in enumerate(_IN_ORDER, 1)}
 
 
 def as_python(request: Request, seed: int | None = None) -> str:

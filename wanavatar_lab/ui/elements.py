@@ -19,7 +19,7 @@ ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 
 # style and layout of each kind of widget: a text and a choice are as wide as their container, a button as its text
-_LOOKS: dict[type[widgets.DOMWidget], tuple[type[widgets.Widget] | None, dict[str, str]]] = {
+_LOOKS: dict[Any, tuple[Any, dict[str, str]]] = {
     **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
     **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
     **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
@@ -43,6 +43,13 @@ def bare(kind: type[_Widget], *style_classes: str, **traits: Any) -> _Widget:
     style, layout = _LOOKS[kind]
     looks = {"layout": shared(widgets.Layout, **layout), **({"style": shared(style)} if style else {})}
     return kind(_dom_classes=style_classes, **looks | traits)
+
+
+def refill(box: widgets.Box, *children: widgets.Widget) -> None:
+    """Replace what is in a box, and close what was in it."""
+    for before in box.children:
+        before.close()
+    box.children = children
 
 
 def set_options(box: widgets.Dropdown, options: list[tuple[str, Any]]) -> None:

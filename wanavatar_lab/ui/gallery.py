@@ -31,11 +31,7 @@ COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
 NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
-COPIES: dict[str, Callable[[Request, int | None], str]] = {
-    "python": as_python,
-    "command": as_command,
-    "papermill": as_papermill,
-}
+COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
 
 
 class Gallery(Listing):
@@ -48,7 +44,6 @@ class Gallery(Listing):
         comparison: the widget that shows both; None while there are not two.
     """
 
-    NARROWED_BY = ("family",)
     _esm = script("listing", "comparing", "gallery")
     _css = styles("listing", "gallery")
     WORDS = read_words(__file__, "listing", "states", "gallery")
@@ -63,6 +58,7 @@ class Gallery(Listing):
         self._catalogue, self._loras = Catalogue(runs_dir), LoraFolder()
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
+        self.observe(lambda _: self._show(), "family")
 
     def on_use(self, listener: Callable[[Path, str], Any]) -> None:
         """Call `listener` with a file and its kind when a person wants it as an input."""
@@ -84,7 +80,7 @@ class Gallery(Listing):
     def files(self) -> list[Path]:
         """The main files of the runs that are found, newest first."""
         found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
-        return [file for file in map(self._catalogue.file, found) if file is not None]
+        return [entry.file for entry in found if entry.file is not None]
 
     def delete(self, run_id: str) -> None:
         """Delete a run; `restore` undoes it.
@@ -148,7 +144,7 @@ class Gallery(Listing):
             *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
             *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
-        return sorted(found, key=_time_and_id, reverse=True)
+        return sorted(found, key=lambda entry: (entry.time, entry.id), reverse=True)
 
     def _kinds(self) -> list[str]:
         return list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._loras.all else [])]))
@@ -157,16 +153,16 @@ class Gallery(Listing):
         return self._run_card(found) if isinstance(found, Entry) else self._lora_card(found)
 
     def _run_card(self, entry: Entry) -> dict[str, Any]:
-        picture = _picture(self._catalogue.file(entry))
+        picture = _picture(entry.file)
         compares = picture["kind"] if picture is not None and picture["kind"] in COMPARED else ""
         return {
             "id": entry.id,
             "stage": stage_name(entry.stage),
             "state": entry.state,
             "title": entry.title,
-            "time": entry.submitted_at,
+            "time": entry.time,
             "picture": picture,
-            "usable": entry.main is not None,
+            "usable": entry.file is not None,
             "ended": entry.ended,
             "known": entry.stage in STAGE_REQUESTS and entry.state != "damaged",
             "parents": len(self._catalogue.parents(entry.id)),
@@ -182,17 +178,17 @@ class Gallery(Listing):
             "stage": language.of(self.WORDS["one_lora"]),
             "state": "damaged" if found.problem else "succeeded",
             "title": found.problem or " · ".join([found.name, found.base, *found.trigger_words]),
-            "time": lora.modified,
+            "time": lora.time,
             "picture": _picture(Path(found.preview) if found.preview else None),
             "usable": bool(found.fits and self._listeners[LORA]),
         }
 
     def _source(self, entry: Entry, kind: str) -> str:
         """The run whose file of the same kind this one took; "" where there is none."""
-        for parent in map(self._catalogue.entry, self._catalogue.parents(entry.id)):
-            made = _picture(self._catalogue.file(parent)) if parent is not None else None
-            if parent is not None and made is not None and made["kind"] == kind:
-                return parent.id
+        for parent in self._catalogue.parents(entry.id):
+            picture = _picture(self._catalogue.entries[parent].file)
+            if picture is not None and picture["kind"] == kind:
+                return parent
         return ""
 
     def _act(self, content: Mapping[str, Any]) -> None:
@@ -203,32 +199,28 @@ class Gallery(Listing):
             case "undo":
                 self.restore()
             case "copy":
-                self._copy(run_id, str(content.get("how")))
+                run, how = self._run(run_id), str(content.get("how"))
+                text = COPIES[how](run.request(), run.status().seed)
+                if not text:
+                    raise LabError(f"The stage {run.stage} has no notebook, so papermill cannot run it.")
+                self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
             case "use" if run_id.startswith(f"{LORA}:"):
                 found = next(each.found for each in self._loras.all if f"{LORA}:{each.id}" == run_id)
                 self._tell(LORA, found.name, *found.fits[0].split("/"))
             case "use":
-                entry = self._entry(run_id)
-                if entry.main is not None:
-                    self._tell("use", self._result(run_id), entry.main.kind)
+                self._tell("use", self._result(run_id), self._entry(run_id).kind)
             case "again" | "change" as action:
                 self._tell(action, self._run(run_id).request())
             case "compare" if "with" in content:
                 self.compare(str(content["with"]), run_id)
+            case "compare" if run_id in self._compared():
+                self.stop_comparing()
+            case "compare" if self.compared:  # the first stays, and this is the second
+                self.compare(self._compared()[0], run_id)
             case "compare":
-                self._choose(run_id)
+                self.compared = [self._facts(run_id)]
             case "stop":
                 self.stop_comparing()
-
-    def _choose(self, run_id: str) -> None:
-        """Take a run as the first or the second of a comparison; one that is compared already ends it."""
-        compared = self._compared()
-        if run_id in compared:
-            self.stop_comparing()
-        elif compared:
-            self.compare(compared[0], run_id)
-        else:
-            self.compared = [self._facts(run_id)]
 
     def _drop_deleted(self) -> None:
         if any(not (self._catalogue.root / run_id).is_dir() for run_id in self._compared()):
@@ -250,13 +242,12 @@ class Gallery(Listing):
 
     def _entry(self, run_id: str) -> Entry:
         self._run(run_id)  # raises for an id without a run
-        entry = self._catalogue.entry(run_id)
-        if entry is None:
+        if run_id not in self._catalogue.entries:
             raise RunError(f"The run {run_id} is not in the gallery yet. Try again in a moment.")
-        return entry
+        return self._catalogue.entries[run_id]
 
     def _result(self, run_id: str) -> Path:
-        file = self._catalogue.file(self._entry(run_id))
+        file = self._entry(run_id).file
         if file is None:
             raise RunError(f"The run {run_id} has no result.")
         return file
@@ -272,19 +263,8 @@ class Gallery(Listing):
         for listener in self._listeners[action]:
             listener(*values)
 
-    def _copy(self, run_id: str, how: str) -> None:
-        run = self._run(run_id)
-        text = COPIES[how](run.request(), run.status().seed)
-        if not text:
-            raise LabError(f"The stage {run.stage} has no notebook, so papermill cannot run it.")
-        self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
-
 
 def _picture(path: Path | None) -> dict[str, str] | None:
     """A file as the page shows it; None where it cannot."""
     kind = kind_of(path) if path is not None else ""
     return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
-
-
-def _time_and_id(entry: Entry | LoraEntry) -> tuple[float, str]:
-    return (entry.submitted_at if isinstance(entry, Entry) else entry.modified), entry.id

@@ -30,10 +30,7 @@ MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from th
 LOG_LINES, LOG_CHARACTERS = 40, 8000
 PREVIEWS = ("preview.webp", "preview.png")  # of the latents, where a stage writes one
 # fields of the status that are traits of the card under the same name
-SHOWN = (
-    *("state", "phase", "step", "steps", "segment", "segments"),
-    *("fraction", "eta_seconds", "memory_bytes", "queue_place", "seed"),
-)
+SHOWN = "state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed".split()
 
 
 class JobCard(LabWidget):
@@ -54,9 +51,8 @@ class JobCard(LabWidget):
 
     _esm = script("job_card")
     _css = styles("job_card")
-    WORDS: ClassVar[dict[str, Words]] = read_words(
-        __file__, "states", "job_card"
-    )  # which the card of a training extends
+    # which the card of a training extends
+    WORDS: ClassVar[dict[str, Words]] = read_words(__file__, "states", "job_card")
 
     run_id = traitlets.Unicode("").tag(sync=True)
     title = traitlets.Unicode("").tag(sync=True)
@@ -168,15 +164,10 @@ class JobCard(LabWidget):
             setattr(self, name, getattr(status, name))
         self.error = status.error or ""
         # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
-        begin = status.started_at or status.submitted_at
-        if begin is None:
-            self.elapsed = 0.0
-        else:
-            self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
-        if status.ended:
-            self.cancelling = False
-        elif job.run.cancel_requested():
-            self.cancelling = True  # also where another client asked
+        begin = status.started_at or status.submitted_at or status.finished_at or time.time()
+        self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
+        # also where another client asked for it
+        self.cancelling = not status.ended and (self.cancelling or job.run.cancel_requested())
 
     def _new_log(self, job: jobs.Job) -> str | None:
         """The last lines of the log if it has changed since the last look."""
@@ -199,7 +190,7 @@ class JobCard(LabWidget):
 class RunningJobs(LabBox):
     """Cards of all runs that are queued or running, of any client: what a page shows after a reload.
 
-    They are in the order of the queue; the card of a run that has ended stays until `clear`.
+    They are in the order of the queue; the card of a run that has ended stays while there is room.
     """
 
     def __init__(self) -> None:
@@ -213,18 +204,10 @@ class RunningJobs(LabBox):
         waiting = Lane(runs_folder()).queue()[:MOST_CARDS]
         new = [run_id for run_id in waiting if run_id not in self._cards]
         for run_id in new:
-            try:
+            with suppress(RunError):  # its ticket is written before its folder has its name: the next look finds it
                 self._cards[run_id] = JobCard(run_id)
-            except RunError:
-                continue  # its ticket is written before its folder has its name: the next look finds it
         ended = [run_id for run_id in self._cards if run_id not in waiting]
         for run_id in ended[: max(0, len(self._cards) - MOST_CARDS)]:
             self._cards.pop(run_id).close()
         if new or ended:  # the same ones again send nothing
             self.children = tuple(self._cards.values())
-
-    def clear(self) -> None:
-        """Remove the cards of runs that have ended."""
-        for run_id in [run_id for run_id, card in self._cards.items() if not card.active]:
-            self._cards.pop(run_id).close()
-        self.children = tuple(self._cards.values())

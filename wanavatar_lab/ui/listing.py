@@ -37,10 +37,11 @@ class Listing(LabWidget):
         entries: what is shown, as the page needs it; each has an `id`.
         total: how many are found.
         notice: the last error.
+        fault: a lasting error, shown while there is no newer one.
     """
 
     REFRESH_SECONDS: ClassVar[float] = 2.0
-    NARROWED_BY: ClassVar[Sequence[str]] = ()  # traits besides those above that filter
+    fault = ""
 
     kind = traitlets.Unicode("").tag(sync=True)
     query = traitlets.Unicode("").tag(sync=True)
@@ -53,7 +54,7 @@ class Listing(LabWidget):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        self.observe(lambda _: self._show(), ["kind", "query", "limit", *self.NARROWED_BY])
+        self.observe(lambda _: self._show(), ["kind", "query", "limit"])
         self.refresh()
         repeat(self._refresh_or_say_why_not, self.REFRESH_SECONDS, self)
 
@@ -64,7 +65,7 @@ class Listing(LabWidget):
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a button asks for; an error becomes the notice."""
-        self.notice = self._fault()
+        self.notice = self.fault
         try:
             self._act(content)
         except (LabError, OSError) as error:
@@ -94,10 +95,6 @@ class Listing(LabWidget):
     def _act(self, content: Mapping[str, Any]) -> None:
         """Do what a message of the page asks for."""
         raise NotImplementedError
-
-    def _fault(self) -> str:
-        """A lasting error, shown while there is no newer one."""
-        return ""
 
     def _show(self) -> None:
         found = self._find()

@@ -25,6 +25,8 @@ PREVIEW_WIDTH = "14em"
 CLOSED_AFTER = 10.0  # seconds until replaced cards are closed: a page that is still drawing them fails without them
 WORDS = read_words(__file__, "lora_cards")
 
+_Listener = Callable[[Any], None]
+
 
 class LoraCards(Control):
     """The cards of all LoRAs for the form's stage and profile; the value is the list of those that are switched on."""
@@ -64,11 +66,9 @@ class LoraCards(Control):
         return [card.choice() for card in self.cards if card.use.value]
 
     def _write(self, value: Any) -> None:
-        chosen = [self._item.model_validate(each).model_dump() for each in read_adapters(value)]
-        self._show(self._fitting, {choice["name"]: choice for choice in chosen})
+        self._show(self._item.model_validate(each).model_dump() for each in read_adapters(value))
 
     def _look(self) -> None:
-        chosen = {choice["name"]: choice for choice in self._read()}
         weights_dir, found, self._fault = read_settings().weights_dir, [], ""
         try:
             found = describe(find_adapters(weights_dir), weights_dir)
@@ -76,13 +76,16 @@ class LoraCards(Control):
             self._fault = str(error)
         self._fitting = [each for each in found if f"{self._request_class.stage}/{self._profile}" in each.fits]
         with self._writing():
-            self._show(self._fitting, chosen)
+            self._show(self._read())
 
-    def _show(self, found: Iterable[Description], chosen: dict[str, dict[str, Any]]) -> None:
-        """A card for each LoRA found, and for each that is chosen and missing, which a run would refuse."""
-        shown = list(found)
-        missing = [name for name in chosen if name not in {each.name for each in shown}]
-        shown += [Description(name, "", {}, base="", problem=WORDS.text("unknown")) for name in missing]
+    def _show(self, choices: Iterable[dict[str, Any]]) -> None:
+        """A card for each LoRA that fits, and for each that is chosen and missing, which a run would refuse."""
+        chosen = {choice["name"]: choice for choice in choices}
+        missing = chosen.keys() - {each.name for each in self._fitting}
+        unknown = [
+            Description(name, "", {}, base="", problem=WORDS.text("unknown")) for name in chosen if name in missing
+        ]
+        shown = [*self._fitting, *unknown]
         if [card.found for card in self.cards] != shown:
             before = self.cards
             self._cards.children = [LoraCard(each, self._item, self._add_to_prompt, self._changed) for each in shown]
@@ -92,19 +95,15 @@ class LoraCards(Control):
         self._write_message()
 
     def _add_to_prompt(self, words: str) -> None:
-        if self._prompt is None:
-            return
-        text = (self._prompt.value or "").rstrip(" ,")
-        if words not in text:
+        text = (self._prompt.value or "").rstrip(" ,") if self._prompt is not None else ""
+        if self._prompt is not None and words not in text:
             self._prompt.change(f"{text}, {words}" if text else words)
 
     def _write_message(self) -> None:
-        if self.cards or self._fault:
-            self._message.value = alert(self._fault) if self._fault else ""
-            return
         kind = "img" if self._request_class.stage == TextToImage.stage else "mov"
         folder = read_settings().weights_dir.absolute() / "loras" / kind
-        self._message.value = small(WORDS.text("empty", folder=folder))
+        empty = "" if self.cards else small(WORDS.text("empty", folder=folder))
+        self._message.value = alert(self._fault) if self._fault else empty
 
     def _write_labels(self) -> None:
         self._title.value = f"<strong>{escape(self.label)}</strong>"
@@ -129,17 +128,11 @@ class LoraCard(LabBox):
     Args:
         found: the LoRA.
         item: the model of an item in the request's list.
-        add_to_prompt: called with a trigger word.
-        changed: called when a person changed something.
+        on_trigger: called with a trigger word that is to be added to the prompt.
+        on_change: called when a person changed something.
     """
 
-    def __init__(
-        self,
-        found: Description,
-        item: type[BaseModel],
-        add_to_prompt: Callable[[str], None],
-        changed: Callable[[Any], None],
-    ) -> None:
+    def __init__(self, found: Description, item: type[BaseModel], on_trigger: _Listener, on_change: _Listener) -> None:
         self.found = found
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         self._views = {name: view for name, view in fields_of(item).items() if name != "name"}
@@ -151,9 +144,9 @@ class LoraCard(LabBox):
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
         super().__init__([self.use, weights, self._facts, triggers, *self._preview()], layout=border)
         for box in (self.use, *self.weights.values()):
-            box.observe(changed, "value")
+            box.observe(on_change, "value")
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
-            button.on_click(lambda _, word=word: add_to_prompt(word))
+            button.on_click(lambda _, word=word: on_trigger(word))
         self.follow_language()
 
     def choice(self) -> dict[str, Any]:
@@ -171,21 +164,15 @@ class LoraCard(LabBox):
 
     def show_words(self) -> None:
         """Put its texts into the language shown."""
-        name = self.found.name
+        found, name = self.found, self.found.name
         self.use.description = WORDS.text("use", name=name)
         for field, box in self.weights.items():
             box.description = WORDS.text("weight", name=name, label=language.of(self._views[field].labels))
-        for word, button in zip(self.found.trigger_words, self.triggers, strict=True):
+        for word, button in zip(found.trigger_words, self.triggers, strict=True):
             button.description = WORDS.text("add", word=word)
-        rank = rank_of(self.found)
-        facts = [
-            self.found.kind,
-            self.found.base,
-            rank and WORDS.text("rank", rank=rank),
-            self.found.description,
-            self._unseen and WORDS.text("preview", file=self._unseen),
-        ]
-        text = small(" · ".join(fact for fact in facts if fact))
+        rank = rank_of(found) and WORDS.text("rank", rank=rank_of(found))
+        unseen = self._unseen and WORDS.text("preview", file=self._unseen)
+        text = small(" · ".join(filter(None, (found.kind, found.base, rank, found.description, unseen))))
         self._facts.value = text + (alert(self._problem) if self._problem else "")
 
     def _preview(self) -> list[widgets.Widget]:

@@ -52,7 +52,7 @@ class LoraList(Listing):
     def _look(self) -> bool:
         changed = self._loras.refresh()
         if changed:
-            self.notice = self._loras.fault
+            self.notice = self.fault = self._loras.fault
         return changed
 
     def _find(self) -> Sequence["LoraEntry"]:
@@ -60,9 +60,6 @@ class LoraList(Listing):
 
     def _kinds(self) -> list[str]:
         return list(dict.fromkeys(each.found.kind for each in self._loras.all))
-
-    def _fault(self) -> str:
-        return self._loras.fault
 
     def _act(self, content: Mapping[str, Any]) -> None:
         match content.get("kind"):
@@ -85,7 +82,7 @@ class LoraList(Listing):
             "words": lora.trigger_words,
             "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
             "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
-            "version": str(found.modified),
+            "version": str(found.time),
             "places": [{"place": place, "label": self._label(place)} for place in lora.fits],
         }
 
@@ -101,11 +98,11 @@ class LoraEntry:
     """One LoRA of a folder.
 
     Attributes:
-        modified: when its newest file was written, in seconds since 1970.
+        time: when its newest file was written, in seconds since 1970.
     """
 
     found: Description
-    modified: float
+    time: float
 
     @property
     def id(self) -> str:
@@ -157,8 +154,7 @@ class LoraFolder:
             kind: only these: img, character, move, camera, mov.
             query: only those with each of these words in their name, kind, base, description or trigger words.
         """
-        of_kind = [each for each in self.all if not kind or each.found.kind == kind]
-        return [each for each in of_kind if matches(query, *each.texts)]
+        return [each for each in self.all if kind in ("", each.found.kind) and matches(query, *each.texts)]
 
     def _entry(self, adapter: Adapter) -> tuple[tuple[int, ...], LoraEntry]:
         """An adapter, read from disk if its files or their folders have changed, with the facts that tell so."""

@@ -9,7 +9,8 @@ panel.artifact            # what the next cell takes
 import asyncio
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
 from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui.elements import alert, bare, heading, shared
+from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.language_switch import LanguageSwitch
@@ -57,7 +58,6 @@ class Panel(LabBox):
         self.form = Form(request_class, profile=profile, **values)
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
-        self._listeners: list[Callable[[Panel], None]] = []
         self._title, self._hint = bare(widgets.HTML, "wl-panel-title"), bare(widgets.HTML)
         self._button = bare(widgets.Button, "wl-run", button_style="primary")
         self._card, self._result = bare(widgets.VBox), bare(widgets.VBox)
@@ -78,10 +78,6 @@ class Panel(LabBox):
     def artifact(self) -> Path | None:
         """The main file of the last run; None until it has succeeded."""
         return self.artifacts[0] if self.artifacts else None
-
-    def on_result(self, listener: Callable[["Panel"], None]) -> None:
-        """Call `listener` with the panel when a run has succeeded."""
-        self._listeners.append(listener)
 
     async def run(self) -> list[Path]:
         """Run what the form describes, as the button does, and wait for it.
@@ -170,9 +166,7 @@ class Panel(LabBox):
         from wanavatar_lab.ui.job_card import JobCard
 
         self.job, self.artifacts = job, []
-        for old in self._card.children:
-            old.close()
-        self._card.children = [JobCard(job.id, reveal=reveal)]
+        refill(self._card, JobCard(job.id, reveal=reveal))
         self._show_result()
         self.show_words()
 
@@ -189,30 +183,24 @@ class Panel(LabBox):
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
             self._show_result()
-            for listener in self._listeners:
-                listener(self)
         self.show_words()
         return status
 
     def _show_result(self) -> None:
-        for old in self._result.children:
-            old.close()
-        self._result.children = [result_of(self.job.run)] if self.job is not None and self.artifacts else []
+        refill(self._result, *([result_of(self.job.run)] if self.job is not None and self.artifacts else []))
 
     def _attach_again(self) -> None:
         """Show the newest unfinished run of this stage and profile."""
         for run_id in reversed(Lane(runs_folder()).queue()):
-            try:
+            with suppress(RunError):  # its ticket is written before its folder has its name
                 job = jobs.attach(run_id)
-            except RunError:
-                continue  # its ticket is written before its folder has its name
-            stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
-            wanted = (self.form.request_class.stage, self.form.profile)
-            if (stage, profile) == wanted and not job.status().ended:
-                self._show_card(job)
-                if loop_runs():
-                    start(self._follow(job))
-                return
+                stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
+                wanted = (self.form.request_class.stage, self.form.profile)
+                if (stage, profile) == wanted and not job.status().ended:
+                    self._show_card(job)
+                    if loop_runs():
+                        start(self._follow(job))
+                    return
 
 
 class PanelHost(LabBox):

@@ -152,39 +152,35 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
         if name not in views:
             raise RequestError([(name, f"there is no such field; {suggestion(name, views)}")])
         is_list = hasattr(values, "__iter__") and not isinstance(values, str | bytes | Mapping)
-        if not is_list or not (listed := list(values)):
+        axes[name] = list(values) if is_list else []
+        if not axes[name]:
             advice = f"give a list of values to try, each {views[name].allowed}"
             raise RequestError([(name, f"{shown(values)} is not allowed; {advice}")])
-        axes[name] = listed
     if not axes:
         raise RequestError([("", "there is nothing to try; give a field with a list of values, such as seed=[1, 2]")])
     if (count := math.prod(map(len, axes.values()))) > MOST_RUNS:
         raise RequestError([("", f"{count} runs are too many; try at most {MOST_RUNS} at a time")])
-    queued: list[Job] = []
-    try:
-        for each in _checked(request, axes):
-            queued.append(submit(each))
-    except LabError:  # the disk is full
-        for job in reversed(queued):
-            job.cancel()
-        raise
-    return Sweep(request, axes, queued)
-
-
-def _checked(request: Request, axes: Mapping[str, Sequence[Any]]) -> list[Request]:
-    """The request of every cell, with all that can be checked before it runs; all problems are raised at once."""
+    # all that can be checked before a run is, and all problems are raised at once
     problems: dict[tuple[str, str], None] = {}
     requests = []
-    for values in _grid(axes):
+    for cell in _grid(axes):
         try:
-            requests.append(changed := request.changed(**values))
+            requests.append(changed := request.changed(**cell))
             changed.check_inputs()
             check_loras(changed)
         except RequestError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise RequestError(list(problems))
-    return requests
+    queued: list[Job] = []
+    try:
+        for each in requests:
+            queued.append(submit(each))
+    except LabError:  # the disk is full
+        for job in reversed(queued):
+            job.cancel()
+        raise
+    return Sweep(request, axes, queued)
 
 
 def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -77,9 +77,8 @@ class Upload(LabWidget):
     ) -> None:
         self._suffixes = frozenset(part.strip().lower() for part in accept.split(","))
         if unknown := sorted(self._suffixes - set(KINDS)):
-            raise LabError(
-                f"Upload cannot check what a file in {unknown[0]!r} is; it knows {', '.join(sorted(KINDS))}."
-            )
+            known = ", ".join(sorted(KINDS))
+            raise LabError(f"Upload cannot check what a file in {unknown[0]!r} is; it knows {known}.")
         self.folder = (uploads_folder() if folder is None else Path(folder)).absolute()
         self._incoming: Incoming | None = None
         self._id = self.field = ""
@@ -123,7 +122,7 @@ class Upload(LabWidget):
             return
         self.received = self._incoming.write(offset, data)
         self.send({"kind": "ack", "id": self._id, "offset": self.received})
-        if self._incoming.is_whole:
+        if self.received == self._incoming.size:
             self.state = "checking"
             start(self._finish(self._incoming))
 
@@ -147,8 +146,7 @@ class Upload(LabWidget):
     def _drop(self, state: str, error: str) -> None:
         if self._incoming is not None:
             self._incoming.abandon()
-            self._incoming = None
-        self.path = ""
+        self._incoming, self.path = None, ""
         with self.hold_sync():
             self.state, self.error, self.preview, self.received = state, error, "", 0
 
@@ -171,9 +169,8 @@ class Incoming:
         self._folder, self._accept = folder, accept
         suffix, largest = Path(self.name).suffix, read_settings().max_media_bytes
         if suffix not in accept:
-            raise LabError(
-                f"{name} ends in {suffix or 'nothing'}; give a file that ends in {', '.join(sorted(accept))}."
-            )
+            known = ", ".join(sorted(accept))
+            raise LabError(f"{name} ends in {suffix or 'nothing'}; give a file that ends in {known}.")
         if not 1 <= size <= largest:
             raise LabError(f"{name} has {size:,} bytes; a file must have 1 to {largest:,} (WANAVATAR_MAX_MEDIA_BYTES).")
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,11 +179,6 @@ class Incoming:
             raise self._no_room()
         self._temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
         self._handle: int | None = locks.take(self._temporary, wait=True)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every byte has arrived."""
-        return self.received == self.size
 
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take the next chunk.
@@ -197,8 +189,7 @@ class Incoming:
         Raises:
             LabError: it is not the next chunk, is empty, goes beyond the end, or there is no room for it.
         """
-        if self._handle is None:
-            raise LabError(f"{self.name} is no longer being received. Send it again.")
+        assert self._handle is not None, "nothing is written after `finish` or `abandon`"
         if offset != self.received or not 1 <= len(data) <= self.size - offset:
             raise LabError(
                 f"{self.name}: a chunk of {len(data):,} bytes at {offset:,} does not follow the {self.received:,} "
@@ -220,7 +211,7 @@ class Incoming:
             MediaError: it is damaged, or not what its name says; nothing is left behind.
         """
         try:
-            if self._handle is None or not self.is_whole:
+            if self._handle is None or self.received < self.size:
                 raise LabError(f"{self.name} is not complete: {self.received:,} of {self.size:,} bytes have arrived.")
             os.fsync(self._handle)
             self._check()
@@ -262,10 +253,9 @@ def _remove_left_behind(folder: Path) -> None:
     """Remove what was arriving when the process that received it died."""
     for entry in entries(folder, f"{_PREFIX}*"):
         changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
-        if changed_at is None or time.time() - changed_at <= _FRESH:
-            continue
+        is_old = changed_at is not None and time.time() - changed_at > _FRESH
         # only a regular file is opened: opening a pipe would block
-        if not (entry.is_file() and locks.is_locked(entry.path)):
+        if is_old and not (entry.is_file() and locks.is_locked(entry.path)):
             remove_if_possible(entry.path)
 
 
@@ -274,9 +264,8 @@ def safe_name(name: str) -> str:
     plain = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
     plain = "".join(char if char.isalnum() or char in " ._-()" else "_" for char in plain).strip(" .")
     stem, suffix = os.path.splitext(plain)
-    suffix = suffix.lower()[:16]
     short = stem.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
-    return (short or "file") + suffix
+    return (short or "file") + suffix.lower()[:16]
 
 
 def free_name(folder: Path, name: str) -> Path:

@@ -13,8 +13,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -26,6 +26,9 @@ from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import uploads_folder
 from wanavatar_lab.ui.tasks import start
 from wanavatar_lab.ui.widget import LabBox
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.file_field import FileControl
 
 MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it keeps the voice, of speech the speaker
 INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
@@ -68,18 +71,10 @@ async def separate(recording: Path | str) -> Path:
 
 
 class VoiceButton(LabBox):
-    """A button that replaces the chosen recording by its voice; without the extra, what to install.
+    """A button that replaces the recording chosen in a control by its voice; without the extra, what to install."""
 
-    Args:
-        chosen: returns the recording; None where there is none.
-        take: called with the file of its voice.
-        complain: called with what went wrong.
-    """
-
-    def __init__(
-        self, chosen: Callable[[], str | None], take: Callable[[str], None], complain: Callable[[str], None]
-    ) -> None:
-        self._chosen, self._take, self._complain = chosen, take, complain
+    def __init__(self, control: "FileControl") -> None:
+        self._control = control
         self._button, self._note = bare(widgets.Button), bare(widgets.HTML)
         super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
@@ -91,18 +86,18 @@ class VoiceButton(LabBox):
         self._note.value = small(WORDS.text("missing", command=INSTALL))
 
     async def _pressed(self) -> None:
-        recording = self._chosen()
-        if recording is None or self._button.disabled:
+        recording = self._control.value
+        if not recording or self._button.disabled:
             return
         self._button.disabled = True
         self.show_words()
         try:
             voice = await separate(recording)
         except (LabError, OSError) as error:
-            self._complain(str(error))
+            self._control.error = str(error)
         else:
-            if self._chosen() == recording:  # no other was chosen meanwhile
-                self._take(str(voice))
+            if self._control.value == recording:  # no other was chosen meanwhile
+                self._control.pick(str(voice))
         finally:
             self._button.disabled = False
             self.show_words()
