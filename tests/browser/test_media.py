@@ -11,9 +11,8 @@ from tests.ui import made_runs
 pytestmark = pytest.mark.chromium
 
 PLAYER = """
-from wanavatar_lab.ui.player import Player
-from wanavatar_lab.ui.compare import Compare
-from wanavatar_lab.ui.contact_sheet import ContactSheet
+from wanavatar_lab.ui.player import Compare, Player
+from wanavatar_lab.ui.sweep import ContactSheet
 from wanavatar_lab.ui.waveform import Waveform
 from ipywidgets import VBox
 folder = "../runs/media/"

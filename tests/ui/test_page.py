@@ -14,11 +14,11 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
 from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.page import WORDS, Heartbeat, Page, Tab
 from wanavatar_lab.ui.panel import Panel
 from wanavatar_lab.ui.served_files import can_show, server_path, server_root
 from wanavatar_lab.ui.tasks import loop_runs, start
+from wanavatar_lab.ui.widget import LanguageSwitch
 
 
 def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,9 @@ import pytest
 
 from tests.ui import made_runs
 from wanavatar_lab.errors import LabError, MediaError
-from wanavatar_lab.ui.compare import Compare
-from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.player import Player, show
+from wanavatar_lab.ui.player import Compare, Player, show
+from wanavatar_lab.ui.sweep import ContactSheet
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ gallery.on_change(lambda request: panel.form.fill(request))
 gallery.on_lora(lambda name, stage, profile: panels[stage].form.use_lora(name, profile))
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import anywidget
 import traitlets
 
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.requests import STAGE_REQUESTS, Request
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.catalogue import Catalogue, Entry
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
+from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.listing import Listing
 from wanavatar_lab.ui.lora_list import LoraEntry, LoraFolder
@@ -28,6 +30,7 @@ from wanavatar_lab.ui.widget import script, styles
 
 LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, by which they are told from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
+MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
 NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
@@ -109,7 +112,7 @@ class Gallery(Listing):
             RunError: one of them is gone, or has no result.
             LabError: the results are not of one kind, or the page cannot show them.
         """
-        from wanavatar_lab.ui.compare import pair_labels, side_by_side  # reading media is slow to import
+        from wanavatar_lab.ui.player import side_by_side  # reading media is slow to import
 
         labels = pair_labels(self._run(first), self._run(second))
         self._show_comparison([first, second], side_by_side(self._result(first), self._result(second), labels))
@@ -129,8 +132,6 @@ class Gallery(Listing):
         super().show_words()
         self._drop_deleted()
         if self.comparison is not None:
-            from wanavatar_lab.ui.compare import pair_labels
-
             first, second = map(self._run, self._compared())
             self.comparison.labels = list(pair_labels(first, second))
 
@@ -268,3 +269,25 @@ def _picture(path: Path | None) -> dict[str, str] | None:
     """A file as the page shows it; None where it cannot."""
     kind = kind_of(path) if path is not None else ""
     return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
+
+
+def pair_labels(first: Run, second: Run) -> tuple[str, str]:
+    """Labels that distinguish two runs: their stages, or the values that differ, or when they were submitted.
+
+    Raises:
+        RunError: the folder of one is gone or damaged.
+    """
+    stages = stage_name(first.stage), stage_name(second.stage)
+    if first.stage != second.stage or first.stage not in STAGE_REQUESTS:
+        return stages
+    kind = STAGE_REQUESTS[first.stage]
+    requests, statuses = [run.read_json("request.json") for run in (first, second)], [first.status(), second.status()]
+    for request, status in zip(requests, statuses, strict=True):
+        if status.seed is not None and "seed" in request:
+            request["seed"] = status.seed  # the one that was drawn
+    names = [name for name in fields_of(kind) if requests[0].get(name) != requests[1].get(name)][:MOST_DIFFERENCES]
+    one, other = (labelled(kind, {name: request.get(name) for name in names}) for request in requests)
+    if one != other:
+        return one, other
+    times = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.submitted_at)) for status in statuses]
+    return f"{stages[0]}, {times[0]}", f"{stages[1]}, {times[1]}"

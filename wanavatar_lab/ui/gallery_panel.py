@@ -17,8 +17,8 @@ from wanavatar_lab.ui.elements import refill
 from wanavatar_lab.ui.gallery import LORA, Gallery
 from wanavatar_lab.ui.job_card import RunningJobs
 from wanavatar_lab.ui.language import shorten
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
+from wanavatar_lab.ui.widget import LanguageSwitch
 
 LONGEST_TITLE = 60  # characters in a line of `listing`
 

@@ -16,9 +16,8 @@ import traitlets
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
-from wanavatar_lab.ui.widget import LabWidget, Look, script, styles
+from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, script, styles
 
 NAME = "WanAvatar Lab"
 PATIENCE_SECONDS = 5.0

@@ -25,10 +25,9 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabBox, Look
+from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look
 from wanavatar_lab.worker.queue import Lane
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ def result_of(run: Run) -> widgets.Widget:
 
     Where the page cannot show the result, the view says why.
     """
-    from wanavatar_lab.ui.compare import Compare
+    from wanavatar_lab.ui.player import Compare
 
     try:
         made = run.status().artifacts

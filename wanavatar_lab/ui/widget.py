@@ -1,7 +1,7 @@
 """What all widgets of this package share: texts in the language shown, closing, scripts and style sheets.
 
 `LabWidget` is an anywidget with a view of its own: plain scripts of `static/`, without a build. `LabBox` is a column of
-ipywidgets. `Look` carries the style sheet of boxes to the page.
+ipywidgets. `Look` carries the style sheet of boxes to the page, and `LanguageSwitch` is the menu of languages.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import NAMES, language, read_words
 
 STATIC = Path(__file__).parent / "static"
 
@@ -139,3 +139,31 @@ class Look(anywidget.AnyWidget):
             loop.call_soon_threadsafe(work)
 
         self.observe(drawn, "drawn")
+
+
+class LanguageSwitch(LabWidget):
+    """A native menu of the languages, each by its own name: all widgets of the kernel follow it, typed values stay.
+
+    Attributes:
+        code: the language shown; setting it switches all widgets of this kernel.
+    """
+
+    _esm = script("language_switch")
+    _css = styles()
+    WORDS = read_words(__file__, "language_switch")
+
+    code = traitlets.Unicode("en").tag(sync=True)
+    names = traitlets.Dict(NAMES).tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(code=language.code)
+        self.observe(self._switch, "code")
+
+    def show_words(self) -> None:
+        """Put every text into the language shown, and follow a switch made elsewhere."""
+        super().show_words()
+        self.code = language.code
+
+    def _switch(self, change: dict[str, str]) -> None:
+        if change["new"] in NAMES:
+            language.code = change["new"]
