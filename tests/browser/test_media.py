@@ -21,7 +21,7 @@ for row, column, name in ((0, 0, "small.png"), (0, 1, "large.png"), (1, 0, "talk
     sheet.fill(row, column, folder + name)
 VBox([
     Player(folder + "talking.mp4"),
-    Player.pair(folder + "talking.mp4", folder + "other.mp4", labels=("25 steps", "4 steps")),
+    Player(folder + "talking.mp4", folder + "other.mp4", labels=("25 steps", "4 steps")),
     Compare(folder + "small.png", folder + "large.png"),
     Waveform("../data/samples/korean.wav"),
     sheet,

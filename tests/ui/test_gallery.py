@@ -13,9 +13,8 @@ from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
-from wanavatar_lab.ui.gallery import Gallery
+from wanavatar_lab.ui.gallery import Catalogue, Gallery
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.listing import PAGE
 
@@ -99,8 +98,8 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     gallery = Gallery()
     got: list[Any] = []
     assert gallery.actions == []
-    gallery.on_use(lambda path, kind: got.append((path, kind)))
-    gallery.on_again(got.append)
+    gallery.on("use", lambda path, kind: got.append((path, kind)))
+    gallery.on("again", got.append)
     assert gallery.actions == ["use", "again"]
     gallery.receive({"kind": "use", "run": family[2].id})
     gallery.receive({"kind": "again", "run": family[0].id})

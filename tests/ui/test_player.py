@@ -41,10 +41,10 @@ def test_sound_and_pictures(made: Path) -> None:
 
 
 def test_a_pair(made: Path) -> None:
-    pair = Player.pair(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
+    pair = Player(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
     assert (len(pair.paths), pair.labels) == (2, ["25 steps", "4 steps"])
     with pytest.raises(LabError, match="are picture and video; give two of a kind"):
-        Player.pair(made / "talking.mp4", made / "small.png")
+        Player(made / "talking.mp4", made / "small.png")
 
 
 def test_nothing_of_a_file_is_sent(made: Path) -> None:

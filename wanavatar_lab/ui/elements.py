@@ -14,7 +14,6 @@ LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
 ROW = {"flex_flow": "row wrap"}
 AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
-ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 
 _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 
@@ -72,4 +71,4 @@ def small(text: str) -> str:
 
 def alert(text: str) -> str:
     """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:{ERROR_COLOUR}">{escape(text)}</div>'
+    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(text)}</div>'

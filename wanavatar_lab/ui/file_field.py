@@ -58,15 +58,13 @@ class FileControl(Control):
             **{name: bare(widgets.Dropdown, options=[("", "")]) for name in ("sample", "earlier")},
             "path": bare(widgets.Text, continuous_update=False),
         }
-        self._refresh = bare(widgets.Button)
+        self._refresh, self._take = bare(widgets.Button), bare(widgets.Button)
         self._pages = {name: widgets.VBox([box], _dom_classes=["wl-file-which"]) for name, box in self._inputs.items()}
         self._pages["earlier"].children += (self._refresh,)
         self._pages["upload"] = widgets.VBox()
         self._second = bare(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
-        self._take = bare(widgets.Button)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
-        self._shown = bare(widgets.HTML)
-        self._preview = bare(widgets.VBox)
+        self._shown, self._preview = bare(widgets.HTML), bare(widgets.VBox)
         self._previewed: str | None = None
         self._part: tuple[Control, Control] | None = None
         # an uploaded weights file could not be checked: nothing in a kernel reads one
@@ -192,13 +190,24 @@ class FileControl(Control):
         self.pick(str(change["new"] or ""))
 
     def _take_frame(self) -> None:
+        """Write a frame of the video as a picture beside the uploads; the same frame has the same name."""
+        # a panel appears sooner where these are imported only when someone needs them
+        from PIL import Image
+
+        from wanavatar_lab import media
+
         assert self._video is not None
         try:
-            self._path = str(save_frame(self._video, self._second.value))
-        except LabError as error:
+            frame = media.read_frame(self._video, self._second.value)
+            digest = hashlib.sha256(frame.tobytes()).hexdigest()[:8]
+            path = uploads_folder() / f"{Path(self._video).stem}-{self._second.value:g}s-{digest}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            media.write_picture(path, Image.fromarray(frame))
+        except LabError as error:  # the video cannot be read or is shorter, or the disk is full
             self._open()
             self.error = str(error)
             return
+        self._path = str(path)
         self._changed()
         self._show()
 
@@ -265,23 +274,3 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
         if len(found) >= MOST_LISTED:
             break
     return found[:MOST_LISTED]
-
-
-def save_frame(video: str, second: float) -> Path:
-    """Write a frame of a video as a picture beside the uploads; the same frame has the same name.
-
-    Raises:
-        MediaError: the video cannot be read, or is shorter.
-    """
-    # a panel appears sooner where these are imported only when someone needs them
-    from PIL import Image
-
-    from wanavatar_lab import media
-
-    frame = media.read_frame(video, second)
-    folder = uploads_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(frame.tobytes()).hexdigest()[:8]
-    path = folder / f"{Path(video).stem}-{second:g}s-{digest}.png"
-    media.write_picture(path, Image.fromarray(frame))
-    return path

@@ -20,9 +20,8 @@ from wanavatar_lab.requests import Words
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, stage_name
-from wanavatar_lab.ui.served_files import can_show, server_path
-from wanavatar_lab.ui.tasks import loop_runs, repeat, start
-from wanavatar_lab.ui.widget import LabBox, LabWidget, script, styles
+from wanavatar_lab.ui.served_files import server_path
+from wanavatar_lab.ui.widget import LabBox, LabWidget, loop_runs, repeat, script, start, styles
 from wanavatar_lab.worker.queue import Lane
 
 POLL_SECONDS = 0.2
@@ -130,8 +129,7 @@ class JobCard(LabWidget):
         try:
             self.job.cancel()
         except (LabError, OSError) as fault:
-            with self.hold_sync():
-                self.cancelling, self.error = False, str(fault)
+            self.cancelling, self.error = False, str(fault)
 
     def look(self) -> bool:
         """Read the run's folder and show what changed; whether nothing will change any more."""
@@ -139,17 +137,25 @@ class JobCard(LabWidget):
             return True
         try:
             status = self.job.status()
-            log = self._new_log(self.job)
+            facts = (self.job.run.folder / "log.txt").stat()
+            seen = facts.st_size, facts.st_mtime_ns
+            log = self.log if seen == self._log_seen else self.job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
             preview = self._preview(self.job)
         except (LabError, OSError) as fault:
             # deleted, or damaged: it will not change, and the card shows why
-            with self.hold_sync():
-                self.state, self.error, self.cancelling = "gone", str(fault), False
+            self.state, self.error, self.cancelling = "gone", str(fault), False
             return True
         with self.hold_sync():
-            self._show(self.job, status)
-            if log is not None:
-                self.log = log
+            # a trait that is set to the value it has sends nothing
+            for name in SHOWN:
+                setattr(self, name, getattr(status, name))
+            self.error = status.error or ""
+            # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
+            begin = status.started_at or status.submitted_at or status.finished_at or time.time()
+            self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
+            # also where another client asked for it
+            self.cancelling = not status.ended and (self.cancelling or self.job.run.cancel_requested())
+            self.log, self._log_seen = log, seen
             self.preview, self.preview_version = preview
         return status.ended
 
@@ -158,32 +164,13 @@ class JobCard(LabWidget):
         super().show_words()
         self.title = stage_name(self._stage)
 
-    def _show(self, job: jobs.Job, status: Status) -> None:
-        # a trait that is set to the value it has sends nothing
-        for name in SHOWN:
-            setattr(self, name, getattr(status, name))
-        self.error = status.error or ""
-        # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
-        begin = status.started_at or status.submitted_at or status.finished_at or time.time()
-        self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
-        # also where another client asked for it
-        self.cancelling = not status.ended and (self.cancelling or job.run.cancel_requested())
-
-    def _new_log(self, job: jobs.Job) -> str | None:
-        """The last lines of the log if it has changed since the last look."""
-        facts = (job.run.folder / "log.txt").stat()
-        if (seen := (facts.st_size, facts.st_mtime_ns)) == self._log_seen:
-            return None
-        self._log_seen = seen
-        return job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
-
     def _preview(self, job: jobs.Job) -> tuple[str, str]:
         for name in PREVIEWS:
             path = job.run.folder / name
-            with suppress(FileNotFoundError):  # there is none, or the run has just ended and removed it
+            # there is none, or the run has just ended and removed it; or the page cannot show it
+            with suppress(FileNotFoundError, LabError):
                 version = path.stat().st_mtime_ns
-                if can_show(path):
-                    return server_path(path), str(version)
+                return server_path(path), str(version)
         return "", ""
 
 

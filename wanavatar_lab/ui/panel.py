@@ -26,8 +26,7 @@ from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.served_files import can_show
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look
+from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
 from wanavatar_lab.worker.queue import Lane
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ class Panel(LabBox):
         look = Look()
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
-        self.follow_language()
         self._attach_again()
         look.when_drawn(self._make_the_rest)
 
@@ -166,7 +164,7 @@ class Panel(LabBox):
 
         self.job, self.artifacts = job, []
         refill(self._card, JobCard(job.id, reveal=reveal))
-        self._show_result()
+        refill(self._result)
         self.show_words()
 
     async def _follow(self, job: jobs.Job) -> Status | None:
@@ -181,12 +179,9 @@ class Panel(LabBox):
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
-            self._show_result()
+            refill(self._result, result_of(job.run))
         self.show_words()
         return status
-
-    def _show_result(self) -> None:
-        refill(self._result, *([result_of(self.job.run)] if self.job is not None and self.artifacts else []))
 
     def _attach_again(self) -> None:
         """Show the newest unfinished run of this stage and profile."""
@@ -213,10 +208,10 @@ class PanelHost(LabBox):
 
     def connect(self, gallery: "Gallery") -> None:
         """Do what the buttons of a gallery ask for."""
-        gallery.on_again(jobs.submit)
-        gallery.on_use(lambda path, _: self.use(path))
-        gallery.on_change(self.change)
-        gallery.on_lora(self.use_lora)
+        gallery.on("again", jobs.submit)
+        gallery.on("use", lambda path, _: self.use(path))
+        gallery.on("change", self.change)
+        gallery.on("lora", self.use_lora)
 
     def use(self, path: Path) -> None:
         """Put a file into the panel used last, or into that of the first of `TAKERS` that takes such files.

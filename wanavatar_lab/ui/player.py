@@ -1,7 +1,7 @@
 """Clips, sound and pictures by URL: frame by frame, looped, two side by side in sync or with a movable edge.
 
 Player("runs/…/talking.mp4")
-Player.pair(before, after, labels=("25 steps", "4 steps"))
+Player(before, after, labels=("25 steps", "4 steps"))
 show(files)                       # everything that a run made
 Compare(before, after)            # two pictures, one over the other
 """
@@ -26,7 +26,8 @@ class Player(LabWidget):
     """A picture, a recording or a clip, or two clips in sync.
 
     Args:
-        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown as `pair` does.
+        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown side by
+            side, clips in sync with the sound of the first.
         labels: the caption of each; the files' names if None.
 
     Attributes:
@@ -75,11 +76,6 @@ class Player(LabWidget):
             peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
 
-    @classmethod
-    def pair(cls, first: Path | str, second: Path | str, *, labels: tuple[str, str] | None = None) -> "Player":
-        """Two clips, or two pictures, side by side. Clips play in sync, with the sound of the first."""
-        return cls(first, second, labels=labels)
-
 
 def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidget:
     """Clips beside each other in sync; pictures of one shape overlaid with a movable edge, others beside each other.
@@ -92,7 +88,7 @@ def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidge
     one, other = ((info.width or 1) / (info.height or 1) for info in infos)
     if all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
         return Compare(first, second, labels=labels)
-    return Player.pair(first, second, labels=labels)
+    return Player(first, second, labels=labels)
 
 
 def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
@@ -139,12 +135,11 @@ class Compare(LabWidget):
         infos = [probe(path) for path in (before, after)]
         for path, info in zip((before, after), infos, strict=True):
             if info.kind != "picture":
-                raise LabError(f"{path} is a file of kind {info.kind}; give a picture, or two clips to Player.pair.")
-        width, height = infos[1].width or 1, infos[1].height or 1
+                raise LabError(f"{path} is a file of kind {info.kind}; give a picture, or two clips to Player.")
         super().__init__(
             before=server_path(before),
             after=server_path(after),
             labels=list(labels or ()),
             sizes=[f"{info.width} × {info.height}" for info in infos],
-            ratio=width / height,
+            ratio=(infos[1].width or 1) / (infos[1].height or 1),
         )

@@ -24,8 +24,7 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import kind_of, server_path
-from wanavatar_lab.ui.tasks import repeat
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
 
 MOST_RUNS = 256  # a sheet beyond that is a typing error rather than an experiment
 POLL_SECONDS = 0.5
@@ -95,14 +94,13 @@ class Sweep:
         rows = [labelled(kind, values) for values in _grid({name: self.axes[name] for name in down})]
         columns = [labelled(kind, {across: value}) for value in self.axes[across]]
         sheet = ContactSheet(rows, columns)
-        waiting = self._fill(sheet, range(len(self.jobs)))
+        waiting = [*range(len(self.jobs))]
 
         def fill() -> bool:
-            nonlocal waiting
-            waiting = self._fill(sheet, waiting)
+            waiting[:] = self._fill(sheet, waiting)
             return not waiting
 
-        if waiting:
+        if not fill():
             repeat(fill, POLL_SECONDS, sheet)
         return sheet
 

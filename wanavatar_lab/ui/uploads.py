@@ -12,6 +12,7 @@ locked by the process that receives it, so that what a killed kernel left behind
 """
 
 import asyncio
+import itertools
 import os
 import secrets
 import shutil
@@ -29,8 +30,7 @@ from wanavatar_lab.files import OUT_OF_ROOM, entries, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_path, uploads_folder
-from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, script, start, styles
 
 CHUNK_BYTES = 4 * 1024**2  # a Jupyter server closes the connection at a message above 10 MiB
 _PREFIX = ".upload-"
@@ -72,9 +72,7 @@ class Upload(LabWidget):
     chunk_bytes = traitlets.Int(CHUNK_BYTES).tag(sync=True)
     around = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(
-        self, accept: str = ".png,.jpg,.jpeg,.webp", folder: Path | str | None = None, around: str = ""
-    ) -> None:
+    def __init__(self, accept: str, folder: Path | str | None = None, around: str = "") -> None:
         self._suffixes = frozenset(part.strip().lower() for part in accept.split(","))
         if unknown := sorted(self._suffixes - set(KINDS)):
             known = ", ".join(sorted(KINDS))
@@ -210,11 +208,23 @@ class Incoming:
         Raises:
             MediaError: it is damaged, or not what its name says; nothing is left behind.
         """
+        from wanavatar_lab.media import probe  # slow to import
+
         try:
             if self._handle is None or self.received < self.size:
                 raise LabError(f"{self.name} is not complete: {self.received:,} of {self.size:,} bytes have arrived.")
             os.fsync(self._handle)
-            self._check()
+            try:
+                info = probe(self._temporary)
+            except MediaError as error:
+                raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
+            named = kind_of(self.name)
+            # a recording is often kept in a container that could hold a picture too
+            if info.kind != named and (named, info.kind) != ("video", "audio"):
+                raise MediaError(f"{self.name} is named like {_a(named)} and is {_a(info.kind)}. Rename it.")
+            wanted = sorted({KINDS[suffix] for suffix in self._accept})
+            if info.kind not in wanted:
+                raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
             with locks.locked(self._folder / ".names.lock"):  # between looking for a free name and taking it
                 target = free_name(self._folder, self.name)
                 os.replace(self._temporary, target)
@@ -229,21 +239,6 @@ class Incoming:
             self._temporary.unlink(missing_ok=True)
             locks.drop(self._handle)
             self._handle = None
-
-    def _check(self) -> None:
-        from wanavatar_lab.media import probe  # slow to import
-
-        try:
-            info = probe(self._temporary)
-        except MediaError as error:
-            raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
-        named = kind_of(self.name)
-        # a recording is often kept in a container that could hold a picture too
-        if info.kind != named and (named, info.kind) != ("video", "audio"):
-            raise MediaError(f"{self.name} is named like {_a(named)} and is {_a(info.kind)}. Rename it.")
-        wanted = sorted({KINDS[suffix] for suffix in self._accept})
-        if info.kind not in wanted:
-            raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
 
     def _no_room(self) -> DiskFull:
         return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")
@@ -270,11 +265,8 @@ def safe_name(name: str) -> str:
 
 def free_name(folder: Path, name: str) -> Path:
     """`name` in `folder`, with a number if files of that name exist."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-    return path
+    numbered = (f"{Path(name).stem}-{number}{Path(name).suffix}" for number in itertools.count(2))
+    return next(folder / free for free in itertools.chain([name], numbered) if not (folder / free).exists())
 
 
 def _a(kind: str) -> str:

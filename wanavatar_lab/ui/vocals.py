@@ -24,8 +24,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.elements import bare, shared, small
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import uploads_folder
-from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import LabBox
+from wanavatar_lab.ui.widget import LabBox, start
 
 if TYPE_CHECKING:
     from wanavatar_lab.ui.file_field import FileControl
@@ -35,19 +34,12 @@ INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
 WORDS = read_words(__file__, "vocals")
 
 
-def installed() -> bool:
-    """Whether the extra `separate` is installed."""
-    return importlib.util.find_spec("audio_separator") is not None
-
-
 async def separate(recording: Path | str) -> Path:
     """Write the voice of a recording beside the uploads; the same recording is separated once.
 
     Raises:
         LabError: it cannot be done; the text says why.
     """
-    if not installed():
-        raise LabError(f"Voices cannot be separated: audio-separator is not installed. Install it: {INSTALL}")
     recording = Path(recording)
     with open(recording, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
@@ -76,9 +68,9 @@ class VoiceButton(LabBox):
     def __init__(self, control: "FileControl") -> None:
         self._control = control
         self._button, self._note = bare(widgets.Button), bare(widgets.HTML)
-        super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
+        installed = importlib.util.find_spec("audio_separator") is not None
+        super().__init__([self._button if installed else self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
-        self.follow_language()
 
     def show_words(self) -> None:
         """Put the button and the note into the language shown."""
@@ -117,8 +109,7 @@ def _write_voice(recording: Path, out: Path) -> None:
             output_single_stem="Vocals",
         )
         separator.load_model(model_filename=MODEL)
-        made = separator.separate(str(sound))
-        if not made:
+        if not (made := separator.separate(str(sound))):
             raise LabError(f"{MODEL} found no voice in it.")
         with whole_file(out) as path:
             path.write_bytes((Path(scratch) / os.path.basename(made[0])).read_bytes())
