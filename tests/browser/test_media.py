@@ -11,9 +11,8 @@ from tests.ui import made_runs
 pytestmark = pytest.mark.chromium
 
 PLAYER = """
-from wanavatar_lab.ui.player import Player
-from wanavatar_lab.ui.compare import Compare
-from wanavatar_lab.ui.contact_sheet import ContactSheet
+from wanavatar_lab.ui.player import Compare, Player
+from wanavatar_lab.ui.sweep import ContactSheet
 from wanavatar_lab.ui.waveform import Waveform
 from ipywidgets import VBox
 folder = "../runs/media/"
@@ -22,7 +21,7 @@ for row, column, name in ((0, 0, "small.png"), (0, 1, "large.png"), (1, 0, "talk
     sheet.fill(row, column, folder + name)
 VBox([
     Player(folder + "talking.mp4"),
-    Player.pair(folder + "talking.mp4", folder + "other.mp4", labels=("25 steps", "4 steps")),
+    Player(folder + "talking.mp4", folder + "other.mp4", labels=("25 steps", "4 steps")),
     Compare(folder + "small.png", folder + "large.png"),
     Waveform("../data/samples/korean.wav"),
     sheet,

@@ -9,10 +9,9 @@ from tests.ui import made_runs
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, fields_of
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui.compare import Compare, pair_labels
-from wanavatar_lab.ui.gallery import Gallery
+from wanavatar_lab.ui.gallery import Gallery, pair_labels
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.player import Compare, Player
 
 
 @pytest.fixture(autouse=True)

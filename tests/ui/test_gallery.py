@@ -7,15 +7,15 @@ from typing import Any
 import papermill.cli
 import pytest
 
+from tests.stages_for_tests import Relax
 from tests.ui import made_runs, measure_gallery
 from wanavatar_lab.cli.arguments import read_arguments
-from wanavatar_lab.errors import RunError
+from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale, parse
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.catalogue import Catalogue
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
-from wanavatar_lab.ui.gallery import Gallery
+from wanavatar_lab.ui.gallery import Catalogue, Gallery
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.listing import PAGE
 
@@ -99,8 +99,8 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     gallery = Gallery()
     got: list[Any] = []
     assert gallery.actions == []
-    gallery.on_use(lambda path, kind: got.append((path, kind)))
-    gallery.on_again(got.append)
+    gallery.on("use", lambda path, kind: got.append((path, kind)))
+    gallery.on("again", got.append)
     assert gallery.actions == ["use", "again"]
     gallery.receive({"kind": "use", "run": family[2].id})
     gallery.receive({"kind": "again", "run": family[0].id})
@@ -177,6 +177,11 @@ def test_a_copy_makes_the_same_request(
     assert given["parameters"].pop("interactive") is False
     assert parse(request.stage, given["parameters"]) == seeded
     assert Path(given["input_path"]).name.endswith(f"_{request.stage}.ipynb")
+
+
+def test_a_stage_without_a_notebook_has_no_line_for_papermill() -> None:
+    with pytest.raises(LabError, match="The stage relax has no notebook"):
+        as_papermill(Relax(profile="pocket"))
 
 
 def test_a_copy_is_sent_with_the_seed_that_was_used(family: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_a_file_is_read_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> 
         read.extend(one.name for one in those)
         return describe(those, folder)
 
-    monkeypatch.setattr("wanavatar_lab.ui.lora_list.describe", note)
+    monkeypatch.setattr("wanavatar_lab.ui.lora_cards.describe", note)
     loras.refresh()
     assert read == []
     path = add(weights, "zoom", "mov/camera")

@@ -7,10 +7,9 @@ import pytest
 
 from tests.ui import made_runs
 from wanavatar_lab.errors import LabError, MediaError
-from wanavatar_lab.ui.compare import Compare
-from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.player import Player, show
+from wanavatar_lab.ui.player import Compare, Player, show
+from wanavatar_lab.ui.sweep import ContactSheet
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +41,10 @@ def test_sound_and_pictures(made: Path) -> None:
 
 
 def test_a_pair(made: Path) -> None:
-    pair = Player.pair(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
+    pair = Player(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
     assert (len(pair.paths), pair.labels) == (2, ["25 steps", "4 steps"])
     with pytest.raises(LabError, match="are picture and video; give two of a kind"):
-        Player.pair(made / "talking.mp4", made / "small.png")
+        Player(made / "talking.mp4", made / "small.png")
 
 
 def test_nothing_of_a_file_is_sent(made: Path) -> None:

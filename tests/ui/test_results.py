@@ -11,9 +11,8 @@ from wanavatar_lab import jobs, media
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Artifact, Status
-from wanavatar_lab.ui.compare import Compare
 from wanavatar_lab.ui.panel import result_of, view_of
-from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.player import Compare, Player
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "realesrgan_x2"
 

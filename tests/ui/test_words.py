@@ -12,12 +12,12 @@ import pytest
 from tests.ui.looking import everything
 from tests.ui.made_runs import picture
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS
-from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import Page
 from wanavatar_lab.ui.panel import Panel
 from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.sweep import ContactSheet
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/ui/words/*.json"))

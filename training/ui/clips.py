@@ -59,7 +59,7 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, tuple[str, str]]]) -> list[wi
     found: list[widgets.Widget] = []
     for first, second, labels in pairs:
         try:
-            player = Player.pair(first, second, labels=labels)
+            player = Player(first, second, labels=labels)
             player.layout.max_width = WIDEST
             found.append(player)
         except LabError as error:

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from training.loop.run_folder import TENSORBOARD
 from training.ui.training_panel import TrainingPanel
-from wanavatar_lab.ui import tasks
+from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.language import language, read_words
 
@@ -34,7 +34,7 @@ class Board(TrainingPanel):
         self._button = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS)
         self._said, self._page = widgets.HTML(), widgets.HTML()
         super().__init__([self._button, self._said, self._page])
-        self._button.on_click(lambda _: tasks.start(self.serve()))
+        self._button.on_click(lambda _: widget.start(self.serve()))
 
     async def serve(self) -> None:
         """Serve TensorBoard at a free port and show it; a run that this kernel serves already is only shown."""

@@ -31,7 +31,7 @@ from training.ui.plots import plots_html
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui import tasks
+from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
@@ -78,14 +78,14 @@ class TrainingCard(TrainingPanel):
         self._wanted = self.steps = _steps_of(config, processes)
         self._use = Use(config.run)
         self._start = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
-        self._card = RunCard(str(config.run), lambda: tasks.start(self._pressed_stop()))
+        self._card = RunCard(str(config.run), lambda: widget.start(self._pressed_stop()))
         self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
         self._samples, self._closed = SampleView(config.run), False
         parts = [self._start, self._problem, self._card, self._numbers, self._curves, self._samples]
         super().__init__(parts, (WORDS["title"], WORDS["says"]))
-        self._start.on_click(lambda _: tasks.start(self._pressed_start()))
-        if self.ending.state == "running" and tasks.loop_runs():
-            tasks.start(self.watch())
+        self._start.on_click(lambda _: widget.start(self._pressed_start()))
+        if self.ending.state == "running" and widget.loop_runs():
+            widget.start(self.watch())
 
     async def run(self) -> Ending:
         """Start the run, or follow it if it is in progress, and wait for its end.

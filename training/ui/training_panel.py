@@ -7,8 +7,7 @@ import ipywidgets as widgets
 
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.language_switch import LanguageSwitch
-from wanavatar_lab.ui.widget import Look
+from wanavatar_lab.ui.widget import LanguageSwitch, Look
 
 
 class TrainingPanel(widgets.VBox):

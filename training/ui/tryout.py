@@ -18,7 +18,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui import tasks
+from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, ROW, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
@@ -55,8 +55,8 @@ class TryOut(TrainingPanel):
         buttons = widgets.HBox([self._publish, self._speak], layout={"grid_gap": "8px"})
         parts = [buttons, self._said, self._problem, self._cards, self._shown]
         super().__init__(parts, (WORDS["title"], WORDS["says"]))
-        self._publish.on_click(lambda _: tasks.start(self._pressed(speak=False)))
-        self._speak.on_click(lambda _: tasks.start(self._pressed(speak=True)))
+        self._publish.on_click(lambda _: widget.start(self._pressed(speak=False)))
+        self._speak.on_click(lambda _: widget.start(self._pressed(speak=True)))
 
     async def publish(self) -> Published:
         """Add the LoRA to the list.

@@ -4,14 +4,11 @@ import json
 import shlex
 from typing import Any
 
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of, plain_defaults
 
-NOTEBOOKS: dict[str, str] = {
-    "text_to_image": "notebooks/01_text_to_image.ipynb",
-    "upscale": "notebooks/02_upscale.ipynb",
-    "image_to_video": "notebooks/03_image_to_video.ipynb",
-    "speech_to_video": "notebooks/04_speech_to_video.ipynb",
-}
+_IN_ORDER = ("text_to_image", "upscale", "image_to_video", "speech_to_video")  # as the notebooks are numbered
+NOTEBOOKS = {stage: f"notebooks/{number:02}_{stage}.ipynb" for number, stage in enumerate(_IN_ORDER, 1)}
 
 
 def as_python(request: Request, seed: int | None = None) -> str:
@@ -47,11 +44,14 @@ def as_command(request: Request, seed: int | None = None) -> str:
 
 
 def as_papermill(request: Request, seed: int | None = None) -> str:
-    """A line for a shell that executes the stage's notebook; empty where a stage has none."""
-    notebook = NOTEBOOKS.get(request.stage)
-    if notebook is None:
-        return ""
-    words = ["papermill", notebook, f"runs/{request.stage}.ipynb", "-p", "interactive", "False"]
+    """A line for a shell that executes the stage's notebook.
+
+    Raises:
+        LabError: the stage has no notebook.
+    """
+    if request.stage not in NOTEBOOKS:
+        raise LabError(f"The stage {request.stage} has no notebook, so papermill cannot run it.")
+    words = ["papermill", NOTEBOOKS[request.stage], f"runs/{request.stage}.ipynb", "-p", "interactive", "False"]
     for name, value in _values(request, seed).items():
         if isinstance(value, list):
             words += ["-y", json.dumps({name: value}, ensure_ascii=False)]

@@ -14,12 +14,11 @@ LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
 ROW = {"flex_flow": "row wrap"}
 AS_WIDE_AS_ITS_WORDS = {"width": "auto", "align_self": "flex-start"}
-ERROR_COLOUR = "var(--wl-bad, #b3261e)"
 
 _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 
 # style and layout of each kind of widget: a text and a choice are as wide as their container, a button as its text
-_LOOKS: dict[type[widgets.DOMWidget], tuple[Any, dict[str, str]]] = {
+_LOOKS: dict[Any, tuple[Any, dict[str, str]]] = {
     **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
     **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
     **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
@@ -45,6 +44,13 @@ def bare(kind: type[_Widget], *style_classes: str, **traits: Any) -> _Widget:
     return kind(_dom_classes=style_classes, **looks | traits)
 
 
+def refill(box: widgets.Box, *children: widgets.Widget) -> None:
+    """Replace what is in a box, and close what was in it."""
+    for before in box.children:
+        before.close()
+    box.children = children
+
+
 def set_options(box: widgets.Dropdown, options: list[tuple[str, Any]]) -> None:
     """Replace the options of a choice; the selected value stays selected if it is among them."""
     selected = box.value
@@ -65,4 +71,4 @@ def small(text: str) -> str:
 
 def alert(text: str) -> str:
     """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:{ERROR_COLOUR}">{escape(text)}</div>'
+    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(text)}</div>'

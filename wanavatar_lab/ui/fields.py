@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
+import traitlets
 
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
@@ -33,18 +34,22 @@ class Control(LabBox):
     A subclass takes the field and the request's class, and makes the inputs. Where one of them, `box`, has the field's
     value and label, that is all; otherwise it reads the value in `_read`, sets it in `_write`, labels the inputs in
     `_write_labels`, and calls `_changed` when a person has changed something.
+
+    Attributes:
+        error: shown below the control; empty where there is none.
     """
+
+    error = traitlets.Unicode("")
 
     def __init__(self, view: FieldView, inputs: Sequence[widgets.Widget], *style_classes: str, box: Any = None) -> None:
         self.view, self._box = view, box
         self._note = bare(widgets.HTML)
-        self._error = ""
         self._listeners: list[Callable[[], None]] = []
         self._by_program = False  # while a program changes the inputs, which is no change by a person
         wide = ["wl-wide"] if view.widget in WIDE_HINTS or view.name == "profile" else []
         classes = ["wl-field", *style_classes, f"wl-of-{view.name}", *wide]
         super().__init__([*inputs, self._note], layout=shared(widgets.Layout), _dom_classes=classes)
-        self.follow_language()
+        self.observe(lambda _: self._annotate(), "error")
         if box is not None:
             box.observe(self._changed, "value")
 
@@ -57,16 +62,6 @@ class Control(LabBox):
     def value(self, value: Any) -> None:
         with self._writing():
             self._write(value)
-
-    @property
-    def error(self) -> str:
-        """The error shown below the control; empty where there is none."""
-        return self._error
-
-    @error.setter
-    def error(self, text: str) -> None:
-        self._error = text
-        self._annotate()
 
     @property
     def label(self) -> str:
@@ -118,7 +113,7 @@ class Control(LabBox):
 
     def _annotate(self) -> None:
         help_text = language.of(self.view.help)
-        notes = [small(help_text) if help_text else "", alert(self._error) if self._error else ""]
+        notes = [small(help_text) if help_text else "", alert(self.error) if self.error else ""]
         self._note.value = "\n".join(filter(None, notes))
 
     def _changed(self, _: object = None) -> None:
@@ -131,8 +126,7 @@ class TextControl(Control):
     """A line of text, or several where the field's hint is `textarea`."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        box = bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)
-        super().__init__(view, [box], box=box)
+        super().__init__(view, [box := bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)], box=box)
 
     def _read(self) -> Any:
         return None if self.view.optional and not self._box.value.strip() else self._box.value
@@ -153,8 +147,7 @@ class SelectControl(Control):
     """One of the field's options, by their labels."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        box = bare(widgets.Dropdown, options=list(view.options))
-        super().__init__(view, [box], box=box)
+        super().__init__(view, [box := bare(widgets.Dropdown, options=list(view.options))], box=box)
 
     def _write_labels(self) -> None:
         super()._write_labels()

@@ -7,6 +7,7 @@ sound of a video as it is, or be separated from music by `vocals`.
 import hashlib
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import entries
 from wanavatar_lab.requests import FieldView, Request
-from wanavatar_lab.runs.run import Run, list_runs
-from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.elements import ROW, bare, set_options, small
+from wanavatar_lab.runs.run import list_runs
+from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
@@ -38,8 +38,8 @@ MADE = {
     "weights": ("weights",),
 }
 
+WAYS = ("sample", "earlier", "upload", "path")
 WORDS = read_words(__file__, "file_field")
-_HIDDEN, _SHOWN = "none", None
 
 
 class FileControl(Control):
@@ -53,29 +53,24 @@ class FileControl(Control):
         self._path: str | None = None
         self._video: str | None = None  # of which a picture is a frame
         self._way = bare(widgets.Dropdown, "wl-file-way", options=[])
-        typed = bare(widgets.Text, continuous_update=False)
         # the input of each way but the upload, whose widget is made when it is first chosen
-        self._inputs = {
-            "sample": bare(widgets.Dropdown, options=[("", "")]),
-            "earlier": bare(widgets.Dropdown, options=[("", "")]),
-            "path": typed,
+        self._inputs: dict[str, Any] = {
+            **{name: bare(widgets.Dropdown, options=[("", "")]) for name in ("sample", "earlier")},
+            "path": bare(widgets.Text, continuous_update=False),
         }
-        self._refresh = bare(widgets.Button)
-        self._upload = widgets.VBox()
-        inputs = {name: [box, *([self._refresh] if name == "earlier" else [])] for name, box in self._inputs.items()}
-        pages = {name: widgets.VBox(boxes, _dom_classes=["wl-file-which"]) for name, boxes in inputs.items()}
-        self._pages = {name: pages.get(name, self._upload) for name in ("sample", "earlier", "upload", "path")}
+        self._refresh, self._take = bare(widgets.Button), bare(widgets.Button)
+        self._pages = {name: widgets.VBox([box], _dom_classes=["wl-file-which"]) for name, box in self._inputs.items()}
+        self._pages["earlier"].children += (self._refresh,)
+        self._pages["upload"] = widgets.VBox()
         self._second = bare(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
-        self._take = bare(widgets.Button)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
-        self._shown = bare(widgets.HTML)
-        self._preview = bare(widgets.VBox)
+        self._shown, self._preview = bare(widgets.HTML), bare(widgets.VBox)
         self._previewed: str | None = None
         self._part: tuple[Control, Control] | None = None
         # an uploaded weights file could not be checked: nothing in a kernel reads one
-        self._ways = [name for name in self._pages if name != "upload" or view.widget != "weights"]
+        self._ways = [name for name in WAYS if name != "upload" or view.widget != "weights"]
         self._samples = {path.name: str(path) for path in samples(view.widget)}
-        voice = [VoiceButton(lambda: self._path, self.pick, self._complain)] if view.widget == "audio" else []
+        voice = [VoiceButton(self)] if view.widget == "audio" else []
         parts = [self._way, *self._pages.values(), self._frame, self._shown, self._preview, *voice]
         super().__init__(view, parts, "wl-file")
         self.value = None
@@ -129,21 +124,22 @@ class FileControl(Control):
         """Another way was chosen; the file chosen before counts until another is."""
         if self._way.value == "earlier":
             self._list_earlier()
-        self._open()
+        else:
+            self._open()
 
     def _open(self) -> None:
         """Show the inputs of the way that is chosen, and the value where these do not show it."""
         way = self._way.value
-        if way == "upload" and not self._upload.children:
+        if way == "upload" and not self._pages[way].children:
             from wanavatar_lab.ui.uploads import Upload  # its script is read only where someone uploads
 
             kinds = TAKEN[self.view.widget]
             upload = Upload(accept=",".join(suffix for suffix, kind in KINDS.items() if kind in kinds))
             upload.observe(self._picked, "path")
-            self._upload.children = [upload]
+            self._pages[way].children = [upload]
         for name, page in self._pages.items():
-            page.layout.display = _SHOWN if name == way else _HIDDEN
-        self._frame.layout.display = _SHOWN if self._video else _HIDDEN
+            page.layout.display = None if name == way else "none"
+        self._frame.layout.display = None if self._video else "none"
         box = self._inputs.get(way)
         notes = []
         if isinstance(box, widgets.Dropdown) and len(box.options) == 1:
@@ -158,19 +154,26 @@ class FileControl(Control):
         if path == self._previewed:
             return
         self._previewed = path
-        for before in self._preview.children:
-            before.close()
-        self._preview.children = []
-        try:
-            shown = _preview_of(path, self.view.widget) if path is not None and can_show(path) else None
-        except LabError as error:
-            self._complain(str(error))
+        refill(self._preview)
+        if path is None or not can_show(path):
             return
-        if shown is not None:
-            self._preview.children = [shown]
+        from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
+        from wanavatar_lab.ui.waveform import Waveform
+
+        try:
             if self.view.widget == "audio":
+                shown: widgets.DOMWidget = Waveform(path)
                 shown.observe(self._part_chosen, ["start", "end"])
-            self.form_changed()
+            elif kind_of(path):
+                shown = Player(path)
+                shown.layout.width = PICTURE_WIDTH
+            else:
+                return
+        except LabError as error:  # it is damaged, or not what its name says
+            self.error = str(error)
+            return
+        self._preview.children = [shown]
+        self.form_changed()
 
     def _part_chosen(self, change: Any) -> None:
         waveform = change["owner"]
@@ -180,9 +183,6 @@ class FileControl(Control):
                     if control.value != value:
                         control.change(value)
 
-    def _complain(self, text: str) -> None:
-        self.error = text
-
     def _picked(self, change: Any) -> None:
         # an upload has no path while it arrives, which does not mean that no file is wanted
         if self._by_program or (not change["new"] and change["owner"] not in self._inputs.values()):
@@ -190,13 +190,24 @@ class FileControl(Control):
         self.pick(str(change["new"] or ""))
 
     def _take_frame(self) -> None:
+        """Write a frame of the video as a picture beside the uploads; the same frame has the same name."""
+        # a panel appears sooner where these are imported only when someone needs them
+        from PIL import Image
+
+        from wanavatar_lab import media
+
         assert self._video is not None
         try:
-            self._path = str(save_frame(self._video, self._second.value))
-        except LabError as error:
+            frame = media.read_frame(self._video, self._second.value)
+            digest = hashlib.sha256(frame.tobytes()).hexdigest()[:8]
+            path = uploads_folder() / f"{Path(self._video).stem}-{self._second.value:g}s-{digest}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            media.write_picture(path, Image.fromarray(frame))
+        except LabError as error:  # the video cannot be read or is shorter, or the disk is full
             self._open()
             self.error = str(error)
             return
+        self._path = str(path)
         self._changed()
         self._show()
 
@@ -222,24 +233,6 @@ class FileControl(Control):
 def _same(first: str, second: str) -> bool:
     """Whether two paths, of which the first may be empty, are of one file."""
     return bool(first) and Path(first).resolve() == Path(second).resolve()
-
-
-def _preview_of(path: str, widget: str) -> widgets.Widget | None:
-    """The view of a chosen file: a waveform for a recording, otherwise a small player; None where the page shows none.
-
-    Raises:
-        LabError: it is damaged, or not what its name says.
-    """
-    from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
-    from wanavatar_lab.ui.waveform import Waveform
-
-    if widget == "audio":
-        return Waveform(path)
-    if not kind_of(path):
-        return None
-    player = Player(path)
-    player.layout.width = PICTURE_WIDTH
-    return player
 
 
 def samples_folder() -> Path:
@@ -270,41 +263,14 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
     """Artifacts of these kinds of earlier runs, newest first: label and path of each; at most `MOST_LISTED`."""
     found: list[tuple[str, str]] = []
     for run in list_runs(runs_dir):
-        try:
+        with suppress(RunError):  # deleted since it was listed, or its request is damaged
             status = run.status()
-            made = [artifact for artifact in status.artifacts if artifact.kind in kinds]
-            title = _title(run, status) if made else ""
-        except RunError:
-            continue  # deleted since it was listed, or its request is damaged
-        for artifact in made:
-            words = [title, *([artifact.path] if len(made) > 1 else [])]
-            found.append((" · ".join(words), str(run.path(artifact))))
+            if made := [artifact for artifact in status.artifacts if artifact.kind in kinds]:
+                when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at))
+                prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
+                title = " · ".join(filter(None, (stage_name(run.stage), when, prompt)))
+                labels = [title] if len(made) == 1 else [f"{title} · {artifact.path}" for artifact in made]
+                found += zip(labels, [str(run.path(artifact)) for artifact in made], strict=True)
         if len(found) >= MOST_LISTED:
             break
     return found[:MOST_LISTED]
-
-
-def _title(run: Run, status: Status) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at))
-    prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
-    return " · ".join(filter(None, (stage_name(run.stage), when, prompt)))
-
-
-def save_frame(video: str, second: float) -> Path:
-    """Write a frame of a video as a picture beside the uploads; the same frame has the same name.
-
-    Raises:
-        MediaError: the video cannot be read, or is shorter.
-    """
-    # a panel appears sooner where these are imported only when someone needs them
-    from PIL import Image
-
-    from wanavatar_lab import media
-
-    frame = media.read_frame(video, second)
-    folder = uploads_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(frame.tobytes()).hexdigest()[:8]
-    path = folder / f"{Path(video).stem}-{second:g}s-{digest}.png"
-    media.write_picture(path, Image.fromarray(frame))
-    return path

@@ -22,8 +22,7 @@ from wanavatar_lab.ui.file_field import TAKEN, FileControl
 from wanavatar_lab.ui.language import language, read_words, shorten
 from wanavatar_lab.ui.lora_cards import LoraCards
 from wanavatar_lab.ui.served_files import KINDS, kind_of
-from wanavatar_lab.ui.tasks import loop_runs
-from wanavatar_lab.ui.widget import LabBox
+from wanavatar_lab.ui.widget import LabBox, loop_runs
 
 LONGEST_VALUE = 60  # characters of a value in a label
 WORDS = read_words(__file__, "form")
@@ -74,8 +73,7 @@ class Form(LabBox):
         self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
         basic = bare(widgets.VBox, "wl-fields", children=self._make(self._group("basic")))
-        disclosure = [self._toggle, self._advanced] if self._group("advanced") else []
-        parts = [self._problem, basic, *disclosure]
+        parts = [self._problem, basic, *([self._toggle, self._advanced] if self._group("advanced") else [])]
         super().__init__(parts, layout=shared(widgets.Layout), _dom_classes=["wl-form"])
         try:
             self.set(profile=profile, **values)
@@ -83,7 +81,6 @@ class Form(LabBox):
             self.close()  # or its controls would follow the language for ever
             raise
         self._toggle.on_click(lambda _: self.expand(not self.expanded))
-        self.follow_language()
         if not loop_runs():
             self.make_all()
 
@@ -169,8 +166,8 @@ class Form(LabBox):
         cards = self.controls.get("loras")
         chosen = list(cards.value) if cards is not None else []
         if name not in [each["name"] for each in chosen]:
-            wanted = cards.choice_of(name) if isinstance(cards, LoraCards) else {"name": name}
-            self.set(loras=[*chosen, wanted])
+            usual = {card.found.name: card.choice() for card in cards.cards} if isinstance(cards, LoraCards) else {}
+            self.set(loras=[*chosen, usual.get(name, {"name": name})])
         self.expand()
 
     @property
@@ -263,10 +260,9 @@ class Form(LabBox):
             self._request()
         except RequestError as error:
             problems = dict(error.problems)
-        self.made[name].error = problems.get(name, "")
         for other, control in self.made.items():
-            if control.error and other not in problems:  # it was in conflict with this one
-                control.error = ""
+            if other == name or other not in problems:  # another's error may have been a conflict with this one
+                control.error = problems.get(other, "")
         self._tell_controls()
 
     def _tell_controls(self) -> None:
@@ -321,5 +317,4 @@ def labelled(request_class: type[Request], values: Mapping[str, Any]) -> str:
     """Values with the labels of their fields, in the language shown: "Seed 1, Steps 8"."""
     views = fields_of(request_class)
     texts = {name: Path(str(value)).name if views[name].is_file else str(value) for name, value in values.items()}
-    labels = {name: language.of(views[name].labels) for name in values}
-    return ", ".join(f"{labels[name]} {shorten(text, LONGEST_VALUE)}" for name, text in texts.items())
+    return ", ".join(f"{language.of(views[name].labels)} {shorten(texts[name], LONGEST_VALUE)}" for name in values)

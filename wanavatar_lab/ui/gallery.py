@@ -1,41 +1,42 @@
 """All runs and LoRAs, newest first: view one, search, use it, run it again, copy it as text, compare two, delete.
 
 gallery = Gallery()
-gallery.on_use(lambda path, kind: panel.form.take(path))
-gallery.on_again(lambda request: jobs.submit(request))
-gallery.on_change(lambda request: panel.form.fill(request))
-gallery.on_lora(lambda name, stage, profile: panels[stage].form.use_lora(name, profile))
+gallery.on("use", lambda path, kind: panel.form.take(path))
+gallery.on("again", lambda request: jobs.submit(request))
+gallery.on("change", lambda request: panel.form.fill(request))
+gallery.on("lora", lambda name, stage, profile: panels[stage].form.use_lora(name, profile))
 """
 
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
+from wanavatar_lab import files
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.requests import STAGE_REQUESTS, Request
+from wanavatar_lab.requests import STAGE_REQUESTS, fields_of
 from wanavatar_lab.runs import trash
-from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui.catalogue import Catalogue, Entry
+from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
-from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
+from wanavatar_lab.ui.form import labelled
+from wanavatar_lab.ui.language import language, matches, read_words, shorten, stage_name
 from wanavatar_lab.ui.listing import Listing
-from wanavatar_lab.ui.lora_list import LoraEntry, LoraFolder
+from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
 from wanavatar_lab.ui.widget import script, styles
 
 LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, which distinguishes them from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
+MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
 NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
-COPIES: dict[str, Callable[[Request, int | None], str]] = {
-    "python": as_python,
-    "command": as_command,
-    "papermill": as_papermill,
-}
+COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
 
 
 class Gallery(Listing):
@@ -48,7 +49,6 @@ class Gallery(Listing):
         comparison: the widget that shows both; None while there are not two.
     """
 
-    NARROWED_BY = ("family",)
     _esm = script("listing", "comparing", "gallery")
     _css = styles("listing", "gallery")
     WORDS = read_words(__file__, "listing", "states", "gallery")
@@ -63,28 +63,24 @@ class Gallery(Listing):
         self._catalogue, self._loras = Catalogue(runs_dir), LoraFolder()
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
+        self.observe(lambda _: self._show(), "family")
 
-    def on_use(self, listener: Callable[[Path, str], Any]) -> None:
-        """Call `listener` with a file and its kind when a person wants it as an input."""
-        self._listen("use", listener)
+    def on(self, action: str, listener: Callable[..., Any]) -> None:
+        """Call `listener` when a person presses the button of an action; without a listener, it has no button.
 
-    def on_again(self, listener: Callable[[Request], Any]) -> None:
-        """Call `listener` with the request of a run that is to be run again as it is."""
-        self._listen("again", listener)
-
-    def on_change(self, listener: Callable[[Request], Any]) -> None:
-        """Call `listener` with the request of a run that is to be changed first."""
-        self._listen("change", listener)
-
-    def on_lora(self, listener: Callable[[str, str, str], Any]) -> None:
-        """Call `listener` with a LoRA's name, and a stage and a profile that it fits, when a person wants to use it."""
-        self._listen(LORA, listener)
+        Args:
+            action: `use`, with a file and its kind; `again`, with the request of a run, to be run as it is; `change`,
+                with the request of a run, to be changed first; `lora`, with a LoRA's name, a stage and a profile.
+            listener: what is called.
+        """
+        self._listeners[action].append(listener)
+        self.actions = [name for name, listeners in self._listeners.items() if listeners]
         self._show()
 
     def files(self) -> list[Path]:
         """The main files of the runs that are found, newest first."""
         found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
-        return [file for file in map(self._catalogue.file, found) if file is not None]
+        return [entry.file for entry in found if entry.file is not None]
 
     def delete(self, run_id: str) -> None:
         """Delete a run; `restore` undoes it.
@@ -113,7 +109,7 @@ class Gallery(Listing):
             RunError: one of them is gone, or has no result.
             LabError: the results are not of one kind, or the page cannot show them.
         """
-        from wanavatar_lab.ui.compare import pair_labels, side_by_side  # reading media is slow to import
+        from wanavatar_lab.ui.player import side_by_side  # reading media is slow to import
 
         labels = pair_labels(self._run(first), self._run(second))
         self._show_comparison([first, second], side_by_side(self._result(first), self._result(second), labels))
@@ -133,40 +129,36 @@ class Gallery(Listing):
         super().show_words()
         self._drop_deleted()
         if self.comparison is not None:
-            from wanavatar_lab.ui.compare import pair_labels
-
             first, second = map(self._run, self._compared())
             self.comparison.labels = list(pair_labels(first, second))
 
     def _look(self) -> bool:
         runs, loras = self._catalogue.refresh(), self._loras.refresh()
         self._drop_deleted()
+        self.kinds = list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._loras.all else [])]))
         return runs or loras
 
-    def _find(self) -> Sequence[Entry | LoraEntry]:
+    def _find(self) -> Sequence["Entry | LoraEntry"]:
         found: list[Entry | LoraEntry] = [
             *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
             *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
-        return sorted(found, key=_time_and_id, reverse=True)
+        return sorted(found, key=lambda entry: (entry.time, entry.id), reverse=True)
 
-    def _kinds(self) -> list[str]:
-        return list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._loras.all else [])]))
-
-    def _card(self, found: Entry | LoraEntry) -> dict[str, Any]:
+    def _card(self, found: "Entry | LoraEntry") -> dict[str, Any]:
         return self._run_card(found) if isinstance(found, Entry) else self._lora_card(found)
 
-    def _run_card(self, entry: Entry) -> dict[str, Any]:
-        picture = _picture(self._catalogue.file(entry))
+    def _run_card(self, entry: "Entry") -> dict[str, Any]:
+        picture = _picture(entry.file)
         compares = picture["kind"] if picture is not None and picture["kind"] in COMPARED else ""
         return {
             "id": entry.id,
             "stage": stage_name(entry.stage),
             "state": entry.state,
             "title": entry.title,
-            "time": entry.submitted_at,
+            "time": entry.time,
             "picture": picture,
-            "usable": entry.main is not None,
+            "usable": entry.file is not None,
             "ended": entry.ended,
             "known": entry.stage in STAGE_REQUESTS and entry.state != "damaged",
             "parents": len(self._catalogue.parents(entry.id)),
@@ -182,17 +174,17 @@ class Gallery(Listing):
             "stage": language.of(self.WORDS["one_lora"]),
             "state": "damaged" if found.problem else "succeeded",
             "title": found.problem or " · ".join([found.name, found.base, *found.trigger_words]),
-            "time": lora.modified,
+            "time": lora.time,
             "picture": _picture(Path(found.preview) if found.preview else None),
             "usable": bool(found.fits and self._listeners[LORA]),
         }
 
-    def _source(self, entry: Entry, kind: str) -> str:
+    def _source(self, entry: "Entry", kind: str) -> str:
         """The run whose file of the same kind this one took; "" where there is none."""
-        for parent in map(self._catalogue.entry, self._catalogue.parents(entry.id)):
-            made = _picture(self._catalogue.file(parent)) if parent is not None else None
-            if parent is not None and made is not None and made["kind"] == kind:
-                return parent.id
+        for parent in self._catalogue.parents(entry.id):
+            picture = _picture(self._catalogue.entries[parent].file)
+            if picture is not None and picture["kind"] == kind:
+                return parent
         return ""
 
     def _act(self, content: Mapping[str, Any]) -> None:
@@ -203,32 +195,26 @@ class Gallery(Listing):
             case "undo":
                 self.restore()
             case "copy":
-                self._copy(run_id, str(content.get("how")))
+                run, how = self._run(run_id), str(content.get("how"))
+                text = COPIES[how](run.request(), run.status().seed)
+                self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
             case "use" if run_id.startswith(f"{LORA}:"):
                 found = next(each.found for each in self._loras.all if f"{LORA}:{each.id}" == run_id)
                 self._tell(LORA, found.name, *found.fits[0].split("/"))
             case "use":
-                entry = self._entry(run_id)
-                if entry.main is not None:
-                    self._tell("use", self._result(run_id), entry.main.kind)
+                self._tell("use", self._result(run_id), self._entry(run_id).kind)
             case "again" | "change" as action:
                 self._tell(action, self._run(run_id).request())
             case "compare" if "with" in content:
                 self.compare(str(content["with"]), run_id)
+            case "compare" if run_id in self._compared():
+                self.stop_comparing()
+            case "compare" if self.compared:  # the first stays, and this is the second
+                self.compare(self._compared()[0], run_id)
             case "compare":
-                self._choose(run_id)
+                self.compared = [self._facts(run_id)]
             case "stop":
                 self.stop_comparing()
-
-    def _choose(self, run_id: str) -> None:
-        """Take a run as the first or the second of a comparison; one that is compared already ends it."""
-        compared = self._compared()
-        if run_id in compared:
-            self.stop_comparing()
-        elif compared:
-            self.compare(compared[0], run_id)
-        else:
-            self.compared = [self._facts(run_id)]
 
     def _drop_deleted(self) -> None:
         if any(not (self._catalogue.root / run_id).is_dir() for run_id in self._compared()):
@@ -244,19 +230,17 @@ class Gallery(Listing):
         return [facts["id"] for facts in self.compared]
 
     def _facts(self, run_id: str) -> dict[str, str]:
-        entry = self._entry(run_id)
-        kind = self._run_card(entry)["compares"]
-        return {"id": run_id, "title": shorten(entry.title, LONGEST_TITLE), "kind": kind}
+        card = self._run_card(self._entry(run_id))
+        return {"id": run_id, "title": shorten(card["title"], LONGEST_TITLE), "kind": card["compares"]}
 
-    def _entry(self, run_id: str) -> Entry:
+    def _entry(self, run_id: str) -> "Entry":
         self._run(run_id)  # raises for an id without a run
-        entry = self._catalogue.entry(run_id)
-        if entry is None:
+        if run_id not in self._catalogue.entries:
             raise RunError(f"The run {run_id} is not in the gallery yet. Try again in a moment.")
-        return entry
+        return self._catalogue.entries[run_id]
 
     def _result(self, run_id: str) -> Path:
-        file = self._catalogue.file(self._entry(run_id))
+        file = self._entry(run_id).file
         if file is None:
             raise RunError(f"The run {run_id} has no result.")
         return file
@@ -264,20 +248,9 @@ class Gallery(Listing):
     def _run(self, run_id: str) -> Run:
         return Run.open(run_id, runs_dir=self._catalogue.root)
 
-    def _listen(self, action: str, listener: Callable[..., Any]) -> None:
-        self._listeners[action].append(listener)
-        self.actions = [name for name, listeners in self._listeners.items() if listeners]
-
     def _tell(self, action: str, *values: Any) -> None:
         for listener in self._listeners[action]:
             listener(*values)
-
-    def _copy(self, run_id: str, how: str) -> None:
-        run = self._run(run_id)
-        text = COPIES[how](run.request(), run.status().seed)
-        if not text:
-            raise LabError(f"The stage {run.stage} has no notebook, so papermill cannot run it.")
-        self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
 
 
 def _picture(path: Path | None) -> dict[str, str] | None:
@@ -286,5 +259,133 @@ def _picture(path: Path | None) -> dict[str, str] | None:
     return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
 
 
-def _time_and_id(entry: Entry | LoraEntry) -> tuple[float, str]:
-    return (entry.submitted_at if isinstance(entry, Entry) else entry.modified), entry.id
+@dataclass(frozen=True)
+class Entry:
+    """One run.
+
+    Attributes:
+        kind: what it makes: picture, video, talking, ...; "" where that is not known.
+        state: as the status, or "damaged".
+        title: its prompt; without one, the name of its first input file; for a damaged run, what is wrong.
+        time: when it was submitted, in seconds since 1970.
+        file: the file of this kind that it made; None where there is none.
+        parents: the runs whose files it took, in the order of its fields.
+    """
+
+    id: str
+    stage: str
+    kind: str
+    state: str
+    title: str
+    time: float
+    file: Path | None = None
+    parents: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state not in ("queued", "running")
+
+
+class Catalogue:
+    """The runs of a folder, which is that of the settings if None.
+
+    Attributes:
+        entries: the runs by id, newest first.
+    """
+
+    def __init__(self, runs_dir: Path | str | None = None) -> None:
+        self.root = runs_folder(runs_dir)
+        self.entries: dict[str, Entry] = {}
+
+    def refresh(self) -> bool:
+        """Read the disk again; whether anything changed."""
+        found: list[Entry] = []
+        for name in [listed.name for listed in files.entries(self.root) if RUN_ID.fullmatch(listed.name)]:
+            known = self.entries.get(name)
+            entry = known if known is not None and known.ended else _read(Run(self.root / name))
+            if entry is not None:
+                found.append(entry)
+        found.sort(key=lambda entry: (entry.time, entry.id), reverse=True)
+        if found == list(self.entries.values()):
+            return False
+        self.entries = {entry.id: entry for entry in found}
+        return True
+
+    def find(self, *, kind: str = "", query: str = "", family: str = "") -> list[Entry]:
+        """Runs, newest first.
+
+        Args:
+            kind: only those that make this.
+            query: only those with each of these words in their title, stage or id, in any case.
+            family: only this run, its parents and its children.
+        """
+        relatives = {family, *self.parents(family), *self.children(family)} if family else None
+        return [
+            entry
+            for entry in self.entries.values()
+            if (not kind or entry.kind == kind)
+            and (relatives is None or entry.id in relatives)
+            and (not query or matches(query, entry.title, entry.stage.replace("_", " "), entry.id))
+        ]
+
+    def kinds(self) -> list[str]:
+        """Every kind that exists, those of the shipped stages first."""
+        known = list(dict.fromkeys(request.artifact for request in STAGE_REQUESTS.values()))
+        present = {entry.kind for entry in self.entries.values()} - {""}
+        return [kind for kind in known if kind in present] + sorted(present - set(known))
+
+    def parents(self, run_id: str) -> list[str]:
+        """The existing runs whose files this one took."""
+        entry = self.entries.get(run_id)
+        return [parent for parent in entry.parents if parent in self.entries] if entry else []
+
+    def children(self, run_id: str) -> list[str]:
+        """The runs that took files of this one, oldest first."""
+        return [entry.id for entry in reversed(self.entries.values()) if run_id in entry.parents]
+
+
+def _read(run: Run) -> Entry | None:
+    """A run by its folder; None if that is gone."""
+    stage = STAGE_REQUESTS.get(run.stage)
+    kind = stage.artifact if stage else ""
+    try:
+        status = run.status()
+        # not as a request: its stage may not be registered, and two thousand validations take seconds
+        request = json.loads((run.folder / "request.json").read_bytes())
+        values = [value for name, value in request.items() if isinstance(value, str) and name != "stage"]
+    except (LabError, OSError, ValueError, AttributeError) as error:
+        if not run.folder.exists():
+            return None
+        return Entry(run.id, run.stage, kind, "damaged", str(error), 0.0)
+    inputs = [value for value in values if value.startswith("/")]  # submitting has made them absolute
+    title = str(request.get("prompt") or "") or (Path(inputs[0]).name if inputs else "")
+    if status.artifacts and all(artifact.kind != kind for artifact in status.artifacts):
+        kind = status.artifacts[0].kind
+    file = next((run.path(artifact) for artifact in status.artifacts if artifact.kind == kind), None)
+    head = f"{run.folder.parent}/"
+    owners = [path.removeprefix(head).partition("/")[0] for path in inputs if path.startswith(head)]
+    parents = tuple(dict.fromkeys(owner for owner in owners if RUN_ID.fullmatch(owner)))
+    return Entry(run.id, run.stage, kind, status.state, title, status.submitted_at or 0.0, file, parents)
+
+
+def pair_labels(first: Run, second: Run) -> tuple[str, str]:
+    """Labels that distinguish two runs: their stages, or the values that differ, or when they were submitted.
+
+    Raises:
+        RunError: the folder of one is gone or damaged.
+    """
+    stages = stage_name(first.stage), stage_name(second.stage)
+    if first.stage != second.stage or first.stage not in STAGE_REQUESTS:
+        return stages
+    kind = STAGE_REQUESTS[first.stage]
+    requests, statuses = [run.read_json("request.json") for run in (first, second)], [first.status(), second.status()]
+    for request, status in zip(requests, statuses, strict=True):
+        if status.seed is not None and "seed" in request:
+            request["seed"] = status.seed  # the one that was drawn
+    names = [name for name in fields_of(kind) if requests[0].get(name) != requests[1].get(name)][:MOST_DIFFERENCES]
+    one, other = (labelled(kind, {name: request.get(name) for name in names}) for request in requests)
+    if one != other:
+        return one, other
+    times = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.submitted_at)) for status in statuses]
+    return f"{stages[0]}, {times[0]}", f"{stages[1]}, {times[1]}"

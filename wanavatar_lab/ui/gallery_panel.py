@@ -13,11 +13,12 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.ui.elements import refill
 from wanavatar_lab.ui.gallery import LORA, Gallery
 from wanavatar_lab.ui.job_card import RunningJobs
 from wanavatar_lab.ui.language import shorten
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
+from wanavatar_lab.ui.widget import LanguageSwitch
 
 LONGEST_TITLE = 60  # characters in a line of `listing`
 
@@ -81,8 +82,6 @@ class GalleryPanel(PanelHost):
     def open_panel(self, stage: str) -> Panel:
         """Show the panel of a stage instead of another stage's."""
         if self.panel is None or self.stage_in_use != stage:
-            if self.panel is not None:
-                self.panel.close()
             self.panel, self.stage_in_use = Panel(STAGE_REQUESTS[stage], profile=self._profile), stage
-            self._place.children = [self.panel]
+            refill(self._place, self.panel)
         return self.panel

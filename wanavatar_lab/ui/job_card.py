@@ -20,9 +20,8 @@ from wanavatar_lab.requests import Words
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, stage_name
-from wanavatar_lab.ui.served_files import can_show, server_path
-from wanavatar_lab.ui.tasks import loop_runs, repeat, start
-from wanavatar_lab.ui.widget import LabBox, LabWidget, script, styles
+from wanavatar_lab.ui.served_files import server_path
+from wanavatar_lab.ui.widget import LabBox, LabWidget, loop_runs, repeat, script, start, styles
 from wanavatar_lab.worker.queue import RunQueue
 
 POLL_SECONDS = 0.2
@@ -30,10 +29,7 @@ MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from th
 LOG_LINES, LOG_CHARACTERS = 40, 8000
 PREVIEWS = ("preview.webp", "preview.png")  # of the latents, where a stage writes one
 # fields of the status that are traits of the card under the same name
-SHOWN = (
-    *("state", "phase", "step", "steps", "segment", "segments"),
-    *("fraction", "eta_seconds", "memory_bytes", "queue_place", "seed"),
-)
+SHOWN = "state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed".split()
 
 
 class JobCard(LabWidget):
@@ -54,9 +50,8 @@ class JobCard(LabWidget):
 
     _esm = script("job_card")
     _css = styles("job_card")
-    WORDS: ClassVar[dict[str, Words]] = read_words(
-        __file__, "states", "job_card"
-    )  # which the card of a training extends
+    # which the card of a training extends
+    WORDS: ClassVar[dict[str, Words]] = read_words(__file__, "states", "job_card")
 
     run_id = traitlets.Unicode("").tag(sync=True)
     title = traitlets.Unicode("").tag(sync=True)
@@ -134,8 +129,7 @@ class JobCard(LabWidget):
         try:
             self.job.cancel()
         except (LabError, OSError) as fault:
-            with self.hold_sync():
-                self.cancelling, self.error = False, str(fault)
+            self.cancelling, self.error = False, str(fault)
 
     def look(self) -> bool:
         """Read the run's folder and show what changed; whether nothing will change any more."""
@@ -143,17 +137,25 @@ class JobCard(LabWidget):
             return True
         try:
             status = self.job.status()
-            log = self._new_log(self.job)
+            facts = (self.job.run.folder / "log.txt").stat()
+            seen = facts.st_size, facts.st_mtime_ns
+            log = self.log if seen == self._log_seen else self.job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
             preview = self._preview(self.job)
         except (LabError, OSError) as fault:
             # deleted, or damaged: it will not change, and the card shows why
-            with self.hold_sync():
-                self.state, self.error, self.cancelling = "gone", str(fault), False
+            self.state, self.error, self.cancelling = "gone", str(fault), False
             return True
         with self.hold_sync():
-            self._show(self.job, status)
-            if log is not None:
-                self.log = log
+            # a trait that is set to the value it has sends nothing
+            for name in SHOWN:
+                setattr(self, name, getattr(status, name))
+            self.error = status.error or ""
+            # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
+            begin = status.started_at or status.submitted_at or status.finished_at or time.time()
+            self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
+            # also where another client asked for it
+            self.cancelling = not status.ended and (self.cancelling or self.job.run.cancel_requested())
+            self.log, self._log_seen = log, seen
             self.preview, self.preview_version = preview
         return status.ended
 
@@ -162,44 +164,20 @@ class JobCard(LabWidget):
         super().show_words()
         self.title = stage_name(self._stage)
 
-    def _show(self, job: jobs.Job, status: Status) -> None:
-        # a trait that is set to the value it has sends nothing
-        for name in SHOWN:
-            setattr(self, name, getattr(status, name))
-        self.error = status.error or ""
-        # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
-        begin = status.started_at or status.submitted_at
-        if begin is None:
-            self.elapsed = 0.0
-        else:
-            self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
-        if status.ended:
-            self.cancelling = False
-        elif job.run.cancel_requested():
-            self.cancelling = True  # also where another client asked
-
-    def _new_log(self, job: jobs.Job) -> str | None:
-        """The last lines of the log if it has changed since the last look."""
-        facts = (job.run.folder / "log.txt").stat()
-        if (seen := (facts.st_size, facts.st_mtime_ns)) == self._log_seen:
-            return None
-        self._log_seen = seen
-        return job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
-
     def _preview(self, job: jobs.Job) -> tuple[str, str]:
         for name in PREVIEWS:
             path = job.run.folder / name
-            with suppress(FileNotFoundError):  # there is none, or the run has just ended and removed it
+            # there is none, or the run has just ended and removed it; or the page cannot show it
+            with suppress(FileNotFoundError, LabError):
                 version = path.stat().st_mtime_ns
-                if can_show(path):
-                    return server_path(path), str(version)
+                return server_path(path), str(version)
         return "", ""
 
 
 class RunningJobs(LabBox):
     """Cards of all runs that are queued or running, of any client: what a page shows after a reload.
 
-    They are in the order of the queue; the card of a run that has ended stays until `clear`.
+    They are in the order of the queue; the card of a run that has ended stays while there is room.
     """
 
     def __init__(self) -> None:
@@ -213,18 +191,10 @@ class RunningJobs(LabBox):
         waiting = RunQueue(runs_folder()).run_ids()[:MOST_CARDS]
         new = [run_id for run_id in waiting if run_id not in self._cards]
         for run_id in new:
-            try:
+            with suppress(RunError):  # its ticket is written before its folder has its name: the next look finds it
                 self._cards[run_id] = JobCard(run_id)
-            except RunError:
-                continue  # its ticket is written before its folder has its name: the next look finds it
         ended = [run_id for run_id in self._cards if run_id not in waiting]
         for run_id in ended[: max(0, len(self._cards) - MOST_CARDS)]:
             self._cards.pop(run_id).close()
         if new or ended:  # the same ones again send nothing
             self.children = tuple(self._cards.values())
-
-    def clear(self) -> None:
-        """Remove the cards of runs that have ended."""
-        for run_id in [run_id for run_id, card in self._cards.items() if not card.active]:
-            self._cards.pop(run_id).close()
-        self.children = tuple(self._cards.values())

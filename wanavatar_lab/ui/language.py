@@ -6,7 +6,6 @@ asks for every language.
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ class Language(traitlets.HasTraits):
         return words[self.code]
 
     def follow(self, show: Callable[[], None]) -> Callable[[], None]:
-        """Call `show` now and at every change of the language; returns a function that stops this."""
+        """Call `show` now and at every change of the language; returns a function that stops this, once."""
 
         def changed(_: object) -> None:
             show()
@@ -35,11 +34,7 @@ class Language(traitlets.HasTraits):
         show()
         self.observe(changed, "code")
 
-        def stop() -> None:
-            with suppress(ValueError):  # stopped before: a widget is closed by its owner and again by __del__
-                self.unobserve(changed, "code")
-
-        return stop
+        return lambda: self.unobserve(changed, "code")
 
 
 language = Language()
@@ -75,3 +70,9 @@ def stage_name(stage: str) -> str:
 def shorten(text: str, most: int) -> str:
     """The text, cut to `most` characters with an ellipsis where it is longer."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def matches(query: str, *texts: str) -> bool:
+    """Whether each word of the query is in the texts, in any case."""
+    text = "\n".join(texts).casefold()
+    return all(word in text for word in query.casefold().split())

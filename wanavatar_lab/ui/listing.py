@@ -9,22 +9,15 @@ from typing import Any, ClassVar
 import traitlets
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.tasks import repeat
-from wanavatar_lab.ui.widget import LabWidget
+from wanavatar_lab.ui.widget import LabWidget, repeat
 
 PAGE = 24  # entries shown at first, and added at each click on "Show more"; 2, 3 and 4 columns all divide it
-
-
-def matches(query: str, *texts: str) -> bool:
-    """Whether each word of the query is in the texts, in any case."""
-    text = "\n".join(texts).casefold()
-    return all(word in text for word in query.casefold().split())
 
 
 class Listing(LabWidget):
     """A list of entries found on the disk.
 
-    A subclass finds them (`_look`, `_find`, `_kinds`), describes each to the page (`_card`) and handles the messages of
+    A subclass finds them (`_look`, `_find`), describes each to the page (`_card`) and handles the messages of
     its buttons (`_act`). What these methods use has to be set before `__init__` of this class is called. Its words are
     those of the table `listing` and its own: each kind as `kind_…`, the search field as `search`, an empty list as
     `empty`.
@@ -37,10 +30,11 @@ class Listing(LabWidget):
         entries: what is shown, as the page needs it; each has an `id`.
         total: how many are found.
         notice: the last error.
+        fault: a lasting error, shown while there is no newer one.
     """
 
     REFRESH_SECONDS: ClassVar[float] = 2.0
-    NARROWED_BY: ClassVar[Sequence[str]] = ()  # traits besides those above that filter
+    fault = ""
 
     kind = traitlets.Unicode("").tag(sync=True)
     query = traitlets.Unicode("").tag(sync=True)
@@ -53,18 +47,21 @@ class Listing(LabWidget):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        self.observe(lambda _: self._show(), ["kind", "query", "limit", *self.NARROWED_BY])
+        self.observe(lambda _: self._show(), ["kind", "query", "limit"])
         self.refresh()
-        repeat(self._refresh_or_say_why_not, self.REFRESH_SECONDS, self)
+        repeat(self.refresh, self.REFRESH_SECONDS, self)
 
     def refresh(self) -> None:
         """Read the disk again. In a running event loop this happens every `REFRESH_SECONDS`."""
-        if self._look():
-            self._show()
+        try:
+            if self._look():
+                self._show()
+        except OSError as error:
+            self.notice = str(error)  # the disk may be back at the next refresh
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a button asks for; an error becomes the notice."""
-        self.notice = self._fault()
+        self.notice = self.fault
         try:
             self._act(content)
         except (LabError, OSError) as error:
@@ -76,15 +73,11 @@ class Listing(LabWidget):
         self._show()
 
     def _look(self) -> bool:
-        """Read the disk again; whether anything changed."""
+        """Read the disk again and set `kinds`; whether anything changed."""
         raise NotImplementedError
 
     def _find(self) -> Sequence[Any]:
         """The entries that pass the filters, in the order shown."""
-        raise NotImplementedError
-
-    def _kinds(self) -> list[str]:
-        """The kinds that exist."""
         raise NotImplementedError
 
     def _card(self, found: Any) -> dict[str, Any]:
@@ -95,19 +88,8 @@ class Listing(LabWidget):
         """Do what a message of the page asks for."""
         raise NotImplementedError
 
-    def _fault(self) -> str:
-        """A lasting error, shown while there is no newer one."""
-        return ""
-
     def _show(self) -> None:
         found = self._find()
         with self.hold_sync():
-            self.kinds = self._kinds()
             self.total = len(found)
             self.entries = [self._card(each) for each in found[: self.limit]]
-
-    def _refresh_or_say_why_not(self) -> None:
-        try:
-            self.refresh()
-        except OSError as error:
-            self.notice = str(error)  # the disk may be back at the next refresh

@@ -1,7 +1,11 @@
-"""The control of LoRAs: a card for each that fits, with a tick, its weights, trigger words and preview."""
+"""LoRAs in a form: a card for each that fits, with a tick, its weights, trigger words and preview.
+
+`LoraFolder` reads the weights folder, for these cards, for `lora_list` and for the gallery.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,15 @@ from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.elements import LABEL_WIDTH, ROW, WIDE, alert, bare, shared, small
 from wanavatar_lab.ui.fields import Control, bounded_number
-from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.language import language, matches, read_words
 from wanavatar_lab.ui.served_files import can_show
-from wanavatar_lab.ui.tasks import loop_runs
-from wanavatar_lab.ui.widget import LabBox
+from wanavatar_lab.ui.widget import LabBox, loop_runs
 
 PREVIEW_WIDTH = "14em"
 CLOSED_AFTER = 10.0  # seconds until replaced cards are closed: a page that is still drawing them fails without them
 WORDS = read_words(__file__, "lora_cards")
+
+_Listener = Callable[[Any], None]
 
 
 class LoraCards(Control):
@@ -33,7 +38,7 @@ class LoraCards(Control):
         self._request_class = request_class
         # the items of the list say which weights there are
         self._item: type[BaseModel] = request_class.model_fields[view.name].annotation.__args__[0]  # type: ignore[union-attr]
-        self._profile, self._fitting, self._fault = "full", list[Description](), ""
+        self._profile, self._fitting, self._folder = "full", list[Description](), LoraFolder()
         self._prompt: Control | None = None
         self._title, self._message = bare(widgets.HTML), bare(widgets.HTML)
         self._cards = bare(widgets.VBox)
@@ -46,10 +51,6 @@ class LoraCards(Control):
     def cards(self) -> Sequence["LoraCard"]:
         """One for each LoRA, in the order of the list."""
         return tuple(self._cards.children)
-
-    def choice_of(self, name: str) -> dict[str, Any]:
-        """A LoRA as a request takes it: with the weights of its card, or without weights where it has no card."""
-        return next((card.choice() for card in self.cards if card.found.name == name), {"name": name})
 
     def connect(self, controls: Mapping[str, Control]) -> None:
         """Find the prompt, into which trigger words go."""
@@ -64,25 +65,24 @@ class LoraCards(Control):
         return [card.choice() for card in self.cards if card.use.value]
 
     def _write(self, value: Any) -> None:
-        chosen = [self._item.model_validate(each).model_dump() for each in read_adapters(value)]
-        self._show(self._fitting, {choice["name"]: choice for choice in chosen})
+        self._show(self._item.model_validate(each).model_dump() for each in read_adapters(value))
 
     def _look(self) -> None:
-        chosen = {choice["name"]: choice for choice in self._read()}
-        weights_dir, found, self._fault = read_settings().weights_dir, [], ""
-        try:
-            found = describe(find_adapters(weights_dir), weights_dir)
-        except LabError as error:
-            self._fault = str(error)
-        self._fitting = [each for each in found if f"{self._request_class.stage}/{self._profile}" in each.fits]
+        self._folder.forget()  # also notes that were edited in place are to be seen
+        self._folder.refresh()
+        place = f"{self._request_class.stage}/{self._profile}"
+        self._fitting = [each.found for each in self._folder.all if place in each.found.fits]
         with self._writing():
-            self._show(self._fitting, chosen)
+            self._show(self._read())
 
-    def _show(self, found: Iterable[Description], chosen: dict[str, dict[str, Any]]) -> None:
-        """A card for each LoRA found, and for each that is chosen and missing, which a run would refuse."""
-        shown = list(found)
-        missing = [name for name in chosen if name not in {each.name for each in shown}]
-        shown += [Description(name, "", {}, base="", problem=WORDS.text("unknown")) for name in missing]
+    def _show(self, choices: Iterable[dict[str, Any]]) -> None:
+        """A card for each LoRA that fits, and for each that is chosen and missing, which a run would refuse."""
+        chosen = {choice["name"]: choice for choice in choices}
+        missing = chosen.keys() - {each.name for each in self._fitting}
+        unknown = [
+            Description(name, "", {}, base="", problem=WORDS.text("unknown")) for name in chosen if name in missing
+        ]
+        shown = [*self._fitting, *unknown]
         if [card.found for card in self.cards] != shown:
             before = self.cards
             self._cards.children = [LoraCard(each, self._item, self._add_to_prompt, self._changed) for each in shown]
@@ -92,19 +92,14 @@ class LoraCards(Control):
         self._write_message()
 
     def _add_to_prompt(self, words: str) -> None:
-        if self._prompt is None:
-            return
-        text = (self._prompt.value or "").rstrip(" ,")
-        if words not in text:
+        text = (self._prompt.value or "").rstrip(" ,") if self._prompt is not None else ""
+        if self._prompt is not None and words not in text:
             self._prompt.change(f"{text}, {words}" if text else words)
 
     def _write_message(self) -> None:
-        if self.cards or self._fault:
-            self._message.value = alert(self._fault) if self._fault else ""
-            return
         kind = "img" if self._request_class.stage == TextToImage.stage else "mov"
-        folder = read_settings().weights_dir.absolute() / "loras" / kind
-        self._message.value = small(WORDS.text("empty", folder=folder))
+        empty = "" if self.cards else small(WORDS.text("empty", folder=self._folder.folder / "loras" / kind))
+        self._message.value = alert(self._folder.fault) if self._folder.fault else empty
 
     def _write_labels(self) -> None:
         self._title.value = f"<strong>{escape(self.label)}</strong>"
@@ -129,17 +124,11 @@ class LoraCard(LabBox):
     Args:
         found: the LoRA.
         item: the model of an item in the request's list.
-        add_to_prompt: called with a trigger word.
-        changed: called when a person changed something.
+        on_trigger: called with a trigger word that is to be added to the prompt.
+        on_change: called when a person changed something.
     """
 
-    def __init__(
-        self,
-        found: Description,
-        item: type[BaseModel],
-        add_to_prompt: Callable[[str], None],
-        changed: Callable[[Any], None],
-    ) -> None:
+    def __init__(self, found: Description, item: type[BaseModel], on_trigger: _Listener, on_change: _Listener) -> None:
         self.found = found
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         self._views = {name: view for name, view in fields_of(item).items() if name != "name"}
@@ -151,10 +140,9 @@ class LoraCard(LabBox):
         border = {"border": "1px solid var(--jp-border-color2, #ccc)", "padding": "0.4em", "margin": "0 0 0.4em"}
         super().__init__([self.use, weights, self._facts, triggers, *self._preview()], layout=border)
         for box in (self.use, *self.weights.values()):
-            box.observe(changed, "value")
+            box.observe(on_change, "value")
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
-            button.on_click(lambda _, word=word: add_to_prompt(word))
-        self.follow_language()
+            button.on_click(lambda _, word=word: on_trigger(word))
 
     def choice(self) -> dict[str, Any]:
         """This LoRA as the request takes it."""
@@ -171,21 +159,15 @@ class LoraCard(LabBox):
 
     def show_words(self) -> None:
         """Put its texts into the language shown."""
-        name = self.found.name
+        found, name = self.found, self.found.name
         self.use.description = WORDS.text("use", name=name)
         for field, box in self.weights.items():
             box.description = WORDS.text("weight", name=name, label=language.of(self._views[field].labels))
-        for word, button in zip(self.found.trigger_words, self.triggers, strict=True):
+        for word, button in zip(found.trigger_words, self.triggers, strict=True):
             button.description = WORDS.text("add", word=word)
-        rank = rank_of(self.found)
-        facts = [
-            self.found.kind,
-            self.found.base,
-            rank and WORDS.text("rank", rank=rank),
-            self.found.description,
-            self._unseen and WORDS.text("preview", file=self._unseen),
-        ]
-        text = small(" · ".join(fact for fact in facts if fact))
+        rank = rank_of(found) and WORDS.text("rank", rank=rank_of(found))
+        unseen = self._unseen and WORDS.text("preview", file=self._unseen)
+        text = small(" · ".join(filter(None, (found.kind, found.base, rank, found.description, unseen))))
         self._facts.value = text + (alert(self._problem) if self._problem else "")
 
     def _preview(self) -> list[widgets.Widget]:
@@ -206,11 +188,6 @@ class LoraCard(LabBox):
         return [player]
 
 
-def rank_of(found: Description) -> str:
-    """The rank of a LoRA; lowest and highest where layers differ, empty where it is not known."""
-    return "–".join(str(rank) for rank in dict.fromkeys(found.rank or ()))
-
-
 def _weight(view: FieldView, usual: float | None) -> widgets.BoundedFloatText:
     box = bounded_number(view)
     if view.ui_range:
@@ -219,3 +196,82 @@ def _weight(view: FieldView, usual: float | None) -> widgets.BoundedFloatText:
     box.max, box.value = max(box.max, start), start
     box.step, box.style = 0.05, LABEL_WIDTH
     return box
+
+
+@dataclass(frozen=True)
+class LoraEntry:
+    """One LoRA of a folder.
+
+    Attributes:
+        time: when its newest file was written, in seconds since 1970.
+    """
+
+    found: Description
+    time: float
+
+    @property
+    def id(self) -> str:
+        """Unique among all LoRAs: one for pictures and one for video may have the same name."""
+        return f"{self.found.kind}/{self.found.name}"
+
+    @property
+    def texts(self) -> list[str]:
+        """What a search looks through."""
+        found = self.found
+        return [found.name, found.kind, found.base, found.description, *found.trigger_words]
+
+
+class LoraFolder:
+    """All LoRAs of a weights folder, which is that of the settings if None.
+
+    A file is read again when it or its folder has changed; notes that were edited in place are read after `forget`.
+
+    Attributes:
+        folder: the weights folder.
+        all: its LoRAs, by kind and name.
+        fault: why they cannot be listed; empty if they can.
+    """
+
+    def __init__(self, weights_dir: Path | str | None = None) -> None:
+        self.folder = Path(weights_dir or read_settings().weights_dir).absolute()
+        self.all: list[LoraEntry] = []
+        self.fault = ""
+        self._read: dict[str, tuple[tuple[int, ...], LoraEntry]] = {}
+
+    def refresh(self) -> bool:
+        """Read the disk again; whether anything changed."""
+        before = (self.all, self.fault)
+        try:
+            found: dict[str, tuple[tuple[int, ...], LoraEntry]] = {}
+            for each in find_adapters(self.folder):
+                stats = [file.stat() for file in each.files.values()]
+                folders = [file.parent.stat().st_mtime_ns for file in each.files.values()]
+                now = (*(stat.st_mtime_ns for stat in stats), *(stat.st_size for stat in stats), *folders)
+                name = f"{each.kind}/{each.name}"
+                if name in self._read and self._read[name][0] == now:
+                    found[name] = self._read[name]
+                else:
+                    (described,) = describe([each], self.folder)
+                    found[name] = now, LoraEntry(described, max(stat.st_mtime for stat in stats))
+            self._read, self.all, self.fault = found, [entry for _, entry in found.values()], ""
+        except (LabError, OSError) as error:  # of a model's config, or of the disk
+            self.all, self.fault = [], str(error)
+        return (self.all, self.fault) != before
+
+    def forget(self) -> None:
+        """Read every file anew at the next refresh."""
+        self._read = {}
+
+    def find(self, *, kind: str = "", query: str = "") -> list[LoraEntry]:
+        """LoRAs by kind and name.
+
+        Args:
+            kind: only these: img, character, move, camera, mov.
+            query: only those with each of these words in their name, kind, base, description or trigger words.
+        """
+        return [each for each in self.all if kind in ("", each.found.kind) and matches(query, *each.texts)]
+
+
+def rank_of(found: Description) -> str:
+    """The rank of a LoRA; lowest and highest where layers differ, empty where it is not known."""
+    return "–".join(str(rank) for rank in dict.fromkeys(found.rank or ()))

@@ -6,7 +6,6 @@ server is gone.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,21 +15,14 @@ import traitlets
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.panel import Panel, PanelHost
-from wanavatar_lab.ui.widget import LabWidget, Look, script, styles
+from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, script, styles
 
 NAME = "WanAvatar Lab"
 PATIENCE_SECONDS = 5.0
 WORDS = read_words(__file__, "page")
 
-
-@dataclass(frozen=True)
-class Tab:
-    """A tab: its title, and a function that makes its content."""
-
-    title: Words
-    build: Callable[[], widgets.Widget]
+Tab = tuple[Words, Callable[[], widgets.Widget]]  # its title, and a function that makes its content
 
 
 class Page(PanelHost):
@@ -42,8 +34,8 @@ class Page(PanelHost):
     """
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
-        stages = [Tab(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
-        ours = [*stages, Tab(WORDS["loras"], self._loras), Tab(WORDS["gallery"], self._runs_and_gallery)]
+        ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
+        ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
@@ -51,14 +43,13 @@ class Page(PanelHost):
         head = bare(widgets.HBox, "wl-page-head", children=[self._title, LanguageSwitch()])
         super().__init__([Look(), Heartbeat(), head, self._tab], _dom_classes=["wl-page", "wl-has-language"])
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
-        self.follow_language()
         self._tab.selected_index = 0
         self._open(0)
 
     def show_words(self) -> None:
         """Put the title and the names of the tabs into the language shown."""
         self._title.value = heading(1, NAME, WORDS.text("lead"))
-        self._tab.titles = [language.of(tab.title) for tab in self.tabs]
+        self._tab.titles = [language.of(title) for title, _ in self.tabs]
 
     def _loras(self) -> widgets.Widget:
         from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
@@ -88,7 +79,7 @@ class Page(PanelHost):
             return
         place = self._places[index]
         if not place.children:
-            place.children = (self.tabs[index].build(),)
+            place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self.stage_in_use = panel.form.request_class.stage
 
@@ -111,19 +102,15 @@ class Heartbeat(LabWidget):
     kernel_id = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
-        super().__init__(patience=patience, kernel_id=_kernel_id())
+        kernel_id = ""  # outside of a kernel
+        kernelapp = sys.modules.get("ipykernel.kernelapp")  # which every kernel has imported
+        if kernelapp is not None and kernelapp.IPKernelApp.initialized():
+            # servers name the connection file after the kernel
+            name = str(kernelapp.IPKernelApp.instance().connection_file).rpartition("/")[2]
+            kernel_id = name.removeprefix("kernel-").removesuffix(".json")
+        super().__init__(patience=patience, kernel_id=kernel_id)
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Answer a ping."""
         if content.get("kind") == "ping":
             self.send({"kind": "pong", "number": content.get("number")})
-
-
-def _kernel_id() -> str:
-    """The server's name of this kernel; "" outside of one."""
-    kernelapp = sys.modules.get("ipykernel.kernelapp")  # which every kernel has imported
-    if kernelapp is None or not kernelapp.IPKernelApp.initialized():
-        return ""
-    # servers name the connection file after the kernel
-    name = str(kernelapp.IPKernelApp.instance().connection_file).rpartition("/")[2]
-    return name.removeprefix("kernel-").removesuffix(".json")

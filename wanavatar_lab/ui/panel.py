@@ -9,7 +9,8 @@ panel.artifact            # what the next cell takes
 import asyncio
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,11 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of
 from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui.elements import alert, bare, heading, shared
+from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.language_switch import LanguageSwitch
 from wanavatar_lab.ui.served_files import can_show
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabBox, Look
+from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
 from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ class Panel(LabBox):
         self.form = Form(request_class, profile=profile, **values)
         self.job: jobs.Job | None = None
         self.artifacts: list[Path] = []
-        self._listeners: list[Callable[[Panel], None]] = []
         self._title, self._hint = bare(widgets.HTML, "wl-panel-title"), bare(widgets.HTML)
         self._button = bare(widgets.Button, "wl-run", button_style="primary")
         self._card, self._result = bare(widgets.VBox), bare(widgets.VBox)
@@ -70,7 +68,6 @@ class Panel(LabBox):
         look = Look()
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
-        self.follow_language()
         self._attach_again()
         look.when_drawn(self._make_the_rest)
 
@@ -78,10 +75,6 @@ class Panel(LabBox):
     def artifact(self) -> Path | None:
         """The main file of the last run; None until it has succeeded."""
         return self.artifacts[0] if self.artifacts else None
-
-    def on_result(self, listener: Callable[["Panel"], None]) -> None:
-        """Call `listener` with the panel when a run has succeeded."""
-        self._listeners.append(listener)
 
     async def run(self) -> list[Path]:
         """Run what the form describes, as the button does, and wait for it.
@@ -170,10 +163,8 @@ class Panel(LabBox):
         from wanavatar_lab.ui.job_card import JobCard
 
         self.job, self.artifacts = job, []
-        for old in self._card.children:
-            old.close()
-        self._card.children = [JobCard(job.id, reveal=reveal)]
-        self._show_result()
+        refill(self._card, JobCard(job.id, reveal=reveal))
+        refill(self._result)
         self.show_words()
 
     async def _follow(self, job: jobs.Job) -> Status | None:
@@ -188,31 +179,22 @@ class Panel(LabBox):
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
-            self._show_result()
-            for listener in self._listeners:
-                listener(self)
+            refill(self._result, result_of(job.run))
         self.show_words()
         return status
-
-    def _show_result(self) -> None:
-        for old in self._result.children:
-            old.close()
-        self._result.children = [result_of(self.job.run)] if self.job is not None and self.artifacts else []
 
     def _attach_again(self) -> None:
         """Show the newest unfinished run of this stage and profile."""
         for run_id in reversed(RunQueue(runs_folder()).run_ids()):
-            try:
+            with suppress(RunError):  # its ticket is written before its folder has its name
                 job = jobs.attach(run_id)
-            except RunError:
-                continue  # its ticket is written before its folder has its name
-            stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
-            wanted = (self.form.request_class.stage, self.form.profile)
-            if (stage, profile) == wanted and not job.status().ended:
-                self._show_card(job)
-                if loop_runs():
-                    start(self._follow(job))
-                return
+                stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
+                wanted = (self.form.request_class.stage, self.form.profile)
+                if (stage, profile) == wanted and not job.status().ended:
+                    self._show_card(job)
+                    if loop_runs():
+                        start(self._follow(job))
+                    return
 
 
 class PanelHost(LabBox):
@@ -226,10 +208,10 @@ class PanelHost(LabBox):
 
     def connect(self, gallery: "Gallery") -> None:
         """Do what the buttons of a gallery ask for."""
-        gallery.on_again(jobs.submit)
-        gallery.on_use(lambda path, _: self.use(path))
-        gallery.on_change(self.change)
-        gallery.on_lora(self.use_lora)
+        gallery.on("again", jobs.submit)
+        gallery.on("use", lambda path, _: self.use(path))
+        gallery.on("change", self.change)
+        gallery.on("lora", self.use_lora)
 
     def use(self, path: Path) -> None:
         """Put a file into the panel used last, or into that of the first of `TAKERS` that takes such files.
@@ -261,7 +243,7 @@ def result_of(run: Run) -> widgets.Widget:
 
     Where the page cannot show the result, the view says why.
     """
-    from wanavatar_lab.ui.compare import Compare
+    from wanavatar_lab.ui.player import Compare
 
     try:
         made = run.status().artifacts

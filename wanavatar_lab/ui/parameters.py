@@ -71,10 +71,8 @@ def _cells(history: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         return [], {}
     assigned = [each for each in ast.parse(history[places[-1]]).body if isinstance(each, ast.Assign)]
     given = [target.id for each in assigned for target in each.targets if isinstance(target, ast.Name)]
-    for text in reversed(history[: places[-1]]):
-        if defaults := _defaults(text):
-            return given, defaults
-    return [], {}
+    defaults = next(filter(None, map(_defaults, reversed(history[: places[-1]]))), None)
+    return (given, defaults) if defaults else ([], {})
 
 
 def _defaults(code: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Clips, sound and pictures by URL: frame by frame, looped, two side by side in sync.
+"""Clips, sound and pictures by URL: frame by frame, looped, two side by side in sync or with a movable edge.
 
 Player("runs/…/talking.mp4")
-Player.pair(before, after, labels=("25 steps", "4 steps"))
+Player(before, after, labels=("25 steps", "4 steps"))
 show(files)                       # everything that a run made
+Compare(before, after)            # two pictures, one over the other
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
 from wanavatar_lab.ui.widget import LabWidget, script, styles
 
+SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
 LONGEST_WAVEFORM = 120.0  # seconds; decoding more would block the kernel noticeably
 
 
@@ -24,7 +26,8 @@ class Player(LabWidget):
     """A picture, a recording or a clip, or two clips in sync.
 
     Args:
-        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown as `pair` does.
+        paths: mp4, webm, wav, mp3, png, jpg, webp, ... below the server's root; two are shown side by
+            side, clips in sync with the sound of the first.
         labels: the caption of each; the files' names if None.
 
     Attributes:
@@ -73,10 +76,19 @@ class Player(LabWidget):
             peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
 
-    @classmethod
-    def pair(cls, first: Path | str, second: Path | str, *, labels: tuple[str, str] | None = None) -> "Player":
-        """Two clips, or two pictures, side by side. Clips play in sync, with the sound of the first."""
-        return cls(first, second, labels=labels)
+
+def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidget:
+    """Clips beside each other in sync; pictures of one shape overlaid with a movable edge, others beside each other.
+
+    Raises:
+        LabError: they are not of one kind, or the page cannot show one.
+        MediaError: one is missing or damaged.
+    """
+    infos = [probe(path) for path in (first, second)]
+    one, other = ((info.width or 1) / (info.height or 1) for info in infos)
+    if all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
+        return Compare(first, second, labels=labels)
+    return Player(first, second, labels=labels)
 
 
 def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
@@ -91,3 +103,43 @@ def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
         made = ", ".join(path.name for path in paths) or "nothing"
         raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
     return shown[0] if len(shown) == 1 else ipywidgets.HBox(shown, _dom_classes=["wl-shown"])
+
+
+class Compare(LabWidget):
+    """Two pictures of one shape; sizes may differ, as before and after upscaling.
+
+    Args:
+        before, after: pictures below the server's root.
+        labels: names of both; "Before" and "After" if None.
+
+    Attributes:
+        at: position of the edge, in percent from the left.
+
+    Raises:
+        LabError: the page cannot show one of them, or one is no picture.
+        MediaError: one is missing or damaged.
+    """
+
+    _esm = script("compare")
+    _css = styles("compare")
+    WORDS = read_words(__file__, "compare")
+
+    before = traitlets.Unicode("").tag(sync=True)
+    after = traitlets.Unicode("").tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    sizes = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    ratio = traitlets.Float(1.0).tag(sync=True)
+    at = traitlets.Float(50.0, min=0.0, max=100.0).tag(sync=True)
+
+    def __init__(self, before: Path | str, after: Path | str, *, labels: tuple[str, str] | None = None) -> None:
+        infos = [probe(path) for path in (before, after)]
+        for path, info in zip((before, after), infos, strict=True):
+            if info.kind != "picture":
+                raise LabError(f"{path} is a file of kind {info.kind}; give a picture, or two clips to Player.")
+        super().__init__(
+            before=server_path(before),
+            after=server_path(after),
+            labels=list(labels or ()),
+            sizes=[f"{info.width} × {info.height}" for info in infos],
+            ratio=(infos[1].width or 1) / (infos[1].height or 1),
+        )

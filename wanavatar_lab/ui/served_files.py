@@ -5,6 +5,7 @@ A kernel does not know the address of its page, and Lab and Voilà serve files a
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import LabError
@@ -59,8 +60,7 @@ def server_path(path: Path | str) -> str:
 
 def can_show(path: Path | str) -> bool:
     """Whether a page can show this file."""
-    try:
+    with suppress(LabError):
         server_path(path)
-    except LabError:
-        return False
-    return True
+        return True
+    return False

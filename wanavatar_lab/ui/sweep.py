@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import traitlets
+
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.request import must_be, suggestion
 from wanavatar_lab.runs.status import Status, main_artifact
-from wanavatar_lab.ui.contact_sheet import ContactSheet
 from wanavatar_lab.ui.form import labelled
-from wanavatar_lab.ui.tasks import repeat
+from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.served_files import kind_of, server_path
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
 
 MOST_RUNS = 256  # a sheet beyond that is a typing error rather than an experiment
 POLL_SECONDS = 0.5
@@ -81,7 +84,7 @@ class Sweep:
         for job in reversed(self.jobs):
             job.cancel()
 
-    def sheet(self) -> ContactSheet:
+    def sheet(self) -> "ContactSheet":
         """A table of the results: the last field's values in columns, all others in rows.
 
         In a running event loop it fills as runs end, until it is closed; elsewhere it has the results so far.
@@ -91,18 +94,17 @@ class Sweep:
         rows = [labelled(kind, values) for values in _grid({name: self.axes[name] for name in down})]
         columns = [labelled(kind, {across: value}) for value in self.axes[across]]
         sheet = ContactSheet(rows, columns)
-        waiting = self._fill(sheet, range(len(self.jobs)))
+        waiting = [*range(len(self.jobs))]
 
         def fill() -> bool:
-            nonlocal waiting
-            waiting = self._fill(sheet, waiting)
+            waiting[:] = self._fill(sheet, waiting)
             return not waiting
 
-        if waiting:
+        if not fill():
             repeat(fill, POLL_SECONDS, sheet)
         return sheet
 
-    def _fill(self, sheet: ContactSheet, cells: Iterable[int]) -> list[int]:
+    def _fill(self, sheet: "ContactSheet", cells: Iterable[int]) -> list[int]:
         """Show the results of the runs of these cells; returns the cells whose runs have not ended."""
         waiting: list[int] = []
         with sheet.hold_sync():
@@ -152,17 +154,29 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
         if name not in views:
             raise RequestError([(name, f"there is no such field; {suggestion(name, views)}")])
         is_list = hasattr(values, "__iter__") and not isinstance(values, str | bytes | Mapping)
-        if not is_list or not (listed := list(values)):
+        axes[name] = list(values) if is_list else []
+        if not axes[name]:
             allowed = f"a list of values to try, each {views[name].allowed}"
             raise RequestError([(name, must_be(allowed, values))])
-        axes[name] = listed
     if not axes:
         raise RequestError([("", "there is nothing to try; give a field with a list of values, such as seed=[1, 2]")])
     if (count := math.prod(map(len, axes.values()))) > MOST_RUNS:
         raise RequestError([("", f"{count} runs are too many; try at most {MOST_RUNS} at a time")])
+    # all that can be checked before a run is, and all problems are raised at once
+    problems: dict[tuple[str, str], None] = {}
+    requests = []
+    for cell in _grid(axes):
+        try:
+            requests.append(changed := request.changed(**cell))
+            changed.check_inputs()
+            check_loras(changed)
+        except RequestError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise RequestError(list(problems))
     queued: list[Job] = []
     try:
-        for each in _checked(request, axes):
+        for each in requests:
             queued.append(submit(each))
     except LabError:  # the disk is full
         for job in reversed(queued):
@@ -171,21 +185,61 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
     return Sweep(request, axes, queued)
 
 
-def _checked(request: Request, axes: Mapping[str, Sequence[Any]]) -> list[Request]:
-    """The request of every cell, with all that can be checked before it runs; all problems are raised at once."""
-    problems: dict[tuple[str, str], None] = {}
-    requests = []
-    for values in _grid(axes):
-        try:
-            requests.append(changed := request.changed(**values))
-            changed.check_inputs()
-            check_loras(changed)
-        except RequestError as error:
-            problems |= dict.fromkeys(error.problems)
-    if problems:
-        raise RequestError(list(problems))
-    return requests
-
-
 def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+class ContactSheet(LabWidget):
+    """A table of files; cells may be filled one by one.
+
+    Args:
+        rows: a label for each row, for example "seed 1".
+        columns: a label for each column.
+
+    Attributes:
+        cells: per row and column `{"path", "kind", "version"}`, None where there is no file yet, or
+            `{"why", "error"}` where there will be none.
+
+    Raises:
+        LabError: there are no rows or no columns.
+    """
+
+    _esm = script("contact_sheet")
+    _css = styles("contact_sheet")
+    WORDS = read_words(__file__, "states", "contact_sheet")
+
+    rows = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    cells: traitlets.List[Any] = traitlets.List().tag(sync=True)
+
+    def __init__(self, rows: Sequence[str], columns: Sequence[str]) -> None:
+        if not rows or not columns:
+            raise LabError(f"A contact sheet of {len(rows)} rows and {len(columns)} columns is empty.")
+        super().__init__(rows=list(rows), columns=list(columns), cells=[[None] * len(columns) for _ in rows])
+
+    def fill(self, row: int, column: int, path: Path | str) -> None:
+        """Put a picture, clip or recording into a cell.
+
+        Raises:
+            LabError: the page cannot show the file.
+        """
+        path = Path(path)
+        kind = kind_of(path)
+        if not kind:
+            raise LabError(f"{path.name} is no picture, clip or sound, and cannot be put on a contact sheet.")
+        self._put(row, column, {"path": server_path(path), "kind": kind, "version": str(path.stat().st_mtime_ns)})
+
+    def leave(self, row: int, column: int, why: str, error: str = "") -> None:
+        """Mark a cell that stays empty.
+
+        Args:
+            row, column: of the cell.
+            why: failed, cancelled, gone or unseen.
+            error: the reason in full, if there is more to say.
+        """
+        self._put(row, column, {"why": why, "error": error})
+
+    def _put(self, row: int, column: int, cell: dict[str, str]) -> None:
+        cells = [list(line) for line in self.cells]  # a change in place would not be noticed
+        cells[row][column] = cell
+        self.cells = cells

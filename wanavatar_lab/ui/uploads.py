@@ -12,6 +12,7 @@ locked by the process that receives it, so that what a killed kernel left behind
 """
 
 import asyncio
+import itertools
 import os
 import secrets
 import shutil
@@ -29,8 +30,7 @@ from wanavatar_lab.files import OUT_OF_ROOM, entries, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_path, uploads_folder
-from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, script, start, styles
 
 CHUNK_BYTES = 4 * 1024**2  # a Jupyter server closes the connection at a message above 10 MiB
 _PREFIX = ".upload-"
@@ -72,14 +72,11 @@ class Upload(LabWidget):
     chunk_bytes = traitlets.Int(CHUNK_BYTES).tag(sync=True)
     around = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(
-        self, accept: str = ".png,.jpg,.jpeg,.webp", folder: Path | str | None = None, around: str = ""
-    ) -> None:
+    def __init__(self, accept: str, folder: Path | str | None = None, around: str = "") -> None:
         self._suffixes = frozenset(part.strip().lower() for part in accept.split(","))
         if unknown := sorted(self._suffixes - set(KINDS)):
-            raise LabError(
-                f"Upload cannot check what a file in {unknown[0]!r} is; it knows {', '.join(sorted(KINDS))}."
-            )
+            known = ", ".join(sorted(KINDS))
+            raise LabError(f"Upload cannot check what a file in {unknown[0]!r} is; it knows {known}.")
         self.folder = (uploads_folder() if folder is None else Path(folder)).absolute()
         self._incoming: Incoming | None = None
         self._id = self.field = ""
@@ -123,7 +120,7 @@ class Upload(LabWidget):
             return
         self.received = self._incoming.write(offset, data)
         self.send({"kind": "ack", "id": self._id, "offset": self.received})
-        if self._incoming.is_whole:
+        if self.received == self._incoming.size:
             self.state = "checking"
             start(self._finish(self._incoming))
 
@@ -147,8 +144,7 @@ class Upload(LabWidget):
     def _drop(self, state: str, error: str) -> None:
         if self._incoming is not None:
             self._incoming.abandon()
-            self._incoming = None
-        self.path = ""
+        self._incoming, self.path = None, ""
         with self.hold_sync():
             self.state, self.error, self.preview, self.received = state, error, "", 0
 
@@ -171,9 +167,8 @@ class Incoming:
         self._folder, self._accept = folder, accept
         suffix, largest = Path(self.name).suffix, read_settings().max_media_bytes
         if suffix not in accept:
-            raise LabError(
-                f"{name} ends in {suffix or 'nothing'}; give a file that ends in {', '.join(sorted(accept))}."
-            )
+            known = ", ".join(sorted(accept))
+            raise LabError(f"{name} ends in {suffix or 'nothing'}; give a file that ends in {known}.")
         if not 1 <= size <= largest:
             raise LabError(f"{name} has {size:,} bytes; a file must have 1 to {largest:,} (WANAVATAR_MAX_MEDIA_BYTES).")
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,11 +177,6 @@ class Incoming:
             raise self._no_room()
         self._temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
         self._handle: int | None = locks.take(self._temporary, wait=True)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every byte has arrived."""
-        return self.received == self.size
 
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take the next chunk.
@@ -197,8 +187,7 @@ class Incoming:
         Raises:
             LabError: it is not the next chunk, is empty, goes beyond the end, or there is no room for it.
         """
-        if self._handle is None:
-            raise LabError(f"{self.name} is no longer being received. Send it again.")
+        assert self._handle is not None, "nothing is written after `finish` or `abandon`"
         if offset != self.received or not 1 <= len(data) <= self.size - offset:
             raise LabError(
                 f"{self.name}: a chunk of {len(data):,} bytes at {offset:,} does not follow the {self.received:,} "
@@ -219,11 +208,23 @@ class Incoming:
         Raises:
             MediaError: it is damaged, or not what its name says; nothing is left behind.
         """
+        from wanavatar_lab.media import probe  # slow to import
+
         try:
-            if self._handle is None or not self.is_whole:
+            if self._handle is None or self.received < self.size:
                 raise LabError(f"{self.name} is not complete: {self.received:,} of {self.size:,} bytes have arrived.")
             os.fsync(self._handle)
-            self._check()
+            try:
+                info = probe(self._temporary)
+            except MediaError as error:
+                raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
+            named = kind_of(self.name)
+            # a recording is often kept in a container that could hold a picture too
+            if info.kind != named and (named, info.kind) != ("video", "audio"):
+                raise MediaError(f"{self.name} is named like {_a(named)} and is {_a(info.kind)}. Rename it.")
+            wanted = sorted({KINDS[suffix] for suffix in self._accept})
+            if info.kind not in wanted:
+                raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
             with locks.locked(self._folder / ".names.lock"):  # between looking for a free name and taking it
                 target = free_name(self._folder, self.name)
                 os.replace(self._temporary, target)
@@ -239,21 +240,6 @@ class Incoming:
             locks.drop(self._handle)
             self._handle = None
 
-    def _check(self) -> None:
-        from wanavatar_lab.media import probe  # slow to import
-
-        try:
-            info = probe(self._temporary)
-        except MediaError as error:
-            raise MediaError(str(error).replace(str(self._temporary), self.name)) from None
-        named = kind_of(self.name)
-        # a recording is often kept in a container that could hold a picture too
-        if info.kind != named and (named, info.kind) != ("video", "audio"):
-            raise MediaError(f"{self.name} is named like {_a(named)} and is {_a(info.kind)}. Rename it.")
-        wanted = sorted({KINDS[suffix] for suffix in self._accept})
-        if info.kind not in wanted:
-            raise MediaError(f"{self.name} is {_a(info.kind)}; give {' or '.join(map(_a, wanted))}.")
-
     def _no_room(self) -> DiskFull:
         return DiskFull(f"There is no room for the {self.size:,} bytes of {self.name} in {self._folder}. Free some.")
 
@@ -262,10 +248,9 @@ def remove_left_behind(folder: Path) -> None:
     """Remove what was arriving when the process that received it died."""
     for entry in entries(folder, f"{_PREFIX}*"):
         changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
-        if changed_at is None or time.time() - changed_at <= _FRESH:
-            continue
+        is_old = changed_at is not None and time.time() - changed_at > _FRESH
         # only a regular file is opened: opening a pipe would block
-        if not (entry.is_file() and locks.is_locked(entry.path)):
+        if is_old and not (entry.is_file() and locks.is_locked(entry.path)):
             remove_if_possible(entry.path)
 
 
@@ -274,18 +259,14 @@ def safe_name(name: str) -> str:
     plain = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
     plain = "".join(char if char.isalnum() or char in " ._-()" else "_" for char in plain).strip(" .")
     stem, suffix = os.path.splitext(plain)
-    suffix = suffix.lower()[:16]
     short = stem.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
-    return (short or "file") + suffix
+    return (short or "file") + suffix.lower()[:16]
 
 
 def free_name(folder: Path, name: str) -> Path:
     """`name` in `folder`, with a number if files of that name exist."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-    return path
+    numbered = (f"{Path(name).stem}-{number}{Path(name).suffix}" for number in itertools.count(2))
+    return next(folder / free for free in itertools.chain([name], numbered) if not (folder / free).exists())
 
 
 def _a(kind: str) -> str:

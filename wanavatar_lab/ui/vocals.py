@@ -13,8 +13,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -24,17 +24,14 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.elements import bare, shared, small
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import uploads_folder
-from wanavatar_lab.ui.tasks import start
-from wanavatar_lab.ui.widget import LabBox
+from wanavatar_lab.ui.widget import LabBox, start
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.file_field import FileControl
 
 MODEL = "Kim_Vocal_2.onnx"  # of MDX-Net, 67 MB: of a song it keeps the voice, of speech the speaker
 INSTALL = ".venv/bin/uv pip install -e '.[separate]'"
 WORDS = read_words(__file__, "vocals")
-
-
-def installed() -> bool:
-    """Whether the extra `separate` is installed."""
-    return importlib.util.find_spec("audio_separator") is not None
 
 
 async def separate(recording: Path | str) -> Path:
@@ -43,8 +40,6 @@ async def separate(recording: Path | str) -> Path:
     Raises:
         LabError: it cannot be done; the text says why.
     """
-    if not installed():
-        raise LabError(f"Voices cannot be separated: audio-separator is not installed. Install it: {INSTALL}")
     recording = Path(recording)
     with open(recording, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
@@ -68,22 +63,14 @@ async def separate(recording: Path | str) -> Path:
 
 
 class VoiceButton(LabBox):
-    """A button that replaces the chosen recording by its voice; without the extra, what to install.
+    """A button that replaces the recording chosen in a control by its voice; without the extra, what to install."""
 
-    Args:
-        chosen: returns the recording; None where there is none.
-        take: called with the file of its voice.
-        complain: called with what went wrong.
-    """
-
-    def __init__(
-        self, chosen: Callable[[], str | None], take: Callable[[str], None], complain: Callable[[str], None]
-    ) -> None:
-        self._chosen, self._take, self._complain = chosen, take, complain
+    def __init__(self, control: "FileControl") -> None:
+        self._control = control
         self._button, self._note = bare(widgets.Button), bare(widgets.HTML)
-        super().__init__([self._button] if installed() else [self._note], layout=shared(widgets.Layout))
+        installed = importlib.util.find_spec("audio_separator") is not None
+        super().__init__([self._button if installed else self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
-        self.follow_language()
 
     def show_words(self) -> None:
         """Put the button and the note into the language shown."""
@@ -91,18 +78,18 @@ class VoiceButton(LabBox):
         self._note.value = small(WORDS.text("missing", command=INSTALL))
 
     async def _pressed(self) -> None:
-        recording = self._chosen()
-        if recording is None or self._button.disabled:
+        recording = self._control.value
+        if not recording or self._button.disabled:
             return
         self._button.disabled = True
         self.show_words()
         try:
             voice = await separate(recording)
         except (LabError, OSError) as error:
-            self._complain(str(error))
+            self._control.error = str(error)
         else:
-            if self._chosen() == recording:  # no other was chosen meanwhile
-                self._take(str(voice))
+            if self._control.value == recording:  # no other was chosen meanwhile
+                self._control.pick(str(voice))
         finally:
             self._button.disabled = False
             self.show_words()
@@ -122,8 +109,7 @@ def _write_voice(recording: Path, out: Path) -> None:
             output_single_stem="Vocals",
         )
         separator.load_model(model_filename=MODEL)
-        made = separator.separate(str(sound))
-        if not made:
+        if not (made := separator.separate(str(sound))):
             raise LabError(f"{MODEL} found no voice in it.")
         with whole_file(out) as path:
             path.write_bytes((Path(scratch) / os.path.basename(made[0])).read_bytes())

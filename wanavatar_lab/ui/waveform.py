@@ -10,8 +10,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Peaks, probe, read_peaks
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import server_path
-from wanavatar_lab.ui.tasks import loop_runs, start
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
 SOON = 60.0  # seconds of sound; the peaks of more are read in the background
 SHORTEST = 0.05  # seconds that are left where both ends are pushed together

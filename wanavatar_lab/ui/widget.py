@@ -1,11 +1,14 @@
-"""What all widgets of this package share: texts in the language shown, closing, scripts and style sheets.
+"""What all widgets of this package share: texts in the language shown, closing, scripts, style sheets, background work.
 
 `LabWidget` is an anywidget with a view of its own: plain scripts of `static/`, without a build. `LabBox` is a column of
-ipywidgets. `Look` carries the style sheet of boxes to the page.
+ipywidgets. `Look` carries the style sheet of boxes to the page, and `LanguageSwitch` is the menu of languages.
+What a button, a message or a timer begins must not block the kernel's event loop: `start` and `repeat` run it there.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +17,12 @@ import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab.requests import Words
-from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.language import NAMES, language, read_words
 
 STATIC = Path(__file__).parent / "static"
+
+_log = logging.getLogger(__name__)
+_running: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references to its tasks
 
 
 def script(*names: str) -> str:
@@ -37,12 +43,15 @@ def _joined(names: Sequence[str], suffix: str) -> str:
 
 
 class Translated(widgets.Widget):
-    """A widget whose texts follow the language from `follow_language` until `close`."""
+    """A widget whose texts follow the language until `close`.
+
+    `show_words` is called at the end of `__init__`, so a subclass sets what it uses before that.
+    """
 
     _unfollow: Callable[[], None] | None = None  # on the class: __del__ closes also a widget whose __init__ raised
 
-    def follow_language(self) -> None:
-        """Call `show_words` now and at every change of the language."""
+    def __init__(self, *children: Any, **traits: Any) -> None:
+        super().__init__(*children, **traits)
         self._unfollow = language.follow(self.show_words)
 
     def show_words(self) -> None:
@@ -52,6 +61,7 @@ class Translated(widgets.Widget):
         """Close the widget; it no longer follows the language."""
         if self._unfollow is not None:
             self._unfollow()
+            self._unfollow = None  # a widget is closed by its owner, and again by __del__
         super().close()
 
 
@@ -72,7 +82,6 @@ class LabWidget(Translated, anywidget.AnyWidget):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
         self.on_msg(lambda _, content, buffers: self.receive(content, buffers))
-        self.follow_language()
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Handle a message of the page.
@@ -127,11 +136,10 @@ class Look(anywidget.AnyWidget):
         A timer would not do: a page that is still loading its widgets fails to show new ones that refer to widgets it
         has not loaded yet.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        if not loop_runs():
             work()
             return
+        loop = asyncio.get_running_loop()
 
         def drawn(_: object) -> None:
             # a page's message may arrive in any thread
@@ -139,3 +147,74 @@ class Look(anywidget.AnyWidget):
             loop.call_soon_threadsafe(work)
 
         self.observe(drawn, "drawn")
+
+
+class LanguageSwitch(LabWidget):
+    """A native menu of the languages, each by its own name: all widgets of the kernel follow it, typed values stay.
+
+    Attributes:
+        code: the language shown; setting it switches all widgets of this kernel.
+    """
+
+    _esm = script("language_switch")
+    _css = styles()
+    WORDS = read_words(__file__, "language_switch")
+
+    code = traitlets.Unicode("en").tag(sync=True)
+    names = traitlets.Dict(NAMES).tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(code=language.code)
+        self.observe(self._switch, "code")
+
+    def show_words(self) -> None:
+        """Put every text into the language shown, and follow a switch made elsewhere."""
+        super().show_words()
+        self.code = language.code
+
+    def _switch(self, change: dict[str, str]) -> None:
+        if change["new"] in NAMES:
+            language.code = change["new"]
+
+
+def loop_runs() -> bool:
+    """Whether an event loop runs in this thread, as in a notebook's kernel."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    return False
+
+
+def start(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any] | None:
+    """Run `work` as a task of this thread's event loop; without a running loop, as in a script, run it to completion.
+
+    Returns:
+        The task, or None if `work` is done.
+    """
+    if not loop_runs():
+        asyncio.run(work)
+        return None
+    task = asyncio.get_running_loop().create_task(work)
+    _running.add(task)
+    task.add_done_callback(_finished)
+    return task
+
+
+def _finished(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        # nothing may be awaiting the task, and its error would be lost
+        _log.error("A widget's background task failed", exc_info=error)
+
+
+def repeat(work: Callable[[], object], seconds: float, widget: widgets.Widget) -> None:
+    """Call `work` every `seconds` until it returns True or `widget` is closed; without a running loop, never."""
+
+    async def timer() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            if widget.comm is None or work() is True:
+                return
+
+    if loop_runs():
+        start(timer())
