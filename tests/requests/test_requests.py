@@ -283,7 +283,6 @@ def test_a_long_value_is_shown_short() -> None:
     "build",
     [
         Upscale,
-        Upscale.build,
         lambda **values: parse("upscale", values),
         lambda **values: from_json({"stage": "upscale", **values}),
         lambda **values: Upscale.model_validate(values),
