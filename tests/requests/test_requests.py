@@ -251,8 +251,8 @@ def test_a_name_that_python_uses_is_an_unknown_field(name: str) -> None:
 
 
 def test_width_and_height_go_together() -> None:
-    assert "missing beside width 128" in problems("text_to_image", width=128)["height"]
-    assert "missing beside height 128" in problems("text_to_image", height=128)["width"]
+    assert "required with width 128" in problems("text_to_image", width=128)["height"]
+    assert "required with height 128" in problems("text_to_image", height=128)["width"]
     assert TextToImage(prompt="x", width=128, height=64, aspect="square").size() == (128, 64)
 
 

@@ -28,7 +28,7 @@ _TRANSLATIONS: dict[str, Words] = json.loads((Path(__file__).parent / "words.jso
 
 
 def translated(text: str | Words) -> Words:
-    """`text` in every language: from `words.json`, or as a custom stage gives it; English where a translation is missing."""
+    """`text` in every language, by `words.json` or as a custom stage gives it; English for a missing translation."""
     if isinstance(text, str):
         return {**dict.fromkeys(LANGUAGES, text), **_TRANSLATIONS.get(text, {})}
     return {**dict.fromkeys(LANGUAGES, text["en"]), **text}
