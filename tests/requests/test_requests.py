@@ -433,6 +433,7 @@ def test_forms_can_be_built_from_the_schema(stage: str, name: str) -> None:
     assert schema["labels"] == view.labels and schema["help"] == view.help
     assert schema["group"] == view.group and view.group in ("basic", "advanced")
     assert schema["widget"] == view.widget and schema["title"] == view.labels["en"]
+    assert schema["description"] == view.help["en"]
     if view.kind in ("int", "float"):
         assert view.maximum is not None and (view.minimum is None) != (view.above is None)
 

@@ -62,9 +62,8 @@ def spec(
         allowed: the end of "must be ...", where the bounds do not say it all.
         bounds: ge, gt, le, min_length, max_length, as pydantic knows them.
     """
-    labels = translated(label)
     described: dict[str, Any] = {
-        "labels": labels,
+        "labels": translated(label),
         "help": help and translated(help),
         "widget": widget or (options and "select"),
         "unit": unit,
@@ -76,7 +75,7 @@ def spec(
         "allowed": allowed,
     }
     given = {key: value for key, value in described.items() if value}
-    return Field(title=labels["en"], json_schema_extra=given, **bounds)
+    return Field(json_schema_extra=given, **bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,8 @@ def describe_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Add to the JSON schema of a request what a form needs: labels, help, widget, options, ..."""
     added = ("labels", "help", "widget", "unit", "unit_labels", "group", "options", "ui_range", "step", "allowed")
     for name, view in fields_of(model).items():
-        schema["properties"][name] |= {key: getattr(view, key) for key in added}
+        shown = {key: getattr(view, key) for key in added}
+        schema["properties"][name] |= {"title": view.labels["en"], "description": view.help["en"], **shown}
 
 
 def _view(name: str, info: FieldInfo) -> FieldView:
