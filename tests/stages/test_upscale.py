@@ -299,7 +299,7 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_weights_file_of_another_kind_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"weights: must be the path .* \.safetensors or \.pth \(got 'a.onnx'\)"):
+    with pytest.raises(RequestError, match=r"weights: must be the path .* \.safetensors or \.pth, or empty \(got 'a.onnx'\)"):
         parse("upscale", {"image": "a.png", "weights": "a.onnx"})
     picture = toys.picture(tmp_path / "a.png")
     with pytest.raises(RequestError, match=r"weights: .*no.pth' does not exist"):
