@@ -251,8 +251,8 @@ def test_a_name_that_python_uses_is_an_unknown_field(name: str) -> None:
 
 
 def test_width_and_height_go_together() -> None:
-    assert "missing beside width 128" in problems("text_to_image", width=128)["height"]
-    assert "missing beside height 128" in problems("text_to_image", height=128)["width"]
+    assert "required with width 128" in problems("text_to_image", width=128)["height"]
+    assert "required with height 128" in problems("text_to_image", height=128)["width"]
     assert TextToImage(prompt="x", width=128, height=64, aspect="square").size() == (128, 64)
 
 
@@ -283,7 +283,6 @@ def test_a_long_value_is_shown_short() -> None:
     "build",
     [
         Upscale,
-        Upscale.build,
         lambda **values: parse("upscale", values),
         lambda **values: from_json({"stage": "upscale", **values}),
         lambda **values: Upscale.model_validate(values),
@@ -434,6 +433,7 @@ def test_forms_can_be_built_from_the_schema(stage: str, name: str) -> None:
     assert schema["labels"] == view.labels and schema["help"] == view.help
     assert schema["group"] == view.group and view.group in ("basic", "advanced")
     assert schema["widget"] == view.widget and schema["title"] == view.labels["en"]
+    assert schema["description"] == view.help["en"]
     if view.kind in ("int", "float"):
         assert view.maximum is not None and (view.minimum is None) != (view.above is None)
 

@@ -148,7 +148,7 @@ def test_only_the_masked_part_of_a_video_is_made_anew(
         return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
 
     given: dict[str, Any] = {"inpaint_video": str(recording), "inpaint_mask": str(mask)}
-    with pytest.raises(RequestError, match="inpaint_mask: is missing beside inpaint_video"):
+    with pytest.raises(RequestError, match="inpaint_mask: is required with inpaint_video"):
         request(place, inpaint_video=str(recording))
     refused = jobs.run_here(request(place, **given)).status()
     assert refused.state == "failed" and "no LoRA of this request" in str(refused.error)

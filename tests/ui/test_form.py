@@ -125,7 +125,7 @@ def test_fields_at_odds_are_both_right_again_when_one_is() -> None:
     form.expand()
     named(form, "Width: automatic").value = False
     assert form.request() is None
-    assert form.problems() == {"height": "is missing beside width 64; give both, or neither to use the aspect"}
+    assert form.problems() == {"height": "is required with width 64; give both, or neither to use the aspect"}
     named(form, "Width: automatic").value = True
     assert form.problems() == {}
 

@@ -13,7 +13,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
 
-FIELD = "field:"  # prefix of the request's fields in the namespace, so that none clashes with an option
+FIELD = "field:"  # prefix of the request's fields in the namespace, so that no field clashes with an option
 
 
 class Usage(LabError):
@@ -123,21 +123,15 @@ def _add_field(group: Any, request: type[Request], view: FieldView) -> None:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif view.widget == "loras":
         # given once per LoRA, so the option is the singular
-        weights = [name for name in _item_names(request, view.name) if name != "name"]
+        item = request.model_fields[view.name].annotation.__args__[0]  # type: ignore[union-attr]
+        weights = [name for name in item.model_fields if name != "name"]
         metavar = "NAME" + "".join(f"[:{weight.upper()}" for weight in weights) + "]" * len(weights)
         group.add_argument(flag.removesuffix("s"), action="append", metavar=metavar, **options)
     elif view.options:
         group.add_argument(flag, metavar="{" + ",".join(view.options) + "}", **options)
     else:
-        group.add_argument(flag, metavar=_metavar(view), **options)
-
-
-def _item_names(request: type[Request], name: str) -> list[str]:
-    return list(request.model_fields[name].annotation.__args__[0].model_fields)  # type: ignore[union-attr]
-
-
-def _metavar(view: FieldView) -> str:
-    return "FILE" if view.is_file else {"int": "N", "float": "X"}.get(view.kind, "TEXT")
+        metavar = "FILE" if view.is_file else {"int": "N", "float": "X"}.get(view.kind, "TEXT")
+        group.add_argument(flag, metavar=metavar, **options)
 
 
 def _help(request: type[Request], view: FieldView) -> str:

@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
-from wanavatar_lab.cli.output import (
-    ProgressLine,
-    answer,
-    clock,
-    complain,
-    lora_lines,
-    progress_line,
-    say,
-)
+from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
@@ -55,8 +47,7 @@ def attach(arguments: argparse.Namespace) -> int:
     """Follow a run, and print or copy its result."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     request = job.run.request()
-    problems = _out_problems(arguments.out, type(request))
-    if problems:
+    if problems := _out_problems(arguments.out, type(request)):
         raise RequestError(problems)
     return _follow(job, arguments, request)
 

@@ -78,7 +78,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
 
 
 def _number(name: str, text: str | None) -> float | None:
-    """The value of a numeric option."""
+    """The value of a numeric option; None if it is not given."""
     if text is None:
         return None
     whole = name in ("frames", "gpus")
@@ -86,7 +86,7 @@ def _number(name: str, text: str | None) -> float | None:
     try:
         value = int(text) if whole else float(text)
     except ValueError:
-        raise RequestError([(name, must_be(allowed, text))]) from None
+        value = -1
     if not (0 <= value <= 100_000) or (value == 0 and name != "gpus"):
         raise RequestError([(name, must_be(allowed, text))])
     return value

@@ -75,25 +75,15 @@ def _table(found: list[Found]) -> str:
     rows = [("NAME", "SIZE", "STATE", "NEEDED BY", "LICENCE", "FROM")]
     for each in found:
         which = each.weights
-        rows.append(
-            (
-                which.name,
-                amount(each.size if which.ships and each.size else which.size),
-                each.state,
-                _needed_by(which),
-                which.licence + (" (gated)" if which.gated else ""),
-                _shortened(which.source),
-            )
-        )
+        size = amount(each.size if which.ships and each.size else which.size)
+        licence = which.licence + (" (gated)" if which.gated else "")
+        # of an address the server and the owner: 'github.com/xinntao/Real-ESRGAN'
+        source = "/".join(which.source.partition("://")[2].split("/")[:3]) or which.source
+        rows.append((which.name, size, each.state, _needed_by(which), licence, source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def _shortened(source: str) -> str:
-    """An address without its protocol, and no further than whose it is."""
-    return "/".join(source.partition("://")[2].split("/")[:3]) or source
 
 
 def _needed_by(which: Weights) -> str:
@@ -112,7 +102,7 @@ def _place(found: Found) -> str:
 
 
 def _lines(report: Report) -> list[str]:
-    """What became of the files, the bad news first."""
+    """The result of a check or download, missing and corrupt files first."""
     name = report.weights.name
     lines = [f"{name}  {kind}: {file}" for kind in ("missing", "corrupt") for file in getattr(report, kind)]
     if lines and not report.weights.ships:
@@ -156,19 +146,13 @@ def _facts(found: Found) -> dict[str, Any]:
 
 
 def _outcome(report: Report) -> dict[str, Any]:
-    kinds = ("right", "fetched", "corrupt", "missing", "unhashed")
-    lists = {kind: getattr(report, kind) for kind in kinds}
-    return {
-        "name": report.weights.name,
-        "path": str(report.path),
-        "against": report.against,
-        "sound": report.sound,
-        **lists,
-    }
+    lists = {kind: getattr(report, kind) for kind in ("right", "fetched", "corrupt", "missing", "unhashed")}
+    facts = {"name": report.weights.name, "path": str(report.path), "against": report.against, "sound": report.sound}
+    return {**facts, **lists}
 
 
 class _StepLine:
-    """How far it is, drawn over itself on a terminal; elsewhere a line for each file that is fetched."""
+    """Progress of a check or download: a line that is redrawn on a terminal, elsewhere a line for each fetched file."""
 
     def __init__(self, which: Weights) -> None:
         self._which, self._line, self._began = which, ProgressLine(), time.monotonic()
@@ -176,7 +160,7 @@ class _StepLine:
         self._done_before = 0
 
     def show(self, step: Step) -> None:
-        """Draw the line anew."""
+        """Redraw the line."""
         if step.doing != self._doing:
             self._doing, self._began, self._done_before = step.doing, time.monotonic(), step.done
         if step.doing == "fetching" and step.file != self._said and not self._line.drawable:
@@ -190,5 +174,5 @@ class _StepLine:
         )
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._line.clear()

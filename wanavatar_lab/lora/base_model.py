@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,34 +21,10 @@ STAGE_MODELS: dict[str, tuple[str, frozenset[str]]] = {
     SpeechToVideo.stage: ("Wan2.2-S2V", frozenset({WAN, WAN_S2V})),
 }
 
-_FLUX2_NAMES = {3072: "FLUX.2-klein-4B", 4096: "FLUX.2-klein-9B", 6144: "FLUX.2-dev"}
-_WAN_NAMES = {1536: "Wan2.1-1.3B", 3072: "Wan2.2-TI2V-5B", 5120: "Wan-14B"}
+_MODELS = tomllib.loads((Path(__file__).parent / "base_models.toml").read_text(encoding="utf-8"))
+_SIGNS: list[tuple[str, str, str]] = _MODELS["signs"]  # family, name, pattern
+_NAMES: dict[str, dict[str, str]] = _MODELS["names"]  # by family, then by width
 _FLUX1_WIDTH = 3072
-
-# family, name, and a pattern that only the names of its modules match; the first match counts
-_SIGNS: tuple[tuple[str, str, str], ...] = (
-    (WAN_S2V, "Wan2.2-S2V", r"^(audio_injector|ca(su|us)al_audio_encoder|cond_encoder|frame_packer|pose_embedding)_"),
-    (WAN_S2V, "Wan2.2-S2V", r"^(trainable_cond_mask|token_kind_embedding)|^blocks_\d+_audio_injection_"),
-    (OTHER, "Wan2.2-Animate", r"^(face_adapter|motion_encoder|face_encoder|pose_patch_embedding)"),
-    (OTHER, "Wan2.1-VACE", r"^vace_"),
-    (OTHER, "Wan2.1 with a vocal projector (FantasyTalking, StableAvatar)", r"^vocal_|_[kv]_vocal$"),
-    (
-        OTHER,
-        "Wan2.1-I2V",
-        r"^img_emb_|^condition_embedder_image_|^blocks_\d+_(cross_attn_[kv]_img|attn2_add_[kv]_proj)",
-    ),
-    (WAN, "Wan", r"^blocks_\d+_((self|cross)_attn_[qkvo]$|attn[12]_to_(q|k|v|out_0)$|ffn_(0|2|net_0_proj|net_2)$)"),
-    (FLUX2, "FLUX.2", r"_to_qkv_mlp_proj$|_ff(_context)?_linear_(in|out)$|^(single|double)_stream_modulation"),
-    (OTHER, "Qwen-Image", r"^transformer_blocks_\d+_(img|txt)_(mlp_net|mod)"),
-    (OTHER, "HunyuanVideo", r"^txt_in_individual_token_refiner|^double_blocks_\d+_(img|txt)_mlp_fc\d"),
-    (OTHER, "FLUX.1", r"^double_blocks_\d+_(img|txt)_mod_lin|^single_blocks_\d+_modulation_lin|^vector_in_"),
-    (OTHER, "FLUX.1", r"^single_transformer_blocks_\d+_(attn_to_[qkv]|proj_mlp|proj_out|norm_linear)$"),
-    (FLUX2, "FLUX.2", r"^double_blocks_\d+_(img|txt)_(attn_(qkv|proj)|mlp_\d)$|^single_blocks_\d+_linear[12]$"),
-    (OTHER, "Stable Diffusion", r"^(down_blocks|input_blocks|mid_block|middle_block|up_blocks|output_blocks)_"),
-    (OTHER, "Stable Diffusion 3", r"^joint_blocks_|^transformer_blocks_\d+_ff_context_net"),
-    (OTHER, "LTX-Video", r"^transformer_blocks_\d+_attn[12]_to_"),
-    (OTHER, "Z-Image or Lumina", r"^layers_\d+_(attention|feed_forward|attn)_"),
-)
 _WAN_SQUARE = re.compile(r"^blocks_\d+_(?:(?:self|cross)_attn_[qkvo]|attn[12]_to_(?:q|k|v|out_0))$")
 _FLUX_FUSED = re.compile(r"(?:_attn_qkv|_linear1|_to_qkv_mlp_proj|_mlp_0|_linear_in|_attn_to_[qkv]|_add_[qkv]_proj)$")
 _BLOCK_NUMBER = re.compile(r"^(?:double_blocks|transformer_blocks)_(\d+)_", re.MULTILINE)
@@ -77,18 +54,15 @@ def base_of(shapes: Mapping[str, tuple[int, ...]]) -> Base:
     modules = "\n".join(sorted({parse_key(text).module for text in shapes}))
     signs = (sign for sign in _SIGNS if re.search(sign[2], modules, re.MULTILINE))
     family, name, _ = next(signs, (UNKNOWN, "unknown", ""))
-    if family in (WAN, WAN_S2V):
-        width = _width(shapes, _WAN_SQUARE)
-        return Base(family, _WAN_NAMES.get(width or 0, name) if family == WAN else name, width)
-    if family == FLUX2:
-        width = _width(shapes, _FLUX_FUSED)
-        blocks = [int(number) for number in _BLOCK_NUMBER.findall(modules)]
-        # FLUX.1 has the same names for most modules and the width of klein-4B. It has 19 double blocks, HunyuanVideo
-        # 20, klein-4B five
-        if width == _FLUX1_WIDTH and "stream_modulation" not in modules and max(blocks, default=0) >= 5:
-            return Base(OTHER, "FLUX.1" if max(blocks) < 19 else "HunyuanVideo", width)
-        return Base(family, _FLUX2_NAMES.get(width or 0, name), width)
-    return Base(family, name)
+    if family not in (FLUX2, WAN, WAN_S2V):
+        return Base(family, name)
+    width = _width(shapes, _FLUX_FUSED if family == FLUX2 else _WAN_SQUARE)
+    blocks = [int(number) for number in _BLOCK_NUMBER.findall(modules)] if family == FLUX2 else []
+    # FLUX.1 has the same names for most modules and the width of klein-4B. It has 19 double blocks, HunyuanVideo 20,
+    # klein-4B five
+    if width == _FLUX1_WIDTH and "stream_modulation" not in modules and max(blocks, default=0) >= 5:
+        return Base(OTHER, "FLUX.1" if max(blocks) < 19 else "HunyuanVideo", width)
+    return Base(family, _NAMES.get(family, {}).get(str(width), name), width)
 
 
 def network_widths(weights_dir: Path) -> dict[tuple[str, str], int]:

@@ -15,43 +15,15 @@ from torch import nn
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.keys import squash
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
+from wanavatar_lab.s2v.key_names import S2V_OUTSIDE
+from wanavatar_lab.wan.key_names import ATTENTION, BLOCK, OUTSIDE, to_reference
 
-# ours → the reference's: within a block, of an attention's layers, and outside of blocks
-_WAN_BLOCK = (
-    ("attn1.", "self_attn."),
-    ("attn2.", "cross_attn."),
-    ("norm2", "norm3"),  # the reference numbers its norms in another order
-    ("ffn.net.0.proj", "ffn.0"),
-    ("ffn.net.2", "ffn.2"),
-    ("scale_shift_table", "modulation"),
-)
-_WAN_ATTENTION = {
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "o",
-    "add_k_proj": "k_img",
-    "add_v_proj": "v_img",
-    "norm_added_k": "norm_k_img",
-}
-_WAN = (
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
-    ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
-    ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
-    ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
-    ("proj_out", "head.head"),
-    ("scale_shift_table", "head.modulation"),
-    # S2V only
-    ("pose_embedding", "cond_encoder"),
-    ("token_kind_embedding", "trainable_cond_mask"),
+# as pairs (ours, the reference's), like the tables of `wan.key_names`
+_AUDIO_ENCODER = (
     ("causal_audio_encoder.weights", "casual_audio_encoder.weights"),
     ("causal_audio_encoder", "casual_audio_encoder.encoder"),
 )
+_WAN = (*OUTSIDE, *S2V_OUTSIDE, *_AUDIO_ENCODER)
 _FLUX2 = (
     ("x_embedder", "img_in"),
     ("context_embedder", "txt_in"),
@@ -178,27 +150,22 @@ def _names(network: nn.Module, parameter: str) -> Iterator[tuple[str, Target]]:
 
 
 def _wan_names(parameter: str, audio_layers: Sequence[int]) -> Iterator[tuple[str, Target]]:
-    if not (match := _BLOCK.match(parameter)):
-        if renamed := _renamed(parameter, _WAN):
-            yield renamed, Target(parameter)
-        return
-    number, rest = int(match[2]), match[3]
-    if rest.startswith("audio_injection."):
-        part, rest = rest.removeprefix("audio_injection.").split(".", 1)
+    match = _BLOCK.match(parameter)
+    if match is None:
+        theirs = to_reference(parameter, _WAN)
+    elif match[3].startswith("audio_injection."):
+        # the reference numbers the injections among themselves, whatever block they are in
+        _, part, leaf = match[3].split(".", 2)
         group = "injector" if part == "attn" else "injector_adain_layers"
-        yield f"audio_injector.{group}.{list(audio_layers).index(number)}.{_wan_leaf(rest)}", Target(parameter)
-        return
-    renamed = _renamed(rest, _WAN_BLOCK) or rest
-    if renamed.startswith(("self_attn.", "cross_attn.")):
-        attention, rest = renamed.split(".", 1)
-        renamed = f"{attention}.{_wan_leaf(rest)}"
-    if renamed != match[3]:
-        yield f"blocks.{number}.{renamed}", Target(parameter)
-
-
-def _wan_leaf(name: str) -> str:
-    module, _, leaf = name.rpartition(".")
-    return f"{_WAN_ATTENTION.get(module, module)}.{leaf}"
+        theirs = f"audio_injector.{group}.{audio_layers.index(int(match[2]))}.{to_reference(leaf, ATTENTION)}"
+    else:
+        theirs = to_reference(match[3], BLOCK)
+        if theirs.startswith(("self_attn.", "cross_attn.")):
+            attention, leaf = theirs.split(".", 1)
+            theirs = f"{attention}.{to_reference(leaf, ATTENTION)}"
+        theirs = f"blocks.{match[2]}.{theirs}"
+    if theirs != parameter:
+        yield theirs, Target(parameter)
 
 
 def _flux2_names(parameter: str) -> Iterator[tuple[str, Target]]:
@@ -217,13 +184,5 @@ def _flux2_names(parameter: str) -> Iterator[tuple[str, Target]]:
     elif parameter.startswith("norm_out.linear."):
         # the reference has shift before scale
         yield "final_layer.adaLN_modulation.1." + parameter.rpartition(".")[2], Target(parameter, swapped=True)
-    elif renamed := _renamed(parameter, _FLUX2):
-        yield renamed, Target(parameter)
-
-
-def _renamed(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
-    """The name with its beginning replaced by the first rule that matches whole parts of it; None if none does."""
-    for ours, theirs in rules:
-        if name.startswith(ours) and (ours.endswith(".") or name[len(ours) :][:1] in ("", ".")):
-            return theirs + name[len(ours) :]
-    return None
+    elif (theirs := to_reference(parameter, _FLUX2)) != parameter:
+        yield theirs, Target(parameter)

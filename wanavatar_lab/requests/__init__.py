@@ -1,10 +1,10 @@
-"""Every request: the only place where a parameter is named.
+"""The parameters of every stage: the only place where a parameter is defined.
 
     request = SpeechToVideo(image="a.png", audio="v.wav", profile="pocket", seed=1)
     request = parse("speech_to_video", {"image": "a.png", "audio": "v.wav"})
 
-A value that is not allowed raises `RequestError`, in the same words for the Python call, the form, papermill, the
-command line and REST. `fields_of(SpeechToVideo)` describes each field in plain values, for whoever builds a face.
+A value that is not allowed raises `RequestError`, with the same message for the Python call, the form, papermill, the
+command line and REST. `fields_of(SpeechToVideo)` describes each field in plain values, to build an interface from.
 """
 
 from wanavatar_lab.errors import RequestError

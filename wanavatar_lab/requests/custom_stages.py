@@ -1,18 +1,19 @@
-"""Stages that others bring.
+"""Custom stages, which are defined outside this package.
 
-A stage of your own is a module with three names:
+A custom stage is a module with three names:
 
     REQUEST                              a subclass of wanavatar_lab.requests.Request, with its `stage`
-    load(profile, device)                its models, kept warm by the worker; may return None. Models that can wait
-                                         while other stages run have the methods that `model_cache.ModelCache` names
-    run(request, models, context)        the work; a list of artifacts
+    load(profile, device)                returns its models, which the worker caches; may return None. Models that can
+                                         be offloaded while other stages run have the methods that
+                                         `model_cache.ModelCache` lists
+    run(request, models, context)        runs the stage and returns a list of artifacts
 
-Make it known to the clients and to the worker by the environment, and from then on it is submitted, queued,
-cancelled and listed like the stages that come with the package:
+An environment variable registers it with clients and worker. It is then submitted, queued, cancelled and listed like
+the stages of the package:
 
     WANAVATAR_EXTRA_STAGES="line_art=my_package.line_art,depth=my_package.depth"
 
-Clients import the module only for its REQUEST: import what is heavy inside `load` and `run`.
+Clients import the module only for its REQUEST: import heavy packages such as torch inside `load` and `run`.
 """
 
 import importlib
@@ -27,10 +28,10 @@ VARIABLE = "WANAVATAR_EXTRA_STAGES"
 
 
 def extra_stages() -> dict[str, str]:
-    """Stage → module, from the environment.
+    """The modules of the custom stages in the environment variable, by stage.
 
     Raises:
-        LabError: the variable is not a list of `stage=module`, or renames a stage that comes with the package.
+        LabError: the variable is not a list of `stage=module`.
     """
     stages: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
@@ -42,10 +43,10 @@ def extra_stages() -> dict[str, str]:
 
 
 def extra_module(stage: str) -> ModuleType | None:
-    """The module of the extra stage `stage`, with its request made known; None if there is no such extra stage.
+    """The module of the custom stage `stage`, whose request is registered; None if there is no such custom stage.
 
     Raises:
-        LabError: the module cannot be imported, or has no REQUEST of that stage.
+        LabError: the module cannot be imported, has no REQUEST of that stage, or the package has the stage already.
     """
     name = extra_stages().get(stage)
     if name is None:
@@ -66,10 +67,10 @@ def extra_module(stage: str) -> ModuleType | None:
 
 
 def register_extra_stages() -> None:
-    """Put the requests of all extra stages into `STAGE_REQUESTS`, where `parse` and the faces find them.
+    """Put the requests of all custom stages into `STAGE_REQUESTS`, where `parse` and the interfaces find them.
 
     Raises:
-        LabError: one of them cannot be had.
+        LabError: as `extra_stages` and `extra_module`.
     """
     for stage in extra_stages():
         extra_module(stage)

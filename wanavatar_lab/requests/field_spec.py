@@ -1,4 +1,4 @@
-"""How a field of a request is described, once, for every face: form, command line, papermill, API and error messages.
+"""How a field of a request is described, once for every interface: form, command line, papermill, API, error messages.
 
 `spec` goes into a field's annotation; `fields_of` reads it back as plain values. English is written in the code, Korean
 and Chinese are in `words.json`, keyed by the English text as gettext does.
@@ -28,7 +28,7 @@ _TRANSLATIONS: dict[str, Words] = json.loads((Path(__file__).parent / "words.jso
 
 
 def translated(text: str | Words) -> Words:
-    """`text` in every language: from `words.json`, or as a custom stage gives it; English where a language lacks."""
+    """`text` in every language, by `words.json` or as a custom stage gives it; English for a missing translation."""
     if isinstance(text, str):
         return {**dict.fromkeys(LANGUAGES, text), **_TRANSLATIONS.get(text, {})}
     return {**dict.fromkeys(LANGUAGES, text["en"]), **text}
@@ -62,9 +62,8 @@ def spec(
         allowed: the end of "must be ...", where the bounds do not say it all.
         bounds: ge, gt, le, min_length, max_length, as pydantic knows them.
     """
-    labels = translated(label)
     described: dict[str, Any] = {
-        "labels": labels,
+        "labels": translated(label),
         "help": help and translated(help),
         "widget": widget or (options and "select"),
         "unit": unit,
@@ -76,7 +75,7 @@ def spec(
         "allowed": allowed,
     }
     given = {key: value for key, value in described.items() if value}
-    return Field(title=labels["en"], json_schema_extra=given, **bounds)
+    return Field(json_schema_extra=given, **bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class FieldView:
     Attributes:
         kind: the type of a value: int, float, bool, str or list.
         default: None where `required`.
-        optional: the value may be None, which people write as "auto" (numbers) or leave empty (text).
+        optional: the value may be None, which is written as "auto" (numbers) or left empty (text).
         minimum, above, maximum: the bounds; `above` is a lower bound that is itself not allowed.
         step: only minimum + n * step is allowed.
         allowed: what can be given, in words, as the end of "must be …".
@@ -128,7 +127,8 @@ def describe_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Add to the JSON schema of a request what a form needs: labels, help, widget, options, ..."""
     added = ("labels", "help", "widget", "unit", "unit_labels", "group", "options", "ui_range", "step", "allowed")
     for name, view in fields_of(model).items():
-        schema["properties"][name] |= {key: getattr(view, key) for key in added}
+        shown = {key: getattr(view, key) for key in added}
+        schema["properties"][name] |= {"title": view.labels["en"], "description": view.help["en"], **shown}
 
 
 def _view(name: str, info: FieldInfo) -> FieldView:
@@ -136,7 +136,7 @@ def _view(name: str, info: FieldInfo) -> FieldView:
     bounds = ("ge", "gt", "le", "max_length")
     limits = {key: getattr(item, key) for item in info.metadata for key in bounds if hasattr(item, key)}
     described: dict[str, Any] = {
-        # a field of a custom stage may have no spec: its name and description are shown
+        # a field of a custom stage may have no spec: its name and docstring are shown
         "widget": _WIDGETS.get(kind, "text"),
         "labels": translated(info.title or name.replace("_", " ").capitalize()),
         "help": translated(" ".join((info.description or "").split())),

@@ -1,4 +1,4 @@
-"""image_to_video: a picture starts to move."""
+"""image_to_video: a clip whose first frame is a picture."""
 
 import math
 from typing import Annotated, ClassVar
@@ -64,10 +64,10 @@ class ImageToVideo(Request):
         return video_size(self.resolution, picture, self.the_profile())
 
     def segments(self) -> tuple[int, ...]:
-        """Frames of each segment, 4n + 1: as few as `segment_frames` allows, and about equally long.
+        """Frames of each segment, 4n + 1: as few segments as `segment_frames` allows, and about equally long.
 
-        Each but the first begins with the last frame of the one before, which counts once in the clip: a short rest
-        would be far from what the model was made for.
+        Each but the first begins with the last frame of the one before, which the clip has once. Equal lengths avoid
+        a short last segment, far from the length that the model was trained for.
         """
         groups, most = (self.frame_num - 1) // 4, (self.segment_frames - 1) // 4
         count = math.ceil(groups / most)
@@ -75,5 +75,5 @@ class ImageToVideo(Request):
         return tuple(4 * (each + (index < longer)) + 1 for index in range(count))
 
     def low_noise_guidance_scale(self) -> float:
-        """The guidance of the low-noise expert: `guidance_scale_2`, or the same as the other."""
+        """The guidance of the low-noise expert: `guidance_scale_2`, or `guidance_scale` if it is empty."""
         return self.guidance_scale if self.guidance_scale_2 is None else self.guidance_scale_2

@@ -1,7 +1,4 @@
-"""What all requests share: how they are read, refused, written, and how a profile sets their defaults.
-
-The words in which a request is refused: the field, the value, and what to give instead.
-"""
+"""What all requests share: reading, checking and writing values, defaults of a profile, and error messages."""
 
 import difflib
 import numbers
@@ -16,13 +13,189 @@ from pydantic_core import PydanticCustomError
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
-from wanavatar_lab.requests.field_spec import FieldView, Words, describe_schema, fields_of, spec, translated
+from wanavatar_lab.requests.field_spec import Words, describe_schema, fields_of, spec, translated
 
-LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats
+STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # by stage; the package's __init__ and custom stages fill it
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = LONGEST_SHOWN
-_short.maxlevel = 3
+# read as None: a form leaves the field empty, a command line and papermill pass "auto"
+NONE_WORDS = {"", "auto", "none", "null"}
+
+LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats: one line of a terminal
+
+
+class Described(BaseModel):
+    """A frozen model whose fields have a `spec`, by which values are read and checked."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=describe_schema,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        """The value for pydantic: None for the words that mean it; no booleans for numbers; paths as text."""
+        view = fields_of(cls)[str(info.field_name)]
+        if view.optional and isinstance(value, str) and value.strip().lower() in NONE_WORDS:
+            return None
+        if view.kind in ("int", "float"):
+            if isinstance(value, bool):  # pydantic would read True as 1
+                raise refused(f"must be {view.allowed}")
+            if isinstance(value, numbers.Integral):  # numpy's integers are no subclass of int
+                return int(value)
+        if view.is_file and value is not None:
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if not isinstance(value, str) or not value.strip() or "\0" in value:
+                raise refused(f"must be {view.allowed}")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _check(cls, value: Any, info: ValidationInfo) -> Any:
+        view = fields_of(cls)[str(info.field_name)]
+        blank = view.required and isinstance(value, str) and not value.strip()
+        unknown = view.options and value not in view.options
+        off_step = view.step and value is not None and (value - int(view.minimum or 0)) % view.step
+        if blank or unknown or off_step:
+            raise refused(f"must be {view.allowed}")
+        return value
+
+
+class Request(Described):
+    """The parameters of a stage, checked. Each stage has a subclass with its fields.
+
+    A field that is not given takes its default from the profile. Values may be text, as command lines and papermill
+    pass them; error messages are the same for every interface.
+
+    Raises:
+        RequestError: for every invalid field its name, what it must be, and the value.
+    """
+
+    stage: ClassVar[str]
+    labels: ClassVar[Words] = {}  # the stage's name in a form, by language; made from `stage` if empty
+    help: ClassVar[Words] = {}  # one sentence, by language; the docstring's first line if empty
+    artifact: ClassVar[str] = ""  # the kind of the main artifact; if empty, the first artifact is the main one
+    suffix: ClassVar[str] = ""  # of the main artifact's file; empty if it depends on the run
+
+    profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
+        "full"
+    )
+    """Full uses the published models; pocket uses small ones that run on any CPU."""
+
+    def __init__(self, /, **values: Any) -> None:
+        name = values.get("profile", "full")
+        overrides = PROFILES[name].default_overrides(self.stage) if isinstance(name, str) and name in PROFILES else {}
+        try:
+            super().__init__(**{**overrides, **values})
+        except ValidationError as error:
+            raise explain(type(self), error) from None
+        # defaults of the profile are not fields that the user has set, and change with the profile
+        self.model_fields_set.intersection_update(values)
+        if problems := self._conflicts():
+            raise RequestError(problems)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        stage = getattr(cls, "stage", "")
+        cls.labels = cls.labels or translated(stage.replace("_", " ").capitalize())
+        cls.help = cls.help or translated((cls.__doc__ or "").strip().partition("\n")[0])
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The request that `to_json` wrote.
+
+        Raises:
+            RequestError: the stage is unknown or not this class's, or a value is not allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise _not_a_request(data)
+        request = parse(data.get("stage"), {key: value for key, value in data.items() if key != "stage"})
+        if not isinstance(request, cls):
+            raise RequestError([("stage", must_be(repr(cls.stage), request.stage))])
+        return request
+
+    def to_json(self) -> dict[str, Any]:
+        """The stage and every field, as JSON types."""
+        return {"stage": self.stage, **self.model_dump(mode="json")}
+
+    def named(self) -> dict[str, Any]:
+        """The fields that were given explicitly, as JSON types; all others have defaults."""
+        return self.model_dump(mode="json", include=self.model_fields_set)
+
+    def changed(self, /, **values: Any) -> Self:
+        """A copy with some fields changed, checked again; defaults follow a changed profile."""
+        return type(self)(**{**self.named(), **values})
+
+    def the_profile(self) -> Profile:
+        """The profile that `profile` names."""
+        return PROFILES[self.profile]
+
+    def input_files(self) -> dict[str, Path]:
+        """The files that the run will read, by field."""
+        values = {name: getattr(self, name) for name, view in fields_of(type(self)).items() if view.is_file}
+        return {name: Path(value) for name, value in values.items() if value is not None}
+
+    def check_inputs(self) -> None:
+        """Check that every input file exists and can be opened; the stage checks the contents.
+
+        Raises:
+            RequestError: for every file that is missing, empty, a folder, or not readable.
+        """
+        views = fields_of(type(self))
+        problems = [
+            (name, f"{shown(str(path))} {fault}; give {views[name].allowed}")
+            for name, path in self.input_files().items()
+            if (fault := _fault(path))
+        ]
+        if problems:
+            raise RequestError(problems)
+
+    def with_absolute_paths(self) -> Self:
+        """The same request with absolute paths of input files, so that a process in another folder finds them."""
+        return self.changed(**{name: str(path.absolute()) for name, path in self.input_files().items()})
+
+    def _conflicts(self) -> list[tuple[str, str]]:
+        """Fields that are each allowed but not together, with what is wrong; a stage overrides this."""
+        return []
+
+
+def parse(stage: Any, data: Any) -> Request:
+    """The request of `stage` with the fields of `data`, a mapping from names to values as JSON types or text.
+
+    Raises:
+        RequestError: the stage or a field is unknown, or a value is not allowed; all problems at once.
+    """
+    if not isinstance(stage, str) or stage not in STAGE_REQUESTS:
+        raise _unknown("stage", stage, STAGE_REQUESTS)
+    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+        raise _not_a_request(data)
+    return STAGE_REQUESTS[stage](**data)
+
+
+def plain_defaults(stage: str, profile: str = "full") -> dict[str, Any]:
+    """Every field of a stage with its default under `profile`, in types that papermill and forms can hold.
+
+    No value is None: a number that may be None is "auto", a text or a required field is "". `parse` reads them back.
+
+    Raises:
+        RequestError: the stage or the profile is unknown.
+    """
+    if stage not in STAGE_REQUESTS:
+        raise _unknown("stage", stage, STAGE_REQUESTS)
+    if profile not in PROFILES:
+        raise _unknown("profile", profile, PROFILES)
+    overrides = {**PROFILES[profile].default_overrides(stage), "profile": profile}
+    defaults: dict[str, Any] = {}
+    for name, view in fields_of(STAGE_REQUESTS[stage]).items():
+        value = overrides.get(name, view.default)
+        if value is None:
+            value = "" if view.kind == "str" else "auto"
+        defaults[name] = list(value) if isinstance(value, tuple) else value
+    return defaults
 
 
 def refused(requirement: str) -> PydanticCustomError:
@@ -39,253 +212,61 @@ def must_be(allowed: str, value: Any) -> str:
     return f"must be {allowed} (got {shown(value)})"
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = LONGEST_SHOWN
+_short.maxlevel = 3
+
+
 def shown(value: Any) -> str:
     """A value as a message repeats it: short, and always printable."""
     return _short.repr(value)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to say about a name that is not known: the nearest one, or all."""
+def suggestion(name: Any, known: Iterable[str]) -> str:
+    """What to add to a message about an unknown name: the nearest known one, or all."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if isinstance(name, str) else []
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> RequestError:
-    """Turn pydantic's report on `model` into an error that names every problem once."""
+    """Turn pydantic's errors about `model` into one error that names every problem once."""
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):
-        place, owner, name = _place(model, entry["loc"])
-        problems.setdefault(place, _words(owner, name, entry))
-    return RequestError(list(problems.items()))
-
-
-def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, type[BaseModel], str]:
-    """The name of the place at fault (`loras[0].high_weight`), the model it belongs to, and its name there."""
-    place, owner, name = "", model, ""
-    for index, part in enumerate(loc):
-        if isinstance(part, int):
-            place += f"[{part}]"
-            if index + 1 < len(loc):
-                owner = _item_model(owner, name)
-        else:
+        place, owner, name = "", model, ""  # such as loras[0].high_weight, the model of that field, and its name there
+        for index, part in enumerate(entry["loc"]):
+            if isinstance(part, int):
+                place += f"[{part}]"
+                continue
+            if index and isinstance(entry["loc"][index - 1], int):  # a field of an item of the list `name`
+                item = owner.model_fields[name].annotation.__args__[0]  # type: ignore[union-attr]
+                owner = item if isinstance(item, type) and issubclass(item, BaseModel) else owner
             trimmed = part if len(part) <= LONGEST_SHOWN else part[: LONGEST_SHOWN - 1] + "…"
             place += f".{trimmed}" if place else trimmed
             name = part
-    return place, owner, name
+        views = fields_of(owner)
+        if entry["type"] == "extra_forbidden":
+            message = f"there is no such field; {suggestion(name, views)}"
+        elif entry["type"] == "missing":
+            message = f"is required: {views[name].allowed}"
+        elif entry["type"] == "refused" or name not in views:
+            message = f"{entry['msg']} (got {shown(entry['input'])})"
+        else:
+            message = must_be(views[name].allowed, entry["input"])
+        problems.setdefault(place, message)
+    return RequestError(list(problems.items()))
 
 
-def _item_model(model: type[BaseModel], name: str) -> type[BaseModel]:
-    """The model of the items of the list field `name`."""
-    item = model.model_fields[name].annotation.__args__[0]  # type: ignore[union-attr]
-    return item if isinstance(item, type) and issubclass(item, BaseModel) else model
+def _unknown(kind: str, name: Any, known: Iterable[str]) -> RequestError:
+    return RequestError([(kind, f"{shown(name)} is not a {kind}; {suggestion(name, known)}")])
 
 
-def _words(model: type[BaseModel], name: str, entry: Mapping[str, Any]) -> str:
-    views = fields_of(model)
-    if entry["type"] == "extra_forbidden":
-        return f"there is no such field; {suggestion(name, views)}"
-    if entry["type"] == "missing":
-        return f"is required: {views[name].allowed}"
-    if entry["type"] == "refused" or name not in views:
-        return f"{entry['msg']} (got {shown(entry['input'])})"
-    return must_be(views[name].allowed, entry["input"])
-
-
-STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # filled in the package's __init__
-
-# what people write where they mean None: a form leaves the field empty, a command line and papermill say auto
-NONE_WORDS = {"", "auto", "none", "null"}
-
-
-class Described(BaseModel):
-    """A frozen model whose fields have a `spec`, from which values are read and refused."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        json_schema_extra=describe_schema,
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        return _as_written(fields_of(cls)[str(info.field_name)], value)
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _hold(cls, value: Any, info: ValidationInfo) -> Any:
-        view = fields_of(cls)[str(info.field_name)]
-        blank = view.required and isinstance(value, str) and not value.strip()
-        unknown = view.options and value not in view.options
-        between = view.step and value is not None and (value - int(view.minimum or 0)) % view.step
-        if blank or unknown or between:
-            raise refused(f"must be {view.allowed}")
-        return value
-
-
-class Request(Described):
-    """A stage's parameters, checked. The fields of each stage are in its subclass.
-
-    A field that is not named takes its default from the profile. Values may come as text, as command lines and
-    papermill have them; the words of a refusal are the same wherever it happens.
-
-    Raises:
-        RequestError: for every field at fault, its name, the value, and what is allowed.
-    """
-
-    stage: ClassVar[str]
-    labels: ClassVar[Words] = {}  # people's name of the stage, by language; without it the stage's own
-    help: ClassVar[Words] = {}  # one sentence, by language; without it the class's docstring
-    artifact: ClassVar[str] = ""  # the kind of the main artifact; empty where the first one is
-    suffix: ClassVar[str] = ""  # how the main artifact's file ends; empty where it is not known before
-
-    profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
-        "full"
-    )
-    """Full uses the published models; pocket uses small ones that run on any CPU."""
-
-    def __init__(self, /, **values: Any) -> None:
-        name = values.get("profile", "full")
-        overrides = PROFILES[name].default_overrides(self.stage) if isinstance(name, str) and name in PROFILES else {}
-        try:
-            super().__init__(**{**overrides, **values})
-        except ValidationError as error:
-            raise explain(type(self), error) from None
-        # what the profile filled in was not named by the user, and follows when the profile is changed
-        self.model_fields_set.intersection_update(values)
-        problems = self._conflicts()
-        if problems:
-            raise RequestError(problems)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        stage = getattr(cls, "stage", "")
-        cls.labels = cls.labels or translated(stage.replace("_", " ").capitalize())
-        cls.help = cls.help or translated((cls.__doc__ or "").strip().partition("\n")[0])
-
-    @classmethod
-    def build(cls, /, **values: Any) -> Self:
-        """The request with these values; the same as calling the class."""
-        return cls(**values)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The request that `to_json` wrote.
-
-        Raises:
-            RequestError: the stage is unknown or not this class's, or a value is not allowed.
-        """
-        if not isinstance(data, Mapping):
-            raise RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
-        request = parse(data.get("stage"), {key: value for key, value in data.items() if key != "stage"})
-        if not isinstance(request, cls):
-            raise RequestError([("stage", must_be(repr(cls.stage), request.stage))])
-        return request
-
-    def to_json(self) -> dict[str, Any]:
-        """The stage and every field as JSON has them."""
-        return {"stage": self.stage, **self.model_dump(mode="json")}
-
-    def named(self) -> dict[str, Any]:
-        """The fields that were named when the request was made, as JSON has them; the others are defaults."""
-        return self.model_dump(mode="json", include=self.model_fields_set)
-
-    def changed(self, /, **values: Any) -> Self:
-        """The same request with some fields changed, checked again; defaults follow a changed profile."""
-        return type(self)(**{**self.named(), **values})
-
-    def the_profile(self) -> Profile:
-        """The entry of the table of profiles that this request names."""
-        return PROFILES[self.profile]
-
-    def input_files(self) -> dict[str, Path]:
-        """The files that the run will read, by field."""
-        values = {name: getattr(self, name) for name, view in fields_of(type(self)).items() if view.is_file}
-        return {name: Path(value) for name, value in values.items() if value is not None}
-
-    def check_inputs(self) -> None:
-        """See that every input file is there and can be opened; what is in it is the stage's affair.
-
-        Raises:
-            RequestError: for every file that is missing, empty, a folder, or not readable.
-        """
-        views = fields_of(type(self))
-        problems = [
-            (name, f"{shown(str(path))} {fault}; give {views[name].allowed}")
-            for name, path in self.input_files().items()
-            if (fault := _fault(path))
-        ]
-        if problems:
-            raise RequestError(problems)
-
-    def with_absolute_paths(self) -> Self:
-        """The same request with input files by absolute paths, so that another process finds them."""
-        return self.changed(**{name: str(path.absolute()) for name, path in self.input_files().items()})
-
-    def _conflicts(self) -> list[tuple[str, str]]:
-        """Fields that are each allowed but not together; a stage overrides this."""
-        return []
-
-
-def parse(stage: Any, data: Any) -> Request:
-    """The request of `stage` with the fields of `data`, a mapping from names to values as JSON or text has them.
-
-    Raises:
-        RequestError: the stage or a field is unknown, or a value is not allowed; all problems at once.
-    """
-    if not isinstance(stage, str) or stage not in STAGE_REQUESTS:
-        advice = suggestion(stage, STAGE_REQUESTS) if isinstance(stage, str) else f"give {', '.join(STAGE_REQUESTS)}"
-        raise RequestError([("stage", f"{shown(stage)} is not a stage; {advice}")])
-    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-        raise RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
-    return STAGE_REQUESTS[stage](**data)
-
-
-def plain_defaults(stage: str, profile: str = "full") -> dict[str, Any]:
-    """Every field of a stage with its default under `profile`, in types that papermill and forms can hold.
-
-    No value is None: a number that may be None is "auto", a text or a required field is "". `parse` reads them back.
-
-    Raises:
-        RequestError: the stage or the profile is unknown.
-    """
-    if stage not in STAGE_REQUESTS:
-        raise RequestError([("stage", f"{shown(stage)} is not a stage; {suggestion(stage, STAGE_REQUESTS)}")])
-    if profile not in PROFILES:
-        raise RequestError([("profile", f"{shown(profile)} is not a profile; {suggestion(profile, PROFILES)}")])
-    overrides = {**PROFILES[profile].default_overrides(stage), "profile": profile}
-    defaults: dict[str, Any] = {}
-    for name, view in fields_of(STAGE_REQUESTS[stage]).items():
-        value = overrides.get(name, view.default)
-        if value is None:
-            value = "" if view.kind == "str" else "auto"
-        defaults[name] = list(value) if isinstance(value, tuple) else value
-    return defaults
-
-
-def _as_written(view: FieldView, value: Any) -> Any:
-    """`value` as pydantic should see it: None for the words that mean it, no truth values for numbers."""
-    if view.optional and isinstance(value, str) and value.strip().lower() in NONE_WORDS:
-        return None
-    if view.kind in ("int", "float"):
-        if isinstance(value, bool):
-            raise refused(f"must be {view.allowed}")
-        if isinstance(value, numbers.Integral):  # numpy's whole numbers are not int
-            return int(value)
-    if view.is_file and value is not None:
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise refused(f"must be {view.allowed}")
-    return value
+def _not_a_request(data: Any) -> RequestError:
+    return RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with an input file, or nothing."""
+    """What is wrong with an input file; empty if nothing is."""
     try:
         if not path.exists():
             return "does not exist"

@@ -1,4 +1,4 @@
-"""speech_to_video: a picture speaks what a recording says."""
+"""speech_to_video: a clip in which the person of a picture speaks a recording."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -93,15 +93,15 @@ class SpeechToVideo(Request):
         if (self.inpaint_video is None) == (self.inpaint_mask is None):
             return []
         missing, given = ("inpaint_video", "inpaint_mask") if self.inpaint_mask else ("inpaint_mask", "inpaint_video")
-        return [(missing, f"is missing beside {given}; give both, or neither")]
+        return [(missing, f"is required with {given}; give both, or neither")]
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
         return video_size(self.resolution, picture, self.the_profile())
 
     def flow_shift_at(self, width: int, height: int) -> float:
-        """The flow shift for a video of this size: the one asked for, or 3.0 up to about 480p and 5.0 above."""
+        """The flow shift for a video of this size: the requested one, or 3.0 up to about 480p and 5.0 above."""
         if self.flow_shift is not None:
             return self.flow_shift
-        # a tenth more, so that a shape that does not divide evenly still counts as 480p
+        # a tenth more, since sides are rounded to multiples of 16 and 480p of another shape may have more pixels
         return 3.0 if width * height <= 1.1 * NAMED_AREAS["480p"] else 5.0

@@ -1,4 +1,4 @@
-"""text_to_image: a sentence becomes a picture."""
+"""text_to_image: a picture from a prompt."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,4 +56,4 @@ class TextToImage(Request):
         if (self.width is None) == (self.height is None):
             return []
         missing, given = ("height", "width") if self.height is None else ("width", "height")
-        return [(missing, f"is missing beside {given} {getattr(self, given)}; give both, or neither to use the aspect")]
+        return [(missing, f"is required with {given} {getattr(self, given)}; give both, or neither to use the aspect")]

@@ -1,4 +1,4 @@
-"""upscale: a picture becomes twice as wide and high."""
+"""upscale: a picture at twice its width and height."""
 
 from typing import Annotated, ClassVar
 
