@@ -95,7 +95,7 @@ def test_speech_to_video(place: Path) -> None:
 def test_where_somebody_looks_on_it_waits_for_the_button(name: str, place: Path) -> None:
     before = len(list_jobs())
     notebook = run(name, place)
-    assert said(notebook) == "Nothing is made yet: press Run above, then run this cell again.\n"
+    assert said(notebook) == "No result yet: press Run above, then run this cell again.\n"
     assert len(list_jobs()) == before
     # what is shown is told to the page, and no picture or sound is in the file
     assert len(nbformat.writes(notebook)) < 600_000
