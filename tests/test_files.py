@@ -11,7 +11,7 @@ from tests.queue_for_tests import queue_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
 from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
-from wanavatar_lab.files import Entry, entries, files_below, remove, remove_if_possible
+from wanavatar_lab.files import entries, files_below, is_older, remove, remove_if_possible, stat_if_possible
 from wanavatar_lab.lora.find import find_adapters
 from wanavatar_lab.runs.run import Run, list_runs, remove_stale_drafts
 from wanavatar_lab.runs.trash import discard, discarded, empty
@@ -60,16 +60,17 @@ def test_what_is_listed_may_be_anything(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("below")
     listed = entries(tmp_path)
     assert [entry.name for entry in listed] == ["0.bin", "1.bin", "2.bin", "3.bin", "below", "link"]
-    assert [entry.name for entry in listed if entry.is_folder()] == ["below", "link"]
-    assert [entry.name for entry in listed if entry.is_file()] == ["3.bin"]
+    assert [entry.name for entry in listed if os.path.isdir(entry)] == ["below", "link"]
+    assert [entry.name for entry in listed if os.path.isfile(entry)] == ["3.bin"]
     assert [entry.name for entry in entries(tmp_path, "b*")] == ["below"]
     assert [entry.name for entry in files_below(tmp_path, "*.bin")] == ["3.bin", "4.bin"]
     assert entries(tmp_path / "3.bin") == entries(tmp_path / "nowhere") == files_below(tmp_path / "nowhere") == []
-    gone = Entry(tmp_path / "gone")
-    assert (gone.stat(), gone.changed_at(), gone.is_folder(), gone.is_file()) == (None, None, False, False)
+    assert [entry.name for entry in listed if is_older(entry, LONG_AGO)] == ["0.bin", "1.bin", "2.bin", "3.bin"]
+    gone, endless = tmp_path / "gone", tmp_path / "1.bin"
+    assert stat_if_possible(gone) is stat_if_possible(endless) is None and not is_older(gone, 0)
     for entry in listed:
-        remove(entry.path)
-        remove(entry.path)
+        remove(entry)
+        remove(entry)
     assert list(tmp_path.iterdir()) == []
 
 

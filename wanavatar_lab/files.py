@@ -2,8 +2,7 @@
 
 Between the listing of a folder and the next call an entry may be renamed or removed, and it may never have been what
 its name says: a link without a target, a link to itself, a pipe, a file instead of a folder, something that may not be
-read. Every such call goes through `entries`, `files_below` and `read_file`, so that one entry never breaks a whole
-list.
+read. Every such call goes through the functions below, so that one entry never breaks a whole list.
 """
 
 import errno
@@ -14,9 +13,9 @@ import resource
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on a clean exit it is synced and renamed to `path`, else removed.
+def whole_file(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on a clean exit it is renamed to `path`, else removed.
 
     The temporary name keeps the suffix, since encoders choose their container by it, and starts with a dot, so
     that listings leave it out.
+
+    Args:
+        durable: sync the file and its folder, so that a power cut does not undo it.
 
     Raises:
         DiskFull: the disk has no room (or a file-size limit is reached); nothing is left behind.
@@ -46,9 +48,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
     try:
         yield temporary
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, target)
-        sync(target.parent)
+        if durable:
+            sync(target.parent)
     except Exception as error:
         if _found_no_room(error, temporary):
             raise disk_full(target) from error
@@ -140,46 +144,10 @@ def read_file(path: Path, last: int | None = None) -> bytes:
         return file.read()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A name that was in a folder when that was listed. Every method looks at the disk, and none raises."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The name without the folder."""
-        return self.path.name
-
-    def stat(self, *, follow: bool = True) -> os.stat_result | None:
-        """Its `os.stat`; None if it is gone or cannot be looked at.
-
-        Args:
-            follow: for a link, of its target.
-        """
-        try:
-            return os.stat(self.path, follow_symlinks=follow)
-        except OSError:
-            return None
-
-    def is_folder(self, *, follow: bool = True) -> bool:
-        """Whether it is a folder, or with `follow` a link to one."""
-        found = self.stat(follow=follow)
-        return found is not None and stat.S_ISDIR(found.st_mode)
-
-    def is_file(self) -> bool:
-        """Whether it is a regular file, or a link to one: not a pipe, whose reader would wait for a writer."""
-        found = self.stat()
-        return found is not None and stat.S_ISREG(found.st_mode)
-
-    def changed_at(self) -> float | None:
-        """When the entry itself was last modified, in seconds since 1970; None if it is gone."""
-        found = self.stat(follow=False)
-        return None if found is None else found.st_mtime
-
-
-def entries(folder: Path, pattern: str = "*") -> list[Entry]:
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
     """What is in `folder` now, by name; nothing if there is no such folder.
+
+    Look at the paths with `os.path.isdir`, `isfile` and `islink`, which never raise, unlike the methods of a path.
 
     Args:
         pattern: of the names that are wanted, as a shell's; `*` also matches names that begin with a dot.
@@ -191,18 +159,36 @@ def entries(folder: Path, pattern: str = "*") -> list[Entry]:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [Entry(folder / name) for name in sorted(names) if fnmatchcase(name, pattern)]
+    return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
 
 
-def files_below(folder: Path, pattern: str = "*") -> list[Entry]:
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     """The regular files in `folder` and in the folders below it, by path; links to folders are not followed."""
-    found: Iterator[Entry] = (
-        Entry(Path(parent) / name)
+    found = (
+        Path(parent) / name
         for parent, _, names in os.walk(folder)  # passes over what it cannot list
         for name in names
         if fnmatchcase(name, pattern)
     )
-    return sorted((entry for entry in found if entry.is_file()), key=lambda entry: entry.path)
+    return sorted(path for path in found if os.path.isfile(path))
+
+
+def stat_if_possible(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    """The `os.stat` of `path`; None if it is gone or cannot be looked at.
+
+    Args:
+        follow: for a link, of its target.
+    """
+    try:
+        return os.stat(path, follow_symlinks=follow)
+    except OSError:
+        return None
+
+
+def is_older(path: Path, seconds: float) -> bool:
+    """Whether `path` itself, not a link's target, was last modified that long ago; not if it is gone."""
+    found = stat_if_possible(path, follow=False)
+    return found is not None and time.time() - found.st_mtime >= seconds
 
 
 def remove(path: Path) -> None:
@@ -211,7 +197,7 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it may not be removed.
     """
-    if Entry(path).is_folder(follow=False):
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, onerror=_unless_gone)
     else:
         path.unlink(missing_ok=True)

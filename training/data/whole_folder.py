@@ -59,9 +59,9 @@ def remove_folder(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left in `folder`; no other process may be writing there."""
-    for entry in entries(folder):
-        if entry.is_folder() and is_temporary(entry.path):
-            remove(entry.path)
+    for path in entries(folder):
+        if os.path.isdir(path) and is_temporary(path):
+            remove(path)
 
 
 def temporary_beside(path: Path) -> Path:

@@ -11,6 +11,7 @@ that imported torch would start ten seconds later.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -25,9 +26,9 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, the newest last."""
     found = [
-        (int(match[1]), entry.path)
-        for entry in entries(run, "checkpoint-*")
-        if (match := _CHECKPOINT.fullmatch(entry.name)) and entry.is_folder()
+        (int(match[1]), path)
+        for path in entries(run, "checkpoint-*")
+        if (match := _CHECKPOINT.fullmatch(path.name)) and os.path.isdir(path)
     ]
     return [path for _, path in sorted(found)]
 

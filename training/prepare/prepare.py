@@ -110,9 +110,9 @@ def _videos_in(videos: Path) -> list[Path]:
     if videos.is_file():
         return [videos]
     files = [
-        entry.path
-        for entry in entries(videos)
-        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(SIDECAR)
+        path
+        for path in entries(videos)
+        if os.path.isfile(path) and not path.name.startswith(".") and not path.name.endswith(SIDECAR)
     ]
     captions = {path.with_suffix(CAPTION_SUFFIX) for path in files if path.suffix != CAPTION_SUFFIX}
     files = [path for path in files if path not in captions]
@@ -193,7 +193,7 @@ def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[st
     names = {hash_: name for name, hash_ in hashes.items()}
     kept: dict[str, Mapping[str, Any]] = {}
     moved: list[tuple[Path, str]] = []
-    for path in (entry.path for entry in entries(folder) if entry.is_folder()):
+    for path in filter(os.path.isdir, entries(folder)):
         facts = read_facts(path)
         if facts is None:
             if is_temporary(path):  # a killed run left it unfinished

@@ -44,7 +44,7 @@ def measure_files(stage: str, size: str, device: str, folder: Path) -> dict[str,
     say(f"Writing {needed / 1e9:.1f} GB to {place} …")
     start = time.perf_counter()
     pipeline.save_pretrained(place)
-    files = [entry.path for entry in files_below(place)]
+    files = files_below(place)
     for file in files:
         with open(file, "rb+") as stream:
             os.fsync(stream.fileno())

@@ -89,8 +89,8 @@ def find_adapters(weights_dir: Path | str) -> list[Adapter]:
     found: list[tuple[str, tuple[str, ...], dict[str, Path]]] = []
     for root in ROOTS:
         by_folder: dict[Path, list[Path]] = {}
-        for entry in files_below(Path(weights_dir) / root, "*.safetensors"):
-            by_folder.setdefault(entry.path.parent, []).append(entry.path)
+        for path in files_below(Path(weights_dir) / root, "*.safetensors"):
+            by_folder.setdefault(path.parent, []).append(path)
         for folder, files in by_folder.items():
             parts = folder.relative_to(Path(weights_dir) / root).parts
             if not parts or parts[0] not in (PICTURES, VIDEO):

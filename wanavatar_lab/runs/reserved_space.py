@@ -44,14 +44,11 @@ def write_last(path: Path, text: str) -> None:
         reserved.unlink(missing_ok=True)
         return
     try:
-        handle = os.open(reserved, os.O_WRONLY)
-        try:
-            if os.pwrite(handle, data, 0) != len(data):
+        with open(reserved, "r+b", buffering=0) as file:
+            if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(reserved))
-            os.ftruncate(handle, len(data))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            file.truncate()
+            os.fsync(file.fileno())
         os.replace(reserved, path)
     except OSError as error:
         if error.errno not in OUT_OF_ROOM:

@@ -19,24 +19,15 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wanavatar_lab import locks
+from wanavatar_lab import files, locks
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.files import (
-    entries,
-    read_file,
-    remove,
-    remove_if_possible,
-    report_write_errors,
-    write_json,
-    write_text,
-)
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.custom_stages import extra_module
 from wanavatar_lab.runs.reserved_space import reserve
@@ -121,7 +112,7 @@ class Run:
         if self.folder.is_symlink():
             raise RunError(f"{self.folder} is a link, and links are not followed. Move the run's folder there instead.")
         try:
-            return Status.model_validate_json(read_file(path))
+            return Status.model_validate_json(files.read_file(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
         except OSError as error:
@@ -136,20 +127,13 @@ class Run:
             DiskFull: there is no room; the previous status stays.
         """
         path = self.folder / "status.json"
-        text = status.model_dump_json(indent=2) + "\n"
-        if sync:
-            write_text(path, text)
-            return
-        # a run has one writer at a time, so one name is enough; readers see the old text or the new one
-        temporary = self.folder / ".status.next.json"
-        with report_write_errors(path):
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+        with files.report_write_errors(path), files.whole_file(path, durable=sync) as temporary:
+            temporary.write_text(status.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def write_settings(self, settings: Settings) -> None:
         """Record the settings to execute this run with: those of the client that submits it."""
         settings = settings.model_copy(update={"weights_dir": settings.weights_dir.absolute()})
-        write_text(self.folder / ".settings.json", settings.model_dump_json())
+        files.write_text(self.folder / ".settings.json", settings.model_dump_json())
 
     def settings(self) -> Settings:
         """The settings to execute this run with; this process's where the run was not submitted with its own.
@@ -159,7 +143,7 @@ class Run:
         """
         path = self.folder / ".settings.json"
         try:
-            return Settings.model_validate_json(read_file(path))
+            return Settings.model_validate_json(files.read_file(path))
         except FileNotFoundError:
             return read_settings()
         except (OSError, ValidationError) as error:
@@ -175,7 +159,7 @@ class Run:
         Raises:
             OSError: there is no log, or it cannot be read.
         """
-        text = read_file(self.folder / "log.txt", last=_LONGEST_TAIL).decode("utf-8", errors="replace")
+        text = files.read_file(self.folder / "log.txt", last=_LONGEST_TAIL).decode("utf-8", errors="replace")
         last = [line.rstrip("\r").rpartition("\r")[2] for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
         return "\n".join(last[-lines:])
 
@@ -196,24 +180,22 @@ class Run:
     def request_cancel(self, *, now: bool = False) -> None:
         """Request cancellation, which the executing process checks for; with `now` the worker is killed."""
         path = self.folder / "cancel"
-        with report_write_errors(path):
+        with files.report_write_errors(path):
             path.write_text(CANCEL_NOW if now else "", encoding="utf-8")
 
     def cancel_requested(self, *, now: bool = False) -> bool:
         """Whether cancellation is requested; with `now`, whether without waiting for the stage."""
         try:
-            word = read_file(self.folder / "cancel").decode("utf-8", errors="replace")
+            word = files.read_file(self.folder / "cancel").decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             word = ""  # its existence is the request, whatever it is
         return not now or word == CANCEL_NOW
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Hold the run's lock while executing it; the system releases it when the process dies, however it dies."""
-        with locks.locked(self.folder / "log.txt"):
-            yield
+        return locks.locked(self.folder / "log.txt")
 
     def is_held(self) -> bool:
         """Whether a process is executing the run now."""
@@ -227,7 +209,7 @@ class Run:
         """
         path = self.folder / name
         try:
-            values = json.loads(read_file(path))
+            values = json.loads(files.read_file(path))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
         if not isinstance(values, dict):
@@ -243,20 +225,20 @@ def runs_folder(runs_dir: Path | str | None = None) -> Path:
 def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
     """All runs, newest first. A folder that is no run is left out, with one warning in the log of this process."""
     root = runs_folder(runs_dir)
-    found: list[tuple[float, str]] = []
-    for entry in entries(root):
-        if entry.name.startswith(".") or not entry.is_folder():
+    found: list[tuple[float, Path]] = []
+    for folder in files.entries(root):
+        if folder.name.startswith(".") or not os.path.isdir(folder):
             continue
         try:
-            if not RUN_ID.fullmatch(entry.name):
-                raise RunError(f"{entry.path} is in the folder of runs and is not named like one.")
-            found.append((Run(entry.path).status().submitted_at or 0.0, entry.name))
+            if not RUN_ID.fullmatch(folder.name):
+                raise RunError(f"{folder} is in the folder of runs and is not named like one.")
+            found.append((Run(folder).status().submitted_at or 0.0, folder))
         except LabError as error:
             # one that was deleted since the listing is no damaged one
-            if entry.path not in _reported and entry.is_folder():
-                _reported.add(entry.path)
+            if folder not in _reported and os.path.isdir(folder):
+                _reported.add(folder)
                 _log.warning("Left out: %s", error)
-    return [Run(root / name) for _, name in sorted(found, reverse=True)]
+    return [Run(folder) for _, folder in sorted(found, reverse=True)]
 
 
 @contextmanager
@@ -271,37 +253,30 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
         LabError: the runs folder is not writable.
     """
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(status.submitted_at))
-    with report_write_errors(root / "a new run"):
+    with files.report_write_errors(root / "a new run"):
         root.mkdir(parents=True, exist_ok=True)
-        folder = _new_folder(root, when, request.stage)
+        while True:
+            run_id = f"{when}-{secrets.token_hex(2)}-{request.stage}"
+            folder = root / f"{_DRAFT}{run_id}"
+            with suppress(FileExistsError):
+                folder.mkdir()
+                # checked after the draft's name is taken, so that two clients cannot both find the id free
+                if not (root / run_id).exists():
+                    break
+                folder.rmdir()
         run = Run(folder)
         try:
-            write_json(folder / "request.json", request.to_json())
+            files.write_json(folder / "request.json", request.to_json())
             run.write_status(status)
             (folder / "log.txt").touch()
             reserve(folder)
             yield run
         finally:
-            remove(folder)
-
-
-def _new_folder(root: Path, when: str, stage: str) -> Path:
-    while True:
-        run_id = f"{when}-{secrets.token_hex(2)}-{stage}"
-        folder = root / f"{_DRAFT}{run_id}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        # checked after the draft's name is taken, so that two clients cannot both find the id free
-        if not (root / run_id).exists():
-            return folder
-        folder.rmdir()
+            files.remove(folder)
 
 
 def remove_stale_drafts(root: Path) -> None:
     """Remove drafts whose client died before it published them, a day ago or more."""
-    for entry in entries(root, f"{_DRAFT}*"):
-        changed_at = entry.changed_at()  # None once its client has published it
-        if changed_at is not None and time.time() - changed_at > _STALE:
-            remove_if_possible(entry.path)
+    for path in files.entries(root, f"{_DRAFT}*"):
+        if files.is_older(path, _STALE):  # not one that its client has published meanwhile
+            files.remove_if_possible(path)

@@ -7,12 +7,11 @@ Runs that were deleted more than `KEPT` ago are removed permanently when the nex
 """
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import entries, remove_if_possible, sync
+from wanavatar_lab.files import entries, is_older, remove_if_possible, sync
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 
 KEPT = 7 * 24 * 3600.0  # seconds: time enough to notice a mistake, short enough that videos do not fill the disk
@@ -56,7 +55,7 @@ def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
 def discarded(runs_dir: Path | str | None = None) -> list[str]:
     """The ids of all runs that can be restored, newest first."""
     trash = runs_folder(runs_dir) / _TRASH
-    return [entry.name for entry in reversed(entries(trash)) if RUN_ID.fullmatch(entry.name)]
+    return [path.name for path in reversed(entries(trash)) if RUN_ID.fullmatch(path.name)]
 
 
 def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> list[str]:
@@ -69,17 +68,15 @@ def empty(runs_dir: Path | str | None = None, *, older_than: float = 0.0) -> lis
         Their ids.
     """
     trash = runs_folder(runs_dir) / _TRASH
-    now, removed = time.time(), []
-    for entry in reversed(entries(trash)):
-        deleted_at = entry.changed_at() if RUN_ID.fullmatch(entry.name) else None
-        if deleted_at is None or now - deleted_at < older_than:
-            continue
-        # gone if another process has restored it, or removes it too
-        with suppress(FileNotFoundError):
-            entry.path.rename(trash / f"{_GONE}{entry.name}")  # so that half a run is never restored
-            removed.append(entry.name)
-    for entry in entries(trash, f"{_GONE}*"):
-        remove_if_possible(entry.path)
+    removed = []
+    for path in reversed(entries(trash)):
+        if RUN_ID.fullmatch(path.name) and is_older(path, older_than):
+            # gone if another process has restored it, or removes it too
+            with suppress(FileNotFoundError):
+                path.rename(trash / f"{_GONE}{path.name}")  # so that half a run is never restored
+                removed.append(path.name)
+    for path in entries(trash, f"{_GONE}*"):
+        remove_if_possible(path)
     return removed
 
 

@@ -6,6 +6,7 @@ builds it from the tensors of a weights file. It is applied to tiles that overla
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -102,8 +103,8 @@ class Models:
             return self.location
         if not self.location.is_dir():
             raise missing_weights(Upscale.stage, self.location, ", or name a file of your own as weights")
-        inside = [entry for entry in entries(self.location) if entry.path.suffix.lower() in WEIGHTS_SUFFIXES]
-        files = [entry.path for entry in inside if entry.is_file()]
+        inside = [path for path in entries(self.location) if path.suffix.lower() in WEIGHTS_SUFFIXES]
+        files = [path for path in inside if os.path.isfile(path)]
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"
             raise WeightsError(

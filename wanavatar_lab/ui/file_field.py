@@ -243,7 +243,7 @@ def samples_folder() -> Path:
 
 def samples(widget: str) -> list[Path]:
     """The samples for a field of this widget hint, by name; none where the package is installed without them."""
-    paths = [entry.path for entry in entries(samples_folder())]
+    paths = entries(samples_folder())
     return [path for path in paths if kind_of(path) == widget and path.suffix != ".webp"]  # which are for the README
 
 

@@ -16,7 +16,6 @@ import itertools
 import os
 import secrets
 import shutil
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import traitlets
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, entries, remove_if_possible, sync
+from wanavatar_lab.files import OUT_OF_ROOM, entries, is_older, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_path, uploads_folder
@@ -246,12 +245,10 @@ class Incoming:
 
 def remove_left_behind(folder: Path) -> None:
     """Remove what was arriving when the process that received it died."""
-    for entry in entries(folder, f"{_PREFIX}*"):
-        changed_at = entry.changed_at()  # None once it has arrived, or another process has removed it
-        is_old = changed_at is not None and time.time() - changed_at > _FRESH
-        # only a regular file is opened: opening a pipe would block
-        if is_old and not (entry.is_file() and locks.is_locked(entry.path)):
-            remove_if_possible(entry.path)
+    for path in entries(folder, f"{_PREFIX}*"):
+        # not one that has arrived meanwhile; and only a regular file is opened: opening a pipe would block
+        if is_older(path, _FRESH) and not (os.path.isfile(path) and locks.is_locked(path)):
+            remove_if_possible(path)
 
 
 def safe_name(name: str) -> str:

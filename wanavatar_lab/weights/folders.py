@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanavatar_lab.files import Entry, files_below
+from wanavatar_lab.files import files_below, stat_if_possible
 from wanavatar_lab.weights.table import Layout, Weights
 
 MANIFEST = "wanavatar_manifest.json"
@@ -53,13 +53,13 @@ def look(weights: Weights, weights_dir: Path | str) -> Found:
     layout = next((layout for layout in weights.layouts if path.is_dir() and (path / layout.marker).exists()), None)
     needed = layout or weights.layout
     missing = _missing(path, needed) if needed is not None else ()
-    size = sum(found.st_size for file in files_in(path) if (found := Entry(file).stat()))
+    size = sum(found.st_size for file in files_in(path) if (found := stat_if_possible(file)))
     return Found(weights, path, layout, missing, size)
 
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Every file of a weights folder but the manifest and hidden ones, in which downloads keep their state."""
-    for path in (entry.path for entry in files_below(folder)):
+    for path in files_below(folder):
         inside = path.relative_to(folder).parts
         if path.name != MANIFEST and not any(part.startswith(".") for part in inside):
             yield path
@@ -76,10 +76,10 @@ def fingerprint(folder: Path, elsewhere: Iterable[Path] = ()) -> dict[str, str]:
     """
     places = {folder: folder, **{place: place.parent for place in elsewhere}}
     return {
-        entry.path.relative_to(base).as_posix(): _hash(entry.path)
+        path.relative_to(base).as_posix(): _hash(path)
         for place, base in places.items()
-        for entry in files_below(place)
-        if entry.path.suffix in WEIGHTS_SUFFIXES
+        for path in files_below(place)
+        if path.suffix in WEIGHTS_SUFFIXES
     }
 
 

@@ -1,19 +1,20 @@
 """The worker process: loads models and executes runs, one after the other; models stay loaded between runs.
 
-    python -m wanavatar_lab.worker.process --runs-dir <folder> --report-to <handle> --supervisor <process id>
+    python -m wanavatar_lab.worker.process <runs folder> <process id of the supervisor>
 
-Started by the supervisor (`wanavatar_lab.worker.supervisor`), never by hand. It reads from its standard input the ids
-of the runs to execute, one a line, and answers each with the line `done` on the handle. After a run that has made the
-GPU unusable for this process it exits instead; the supervisor then starts another worker. What a run prints, in Python
-or below, goes to the run's log.txt.
+Started by the supervisor (`wanavatar_lab.worker.supervisor`), never by hand. Its standard input is a socket: it reads
+from it the ids of the runs to execute, one a line, and answers each with the line `done`. After a run that has made
+the GPU unusable for this process it exits instead; the supervisor then starts another worker. What a run prints, in
+Python or below, goes to the run's log.txt.
 """
 
-import argparse
 import ctypes
 import faulthandler
 import os
 import queue
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,43 +27,34 @@ from wanavatar_lab.worker.execute import choose_device, execute
 from wanavatar_lab.worker.model_cache import ModelCache
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Execute runs until killed, or until the supervisor is gone."""
-    parser = argparse.ArgumentParser(description="Executes runs for the supervisor, which starts it.")
-    parser.add_argument("--runs-dir", type=Path, required=True)
-    parser.add_argument("--report-to", type=int, required=True)
-    parser.add_argument("--supervisor", type=int, required=True)
-    options = parser.parse_args(arguments)
-    die_with_parent(options.supervisor)
+def main(runs_dir: Path, supervisor: int) -> None:
+    """Execute runs until killed, or until the process with the id `supervisor` is gone."""
+    die_with_parent(supervisor)
     faulthandler.enable()
-    run_ids = _read_run_ids()
+    channel = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # a stage that asks for input gets none, and not the supervisor's lines
+    run_ids: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_run_ids, args=(channel, run_ids), name="run ids", daemon=True).start()
     cache: ModelCache | None = None
     while True:
-        run = Run(options.runs_dir / run_ids.get())
+        run = Run(runs_dir / run_ids.get())
         with run.held(), _output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
             cache = cache or ModelCache(choose_device(read_settings().device))
             usable = execute(run, cache)
         if not usable:
             os._exit(0)  # without Python's clean-up, which may hang in a broken GPU context
-        os.write(options.report_to, b"done\n")
+        channel.sendall(b"done\n")
 
 
-def _read_run_ids() -> "queue.SimpleQueue[str]":
-    """What the supervisor writes, line by line; when it is gone, this process and those that it started are killed."""
-    source = os.fdopen(os.dup(0), encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # a stage that asks for input gets none, and not the supervisor's lines
-    os.close(nothing)
-    run_ids: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in source:
+def _read_run_ids(channel: socket.socket, run_ids: "queue.SimpleQueue[str]") -> None:
+    """Pass on what the supervisor sends; when it is gone, kill this process and those that it started."""
+    try:
+        for line in channel.makefile(encoding="utf-8"):
             run_ids.put(line.strip())
+    finally:  # also where the connection is reset, because the supervisor died before it read an answer
         os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=read, name="run ids", daemon=True).start()
-    return run_ids
 
 
 @contextmanager
@@ -84,4 +76,4 @@ def _output_into(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), int(sys.argv[2]))

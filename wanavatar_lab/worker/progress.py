@@ -1,10 +1,13 @@
 """From a stage's steps to the run's status: fraction, time left, peak memory, seconds per phase."""
 
 import os
+import re
 import resource
 import sys
 import time
 from collections import deque
+from dataclasses import asdict
+from pathlib import Path
 
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.context import Step
@@ -30,12 +33,10 @@ class ProgressMeter:
         self._done: deque[tuple[float, float]] = deque(maxlen=16)
         _reset_peak_memory()
 
-    def begin(self, phase: str, *, seed: int | None = None) -> None:
-        """A phase without steps begins."""
+    def begin(self, phase: str, **fields: int) -> None:
+        """A phase without steps begins; `fields` of the status become known with it."""
         self._charge(self.status.phase)
-        self.status = self.status.model_copy(
-            update={"phase": phase, "message": phase, "seed": self.status.seed if seed is None else seed}
-        )
+        self.status = self.status.model_copy(update={"phase": phase, "message": phase, **fields})
         self._write()
 
     def step(self, step: Step) -> None:
@@ -58,17 +59,13 @@ class ProgressMeter:
         fraction = max(before.fraction, min(ALMOST, fraction))
         if fraction > before.fraction:
             self._done.append((self._last_report, fraction))
+        eta = None
+        if len(self._done) > 1:
+            (first, start), (last, end) = self._done[0], self._done[-1]
+            left = (1.0 - fraction) * (last - first) / (end - start)
+            eta = round(max(0.0, left - (self._last_report - last)), 1)
         self.status = before.model_copy(
-            update={
-                "phase": step.phase,
-                "step": step.step,
-                "steps": step.steps,
-                "segment": step.segment,
-                "segments": step.segments,
-                "message": message,
-                "fraction": fraction,
-                "eta_seconds": self._eta(fraction),
-            }
+            update={**asdict(step), "message": message, "fraction": fraction, "eta_seconds": eta}
         )
         changed = (before.phase, before.segment) != (step.phase, step.segment)
         if changed or self._last_report - self._last_write >= 1 / MOST_WRITES:
@@ -83,13 +80,6 @@ class ProgressMeter:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last_report
         self._last_report = now
 
-    def _eta(self, fraction: float) -> float | None:
-        if len(self._done) < 2 or self._done[0][1] == self._done[-1][1]:
-            return None
-        (first, start), (last, end) = self._done[0], self._done[-1]
-        left = (1.0 - fraction) * (last - first) / (end - start)
-        return round(max(0.0, left - (self._last_report - last)), 1)
-
     def _write(self) -> None:
         self.status = self.status.model_copy(update={"memory_bytes": peak_memory()})
         self._run.write_status(self.status, sync=False)
@@ -101,11 +91,9 @@ def peak_memory() -> int:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
-    if os.path.exists("/proc/self/status"):
-        with open("/proc/self/status") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -116,5 +104,4 @@ def _reset_peak_memory() -> None:
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     if os.access("/proc/self/clear_refs", os.W_OK):
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # sets the peak of the resident set to its present size
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident set to its present size

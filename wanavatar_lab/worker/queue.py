@@ -13,14 +13,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import Entry, entries, read_file, remove, report_write_errors
+from wanavatar_lab.files import entries, read_file, remove, report_write_errors
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
@@ -28,7 +27,7 @@ from wanavatar_lab.worker.error_messages import worker_died
 
 _LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
 _LONGEST_LINE = 1000  # bytes of the log; the error that quotes its last line has to fit into a status
-_TICKET = re.compile(r"\d{12}\..+")
+_TICKET = re.compile(r"(\d{12})\.(.+)")
 
 _log = logging.getLogger(__name__)
 
@@ -71,15 +70,13 @@ class RunQueue:
         files = (path for path in (self._lock, self._queue_lock) if path.exists())
         return all(os.access(path, os.W_OK) for path in (self.folder, *files))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the order of the queue still; waits for others, who hold it for milliseconds.
 
         Raises:
             FileNotFoundError: the queue was never prepared, or its folder is gone.
         """
-        with locks.locked(self._queue_lock):
-            yield
+        return locks.locked(self._queue_lock)
 
     def claim(self) -> int | None:
         """Locked. Take the supervisor's lock: a handle for `locks.drop`, or None if a supervisor lives."""
@@ -112,11 +109,8 @@ class RunQueue:
 
     def count_starts(self, number: int) -> None:
         """Locked, or with the supervisor's lock. Set that number; into existing blocks, as the process ids."""
-        handle = os.open(self._starts, os.O_WRONLY | os.O_CREAT, 0o666)
-        try:
-            os.pwrite(handle, f"{number:<8}".encode(), 0)
-        finally:
-            os.close(handle)
+        with open(os.open(self._starts, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:  # not emptied, as a path is
+            file.write(f"{number:<8}".encode())
 
     def last_line(self) -> str:
         """The last line that supervisor and worker have printed between runs; empty if they have printed nothing."""
@@ -128,20 +122,19 @@ class RunQueue:
 
     def run_ids(self) -> list[str]:
         """The ids of all runs with a ticket, the next one first."""
-        return [name.partition(".")[2] for name in self._tickets()]
+        return list(self._tickets())
 
     def add(self, run_id: str) -> None:
         """Locked. Give a run the last ticket."""
         tickets = self._tickets()
-        number = int(tickets[-1].partition(".")[0]) + 1 if tickets else 1
+        number = max(tickets.values(), default=0) + 1
         with report_write_errors(self.folder / "queue"):
-            (self.folder / "queue" / f"{number:012d}.{run_id}").touch(exist_ok=False)
+            self._ticket(number, run_id).touch(exist_ok=False)
 
     def remove(self, run_id: str) -> None:
         """Locked. Remove a run's ticket, if it has one."""
-        for name in self._tickets():
-            if name.partition(".")[2] == run_id:
-                remove(self.folder / "queue" / name)
+        if (number := self._tickets().get(run_id)) is not None:
+            remove(self._ticket(number, run_id))
 
     def restore(self) -> None:
         """Queue again, oldest first, all submitted runs that have lost their tickets because `.worker` was removed."""
@@ -167,8 +160,9 @@ class RunQueue:
         """Locked. The runs with a ticket, the next one first; tickets of runs that are gone are removed."""
         runs = []
         for run_id in self.run_ids():
-            if Entry(self.root / run_id).is_folder(follow=False):
-                runs.append(Run(self.root / run_id))
+            run = Run(self.root / run_id)
+            if os.path.isdir(run.folder) and not os.path.islink(run.folder):
+                runs.append(run)
             else:
                 self.remove(run_id)
         return runs
@@ -189,8 +183,13 @@ class RunQueue:
                     _log.exception("%s could not be finished as failed", run.id)
             self.remove(run.id)
 
-    def _tickets(self) -> list[str]:
-        return [entry.name for entry in entries(self.folder / "queue") if _TICKET.fullmatch(entry.name)]
+    def _tickets(self) -> dict[str, int]:
+        """The number of each run's ticket, the next one first."""
+        found = (_TICKET.fullmatch(path.name) for path in entries(self.folder / "queue"))
+        return {match[2]: int(match[1]) for match in found if match}
+
+    def _ticket(self, number: int, run_id: str) -> Path:
+        return self.folder / "queue" / f"{number:012d}.{run_id}"
 
     def _status(self, run_id: str) -> Status | None:
         try:

@@ -20,6 +20,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,39 +266,33 @@ class Worker:
 
     Attributes:
         settings: the environment variables that it was given.
+        pid: its process id, which is also that of its process group.
     """
 
     def __init__(self, runs_dir: Path, settings: dict[str, str]) -> None:
         self.settings = settings
-        self._reports, report_to = os.pipe()
-        command = [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", "--runs-dir", str(runs_dir)]
-        self._process = subprocess.Popen(
-            [*command, "--report-to", str(report_to), "--supervisor", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            bufsize=0,  # nothing buffered that closing the pipe of a dead worker would try to write again
-            pass_fds=(report_to,),
-            env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
-            start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
-        )
-        os.close(report_to)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", str(runs_dir), str(os.getpid())],
+                stdin=theirs,
+                env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
+                start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
+            )
+        self.pid = self._process.pid
 
     def give(self, run_id: str) -> None:
         """Have it execute a run. If it is dead, `news` will say so."""
-        assert self._process.stdin is not None  # it was started with a pipe
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(f"{run_id}\n".encode())
+        with suppress(ConnectionError):
+            self._channel.sendall(f"{run_id}\n".encode())
 
     def news(self, seconds: float) -> Literal["done", "died"] | None:
         """Wait at most `seconds` for the end of the run that it was given, or its own."""
-        ready, _, _ = select.select([self._reports], [], [], seconds)
-        if ready and os.read(self._reports, 1024):
-            return "done"
-        # a process forked by a stage may keep the pipe open, so the worker's death does not always close it
+        ready, _, _ = select.select([self._channel], [], [], seconds)
+        with suppress(ConnectionError):  # it died before it read the run's id
+            if ready and self._channel.recv(1024):
+                return "done"
+        # a process forked by a stage may keep the socket open, so the worker's death does not always close it
         return "died" if ready or not self.is_alive() else None
 
     def is_alive(self) -> bool:
@@ -310,9 +305,7 @@ class Worker:
             # not after it was waited for, when its id may belong to another process
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-            assert self._process.stdin is not None  # it was started with a pipe
-            self._process.stdin.close()
-            os.close(self._reports)
+            self._channel.close()
         return self._process.returncode
 
 
