@@ -265,7 +265,7 @@ def test_layers_that_were_fetched_and_not_called_leave_with_their_block(monkeypa
 
 
 def test_eight_bits_compute_in_the_format_of_most_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def empty(shape: tuple[int, ...], dtype: torch.dtype, _: torch.device) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
     monkeypatch.setattr(random_models, "random_tensor", empty)
