@@ -119,7 +119,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     lab: Server, place: Path, page: Page, ann: Person
 ) -> None:
     opened(page, lab, place, "11_train", **PARAMETERS)
-    expect(page.get_by_text("Not started yet.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Not started", exact=True)).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Start training").click()
     expect(training(page).get_by_text("Running", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Start training")).to_be_disabled()
