@@ -8,7 +8,9 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 import argparse
 import statistics
 import time
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,20 +26,7 @@ from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
-SIZES: dict[str, dict[str, Any]] = {
-    "14b": {},
-    "14b-4-blocks": {"num_layers": 4, "audio_inject_layers": (0,)},  # of 40, every third or so of which injects audio
-    "tiny": {
-        "num_attention_heads": 4,
-        "attention_head_dim": 24,
-        "ffn_dim": 160,
-        "freq_dim": 64,
-        "num_layers": 4,
-        "audio_dim": 32,
-        "text_dim": 64,
-        "audio_inject_layers": (0, 2),
-    },
-}
+SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
 CLIP, TINY_CLIP = (480, 832, 80), (64, 96, 8)
 
