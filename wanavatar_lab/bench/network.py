@@ -6,8 +6,6 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 """
 
 import argparse
-import statistics
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ from peft.tuners import lora
 from torch import nn
 
 from wanavatar_lab.bench.random_models import random_network
-from wanavatar_lab.bench.watch import say, synchronize
+from wanavatar_lab.bench.watch import median_seconds, say
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.memory import Workload
@@ -116,18 +114,6 @@ def random_inputs(
         "motion_latents": draw(1, config.in_channels, 19, rows, columns),
         "audio_embeds": draw(1, config.num_audio_layers, config.audio_dim, frames),
     }
-
-
-def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float:
-    """Median seconds of `repeats` calls after `warm_up` calls, until the device has finished each."""
-    times = []
-    for _ in range(warm_up + repeats):
-        synchronize()
-        start = time.perf_counter()
-        call()
-        synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[warm_up:])
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

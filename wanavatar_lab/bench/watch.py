@@ -1,6 +1,7 @@
 """Seconds of each call of a network, and the GPU memory it takes beside the weights; progress lines of the benches."""
 
 import functools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -107,6 +108,18 @@ class Watch:
             return made
 
         setattr(network, method, recorded)
+
+
+def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float:
+    """Median seconds of `repeats` calls after `warm_up` calls, until the device has finished each."""
+    times = []
+    for _ in range(warm_up + repeats):
+        synchronize()
+        start = time.perf_counter()
+        call()
+        synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warm_up:])
 
 
 def synchronize() -> None:
