@@ -38,11 +38,9 @@ def _network(words: list[str]) -> int:
         prog=PROGRAM, description="The S2V network alone. Other benches: stages, offload, files, table."
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
-    usual = zip(network.CLIP, network.TINY_CLIP, strict=True)
-    height, width, frames = (f"default {clip}, with --size tiny {tiny}" for clip, tiny in usual)
-    parser.add_argument("--height", type=int, help=f"pixels; {height}")
-    parser.add_argument("--width", type=int, help=f"pixels; {width}")
-    parser.add_argument("--frames", type=int, help=f"frames of the segment, a multiple of 4; {frames}")
+    units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
+    for (name, unit), clip, tiny in zip(units.items(), network.CLIP, network.TINY_CLIP, strict=True):
+        parser.add_argument(f"--{name}", type=int, help=f"{unit}; default {clip}, with --size tiny {tiny}")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", help="default cuda if there is a GPU, else cpu")
     parser.add_argument("--attention-backend", help="a backend of diffusers' attention dispatcher")

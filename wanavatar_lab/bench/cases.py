@@ -63,10 +63,11 @@ def request_of(case: Workload, folder: Path, offload: str, **values: Any) -> Req
 
     Args:
         case: its stage, size, frames and steps count.
-        folder: gets the picture and the voice.
+        folder: is made, and gets the picture and the voice; the run's results may go to it too.
         offload: of a video stage.
         values: of other fields of a video stage.
     """
+    folder.mkdir()
     size = f"{case.width}x{case.height}"
     picture = folder / f"picture_{size}.png"
     levels = np.random.default_rng(0).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)

@@ -25,7 +25,7 @@ from diffusers.hooks import apply_group_offloading
 
 from wanavatar_lab.bench.cases import request_of
 from wanavatar_lab.bench.stages import Figures, RandomStage, machine_figures, memory_limit, sizes_of, timed_run
-from wanavatar_lab.bench.watch import Call, synchronize
+from wanavatar_lab.bench.watch import Call
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory import Choice, Workload
 from wanavatar_lab.memory.activations import set_tiling
@@ -178,26 +178,21 @@ def _measure(name: str, cases: Sequence[Workload], size: str, device: str, memor
         models = module.load(PROFILES["full"], device)
         made: Figures = {"load_seconds": time.perf_counter() - start, "host_loaded_bytes": host.peak, "cases": []}
         if way.apply is not None:
-            models.apply_offload = functools.partial(_apply, models, name, way.apply)
+            models.place = functools.partial(_place, models, name, way.apply)
         for number, case in enumerate(cases):
-            run_folder = Path(folder) / str(number)
-            run_folder.mkdir()
-            made["cases"].append(_run(module, models, case, way.mode, run_folder))
+            made["cases"].append(_run(module, models, case, way.mode, Path(folder) / str(number)))
         if torch.device(device).type == "cuda":
             made["pinned_by_torch_bytes"] = torch.cuda.host_memory_stats().get("allocated_bytes.peak")
     return made | {"host_bytes": host.peak, "host_resident_bytes": host.resident}
 
 
-def _apply(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
-    """`apply_offload` by a way of diffusers, whose memory is planned as for the mode of this package."""
+def _place(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
+    """Place the models by a way of diffusers, whose memory is planned as for the mode of this package."""
     choice = choose_for_device(models.components(), workload, models.device, None, offload)
     set_tiling(models.pipeline.vae, choice.tiled)
-    start = time.perf_counter()
     if models.choice is None:
         apply(models.pipeline, torch.empty(0, device=models.device).device)
-    synchronize()
     models.choice = replace(choice, mode=name, offloaded=False)
-    models.offload_seconds = time.perf_counter() - start
     return models.choice
 
 

@@ -60,9 +60,8 @@ def measure_stages(
     Raises:
         LabError: `memory_gb` is more than the GPU has, or there is no GPU.
     """
-    limit = None if memory_gb is None else int(memory_gb * 1e9)
-    figures: Figures = {"bench": "stages", "size": size, "memory_limit_bytes": limit}
-    figures |= {"host_free_bytes": free_host_bytes(), "cases": []}
+    figures: Figures = {"bench": "stages", "size": size, "host_free_bytes": free_host_bytes(), "cases": []}
+    figures["memory_limit_bytes"] = memory_gb and int(memory_gb * 1e9)
     cache = ModelCache(device)
     with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb):
         figures |= machine_figures(device)
@@ -70,10 +69,8 @@ def measure_stages(
         for number, case in enumerate(cases):
             say(f"{case.stage} {case.width}x{case.height}x{case.frames}, {case.steps} steps …")
             found: Figures = {"stage": case.stage, **sizes_of(case)}
-            run_folder = Path(folder) / str(number)
-            run_folder.mkdir()
             try:
-                found |= _measure(case, cache, modules[case.stage], run_folder, offload)
+                found |= _measure(case, cache, modules[case.stage], Path(folder) / str(number), offload)
             except (LabError, RuntimeError) as error:
                 # the other cases can still run
                 if is_out_of_memory(error):
@@ -175,7 +172,7 @@ def _summary(calls: Sequence[Call]) -> Figures:
         "first_seconds": calls[0].seconds,
         "arrival_seconds": max(call.arrival_seconds for call in calls),
         "weights_bytes": max(call.weights_bytes for call in calls),
-        "beside_bytes": max((call.beside_bytes for call in calls if call.beside_bytes is not None), default=None),
+        "beside_bytes": _most_beside(calls),
         "held_bytes": max(call.held_bytes for call in calls),
     }
 
@@ -193,13 +190,19 @@ def _factors(
     """
     found: dict[str, Figures] = {}
     for component in components:
+        # an autoencoder's calls are under two names, "vae.encode" and "vae.decode"
         its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
-        beside = max((call.beside_bytes for call in its if call.beside_bytes is not None), default=None)
+        beside = _most_beside(its)
         if beside is not None:
             planned = need(workload, component, tiled)
             measured = round(planned.factor_for(beside), 3)
             found[component.name] = {"unit": planned.factor, "measured": measured, "beside_bytes": beside}
     return found
+
+
+def _most_beside(calls: Iterable[Call]) -> int | None:
+    """The most memory beside the weights; None where the CPU computes."""
+    return max((call.beside_bytes for call in calls if call.beside_bytes is not None), default=None)
 
 
 class RandomStage(ModuleType):
@@ -263,10 +266,14 @@ class _RandomModels(OffloadableModels):
     def apply_offload(self, offload: str, workload: Workload) -> Choice:
         synchronize()
         start = time.perf_counter()
-        choice = super().apply_offload(offload, workload)
+        choice = self.place(offload, workload)
         synchronize()
         self.offload_seconds = time.perf_counter() - start
         return choice
+
+    def place(self, offload: str, workload: Workload) -> Choice:
+        """As the stage itself; the bench of offloading replaces it by a way of diffusers."""
+        return super().apply_offload(offload, workload)
 
 
 @contextmanager

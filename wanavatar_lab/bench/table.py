@@ -61,15 +61,11 @@ def between_marks(text: str, figures: str, file: Path) -> str:
 
 def _head(figures: Figures) -> str:
     """The line above a table: which GPU, and how it was used."""
-    head = f"{figures['device']}, "
-    if figures["bench"] == "offload":
-        head += "without guidance"
-    else:
-        limited = figures["memory_limit_bytes"] is not None
-        head += f"{_cell('memory_limit_bytes', figures) if limited else 'all'} of its memory"
-    if figures.get("link_bytes_per_second"):
-        head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
-    return f"{head}:\n\n"
+    limit = "all" if figures.get("memory_limit_bytes") is None else _cell("memory_limit_bytes", figures)
+    used = "without guidance" if figures["bench"] == "offload" else f"{limit} of its memory"
+    link = figures.get("link_bytes_per_second")
+    rate = f"; pinned memory comes at {link / 1e9:.0f} GB/s" if link else ""
+    return f"{figures['device']}, {used}{rate}:\n\n"
 
 
 def _offload_rows(rows: Iterable[Figures]) -> list[Figures]:

@@ -76,7 +76,7 @@ def stage_components(profile: Profile, stage: str, weights_dir: Path, device: st
     """
     paths = _paths(profile, stage, weights_dir)
     if all(weights_files(path) for path in paths.values()):
-        itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[profile.dtype(device)]
+        itemsize = 4 if profile.dtype(device) == "float32" else 2
         in_float32 = _TABLE["in_float32"].get(stage, ())
         return tuple(
             _installed(stage, name, path, 4 if name in in_float32 else itemsize) for name, path in paths.items()
