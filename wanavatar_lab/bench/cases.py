@@ -84,8 +84,8 @@ def request_of(case: Workload, folder: Path, offload: str, **values: Any) -> Req
         **values,
     }
     if case.stage == "text_to_image":
-        sides = {"width": case.width, "height": case.height, "num_inference_steps": case.steps}
-        return TextToImage(**common, **sides, upscale=False)
+        sides = {"width": case.width, "height": case.height}
+        return TextToImage(**common, **sides, num_inference_steps=case.steps, upscale=False)
     if case.stage == "upscale":
         return Upscale(profile="full", image=str(picture))
     if case.stage == "image_to_video":

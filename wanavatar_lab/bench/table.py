@@ -37,7 +37,8 @@ def last_lines(figures: Figures) -> str:
         if "error" in row:
             lines.append(f"{', '.join(_cells(kind, row)[: _OF_FAILED[kind]])}: {row['error']}")
         else:
-            lines.append(", ".join(f"{name} {_cell(column, row)}" for name, column in _COLUMNS[kind].items()))
+            named = zip(_COLUMNS[kind], _cells(kind, row), strict=True)
+            lines.append(", ".join(f"{name} {cell}" for name, cell in named if cell != "–"))
     return "\n".join(lines)
 
 

@@ -76,11 +76,9 @@ def stage_components(profile: Profile, stage: str, weights_dir: Path, device: st
     """
     paths = _paths(profile, stage, weights_dir)
     if all(weights_files(path) for path in paths.values()):
-        itemsize = 4 if profile.dtype(device) == "float32" else 2
-        in_float32 = _TABLE["in_float32"].get(stage, ())
-        return tuple(
-            _installed(stage, name, path, 4 if name in in_float32 else itemsize) for name, path in paths.items()
-        )
+        everywhere = profile.dtype(device) == "float32"
+        in_float32 = paths if everywhere else _TABLE["in_float32"].get(stage, ())
+        return tuple(_installed(stage, name, path, 4 if name in in_float32 else 2) for name, path in paths.items())
     location = profile.weights(stage, weights_dir)
     weights = weights_at(location)
     if weights is None or weights.ships:
