@@ -11,9 +11,10 @@
 
 network         the S2V network alone
 stages          whole stages, with their loading and offloading
-cases           the runs of that bench, and their requests
+offload         the ways to offload, this package's and those of diffusers
+cases           the runs of these two benches, and their requests
 files           reading from a disk
-table           figures as Markdown
+table           figures as Markdown, and as lines of progress
 random_models   pipelines of random weights
 watch           time and memory of each call of a network
 """

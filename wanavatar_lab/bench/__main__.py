@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.files import measure_files
-from wanavatar_lab.bench.offload import WAYS, measure_offload
+from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
 from wanavatar_lab.bench.stages import measure_stages
-from wanavatar_lab.bench.table import between_marks, tables
+from wanavatar_lab.bench.table import between_marks, last_lines, tables
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 
@@ -38,11 +38,9 @@ def _network(words: list[str]) -> int:
         prog=PROGRAM, description="The S2V network alone. Other benches: stages, offload, files, table."
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
-    usual = zip(network.CLIP, network.TINY_CLIP, strict=True)
-    height, width, frames = (f"default {clip}, with --size tiny {tiny}" for clip, tiny in usual)
-    parser.add_argument("--height", type=int, help=f"pixels; {height}")
-    parser.add_argument("--width", type=int, help=f"pixels; {width}")
-    parser.add_argument("--frames", type=int, help=f"frames of the segment, a multiple of 4; {frames}")
+    units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
+    for (name, unit), clip, tiny in zip(units.items(), network.CLIP, network.TINY_CLIP, strict=True):
+        parser.add_argument(f"--{name}", type=int, help=f"{unit}; default {clip}, with --size tiny {tiny}")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", help="default cuda if there is a GPU, else cpu")
     parser.add_argument("--attention-backend", help="a backend of diffusers' attention dispatcher")
@@ -58,67 +56,32 @@ def _network(words: list[str]) -> int:
 
 
 def _stages(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} stages", description="The stages, one after the other.")
-    parser.add_argument(
-        "cases",
-        nargs="*",
-        help="for example text-to-image, or speech-to-video:480x832x80/3 (width x height x frames / steps); default "
-        "all; a stage that comes again has its models cached",
-    )
-    parser.add_argument("--memory-gb", type=float, help="limit the GPU's memory, in 10⁹ bytes")
+    parser = _parser("stages", "The stages, one after the other.")
+    _add_cases(parser, "default all; a stage that comes again has its models cached")
     parser.add_argument("--offload", choices=("auto", *OFFLOAD_MODES), default="auto")
-    _add_common(parser)
     arguments = parser.parse_args(words)
-
-    def on_case(figures: dict[str, Any]) -> None:
-        # after every case, so that earlier figures are kept if a later one crashes
-        _write(arguments.json, figures)
-        print(_line(figures["cases"][-1]), flush=True)
-
-    figures = measure_stages(
-        read_cases(arguments.cases, arguments.size),
-        arguments.size,
-        arguments.device,
-        on_case,
-        memory_gb=arguments.memory_gb,
-        offload=arguments.offload,
-    )
+    cases, report = read_cases(arguments.cases, arguments.size), _reporter(arguments.json)
+    figures = measure_stages(cases, arguments.size, arguments.device, arguments.memory_gb, arguments.offload, report)
     return int(any("error" in case for case in figures["cases"]))
 
 
 def _offload(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} offload", description="This package's offloading beside diffusers' own."
-    )
-    parser.add_argument("cases", nargs="*", help="as for stages; both video stages at 480x832 if none is named")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="all if none is named")
-    parser.add_argument("--memory-gb", type=float, default=None, help="take no more of the GPU's memory, in 10⁹ bytes")
-    _add_common(parser)
+    parser = _parser("offload", "This package's offloading beside diffusers' own.")
+    _add_cases(parser, "default both video stages at 480x832")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default all")
     arguments = parser.parse_args(words)
-    usual = [case for case in CASES[arguments.size] if case.stage in ("image_to_video", "speech_to_video")]
-
-    def on_row(figures: dict[str, Any]) -> None:
-        # after every way, so that what ends a later one leaves the earlier figures
-        _write(arguments.json, figures)
-        print(_row(figures["rows"][-1]), flush=True)
-
-    figures = measure_offload(
-        read_cases(arguments.cases, arguments.size) if arguments.cases else [c for c in usual if c.width <= 480],
-        arguments.ways,
-        arguments.size,
-        arguments.device,
-        memory_gb=arguments.memory_gb,
-        on_row=on_row,
-    )
+    cases, report = read_cases(arguments.cases, arguments.size), _reporter(arguments.json)
+    if not arguments.cases:
+        cases = [case for case in cases if case.stage in VIDEO_STAGES and case.width <= 480]
+    figures = measure_offload(cases, arguments.size, arguments.device, arguments.memory_gb, arguments.ways, report)
     return int(any("error" in row for row in figures["rows"]))
 
 
 def _files(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} files", description="Reading a stage's files from a disk.")
+    parser = _parser("files", "Reading a stage's files from a disk.")
     parser.add_argument("--folder", type=Path, required=True, help="becomes a weights folder; the files stay there")
     stages = ["text-to-image", "image-to-video", "speech-to-video"]
     parser.add_argument("--stage", default="text-to-image", choices=stages)
-    _add_common(parser)
     arguments = parser.parse_args(words)
     stage = arguments.stage.replace("-", "_")
     figures = measure_files(stage, arguments.size, arguments.device, arguments.folder)
@@ -144,43 +107,35 @@ def _table(words: list[str]) -> int:
     return 0
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _parser(bench: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every bench of stages."""
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--size", choices=CASES, default="published", help="tiny runs anywhere in seconds")
     parser.add_argument("--device", default=device, help="default cuda if there is a GPU, else cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def _add_cases(parser: argparse.ArgumentParser, default: str) -> None:
+    written = "for example text-to-image, or speech-to-video:480x832x80/3 (width x height x frames / steps)"
+    parser.add_argument("cases", nargs="*", help=f"{written}; {default}")
+    parser.add_argument("--memory-gb", type=float, help="limit the GPU's memory, in 10⁹ bytes")
+
+
+def _reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
+    """A function that gets the figures so far after every case, so that they are kept if a later case crashes."""
+
+    def report(figures: dict[str, Any]) -> None:
+        _write(file, figures)
+        print(last_lines(figures), flush=True)
+
+    return report
 
 
 def _write(file: Path | None, figures: dict[str, Any]) -> None:
     if file is not None:
         file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-
-
-def _line(case: dict[str, Any]) -> str:
-    what = f"{case['stage']} {case['width']}x{case['height']}x{case['frames']}"
-    if "error" in case:
-        return f"{what}: {case['error']}"
-    facts = [f"load {case['load_seconds']:.1f} s", f"run {case['run_seconds']:.1f} s"]
-    if "seconds_per_step" in case:
-        facts.append(f"step {case['seconds_per_step']:.2f} s")
-    if "peak_bytes" in case:
-        facts.append(f"peak {case['peak_bytes'] / 1e9:.1f} GB")
-    return f"{what}: {case.get('mode', '-')}, {', '.join(facts)}"
-
-
-def _row(row: dict[str, Any]) -> str:
-    what = f"{row['stage']}, {row['way']}"
-    if "error" in row:
-        return f"{what}: {row['error']}"
-    facts = [f"load {row['load_seconds']:.1f} s", f"host {row['host_bytes'] / 1e9:.1f} GB"]
-    for case in row["cases"]:
-        facts.append(
-            f"{case['width']}x{case['height']}x{case['frames']} ({case['mode']}): place {case['place_seconds']:.1f} s, "
-            f"step {case['seconds_per_step']:.3f} s, run {case['run_seconds']:.1f} s"
-        )
-        if "peak_bytes" in case:
-            facts.append(f"peak {case['denoise_peak_bytes'] / 1e9:.2f} of {case['peak_bytes'] / 1e9:.2f} GB")
-    return f"{what}: {', '.join(facts)}"
 
 
 if __name__ == "__main__":

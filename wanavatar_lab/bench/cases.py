@@ -63,10 +63,11 @@ def request_of(case: Workload, folder: Path, offload: str, **values: Any) -> Req
 
     Args:
         case: its stage, size, frames and steps count.
-        folder: gets the picture and the voice.
+        folder: is made, and gets the picture and the voice; the run's results may go to it too.
         offload: of a video stage.
         values: of other fields of a video stage.
     """
+    folder.mkdir()
     size = f"{case.width}x{case.height}"
     picture = folder / f"picture_{size}.png"
     levels = np.random.default_rng(0).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
@@ -83,8 +84,8 @@ def request_of(case: Workload, folder: Path, offload: str, **values: Any) -> Req
         **values,
     }
     if case.stage == "text_to_image":
-        sides = {"width": case.width, "height": case.height, "num_inference_steps": case.steps}
-        return TextToImage(**common, **sides, upscale=False)
+        sides = {"width": case.width, "height": case.height}
+        return TextToImage(**common, **sides, num_inference_steps=case.steps, upscale=False)
     if case.stage == "upscale":
         return Upscale(profile="full", image=str(picture))
     if case.stage == "image_to_video":

@@ -12,7 +12,7 @@ from wanavatar_lab.bench.watch import say, synchronize
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import files_below
 from wanavatar_lab.memory import usual_workload
-from wanavatar_lab.memory.apply_offload import OffloadableModels
+from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import stage_module
 
@@ -35,8 +35,7 @@ def measure_files(stage: str, size: str, device: str, folder: Path) -> dict[str,
     place = profile.weights(stage, folder)
     say(f"Random weights of {stage}, {size} …")
     pipeline = random_pipeline(stage, size, getattr(torch, profile.dtype(device)))
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    needed = sum(parameter.nbytes for part in parts for parameter in part.parameters())
+    needed = sum(parameter.nbytes for part in networks(pipeline).values() for parameter in part.parameters())
     folder.mkdir(parents=True, exist_ok=True)
     room = os.statvfs(folder)
     if needed + _SPARE > room.f_bavail * room.f_frsize:
@@ -52,7 +51,7 @@ def measure_files(stage: str, size: str, device: str, folder: Path) -> dict[str,
                 # so that it is read from the disk and not from the page cache
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     written = time.perf_counter() - start
-    del pipeline, parts
+    del pipeline
     say("Loading …")
     os.environ["WANAVATAR_WEIGHTS"] = str(folder)
     start = time.perf_counter()

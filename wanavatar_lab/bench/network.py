@@ -6,9 +6,9 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 """
 
 import argparse
-import statistics
-import time
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from peft.tuners import lora
 from torch import nn
 
 from wanavatar_lab.bench.random_models import random_network
-from wanavatar_lab.bench.watch import say, synchronize
+from wanavatar_lab.bench.watch import median_seconds, say
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.memory import Workload
@@ -24,20 +24,7 @@ from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
-SIZES: dict[str, dict[str, Any]] = {
-    "14b": {},
-    "14b-4-blocks": {"num_layers": 4, "audio_inject_layers": (0,)},  # of 40, every third or so of which injects audio
-    "tiny": {
-        "num_attention_heads": 4,
-        "attention_head_dim": 24,
-        "ffn_dim": 160,
-        "freq_dim": 64,
-        "num_layers": 4,
-        "audio_dim": 32,
-        "text_dim": 64,
-        "audio_inject_layers": (0, 2),
-    },
-}
+SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
 CLIP, TINY_CLIP = (480, 832, 80), (64, 96, 8)
 
@@ -127,18 +114,6 @@ def random_inputs(
         "motion_latents": draw(1, config.in_channels, 19, rows, columns),
         "audio_embeds": draw(1, config.num_audio_layers, config.audio_dim, frames),
     }
-
-
-def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float:
-    """Median seconds of `repeats` calls after `warm_up` calls, until the device has finished each."""
-    times = []
-    for _ in range(warm_up + repeats):
-        synchronize()
-        start = time.perf_counter()
-        call()
-        synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[warm_up:])
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -5,29 +5,27 @@ The runs are those of a worker, without guidance: a step is one pass of the tran
 """
 
 import functools
+import itertools
 import multiprocessing
 import os
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import psutil  # type: ignore[import-untyped]
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 
 from wanavatar_lab.bench.cases import request_of
-from wanavatar_lab.bench.stages import Figures, RandomStage, copy_rate, memory_limit, timed_run
-from wanavatar_lab.bench.watch import Call, Watch, synchronize
+from wanavatar_lab.bench.stages import Figures, RandomStage, machine_figures, memory_limit, sizes_of, timed_run
+from wanavatar_lab.bench.watch import Call
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory import Choice, Workload
 from wanavatar_lab.memory.activations import set_tiling
@@ -104,55 +102,53 @@ WAYS: dict[str, Way] = {
 }
 
 
+# those whose transformers are large enough to need offloading most
+VIDEO_STAGES = ("image_to_video", "speech_to_video")
+
+
 def measure_offload(
     cases: Sequence[Workload],
-    ways: Sequence[str],
     size: str,
     device: str,
-    *,
-    memory_gb: float | None = None,
-    on_row: Callable[[Figures], None] | None = None,
+    memory_gb: float | None,
+    ways: Sequence[str],
+    on_figures: Callable[[Figures], None],
 ) -> Figures:
     """Run the cases in every way.
 
     Args:
-        cases: of speech_to_video and image_to_video; those of one stage share a process, and all but the first of them
-            find the weights placed.
-        ways: names in `WAYS`.
+        cases: of video stages; those of one stage share a process, and all but the first of them find the weights
+            placed.
         size: published or tiny.
         device: cpu, cuda or cuda:<n>.
-        memory_gb: of the GPU's memory, what a process may take, in 10⁹ bytes; None for all.
-        on_row: gets the figures so far after every way.
+        memory_gb: of the GPU's memory, the most that a process may take, in 10⁹ bytes; None for all.
+        ways: names in `WAYS`.
+        on_figures: gets the figures so far after every way.
 
     Returns:
-        What was measured: the machine, and `rows`, one a stage and way; seconds, and sizes in bytes.
+        The machine, and `rows`, one for each stage and way; in seconds and bytes.
 
     Raises:
-        LabError: a case is of another stage or has one step, or a way is unknown.
+        LabError: a case is of another stage or has one step.
     """
     for case in cases:
-        if case.stage not in ("image_to_video", "speech_to_video"):
+        if case.stage not in VIDEO_STAGES:
             raise LabError(f"{case.stage} is not measured here; give image-to-video or speech-to-video.")
         if case.steps < 2:
             raise LabError(
                 f"A step is timed from the end of the one before, so {case.steps} is too few; give 2 or more."
             )
-    for way in ways:
-        if way not in WAYS:
-            raise LabError(f"{way!r} is not a way to offload; give {', '.join(WAYS)}.")
-    figures = _in_a_process(_machine, device) | {"bench": "offload", "size": size, "rows": []}
-    for stage in dict.fromkeys(case.stage for case in cases):
-        for way in ways:
-            row: Figures = {"stage": stage, "way": way, "memory_limit_bytes": memory_gb and int(memory_gb * 1e9)}
-            try:
-                some = [case for case in cases if case.stage == stage]
-                row |= _in_a_process(_attempt, way, some, size, device, memory_gb)
-            except BrokenProcessPool as error:
-                # the system ends a process for which main memory is too small
-                row["error"] = f"{type(error).__name__}: {error}"
-            figures["rows"].append(row)
-            if on_row is not None:
-                on_row(figures)
+    figures = _in_a_process(machine_figures, device) | {"bench": "offload", "size": size, "rows": []}
+    for stage, way in itertools.product(dict.fromkeys(case.stage for case in cases), ways):
+        row: Figures = {"stage": stage, "way": way, "memory_limit_bytes": memory_gb and int(memory_gb * 1e9)}
+        try:
+            some = [case for case in cases if case.stage == stage]
+            row |= _in_a_process(_attempt, way, some, size, device, memory_gb)
+        except BrokenProcessPool as error:
+            # the system kills a process for which host memory is too small
+            row["error"] = f"{type(error).__name__}: {error}"
+        figures["rows"].append(row)
+        on_figures(figures)
     return figures
 
 
@@ -165,99 +161,62 @@ def _in_a_process(function: Callable[..., Figures], *arguments: Any) -> Figures:
         return pool.submit(function, *arguments).result()
 
 
-def _machine(device: str) -> Figures:
-    made: Figures = {
-        "device": "cpu",
-        "gpu_bytes": None,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-    }
-    if device != "cpu":
-        properties = torch.cuda.get_device_properties(device)
-        made |= {"device": properties.name, "gpu_bytes": properties.total_memory}
-        made["link_bytes_per_second"] = copy_rate(device)
-    return made
-
-
 def _attempt(*arguments: Any) -> Figures:
     try:
         return _measure(*arguments)
     except (LabError, RuntimeError) as error:
-        # what needs too much is a result too
+        # that a way needs too much memory is a result too
         return {"error": f"{type(error).__name__}: {error}"[:1000]}
 
 
 def _measure(name: str, cases: Sequence[Workload], size: str, device: str, memory_gb: float | None) -> Figures:
     """One stage in one way, in this process."""
     way = WAYS[name]
-    with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb), _host_peak() as host:
+    with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb), _HostPeak() as host:
         start = time.perf_counter()
         module = RandomStage(cases[0].stage, size, Path(folder))
         models = module.load(PROFILES["full"], device)
         made: Figures = {"load_seconds": time.perf_counter() - start, "host_loaded_bytes": host.peak, "cases": []}
         if way.apply is not None:
-            models.apply_offload = functools.partial(_apply, models, name, way.apply)
+            models.place = functools.partial(_place, models, name, way.apply)
         for number, case in enumerate(cases):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            made["cases"].append(_run(module, models, case, way.mode, place))
+            made["cases"].append(_run(module, models, case, way.mode, Path(folder) / str(number)))
         if torch.device(device).type == "cuda":
             made["pinned_by_torch_bytes"] = torch.cuda.host_memory_stats().get("allocated_bytes.peak")
     return made | {"host_bytes": host.peak, "host_resident_bytes": host.resident}
 
 
-def _apply(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
-    """`apply_offload` by a way of diffusers, whose memory is planned as for the mode of this package."""
+def _place(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
+    """Place the models by a way of diffusers, whose memory is planned as for the mode of this package."""
     choice = choose_for_device(models.components(), workload, models.device, None, offload)
     set_tiling(models.pipeline.vae, choice.tiled)
-    start = time.perf_counter()
     if models.choice is None:
         apply(models.pipeline, torch.empty(0, device=models.device).device)
-    synchronize()
     models.choice = replace(choice, mode=name, offloaded=False)
-    models.offload_seconds = time.perf_counter() - start
     return models.choice
 
 
 def _run(module: RandomStage, models: Any, case: Workload, offload: str, folder: Path) -> Figures:
-    request = request_of(case, folder, offload, guidance_scale=1.0)
-    watch: Watch = models.watch
-    watch.begin()
-    seconds, step_seconds = timed_run(module, request, models, folder)
-    watch.update_peak()
-    made: Figures = {
-        "width": case.width,
-        "height": case.height,
-        "frames": case.frames,
-        "steps": case.steps,
+    made = sizes_of(case) | timed_run(module, request_of(case, folder, offload, guidance_scale=1.0), models, folder)
+    made["run_seconds"] -= models.offload_seconds
+    calls: dict[str, list[Call]] = models.watch.calls
+    made |= {
         "mode": models.choice.key,
         "vae_tiled": models.choice.tiled,
         "place_seconds": models.offload_seconds,
-        "run_seconds": seconds - models.offload_seconds,
-        "step_seconds": step_seconds,
-        "seconds_per_step": statistics.median(step_seconds),
-        "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
+        "networks": {
+            name: {key: [round(getattr(call, key), 4) for call in some] for key in ("seconds", "arrival_seconds")}
+            for name, some in calls.items()
+        },
     }
-    if torch.cuda.is_available():
-        denoising = [call for name in DENOISERS for call in watch.calls.get(name, [])]
-        made |= {
-            "peak_bytes": watch.peak_bytes,
-            "reserved_bytes": watch.reserved_bytes,
-            "denoise_peak_bytes": max(call.weights_bytes + (call.beside_bytes or 0) for call in denoising),
-        }
+    if "peak_bytes" in made:
+        denoising = [call for name in DENOISERS for call in calls.get(name, [])]
+        made["denoise_peak_bytes"] = max(call.weights_bytes + (call.beside_bytes or 0) for call in denoising)
     return made
 
 
-def _summary(calls: Sequence[Call]) -> Figures:
-    return {
-        "seconds": [round(call.seconds, 4) for call in calls],
-        "arrival_seconds": [round(call.arrival_seconds, 4) for call in calls],
-    }
-
-
-class _HostPeak:
-    """The most main memory that was in use, in bytes beyond what was in use at first.
+class _HostPeak(threading.Thread):
+    """The most host memory that was in use while the context was entered, in bytes beyond what was in use before.
 
     Attributes:
         peak: of the whole machine, pinned memory included, which not every system counts as the process's.
@@ -265,33 +224,26 @@ class _HostPeak:
     """
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._first = self._used()
+        super().__init__(daemon=True)
+        self._ended, self._before = threading.Event(), self._used()
         self.peak = self.resident = 0
 
-    def note(self) -> None:
-        self.peak = max(self.peak, self._used() - self._first)
-        self.resident = max(self.resident, self._process.memory_info().rss)
+    def __enter__(self) -> "_HostPeak":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ended.wait(0.05)
+            self.peak = max(self.peak, self._used() - self._before)
+            self.resident = max(self.resident, psutil.Process().memory_info().rss)
 
     @staticmethod
     def _used() -> int:
         memory = psutil.virtual_memory()
         return int(memory.total - memory.available)
-
-
-@contextmanager
-def _host_peak() -> Iterator[_HostPeak]:
-    host, ended = _HostPeak(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            host.note()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield host
-    finally:
-        ended.set()
-        thread.join()
-        host.note()

@@ -4,6 +4,7 @@ Weights are made in host memory, or on a GPU, about as fast as it can be written
 """
 
 import math
+import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -44,117 +45,8 @@ from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 Network = TypeVar("Network", bound=nn.Module)
 CPU = torch.device("cpu")
 
-# config.json of black-forest-labs/FLUX.2-klein-9B, Wan-AI/Wan2.2-I2V-A14B-Diffusers, Wan-AI/Wan2.2-S2V-14B,
-# google/umt5-xxl and jonatasgrosman/wav2vec2-large-xlsr-53-english, as far as they differ from the classes' defaults
-_PUBLISHED: dict[str, Any] = {
-    "flux": {
-        "num_layers": 8,
-        "num_single_layers": 24,
-        "num_attention_heads": 32,
-        "joint_attention_dim": 12_288,
-        "guidance_embeds": False,
-    },
-    # Qwen3
-    "flux_text": {
-        "vocab_size": 151_936,
-        "hidden_size": 4096,
-        "intermediate_size": 12_288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "tie_word_embeddings": False,
-    },
-    "flux_vae": {},
-    # both experts of image to video
-    "expert": {
-        "num_attention_heads": 40,
-        "attention_head_dim": 128,
-        "in_channels": 36,
-        "out_channels": 16,
-        "text_dim": 4096,
-        "freq_dim": 256,
-        "ffn_dim": 13_824,
-        "num_layers": 40,
-    },
-    "s2v": {},
-    # wav2vec2
-    "audio": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "conv_bias": True,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-    },
-    # UMT5 and the autoencoder, which both video stages have
-    "text": {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64},
-    "wan_vae": {},
-    # features, blocks and growth channels of the RRDBNet
-    "upscaler": (64, 23, 32),
-}
-
-_TINY_BLOCKS = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "text_dim": 16,
-    "freq_dim": 16,
-    "ffn_dim": 32,
-    "num_layers": 2,
-}
-_TINY: dict[str, Any] = {
-    "flux": {
-        "in_channels": 16,
-        "num_layers": 1,
-        "num_single_layers": 1,
-        "attention_head_dim": 16,
-        "num_attention_heads": 1,
-        "joint_attention_dim": 24,
-        "timestep_guidance_channels": 16,
-        "mlp_ratio": 1.0,
-        "axes_dims_rope": (4, 4, 4, 4),
-        "guidance_embeds": False,
-    },
-    "flux_text": {
-        "vocab_size": 512,
-        "hidden_size": 8,
-        "intermediate_size": 8,
-        # the pipeline reads the hidden states of the 27th
-        "num_hidden_layers": 27,
-        "num_attention_heads": 1,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "tie_word_embeddings": False,
-    },
-    "flux_vae": {
-        "block_out_channels": (8, 8, 8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 1,
-        "latent_channels": 4,
-        "norm_num_groups": 4,
-    },
-    "expert": {**_TINY_BLOCKS, "in_channels": 36, "out_channels": 16},
-    "s2v": {**_TINY_BLOCKS, "audio_dim": 16, "num_audio_layers": 3, "num_audio_tokens": 2, "audio_inject_layers": (1,)},
-    "audio": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "conv_dim": [8] * 7,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 2,
-    },
-    "text": {"vocab_size": 512, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
-    "wan_vae": {"base_dim": 4, "z_dim": 16, "num_res_blocks": 1, "temperal_downsample": [False, True, True]},
-    "upscaler": (8, 1, 8),
-}
-
 # configs of each network by size, in the words of its class
-SIZES = {"published": _PUBLISHED, "tiny": _TINY}
+SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipeline:
@@ -215,7 +107,7 @@ def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> 
 
 def write_random_upscaler(file: Path, size: str) -> None:
     """Write a weights file of the stage upscale: an x2 RRDBNet under the names that Real-ESRGAN publishes."""
-    features, blocks, growth = SIZES[size]["upscaler"]
+    features, blocks, growth = (SIZES[size]["upscaler"][name] for name in ("features", "blocks", "growth"))
     shapes: dict[str, tuple[int, int]] = {"conv_first": (features, 12)}
     for block in range(blocks):
         for dense in range(1, 4):

@@ -15,11 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import diffusers
 import torch
 
 from wanavatar_lab.bench.cases import request_of
 from wanavatar_lab.bench.random_models import random_pipeline, write_random_upscaler
-from wanavatar_lab.bench.watch import Call, Watch, say, synchronize
+from wanavatar_lab.bench.watch import Call, Watch, median_seconds, say, synchronize
 from wanavatar_lab.errors import LabError, is_out_of_memory
 from wanavatar_lab.memory import Component, Workload, expected_seconds, free_host_bytes, this_machine, workload_of
 from wanavatar_lab.memory.activations import need
@@ -39,10 +40,9 @@ def measure_stages(
     cases: Sequence[Workload],
     size: str,
     device: str,
-    on_case: Callable[[Figures], None],
-    *,
-    memory_gb: float | None = None,
-    offload: str = "auto",
+    memory_gb: float | None,
+    offload: str,
+    on_figures: Callable[[Figures], None],
 ) -> Figures:
     """Run the cases in order.
 
@@ -50,9 +50,9 @@ def measure_stages(
         cases: which; the models of a stage that comes again are cached.
         size: published or tiny.
         device: cpu, cuda or cuda:<n>.
-        on_case: gets the figures so far after every case.
         memory_gb: of the GPU's memory, the most that this process may take, in 10⁹ bytes; None for all.
         offload: the mode, or auto.
+        on_figures: gets the figures so far after every case.
 
     Returns:
         The machine, and `cases`; in seconds and bytes.
@@ -60,44 +60,46 @@ def measure_stages(
     Raises:
         LabError: `memory_gb` is more than the GPU has, or there is no GPU.
     """
-    gpu = this_machine(device, most=1).gpus[0] if device != "cpu" else None
-    figures: Figures = {
-        "bench": "stages",
-        "size": size,
-        "device": gpu.name if gpu else "cpu",
-        "gpu_bytes": gpu.total if gpu else None,
-        "memory_limit_bytes": None if memory_gb is None else int(memory_gb * 1e9),
-        "host_free_bytes": free_host_bytes(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "cases": [],
-    }
+    figures: Figures = {"bench": "stages", "size": size, "host_free_bytes": free_host_bytes(), "cases": []}
+    figures["memory_limit_bytes"] = memory_gb and int(memory_gb * 1e9)
     cache = ModelCache(device)
     with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb):
-        if gpu:
-            figures["link_bytes_per_second"] = copy_rate(device)
+        figures |= machine_figures(device)
         modules = {case.stage: RandomStage(case.stage, size, Path(folder)) for case in cases}
         for number, case in enumerate(cases):
             say(f"{case.stage} {case.width}x{case.height}x{case.frames}, {case.steps} steps …")
-            found: Figures = {
-                "stage": case.stage,
-                "width": case.width,
-                "height": case.height,
-                "frames": case.frames,
-                "steps": case.steps,
-            }
-            run_folder = Path(folder) / str(number)
-            run_folder.mkdir()
+            found: Figures = {"stage": case.stage, **sizes_of(case)}
             try:
-                found |= _measure(case, cache, modules[case.stage], run_folder, offload)
+                found |= _measure(case, cache, modules[case.stage], Path(folder) / str(number), offload)
             except (LabError, RuntimeError) as error:
                 # the other cases can still run
                 if is_out_of_memory(error):
                     cache.forget()
                 found["error"] = f"{type(error).__name__}: {error}"[:1000]
             figures["cases"].append(found)
-            on_case(figures)
+            on_figures(figures)
     return figures
+
+
+def machine_figures(device: str) -> Figures:
+    """The device, and the rate at which pinned host memory is copied to a GPU."""
+    figures: Figures = {"device": "cpu", "gpu_bytes": None, "cores": os.cpu_count(), "torch": torch.__version__}
+    figures["diffusers"] = diffusers.__version__
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(device)
+        host = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
+        on_gpu = torch.empty_like(host, device=device)
+        seconds = median_seconds(lambda: on_gpu.copy_(host), warm_up=1, repeats=5)
+        figures |= {"device": properties.name, "gpu_bytes": properties.total_memory}
+        figures["link_bytes_per_second"] = host.nbytes / seconds
+        del on_gpu
+        torch.cuda.empty_cache()
+    return figures
+
+
+def sizes_of(case: Workload) -> Figures:
+    """What identifies a case among those of its stage."""
+    return {name: getattr(case, name) for name in ("width", "height", "frames", "steps")}
 
 
 def _measure(case: Workload, cache: ModelCache, module: "RandomStage", folder: Path, offload: str) -> Figures:
@@ -107,29 +109,17 @@ def _measure(case: Workload, cache: ModelCache, module: "RandomStage", folder: P
     start = time.perf_counter()
     models = cache.models(request, module)
     synchronize()
-    load_seconds = time.perf_counter() - start
-
-    watch: Watch = models.watch
-    watch.begin()
-    seconds, step_seconds = timed_run(module, request, models, folder)
-    watch.update_peak()
-    workload = workload_of(request, (case.width, case.height))
-    found: Figures = {
+    found: Figures = {"was_warm": was_cached, "load_seconds": time.perf_counter() - start}
+    found |= timed_run(module, request, models, folder)
+    workload, calls = workload_of(request, (case.width, case.height)), models.watch.calls
+    found |= {
         "passes": workload.passes,
-        "was_warm": was_cached,
-        "load_seconds": load_seconds,
-        "run_seconds": seconds,
-        "step_seconds": step_seconds,
-        "networks": {name: _summary(calls) for name, calls in watch.calls.items()},
+        "networks": {name: _summary(some) for name, some in calls.items()},
         "host_free_bytes": free_host_bytes(),
         "waiting": list(cache.waiting),
     }
-    if step_seconds:
-        found["seconds_per_step"] = statistics.median(step_seconds)
-    if torch.device(cache.device).type == "cuda":
-        found |= {"peak_bytes": watch.peak_bytes, "reserved_bytes": watch.reserved_bytes}
     if case.stage == "upscale":
-        return found | {"units": _factors(workload, PUBLISHED["upscale"], watch.calls)}
+        return found | {"units": _factors(workload, PUBLISHED["upscale"], calls)}
     choice, components = models.choice, models.components()
     found |= {
         "mode": choice.key,
@@ -141,12 +131,17 @@ def _measure(case: Workload, cache: ModelCache, module: "RandomStage", folder: P
         "weights_bytes": {component.name: component.gpu_bytes for component in components},
     }
     if choice.mode in ("none", "second_gpu", "model"):
-        found["units"] = _factors(workload, components, watch.calls, choice.tiled)
+        found["units"] = _factors(workload, components, calls, choice.tiled)
     return found
 
 
-def timed_run(module: "RandomStage", request: Any, models: Any, folder: Path) -> tuple[float, list[float]]:
-    """Seconds of a run, and of each denoising step but the first, which includes everything before it."""
+def timed_run(module: "RandomStage", request: Any, models: Any, folder: Path) -> Figures:
+    """Run a request on watched models.
+
+    Returns:
+        run_seconds; step_seconds of each denoising step but the first, which includes everything before it, and their
+        median; on a GPU peak_bytes and reserved_bytes.
+    """
     step_ends: list[float] = []
 
     def on_step(step: Step) -> None:
@@ -154,11 +149,20 @@ def timed_run(module: "RandomStage", request: Any, models: Any, folder: Path) ->
             synchronize()
             step_ends.append(time.perf_counter())
 
+    watch: Watch = models.watch
+    watch.begin()
     synchronize()
     start = time.perf_counter()
     module.run(request, models, StageContext(folder, 1, on_step))
     synchronize()
-    return time.perf_counter() - start, [after - before for before, after in pairwise(step_ends)]
+    figures: Figures = {"run_seconds": time.perf_counter() - start}
+    watch.update_peak()
+    steps = figures["step_seconds"] = [after - before for before, after in pairwise(step_ends)]
+    if steps:
+        figures["seconds_per_step"] = statistics.median(steps)
+    if watch.peak_bytes:
+        figures |= {"peak_bytes": watch.peak_bytes, "reserved_bytes": watch.reserved_bytes}
+    return figures
 
 
 def _summary(calls: Sequence[Call]) -> Figures:
@@ -168,7 +172,7 @@ def _summary(calls: Sequence[Call]) -> Figures:
         "first_seconds": calls[0].seconds,
         "arrival_seconds": max(call.arrival_seconds for call in calls),
         "weights_bytes": max(call.weights_bytes for call in calls),
-        "beside_bytes": max((call.beside_bytes for call in calls if call.beside_bytes is not None), default=None),
+        "beside_bytes": _most_beside(calls),
         "held_bytes": max(call.held_bytes for call in calls),
     }
 
@@ -186,13 +190,19 @@ def _factors(
     """
     found: dict[str, Figures] = {}
     for component in components:
+        # an autoencoder's calls are under two names, "vae.encode" and "vae.decode"
         its = [call for name, some in calls.items() if name.partition(".")[0] == component.name for call in some]
-        beside = max((call.beside_bytes for call in its if call.beside_bytes is not None), default=None)
+        beside = _most_beside(its)
         if beside is not None:
             planned = need(workload, component, tiled)
             measured = round(planned.factor_for(beside), 3)
             found[component.name] = {"unit": planned.factor, "measured": measured, "beside_bytes": beside}
     return found
+
+
+def _most_beside(calls: Iterable[Call]) -> int | None:
+    """The most memory beside the weights; None where the CPU computes."""
+    return max((call.beside_bytes for call in calls if call.beside_bytes is not None), default=None)
 
 
 class RandomStage(ModuleType):
@@ -256,27 +266,14 @@ class _RandomModels(OffloadableModels):
     def apply_offload(self, offload: str, workload: Workload) -> Choice:
         synchronize()
         start = time.perf_counter()
-        choice = super().apply_offload(offload, workload)
+        choice = self.place(offload, workload)
         synchronize()
         self.offload_seconds = time.perf_counter() - start
         return choice
 
-
-def copy_rate(device: str) -> float:
-    """Bytes per second of the best of five copies of a GiB from pinned host memory to a GPU."""
-    host = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
-    on_gpu = torch.empty_like(host, device=device)
-    times = []
-    for _ in range(5):
-        torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        on_gpu.copy_(host, non_blocking=True)
-        torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    size = host.nbytes
-    del host, on_gpu
-    torch.cuda.empty_cache()
-    return size / min(times)
+    def place(self, offload: str, workload: Workload) -> Choice:
+        """As the stage itself; the bench of offloading replaces it by a way of diffusers."""
+        return super().apply_offload(offload, workload)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Figures of the benches as tables in Markdown."""
+"""Figures of the benches as tables in Markdown, and as a line of text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,28 @@ def tables(measured: Iterable[Figures]) -> str:
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files` and `network.measure`.
     """
-    by_kind: dict[str, list[Figures]] = {}
+    by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
-        by_kind.setdefault(figures.get("bench", "network"), []).append(figures)
-    parts = [_stages(figures) for figures in by_kind.get("stages", [])]
-    if by_kind.get("stages"):
-        parts.append(_units(by_kind["stages"]))
-    parts += [_offload(figures) for figures in by_kind.get("offload", [])]
-    if by_kind.get("files"):
-        parts.append(_files(by_kind["files"]))
-    if by_kind.get("network"):
-        parts.append(_networks(by_kind["network"]))
+        by_kind[figures.get("bench", "network")].append(figures)
+    # a table for each run of these two, since the GPU and its memory differ
+    parts = [_head(figures) + _table("stages", figures["cases"]) for figures in by_kind["stages"]]
+    if by_kind["stages"]:
+        parts.append(_table("factors", _largest_factors(by_kind["stages"])))
+    parts += [_head(figures) + _table("offload", _offload_rows(figures["rows"])) for figures in by_kind["offload"]]
+    parts += [_table(kind, by_kind[kind]) for kind in ("files", "network") if by_kind[kind]]
     return "\n\n".join(parts)
+
+
+def last_lines(figures: Figures) -> str:
+    """The last case of `measure_stages`, or the last row of `measure_offload`, in a line for each of its cases."""
+    kind, lines = figures["bench"], []
+    for row in figures["cases"][-1:] if kind == "stages" else _offload_rows(figures["rows"][-1:]):
+        if "error" in row:
+            lines.append(f"{', '.join(_cells(kind, row)[: _OF_FAILED[kind]])}: {row['error']}")
+        else:
+            named = zip(_COLUMNS[kind], _cells(kind, row), strict=True)
+            lines.append(", ".join(f"{name} {cell}" for name, cell in named if cell != "–"))
+    return "\n".join(lines)
 
 
 def between_marks(text: str, figures: str, file: Path) -> str:
@@ -50,121 +60,122 @@ def between_marks(text: str, figures: str, file: Path) -> str:
     return f"{before}{begin}\n{figures}\n\n{end}{after}"
 
 
-def _stages(figures: Figures) -> str:
-    limit = figures["memory_limit_bytes"]
-    head = f"{figures['device']}, {_gb(limit)} of its memory" if limit else f"{figures['device']}, all of its memory"
-    if figures.get("link_bytes_per_second"):
-        head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
-    rows = []
-    for case in figures["cases"]:
-        what = [_stage(case), f"{case['width']}×{case['height']}" + _frames(case)]
-        if "error" in case:
-            rows.append([*what, "failed: " + case["error"].partition("\n")[0], *("",) * 7])
-            continue
-        rows.append(
-            [
-                *what,
-                str(case.get("mode", "none")),
-                "cached" if case["was_warm"] else _s(case["load_seconds"]),
-                _s(case.get("place_seconds")),
-                _s(case.get("seconds_per_step")),
-                _s(case["networks"].get("vae.decode", {}).get("seconds")),
-                _s(case["run_seconds"]),
-                _gb(case.get("peak_bytes")),
-                _gb(case.get("planned_peak_bytes")),
-            ]
-        )
-    names = ["stage", "size", "mode", "load", "to the GPU", "a step", "decode", "run", "peak", "planned peak"]
-    return f"{head}:\n\n{_table(names, rows)}"
+def _head(figures: Figures) -> str:
+    """The line above a table: which GPU, and how it was used."""
+    limit = "all" if figures.get("memory_limit_bytes") is None else _cell("memory_limit_bytes", figures)
+    used = "without guidance" if figures["bench"] == "offload" else f"{limit} of its memory"
+    link = figures.get("link_bytes_per_second")
+    rate = f"; pinned memory comes at {link / 1e9:.0f} GB/s" if link else ""
+    return f"{figures['device']}, {used}{rate}:\n\n"
 
 
-def _units(measured: Sequence[Figures]) -> str:
-    """The largest of each of `memory.activations.FACTORS` that was measured."""
-    found: dict[str, tuple[float, str]] = {}
+def _offload_rows(rows: Iterable[Figures]) -> list[Figures]:
+    """A row for each case of each way. The first loads the weights, which the others find loaded."""
+    return [
+        {**row, **case, "load_seconds": None if number else row.get("load_seconds")}
+        for row in rows
+        for number, case in enumerate(row.get("cases", [{}]))
+    ]
+
+
+def _largest_factors(measured: Sequence[Figures]) -> list[Figures]:
+    """The largest of each of `memory.activations.FACTORS` that was measured, and the case that it was measured in."""
+    found: dict[str, Figures] = {}
     for case in (case for figures in measured for case in figures["cases"]):
         for unit in case.get("units", {}).values():
-            size = f"{_stage(case)} {case['width']}×{case['height']}{_frames(case)}"
-            if unit["unit"] not in found or unit["measured"] > found[unit["unit"]][0]:
-                found[unit["unit"]] = (unit["measured"], size)
-    rows = [[name, f"{FACTORS[name]:g}", f"{measured:.4g}", size] for name, (measured, size) in found.items()]
-    return _table(["activations beside the weights", "set", "measured", "by"], rows)
+            if unit["unit"] not in found or unit["measured"] > found[unit["unit"]]["measured"]:
+                found[unit["unit"]] = {**case, **unit}
+    return list(found.values())
 
 
-def _offload(figures: Figures) -> str:
-    head = f"{figures['device']}, without guidance"
-    if figures.get("link_bytes_per_second"):
-        head += f"; pinned memory comes at {figures['link_bytes_per_second'] / 1e9:.0f} GB/s"
-    rows = []
-    for row in figures["rows"]:
-        what = [row["stage"].replace("_", " "), _gb(row["memory_limit_bytes"]), row["way"]]
-        if "error" in row:
-            rows.append([*what, "failed: " + row["error"].partition("\n")[0], *("",) * 7])
-            continue
-        for case in row["cases"]:
-            rows.append(
-                [
-                    *what[:2],
-                    row["way"] if row["way"] == case["mode"] else f"{row['way']}: {case['mode']}",
-                    f"{case['width']}×{case['height']}{_frames(case)}",
-                    _s(row["load_seconds"]) if case is row["cases"][0] else "–",
-                    _s(case["place_seconds"]),
-                    _s(case["seconds_per_step"]),
-                    _s(case["run_seconds"]),
-                    _gb(case.get("denoise_peak_bytes")),
-                    _gb(case.get("peak_bytes")),
-                    _gb(row["host_bytes"]),
-                ]
-            )
-    names = ["stage", "limit", "way", "size", "load", "placing", "a step", "run", "denoising", "peak", "main memory"]
-    return f"{head}:\n\n{_table(names, rows)}"
+def _stage(row: Figures) -> str:
+    return str(row["stage"]).replace("_", " ")
 
 
-def _files(measured: Sequence[Figures]) -> str:
-    rows = [
-        [
-            _stage(each),
-            _gb(each["bytes"]),
-            _s(each["load_seconds"]),
-            f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
-            _s(each["place_seconds"]),
-        ]
-        for each in measured
-    ]
-    return _table(["stage", "files", "load", "read at", "to the GPU"], rows)
+def _size(row: Figures) -> str:
+    return f"{row['width']}×{row['height']}" + (f"×{row['frames']}" if row["frames"] > 1 else "")
 
 
-def _networks(measured: Sequence[Figures]) -> str:
-    rows = [
-        [
-            each["pixels"],
-            "yes" if each["compiled"] else "no",
-            f"{each['forward_s']:.2f} s",
-            f"{each['share_of_matrix_rate']:.0%}",
-            f"{each['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in each else "–",
-            f"rank {each['adapter_rank']}: {each['adapter_adds']:+.1%}" if "adapter_rank" in each else "–",
-        ]
-        for each in measured
-    ]
-    names = ["S2V network", "compiled", "a pass", "of the matrix rate", "peak", "a LoRA adds"]
-    return _table(names, rows)
+def _way(row: Figures) -> str:
+    """The way, with the mode where it is another one: `auto` chooses a mode, and `fp8` may offload as well."""
+    return str(row["way"]) if row.get("mode", row["way"]) == row["way"] else f"{row['way']}: {row['mode']}"
 
 
-def _stage(case: Figures) -> str:
-    return str(case["stage"]).replace("_", " ")
+# The columns of each table. Each has the name of a figure, whose name has the unit, or a function of the row.
+_COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
+    "stages": {
+        "stage": _stage,
+        "size": _size,
+        "mode": lambda case: str(case.get("mode", "none")),
+        "load": lambda case: "cached" if case["was_warm"] else _cell("load_seconds", case),
+        "to the GPU": "place_seconds",
+        "a step": "seconds_per_step",
+        "decode": lambda case: _cell("seconds", case["networks"].get("vae.decode", {})),
+        "run": "run_seconds",
+        "peak": "peak_bytes",
+        "planned peak": "planned_peak_bytes",
+    },
+    "factors": {
+        "activations beside the weights": "unit",
+        "set": lambda unit: f"{FACTORS[unit['unit']]:g}",
+        "measured": lambda unit: f"{unit['measured']:.4g}",
+        "by": lambda unit: f"{_stage(unit)} {_size(unit)}",
+    },
+    "offload": {
+        "stage": _stage,
+        "limit": "memory_limit_bytes",
+        "way": _way,
+        "size": _size,
+        "load": "load_seconds",
+        "placing": "place_seconds",
+        "a step": "seconds_per_step",
+        "run": "run_seconds",
+        "denoising": "denoise_peak_bytes",
+        "peak": "peak_bytes",
+        "main memory": "host_bytes",
+    },
+    "files": {
+        "stage": _stage,
+        "files": "bytes",
+        "load": "load_seconds",
+        "read at": lambda each: f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
+        "to the GPU": "place_seconds",
+    },
+    "network": {
+        "S2V network": "pixels",
+        "compiled": lambda each: "yes" if each["compiled"] else "no",
+        "a pass": lambda each: f"{each['forward_s']:.2f} s",
+        "of the matrix rate": lambda each: f"{each['share_of_matrix_rate']:.0%}",
+        "peak": lambda each: f"{each['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in each else "–",
+        "a LoRA adds": lambda each: (
+            f"rank {each['adapter_rank']}: {each['adapter_adds']:+.1%}" if "adapter_rank" in each else "–"
+        ),
+    },
+}
+# the columns that a failed case has: those that say what was to be measured; the error comes after them
+_OF_FAILED = {"stages": 2, "offload": 3}
 
 
-def _frames(case: Figures) -> str:
-    return f"×{case['frames']}" if case["frames"] > 1 else ""
+def _cell(column: str | Callable[[Figures], str], row: Figures) -> str:
+    if not isinstance(column, str):
+        return column(row)
+    value = row.get(column)
+    if value is None:
+        return "–"
+    if "seconds" in column:
+        return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+    return f"{value / 1e9:.1f} GB" if "bytes" in column else str(value)
 
 
-def _s(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+def _cells(kind: str, row: Figures) -> list[str]:
+    columns = list(_COLUMNS[kind].values())
+    if "error" not in row:
+        return [_cell(column, row) for column in columns]
+    known = [_cell(column, row) for column in columns[: _OF_FAILED[kind]]]
+    return [*known, "failed: " + row["error"].partition("\n")[0], *[""] * (len(columns) - len(known) - 1)]
 
 
-def _gb(size: float | None) -> str:
-    return "–" if size is None else f"{size / 1e9:.1f} GB"
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
+def _table(kind: str, rows: Iterable[Figures]) -> str:
+    names = list(_COLUMNS[kind])
+    lines = [names, ["---"] * len(names), *(_cells(kind, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

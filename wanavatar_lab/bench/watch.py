@@ -1,6 +1,7 @@
 """Seconds of each call of a network, and the GPU memory it takes beside the weights; progress lines of the benches."""
 
 import functools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -112,6 +113,18 @@ class Watch:
 def _peak_bytes() -> int:
     # max_memory_allocated leaves out what was freed and waits for another stream, with record_stream 4 of 14 GB
     return int(torch.cuda.memory_stats().get("active_bytes.all.peak", 0))
+
+
+def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float:
+    """Median seconds of `repeats` calls after `warm_up` calls, until the device has finished each."""
+    times = []
+    for _ in range(warm_up + repeats):
+        synchronize()
+        start = time.perf_counter()
+        call()
+        synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warm_up:])
 
 
 def synchronize() -> None:

@@ -1,11 +1,7 @@
 """GPU memory that a stage's networks need beside their weights while they run, in bytes, and the tiles that limit it.
 
 A pass of a transformer needs a multiple of its hidden states [tokens, width], decoding a multiple of the decoder's
-finest feature maps. `FACTORS` holds these multiples: the largest that `python -m wanavatar_lab.bench stages` measured
-on an H100 (`docs/measured/`) and a little more, since an allocator leaves gaps. Measured were 14.1 for speech to video,
-12.0 for image to video, 23.1 and 9.8 for FLUX's transformer and decoder, 14.4 for Wan's decoder and 16.9 in tiles, 113
-for text encoders, 0.32 million for wav2vec2 and 2.2 for the upscaler. Counted without a GPU, on the meta device, the
-three transformers allocate 14.3, 11.1 and 21.8 (`tests/memory/test_activations.py`).
+finest feature maps. `FACTORS` holds these multiples, which were measured: activations.toml.
 
 Tiles are diffusers' own, which overlap and are blended. With them the need of an autoencoder grows with a tile instead
 of with the picture.
@@ -13,24 +9,16 @@ of with the picture.
 No torch is imported.
 """
 
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.workload import LATENT_FRAMES, TEXT_TOKENS, Workload
 
-FACTORS = {
-    "speech_to_video": 15.0,
-    "image_to_video": 12.5,
-    "text_to_image": 25.0,
-    "wan_decoder": 15.0,  # of 4 frames at full size
-    "wan_tile": 18.0,  # the same of a tile
-    "flux_decoder": 10.5,
-    "upscale": 3.0,  # of feature maps twice as wide and high as the tile
-    "text": 120.0,  # hidden states of all layers, and the logits that Qwen3 computes along with them
-    "audio": 400_000.0,  # bytes per channel, for a window of a minute
-}
+FACTORS: dict[str, float] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 _UPSCALE_OVERLAP = 20  # pixels that an upscaler's tile is wider and higher than requested
 _MOTION_FRAMES = 73  # frames that speech to video decodes again before a segment's own

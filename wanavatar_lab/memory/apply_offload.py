@@ -20,7 +20,7 @@ from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.memory.activations import set_tiling
 from wanavatar_lab.memory.choose_offload import Choice, choose_for_device
 from wanavatar_lab.memory.components import DENOISERS, Component, dimensions
-from wanavatar_lab.memory.model_offload import enable_model_offload, move_to_device, move_to_host
+from wanavatar_lab.memory.model_offload import enable_model_offload, move_to_device, move_to_host, release_gpu_memory
 from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.memory.workload import Workload
 
@@ -67,7 +67,7 @@ class OffloadableModels:
             # the old pipeline is released first, else both would be in memory; it and its hooks refer to each other
             self.pipeline = self.choice = before = None
             gc.collect()
-            _release_gpu_memory()
+            release_gpu_memory()
             self.read()
         # a pipeline whose placement failed half-way cannot be used any more
         self._must_reload, self.choice = True, None
@@ -83,7 +83,7 @@ class OffloadableModels:
             for network in networks(self.pipeline).values():
                 for group in _offload_groups(network):
                     group.offload_()
-            _release_gpu_memory()
+            release_gpu_memory()
         else:
             move_to_host(networks(self.pipeline).values())
 
@@ -276,9 +276,3 @@ class DeviceHook(ModelHook):
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """After the call."""
         return output if self._own is None else send_to_device(output, self.execution_device)
-
-
-def _release_gpu_memory() -> None:
-    """Return the memory that torch has reserved to the GPU."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.memory.activations import activation_bytes
 from wanavatar_lab.memory.components import Component
-from wanavatar_lab.memory.machine import Gpu, Machine, this_machine
+from wanavatar_lab.memory.machine import Machine, this_machine
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.weights import amount
 
@@ -91,16 +91,14 @@ def choose_for_device(
         RequestError: the mode does not fit.
         LabError: no mode fits, or host memory is too small to load the weights.
     """
-
-    def machine(most: int) -> Machine:
-        return Machine(this_machine(device, most=most).gpus, host_free)
-
+    machine = Machine(this_machine(device, most=1).gpus, host_free)
     if offload != "auto":
-        return choose(components, workload, machine(1), offload)
+        return choose(components, workload, machine, offload)
     try:
-        return choose(components, workload, machine(1), "none")
+        return choose(components, workload, machine, "none")
     except RequestError:
-        return choose(components, workload, machine(2), excluded=excluded)
+        machine = Machine(this_machine(device, most=2).gpus, host_free)
+        return choose(components, workload, machine, excluded=excluded)
 
 
 def choose(
@@ -152,7 +150,16 @@ def choose(
     for choice in candidates:
         if _peak(choice) <= usable:
             return choice
-    raise _does_not_fit(candidates, machine.gpus[0], usable, offload)
+    least, gpu = min(candidates, key=_peak), machine.gpus[0]
+    there = f"{amount(usable)} can be used of the {amount(gpu.free)} free on the GPU ({amount(gpu.total)} in all)"
+    smaller = "choose a smaller resolution or fewer frames"
+    if offload != "auto":
+        message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"
+        raise RequestError([("offload", message)])
+    raise LabError(
+        f"This does not fit in any mode: even with offload {least.mode} it needs {amount(_peak(least))}, and {there}. "
+        f"End other programs that use the GPU, or {smaller}."
+    )
 
 
 def _candidates(components: Sequence[Component], activations: Mapping[str, int], machine: Machine) -> Iterator[Choice]:
@@ -229,16 +236,3 @@ def _bytes_on_gpu(component: Component, mode: str) -> tuple[int, int]:
 def _peak(choice: Choice) -> int:
     assert choice.peak_gpu_bytes is not None  # candidates are for a GPU
     return choice.peak_gpu_bytes
-
-
-def _does_not_fit(candidates: Sequence[Choice], gpu: Gpu, usable: int, offload: str) -> LabError:
-    least = min(candidates, key=_peak)
-    there = f"{amount(usable)} can be used of the {amount(gpu.free)} free on the GPU ({amount(gpu.total)} in all)"
-    smaller = "choose a smaller resolution or fewer frames"
-    if offload != "auto":
-        message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"
-        return RequestError([("offload", message)])
-    return LabError(
-        f"This does not fit in any mode: even with offload {least.mode} it needs {amount(_peak(least))}, and {there}. "
-        f"End other programs that use the GPU, or {smaller}."
-    )

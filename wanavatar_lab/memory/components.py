@@ -7,6 +7,7 @@ import json
 import math
 import pickletools
 import re
+import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,13 +21,9 @@ from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.weights.table import weights_at
 
 DENOISERS = ("transformer", "transformer_2")
+_TABLE: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # the networks of each stage, in the order in which they run
-PARTS = {
-    "text_to_image": ("text_encoder", "transformer", "vae"),
-    "upscale": ("network",),
-    "image_to_video": ("text_encoder", "transformer", "transformer_2", "vae"),
-    "speech_to_video": ("text_encoder", "audio_encoder", "transformer", "vae"),
-}
+PARTS: dict[str, tuple[str, ...]] = {stage: tuple(parts) for stage, parts in _TABLE["stages"].items()}
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,12 @@ class Component:
     audio_layers: int = 0
 
 
+PUBLISHED: dict[str, tuple[Component, ...]] = {
+    stage: tuple(Component(name, **_TABLE["networks"][network]) for name, network in parts.items())
+    for stage, parts in _TABLE["stages"].items()
+}
+
+
 def stage_components(profile: Profile, stage: str, weights_dir: Path, device: str) -> tuple[Component, ...]:
     """The networks of a stage, in the order in which they run.
 
@@ -73,11 +76,9 @@ def stage_components(profile: Profile, stage: str, weights_dir: Path, device: st
     """
     paths = _paths(profile, stage, weights_dir)
     if all(weights_files(path) for path in paths.values()):
-        itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[profile.dtype(device)]
-        in_float32 = _IN_FLOAT32.get(stage, ())
-        return tuple(
-            _installed(stage, name, path, 4 if name in in_float32 else itemsize) for name, path in paths.items()
-        )
+        everywhere = profile.dtype(device) == "float32"
+        in_float32 = paths if everywhere else _TABLE["in_float32"].get(stage, ())
+        return tuple(_installed(stage, name, path, 4 if name in in_float32 else 2) for name, path in paths.items())
     location = profile.weights(stage, weights_dir)
     weights = weights_at(location)
     if weights is None or weights.ships:
@@ -125,41 +126,14 @@ def dimensions(config: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-# file names in Wan-AI's folders, as `wan.load` and `s2v.components` read them
-_WAN_FILES = {"text_encoder": "models_t5_umt5-xxl-enc-bf16.pth", "vae": "Wan2.1_VAE.pth"}
-_WAN_FOLDERS = {
-    "image_to_video": {"transformer": "high_noise_model", "transformer_2": "low_noise_model"},
-    "speech_to_video": {"transformer": ".", "audio_encoder": "wav2vec2-large-xlsr-53-english"},
-}
-# networks that Wan's stages load in float32 whatever the number format of the others
-_IN_FLOAT32 = {"image_to_video": ("vae",), "speech_to_video": ("vae", "audio_encoder")}
-
-# The two below follow `_keep_in_fp32_modules` and `_skip_layerwise_casting_patterns` of the Wan networks, in the names
-# of diffusers and in Wan-AI's own; what they miss is a few biases.
-_EXACT_IN_BOTH = r"time_embed|scale_shift_table|modulation|norm[123]\b"
-_EXACT = {
-    "image_to_video": re.compile(_EXACT_IN_BOTH),
-    "speech_to_video": re.compile(rf"{_EXACT_IN_BOTH}|time_proj|ca(us|su)al_audio_encoder"),
-}
-_NEVER_CAST_ANYWHERE = r"norm|patch_embed|pos_embed|^proj_(in|out)\."
-_NEVER_CAST_WAN = f"{_NEVER_CAST_ANYWHERE}|condition_embedder|text_embedding|time_(embed|proj)|modulation|^head\\."
-_NEVER_CAST = {
-    "text_to_image": re.compile(_NEVER_CAST_ANYWHERE),
-    "image_to_video": re.compile(_NEVER_CAST_WAN),
-    "speech_to_video": re.compile(
-        f"{_NEVER_CAST_WAN}|pose_embedding|cond_encoder|frame_packer|token_kind|trainable_cond|ca(us|su)al_audio_encoder"
-    ),
-}
-
-
 def _paths(profile: Profile, stage: str, weights_dir: Path) -> dict[str, Path]:
     """The file or folder of each network of a stage, in diffusers layout or in Wan-AI's."""
     folder = profile.weights(stage, weights_dir)
     if stage == "upscale":
         return {"network": folder}
-    wan = _WAN_FOLDERS.get(stage, {})
-    published_by_wan = bool(wan) and not (folder / "transformer").is_dir() and (folder / wan["transformer"]).is_dir()
-    names = {**_WAN_FILES, **wan} if published_by_wan else {}
+    names = _TABLE["wan_files"].get(stage, {})
+    if (folder / "transformer").is_dir() or not (names and (folder / names["transformer"]).is_dir()):
+        names = {}
     shared = profile.shared_parts(stage, weights_dir)
     return {name: shared.get(name, folder / names.get(name, name)) for name in PARTS[stage]}
 
@@ -178,12 +152,15 @@ def _installed(stage: str, name: str, path: Path, itemsize: int) -> Component:
         # files of UMT5 may hold its one embedding under two names
         tensors = [each for each in tensors if each[0] != "encoder.embed_tokens.weight"]
     denoiser = name in DENOISERS
-    exact = _EXACT.get(stage) if denoiser else None
-    sizes = [count * (4 if exact is not None and exact.search(tensor) else itemsize) for tensor, count in tensors]
+
+    def matches(table: str, tensor: str) -> bool:
+        return any(re.search(pattern, tensor) for pattern in _TABLE[table].get(stage, ()))
+
+    sizes = [count * (4 if denoiser and matches("exact", tensor) else itemsize) for tensor, count in tensors]
     saved_by_fp8 = sum(
         count * (itemsize - 1)
         for tensor, count in tensors
-        if denoiser and tensor.endswith((".weight", ".bias")) and not _NEVER_CAST[stage].search(tensor)
+        if denoiser and tensor.endswith((".weight", ".bias")) and not matches("never_cast", tensor)
     )
     own: dict[str, Any] = dimensions(_read_json(path / "config.json")) if (path / "config.json").is_file() else {}
     # a file without a config beside it has the published dimensions
@@ -262,88 +239,3 @@ def tensor_sizes(file: Path) -> Iterator[tuple[str, int]]:
         raise WeightsError(f"{file} must hold numbers of one format (found: {found}). Download it again.")
     itemsize = _ITEMSIZES[kinds.pop()]
     yield from (("", size // itemsize) for name, size in sizes.items() if "/data/" in f"/{name}")
-
-
-def _published(
-    name: str,
-    parameters: int,
-    itemsize: int,
-    stored: int,
-    *,
-    exact: int = 0,
-    castable: int = 0,
-    largest_layer: int = 0,
-    **dimensions: int,
-) -> Component:
-    """A published network.
-
-    Args:
-        name, dimensions: see `Component`.
-        parameters: how many numbers it has.
-        itemsize: bytes of one on the GPU.
-        stored: bytes of one in the published files.
-        exact: those that stay in float32 in any case.
-        castable: those that 8-bit storage reaches; 0 for networks that are never stored so.
-        largest_layer: bytes on the GPU.
-    """
-    gpu_bytes = parameters * itemsize + exact * (4 - itemsize)
-    fp8_bytes = gpu_bytes - castable * (itemsize - 1) if castable else None
-    return Component(name, parameters, gpu_bytes, parameters * stored, fp8_bytes, largest_layer, **dimensions)
-
-
-_UMT5 = _published("text_encoder", 5_680_910_336, 2, 2, largest_layer=2_100_297_728, width=4096, layers=24)
-_WAN_VAE = _published("vae", 126_892_531, 4, 4, largest_layer=15_926_784, width=96)
-_WAN_EXPERT = _published(
-    "transformer",
-    14_288_901_184,
-    2,
-    4,
-    exact=29_184_000,
-    castable=14_053_314_560,
-    largest_layer=314_634_240,
-    width=5120,
-    layers=40,
-    feed_forward=13_824,
-)
-
-# The parameters were counted on the meta device with the published configs, and agree with the sizes of the published
-# files (`wanavatar_lab.weights.table`); tests/memory/test_components.py counts them again.
-PUBLISHED: dict[str, tuple[Component, ...]] = {
-    "text_to_image": (
-        # Qwen3-8B
-        _published("text_encoder", 8_190_735_360, 2, 2, largest_layer=1_244_659_712, width=4096, layers=36),
-        _published(
-            "transformer",
-            9_078_581_248,
-            2,
-            2,
-            castable=9_044_492_288,
-            largest_layer=301_989_888,
-            width=4096,
-            layers=32,
-            feed_forward=12_288,
-        ),
-        _published("vae", 84_046_115, 2, 2, largest_layer=4_719_616, width=128),
-    ),
-    "upscale": (_published("network", 16_703_171, 2, 4, width=64),),
-    "image_to_video": (_UMT5, _WAN_EXPERT, replace(_WAN_EXPERT, name="transformer_2"), _WAN_VAE),
-    "speech_to_video": (
-        _UMT5,
-        # wav2vec2-large-xlsr-53
-        _published("audio_encoder", 315_438_720, 4, 4, largest_layer=33_554_944, width=1024, layers=24),
-        _published(
-            "transformer",
-            16_295_755_609,
-            2,
-            2,
-            exact=281_552_665,
-            castable=15_311_851_520,
-            largest_layer=629_268_480,  # the modulation of time, which stays in float32
-            width=5120,
-            layers=40,
-            feed_forward=13_824,
-            audio_layers=12,
-        ),
-        _WAN_VAE,
-    ),
-}

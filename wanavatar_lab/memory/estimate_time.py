@@ -1,7 +1,9 @@
 """Floating-point operations of a stage, and the seconds they take: operations divided by a share of the GPU's rate."""
 
 import re
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from wanavatar_lab.memory.activations import tiles_of
@@ -9,27 +11,8 @@ from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.machine import Machine
 from wanavatar_lab.memory.workload import TEXT_TOKENS, Workload
 
-# Dense operations per second in bfloat16 and in float32, from the vendor's data sheets, by words of the name that the
-# driver gives. The first match counts.
-RATES: tuple[tuple[str, float, float], ...] = (
-    ("B200", 2250e12, 75e12),
-    ("GH200", 989e12, 67e12),
-    ("H200", 989e12, 67e12),
-    ("H100 PCIe", 756e12, 51e12),
-    ("H100 NVL", 835e12, 60e12),
-    ("H100", 989e12, 67e12),
-    ("H20", 148e12, 44e12),
-    ("A100", 312e12, 19.5e12),
-    ("A800", 312e12, 19.5e12),
-    ("L40S", 362e12, 91.6e12),
-    ("L4", 121e12, 30.3e12),
-    ("A10", 125e12, 31.2e12),
-    ("RTX 6000 Ada", 364e12, 91.1e12),
-    ("RTX A6000", 155e12, 38.7e12),
-    ("5090", 209e12, 105e12),
-    ("4090", 165e12, 82.6e12),
-    ("3090", 71e12, 35.6e12),
-)
+# operations per second in bfloat16 and in float32, by words of the GPU's name; the first match counts
+RATES: dict[str, tuple[float, float]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # Of the data sheet's rate. Denoising steps on an H100 reached 0.43 of it (text to image) to 0.58 (speech to video at
 # 720x1280): docs/measured/stages_80gb.json.
 EFFICIENCY = 0.55
@@ -53,7 +36,7 @@ def expected_seconds(
         tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
     """
     name = machine.gpus[0].name if machine.gpus else None
-    for words, bfloat16_rate, float32_rate in RATES:
+    for words, (bfloat16_rate, float32_rate) in RATES.items():
         if name is not None and re.search(rf"\b{words}\b", name):
             seconds = 0.0
             for component in components:

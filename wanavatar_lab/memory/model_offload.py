@@ -49,6 +49,11 @@ def move_to_host(modules: Iterable[nn.Module]) -> None:
     """Move modules to pinned host memory, and return the memory that they had on a GPU to it."""
     for module in modules:
         pinned(module).offload()
+    release_gpu_memory()
+
+
+def release_gpu_memory() -> None:
+    """Return the memory that torch has reserved to the GPU."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

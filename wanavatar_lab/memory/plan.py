@@ -3,7 +3,7 @@
 The worker checks every request so, and refuses one that cannot fit.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,10 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The same for machines: sizes in bytes, times in seconds."""
         gpu = self.machine.gpus[0] if self.machine.gpus else None
-        workload, choice = self.workload, self.choice
+        choice = self.choice
         return {
-            "stage": workload.stage,
             "profile": self.profile,
-            "width": workload.width,
-            "height": workload.height,
-            "frames": workload.frames,
-            "segments": workload.segments,
-            "steps": workload.steps,
-            "passes": workload.passes,
+            **asdict(self.workload),  # the stage, width, height, frames, steps, passes and segments
             "device": "cpu" if gpu is None else "cuda",
             "gpu": None if gpu is None else gpu.name,
             "gpus": len(self.machine.gpus),
