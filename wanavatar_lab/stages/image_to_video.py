@@ -8,7 +8,6 @@ segment's beginning to those of the frame that it continues from, and from there
 picture.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
-from wanavatar_lab.wan.load import (
-    EXPERTS,
-    is_wan_folder,
-    load_model,
-    load_part,
-    load_text_encoder,
-    load_vae,
-    load_wan_folder,
-)
+from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_text_encoder, load_vae, load_wan_folder
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -84,12 +75,10 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     width, height = request.size(picture.size)
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    known = {**request.to_json(), "seed": context.seed}
-    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
     first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
     with (
         applied(request, experts, context.log) as loras,
-        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=metadata) as writer,
+        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,
     ):
         for segment in _segments(request, models, context, first):
             for frame in segment[0].unbind(dim=1):
@@ -217,9 +206,8 @@ def load_pipeline(
             f"The weights of image_to_video lack {', '.join(gone)}. They are read with both experts, in "
             "diffusers layout or in Wan-AI's: download what is missing."
         )
-    networks = {
-        name: load_model(WanTransformer3DModel, places[name], dtype).eval().requires_grad_(False) for name in EXPERTS
-    }
+    experts = ("transformer", "transformer_2")
+    networks = {name: load_model(WanTransformer3DModel, places[name], dtype).requires_grad_(False) for name in experts}
     pipeline = load_part(
         WanImageToVideoPipeline.from_pretrained,
         folder,

@@ -1,6 +1,5 @@
 """A prompt becomes a picture, which can be enlarged to twice its width and height."""
 
-import json
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
     Raises:
         WeightsError: a part cannot be read, or a tensor is missing or left over.
     """
-    networks = {name: load_model(kind, folder / name, dtype) for name, kind in NETWORKS.items()}
-    for network in networks.values():
-        network.eval().requires_grad_(False)
+    networks = {name: load_model(kind, folder / name, dtype).requires_grad_(False) for name, kind in NETWORKS.items()}
     pipeline: Flux2KleinPipeline = load_part(Flux2KleinPipeline.from_pretrained, folder, **networks)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -95,9 +92,7 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
         picture = _draw(request, models, context)
     context.check()
     path = context.folder / FILE
-    known = {**request.to_json(), "seed": context.seed}
-    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
-    media.write_picture(path, picture, metadata=metadata)
+    media.write_picture(path, picture, metadata=context.metadata(request))
     context.record(weights=models.fingerprint, loras=loras.record, width=picture.width, height=picture.height)
     artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
     if upscale is not None:

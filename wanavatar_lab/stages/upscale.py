@@ -94,7 +94,7 @@ class Models:
             self._read[1].module.to("cpu")
 
     def host_bytes(self) -> int:
-        """Main memory that the network takes after `rest`, in bytes."""
+        """Main memory that the network takes while it is offloaded, in bytes."""
         return sum(parameter.nbytes for parameter in self._read[1].module.parameters()) if self._read else 0
 
     def _own_file(self) -> Path:
@@ -102,8 +102,8 @@ class Models:
             return self.location
         if not self.location.is_dir():
             raise missing_weights(Upscale.stage, self.location, ", or name a file of your own as weights")
-        inside = [entry for entry in entries(self.location) if entry.path.suffix.lower() in WEIGHTS_SUFFIXES]
-        files = [entry.path for entry in inside if entry.is_file()]
+        inside = [entry.path for entry in entries(self.location) if entry.is_file()]
+        files = [path for path in inside if path.suffix.lower() in WEIGHTS_SUFFIXES]
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"
             raise WeightsError(
