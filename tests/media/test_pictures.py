@@ -200,7 +200,6 @@ def test_pillows_own_settings_are_left_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_heic_photo_is_read_upright(tmp_path: Path) -> None:
-    pytest.importorskip("pillow_heif")
     exif = Image.Exif()
     exif[0x0112] = 6
     scene().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())

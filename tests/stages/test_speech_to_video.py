@@ -169,12 +169,12 @@ def test_only_the_masked_part_of_a_video_is_made_anew(
 def test_a_mask_is_white_where_the_clip_is_made_anew(tmp_path: Path) -> None:
     picture = tmp_path / "mask.png"
     Image.fromarray((np.arange(64) < 16)[:, None].repeat(64, 1).astype(np.uint8) * 200).save(picture)
-    still = speech_to_video.MaskFrames(str(picture), 64, 64)[slice(8, 12)]
+    still = speech_to_video.VideoFrames(str(picture), 64, 64, is_mask=True)[slice(8, 12)]
     assert still.shape == (4, 1, 64, 64) and still[:, :, :15].min() == 1 and still[:, :, 18:].max() == 0
     with media.VideoWriter(tmp_path / "mask.mp4", fps=16) as writer:
         for level in (0, 0, 255, 255):
             writer.write(np.full((64, 64, 3), level, np.uint8))
-    moving = speech_to_video.MaskFrames(str(tmp_path / "mask.mp4"), 64, 64)
+    moving = speech_to_video.VideoFrames(str(tmp_path / "mask.mp4"), 64, 64, is_mask=True)
     assert moving.shape == (4, 1, 64, 64)
     assert moving[slice(0, 6)].mean(dim=(1, 2, 3)).tolist() == [0, 0, 1, 1]
 

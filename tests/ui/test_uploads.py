@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.ui import made_runs
 from tests.ui.looking import until
@@ -117,6 +118,16 @@ def test_a_picture_is_shown(sender: Sender, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
     sender.send("face.png", made_runs.picture(tmp_path / "f.png", side=32).read_bytes())
     assert sender.upload.preview == "uploads/face.png"
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".heif"])
+def test_the_photo_of_a_phone_arrives(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "photo.heic")
+    sender = Sender(Upload(accept=".jpg,.heic,.heif", folder=tmp_path / "uploads"), monkeypatch)
+    assert sender.send(f"photo{suffix}", (tmp_path / "photo.heic").read_bytes())["kind"] == "ack"
+    assert (sender.upload.state, sender.upload.error) == ("done", "")
+    assert names(sender.upload.folder) == [f"photo{suffix}"]
+    assert media.probe(sender.upload.path).kind == "picture"
 
 
 def test_cancelling_leaves_nothing_and_another_can_follow(sender: Sender, sound: bytes) -> None:

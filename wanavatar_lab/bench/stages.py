@@ -232,8 +232,7 @@ class RandomStage(ModuleType):
         dtype = getattr(torch, profile.dtype(device))
         random = {"stage": self._stage, "size": self._size, "weights_dtype": dtype}
         kind = type("RandomModels", (_RandomModels, self._module.Models), random)
-        own: Figures = {"profile": profile} if self._stage == "text_to_image" else {"elsewhere": {}, "dtype": dtype}
-        return kind(folder=empty, device=device, **own)
+        return kind(folder=empty, elsewhere={}, dtype=dtype, device=device)
 
     def bytes_to_load(self) -> int:
         """Host memory that its networks take; tiny ones are not worth counting."""

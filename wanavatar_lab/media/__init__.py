@@ -7,7 +7,7 @@ or not at all (`DiskFull` when there is no room).
 
     pictures       read_picture, write_picture
     audio          Audio
-    audio_reader   read_audio, extract_audio, read_peaks (the outline of a recording, to be drawn)
+    audio_reader   read_audio, read_peaks (the outline of a recording, to be drawn)
     audio_writer   write_audio
     video_reader   read_frames, read_frame
     video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
@@ -17,7 +17,7 @@ or not at all (`DiskFull` when there is no room).
 """
 
 from wanavatar_lab.media.audio import Audio
-from wanavatar_lab.media.audio_reader import Peaks, extract_audio, read_audio, read_peaks
+from wanavatar_lab.media.audio_reader import Peaks, read_audio, read_peaks
 from wanavatar_lab.media.audio_writer import write_audio
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe
@@ -29,7 +29,6 @@ __all__ = [
     "MediaInfo",
     "Peaks",
     "VideoWriter",
-    "extract_audio",
     "probe",
     "read_audio",
     "read_frame",

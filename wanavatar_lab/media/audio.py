@@ -16,17 +16,8 @@ LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "
 # What a surround channel adds to the left and to the right of stereo, as in ITU-R BS.775: the centre and the surround
 # channels at -3 dB, the low-frequency effects not at all. A channel of another name counts as a rear centre.
 _MINUS_3_DB = 0.5**0.5
-_SIDES = {
-    "FL": (1.0, 0.0),
-    "FR": (0.0, 1.0),
-    "FC": (_MINUS_3_DB, _MINUS_3_DB),
-    "LFE": (0.0, 0.0),
-    "BL": (_MINUS_3_DB, 0.0),
-    "BR": (0.0, _MINUS_3_DB),
-    "SL": (_MINUS_3_DB, 0.0),
-    "SR": (0.0, _MINUS_3_DB),
-}
-_OTHER_SIDES = (0.5, 0.5)
+_SIDES = {"FL": (1.0, 0.0), "FR": (0.0, 1.0), "FC": (_MINUS_3_DB, _MINUS_3_DB), "LFE": (0.0, 0.0)}
+_SIDES |= dict.fromkeys(("BL", "SL"), (_MINUS_3_DB, 0.0)) | dict.fromkeys(("BR", "SR"), (0.0, _MINUS_3_DB))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +41,7 @@ class Audio:
         shape = self.samples.shape
         if self.samples.dtype != np.float32 or len(shape) != 2:
             raise MediaError(f"Audio is {self.samples.dtype} {list(shape)}; it must be float32 [samples, channels].")
-        check_rate("The audio's rate", self.rate)
-        check_channels("The audio", shape[1])
+        check_format("this audio", self.rate, shape[1])
         if shape[0] == 0:
             raise MediaError("The audio has no samples. Give some that lasts longer than 0 s.")
         check_finite("The audio", self.samples)
@@ -67,16 +57,12 @@ class Audio:
         return len(self.samples) / self.rate
 
 
-def check_rate(name: str, rate: int) -> None:
-    """Refuse a sample rate outside 8 to 192 kHz; `name` is how the message calls it."""
+def check_format(name: str, rate: int, channels: int) -> None:
+    """Refuse a rate outside 8 to 192 kHz, no channels, and more than 8; `name` is how the message calls the sound."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise MediaError(f"{name} is {rate} Hz; it must be {MIN_RATE:,} to {MAX_RATE:,} Hz.")
-
-
-def check_channels(name: str, channels: int) -> None:
-    """Refuse no channels and more than 8; `name` is how the message calls the sound."""
+        raise MediaError(f"The rate of {name} is {rate} Hz; it must be {MIN_RATE:,} to {MAX_RATE:,} Hz.")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise MediaError(f"{name} has {channels} channels; it must have 1 to {MAX_CHANNELS}.")
+        raise MediaError(f"The sound of {name} has {channels} channels; it must have 1 to {MAX_CHANNELS}.")
 
 
 def check_finite(name: str, samples: NDArray[np.float32]) -> None:
@@ -95,7 +81,7 @@ def stereo_weights(channels: int, names: Sequence[str] = ()) -> NDArray[np.float
     """
     if not set(names) & set(_SIDES):
         names = [channel.name for channel in av.AudioLayout(LAYOUTS[channels]).channels]
-    return np.array([_SIDES.get(name, _OTHER_SIDES) for name in names], np.float32)
+    return np.array([_SIDES.get(name, (0.5, 0.5)) for name in names], np.float32)
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
@@ -104,11 +90,8 @@ def resampled(blocks: Iterator[NDArray[np.float32]], rate: int, wanted: int) -> 
         yield from blocks
         return
     stream: soxr.ResampleStream | None = None
-    empty = np.zeros((0, 1), np.float32)
     for block in blocks:
-        if stream is None:
-            stream = soxr.ResampleStream(rate, wanted, block.shape[1], dtype="float32", quality="HQ")
-            empty = np.zeros((0, block.shape[1]), np.float32)
+        stream = stream or soxr.ResampleStream(rate, wanted, block.shape[1], dtype="float32", quality="HQ")
         yield stream.resample_chunk(block)
     if stream is not None:
-        yield stream.resample_chunk(empty, last=True)
+        yield stream.resample_chunk(block[:0], last=True)

@@ -19,15 +19,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.audio import (
-    BLOCK,
-    Audio,
-    check_channels,
-    check_finite,
-    check_rate,
-    resampled,
-    stereo_weights,
-)
+from wanavatar_lab.media.audio import BLOCK, Audio, check_finite, check_format, resampled, stereo_weights
 from wanavatar_lab.media.container import Source, reading, threads
 from wanavatar_lab.media.timing import exact_seconds
 from wanavatar_lab.settings import Settings, read_settings
@@ -87,7 +79,7 @@ def read_audio(
     if length == 0:
         raise MediaError("The audio duration is 0 s. Ask for more than that, or leave it out to read to the end.")
     if rate is not None:
-        check_rate("The rate asked for", rate)
+        check_format("the result", rate, 1)
     with _sound(path, settings) as sound:
         first = round(begin * sound.rate)
         last = None if length is None else first + max(1, round(length * sound.rate))
@@ -96,18 +88,22 @@ def read_audio(
             # the power of left and right together, so that what is in the centre alone keeps its level
             weights = stereo_weights(len(sound.channels), sound.channels).sum(axis=1, keepdims=True) * 0.5**0.5
             part = (block @ weights for block in part)
-        samples = _gathered(resampled(part, sound.rate, rate or sound.rate), path, settings)
-    if samples is None:
+        blocks, size = [], 0
+        for block in resampled(part, sound.rate, rate or sound.rate):
+            size += block.nbytes
+            if size > settings.max_media_bytes:
+                raise MediaError(
+                    f"The sound of {path} takes more than {settings.max_media_bytes:,} bytes when decoded. Ask for "
+                    "mono, a lower rate or a shorter part, or raise WANAVATAR_MAX_MEDIA_BYTES."
+                )
+            blocks.append(block)
+    if not size:
         after = f" after {float(begin):g} s" if begin else ""
         raise MediaError(f"{path} has no sound{after}. Give another file or an earlier start.")
+    samples = np.concatenate(blocks)
     if mono and samples.shape[1] == 2:
         samples = _mixed(samples, path)
     return Audio(samples, rate or sound.rate, sound.source.missing)
-
-
-def extract_audio(source: Path | str) -> Audio:
-    """The sound of a video at its own rate and channels: `read_audio` without options."""
-    return read_audio(source)
 
 
 def read_peaks(path: Path | str, count: int = 400) -> Peaks:
@@ -177,23 +173,23 @@ def _sound(path: Path | str, settings: Settings) -> Iterator[_Sound]:
         if head is None:
             raise MediaError(f"{path} has no sound in it: not one sample can be decoded. Give another file.")
         rate, channels = head.sample_rate, [channel.name for channel in head.layout.channels]
-        check_rate(f"The rate of {path}", rate)
-        check_channels(f"{path}", len(channels))
-        blocks = _positioned(itertools.chain([head], frames), source, settings)
+        check_format(f"{path}", rate, len(channels))
+        blocks = _positioned(itertools.chain([head], frames), rate, len(channels), source, settings)
         yield _Sound(source, rate, channels, _without_padding(blocks, _declared_end(source, stream, rate), rate))
 
 
-def _positioned(frames: Iterator[av.AudioFrame], source: Source, settings: Settings) -> Iterator[_Block]:
-    """The sound in order and without holes."""
-    position, rate, channels = 0, 0, 0
+def _positioned(
+    frames: Iterator[av.AudioFrame], rate: int, channels: int, source: Source, settings: Settings
+) -> Iterator[_Block]:
+    """The sound in order and without holes; frames of another rate or number of channels are damaged."""
+    position = 0
     for frame in frames:
-        rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
         start = position
         if frame.pts is not None and frame.time_base:
             start = round((frame.pts * frame.time_base - source.zero) * rate)
         if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
             # a damaged header, or a recording of another kind that was appended
-            source.note_damage(source.zero + Fraction(position, rate))
+            source.damaged.append(source.zero + Fraction(position, rate))
             continue
         samples = _as_float(frame)
         if position == 0 and start < 0:
@@ -220,9 +216,9 @@ def _as_float(frame: av.AudioFrame) -> Samples:
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
-    if samples.dtype.kind == "u":
-        return (samples.astype(np.float32) - 128) / np.float32(128)
-    return (samples / float(1 << samples.dtype.itemsize * 8 - 1)).astype(np.float32)
+    full_scale = float(1 << samples.dtype.itemsize * 8 - 1)
+    silence = full_scale if samples.dtype.kind == "u" else 0.0
+    return ((samples - silence) / full_scale).astype(np.float32)
 
 
 def _declared_end(source: Source, stream: AudioStream, rate: int) -> int | None:
@@ -259,19 +255,6 @@ def _part(blocks: Iterator[_Block], path: Path | str, first: int = 0, last: int 
             yield wanted
         if last is not None and position + len(samples) >= last:
             return
-
-
-def _gathered(blocks: Iterator[Samples], path: Path | str, settings: Settings) -> Samples | None:
-    gathered, size = [], 0
-    for block in blocks:
-        size += block.nbytes
-        if size > settings.max_media_bytes:
-            raise MediaError(
-                f"The sound of {path} takes more than {settings.max_media_bytes:,} bytes when decoded. Ask for "
-                "mono, a lower rate or a shorter part, or raise WANAVATAR_MAX_MEDIA_BYTES."
-            )
-        gathered.append(block)
-    return np.concatenate(gathered) if size else None
 
 
 def _mixed(samples: Samples, path: Path | str) -> Samples:

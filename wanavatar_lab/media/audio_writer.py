@@ -1,6 +1,5 @@
 """Write sound: WAV and FLAC files, and the AAC track of a video while its frames arrive."""
 
-import json
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -34,9 +33,7 @@ def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] |
     codec = CODECS.get(Path(path).suffix.lower())
     if codec is None:
         raise MediaError(f"{path} does not end in .wav or .flac. Choose one of these.")
-    with writing(path) as container:
-        if metadata:
-            container.metadata["comment"] = comment(metadata)
+    with writing(path, metadata=metadata) as container:
         stream = container.add_stream(codec, rate=audio.rate, layout=LAYOUTS[audio.channels], format="s16")
         assert isinstance(stream, AudioStream)
         for place in range(0, len(audio.samples), BLOCK):
@@ -45,11 +42,6 @@ def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] |
             samples = np.clip(scaled, -32768, 32767).astype(np.int16)
             container.mux(stream.encode(_frame(samples.reshape(1, -1), "s16", audio.channels, audio.rate, place)))
         container.mux(stream.encode(None))
-
-
-def comment(metadata: Mapping[str, str]) -> str:
-    """The JSON object that carries `metadata` in a container's comment."""
-    return json.dumps(dict(metadata), ensure_ascii=False)
 
 
 class SoundTrack:
@@ -80,8 +72,8 @@ class SoundTrack:
     def finish(self, seconds: Fraction) -> None:
         """Write the rest, fill up with silence so that the sound ends at `seconds`, and flush the encoder."""
         end = -(-seconds * self.rate // 1)  # upwards, so that nothing of the sound is cut
-        while self._fill(AAC_FRAME):
-            self._encode(AAC_FRAME)
+        # little is left: frames of the picture have come up to the sound's end, and `advance` has kept pace with them
+        self._waiting = np.concatenate([self._waiting, *self._blocks])
         missing = max(0, int(end) - self._written - len(self._waiting))
         self._waiting = np.pad(self._waiting, ((0, missing), (0, 0)))
         while len(self._waiting):

@@ -11,10 +11,12 @@ FFmpeg's errors become `MediaError` in words that a user can act on.
 import contextlib
 import io
 import itertools
+import json
 import logging
 import mmap
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -31,25 +33,8 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, whole_file
 from wanavatar_lab.settings import Settings
 
-# Not containers: playlists and scripts that make FFmpeg open other files or addresses, devices, headerless samples
-# (any text would do), and text or pictures dressed as video.
-REFUSED_FORMATS = (
-    {"hls", "dash", "webm_dash_manifest", "concat", "concatf", "imf", "sdp", "rtp", "rtsp", "sap", "ffmetadata"}
-    | {"alsa", "fbdev", "kmsgrab", "lavfi", "oss", "video4linux2,v4l2", "x11grab"}
-    | {"data", "bin", "rawvideo", "tty", "image2", "image2pipe", "alias_pix", "brender_pix", "v210", "v210x"}
-    | {"alaw", "mulaw", "vidc", "s8", "u8"}
-    | {f"{kind}{bits}{end}" for kind in "su" for bits in (16, 24, 32) for end in ("le", "be")}
-    | {f"f{bits}{end}" for bits in (32, 64) for end in ("le", "be")}
-)
+FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"), parse_float=Fraction)
 ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
-# How much earlier than declared a whole file may end, in seconds, by container: formats that are exact to the sample
-# by rounding, others by what a muxer counts for the last packet. Only these declare a length in their header (MP3 if
-# the encoder wrote one); for others FFmpeg guesses one from the bit rate, which says nothing.
-DECLARED_LENGTH_SLACK = {
-    **dict.fromkeys(("flac", "wav", "aiff", "w64", "au"), ROUNDING),
-    **dict.fromkeys(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg", "avi", "mp3"), Fraction(1, 10)),
-    **dict.fromkeys(("asf", "flv"), Fraction(1, 2)),
-}
 MAX_THREADS = 8
 WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
 # streaming writers that cannot go back leave the size as all ones, or as nearly 2 GiB, which is never a real one
@@ -103,6 +88,7 @@ class Source:
         streams: its audio and video streams that FFmpeg can decode, without cover art.
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
             an encoder's priming, which decoders drop, and does not move the zero.
+        damaged: the start of every packet that was skipped, in seconds of the file's own time.
         length: seconds from there to where the header says that the last stream ends; None if it declares no length.
     """
 
@@ -118,7 +104,7 @@ class Source:
         times = [(stream.start_time, stream.duration, stream.time_base or Fraction(0)) for stream in self.streams]
         starts = [start * base for start, _, base in times if start is not None]
         self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
-        slack = DECLARED_LENGTH_SLACK.get(container.format.name)
+        slack = FORMATS["declared_length_slack"].get(container.format.name)
         # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
         if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
             ends = [(max(0, start or 0) + lasts) * base for start, lasts, base in times if lasts is not None]
@@ -128,7 +114,7 @@ class Source:
         self._slack = slack or Fraction(0)
         # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
         self._found = self._read = self._before = Fraction(0)
-        self._damaged: list[Fraction] = []
+        self.damaged: list[Fraction] = []
         self._at_end = False
 
     @property
@@ -144,8 +130,8 @@ class Source:
         if self._at_end and (self._read < self._found - ROUNDING or self.seconds < length - self._slack):
             length = max(length, self._found - self.zero)
             parts.append(f"{float(self.seconds):.2f} s of {float(length):.2f} s can be read")
-        if self._damaged:
-            count, first = len(self._damaged), float(max(Fraction(0), self._damaged[0] - self.zero))
+        if self.damaged:
+            count, first = len(self.damaged), float(max(Fraction(0), self.damaged[0] - self.zero))
             parts.append(f"{count} damaged packet{'s' if count > 1 else ''} skipped, the first near {first:.2f} s")
         return "; ".join(parts)
 
@@ -157,12 +143,12 @@ class Source:
                 start, end = self._times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
-                    self.note_damage(start)
+                    self.damaged.append(start)
                     continue
                 self._read = max(self._read, end)
                 yield packet
         except av.InvalidDataError:
-            self.note_damage(self._read)  # the demuxer cannot find its way any further
+            self.damaged.append(self._read)  # the demuxer cannot find its way any further
         self._at_end = True
 
     def decoded(self, stream: Stream) -> Iterator[Any]:
@@ -179,12 +165,8 @@ class Source:
             raise
         except av.FFmpegError:
             self._read = self._before
-            self.note_damage(self._times(packet)[0])
+            self.damaged.append(self._times(packet)[0])
             return []
-
-    def note_damage(self, start: Fraction) -> None:
-        """Count a packet as lost that begins at `start`, in seconds of the file's own time."""
-        self._damaged.append(start)
 
     def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
         """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
@@ -240,8 +222,14 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
 
 
 @contextmanager
-def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Iterator[OutputContainer]:
+def writing(
+    path: Path | str, options: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+) -> Iterator[OutputContainer]:
     """Open a file for writing; its container is chosen by the suffix. It appears whole at the end or not at all.
+
+    Args:
+        options: of FFmpeg's muxer.
+        metadata: written as one JSON object into the container's comment.
 
     Raises:
         MediaError: the folder is missing or cannot be written to, or FFmpeg refuses what is written.
@@ -253,6 +241,8 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
     try:
         with whole_file(path) as temporary:
             container = av.open(f"file:{temporary.absolute()}", "w", options=dict(options or {}))
+            if metadata:
+                container.metadata["comment"] = json.dumps(dict(metadata), ensure_ascii=False)
             try:
                 yield container
                 container.close()
@@ -272,7 +262,7 @@ def writing(path: Path | str, options: Mapping[str, str] | None = None) -> Itera
 @cache
 def _accepted_formats() -> str:
     names = {name for name in av.formats_available if av.format.ContainerFormat(name).is_input}
-    return ",".join(sorted(name for name in names - REFUSED_FORMATS if not name.endswith("_pipe")))
+    return ",".join(sorted(name for name in names - set(FORMATS["refused"]) if not name.endswith("_pipe")))
 
 
 def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None]:

@@ -1,27 +1,26 @@
 """Read and write pictures through Pillow."""
 
-import importlib.util
 import io
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import write_bytes
 from wanavatar_lab.media.container import existing_file
-from wanavatar_lab.settings import Settings, read_settings
+from wanavatar_lab.settings import read_settings
 
 # What people have; others, such as EPS, which starts an interpreter, are refused.
-FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"]
-if importlib.util.find_spec("pillow_heif"):  # an environment that was set up before it became a dependency lacks it
-    importlib.import_module("pillow_heif").register_heif_opener()
-    FORMATS.append("HEIF")
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF"]
+pillow_heif.register_heif_opener()
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -48,9 +47,7 @@ def read_picture(path: Path | str) -> Image.Image:
         MediaError: no such file, not a picture, pixels that are damaged or missing, or larger than the settings allow
             (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
-    settings = read_settings()
-    path = existing_file(path, settings)
-    with _opened(path, settings) as image:
+    with _opened(path) as image:
         image.load()
         return _rgb(_to_srgb(ImageOps.exif_transpose(image)), path)
 
@@ -61,9 +58,8 @@ def is_picture(path: Path | str) -> bool:
     Raises:
         MediaError: no such file, a picture whose beginning is damaged, or one larger than the settings allow.
     """
-    settings = read_settings()
     try:
-        with _opened(existing_file(path, settings), settings):
+        with _opened(path):
             return True
     except _NotAPicture:
         return False
@@ -108,9 +104,17 @@ class _NotAPicture(MediaError):
 
 
 @contextmanager
-def _opened(path: Path, settings: Settings) -> Iterator[Image.Image]:
+def _opened(path: Path | str) -> Iterator[Image.Image]:
+    settings = read_settings()
     try:
-        with _pillow_set_up(), _open(path) as image:
+        with _pillow_settings, ExitStack() as stack:
+            # Pillow's limits are replaced by our own, which come with our own messages. The header alone is read
+            # leniently: a wrong checksum in a chunk that the picture does not need, a text that is too long. For the
+            # pixels that setting would mean that a picture which was cut is filled up with black
+            stack.enter_context(_set(Image, "MAX_IMAGE_PIXELS", None))
+            stack.enter_context(_set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK))
+            with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
+                image = stack.enter_context(Image.open(existing_file(path, settings), formats=FORMATS))
             width, height = image.size
             if width * height > settings.max_picture_pixels:
                 raise MediaError(
@@ -130,25 +134,13 @@ def _opened(path: Path, settings: Settings) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _pillow_set_up() -> Iterator[None]:
-    """Pillow's limits replaced by our own, which come with our own messages."""
-    with _pillow_settings:
-        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_PNG_CHUNK
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
-
-
-def _open(path: Path) -> Image.Image:
-    # the header alone is read leniently: a wrong checksum in a chunk that the picture does not need, a text that is too
-    # long. For the pixels the setting would mean that a picture which was cut is filled up with black
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+def _set(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
-        return Image.open(path, formats=FORMATS)
+        yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        setattr(module, name, before)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -170,7 +162,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
         samples = np.asarray(image).astype(np.int64)
         if samples.min() < 0 or samples.max() > 65535:

@@ -9,7 +9,7 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.audio import check_channels, check_rate
+from wanavatar_lab.media.audio import check_format
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.pictures import is_picture, read_picture
 from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, video_stream
@@ -61,8 +61,7 @@ def probe(path: Path | str) -> MediaInfo:
         known: dict[str, Any] = {}
         if sounds:
             known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
-            check_rate(f"The rate of {path}", sounds[0].rate)
-            check_channels(f"{path}", sounds[0].channels)
+            check_format(f"{path}", sounds[0].rate, sounds[0].channels)
         if sounds and not any(isinstance(stream, VideoStream) for stream in source.streams):
             for _ in source.packets():
                 pass

@@ -14,11 +14,13 @@ def frame_rate(fps: float | Fraction) -> Fraction:
     Raises:
         MediaError: it is not a number above 0 and at most 1000.
     """
-    if not math.isfinite(fps) or not 0 < fps <= MAX_FRAME_RATE:
-        raise MediaError(f"The frame rate is {fps}; it must be above 0 and at most {MAX_FRAME_RATE} per second.")
-    rate = Fraction(fps).limit_denominator(1001)  # the 1001 of NTSC's rates, such as 30000/1001
-    if rate == 0:
-        raise MediaError(f"The frame rate is {fps}; the lowest that can be written is one frame in 1001 seconds.")
+    # the 1001 of NTSC's rates, such as 30000/1001; a rate that is lower than one frame in so many seconds becomes 0
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    if not 0 < rate <= MAX_FRAME_RATE:
+        raise MediaError(
+            f"The frame rate is {fps}; it must be above 0 and at most {MAX_FRAME_RATE} per second, and the lowest that "
+            "can be written is one frame in 1001 seconds."
+        )
     return rate
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import av
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import Audio
-from wanavatar_lab.media.audio_writer import SoundTrack, comment
+from wanavatar_lab.media.audio_writer import SoundTrack
 from wanavatar_lab.media.container import threads, writing
 from wanavatar_lab.media.probe import MediaInfo, probe
 from wanavatar_lab.media.timing import frame_rate
@@ -68,17 +67,13 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._container = stack.enter_context(writing(self.path, MP4))
+            self._container = stack.enter_context(writing(self.path, MP4, self._metadata))
             stack.push(self._finish)
-            if self._metadata:
-                self._container.metadata["comment"] = comment(self._metadata)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add one frame, uint8 `[H, W, 3]` in RGB; all frames have the size of the first."""
@@ -91,7 +86,17 @@ class VideoWriter:
                 f"Frame {self.frames} of {self.path.name} is {frame.shape[1]}×{frame.shape[0]} and the first one is "
                 f"{self._shape[1]}×{self._shape[0]}; all must have the same size."
             )
-        self._last = self._prepared(frame)
+        odd = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)]
+        even = np.ascontiguousarray(np.pad(frame, odd, mode="edge") if odd[0][1] or odd[1][1] else frame)
+        self._last = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(even, format="rgb24"),
+            format="yuv420p",
+            interpolation=SCALING,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709,
+            threads=1,
+        )
         self._encode()
 
     def _begin(self, shape: tuple[int, ...]) -> None:
@@ -109,19 +114,6 @@ class VideoWriter:
         context.color_trc = ColorTrc.BT709
         self._stream = stream
         self._sound = SoundTrack(self._container, self._audio) if self._audio else None
-
-    def _prepared(self, frame: NDArray[np.uint8]) -> av.VideoFrame:
-        odd = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)]
-        even = np.ascontiguousarray(np.pad(frame, odd, mode="edge") if odd[0][1] or odd[1][1] else frame)
-        return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(even, format="rgb24"),
-            format="yuv420p",
-            interpolation=SCALING,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU709,
-            threads=1,
-        )
 
     def _encode(self) -> None:
         self._last.pts = self.frames

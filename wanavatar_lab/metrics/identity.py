@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Values = NDArray[np.float64]
 REGIONS = ("hair", "skin", "clothes", "background")
 # Pixels count from the first value of a mask on, from the second in full: those at edges are mixtures of two regions.
 _DOUBTFUL, _SURE = 0.8, 0.95
@@ -53,18 +54,9 @@ class Likeness:
         """The largest difference of every region over the segments."""
         return {name: max(segment[name] for segment in self.segments) for name in self.reference}
 
-    @property
-    def drift(self) -> dict[str, float]:
-        """The difference of every region in the last segment minus that in the first."""
-        first, last = self.segments[0], self.segments[-1]
-        return {name: last[name] - first[name] if math.isfinite(first[name]) else last[name] for name in self.reference}
-
 
 def likeness(
-    reference: NDArray[np.uint8],
-    frames: NDArray[np.uint8],
-    source: RegionSource,
-    borders: Sequence[int] = (),
+    reference: NDArray[np.uint8], frames: NDArray[np.uint8], source: RegionSource, borders: Sequence[int] = ()
 ) -> Likeness:
     """Compare the colours of a clip with those of its reference picture.
 
@@ -89,11 +81,9 @@ def likeness(
         found = region_colours(frames[start:end], source)
         differences = {}
         for name, region in shown.items():
-            now = found.get(name)
-            if now is None or now.share < _LOST * region.share:
-                differences[name] = math.inf
-            else:
-                differences[name] = float(delta_e2000(srgb_to_lab(now.colour), srgb_to_lab(region.colour)))
+            now = found.get(name, Region(region.colour, 0.0))
+            difference = float(delta_e2000(srgb_to_lab(now.colour), srgb_to_lab(region.colour)))
+            differences[name] = difference if now.share >= _LOST * region.share else math.inf
         segments.append(differences)
     return Likeness({name: region.colour for name, region in shown.items()}, segments)
 
@@ -145,20 +135,16 @@ def delta_e2000(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     stretch = 1.5 - 0.5 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7))  # 1 + G of (4)
     chroma_a, hue_a = _chroma_and_hue(a, stretch)
     chroma_b, hue_b = _chroma_and_hue(b, stretch)
-    grey = chroma_a * chroma_b == 0
-
+    # Where one of the colours is grey, its hue is arbitrary, and all that follows from a hue is multiplied by zero.
     turn = hue_b - hue_a
-    turn = np.where(turn > 180, turn - 360, np.where(turn < -180, turn + 360, turn))  # (10)
-    turn = np.where(grey, 0.0, turn)
+    turn = np.where(np.abs(turn) > 180, turn - np.copysign(360, turn), turn)  # (10)
     lightness = b[..., 0] - a[..., 0]  # (8)
     chroma = chroma_b - chroma_a  # (9)
     hue = 2 * np.sqrt(chroma_a * chroma_b) * np.sin(np.radians(turn) / 2)  # (11)
 
     mean_lightness = (a[..., 0] + b[..., 0]) / 2  # (12)
     mean_chroma = (chroma_a + chroma_b) / 2  # (13)
-    total = hue_a + hue_b
-    around = np.where(np.abs(hue_a - hue_b) <= 180, total / 2, np.where(total < 360, total / 2 + 180, total / 2 - 180))
-    mean_hue = np.where(grey, total, around)  # (14)
+    mean_hue = (hue_a + turn / 2) % 360  # (14)
 
     weight = (  # (15)
         1
@@ -177,9 +163,7 @@ def delta_e2000(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return np.sqrt(per_lightness**2 + per_chroma**2 + per_hue**2 + crossed)
 
 
-def _chroma_and_hue(
-    lab: NDArray[np.float64], stretch: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _chroma_and_hue(lab: Values, stretch: Values) -> tuple[Values, Values]:
     """C' and h' in degrees, 0..360 and 0 for grey; (5) to (7)."""
     red, yellow = lab[..., 1] * stretch, lab[..., 2]
     return np.hypot(red, yellow), np.degrees(np.arctan2(yellow, red)) % 360

@@ -21,11 +21,6 @@ class Borders:
     at_borders: tuple[float, ...]
     median: float
 
-    @property
-    def ratio(self) -> float:
-        """The largest difference at a border as a multiple of the median one."""
-        return max(self.at_borders) / self.median
-
 
 def frame_differences(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Mean absolute difference of every frame to the one before it, in 8-bit levels, [F - 1], of [F, H, W, 3]."""

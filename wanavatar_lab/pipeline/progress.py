@@ -1,9 +1,11 @@
 """Progress of a chain and the time left: an estimate from typical times at first, then from measured ones."""
 
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from wanavatar_lab.runs.status import Status
@@ -25,23 +27,11 @@ class Typical(NamedTuple):
 # of a custom stage, about which nothing is known
 UNKNOWN = Typical(2.0, 10.0, 1.0)
 
-# By profile and stage, for the defaults of `links.talking_avatar`. Only the ratios matter: how fast a machine is shows
-# after the first steps.
+_FILE = Path(__file__).with_name("typical_times.toml")
+# by profile and stage
 TYPICAL: dict[str, dict[str, Typical]] = {
-    # measured on two cores of a server
-    "pocket": {
-        "text_to_image": Typical(5.0, 1.0, 0.5),
-        "upscale": Typical(0.5, 0.1, 0.0),
-        "image_to_video": Typical(0.6, 2.5, 0.8),
-        "speech_to_video": Typical(0.6, 4.3, 2.5),
-    },
-    # from the sizes of the networks, for one GPU that holds them; not measured
-    "full": {
-        "text_to_image": Typical(60.0, 5.0, 2.0),
-        "upscale": Typical(5.0, 5.0, 1.0),
-        "image_to_video": Typical(120.0, 1200.0, 30.0),
-        "speech_to_video": Typical(90.0, 600.0, 30.0),
-    },
+    profile: {stage: Typical(*seconds) for stage, seconds in stages.items()}
+    for profile, stages in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()
 }
 
 

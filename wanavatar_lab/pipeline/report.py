@@ -37,7 +37,7 @@ class Measures:
 
 
 def measure(clip: Path, opening: ArrayLike | None) -> Measures:
-    """Measure a talking clip as whoever plays it sees and hears it.
+    """Measure a talking clip from its decoded picture and sound.
 
     Args:
         opening: how far the mouth is open in every frame, [F]; None if it is not known.

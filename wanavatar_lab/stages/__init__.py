@@ -25,13 +25,7 @@ def stage_module(stage: str) -> ModuleType:
     if module is None:
         if stage not in STAGE_REQUESTS:
             raise LabError(f"There is no stage {stage!r}; there are {', '.join(STAGE_REQUESTS)}.")
-        name = f"{__name__}.{stage}"
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise LabError(f"The stage {stage} is not part of this release.") from error
+        module = importlib.import_module(f"{__name__}.{stage}")
     lacking = [name for name in ("load", "run") if not callable(getattr(module, name, None))]
     if lacking:
         raise LabError(f"{module.__name__} lacks {' and '.join(lacking)}, so it cannot be run as the stage {stage}.")

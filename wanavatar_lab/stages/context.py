@@ -1,5 +1,6 @@
 """What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from wanavatar_lab.errors import Cancelled
 from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.memory import Choice
+from wanavatar_lab.requests import ImageToVideo, TextToImage
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,13 @@ class StageContext:
         if self.on_step is not None:
             self.on_step(Step(phase, step, steps, segment, segments))
 
-    def cancelled(self) -> bool:
-        """Whether the run was cancelled; costs one look at the disk."""
-        return (self.folder / "cancel").exists()
-
     def check(self) -> None:
-        """Stop if the run was cancelled. To be called at least once per denoising step.
+        """Stop if the run was cancelled; costs one look at the disk. To be called at least once per denoising step.
 
         Raises:
             Cancelled: the run was cancelled; not to be caught by the stage.
         """
-        if self.cancelled():
+        if (self.folder / "cancel").exists():
             raise Cancelled
 
     def log(self, text: str) -> None:
@@ -80,6 +78,11 @@ class StageContext:
         if choice.peak_gpu_bytes is not None:
             self.log(f"Offload {choice.key}: {choice.reason}")
             self.record(offload=choice.key, vae_tiled=choice.tiled)
+
+    def metadata(self, request: TextToImage | ImageToVideo) -> dict[str, str]:
+        """What the file of an artifact says of how it was made."""
+        known = json.dumps({**request.to_json(), "seed": self.seed}, ensure_ascii=False)
+        return {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": known}
 
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""

@@ -8,34 +8,28 @@ segment's beginning to those of the frame that it continues from, and from there
 picture.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
-from transformers import AutoTokenizer, UMT5EncoderModel
+from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
+from transformers import AutoTokenizer
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
 from wanavatar_lab.memory import workload_of
-from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
-from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
+from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
-from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_wan_folder
+from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_text_encoder, load_vae, load_wan_folder
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
-from wanavatar_lab.weights import append_download_command, missing_weights
-from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "moving.mp4"
 FPS = 16
@@ -47,36 +41,15 @@ MAX_SHIFT = 0.04
 _MIN_SPREAD = 1 / 255  # below this a channel is plain, and its spread is noise
 
 
-@dataclass
-class Models(OffloadableModels):
-    """The models of this stage, kept in the worker's model cache.
+class Models(StageModels):
+    """The I2V models: the VAE is in float32, the experts and the text encoder in `dtype`."""
 
-    Attributes:
-        folder: of the weights.
-        elsewhere: folders of parts that other stages share, by name.
-        dtype: of the experts and the text encoder.
-        device: where they compute.
-        fingerprint: of the weights, for the manifest.
-        pipeline: all components.
-        colours: from the VAE's latents to RGB, for previews.
-    """
-
-    folder: Path
-    elsewhere: Mapping[str, Path]
-    dtype: torch.dtype
-    device: str
-    fingerprint: dict[str, str] = field(init=False)
-    pipeline: WanImageToVideoPipeline = field(init=False)
-    colours: torch.Tensor | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
-        self.read()
-        self.colours = fit_video_colours(self.pipeline.vae)
+    pipeline: WanImageToVideoPipeline
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
         self.pipeline = load_pipeline(self.folder, self.dtype, self.elsewhere)
+        self.pipeline.set_progress_bar_config(disable=True)
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -85,13 +58,7 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are missing, or not what the pipeline needs.
     """
-    weights_dir = read_settings().weights_dir
-    folder = profile.weights(ImageToVideo.stage, weights_dir)
-    if not folder.is_dir():
-        raise missing_weights(ImageToVideo.stage, folder)
-    elsewhere = profile.shared_parts(ImageToVideo.stage, weights_dir)
-    with append_download_command(folder):
-        return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
+    return Models.load(ImageToVideo.stage, profile, device)
 
 
 def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
@@ -108,12 +75,10 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     width, height = request.size(picture.size)
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    known = {**request.to_json(), "seed": context.seed}
-    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
     first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
     with (
         applied(request, experts, context.log) as loras,
-        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=metadata) as writer,
+        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,
     ):
         for segment in _segments(request, models, context, first):
             for frame in segment[0].unbind(dim=1):
@@ -233,9 +198,7 @@ def load_pipeline(
         WeightsError: a part is missing or cannot be read, or a tensor is missing or left over.
     """
     if is_wan_folder(folder):
-        pipeline = load_wan_folder(folder, dtype)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return load_wan_folder(folder, dtype)
     places = {name: folder / name for name in PARTS} | dict(elsewhere or {})
     gone = [str(place) for place in (folder / "model_index.json", *places.values()) if not place.exists()]
     if gone:
@@ -243,20 +206,18 @@ def load_pipeline(
             f"The weights of image_to_video lack {', '.join(gone)}. They are read with both experts, in "
             "diffusers layout or in Wan-AI's: download what is missing."
         )
-    parts = {
-        "tokenizer": load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
-        "vae": convolve_by_frames(load_model(AutoencoderKLWan, places["vae"], torch.float32)),
-        "text_encoder": load_model(UMT5EncoderModel, places["text_encoder"], dtype),
-        "transformer": load_model(WanTransformer3DModel, places["transformer"], dtype),
-        "transformer_2": load_model(WanTransformer3DModel, places["transformer_2"], dtype),
-    }
-    for part in parts.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
-    pipeline = load_part(WanImageToVideoPipeline.from_pretrained, folder, **parts)
+    experts = ("transformer", "transformer_2")
+    networks = {name: load_model(WanTransformer3DModel, places[name], dtype).requires_grad_(False) for name in experts}
+    pipeline = load_part(
+        WanImageToVideoPipeline.from_pretrained,
+        folder,
+        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        vae=load_vae(places["vae"]),
+        text_encoder=load_text_encoder(places["text_encoder"], dtype),
+        **networks,
+    )
     if pipeline.config.boundary_ratio is None:
         raise WeightsError(
             f"{folder}/model_index.json has no boundary_ratio, so the second expert would never run. Add it."
         )
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -68,7 +68,11 @@ class LatentPreview:
             # the copy waits for the device to finish the step, which is not time that the preview takes
             found = found.detach().float().cpu()
             begun = self._clock()
-            self._write(draw(found, self._colours))
+            path = self._context.folder / PREVIEW
+            draft = path.with_name(f".{PREVIEW}")
+            draw(found, self._colours).save(draft, quality=80, method=0)
+            # not synced to the disk: a reader sees the old one or the new one, and after a power cut nobody needs it
+            os.replace(draft, path)
             ended = self._clock()
         except Exception as error:  # noqa: BLE001  whatever it is, a preview is not worth failing the run
             self._colours = None
@@ -76,13 +80,6 @@ class LatentPreview:
                 self._context.log(f"There will be no more previews: {type(error).__name__}: {error}")
             return
         self._next = ended + (ended - begun) / SHARE
-
-    def _write(self, picture: Image.Image) -> None:
-        # not synced to the disk: a reader sees the old one or the new one, and after a power cut nobody needs it
-        path = self._context.folder / PREVIEW
-        draft = path.with_name(f".{PREVIEW}")
-        picture.save(draft, quality=80, method=0)
-        os.replace(draft, path)
 
 
 def draw(latents: torch.Tensor, colours: torch.Tensor) -> Image.Image:

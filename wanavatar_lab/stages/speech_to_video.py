@@ -1,10 +1,9 @@
 """A picture and a voice become a talking clip."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import workload_of
-from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -26,43 +24,19 @@ from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, SHORTEST_SAMPLES
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
-from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.latent_preview import LatentPreview, fit_video_colours, middle_frame
+from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
+from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
-from wanavatar_lab.weights import append_download_command, missing_weights
-from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "talking.mp4"
 
 
-@dataclass
-class Models(OffloadableModels):
-    """The models of this stage, kept in the worker's model cache.
+class Models(StageModels):
+    """The S2V models, which can be widened for inpainting."""
 
-    Attributes:
-        folder: of the weights.
-        elsewhere: folders of parts that other stages share, by name.
-        dtype: of the networks.
-        device: where they compute.
-        fingerprint: of the weights, for the manifest.
-        pipeline: all components.
-        colours: from the VAE's latents to RGB, for previews.
-    """
-
-    folder: Path
-    elsewhere: Mapping[str, Path]
-    dtype: torch.dtype
-    device: str
-    fingerprint: dict[str, str] = field(default_factory=dict)
-    pipeline: WanSpeechToVideoPipeline = field(init=False)
-    colours: torch.Tensor | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.folder, self.elsewhere.values())
-        self.read()
-        self.colours = fit_video_colours(self.pipeline.vae)
+    pipeline: WanSpeechToVideoPipeline
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
@@ -87,13 +61,7 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are missing, or not what the network needs.
     """
-    weights_dir = read_settings().weights_dir
-    folder = profile.weights(SpeechToVideo.stage, weights_dir)
-    if not folder.is_dir():
-        raise missing_weights(SpeechToVideo.stage, folder)
-    elsewhere = profile.shared_parts(SpeechToVideo.stage, weights_dir)
-    with append_download_command(folder):
-        return Models(folder, elsewhere, getattr(torch, profile.dtype(device)), device)
+    return Models.load(SpeechToVideo.stage, profile, device)
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
@@ -113,15 +81,21 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         models.widen()
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     pipeline = models.pipeline
-    _set_step_cache(pipeline, request)
-    flow_shift = request.flow_shift_at(width, height)
-    sigmas = _sigmas(pipeline, request, flow_shift)
+    # a pipeline from the model cache still has the last run's step cache
+    if pipeline.transformer.is_cache_enabled:
+        pipeline.transformer.disable_cache()
+    if request.step_cache == "first_block":
+        pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
+    steps, flow_shift = request.num_inference_steps, request.flow_shift_at(width, height)
+    scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
+    set_flow_timesteps(scheduler, steps, "cpu")
+    sigmas: list[float] = scheduler.sigmas.tolist()  # the noise before each step of a segment, and at its end
+    # of the LoRAs' low-noise weights, in each step of a segment, 0 to 1
+    shares = shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
     preview = LatentPreview(context, models.colours)
 
     def on_step(_: Any, step: int, __: torch.Tensor, facts: dict[str, Any]) -> None:
-        context.progress(
-            "denoise", step + 1, request.num_inference_steps, segment=facts["segment"] + 1, segments=segments
-        )
+        context.progress("denoise", step + 1, steps, segment=facts["segment"] + 1, segments=segments)
         context.check()
         # the sample without noise that this step points at
         preview.offer(lambda: middle_frame(facts["latents"] - sigmas[step + 1] * facts["noise_pred"]))
@@ -129,7 +103,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         if loras.at_step(step + 1):
             pipeline.forget_projections()
 
-    context.progress("denoise", 0, request.num_inference_steps, segment=1, segments=segments)
+    context.progress("denoise", 0, steps, segment=1, segments=segments)
     stream = pipeline.stream(
         image=picture,
         audio=waveform,
@@ -139,26 +113,24 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         width=width,
         pose_video=VideoFrames(request.pose_video, height, width) if request.pose_video else None,
         inpaint_video=VideoFrames(request.inpaint_video, height, width) if request.inpaint_video else None,
-        inpaint_mask=MaskFrames(request.inpaint_mask, height, width) if request.inpaint_mask else None,
+        inpaint_mask=VideoFrames(request.inpaint_mask, height, width, is_mask=True) if request.inpaint_mask else None,
         start_from_image=request.start_from_image,
         frames_per_segment=request.frames_per_segment,
         num_segments=segments,
-        num_inference_steps=request.num_inference_steps,
+        num_inference_steps=steps,
         guidance_scale=request.guidance_scale,
         flow_shift=flow_shift,
         seed=context.seed,
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=("latents", "noise_pred"),
     )
-    path = context.folder / FILE
-    shares = _low_noise_shares(request, sigmas)
     with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
         clip = media.write_talking_clip(
-            path, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+            context.folder / FILE, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
         )
     context.record(
         weights=models.fingerprint,
@@ -201,28 +173,6 @@ def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
             yield (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
-def _set_step_cache(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo) -> None:
-    # a pipeline from the model cache still has the last run's step cache
-    if pipeline.transformer.is_cache_enabled:
-        pipeline.transformer.disable_cache()
-    if request.step_cache == "first_block":
-        pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
-
-
-def _sigmas(pipeline: WanSpeechToVideoPipeline, request: SpeechToVideo, flow_shift: float) -> list[float]:
-    """The noise before each step of a segment, and at its end."""
-    scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
-    set_flow_timesteps(scheduler, request.num_inference_steps, "cpu")
-    sigmas: list[float] = scheduler.sigmas.tolist()
-    return sigmas
-
-
-def _low_noise_shares(request: SpeechToVideo, sigmas: Sequence[float]) -> Sequence[float]:
-    """The share of the LoRAs' low-noise weights in each step of a segment, 0 to 1."""
-    steps = request.num_inference_steps
-    return shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
-
-
 def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
     """Refuse a network that would ignore the mask: its further input channels are zeros until they are trained."""
     network = pipeline.transformer
@@ -235,50 +185,31 @@ def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
 
 
 class VideoFrames:
-    """The frames of a video, read as segments need them: a slice gives [n, channels, height, width] in [0, 1].
+    """The frames of a file, read as segments need them: a slice gives [n, C, height, width] in [0, 1].
+
+    Args:
+        path: a video; a mask may be one picture for all frames.
+        height, width: to which they are scaled, in pixels.
+        is_mask: C is 1, with 1 where the file is white; else it is 3.
 
     Attributes:
-        ndim, shape: as those of a tensor [F, channels, height, width].
+        ndim, shape: as those of a tensor [F, C, height, width].
     """
 
-    channels: int = 3
     ndim: int = 4
 
-    def __init__(self, path: str, height: int, width: int) -> None:
-        self.path, self.size = path, (height, width)
-        self.shape: tuple[int, ...] = (self._count(), self.channels, height, width)
+    def __init__(self, path: str, height: int, width: int, is_mask: bool = False) -> None:
+        self.path, self.size, self.is_mask = path, (height, width), is_mask
+        self._still = media.read_picture(path) if is_mask and is_picture(path) else None
+        frames = 1 if self._still else media.probe(path).frames or 0
+        self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
 
     def __getitem__(self, window: slice) -> torch.Tensor:
-        pixels = [picture_to_pixels(picture, *self.size)[0, :, 0] / 2 + 0.5 for picture in self._pictures(window)]
-        return torch.stack(pixels) if pixels else torch.empty(0, 3, *self.size)
-
-    def _count(self) -> int:
-        return media.probe(self.path).frames or 0
-
-    def _pictures(self, window: slice) -> Iterator[Image.Image]:
         count = window.stop - window.start
-        for frame in media.read_frames(self.path, fps=FPS, start=window.start / FPS, limit=count):
-            yield Image.fromarray(frame)
-
-
-class MaskFrames(VideoFrames):
-    """A mask [n, 1, height, width], 1 where the file is white: from a video, or from one picture for all frames."""
-
-    channels = 1
-
-    def __init__(self, path: str, height: int, width: int) -> None:
-        self._still = media.read_picture(path) if is_picture(path) else None
-        super().__init__(path, height, width)
-
-    def __getitem__(self, window: slice) -> torch.Tensor:
+        pictures: Iterable[Image.Image] = [self._still] * count if self._still else self._read(window.start, count)
+        pixels = torch.stack([picture_to_pixels(picture, *self.size)[0, :, 0] / 2 + 0.5 for picture in pictures])
         # a compressed video has no pure black and white: what is nearer to white is made anew
-        return (super().__getitem__(window).mean(dim=1, keepdim=True) > 0.5).float()
+        return (pixels.mean(dim=1, keepdim=True) > 0.5).float() if self.is_mask else pixels
 
-    def _count(self) -> int:
-        return 1 if self._still else super()._count()
-
-    def _pictures(self, window: slice) -> Iterator[Image.Image]:
-        if self._still is None:
-            yield from super()._pictures(window)
-        else:
-            yield from [self._still] * (window.stop - window.start)
+    def _read(self, start: int, count: int) -> Iterator[Image.Image]:
+        return map(Image.fromarray, media.read_frames(self.path, fps=FPS, start=start / FPS, limit=count))

@@ -1,8 +1,6 @@
 """A prompt becomes a picture, which can be enlarged to twice its width and height."""
 
-import json
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +13,38 @@ from transformers import Qwen3ForCausalLM
 from wanavatar_lab import media
 from wanavatar_lab.lora.apply import ONLY_HIGH, applied
 from wanavatar_lab.memory import workload_of
-from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.status import Artifact
-from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
+from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.load import load_model, load_part
-from wanavatar_lab.weights import append_download_command, missing_weights
-from wanavatar_lab.weights.folders import fingerprint
 
 FILE = "picture.png"
 # the parts with weights, by their folder
 NETWORKS = {"vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "transformer": Flux2Transformer2DModel}
 
 
-@dataclass
-class Models(OffloadableModels):
-    """The models of this stage, kept in the worker's model cache.
+class Models(StageModels):
+    """The FLUX.2-klein models.
 
     Attributes:
-        profile: the profile that they belong to.
-        device: where the networks compute.
-        folder: of the weights.
-        fingerprint: of the weights, for the manifest.
-        pipeline: all components.
         upscaler: the models of the stage upscale, once a request has asked for them.
-        colours: from the VAE's latents to RGB, for previews.
     """
 
-    profile: Profile
-    device: str
-    folder: Path
-    fingerprint: dict[str, str] = field(init=False)
-    pipeline: Flux2KleinPipeline = field(init=False)
-    upscaler: Any = field(default=None, repr=False)
-    colours: torch.Tensor | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.folder)
-        self.read()
-        vae = self.pipeline.vae
-        self.colours = fit_colours(lambda pixels: vae.encode(pixels.to(vae.dtype)).latent_dist.mode())
+    pipeline: Flux2KleinPipeline
+    upscaler: Any = None
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
-        self.pipeline = load_pipeline(self.folder, getattr(torch, self.profile.dtype(self.device)))
+        self.pipeline = load_pipeline(self.folder, self.dtype)
+
+    def fit_colours(self) -> torch.Tensor | None:
+        """The map `colours` of the VAE for pictures."""
+        vae = self.pipeline.vae
+        return fit_colours(lambda pixels: vae.encode(pixels.to(vae.dtype)).latent_dist.mode())
 
     def offload_to_host(self) -> None:
         """Move all networks to main memory, to free the GPU for another stage."""
@@ -77,11 +59,7 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are missing, or not what the pipeline needs.
     """
-    folder = profile.weights(TextToImage.stage, read_settings().weights_dir)
-    if not folder.is_dir():
-        raise missing_weights(TextToImage.stage, folder)
-    with append_download_command(folder):
-        return Models(profile, device, folder)
+    return Models.load(TextToImage.stage, profile, device)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
@@ -90,9 +68,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Flux2KleinPipeline:
     Raises:
         WeightsError: a part cannot be read, or a tensor is missing or left over.
     """
-    networks = {name: load_model(kind, folder / name, dtype) for name, kind in NETWORKS.items()}
-    for network in networks.values():
-        network.eval().requires_grad_(False)
+    networks = {name: load_model(kind, folder / name, dtype).requires_grad_(False) for name, kind in NETWORKS.items()}
     pipeline: Flux2KleinPipeline = load_part(Flux2KleinPipeline.from_pretrained, folder, **networks)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -109,16 +85,14 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     """
     upscale = stage_module(Upscale.stage) if request.upscale else None
     if upscale is not None:
-        models.upscaler = models.upscaler or upscale.load(models.profile, models.device)
+        models.upscaler = models.upscaler or upscale.load(request.the_profile(), models.device)
         models.upscaler.network()  # so that a missing or damaged file is reported before the picture is made
     context.say_placement(models.apply_offload("auto", workload_of(request, request.size())))
     with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
         picture = _draw(request, models, context)
     context.check()
     path = context.folder / FILE
-    known = {**request.to_json(), "seed": context.seed}
-    metadata = {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": json.dumps(known, ensure_ascii=False)}
-    media.write_picture(path, picture, metadata=metadata)
+    media.write_picture(path, picture, metadata=context.metadata(request))
     context.record(weights=models.fingerprint, loras=loras.record, width=picture.width, height=picture.height)
     artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
     if upscale is not None:

@@ -95,7 +95,7 @@ class Models:
             self._read[1].module.to("cpu")
 
     def host_bytes(self) -> int:
-        """Main memory that the network takes after `rest`, in bytes."""
+        """Main memory that the network takes while it is offloaded, in bytes."""
         return sum(parameter.nbytes for parameter in self._read[1].module.parameters()) if self._read else 0
 
     def _own_file(self) -> Path:

@@ -13,7 +13,7 @@ from wanavatar_lab.settings import read_settings
 
 # kind of a file by its suffix: what the widgets show, and what an upload may be
 KINDS: dict[str, str] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"), "picture"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"), "picture"),
     **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"), "audio"),
     **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi"), "video"),
 }

@@ -101,7 +101,7 @@ def _write_voice(recording: Path, out: Path) -> None:
     separator_class = importlib.import_module("audio_separator.separator").Separator
     with tempfile.TemporaryDirectory() as scratch:
         sound = Path(scratch) / "recording.wav"
-        media.write_audio(sound, media.extract_audio(recording))
+        media.write_audio(sound, media.read_audio(recording))
         separator = separator_class(
             model_file_dir=str(read_settings().weights_dir.absolute() / "separate"),
             output_dir=scratch,

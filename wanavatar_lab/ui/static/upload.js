@@ -18,6 +18,8 @@ function render({ model, el }) {
   const status = element("output", { "aria-live": "polite" });
   const bar = element("progress", { max: 1 });
   const picture = element("img", { className: "wl-upload-preview", alt: "" });
+  // most browsers draw neither HEIC nor TIFF
+  picture.addEventListener("error", () => (picture.hidden = true));
   const error = element("div", { className: "wl-error", role: "alert" });
   const zone = element(
     "div",
