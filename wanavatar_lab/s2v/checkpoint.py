@@ -95,7 +95,7 @@ class PublishedCheckpointMixin(ModelMixin):
     @classmethod
     def _read_headers(cls, folder: Path) -> tuple[Self, dict[str, tuple[Path, str]]]:
         """The model on the meta device and where each of its tensors is stored, names and shapes compared."""
-        config = our_config(read_config(folder))
+        config = our_config(read_config(folder), cls._get_init_keys(cls))
         try:
             with torch.device("meta"):
                 model = cls(**config)

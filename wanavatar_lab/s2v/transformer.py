@@ -41,7 +41,7 @@ class Conditions:
     """The embedded conditions of one segment.
 
     Args:
-        encoder_hidden_states: projected text [B, text_len, C].
+        text: projected [B, text_len, C].
         tokens: reference and motion tokens, their kind already added [B, Lc, C].
         video_kind: what is added to video tokens [C].
         rotary_emb: cosines and sines [1, L, 1, D/2] of the whole sequence (of this process's shard).
@@ -49,7 +49,7 @@ class Conditions:
         audio_global: their summary, which sets scale and shift of the injection [B, F, C].
     """
 
-    encoder_hidden_states: torch.Tensor
+    text: torch.Tensor
     tokens: torch.Tensor
     video_kind: torch.Tensor
     rotary_emb: tuple[torch.Tensor, torch.Tensor]
@@ -127,10 +127,8 @@ class WanS2VTransformer3DModel(
     ]
     _repeated_blocks = ["WanS2VTransformerBlock"]
     _cp_plan = {
-        "rope": {
-            0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-            1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-        },
+        # cosines and sines
+        "rope": dict.fromkeys((0, 1), ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)),
         "sequence": {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)},
         "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
     }
@@ -301,21 +299,15 @@ class WanS2VTransformer3DModel(
         # 4. Blocks. Of a segment's steps only the first fills the memory: compiled too, it would cost every kind of
         # block a second graph
         eager = filling and not torch.compiler.is_compiling()
+        # in the order of the block's `forward`, behind the tokens
+        text, audio = conditions.text, (conditions.audio_tokens, conditions.audio_global)
+        arguments = (text, modulation, conditions.rotary_emb, layout, *audio)
         with torch.compiler.set_stance("force_eager") if eager else nullcontext():
             for i, block in enumerate(self.blocks):
-                arguments = (
-                    tokens,
-                    conditions.encoder_hidden_states,
-                    modulation,
-                    conditions.rotary_emb,
-                    layout,
-                    conditions.audio_tokens,
-                    conditions.audio_global,
-                )
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
-                    tokens = self._gradient_checkpointing_func(block, *arguments)
+                    tokens = self._gradient_checkpointing_func(block, tokens, *arguments)
                 else:
-                    tokens = block(*arguments, memory=memory.blocks[i] if memory is not None else None)
+                    tokens = block(tokens, *arguments, memory=memory.blocks[i] if memory is not None else None)
 
         # 5. Output norm, projection and unpatchify; with several ranks `proj_out` gathers the whole sequence, so the
         # conditions' tokens can be dropped only behind it
@@ -362,7 +354,7 @@ class WanS2VTransformer3DModel(
         audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([before, audio_embeds], dim=-1))
         first = (motion_frames + 3) // 4
         return Conditions(
-            encoder_hidden_states=self.condition_embedder.text_embedder(text),
+            text=self.condition_embedder.text_embedder(text),
             tokens=torch.cat(tokens, dim=1),
             video_kind=kinds[VIDEO],
             rotary_emb=self.rope(*grid, motion_latents is not None, text.device),

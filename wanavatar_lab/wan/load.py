@@ -26,10 +26,12 @@ from wanavatar_lab.wan.checkpoint_files import (
     read_headers,
     read_shards,
     read_state_dict,
+    stored_names,
+    tensor_shapes,
 )
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
-from wanavatar_lab.wan.text_checkpoint import read_text_encoder
+from wanavatar_lab.wan.text_checkpoint import text_encoder_config, text_encoder_name
 
 # where Wan-AI's folders have the parts that all their networks use
 PUBLISHED_PLACES = {
@@ -67,7 +69,7 @@ def load_vae(
         with torch.device("meta"):
             # AutoencoderKLWan's defaults are Wan2.1's, the statistics of the latents included, which no file has
             vae = AutoencoderKLWan(base_dim=len(width))
-        compare_names({name: tuple(tensor.shape) for name, tensor in tensors.items()}, model_shapes(vae), str(place))
+        compare_names(tensor_shapes(tensors.items()), model_shapes(vae), str(place))
         fill(vae, tensors.items(), torch_dtype, device)
     return convolve_by_frames(vae.eval())
 
@@ -77,13 +79,30 @@ def load_text_encoder(
 ) -> UMT5EncoderModel:
     """Load UMT5 in evaluation mode, its weights frozen, from the published file or a folder in transformers' layout.
 
+    Args:
+        place: `models_t5_umt5-xxl-enc-bf16.pth` as published, or one of another size; or a folder.
+        torch_dtype: dtype of the weights.
+        device: where they go.
+
     Raises:
         WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
             shape.
     """
     if place.is_dir():
         return load_model(UMT5EncoderModel, place, torch_dtype).to(device).eval().requires_grad_(False)
-    return read_text_encoder(place, torch_dtype, device)
+    tensors, where = read_state_dict(place), str(place)
+    config = text_encoder_config(tensor_shapes(tensors.items()), where)
+    config.dtype = torch_dtype
+    with torch.device("meta"):
+        encoder = UMT5EncoderModel(config)
+    stored = stored_names(tensors, text_encoder_name, where)
+    renamed = {ours: tensors[theirs] for ours, theirs in stored.items()}
+    # transformers keeps these in float32 when the rest is float16, whose range they exceed
+    in_float32 = UMT5EncoderModel._keep_in_fp32_modules or () if torch_dtype == torch.float16 else ()
+    compare_names(tensor_shapes(renamed.items()), model_shapes(encoder), where)
+    fill(encoder, renamed.items(), torch_dtype, device, in_float32)
+    encoder.tie_weights()
+    return encoder.eval()
 
 
 def load_model(
