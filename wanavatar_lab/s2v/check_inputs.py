@@ -28,10 +28,7 @@ _NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pose_start": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
     "pose_end": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
     "audio_start": (lambda x: math.isfinite(x) and x >= 0, "seconds from the audio's start, 0 or more"),
-    "audio_duration": (
-        lambda x: x is None or (math.isfinite(x) and x > 0),
-        "more than 0 seconds, or None for all of the audio",
-    ),
+    "audio_duration": (lambda x: x is None or (math.isfinite(x) and x > 0), "more than 0 seconds, or None for all"),
 }
 
 
@@ -52,7 +49,7 @@ def size_of_clip(image: Picture, height: int | None, width: int | None) -> tuple
 
 
 def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Check the arguments of `WanSpeechToVideoPipeline.stream`, but for its audio, picture and callback.
+    """Check the arguments of `WanSpeechToVideoPipeline`, but for its audio, picture and callback.
 
     Args:
         arguments: name → value.

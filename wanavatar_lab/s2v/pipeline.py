@@ -8,12 +8,13 @@
 A segment is denoised by `denoise_segment`, decoded, and its last frames are what the next one continues from.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -46,9 +47,20 @@ FPS = 16
 FIRST_FRAMES_DROPPED = 3  # the first decoded frames of a clip belong to the reference picture
 START_PICTURE_FRAMES = 6  # how many motion frames show the picture when a clip starts from it
 
-_NOT_STREAMED = ("self", "output_type", "return_dict")  # parameters of `__call__` that `stream` does not have
-
 StepCallback = Callable[["WanSpeechToVideoPipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _arguments_of(call: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """A decorator that gives a function the arguments of `call`, as type checkers, editors and `inspect` see them."""
+
+    def give(function: Callable[..., T]) -> Callable[P, T]:
+        function.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
+        return function
+
+    return give
 
 
 @dataclass
@@ -227,7 +239,6 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         generator = generator or torch.Generator().manual_seed(seed)
         return randn_tensor(shape, generator, self._execution_device, torch.float32)
 
-    @torch.no_grad()
     def __call__(
         self,
         image: Picture,
@@ -288,7 +299,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             generator: draws the noise of all segments, one after the other, instead of `seed`.
             latents: noise [S, z, frames_per_segment / 4, height / 8, width / 8] of the first S segments, which is used
                 instead of drawing theirs.
-            output_type: "pt", "np" or "pil".
+            output_type: "pt", "np" or "pil"; "segments" returns what `stream` does.
             return_dict: return a `WanSpeechToVideoOutput` instead of the tuple (frames, start_frame).
             attention_kwargs: `{"scale": s}` scales all adapters.
             callback_on_step_end: `callback(pipe, step, timestep, tensors)`; may return `{"latents": …}`. `tensors` also
@@ -298,65 +309,9 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Raises:
             ValueError: an argument that does not fit; the text names it.
         """
-        if output_type not in ("pt", "np", "pil"):
-            raise ValueError(f"output_type is {output_type!r}; need 'pt', 'np' or 'pil'.")
-        height, width = size_of_clip(image, height, width)
-        # exactly the parameters, since nothing else is assigned yet
-        arguments = {name: value for name, value in locals().items() if name not in _NOT_STREAMED}
-        segments = list(self.stream(**arguments))
-        none = torch.empty(1, 0, 3, height, width)
-        frames: Any = torch.cat([none, *(segment.frames for segment in segments)], dim=1)
-        if output_type != "pt":
-            frames = frames.permute(0, 1, 3, 4, 2).numpy()
-        if output_type == "pil":
-            frames = [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in frames]
-        start_frame = segments[0].start_frame if segments else 0
-        if not return_dict:
-            return frames, start_frame
-        return WanSpeechToVideoOutput(frames=frames, start_frame=start_frame, fps=FPS)
-
-    def stream(
-        self,
-        image: Picture,
-        audio: np.ndarray | torch.Tensor | None = None,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        audio_features: torch.Tensor | AudioFeatures | None = None,
-        audio_start: float = 0.0,
-        audio_duration: float | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        pose_video: Frames | None = None,
-        pose_start: float = 0.0,
-        pose_end: float = 1.0,
-        inpaint_video: Frames | None = None,
-        inpaint_mask: Frames | None = None,
-        start_from_image: bool = False,
-        frames_per_segment: int = 80,
-        num_segments: int | None = None,
-        motion_frames: int = MOTION_FRAMES,
-        num_inference_steps: int = 40,
-        guidance_scale: float = 4.5,
-        flow_shift: float = 3.0,
-        seed: int = 0,
-        generator: torch.Generator | None = None,
-        latents: torch.Tensor | None = None,
-        attention_kwargs: dict[str, Any] | None = None,
-        callback_on_step_end: StepCallback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Iterator[WanS2VSegment]:
-        """Make the clip and yield it segment by segment, so that memory does not grow with its length.
-
-        The arguments are those of `__call__`, and are checked by the call itself; segments are computed as they are
-        iterated. Close the iterator to stop early.
-
-        Raises:
-            ValueError: an argument that does not fit; the text names it.
-        """
         # 1. Check everything before anything is computed
+        if output_type not in ("pt", "np", "pil", "segments"):
+            raise ValueError(f"output_type is {output_type!r}; need 'pt', 'np', 'pil' or 'segments'.")
         height, width = size_of_clip(image, height, width)
         check_arguments(locals(), self.transformer.config)
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
@@ -449,7 +404,32 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 self._memories = []
                 self.maybe_free_model_hooks()
 
-        return segments()
+        if output_type == "segments":
+            return segments()
+        made = list(segments())
+        # an interrupted clip may have no segment at all
+        frames: Any = torch.cat([torch.empty(1, 0, 3, height, width), *(segment.frames for segment in made)], dim=1)
+        if output_type != "pt":
+            frames = frames.permute(0, 1, 3, 4, 2).numpy()
+        if output_type == "pil":
+            frames = [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in frames]
+        start_frame = made[0].start_frame if made else 0
+        if not return_dict:
+            return frames, start_frame
+        return WanSpeechToVideoOutput(frames=frames, start_frame=start_frame, fps=FPS)
+
+    @_arguments_of(__call__)
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[WanS2VSegment]:
+        """Make the clip and yield it segment by segment, so that memory does not grow with its length.
+
+        The arguments are those of `__call__` without `output_type`, and are checked by the call itself; segments are
+        computed as they are iterated. Close the iterator to stop early.
+
+        Raises:
+            ValueError: an argument that does not fit; the text names it.
+        """
+        segments: Iterator[WanS2VSegment] = self(*arguments, **options, output_type="segments")
+        return segments
 
     def forget_projections(self) -> None:
         """To be called from a step callback that changed adapters or their weights.

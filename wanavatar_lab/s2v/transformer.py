@@ -271,8 +271,26 @@ class WanS2VTransformer3DModel(
         filling = memory is not None and memory.conditions is None
         conditions = memory.conditions if memory is not None else None
         if conditions is None:
-            conditions = self._embed_conditions(
-                encoder_hidden_states, ref_latents, motion_latents, audio_embeds, motion_frames, grid
+            dtype = self.pose_embedding.weight.dtype
+            text = encoder_hidden_states.to(dtype)
+            text = F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
+
+            # through the module and not its weight: offload brings weights to the device when a module is called
+            kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
+            condition_tokens = [self._embed_patches(ref_latents).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
+            if motion_latents is not None:
+                condition_tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
+
+            before = audio_embeds[..., :1].expand(-1, -1, -1, motion_frames)
+            audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([before, audio_embeds], dim=-1))
+            first = (motion_frames + 3) // 4  # latent frames of what was repeated before the segment
+            conditions = Conditions(
+                text=self.condition_embedder.text_embedder(text),
+                tokens=torch.cat(condition_tokens, dim=1),
+                video_kind=kinds[VIDEO],
+                rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
+                audio_tokens=audio_tokens[:, first:].to(dtype),
+                audio_global=audio_global[:, first:].to(dtype),
             )
             if memory is not None:
                 memory.conditions = conditions
@@ -330,37 +348,6 @@ class WanS2VTransformer3DModel(
                 inpaint_latents = latents.new_zeros(latents.shape[0], further, *latents.shape[2:])
             latents = torch.cat([latents, inpaint_latents.to(latents.dtype)], dim=1)
         return self.patch_embedding(latents)
-
-    def _embed_conditions(
-        self,
-        encoder_hidden_states: torch.Tensor,
-        ref_latents: torch.Tensor,
-        motion_latents: torch.Tensor | None,
-        audio_embeds: torch.Tensor,
-        motion_frames: int,
-        grid: tuple[int, int, int],
-    ) -> Conditions:
-        dtype = self.pose_embedding.weight.dtype
-        text = encoder_hidden_states.to(dtype)
-        text = F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
-
-        # through the module and not its weight: offload brings weights to the device when a module is called
-        kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
-        tokens = [self._embed_patches(ref_latents).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
-        if motion_latents is not None:
-            tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
-
-        before = audio_embeds[..., :1].expand(-1, -1, -1, motion_frames)
-        audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([before, audio_embeds], dim=-1))
-        first = (motion_frames + 3) // 4
-        return Conditions(
-            text=self.condition_embedder.text_embedder(text),
-            tokens=torch.cat(tokens, dim=1),
-            video_kind=kinds[VIDEO],
-            rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
-            audio_tokens=audio_tokens[:, first:].to(dtype),
-            audio_global=audio_global[:, first:].to(dtype),
-        )
 
     def _sequence_rank(self) -> tuple[int, int]:
         """This process's rank among those that share the sequence, and their number."""
