@@ -93,9 +93,7 @@ class PublishedCheckpointMixin(ModelMixin):
         except ValueError as error:
             raise WeightsError(f"{folder}/config.json cannot be used: {error}") from error
         layers = model.config.audio_inject_layers
-        places, shapes = files.read_headers(
-            folder, lambda names: files.stored_names(names, lambda name: our_name(name, layers), str(folder))
-        )
+        places, shapes = files.read_headers(folder, lambda name: our_name(name, layers))
         files.compare_names(shapes, files.model_shapes(model), str(folder))
         return model, places
 

@@ -39,7 +39,6 @@ _FIELDS = {
     "num_weighted_avg_layers": "num_audio_layers",
     "enable_adain": "audio_adain",
 }
-_WIDTH_FIELDS = ("dim", "num_heads")
 
 
 def our_name(name: str, inject_layers: Iterable[int]) -> str:
@@ -61,7 +60,7 @@ def our_name(name: str, inject_layers: Iterable[int]) -> str:
 
 def is_foreign(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is in one of the other two vocabularies."""
-    return any(field in config for field in (*_FIELDS, *_WIDTH_FIELDS))
+    return any(field in config for field in (*_FIELDS, "dim", "num_heads"))
 
 
 def our_config(config: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:

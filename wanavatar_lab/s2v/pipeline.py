@@ -319,7 +319,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; need some of {self._callback_tensor_inputs}."
             )
-        texts = [prompt_embeds if prompt_embeds is not None else prompt]
+        texts: list[Any] = [prompt_embeds if prompt_embeds is not None else prompt]
         if guidance_scale > 1:
             texts.append(negative_prompt_embeds if negative_prompt_embeds is not None else negative_prompt)
         if any(isinstance(text, str) for text in texts) and (self.text_encoder is None or self.tokenizer is None):

@@ -158,8 +158,7 @@ class WanS2VTransformer3DModel(
         added_kv_proj_dim: int | None = None,
     ) -> None:
         super().__init__()
-        variants = {"cross_attn_norm": cross_attn_norm, "audio_adain": audio_adain, "zero_timestep": zero_timestep}
-        off = [name for name, value in variants.items() if not value]
+        off = [name for name in ("cross_attn_norm", "audio_adain", "zero_timestep") if not self.config[name]]
         if off:
             raise ValueError(f"{', '.join(off)} is false; only the published S2V network, which has it, can be built.")
         beyond = [layer for layer in audio_inject_layers if not 0 <= layer < num_layers]

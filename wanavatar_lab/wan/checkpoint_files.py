@@ -174,20 +174,18 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_headers(
-    folder: Path, rename: Callable[[list[str]], Mapping[str, str]]
-) -> tuple[dict[str, tuple[Path, str]], Shapes]:
+def read_headers(folder: Path, name_of: Callable[[str], str]) -> tuple[dict[str, tuple[Path, str]], Shapes]:
     """Read where a sharded checkpoint stores each tensor, and its shape; only headers are read.
 
     Args:
         folder: has the safetensors files.
-        rename: the model's name → the stored name, for all stored names.
+        name_of: gives the model's name for a stored one.
 
     Returns:
         the model's name → the file and the name in it, and the model's name → the shape.
 
     Raises:
-        WeightsError: a file is missing or damaged.
+        WeightsError: a file is missing or damaged, or two stored names are of the same tensor.
     """
     files: dict[str, Path] = {}
     shapes: Shapes = {}
@@ -196,7 +194,7 @@ def read_headers(
             found = {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
         files |= dict.fromkeys(found, file)
         shapes |= found
-    stored = rename(list(files))
+    stored = stored_names(files, name_of, str(folder))
     places = {ours: (files[theirs], theirs) for ours, theirs in stored.items()}
     return places, {ours: shapes[theirs] for ours, theirs in stored.items()}
 

@@ -173,10 +173,9 @@ def load_expert(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
     Raises:
         WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
     """
+    # diffusers' converter moves any value from a published name to its own
     places, shapes = files.read_headers(
-        # diffusers' converter moves any values from the published names to its own
-        folder,
-        lambda names: convert_wan_transformer_to_diffusers({name: name for name in names}),
+        folder, lambda name: next(iter(convert_wan_transformer_to_diffusers({name: 0})))
     )
     published, text = files.read_config(folder), "condition_embedder.text_embedder.linear_1.weight"
     needed = ("num_heads", "dim", "in_dim", "out_dim", "freq_dim", "ffn_dim", "num_layers", "eps")
