@@ -1,5 +1,6 @@
 """What the S2V pipeline's arguments may be, and what it says to those that do not fit."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 
 from tests.s2v.test_pipeline import TEXT_DIM, arguments, clip, shared_pipe, waveform
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
+from wanavatar_lab.s2v.check_inputs import size_of_clip
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"height": 72}, "height is 72"),
@@ -28,6 +30,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"pose_end": 1.5}, "pose_end is 1.5"),
     ({"pose_start": 0.8, "pose_end": 0.1}, "pose_start is 0.8 and pose_end is 0.1"),
     ({"pose_video": torch.zeros(8, 3, 32, 64)}, r"pose_video is \(8, 3, 32, 64\)"),
+    ({"latents": torch.zeros(1, 16, 2, 8, 8)}, r"latents is \(1, 16, 2, 8, 8\); need \[S, 16, 1, 8, 8\]"),
     ({"audio_features": None}, "Pass audio"),
     ({"audio": waveform()}, "either audio .* or audio_features"),
     ({"audio_features": torch.zeros(20, 16)}, r"audio_features is \(20, 16\)"),
@@ -76,6 +79,50 @@ def test_a_part_that_is_missing_is_named(missing: str, changes: dict[str, Any], 
     lacking = WanSpeechToVideoPipeline(**{**shared_pipe().components, missing: None})
     with pytest.raises(ValueError, match=message):
         lacking.stream(**arguments(**changes))
+
+
+def test_the_clip_and_its_stream_show_the_same_arguments() -> None:
+    shown = inspect.signature(WanSpeechToVideoPipeline.__call__)
+    assert inspect.signature(WanSpeechToVideoPipeline.stream) == shown
+    kinds = {parameter.kind for parameter in shown.parameters.values()}
+    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    with pytest.raises(TypeError, match="output_type"):
+        shared_pipe().stream(**arguments(), output_type="np")
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ((None, None), (480, 832)),
+        ((128, None), (128, 224)),
+        ((None, 112), (64, 112)),
+        ((64, 96), (64, 96)),
+    ],
+)
+def test_a_size_that_is_not_given_follows_the_picture(
+    given: tuple[int | None, int | None], size: tuple[int, int]
+) -> None:
+    picture = Image.new("RGB", (104, 60))
+    assert size_of_clip(picture, *given) == size
+    assert size_of_clip(np.zeros((60, 104, 3), np.uint8), *given) == size
+    if size[0] == 64:
+        height, width = given
+        made = shared_pipe()(**arguments(image=picture, height=height, width=width, num_inference_steps=1)).frames
+        assert made.shape == (1, 5, *size, 3)
+
+
+def test_noise_comes_from_a_generator_or_as_latents() -> None:
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(4)
+
+    made = clip(shared_pipe(), generator=seeded(), seed=9)
+    assert torch.equal(made, clip(shared_pipe(), generator=seeded()))
+    assert not torch.equal(made, clip(shared_pipe()))
+    generator = seeded()
+    noise = torch.cat([torch.randn(1, 16, 1, 8, 8, generator=generator) for _ in range(2)])
+    assert torch.equal(made, clip(shared_pipe(), latents=noise))
+    # without noise for the second segment, it is drawn
+    assert torch.equal(made[:, :1], clip(shared_pipe(), latents=noise[:1])[:, :1])
 
 
 PICTURES: list[Callable[[np.ndarray], Any]] = [

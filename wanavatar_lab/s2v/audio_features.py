@@ -120,10 +120,8 @@ def encode_audio(
     def encode(start: int, stop: int) -> torch.Tensor:
         # the convolutions of feature frame i span samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple
         # of HOP gives the same frames as the whole audio, apart from the attention
-        piece = normalised[:, start * HOP : stop * HOP + HOP]
-        states = audio_encoder(
-            piece.to(audio_encoder.device, audio_encoder.dtype), output_hidden_states=True
-        ).hidden_states
+        piece = normalised[:, start * HOP : stop * HOP + HOP].to(audio_encoder.device, audio_encoder.dtype)
+        states = audio_encoder(piece, output_hidden_states=True).hidden_states
         return torch.cat([state[:, : stop - start] for state in states]).float().cpu()
 
     if length <= whole_seconds * FEATURE_RATE:

@@ -4,6 +4,8 @@ The injection belongs to the block and not between blocks: step caches replay a 
 between blocks would be applied a second time.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
@@ -18,6 +20,7 @@ from wanavatar_lab.s2v.token_layout import TokenLayout
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
+@dataclass(slots=True)
 class BlockMemory:
     """Keys and values of one block's cross-attentions: to the text, and to the audio where the block has an injection.
 
@@ -25,11 +28,8 @@ class BlockMemory:
     written to the rebuilt one would be lost.
     """
 
-    __slots__ = ("audio", "text")
-
-    def __init__(self) -> None:
-        self.text: KeyValue | None = None
-        self.audio: KeyValue | None = None
+    text: KeyValue | None = None
+    audio: KeyValue | None = None
 
 
 class WanS2VTransformerBlock(nn.Module):
@@ -209,10 +209,8 @@ class WanS2VAttnProcessor:
 
 def _attention(dim: int, num_heads: int, eps: float, cross: bool) -> WanAttention:
     size = dim // num_heads
-    processor = WanS2VAttnProcessor()
-    return WanAttention(
-        dim, num_heads, size, eps, cross_attention_dim_head=size if cross else None, processor=processor
-    )
+    across = size if cross else None
+    return WanAttention(dim, num_heads, size, eps, cross_attention_dim_head=across, processor=WanS2VAttnProcessor())
 
 
 def _modulate(states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, boundary: int) -> torch.Tensor:
@@ -223,6 +221,5 @@ def _modulate(states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, bo
 
 def _gated_add(states: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, boundary: int) -> torch.Tensor:
     halves = ((states[:, :boundary], update[:, :boundary]), (states[:, boundary:], update[:, boundary:]))
-    return torch.cat(
-        [(x.float() + y.float() * gate[:, i : i + 1]).type_as(states) for i, (x, y) in enumerate(halves)], dim=1
-    )
+    sums = [(x.float() + y.float() * gate[:, i : i + 1]).type_as(states) for i, (x, y) in enumerate(halves)]
+    return torch.cat(sums, dim=1)

@@ -1,101 +1,97 @@
 """Checks of the pipeline's arguments: what does not fit is refused by name and value before anything is computed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from wanavatar_lab.s2v.audio_features import FEATURE_RATE, SAMPLE_RATE, SHORTEST_SAMPLES, AudioFeatures
-from wanavatar_lab.wan.latents import VideoFrames
+from wanavatar_lab.wan.latents import Picture, as_picture
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
+DEFAULT_AREA = 480 * 832  # pixels of Wan's 480p, which the network was trained at
 PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
 LEAST_PIXELS = 64  # the oldest motion frames are packed eight latents at a time
 
+# argument → which values fit, and what an error says is needed
+_NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "height": (lambda n: n >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
+    "width": (lambda n: n >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
+    "frames_per_segment": (lambda n: n >= 4 and n % 4 == 0, "a multiple of 4, 4 or more"),
+    "motion_frames": (lambda n: n >= 1 and n % 4 == 1, "4n + 1, as the VAE groups frames"),
+    "num_segments": (lambda n: n is None or n >= 0, "1 or more, or None for as many as the audio needs"),
+    "num_inference_steps": (lambda n: n >= 1, "1 or more"),
+    "guidance_scale": (math.isfinite, "a finite number, 1 for no guidance"),
+    "flow_shift": (lambda x: math.isfinite(x) and x > 0, "a positive number"),
+    "pose_start": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
+    "pose_end": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
+    "audio_start": (lambda x: math.isfinite(x) and x >= 0, "seconds from the audio's start, 0 or more"),
+    "audio_duration": (lambda x: x is None or (math.isfinite(x) and x > 0), "more than 0 seconds, or None for all"),
+}
 
-def check_sizes(
-    height: int,
-    width: int,
-    frames_per_segment: int,
-    num_segments: int | None,
-    motion_frames: int,
-    pose_video: torch.Tensor | VideoFrames | None,
-) -> None:
-    """Check the sizes of a clip; arguments as in `WanSpeechToVideoPipeline.stream`.
+
+def size_of_clip(image: Picture, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width in pixels; one that is None is computed from the picture's shape, as a multiple of 16.
+
+    Raises:
+        ValueError: the picture is of no known kind.
+    """
+    if height is not None and width is not None:
+        return height, width
+    picture = as_picture(image)
+    ratio = picture.height / picture.width
+    tall = math.sqrt(DEFAULT_AREA * ratio) if width is None else width * ratio
+    wide = math.sqrt(DEFAULT_AREA / ratio) if height is None else height / ratio
+    rows, columns = (max(LEAST_PIXELS, round(side / PIXEL_MULTIPLE) * PIXEL_MULTIPLE) for side in (tall, wide))
+    return rows if height is None else height, columns if width is None else width
+
+
+def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check the arguments of `WanSpeechToVideoPipeline`, but for its audio, picture and callback.
+
+    Args:
+        arguments: name → value.
+        config: the network's.
 
     Raises:
         ValueError: names the argument, its value and what is needed.
     """
-    for name, value, multiple, least in (
-        ("height", height, PIXEL_MULTIPLE, LEAST_PIXELS),
-        ("width", width, PIXEL_MULTIPLE, LEAST_PIXELS),
-        ("frames_per_segment", frames_per_segment, 4, 4),
-    ):
-        if value < least or value % multiple:
-            raise ValueError(f"{name} is {value}; need a multiple of {multiple}, {least} or more.")
-    if motion_frames < 1 or motion_frames % 4 != 1:
-        raise ValueError(f"motion_frames is {motion_frames}; need 4n + 1, as the VAE groups frames.")
-    if num_segments is not None and num_segments < 0:
-        raise ValueError(f"num_segments is {num_segments}; need 1 or more, or None for as many as the audio needs.")
-    if pose_video is not None and (pose_video.ndim != 4 or tuple(pose_video.shape[1:]) != (3, height, width)):
-        raise ValueError(f"pose_video is {tuple(pose_video.shape)}; need [F, 3, {height}, {width}].")
-
-
-def check_sampling(
-    num_inference_steps: int, guidance_scale: float, flow_shift: float, pose_start: float, pose_end: float
-) -> None:
-    """Check how a clip is sampled; arguments as in `WanSpeechToVideoPipeline.stream`.
-
-    Raises:
-        ValueError: names the argument, its value and what is needed.
-    """
-    if num_inference_steps < 1:
-        raise ValueError(f"num_inference_steps is {num_inference_steps}; need 1 or more.")
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale is {guidance_scale}; need a finite number, 1 for no guidance.")
-    if not (math.isfinite(flow_shift) and flow_shift > 0):
-        raise ValueError(f"flow_shift is {flow_shift}; need a positive number.")
-    if not 0 <= pose_start <= pose_end <= 1:
-        raise ValueError(f"pose_start is {pose_start} and pose_end is {pose_end}; need 0 ≤ pose_start ≤ pose_end ≤ 1.")
-
-
-def check_inpainting(
-    video: torch.Tensor | VideoFrames | None,
-    mask: torch.Tensor | VideoFrames | None,
-    height: int,
-    width: int,
-    config: Mapping[str, Any],
-) -> None:
-    """Check the video that a clip is painted into; arguments as in `WanSpeechToVideoPipeline.stream`.
-
-    Raises:
-        ValueError: names the argument and what is needed.
-    """
-    if video is None and mask is None:
-        return
-    if video is None or mask is None:
+    for name, (fits, need) in _NEEDS.items():
+        if not fits(arguments[name]):
+            raise ValueError(f"{name} is {arguments[name]}; need {need}.")
+    start, end = arguments["pose_start"], arguments["pose_end"]
+    if start > end:
+        raise ValueError(f"pose_start is {start} and pose_end is {end}; need pose_start ≤ pose_end.")
+    video, mask = arguments["inpaint_video"], arguments["inpaint_mask"]
+    if (video is None) != (mask is None):
         raise ValueError("Pass inpaint_video and inpaint_mask both, or neither.")
-    if config["in_channels"] == config["out_channels"]:
+    channels = config["out_channels"]
+    if video is not None and config["in_channels"] == channels:
         raise ValueError(
-            f"inpaint_video is given, but this network takes {config['in_channels']} channels and no mask. Load one "
+            f"inpaint_video is given, but this network takes {channels} channels and no mask. Load one "
             "that was trained for it."
         )
-    for name, frames, channels in (("inpaint_video", video, 3), ("inpaint_mask", mask, 1)):
-        if frames.ndim != 4 or tuple(frames.shape[1:]) != (channels, height, width):
-            raise ValueError(f"{name} is {tuple(frames.shape)}; need [F, {channels}, {height}, {width}].")
-
-
-def check_embeds(name: str, embeds: torch.Tensor, text_dim: int) -> None:
-    """Check prompt embeddings.
-
-    Raises:
-        ValueError: they are not [1, L, text_dim] with 1 ≤ L ≤ 512; the text has `name` and their shape.
-    """
-    shape = tuple(embeds.shape)
-    if len(shape) != 3 or shape[0] != 1 or not 1 <= shape[1] <= TEXT_LENGTH or shape[2] != text_dim:
-        raise ValueError(f"{name} is {shape}; need [1, L, {text_dim}] with L from 1 to {TEXT_LENGTH}.")
+    height, width, frames = arguments["height"], arguments["width"], arguments["frames_per_segment"]
+    for name, first, shape in (
+        ("pose_video", "F", (3, height, width)),
+        ("inpaint_video", "F", (3, height, width)),
+        ("inpaint_mask", "F", (1, height, width)),
+        ("latents", "S", (channels, frames // 4, height // 8, width // 8)),
+    ):
+        found = () if arguments[name] is None else tuple(arguments[name].shape)
+        if found and found[1:] != shape:
+            raise ValueError(f"{name} is {found}; need [{first}, {', '.join(map(str, shape))}].")
+    for name in ("prompt", "negative_prompt")[: 2 if arguments["guidance_scale"] > 1 else 1]:
+        embeds = arguments[f"{name}_embeds"]
+        if embeds is None and arguments[name] is None:
+            raise ValueError(f"Pass {name} or {name}_embeds.")
+        found = () if embeds is None else tuple(embeds.shape)
+        if found and (len(found) != 3 or found[::2] != (1, config["text_dim"]) or not 1 <= found[1] <= TEXT_LENGTH):
+            raise ValueError(
+                f"{name}_embeds is {found}; need [1, L, {config['text_dim']}] with L from 1 to {TEXT_LENGTH}."
+            )
 
 
 def cut_audio(
@@ -116,10 +112,6 @@ def cut_audio(
     """
     if audio is not None and features is not None:
         raise ValueError("Pass either audio (a waveform) or audio_features, and not both.")
-    if not (math.isfinite(start) and start >= 0):
-        raise ValueError(f"audio_start is {start}; need seconds from the audio's start, 0 or more.")
-    if duration is not None and not (math.isfinite(duration) and duration > 0):
-        raise ValueError(f"audio_duration is {duration}; need more than 0 seconds, or None for all of it.")
     if features is not None:
         whole: Any = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
         rate, least = FEATURE_RATE, 1

@@ -12,16 +12,7 @@ from huggingface_hub import snapshot_download
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v.key_names import is_foreign, our_config, our_name
-from wanavatar_lab.wan.checkpoint_files import (
-    WEIGHTS_STEM,
-    compare_names,
-    fill,
-    model_shapes,
-    read_config,
-    read_headers,
-    read_shards,
-    stored_names,
-)
+from wanavatar_lab.wan import checkpoint_files as files
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -59,7 +50,7 @@ class PublishedCheckpointMixin(ModelMixin):
             WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
         """
         model, places = cls._read_headers(Path(folder))
-        fill(model, read_shards(places), torch_dtype, device, cls._keep_in_fp32_modules or ())
+        files.fill(model, files.read_shards(places), torch_dtype, device, cls._keep_in_fp32_modules or ())
         model.register_to_config(_name_or_path=str(folder))
         return model.eval()
 
@@ -82,7 +73,7 @@ class PublishedCheckpointMixin(ModelMixin):
         """
         root = _local_root(pretrained_model_name_or_path, kwargs)
         folder = root / (kwargs.get("subfolder") or "")
-        config = read_config(folder)
+        config = files.read_config(folder)
         foreign = is_foreign(config)
         if not foreign and not config.get("quantization_config") and not any(map(kwargs.get, _UNCHECKED)):
             _, places = cls._read_headers(folder)
@@ -95,17 +86,15 @@ class PublishedCheckpointMixin(ModelMixin):
     @classmethod
     def _read_headers(cls, folder: Path) -> tuple[Self, dict[str, tuple[Path, str]]]:
         """The model on the meta device and where each of its tensors is stored, names and shapes compared."""
-        config = our_config(read_config(folder))
+        config = our_config(files.read_config(folder), cls._get_init_keys(cls))
         try:
             with torch.device("meta"):
                 model = cls(**config)
         except ValueError as error:
             raise WeightsError(f"{folder}/config.json cannot be used: {error}") from error
         layers = model.config.audio_inject_layers
-        places, shapes = read_headers(
-            folder, lambda names: stored_names(names, lambda name: our_name(name, layers), str(folder))
-        )
-        compare_names(shapes, model_shapes(model), str(folder))
+        places, shapes = files.read_headers(folder, lambda name: our_name(name, layers))
+        files.compare_names(shapes, files.model_shapes(model), str(folder))
         return model, places
 
 
@@ -117,7 +106,7 @@ def _local_root(name_or_path: str | os.PathLike[str], kwargs: Mapping[str, Any])
         raise WeightsError(f"{name_or_path} is neither a local folder nor the id of a repository, <owner>/<name>.")
     options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
     prefix = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
-    wanted = [f"{prefix}config.json", f"{prefix}{WEIGHTS_STEM}*"]
+    wanted = [f"{prefix}config.json", f"{prefix}{files.WEIGHTS_STEM}*"]
     try:
         return Path(snapshot_download(str(name_or_path), allow_patterns=wanted, **options))
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wanavatar_lab.wan.latents import LatentCodec, VideoFrames
+from wanavatar_lab.wan.latents import Frames, LatentCodec
 
 if TYPE_CHECKING:
     from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
@@ -94,12 +94,7 @@ def encode_given(codec: LatentCodec, pixels: torch.Tensor, given: torch.Tensor, 
 
 
 def segment_given(
-    codec: LatentCodec,
-    video: torch.Tensor | VideoFrames,
-    mask: torch.Tensor | VideoFrames,
-    window: slice,
-    size: tuple[int, int],
-    device: torch.device,
+    codec: LatentCodec, video: Frames, mask: Frames, window: slice, size: tuple[int, int], device: torch.device
 ) -> torch.Tensor:
     """`encode_given` of the frames `window` of a video; beyond its end nothing is given.
 

@@ -7,7 +7,7 @@ it is renamed as a whole.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -39,12 +39,6 @@ _FIELDS = {
     "num_weighted_avg_layers": "num_audio_layers",
     "enable_adain": "audio_adain",
 }
-_WIDTH_FIELDS = ("dim", "num_heads")
-_OUR_FIELDS = (
-    "patch_size num_attention_heads attention_head_dim in_channels out_channels text_dim freq_dim ffn_dim num_layers "
-    "cross_attn_norm eps audio_dim num_audio_layers num_audio_tokens audio_inject_layers audio_adain "
-    "pose_channels zero_timestep"
-).split()
 
 
 def our_name(name: str, inject_layers: Iterable[int]) -> str:
@@ -66,11 +60,15 @@ def our_name(name: str, inject_layers: Iterable[int]) -> str:
 
 def is_foreign(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is in one of the other two vocabularies."""
-    return any(field in config for field in (*_FIELDS, *_WIDTH_FIELDS))
+    return any(field in config for field in (*_FIELDS, "dim", "num_heads"))
 
 
-def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def our_config(config: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """Constructor arguments of `WanS2VTransformer3DModel` for a `config.json` in any of the three vocabularies.
+
+    Args:
+        config: the fields of the file.
+        fields: those that the constructor takes; others are left out.
 
     Raises:
         WeightsError: the checkpoint is of a variant that was never published and is not built here, or its config
@@ -90,10 +88,8 @@ def our_config(config: Mapping[str, Any]) -> dict[str, Any]:
             raise WeightsError(f"config.json has dim={dim} and num_heads={heads}; the heads have to divide the width.")
         known |= {"num_attention_heads": heads, "attention_head_dim": dim // heads}
     for field, value in config.items():
-        target = _FIELDS.get(field, field if field in _OUR_FIELDS else None)
-        if target is not None:
-            known[target] = tuple(value) if isinstance(value, list) else value
-    return known
+        known[_FIELDS.get(field, field)] = tuple(value) if isinstance(value, list) else value
+    return {field: value for field, value in known.items() if field in fields}
 
 
 _OWN_MODULES = re.compile(r"^diffusion_model\.(audio_injector|casual_audio_encoder|cond_encoder|frame_packer)\.")

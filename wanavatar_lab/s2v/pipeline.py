@@ -1,19 +1,20 @@
 """From a picture and a voice to a talking clip, segment by segment (Wan2.2-S2V, commit 42bf4cf is the reference).
 
     pipe = WanSpeechToVideoPipeline.from_pretrained("weights/Wan2.2-S2V-14B").to("cuda")
+    frames = pipe(image, audio, prompt, negative_prompt).frames  # [1, F, H, W, 3]
     for segment in pipe.stream(image, audio, prompt, negative_prompt, height=480, width=832):
         write(segment.frames)  # [1, F, 3, H, W]
 
 A segment is denoised by `denoise_segment`, decoded, and its last frames are what the next one continues from.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from diffusers import AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
 from diffusers.loaders import CogVideoXLoraLoaderMixin, WanLoraLoaderMixin
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import (
@@ -32,12 +34,12 @@ from transformers import (
 )
 
 from wanavatar_lab.s2v.audio_features import AudioFeatures, encode_audio
-from wanavatar_lab.s2v.check_inputs import check_embeds, check_inpainting, check_sampling, check_sizes, cut_audio
+from wanavatar_lab.s2v.check_inputs import check_arguments, cut_audio, size_of_clip
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import segment_given
 from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
 from wanavatar_lab.s2v.transformer import PUBLISHED_INJECT_LAYERS, SegmentMemory, WanS2VTransformer3DModel
-from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec, VideoFrames, picture_to_pixels
+from wanavatar_lab.wan.latents import MOTION_FRAMES, Frames, LatentCodec, Picture, picture_to_pixels
 from wanavatar_lab.wan.scheduler import flow_unipc, set_flow_timesteps, with_flow_shift
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -46,6 +48,19 @@ FIRST_FRAMES_DROPPED = 3  # the first decoded frames of a clip belong to the ref
 START_PICTURE_FRAMES = 6  # how many motion frames show the picture when a clip starts from it
 
 StepCallback = Callable[["WanSpeechToVideoPipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _arguments_of(call: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """A decorator that gives a function the arguments of `call`, as type checkers, editors and `inspect` see them."""
+
+    def give(function: Callable[..., T]) -> Callable[P, T]:
+        function.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
+        return function
+
+    return give
 
 
 @dataclass
@@ -210,68 +225,39 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(NO_AUDIO_ENCODER)
         return encode_audio(waveform, self.audio_encoder, self.audio_processor)
 
-    def prepare_latents(self, seed: int, frames: int, height: int, width: int) -> torch.Tensor:
-        """Noise [1, z, frames / 4, height / 8, width / 8] in float32, the same on every device for the same seed."""
-        shape = (1, self.vae.config.z_dim, frames // 4, height // 8, width // 8)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self._execution_device)
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        image: Image.Image | np.ndarray | torch.Tensor,
-        audio: np.ndarray | torch.Tensor | None = None,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        *,
-        height: int,
-        width: int,
-        output_type: str = "np",
-        return_dict: bool = True,
-        **arguments: Any,
-    ) -> Any:
-        """Make the whole clip.
+    def prepare_latents(
+        self, seed: int, frames: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Noise [1, z, frames / 4, height / 8, width / 8] in float32, the same on every device for the same seed.
 
         Args:
-            image, audio, prompt, negative_prompt, height, width, arguments: as in `stream`.
-            output_type: "pt", "np" or "pil".
-            return_dict: return a `WanSpeechToVideoOutput` instead of the tuple (frames, start_frame).
-
-        Raises:
-            ValueError: an argument that does not fit; the text names it.
+            seed: of a new CPU generator, used without `generator`.
+            frames, height, width: of a segment.
+            generator: draws the noise, on its own device.
         """
-        if output_type not in ("pt", "np", "pil"):
-            raise ValueError(f"output_type is {output_type!r}; need 'pt', 'np' or 'pil'.")
-        segments = list(self.stream(image, audio, prompt, negative_prompt, height=height, width=width, **arguments))
-        none = torch.empty(1, 0, 3, height, width)
-        frames: Any = torch.cat([none, *(segment.frames for segment in segments)], dim=1)
-        if output_type != "pt":
-            frames = frames.permute(0, 1, 3, 4, 2).numpy()
-        if output_type == "pil":
-            frames = [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in frames]
-        start_frame = segments[0].start_frame if segments else 0
-        if not return_dict:
-            return frames, start_frame
-        return WanSpeechToVideoOutput(frames=frames, start_frame=start_frame, fps=FPS)
+        shape = (1, self.vae.config.z_dim, frames // 4, height // 8, width // 8)
+        generator = generator or torch.Generator().manual_seed(seed)
+        return randn_tensor(shape, generator, self._execution_device, torch.float32)
 
-    def stream(
+    def __call__(
         self,
-        image: Image.Image | np.ndarray | torch.Tensor,
+        image: Picture,
         audio: np.ndarray | torch.Tensor | None = None,
         prompt: str | None = None,
         negative_prompt: str | None = None,
         *,
-        height: int,
-        width: int,
+        height: int | None = None,
+        width: int | None = None,
         audio_features: torch.Tensor | AudioFeatures | None = None,
         audio_start: float = 0.0,
         audio_duration: float | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
-        pose_video: torch.Tensor | VideoFrames | None = None,
+        pose_video: Frames | None = None,
         pose_start: float = 0.0,
         pose_end: float = 1.0,
-        inpaint_video: torch.Tensor | VideoFrames | None = None,
-        inpaint_mask: torch.Tensor | VideoFrames | None = None,
+        inpaint_video: Frames | None = None,
+        inpaint_mask: Frames | None = None,
         start_from_image: bool = False,
         frames_per_segment: int = 80,
         num_segments: int | None = None,
@@ -280,20 +266,22 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         guidance_scale: float = 4.5,
         flow_shift: float = 3.0,
         seed: int = 0,
+        generator: torch.Generator | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Iterator[WanS2VSegment]:
-        """Make the clip and yield it segment by segment, so that memory does not grow with its length.
-
-        The arguments are checked by the call itself; segments are computed as they are iterated. Close the iterator to
-        stop early.
+    ) -> Any:
+        """Make the whole clip.
 
         Args:
             image: the reference picture; it is scaled to cover the frame and cropped at its centre.
             audio: mono waveform [T] at 16 kHz; or give `audio_features` [layers, T, dim] at 50 Hz instead.
             prompt, negative_prompt: text; or give `prompt_embeds` and `negative_prompt_embeds` [1, L, text_dim].
-            height, width: in pixels, multiples of 16, at least 64.
+            height, width: in pixels, multiples of 16, at least 64. None follows the picture's shape: at the area of
+                480 × 832 without both, else at the side that is given.
             audio_start, audio_duration: seconds of the audio to use; None takes all up to its end.
             pose_video: [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start; black beyond its end.
             pose_start, pose_end: share of the denoising steps (0 to 1) between which the pose is used.
@@ -308,6 +296,11 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             guidance_scale: classifier-free guidance; 1 or less leaves the second pass out.
             flow_shift: shift of the sigmas; 3 for 480p, 5 for 720p.
             seed: segment r draws its noise from a CPU generator seeded `seed + r`.
+            generator: draws the noise of all segments, one after the other, instead of `seed`.
+            latents: noise [S, z, frames_per_segment / 4, height / 8, width / 8] of the first S segments, which is used
+                instead of drawing theirs.
+            output_type: "pt", "np" or "pil"; "segments" returns what `stream` does.
+            return_dict: return a `WanSpeechToVideoOutput` instead of the tuple (frames, start_frame).
             attention_kwargs: `{"scale": s}` scales all adapters.
             callback_on_step_end: `callback(pipe, step, timestep, tensors)`; may return `{"latents": …}`. `tensors` also
                 has "segment" and "num_segments".
@@ -317,48 +310,43 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: an argument that does not fit; the text names it.
         """
         # 1. Check everything before anything is computed
-        check_sizes(height, width, frames_per_segment, num_segments, motion_frames, pose_video)
-        check_inpainting(inpaint_video, inpaint_mask, height, width, self.transformer.config)
-        check_sampling(num_inference_steps, guidance_scale, flow_shift, pose_start, pose_end)
+        if output_type not in ("pt", "np", "pil", "segments"):
+            raise ValueError(f"output_type is {output_type!r}; need 'pt', 'np', 'pil' or 'segments'.")
+        height, width = size_of_clip(image, height, width)
+        check_arguments(locals(), self.transformer.config)
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
         if unknown:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {unknown}; need some of {self._callback_tensor_inputs}."
             )
-        texts: list[str | torch.Tensor] = []
-        for name, text, embeds in (
-            ("prompt", prompt, prompt_embeds),
-            ("negative_prompt", negative_prompt, negative_prompt_embeds),
-        )[: 2 if guidance_scale > 1 else 1]:
-            if embeds is not None:
-                check_embeds(f"{name}_embeds", embeds, self.transformer.config.text_dim)
-            elif text is None:
-                raise ValueError(f"Pass {name} or {name}_embeds.")
-            elif self.text_encoder is None or self.tokenizer is None:
-                raise ValueError(NO_TEXT_ENCODER)
-            texts.append(text if embeds is None else embeds)  # type: ignore[arg-type]
+        texts: list[Any] = [prompt_embeds if prompt_embeds is not None else prompt]
+        if guidance_scale > 1:
+            texts.append(negative_prompt_embeds if negative_prompt_embeds is not None else negative_prompt)
+        if any(isinstance(text, str) for text in texts) and (self.text_encoder is None or self.tokenizer is None):
+            raise ValueError(NO_TEXT_ENCODER)
         speech = cut_audio(audio, audio_features, audio_start, audio_duration)
         if not isinstance(speech, AudioFeatures) and (self.audio_encoder is None or self.audio_processor is None):
             raise ValueError(NO_AUDIO_ENCODER)
         picture = picture_to_pixels(image, height, width)
         self._interrupt = False
 
-        def after_step(
-            place: dict[str, int], step: int, timestep: torch.Tensor, latents: torch.Tensor, noise_pred: torch.Tensor
-        ) -> torch.Tensor | None:
-            if callback_on_step_end is not None:
-                tensors = {"latents": latents, "noise_pred": noise_pred}
-                wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                answer = callback_on_step_end(self, step, timestep, wanted | place)
-                latents = (answer or {}).get("latents", latents)
-            return None if self._interrupt else latents
-
         def segments() -> Iterator[WanS2VSegment]:
+            def after_step(
+                step: int, timestep: torch.Tensor, latents: torch.Tensor, noise_pred: torch.Tensor
+            ) -> torch.Tensor | None:
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents, "noise_pred": noise_pred}
+                    wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    place = {"segment": index, "num_segments": count}
+                    answer = callback_on_step_end(self, step, timestep, wanted | place)
+                    latents = (answer or {}).get("latents", latents)
+                return None if self._interrupt else latents
+
             try:
                 # not as a decorator of this generator: that would keep the last segment while the next is computed
                 with torch.no_grad():
                     # 2. Encode what the whole clip is made from
-                    device = self._execution_device
+                    device, size = self._execution_device, (height, width)
                     features = speech if isinstance(speech, AudioFeatures) else self.encode_audio(speech)
                     count = features.num_segments(FPS, frames_per_segment)
                     count = min(num_segments, count) if num_segments else count
@@ -373,16 +361,19 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                         window = slice(index * frames_per_segment, (index + 1) * frames_per_segment)
                         pose = inpaint = None
                         if pose_video is not None:
-                            pose = codec.encode_pose(pose_video, window, (height, width), device)
+                            pose = codec.encode_pose(pose_video, window, size, device)
                         if inpaint_video is not None and inpaint_mask is not None:
-                            given = (inpaint_video, inpaint_mask)
-                            inpaint = segment_given(codec, *given, window, (height, width), device)
+                            inpaint = segment_given(codec, inpaint_video, inpaint_mask, window, size, device)
+                        if latents is not None and index < len(latents):
+                            noise = latents[index : index + 1].to(device, torch.float32)
+                        else:
+                            noise = self.prepare_latents(seed + index, frames_per_segment, *size, generator)
                         self._memories = [SegmentMemory() for _ in embeds]
 
-                        latents = denoise_segment(
+                        denoised = denoise_segment(
                             self.transformer,
                             scheduler,
-                            self.prepare_latents(seed + index, frames_per_segment, height, width),
+                            noise,
                             prompt_embeds=embeds,
                             audio_embeds=features.bucket(index, FPS, frames_per_segment)[None].to(device),
                             ref_latents=motion.ref_latents,
@@ -395,13 +386,13 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                             pose_range=(pose_start, pose_end),
                             memories=self._memories,
                             attention_kwargs=attention_kwargs,
-                            after_step=partial(after_step, {"segment": index, "num_segments": count}),
+                            after_step=after_step,
                         )
                         self._memories = []  # else keys and values of all blocks would be in memory while decoding
-                        if latents is None:
+                        if denoised is None:
                             return
                         # 4. Decode it
-                        segment = WanS2VSegment(motion.decode(latents), index, count, motion.start_frame)
+                        segment = WanS2VSegment(motion.decode(denoised), index, count, motion.start_frame)
                     length = segment.frames.shape[1]
                     yield segment
                     del segment  # hundreds of megabytes, which must not be in memory beside the next one's
@@ -413,7 +404,32 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 self._memories = []
                 self.maybe_free_model_hooks()
 
-        return segments()
+        if output_type == "segments":
+            return segments()
+        made = list(segments())
+        # an interrupted clip may have no segment at all
+        frames: Any = torch.cat([torch.empty(1, 0, 3, height, width), *(segment.frames for segment in made)], dim=1)
+        if output_type != "pt":
+            frames = frames.permute(0, 1, 3, 4, 2).numpy()
+        if output_type == "pil":
+            frames = [[Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in clip] for clip in frames]
+        start_frame = made[0].start_frame if made else 0
+        if not return_dict:
+            return frames, start_frame
+        return WanSpeechToVideoOutput(frames=frames, start_frame=start_frame, fps=FPS)
+
+    @_arguments_of(__call__)
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[WanS2VSegment]:
+        """Make the clip and yield it segment by segment, so that memory does not grow with its length.
+
+        The arguments are those of `__call__` without `output_type`, and are checked by the call itself; segments are
+        computed as they are iterated. Close the iterator to stop early.
+
+        Raises:
+            ValueError: an argument that does not fit; the text names it.
+        """
+        segments: Iterator[WanS2VSegment] = self(*arguments, **options, output_type="segments")
+        return segments
 
     def forget_projections(self) -> None:
         """To be called from a step callback that changed adapters or their weights.
@@ -459,7 +475,7 @@ def denoise_segment(
         motion_latents: [1, C, T, h, w], or None for a first segment.
         pose_latents: [1, C, F, h, w] or None.
         pose_range: the shares of the steps from and up to which the pose is used.
-        num_inference_steps, guidance_scale: as in `WanSpeechToVideoPipeline.stream`.
+        num_inference_steps, guidance_scale: as in `WanSpeechToVideoPipeline`.
         memories: new ones, one per prompt, for a caller that may drop their contents; else they are made.
         conditions: further arguments of the network, the same in every step: `ref_latents` and so on.
         after_step: called as `after_step(step, timestep, latents, noise_pred)`; returns the latents to continue with,

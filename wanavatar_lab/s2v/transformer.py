@@ -41,7 +41,7 @@ class Conditions:
     """The embedded conditions of one segment.
 
     Args:
-        encoder_hidden_states: projected text [B, text_len, C].
+        text: projected [B, text_len, C].
         tokens: reference and motion tokens, their kind already added [B, Lc, C].
         video_kind: what is added to video tokens [C].
         rotary_emb: cosines and sines [1, L, 1, D/2] of the whole sequence (of this process's shard).
@@ -49,7 +49,7 @@ class Conditions:
         audio_global: their summary, which sets scale and shift of the injection [B, F, C].
     """
 
-    encoder_hidden_states: torch.Tensor
+    text: torch.Tensor
     tokens: torch.Tensor
     video_kind: torch.Tensor
     rotary_emb: tuple[torch.Tensor, torch.Tensor]
@@ -127,10 +127,8 @@ class WanS2VTransformer3DModel(
     ]
     _repeated_blocks = ["WanS2VTransformerBlock"]
     _cp_plan = {
-        "rope": {
-            0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-            1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-        },
+        # cosines and sines
+        "rope": dict.fromkeys((0, 1), ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)),
         "sequence": {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)},
         "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
     }
@@ -160,8 +158,7 @@ class WanS2VTransformer3DModel(
         added_kv_proj_dim: int | None = None,
     ) -> None:
         super().__init__()
-        variants = {"cross_attn_norm": cross_attn_norm, "audio_adain": audio_adain, "zero_timestep": zero_timestep}
-        off = [name for name, value in variants.items() if not value]
+        off = [name for name in ("cross_attn_norm", "audio_adain", "zero_timestep") if not self.config[name]]
         if off:
             raise ValueError(f"{', '.join(off)} is false; only the published S2V network, which has it, can be built.")
         beyond = [layer for layer in audio_inject_layers if not 0 <= layer < num_layers]
@@ -273,8 +270,26 @@ class WanS2VTransformer3DModel(
         filling = memory is not None and memory.conditions is None
         conditions = memory.conditions if memory is not None else None
         if conditions is None:
-            conditions = self._embed_conditions(
-                encoder_hidden_states, ref_latents, motion_latents, audio_embeds, motion_frames, grid
+            dtype = self.pose_embedding.weight.dtype
+            text = encoder_hidden_states.to(dtype)
+            text = F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
+
+            # through the module and not its weight: offload brings weights to the device when a module is called
+            kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
+            condition_tokens = [self._embed_patches(ref_latents).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
+            if motion_latents is not None:
+                condition_tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
+
+            before = audio_embeds[..., :1].expand(-1, -1, -1, motion_frames)
+            audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([before, audio_embeds], dim=-1))
+            first = (motion_frames + 3) // 4  # latent frames of what was repeated before the segment
+            conditions = Conditions(
+                text=self.condition_embedder.text_embedder(text),
+                tokens=torch.cat(condition_tokens, dim=1),
+                video_kind=kinds[VIDEO],
+                rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
+                audio_tokens=audio_tokens[:, first:].to(dtype),
+                audio_global=audio_global[:, first:].to(dtype),
             )
             if memory is not None:
                 memory.conditions = conditions
@@ -301,21 +316,15 @@ class WanS2VTransformer3DModel(
         # 4. Blocks. Of a segment's steps only the first fills the memory: compiled too, it would cost every kind of
         # block a second graph
         eager = filling and not torch.compiler.is_compiling()
+        # in the order of the block's `forward`, behind the tokens
+        text, audio = conditions.text, (conditions.audio_tokens, conditions.audio_global)
+        arguments = (text, modulation, conditions.rotary_emb, layout, *audio)
         with torch.compiler.set_stance("force_eager") if eager else nullcontext():
             for i, block in enumerate(self.blocks):
-                arguments = (
-                    tokens,
-                    conditions.encoder_hidden_states,
-                    modulation,
-                    conditions.rotary_emb,
-                    layout,
-                    conditions.audio_tokens,
-                    conditions.audio_global,
-                )
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
-                    tokens = self._gradient_checkpointing_func(block, *arguments)
+                    tokens = self._gradient_checkpointing_func(block, tokens, *arguments)
                 else:
-                    tokens = block(*arguments, memory=memory.blocks[i] if memory is not None else None)
+                    tokens = block(tokens, *arguments, memory=memory.blocks[i] if memory is not None else None)
 
         # 5. Output norm, projection and unpatchify; with several ranks `proj_out` gathers the whole sequence, so the
         # conditions' tokens can be dropped only behind it
@@ -338,37 +347,6 @@ class WanS2VTransformer3DModel(
                 inpaint_latents = latents.new_zeros(latents.shape[0], further, *latents.shape[2:])
             latents = torch.cat([latents, inpaint_latents.to(latents.dtype)], dim=1)
         return self.patch_embedding(latents)
-
-    def _embed_conditions(
-        self,
-        encoder_hidden_states: torch.Tensor,
-        ref_latents: torch.Tensor,
-        motion_latents: torch.Tensor | None,
-        audio_embeds: torch.Tensor,
-        motion_frames: int,
-        grid: tuple[int, int, int],
-    ) -> Conditions:
-        dtype = self.pose_embedding.weight.dtype
-        text = encoder_hidden_states.to(dtype)
-        text = F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1]))
-
-        # through the module and not its weight: offload brings weights to the device when a module is called
-        kinds = self.token_kind_embedding(torch.arange(3, device=text.device)).to(dtype)
-        tokens = [self._embed_patches(ref_latents).flatten(2).transpose(1, 2) + kinds[REFERENCE]]
-        if motion_latents is not None:
-            tokens.append(self.frame_packer(motion_latents.to(dtype)) + kinds[MOTION])
-
-        before = audio_embeds[..., :1].expand(-1, -1, -1, motion_frames)
-        audio_tokens, audio_global = self.causal_audio_encoder(torch.cat([before, audio_embeds], dim=-1))
-        first = (motion_frames + 3) // 4
-        return Conditions(
-            encoder_hidden_states=self.condition_embedder.text_embedder(text),
-            tokens=torch.cat(tokens, dim=1),
-            video_kind=kinds[VIDEO],
-            rotary_emb=self.rope(*grid, motion_latents is not None, text.device),
-            audio_tokens=audio_tokens[:, first:].to(dtype),
-            audio_global=audio_global[:, first:].to(dtype),
-        )
 
     def _sequence_rank(self) -> tuple[int, int]:
         """This process's rank among those that share the sequence, and their number."""

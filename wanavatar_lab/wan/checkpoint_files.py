@@ -3,12 +3,12 @@
 import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from wanavatar_lab.errors import WeightsError
 
@@ -51,28 +51,23 @@ def name_problems(kinds: Mapping[str, list[str]]) -> str:
     return "; ".join(said)
 
 
-def safetensors_shapes(file: Path) -> Shapes:
-    """Names and shapes in a safetensors file; reads its header only.
-
-    Raises:
-        WeightsError: the file is damaged, cut short, or not there.
-    """
-    try:
-        with safe_open(file, framework="pt") as shard:
-            # safe_open gives an object with keys() that cannot be iterated itself
-            return {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
-
-
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
     Raises:
         WeightsError: the file is damaged, cut short, of another format, or not there.
     """
+    with _opened(file) as shard:
+        # safe_open gives an object with keys() that cannot be iterated itself
+        return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A safetensors file, of which only the header is read at first."""
     try:
-        return load_file(file)
+        with safe_open(file, framework="pt") as shard:
+            yield shard
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file} cannot be read ({error}). Download it again.") from error
 
@@ -120,19 +115,15 @@ def read_state_dict(file: Path, containers: Iterable[str] = ()) -> dict[str, tor
             ) from error
         raise WeightsError(f"{file} is damaged ({reason}). Download it again.") from error
     if isinstance(tensors, dict) and (keys := tuple(containers)):
-        tensors = _nested(tensors, keys)
+        tensors = next((tensors[key] for key in keys if isinstance(tensors.get(key), dict)), tensors)
+        only = next(iter(tensors.values())) if len(tensors) == 1 else None
+        tensors = only if isinstance(only, dict) else tensors
     if not isinstance(tensors, dict):
         raise WeightsError(f"{file} holds a {type(tensors).__name__} instead of named tensors. Download it again.")
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise WeightsError(f"{file} has entries that are no tensors: {', '.join(strange[:5])}. Download it again.")
     return {str(name): tensor for name, tensor in tensors.items()}
-
-
-def _nested(loaded: dict[Any, Any], containers: tuple[str, ...]) -> dict[Any, Any]:
-    inner = next((loaded[key] for key in containers if isinstance(loaded.get(key), dict)), loaded)
-    only = next(iter(inner.values())) if len(inner) == 1 else None
-    return only if isinstance(only, dict) else inner
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -183,28 +174,27 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_headers(
-    folder: Path, rename: Callable[[list[str]], Mapping[str, str]]
-) -> tuple[dict[str, tuple[Path, str]], Shapes]:
+def read_headers(folder: Path, name_of: Callable[[str], str]) -> tuple[dict[str, tuple[Path, str]], Shapes]:
     """Read where a sharded checkpoint stores each tensor, and its shape; only headers are read.
 
     Args:
         folder: has the safetensors files.
-        rename: the model's name → the stored name, for all stored names.
+        name_of: gives the model's name for a stored one.
 
     Returns:
         the model's name → the file and the name in it, and the model's name → the shape.
 
     Raises:
-        WeightsError: a file is missing or damaged.
+        WeightsError: a file is missing or damaged, or two stored names are of the same tensor.
     """
     files: dict[str, Path] = {}
     shapes: Shapes = {}
     for file in shard_files(folder):
-        found = safetensors_shapes(file)
+        with _opened(file) as shard:
+            found = {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
         files |= dict.fromkeys(found, file)
         shapes |= found
-    stored = rename(list(files))
+    stored = stored_names(files, name_of, str(folder))
     places = {ours: (files[theirs], theirs) for ours, theirs in stored.items()}
     return places, {ours: shapes[theirs] for ours, theirs in stored.items()}
 
@@ -244,17 +234,19 @@ def read_shards(places: Mapping[str, tuple[Path, str]]) -> Iterator[tuple[str, t
     for ours, (file, theirs) in places.items():
         by_file.setdefault(file, []).append((ours, theirs))
     for file, names in by_file.items():
-        try:
-            with safe_open(file, framework="pt") as shard:
-                for ours, theirs in names:
-                    yield ours, shard.get_tensor(theirs)
-        except SafetensorError as error:
-            raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
+        with _opened(file) as shard:
+            for ours, theirs in names:
+                yield ours, shard.get_tensor(theirs)
 
 
 def model_shapes(model: torch.nn.Module) -> Shapes:
     """Names and shapes of all weights of a model, those shared by several modules once."""
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return tensor_shapes(model.named_parameters())
+
+
+def tensor_shapes(tensors: Iterable[tuple[str, torch.Tensor]]) -> Shapes:
+    """Names and shapes of (name, tensor) pairs."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
 def fill(

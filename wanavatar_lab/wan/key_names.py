@@ -1,44 +1,19 @@
 """What the reference calls the weights of a Wan network, and what diffusers calls them.
 
-One table for checkpoints and for LoRA files, as pairs (diffusers' name, the reference's).
+One set of tables, `key_names.toml`, for checkpoints and for LoRA files.
 """
 
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 
-# at the beginning of a name within a block
-BLOCK = (
-    ("attn1", "self_attn"),
-    ("attn2", "cross_attn"),
-    # the reference counts the norms in the order norm1, norm3, norm2; only the middle one has weights
-    ("norm2", "norm3"),
-    ("ffn.net.0.proj", "ffn.0"),
-    ("ffn.net.2", "ffn.2"),
-    ("scale_shift_table", "modulation"),
-)
-# at the beginning of a name within an attention; those with `_img` are of Wan2.1-I2V's attention to the picture
-ATTENTION = (
-    ("to_q", "q"),
-    ("to_k", "k"),
-    ("to_v", "v"),
-    ("to_out.0", "o"),
-    ("add_k_proj", "k_img"),
-    ("add_v_proj", "v_img"),
-    ("norm_added_k", "norm_k_img"),
-)
-# at the beginning of a name outside of the blocks
-OUTSIDE = (
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
-    ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
-    ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
-    ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
-    ("proj_out", "head.head"),
-    ("scale_shift_table", "head.modulation"),
-)
+_TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+# as pairs (diffusers' name, the reference's): within a block, within an attention, and outside of blocks
+BLOCK = tuple(_TABLES["block"].items())
+ATTENTION = tuple(_TABLES["attention"].items())
+OUTSIDE = tuple(_TABLES["outside"].items())
+# the reference's name → transformers', within a block of the text encoder
+UMT5_BLOCK = {theirs: ours for ours, theirs in _TABLES["umt5_block"].items()}
 
 
 def to_diffusers(name: str, table: Iterable[tuple[str, str]]) -> str:

@@ -22,27 +22,36 @@ class VideoFrames(Protocol):
     def __getitem__(self, window: slice) -> torch.Tensor: ...
 
 
-def picture_to_pixels(picture: Image.Image | np.ndarray | torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cropped at its centre.
+Frames = torch.Tensor | VideoFrames
+Picture = Image.Image | np.ndarray | torch.Tensor
 
-    Args:
-        picture: a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
+
+def as_picture(image: Picture) -> Image.Image:
+    """A PIL image in RGB of a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
 
     Raises:
         ValueError: the picture is none of these.
     """
-    if isinstance(picture, np.ndarray | torch.Tensor):
-        found, is_array = f"{picture.dtype} {list(picture.shape)}", picture.ndim == 3 and 0 not in picture.shape
-    else:
-        found, is_array = type(picture).__name__, False
-    if isinstance(picture, torch.Tensor) and is_array and picture.is_floating_point() and picture.shape[0] == 3:
-        levels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        picture = Image.fromarray(levels)
-    elif isinstance(picture, np.ndarray) and is_array and picture.dtype == np.uint8 and picture.shape[2] == 3:
-        picture = Image.fromarray(picture)
-    elif not isinstance(picture, Image.Image):
-        raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
-    picture = picture.convert("RGB")
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    found = type(image).__name__
+    if isinstance(image, np.ndarray | torch.Tensor):
+        found, fits = f"{image.dtype} {list(image.shape)}", image.ndim == 3 and 0 not in image.shape
+        if isinstance(image, torch.Tensor) and fits and image.is_floating_point() and image.shape[0] == 3:
+            levels = image.detach().cpu().float().clamp(0, 1) * 255
+            return Image.fromarray(levels.round().byte().permute(1, 2, 0).numpy())
+        if isinstance(image, np.ndarray) and fits and image.dtype == np.uint8 and image.shape[2] == 3:
+            return Image.fromarray(image)
+    raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
+
+
+def picture_to_pixels(picture: Picture, height: int, width: int) -> torch.Tensor:
+    """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cropped at its centre.
+
+    Raises:
+        ValueError: the picture is of no kind that `as_picture` reads.
+    """
+    picture = as_picture(picture)
     scale = max(width / picture.width, height / picture.height)
     size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
     if picture.size != size:
@@ -73,7 +82,7 @@ class LatentCodec:
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 
     def encode_pose(
-        self, pose_video: torch.Tensor | VideoFrames, window: slice, size: tuple[int, int], device: torch.device
+        self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device
     ) -> torch.Tensor:
         """Latents [1, z, F/4, h, w] of the frames `window` of a pose video in [0, 1]; black beyond its end."""
         pixels = pose_video[window].float().cpu() * 2 - 1

@@ -17,19 +17,10 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.wan.checkpoint_files import (
-    compare_names,
-    fill,
-    model_shapes,
-    name_problems,
-    read_config,
-    read_headers,
-    read_shards,
-    read_state_dict,
-)
+from wanavatar_lab.wan import checkpoint_files as files
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
-from wanavatar_lab.wan.text_checkpoint import read_text_encoder
+from wanavatar_lab.wan.text_checkpoint import text_encoder_config, text_encoder_name
 
 # where Wan-AI's folders have the parts that all their networks use
 PUBLISHED_PLACES = {
@@ -60,15 +51,15 @@ def load_vae(
     if place.is_dir():
         vae = load_model(AutoencoderKLWan, place, torch_dtype).to(device).requires_grad_(False)
     else:
-        tensors = convert_wan_vae_to_diffusers(read_state_dict(place))
+        tensors = convert_wan_vae_to_diffusers(files.read_state_dict(place))
         width = tensors.get("encoder.conv_in.weight")
         if width is None:
             raise WeightsError(f"{place} lacks encoder.conv1.weight; it is no Wan2.1 VAE in the reference's layout.")
         with torch.device("meta"):
             # AutoencoderKLWan's defaults are Wan2.1's, the statistics of the latents included, which no file has
             vae = AutoencoderKLWan(base_dim=len(width))
-        compare_names({name: tuple(tensor.shape) for name, tensor in tensors.items()}, model_shapes(vae), str(place))
-        fill(vae, tensors.items(), torch_dtype, device)
+        files.compare_names(files.tensor_shapes(tensors.items()), files.model_shapes(vae), str(place))
+        files.fill(vae, tensors.items(), torch_dtype, device)
     return convolve_by_frames(vae.eval())
 
 
@@ -77,13 +68,30 @@ def load_text_encoder(
 ) -> UMT5EncoderModel:
     """Load UMT5 in evaluation mode, its weights frozen, from the published file or a folder in transformers' layout.
 
+    Args:
+        place: `models_t5_umt5-xxl-enc-bf16.pth` as published, or one of another size; or a folder.
+        torch_dtype: dtype of the weights.
+        device: where they go.
+
     Raises:
         WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
             shape.
     """
     if place.is_dir():
         return load_model(UMT5EncoderModel, place, torch_dtype).to(device).eval().requires_grad_(False)
-    return read_text_encoder(place, torch_dtype, device)
+    tensors, where = files.read_state_dict(place), str(place)
+    config = text_encoder_config(files.tensor_shapes(tensors.items()), where)
+    config.dtype = torch_dtype
+    with torch.device("meta"):
+        encoder = UMT5EncoderModel(config)
+    stored = files.stored_names(tensors, text_encoder_name, where)
+    renamed = {ours: tensors[theirs] for ours, theirs in stored.items()}
+    # transformers keeps these in float32 when the rest is float16, whose range they exceed
+    in_float32 = UMT5EncoderModel._keep_in_fp32_modules or () if torch_dtype == torch.float16 else ()
+    files.compare_names(files.tensor_shapes(renamed.items()), files.model_shapes(encoder), where)
+    files.fill(encoder, renamed.items(), torch_dtype, device, in_float32)
+    encoder.tie_weights()
+    return encoder.eval()
 
 
 def load_model(
@@ -103,7 +111,7 @@ def load_model(
     model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
     missing = sorted(set(info["missing_keys"]) - set(may_lack))
     left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
-    problems = name_problems({"missing": missing, "left over": left_over})
+    problems = files.name_problems({"missing": missing, "left over": left_over})
     if problems:
         raise WeightsError(f"{folder} is not the {model_class.__name__} this pipeline needs. {problems}.")
     return model
@@ -165,12 +173,11 @@ def load_expert(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
     Raises:
         WeightsError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
     """
-    places, shapes = read_headers(
-        # diffusers' converter moves any values from the published names to its own
-        folder,
-        lambda names: convert_wan_transformer_to_diffusers({name: name for name in names}),
+    # diffusers' converter moves any value from a published name to its own
+    places, shapes = files.read_headers(
+        folder, lambda name: next(iter(convert_wan_transformer_to_diffusers({name: 0})))
     )
-    published, text = read_config(folder), "condition_embedder.text_embedder.linear_1.weight"
+    published, text = files.read_config(folder), "condition_embedder.text_embedder.linear_1.weight"
     needed = ("num_heads", "dim", "in_dim", "out_dim", "freq_dim", "ffn_dim", "num_layers", "eps")
     lacking = [name for name in needed if name not in published]
     if lacking or text not in shapes:
@@ -186,7 +193,7 @@ def load_expert(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
             text_dim=shapes[text][1],  # config.json does not have the width of the text encoder
             **{name: published[name] for name in ("freq_dim", "ffn_dim", "num_layers", "eps")},
         )
-    compare_names(shapes, model_shapes(model), str(folder))
-    fill(model, read_shards(places), dtype, in_float32=WanTransformer3DModel._keep_in_fp32_modules)
+    files.compare_names(shapes, files.model_shapes(model), str(folder))
+    files.fill(model, files.read_shards(places), dtype, in_float32=WanTransformer3DModel._keep_in_fp32_modules)
     model.register_to_config(_name_or_path=str(folder))
     return model.eval()
