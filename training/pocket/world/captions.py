@@ -161,9 +161,7 @@ def motion_words(actions: Sequence[str], person: str, dice: random.Random) -> st
     """ "she nods and smiles, the camera pans left" for actions by name; "" for no actions."""
     unknown = [name for name in actions if name not in _ACTIONS and name not in _CAMERA]
     if unknown:
-        raise KeyError(
-            f"Unknown actions: {', '.join(unknown)}; choose from {', '.join([*_ACTIONS, *_CAMERA])}."
-        )
+        raise KeyError(f"Unknown actions: {', '.join(unknown)}; choose from {', '.join([*_ACTIONS, *_CAMERA])}.")
     female = person in ("woman", "girl", "old woman")
     she, her = ("she", "her") if female else ("he", "his")
     deeds = [dice.choice(_ACTIONS[name]).format(her=her) for name in actions if name in _ACTIONS]
