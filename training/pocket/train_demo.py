@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> None:
     run.mkdir(parents=True, exist_ok=True)
     right = make_samples(run, arguments.person)
     wrong = exchange_sound(right, run / "samples_wrong")
-    told = TOLD | {"max_train_steps": arguments.steps, "seed": arguments.seed}
+    settings = TOLD | {"max_train_steps": arguments.steps, "seed": arguments.seed}
     trainings = [
-        write_config(TrainingConfig(samples=right, run=run / RIGHT, sample_every_n_steps=arguments.steps, **told)),
-        write_config(TrainingConfig(samples=wrong, run=run / WRONG, **told)),
+        write_config(TrainingConfig(samples=right, run=run / RIGHT, sample_every_n_steps=arguments.steps, **settings)),
+        write_config(TrainingConfig(samples=wrong, run=run / WRONG, **settings)),
     ]
     # both trainings at once, each on half of the cores: faster than one after the other on all of them
     threads = max(1, usable_cores() // 2)
@@ -139,9 +139,9 @@ def killed_equals_whole(folder: Path, run: Path, threads: int | None = None) -> 
     """
     # without held-out samples: it starts six times, and would validate twice each time
     samples = few_samples(folder, run / "samples_few")
-    told = pocket() | {"samples": samples, "max_train_steps": SHORT, "gradient_accumulation_steps": 1}
-    told |= {"checkpointing_steps": 1, "deterministic": True}
-    whole, broken = (write_config(TrainingConfig(**told, run=run / name)) for name in ("resume_whole", "resume_broken"))
+    settings = pocket() | {"samples": samples, "max_train_steps": SHORT, "gradient_accumulation_steps": 1}
+    settings |= {"checkpointing_steps": 1, "deterministic": True}
+    whole, broken = (write_config(TrainingConfig(**settings, run=run / name)) for name in ("resume_whole", "resume_broken"))
     left_alone = _start(whole, threads)
     for step in sorted(random.sample(range(1, SHORT), KILLS)):
         _kill_after(broken, step, threads)

@@ -23,7 +23,7 @@ def with_serial(stream: bytes, serial: int) -> bytes:
     while at < len(pages):
         segments = at + _HEADER
         if pages[at : at + 4] != b"OggS" or len(pages) < segments:
-            raise ValueError(f"At byte {at} of {len(pages)} there is no Ogg page; the stream is cut short.")
+            raise ValueError(f"At byte {at} of {len(pages)} there is no Ogg page; the stream is cut short or not Ogg.")
         end = segments + pages[at + _SEGMENTS] + sum(pages[segments : segments + pages[at + _SEGMENTS]])
         page = pages[at:end]
         page[_SERIAL] = serial.to_bytes(4, "little")

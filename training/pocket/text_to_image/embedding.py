@@ -19,7 +19,7 @@ LENGTH = 512  # tokens to which the pipeline pads every prompt
 
 
 def embed(encoder: Qwen3ForCausalLM, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Embeddings [B, L, 3 * width] of tokens [B, L], of which the first `lengths` [B] are the prompt, the rest padding.
+    """Embeddings [B, L, 3 * width] of tokens [B, L]; the first `lengths` [B] are the prompt, the rest padding.
 
     Equal to what `Flux2KleinPipeline` computes (a test compares them), without the unused logits of the next token.
     A padding token attends to the prompt and not to other padding.
