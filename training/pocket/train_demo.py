@@ -141,7 +141,9 @@ def killed_equals_whole(folder: Path, run: Path, threads: int | None = None) -> 
     samples = few_samples(folder, run / "samples_few")
     settings = pocket() | {"samples": samples, "max_train_steps": SHORT, "gradient_accumulation_steps": 1}
     settings |= {"checkpointing_steps": 1, "deterministic": True}
-    whole, broken = (write_config(TrainingConfig(**settings, run=run / name)) for name in ("resume_whole", "resume_broken"))
+    whole, broken = (
+        write_config(TrainingConfig(**settings, run=run / name)) for name in ("resume_whole", "resume_broken")
+    )
     left_alone = _start(whole, threads)
     for step in sorted(random.sample(range(1, SHORT), KILLS)):
         _kill_after(broken, step, threads)
