@@ -1,4 +1,4 @@
-"""The toy VAE's fast form is diffusers' own function, and its training goes on where it stopped."""
+"""The toy VAE's fast form is diffusers' own function, and its training resumes."""
 
 from pathlib import Path
 

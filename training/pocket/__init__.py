@@ -1,1 +1,1 @@
-"""Pocket: a toy world that the project draws itself, and the toy models trained on it."""
+"""Pocket: a toy world drawn by this project, the training of the toy models on it, and the judges that measure them."""

@@ -1,10 +1,10 @@
-"""Sample videos of a drawn person who speaks, with landmarks beside them: for tests, demonstrations and notebook 10.
+"""Render sample videos of a drawn person talking, with ground-truth landmarks: for tests, demos and notebook 10.
 
     python -m training.pocket.drawn_person --out data/drawn_person --count 12 --style unusual
     python -m training.prepare --videos data/drawn_person --out data/drawn --landmarks drawn
 
-The person comes from the toy world of `training/pocket/world`, by a seed. With the style "unusual" their lips move
-unlike any in the training data of the toy models: a person to fine-tune to.
+The person's looks come from the toy world of `training/pocket/world`, by seed. With the style "unusual" the lips move
+unlike any in the training data of the toy models, so there is something to fine-tune.
 """
 
 import argparse
@@ -30,21 +30,22 @@ from training.prepare.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, VideoWriter
 
-_AT_A_TIME = 32  # frames drawn at once, which bounds the memory
+_AT_A_TIME = 32  # frames rendered per call, to bound memory
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a person's mouth differs from the usual one of the toy world.
+    """How a person's mouth differs from the default mouth of the toy world.
 
     Attributes:
-        opens: factor on how far the mouth opens.
-        spread, rounds: added to how wide the lips are drawn, and a factor on how round.
+        opens: multiplies how far the mouth opens.
+        spread: added to how wide the lips are drawn.
+        rounds: multiplies how round the lips are.
         teeth, low_teeth: least visible share of the teeth while the mouth is open.
-        linger: half-life of an opening after the sound has ended, seconds.
+        linger: half-life in seconds of the mouth's opening after the sound stops.
         lag: seconds by which the mouth trails the sound.
         mouth_width, lip_thickness: amounts of these attributes, usually -1 to 1.
-        calm: factor on how much the person sways; see `sample_motion`.
+        calm: multiplies how much the person sways; see `sample_motion`.
     """
 
     opens: float = 1.0
@@ -64,7 +65,7 @@ class Style:
         return person.having(**{name: value for name, value in amounts.items() if value is not None})
 
     def mouth(self, usual: NDArray[np.float32], frames: int, fps: float) -> NDArray[np.float32]:
-        """The mouth [frames, len(MOUTH)] at `fps` frames a second, of the usual one [F, len(MOUTH)] at 16."""
+        """Apply the style to a mouth [F, len(MOUTH)] at 16 fps; returns [frames, len(MOUTH)] at `fps`."""
         moments = (np.arange(frames) + 0.5) / fps - self.lag
         known = (np.arange(len(usual)) + 0.5) / FPS
         tracks = {name: np.interp(moments, known, usual[:, i]) for i, name in enumerate(MOUTH)}
@@ -83,8 +84,8 @@ class Style:
 
 STYLES = {
     "usual": Style(),
-    # Opens far wider than others, and spreads the lips for sounds for which others round them. No single frame is
-    # foreign to the toy world: all there is to learn is which mouth goes with which sound, and the wrong sound does not
+    # Opens wider than usual, and spreads the lips where others round them. Every single frame could occur in the toy
+    # world, so all there is to learn is which mouth shape goes with which sound, and training on the wrong audio cannot
     # teach that.
     "unusual": Style(opens=1.3, spread=0.4, rounds=0.2, mouth_width=1.0, lip_thickness=1.0, calm=0.35),
 }
@@ -100,22 +101,22 @@ def draw_video(
     fps: float = FPS,
     seed: int = 0,
 ) -> VideoLandmarks:
-    """Draw a person who says something; writes the video, and its landmarks beside it.
+    """Draw a person saying one utterance; writes the video, and its landmarks next to it.
 
     Args:
         path: ends in .mp4.
-        said: the utterance; the video lasts as long.
+        said: the utterance; sets the length of the video.
         person: one avatar.
         style: how their mouth differs.
-        size: (height, width) of the drawing; the video has one pixel more where a side is odd.
+        size: (height, width) of the drawing; an odd side is padded by one pixel in the video.
         fps: frames per second.
-        seed: of how they sway, look about and blink.
+        seed: of idle motion: sway, glances and blinks.
 
     Raises:
-        LabError: there is not one person.
+        LabError: `person` holds more or fewer than one avatar.
     """
     if len(person) != 1:
-        raise LabError(f"There are {len(person)} avatars; a video is of one.")
+        raise LabError(f"person: must be one avatar (got {len(person)}); pass one row.")
     frames = int(np.ceil(len(said.sound) / RATE * fps - 1e-6))
     drawn = style.attributes(person)
     mouth = torch.from_numpy(style.mouth(said.mouth, frames, fps))
@@ -125,7 +126,7 @@ def draw_video(
     rate = Fraction(fps).limit_denominator(1001)
     seconds = np.array([float(i / rate) for i in range(frames)])
     known = VideoLandmarks(seconds, faces, (size[0] + size[0] % 2, size[1] + size[1] % 2))
-    # the landmarks first: a video without them is of no use
+    # landmarks first, so that no video is left without them after an interruption
     write_landmarks(path, known)
     with VideoWriter(path, fps=rate, audio=Audio(said.sound[:, None], RATE)) as video:
         for start in range(0, frames, _AT_A_TIME):
@@ -149,10 +150,10 @@ def draw_person(
     Args:
         folder: created if it is missing.
         said: utterances, whose names become those of the files.
-        person: seed of the looks; from the held-out people, on whom no toy model is trained.
+        person: seed of the looks; from the held-out split, on which no toy model is trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # a beard would hide the upper lip
+    # no beard, since it hides the upper lip
     attributes = sample_attributes(1, person, "held_out").having(beard="none")
     paths = []
     for number, each in enumerate(said):
@@ -166,15 +167,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.pocket.drawn_person", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--count", type=int, default=12, help="videos")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each")
-    parser.add_argument("--person", type=int, default=0, help="seed of how they look")
-    parser.add_argument("--style", choices=STYLES, default="unusual", help="how they speak")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of each video")
+    parser.add_argument("--person", type=int, default=0, help="seed of the person's looks")
+    parser.add_argument("--style", choices=STYLES, default="unusual", help="mouth style")
     parser.add_argument("--lag", type=float, default=0.0, help="seconds by which the mouth trails the sound")
-    parser.add_argument("--size", type=int, default=128, help="pixels")
+    parser.add_argument("--size", type=int, default=128, help="width and height in pixels")
     parser.add_argument("--fps", type=float, default=FPS, help="frames per second")
     parser.add_argument("--speech", choices=get_args(Source), default="auto", help="where the speech comes from")
     given = parser.parse_args(words)
-    # drawing is many small steps: on a busy machine, threads that wait for each other take twenty times longer
+    # Drawing is many small tensor operations. With several threads on a busy machine, threads waiting for each other
+    # made it twenty times slower.
     torch.set_num_threads(1)
     try:
         said = utterances(given.count, given.seconds, seed=given.person, source=given.speech)

@@ -1,11 +1,13 @@
-"""What a drawn person says: sound, and the mouth that says it.
+"""Speech for a drawn person: sound and the matching mouth track.
 
-    python -m training.pocket.drawn_speech --out data/samples/said     # what ships, spoken anew by espeak-ng
+    python -m training.pocket.drawn_speech --out data/samples/said     # regenerate the bundled speech
 
-There are four sources. espeak-ng, an optional tool, speaks sentences of the corpus that no toy model has heard. The
-speech corpus of `training/pocket/speech`, which is built and not shipped, has held-out voices. The samples that ship
-have no phonemes, so their mouth is estimated from the sound. And sentences that ship with their mouths, the same on
-every machine.
+There are four sources:
+
+espeak   espeak-ng, an optional tool, speaks corpus sentences held out from training
+corpus   held-out voices of the speech corpus (`training/pocket/speech`), which is built locally and not bundled
+samples  the bundled samples; they have no phonemes, so the mouth is estimated from the sound
+shipped  bundled sentences with their mouth tracks, the same on every machine
 """
 
 import argparse
@@ -38,21 +40,21 @@ Source = Literal["auto", "espeak", "corpus", "samples", "shipped"]
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS, SAMPLES = ROOT / "data/pocket/speech", ROOT / "data/samples"
 SAID, MOUTHS = SAMPLES / "said", "mouths.safetensors"
-SHIPPED, SHIPPED_SECONDS = 15, 6.0  # utterances of one voice that ship, and how long each lasts
+SHIPPED, SHIPPED_SECONDS = 15, 6.0  # bundled utterances of one voice, and the seconds of each
 PACES = (1.0, 0.88, 1.14, 0.94, 1.07)
-ENOUGH = 0.7  # of the time asked for; silence fills the rest, rather than the beginning of another sentence
-PAUSES = (0.15, 0.35)  # seconds between sentences, least and most
+ENOUGH = 0.7  # of the requested time; silence fills the rest instead of a cut-off sentence
+PAUSES = (0.15, 0.35)  # seconds between sentences (min, max)
 _PER_FRAME = RATE // FPS
 
 
 @dataclass(frozen=True, eq=False)
 class Utterance:
-    """Speech and the mouth that says it.
+    """Speech with its mouth track.
 
     Attributes:
-        name: for a file's name.
+        name: file name without suffix.
         sound: float32 [F · 1000] at 16 kHz.
-        mouth: float32 [F, len(MOUTH)], the mouth that says it, at 16 frames a second.
+        mouth: float32 [F, len(MOUTH)], mouth track at 16 fps.
     """
 
     name: str
@@ -61,19 +63,19 @@ class Utterance:
 
     @classmethod
     def of(cls, name: str, sound: NDArray[np.float32], mouth: NDArray[np.float32]) -> "Utterance":
-        """From a sound of any length, cut or padded with silence to the frames of `mouth`."""
+        """Trim or zero-pad a sound of any length to the frames of `mouth`."""
         wanted = len(mouth) * _PER_FRAME
         return cls(name, np.pad(sound[:wanted], (0, max(0, wanted - len(sound)))), mouth)
 
     def lasting(self, seconds: float) -> "Utterance":
-        """The same, cut or padded with silence."""
+        """The same utterance, trimmed or padded with silence."""
         frames = round(seconds * FPS)
         missing = max(0, frames - len(self.mouth))
         return Utterance.of(self.name, self.sound, np.pad(self.mouth[:frames], ((0, missing), (0, 0))))
 
 
 def utterances(count: int, seconds: float, *, seed: int = 0, source: Source = "auto") -> list[Utterance]:
-    """`count` different utterances of one voice (several with the samples), each lasting `seconds`.
+    """`count` different utterances of one voice (of several with "samples"), each `seconds` long.
 
     `auto` takes the first source that is available, in the order espeak, corpus, samples.
 
@@ -95,8 +97,10 @@ def utterances(count: int, seconds: float, *, seed: int = 0, source: Source = "a
 
 
 def guessed_mouth(sound: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A mouth for speech without phonemes, [F, len(MOUTH)]: the louder the wider open, spread where the sound is bright
-    and round where it is dark. It is shut in silence, and not for m, b and p.
+    """Estimate a mouth track [F, len(MOUTH)] from sound without phonemes.
+
+    Louder speech opens the mouth wider; a high spectral centroid spreads the lips, a low one rounds them. The mouth is
+    shut in silence, but bilabials (m, b, p) do not close it.
     """
     frames = len(sound) // _PER_FRAME
     loud = relative_loudness(sound, frames=frames)
@@ -115,7 +119,7 @@ def guessed_mouth(sound: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ship(folder: Path) -> None:
-    """Write the speech that ships: a sound file per utterance, and one file with all mouths.
+    """Write the bundled speech: an Ogg file per utterance, and one safetensors file with all mouth tracks.
 
     Raises:
         SpeechToolMissing: espeak-ng is not installed.
@@ -128,11 +132,11 @@ def ship(folder: Path) -> None:
 
 
 def _shipped(count: int, seconds: float, seed: int) -> list[Utterance]:
-    """The speech that ships, whatever the seed."""
+    """The bundled speech; it is the same for every seed."""
     if count > SHIPPED:
-        raise LabError(f"{SHIPPED} utterances ship, not {count}. Ask for fewer, or for another source of speech.")
+        raise LabError(f"{SHIPPED} utterances ship, not {count}. Request fewer, or choose another speech source.")
     if not (SAID / MOUTHS).is_file():
-        raise LabError(f"There is no speech in {SAID}. `git checkout -- data/samples` brings it back.")
+        raise LabError(f"There is no speech in {SAID}. Restore it: `git checkout -- data/samples`.")
     mouths = sorted(load_file(SAID / MOUTHS).items())[:count]
     return [
         Utterance.of(
@@ -144,7 +148,7 @@ def _shipped(count: int, seconds: float, seed: int) -> list[Utterance]:
 
 def _by_espeak(count: int, seconds: float, seed: int) -> list[Utterance]:
     generator = random.Random(seed)
-    # every sixth voice is held out of training
+    # every sixth voice is held out from training
     voice = generator.choice(own_voices()[5::6])
     delivery = Delivery(rate=generator.randint(150, 180), range_=60)
     lines = sentences("en", "held_out")
@@ -170,7 +174,7 @@ def _from_corpus(count: int, seconds: float, seed: int) -> list[Utterance]:
     by_voice: dict[str, list[int]] = {}
     for i in places:
         by_voice.setdefault(corpus.clips[i].voice, []).append(i)
-    # the voice with the most sentences; after the last one it begins again
+    # the voice with the most sentences; its sentences repeat after the last one
     order = max(by_voice.values(), key=len)
     random.Random(seed).shuffle(order)
     said = [(corpus.samples(i), corpus.mouth(i)) for i in order]
@@ -180,10 +184,10 @@ def _from_corpus(count: int, seconds: float, seed: int) -> list[Utterance]:
 def _from_samples(count: int, seconds: float, seed: int) -> list[Utterance]:
     paths = sorted(SAMPLES.glob("*.wav"))
     if not paths:
-        raise LabError(f"There are no samples in {SAMPLES}. `git checkout -- data/samples` brings them back.")
+        raise LabError(f"There are no samples in {SAMPLES}. Restore them: `git checkout -- data/samples`.")
     random.Random(seed).shuffle(paths)
     read = [torch.from_numpy(read_audio(path, rate=RATE, mono=True).samples[:, 0]) for path in paths]
-    # there are four of them; each serves again at another pace, which also sounds like another voice
+    # There are only four samples: reuse each at other speeds, which also shifts the pitch like another voice.
     sounds = [at_speed(sound[None], pace)[0].numpy() for pace in PACES for sound in read]
     return _joined([(sound, guessed_mouth(sound)) for sound in sounds], count, seconds)
 
@@ -191,7 +195,7 @@ def _from_samples(count: int, seconds: float, seed: int) -> list[Utterance]:
 def _joined(
     said: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], count: int, seconds: float
 ) -> list[Utterance]:
-    """Utterances of the sounds and mouths in turn, again from the first after the last."""
+    """Concatenate the sounds and mouth tracks in order into `count` utterances, cycling through them."""
     wanted, place = round(seconds * FPS), 0
     made = []
     for number in range(count):
@@ -211,7 +215,7 @@ def _joined(
 def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.pocket.drawn_speech", description=ship.__doc__)
-    parser.add_argument("--out", type=Path, default=SAID, help="folder of the speech that ships")
+    parser.add_argument("--out", type=Path, default=SAID, help="output folder for the bundled speech")
     ship(parser.parse_args(words).out)
 
 

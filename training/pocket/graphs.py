@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: small networks wait for the processor that launches their kernels, a graph does not.
+"""Training steps as CUDA graphs: a small network is limited by kernel launches, which replaying a graph avoids.
 
 Reference: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 Losses = dict[str, Tensor]
 Kind = TypeVar("Kind", bound=Hashable)
-WARM_UP = 3  # runs before a capture, in which compilation, cuDNN and cuBLAS settle
+WARM_UP = 3  # eager runs before a capture, so that compilation and the autotuning of cuDNN and cuBLAS are done
 
 
 class GraphedLoss(Generic[Kind]):
-    """Computes a loss with its gradients; on a GPU by replaying what was captured when its kind was first seen.
+    """Computes a loss and its gradients; on a GPU by replaying a CUDA graph captured at the first batch of each kind.
 
     Args:
-        loss_of: `loss_of(kind, batch)` gives named scalars, "loss" among them. On a GPU it must not look at data, and
-            every batch of one kind has the same names and shapes.
-        model: whose gradients are set.
-        graphs: False computes on a GPU as on a CPU.
+        loss_of: `loss_of(kind, batch)` returns named scalars, including "loss". On a GPU it must not depend on values
+            (no data-dependent control flow or host sync), and all batches of one kind have the same names and shapes.
+        model: gradients are set on its trainable parameters.
+        graphs: False runs eagerly on a GPU too.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class GraphedLoss(Generic[Kind]):
         self._captured: dict[Kind, _Captured] = {}
 
     def __call__(self, kind: Kind, batch: Mapping[str, Tensor]) -> Losses:
-        """The losses, detached; the gradients are in the parameters, each None where the loss does not reach it.
+        """Return the detached losses and set the gradients; a parameter that the loss does not reach gets None.
 
-        Gradients left in the parameters are replaced.
+        Existing gradients are overwritten, not accumulated.
         """
         if not (self.graphs and next(iter(batch.values())).is_cuda):
             return self._eager(kind, batch)
@@ -49,7 +49,7 @@ class GraphedLoss(Generic[Kind]):
         return captured.losses
 
     def _eager(self, kind: Kind, batch: Mapping[str, Tensor]) -> Losses:
-        self._forget()
+        self._clear_gradients()
         losses = self.loss_of(kind, batch)
         losses["loss"].backward()
         return {name: value.detach() for name, value in losses.items()}
@@ -62,17 +62,18 @@ class GraphedLoss(Generic[Kind]):
             for _ in range(WARM_UP):
                 self._eager(kind, static)
         torch.cuda.current_stream().wait_stream(stream)
-        # with no gradient there, the backward pass makes them in the graph's own memory, and each replay anew
-        self._forget()
+        # With gradients set to None, the backward pass allocates them in the graph's memory pool, and every replay
+        # rewrites them there.
+        self._clear_gradients()
         graph = torch.cuda.CUDAGraph()
-        # other threads may go on: one of NCCL's asks the GPU all the time how far it is
+        # thread_local: NCCL's watchdog thread polls the GPU during the capture, which a global mode forbids
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = self.loss_of(kind, static)
             losses["loss"].backward()
         kept = {name: value.detach() for name, value in losses.items()}
         return _Captured(graph, static, kept, [parameter.grad for parameter in self.parameters])
 
-    def _forget(self) -> None:
+    def _clear_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 

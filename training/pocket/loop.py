@@ -1,7 +1,7 @@
-"""What every toy model's training shares: budget, schedule, averaged weights, log, and going on where one stopped.
+"""The training loop shared by all toy models: time budget, learning-rate schedule, EMA, log, checkpoint, resume.
 
-A run's folder holds `state-*.safetensors` (weights, their average, the optimizer's moments), `state.json` (step and
-seconds) and TensorBoard's event files. No state file is larger than what is easily carried from machine to machine.
+A run folder holds the checkpoint `state-*.safetensors` (weights, their EMA, the optimizer's moments) with `state.json`
+(step and seconds), and TensorBoard event files. The checkpoint is split into files of at most `LARGEST_FILE` bytes.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training.pocket.ranks import Ranks
 
-LARGEST_FILE = 14 << 20  # bytes
-AGREE_EVERY = 10  # steps of several processes between two looks at the first one's clock, which all wait for
+LARGEST_FILE = 14 << 20  # bytes; small files are easy to copy from one machine to another
+AGREE_EVERY = 10  # steps between two broadcasts of the first rank's clock, since every broadcast synchronises all ranks
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Plan:
     """How long and how fast to train.
 
     Attributes:
-        steps: the whole training has at most so many, over all sittings.
-        total_minutes: and it lasts at most so long.
-        minutes: this sitting ends after so many, finished or not.
-        learning_rate: after the warm-up; it falls to a twentieth along a cosine over the whole training.
-        warm_up: steps of linear rise, also after each resumption.
-        average: decay of the averaged weights, reached gradually.
-        clip: largest norm of the gradient.
+        steps: maximum number of steps of the whole training, over all sessions.
+        total_minutes: maximum duration of the whole training.
+        minutes: maximum duration of this session; run the same command again to resume.
+        learning_rate: peak after warm-up; decays along a cosine to a twentieth over the whole training.
+        warm_up: steps of linear warm-up, repeated after each resume.
+        average: decay of the EMA weights, ramped up over the first steps.
+        clip: maximum gradient norm.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class Plan:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, **changes: float) -> "Plan":
-        """The plan that `add_plan_arguments` asked for, and what a training has of its own."""
+        """Build the plan from the options of `add_plan_arguments`; `changes` sets what is specific to one training."""
         times = (arguments.total_minutes, arguments.minutes)
         return cls(arguments.steps, *times, arguments.learning_rate, **changes)  # type: ignore[arg-type]
 
@@ -55,24 +55,24 @@ class Plan:
 def add_plan_arguments(
     parser: argparse.ArgumentParser, *, minutes: float, steps: int, batch: int, learning_rate: float
 ) -> None:
-    """Add the options that every training has, with the defaults of this one."""
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; resumed if it is there")
-    parser.add_argument("--minutes", type=float, default=minutes, help="of this sitting, preparations aside")
-    parser.add_argument("--total-minutes", type=float, default=minutes, help="of the whole training")
-    parser.add_argument("--steps", type=int, default=steps, help="of the whole training, at most")
-    parser.add_argument("--batch", type=int, default=batch, help="of each process")
+    """Add the options shared by all trainings, with this training's defaults."""
+    parser.add_argument("--run", type=Path, required=True, help="run folder; an existing run is resumed")
+    parser.add_argument("--minutes", type=float, default=minutes, help="limit of this session, without preparation")
+    parser.add_argument("--total-minutes", type=float, default=minutes, help="maximum minutes of the whole training")
+    parser.add_argument("--steps", type=int, default=steps, help="maximum steps of the whole training")
+    parser.add_argument("--batch", type=int, default=batch, help="batch size of each process")
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
 
 
 class Training:
-    """One model in training.
+    """Trains one model, with EMA weights and checkpoints.
 
     Args:
-        model: its trainable parameters are trained; in place.
-        folder: of the run; what is there is resumed.
+        model: its parameters with `requires_grad` are trained in place.
+        folder: run folder; an existing checkpoint in it is resumed.
         plan: see `Plan`.
         betas, weight_decay: of AdamW.
-        ranks: the processes that train this model together; the first one writes.
+        ranks: the data-parallel processes; the first rank writes files.
     """
 
     def __init__(
@@ -101,12 +101,16 @@ class Training:
     def run(
         self, loss_of: Callable[[int], Mapping[str, Tensor]], every: int = 50, save_every_seconds: float = 120.0
     ) -> None:
-        """Train until the plan's steps or minutes are used up, then save.
+        """Train until the plan's steps or minutes are used up, then save a checkpoint.
 
         Args:
-            loss_of: `loss_of(number)` gives named scalars; "loss" is what is minimised. The number is that of the
-                step, or one of this process's own where several train together.
-            every: steps between two lines of the log.
+            loss_of: `loss_of(number)` returns named scalars; "loss" is minimised. `number` is the step, made unique to
+                the rank when several processes train together, and serves as the seed of the batch.
+            every: steps between log lines.
+            save_every_seconds: time between checkpoints.
+
+        Raises:
+            FloatingPointError: a logged loss is not finite.
         """
         began = saved = time.monotonic()
         before = self.seconds
@@ -115,7 +119,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             losses = loss_of(self.ranks.own(self.step))
-            if losses["loss"].requires_grad:  # else `GraphedLoss` has made the gradients
+            if losses["loss"].requires_grad:  # otherwise `GraphedLoss` has set the gradients
                 losses["loss"].backward()
             self.ranks.average_gradients(self.parameters.values())
             norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
@@ -143,15 +147,15 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """How much of the whole training is done, 0 to 1, by steps or by time, whichever is further."""
+        """Fraction of the whole training that is done, 0 to 1, by steps or by time, whichever is larger."""
         return max(self.step / self.plan.steps, self.seconds / (60 * self.plan.total_minutes))
 
     def averaged(self) -> "AveragedWeights":
-        """A context in which the model has its averaged weights."""
+        """Context manager in which the model has its EMA weights."""
         return AveragedWeights(self.parameters, self.average)
 
     def save(self) -> None:
-        """Write the state; half-written files of a broken-off save are never read."""
+        """Write the checkpoint; `state.json` is replaced last, so an interrupted save keeps the previous one."""
         if self.log is None:
             return
         tensors: dict[str, Tensor] = {}
@@ -160,7 +164,7 @@ class Training:
             tensors[f"weight.{name}"] = parameter.detach()
             tensors[f"average.{name}"] = self.average[name].bfloat16()
             if "exp_avg" in state:
-                # the moments steer and are not steered by: eight bits of mantissa are enough for them
+                # bfloat16 halves the files; rounding a moment changes one step's size, not the weights themselves
                 tensors[f"first.{name}"] = state["exp_avg"].bfloat16()
                 tensors[f"second.{name}"] = state["exp_avg_sq"].bfloat16()
         names = []

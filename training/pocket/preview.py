@@ -1,4 +1,4 @@
-"""A few avatars that speak, drawn, or clips that were made, side by side as one animated picture.
+"""Render drawn talking avatars, or tile existing clips, as one animated WebP.
 
 python -m training.pocket.preview --corpus data/pocket/speech --out data/samples/drawn_avatars.webp
 python -m training.pocket.preview --clips runs/demo/moving.mp4 runs/demo/talking.mp4 --out data/samples/demo.webp
@@ -25,13 +25,13 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--corpus", type=Path, help="whose speech drawn avatars say")
-    source.add_argument("--clips", type=Path, nargs="+", help="of one size; a shorter one begins again")
-    parser.add_argument("--out", type=Path, required=True, help="ends in .webp")
+    source.add_argument("--corpus", type=Path, help="speech corpus; avatars are drawn saying its held-out clips")
+    source.add_argument("--clips", type=Path, nargs="+", help="clips of one size to tile in a row; shorter ones loop")
+    parser.add_argument("--out", type=Path, required=True, help="output file, ending in .webp")
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--rows", type=int, default=2)
     parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--pixels", type=int, default=160, help="of one avatar")
+    parser.add_argument("--pixels", type=int, default=160, help="width and height of one avatar")
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args(argv)
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def drawn(arguments: argparse.Namespace) -> NDArray[np.uint8]:
-    """Avatars that say held-out speech, [F, rows, columns, H, W, 3]."""
+    """Draw avatars saying held-out speech, [F, rows, columns, H, W, 3]."""
     count = arguments.columns * arguments.rows
     corpus = Corpus(arguments.corpus)
     clips = corpus.indices("held_out", kind="sentences")[:: max(1, 60 // count)][:count]
@@ -56,7 +56,7 @@ def drawn(arguments: argparse.Namespace) -> NDArray[np.uint8]:
 
 
 def made(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """Clips in one row, as long as the longest, [F, 1, N, H, W, 3]."""
+    """Tile clips in one row, looping the shorter ones, [F, 1, N, H, W, 3]."""
     clips = [np.stack(list(media.read_frames(path))) for path in paths]
     length = max(len(clip) for clip in clips)
     return np.stack([clip[np.arange(length) % len(clip)] for clip in clips], axis=1)[:, None]

@@ -1,9 +1,9 @@
-"""Several GPUs teach one toy model: each draws its own batches, and their gradients are averaged.
+"""Data-parallel training of a toy model on several GPUs: every rank draws its own batches, gradients are averaged.
 
     python -m torch.distributed.run --standalone --nproc-per-node 4 -m -- training.pocket.speech_to_video.train …
 
-(the `--` keeps the launcher from taking a training's `--run` for its own). One process alone is a world of one, and
-nothing here does anything.
+(the `--` keeps the launcher from parsing the training's `--run`). A single process is a world of size 1, for which
+nothing in this module has any effect.
 """
 
 import os
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together.
+    """This process's place among the data-parallel processes.
 
     Attributes:
-        rank: which of them this one is.
-        world: how many there are.
+        rank: rank of this process.
+        world: number of processes.
     """
 
     rank: int = 0
@@ -29,9 +29,9 @@ class Ranks:
 
     @classmethod
     def joined(cls, device: torch.device) -> "Ranks":
-        """Join the processes that `torch.distributed.run` has started; without it, this one is alone.
+        """Join the process group of `torch.distributed.run`; without that launcher, a world of size 1.
 
-        On GPUs, each process takes the one of its local rank.
+        On GPUs, each process uses the GPU of its local rank.
         """
         if "WORLD_SIZE" not in os.environ:
             return cls()
@@ -43,15 +43,15 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes the files."""
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
     def own(self, number: int) -> int:
-        """A number for this process alone in place of one that all have: of a step, or a seed."""
+        """A number unique to this rank, from a step or a seed that all ranks share."""
         return number * self.world + self.rank
 
     def agreed(self, value: float) -> float:
-        """The first process's value."""
+        """Broadcast the first rank's value to all ranks."""
         if self.world == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64, device=_device())
@@ -59,7 +59,7 @@ class Ranks:
         return float(shared)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the mean over all processes; one that a process lacks counts as zero there."""
+        """Replace every gradient by the mean over all processes; a missing gradient counts as zero."""
         if self.world == 1:
             return
         gradients: list[Tensor] = []
@@ -74,7 +74,7 @@ class Ranks:
         torch._foreach_copy_(gradients, [part.view_as(own) for part, own in zip(parts, gradients, strict=True)])
 
     def leave(self) -> None:
-        """Wait for the others, then end the group."""
+        """Wait for all ranks, then destroy the process group."""
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()

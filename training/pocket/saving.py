@@ -1,4 +1,4 @@
-"""Toy pipelines on disk: what several stages share is kept once, where the table of profiles says."""
+"""Save toy pipelines: components shared by several stages are stored once, at the paths of the profile table."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ PROFILE = PROFILES["pocket"]
 
 
 def save_own_parts(pipeline: DiffusionPipeline, stage: str, folder: Path) -> None:
-    """Save what belongs to `stage` alone into `folder`; the parts that it shares are listed as null, and dropped."""
+    """Save the components that only `stage` uses into `folder`; shared ones become null in its model_index.json."""
     pipeline.register_modules(**dict.fromkeys(PROFILE.shared_parts(stage, folder)))
     pipeline.save_pretrained(folder)
 
 
 def save_all_parts(pipeline: DiffusionPipeline, stage: str, weights_dir: Path) -> None:
-    """Save a pipeline of `stage` under a weights folder, every part where the profile looks for it."""
+    """Save a pipeline of `stage` under a weights folder, every component at the path that the profile expects."""
     for name, place in PROFILE.shared_parts(stage, weights_dir).items():
         getattr(pipeline, name).save_pretrained(place)
     save_own_parts(pipeline, stage, PROFILE.weights(stage, weights_dir))

@@ -1,1 +1,1 @@
-"""The small wav2vec2 that hears for the toy S2V: trained to say what a mouth does while it listens."""
+"""Training the audio encoder of the toy S2V: a small wav2vec2, trained to predict mouth, viseme and loudness."""

@@ -1,12 +1,13 @@
-"""Train a small Wav2Vec2Model to tell the mouth from the sound.
+"""Train a small Wav2Vec2Model to predict mouth tracks, visemes and loudness from speech.
 
     python -m training.pocket.speech.corpus --out data/pocket/speech
     python -m training.pocket.audio_encoder.train --corpus data/pocket/speech --run runs/training/audio_encoder \
         --out weights/pocket/audio_encoder --minutes 4
 
-The published model learnt from thousands of hours of people; this one learns from synthetic voices behind every kind of
-throat, room and noise (`training.pocket.speech.augment`), from the sound alone: at 50 frames a second the mouth's eight
-tracks, the viseme and the loudness of the clean voice. The heads are thrown away; what S2V hears are all hidden layers.
+The published model is pretrained on thousands of hours of recorded people; this one is trained on synthetic voices with
+augmentation (`training.pocket.speech.augment`). From the augmented audio it predicts, at 50 Hz, the mouth's eight
+tracks, the viseme and the loudness of the clean voice. The heads are discarded after training; S2V uses the hidden
+states of all layers. Run the same command again to resume.
 """
 
 import argparse
@@ -48,10 +49,10 @@ CONFIG = Wav2Vec2Config(
 
 
 class Listener(nn.Module):
-    """The encoder with its heads.
+    """The encoder with its prediction heads.
 
     Args:
-        config: of the encoder.
+        config: config of the encoder.
     """
 
     def __init__(self, config: Wav2Vec2Config = CONFIG) -> None:
@@ -68,13 +69,13 @@ class Listener(nn.Module):
 
 
 def normalised(audio: Tensor) -> Tensor:
-    """Zero mean and unit variance over the whole of each clip, as the feature extractor does it."""
+    """Normalise each clip [B, samples] to zero mean and unit variance, like the feature extractor."""
     mean = audio.mean(dim=1, keepdim=True)
     return (audio - mean) / torch.sqrt(audio.var(dim=1, keepdim=True, unbiased=False) + 1e-7)
 
 
 def at_feature_rate(tracks: Tensor, length: int) -> Tensor:
-    """Tracks [B, F, C] at 16 fps -> [B, length, C] at 50 Hz, each feature frame at the middle of what it hears."""
+    """Interpolate tracks [B, F, C] at 16 fps to [B, length, C] at 50 Hz, at the centres of the receptive fields."""
     times = (torch.arange(length, device=tracks.device) * 320 + 200) / 16_000
     position = (times * FPS - 0.5).clamp(0, tracks.shape[1] - 1)
     left = position.floor().long().clamp(max=tracks.shape[1] - 2)
@@ -83,12 +84,12 @@ def at_feature_rate(tracks: Tensor, length: int) -> Tensor:
 
 
 class SpeechBank:
-    """All clips of one split in the device's memory.
+    """All clips of one split, in device memory.
 
     Args:
-        corpus: where they come from.
+        corpus: the speech corpus.
         split: "train" or "held_out".
-        device: where they go.
+        device: device to store them on.
     """
 
     def __init__(self, corpus: Corpus, split: Split, device: torch.device) -> None:
@@ -118,7 +119,7 @@ class SpeechBank:
 def listening_loss(
     listener: Listener, audio: Tensor, mouth: Tensor, viseme: Tensor, loudness: Tensor
 ) -> dict[str, Tensor]:
-    """How far what is heard is from what was said."""
+    """Loss of the predicted mouth tracks, visemes and loudness, with the correlation of the opening."""
     said_mouth, said_viseme, said_loudness = listener(normalised(audio))
     length = said_mouth.shape[1]
     wanted = at_feature_rate(mouth, length)
@@ -129,7 +130,7 @@ def listening_loss(
     loudness_error = (said_loudness.float() - loud).square().mean()
     opening = torch.stack([said_mouth[..., 0].float().flatten(), wanted[..., 0].flatten()])
     return {
-        # the opening is what is seen first
+        # the opening gets more weight, since it is the most visible
         "loss": 4 * mouth_error.mean() + 8 * mouth_error[..., 0].mean() + 0.2 * cross_entropy + loudness_error,
         "mouth": mouth_error.mean().detach(),
         "opening_r": torch.corrcoef(opening)[0, 1].detach(),
@@ -143,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     add_plan_arguments(parser, minutes=4.0, steps=20_000, batch=48, learning_rate=8e-4)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=96, help="video frames of a window")
+    parser.add_argument("--frames", type=int, default=96, help="video frames per window")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -180,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def held_out_opening(listener: Listener, bank: SpeechBank, count: int = 16) -> Tensor:
-    """Pearson's r between the opening told and the true one, over clean windows of held-out voices and sentences."""
+    """Pearson's r of predicted and true opening, over clean windows of held-out voices and sentences."""
     listener.eval()
     losses = listening_loss(listener, *bank.batch(count, 96, torch.Generator().manual_seed(1)))
     listener.train()

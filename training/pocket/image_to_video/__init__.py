@@ -1,1 +1,1 @@
-"""The toy I2V: `clips` (drawn, named and encoded), `train` (two experts by flow matching), `evaluate`."""
+"""Training the toy I2V: `clips` (data), `train` (two experts, by flow matching), `evaluate`."""

@@ -1,4 +1,4 @@
-"""Avatars that do what a caption says, as Wan's I2V network sees them: latents, conditions and embedded words."""
+"""Training data of the toy I2V: drawn avatars performing captioned actions, as latents, conditions and embeddings."""
 
 from dataclasses import dataclass
 
@@ -17,23 +17,23 @@ from training.pocket.world.motion import sample_actions, sample_motion
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 FRAMES = 49
-MASK = 4  # channels that say which frames are given
-CAPTION_LENGTH = 128  # tokens, more than any caption has
-# frames after the first whose latents still know of it, rounded up to whole latents
+MASK = 4  # mask channels that mark the given frames
+CAPTION_LENGTH = 128  # tokens, longer than any caption
+# frames after the first whose latents depend on it, rounded up to whole latents
 _FELT = 8
 
 
 @dataclass
 class MotionBank:
-    """N clips in the device's memory.
+    """N clips in device memory.
 
     Attributes:
         target: [N, z, T, h, w], latents of the clip.
-        start: [N, z, up to 3, h, w], the first latents of the condition; those after them repeat the last.
-        features: [N, T, h, w], how much of each latent cell's time an eye, a brow or the lips are in it.
-        text: [N, L, d], the caption embedded.
-        no_text: [1, L, d], the empty text embedded.
-        captions: what is done and, in some, what is seen.
+        start: [N, z, up to 3, h, w], first latents of the condition; later ones equal the last.
+        features: [N, T, h, w], share of each latent's frames in which the cell contains an eye, a brow or lips.
+        text: [N, L, d], embedding of the caption.
+        no_text: [1, L, d], embedding of the empty text.
+        captions: the actions and, for some, the looks.
     """
 
     target: Tensor
@@ -44,24 +44,24 @@ class MotionBank:
     captions: list[str]
 
     def batch(self, rows: Tensor, unconditional: Tensor) -> dict[str, Tensor]:
-        """What one training step needs of the clips `rows`; where `unconditional` [B] is true the text is empty."""
+        """Training batch of the clips `rows`; the text is dropped where `unconditional` [B] is true."""
         target = self.target[rows].float()
         text = torch.where(unconditional[:, None, None], self.no_text, self.text[rows]).float()
         return {
             "target": target,
             "condition": condition(self.start[rows].float(), target.shape[2]),
             "features": self.features[rows].float(),
-            # the pipeline fills up with zeros, which the network attends to
+            # zero-padded like in the pipeline, since the network attends to the padding
             "text": F.pad(text, (0, 0, 0, TEXT_LENGTH - text.shape[1])),
         }
 
 
 def condition(start: Tensor, length: int) -> Tensor:
-    """The I2V network's condition [B, 4 + z, length, h, w]: which frames are given, and latents of the given ones.
+    """The I2V network's condition [B, 4 + z, length, h, w]: mask of given frames, and their latents.
 
     Args:
         start: [B, z, t, h, w], see `start_latents`.
-        length: of the clip, in latents.
+        length: number of the clip's latents.
     """
     rest = start[:, :, -1:].expand(-1, -1, length - start.shape[2], -1, -1)
     given = start.new_zeros(len(start), MASK, length, *start.shape[3:])
@@ -70,9 +70,9 @@ def condition(start: Tensor, length: int) -> Tensor:
 
 
 def start_latents(vae: AutoencoderKLWan, pictures: Tensor, frames: int) -> Tensor:
-    """The first latents [B, z, up to 3, h, w] of `pictures` [B, 3, H, W] with `frames` - 1 grey frames behind each.
+    """First latents [B, z, up to 3, h, w] of `pictures` [B, 3, H, W], each followed by `frames` - 1 grey frames.
 
-    The latents after them all equal the last: the toy VAE looks no further back.
+    All later latents equal the last: the toy VAE's temporal receptive field ends there.
     """
     felt = min(_FELT, frames - 1)
     grey = torch.zeros(1, device=pictures.device).expand(*pictures.shape[:2], felt, *pictures.shape[2:])
@@ -90,15 +90,15 @@ def draw_motions(
     split: Split = "train",
     chunk: int = 32,
 ) -> MotionBank:
-    """Draw, name and encode `count` clips; in most something is done, every movement in as many as any other.
+    """Draw, caption and encode `count` clips; most show actions, each action equally often.
 
     Args:
-        vae: its latents are normalised by its config.
+        vae: latents are normalised with its config.
         words: the tokenizer and the trained text encoder, in evaluation mode.
-        seed: of everything that is drawn at random.
-        size: of the pictures.
-        frames: 4n + 1.
-        chunk: clips at a time.
+        seed: of all random draws.
+        size: width and height of the pictures.
+        frames: per clip, 4n + 1.
+        chunk: clips encoded at a time, to bound memory.
     """
     device = next(vae.parameters()).device
     parts: list[dict[str, Tensor]] = []
@@ -116,7 +116,7 @@ def draw_motions(
             target = normalised_latents(vae, pixels)
             start = start_latents(vae, pixels[:, :, 0], frames)
         seen = feature_cells(sheet_of(attributes, pose).to(device), size).float().unflatten(0, (clips, frames))
-        # the first latent is the first frame, every other one is four
+        # the first latent is one frame, every other one four
         later = seen[:, 1:].unflatten(1, (-1, 4)).mean(dim=2)
         parts.append(
             {
@@ -133,7 +133,7 @@ def draw_motions(
 
 
 def balanced_actions(count: int, seed: int) -> list[tuple[str, ...]]:
-    """Movements of `count` figures, as `sample_actions` draws them, but each as often the first as any other."""
+    """Actions of `count` figures, like `sample_actions`, but with every action equally often as the first."""
     by_first: dict[str, list[tuple[str, ...]]] = {}
     for names in sample_actions(6 * count + 600, seed):
         by_first.setdefault(names[0] if names else "", []).append(names)

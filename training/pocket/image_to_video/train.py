@@ -1,11 +1,11 @@
-"""Train the toy I2V's two experts by flow matching on avatars that do what a caption says.
+"""Train the toy I2V's two experts by flow matching on drawn avatars performing captioned actions.
 
     python -m training.pocket.image_to_video.train --vae weights/pocket/video_vae \
         --text weights/pocket/speech_to_video --run runs/training/image_to_video \
         --out weights/pocket/image_to_video --minutes 8
 
-needs the trained `video_vae`, and the text encoder and tokenizer that were trained with speech_to_video; they stay as
-they are and where they are. The experts are `WanTransformer3DModel`, each trained on its own side of the boundary.
+Needs the trained `video_vae`, and the text encoder and tokenizer that speech_to_video uses; they stay frozen. The
+experts are `WanTransformer3DModel`, each trained on its own side of the boundary. Run the same command again to resume.
 """
 
 import argparse
@@ -37,15 +37,15 @@ CONFIG = {
     "ffn_dim": 640,
     "num_layers": 8,
 }
-BOUNDARY = 0.9  # noise levels from here on are the first expert's
+BOUNDARY = 0.9  # noise levels from here up belong to the high-noise expert
 SIDES = {"high": (BOUNDARY, 1.0), "low": (0.0, BOUNDARY)}
-FLOW_SHIFT = 5.0
-FEATURE_WEIGHT = 4.0
-DROPPED = 0.1  # share of samples without text, for classifier-free guidance
+FLOW_SHIFT = 5.0  # shift of the sampled noise levels towards more noise
+FEATURE_WEIGHT = 4.0  # extra loss weight of latent cells with eyes, brows or lips
+DROPPED = 0.1  # share of samples with the text dropped, for classifier-free guidance
 
 
 class Experts(nn.Module):
-    """`high` begins the clip from noise, `low` finishes it."""
+    """The two experts: `high` denoises from pure noise to the boundary, `low` from there."""
 
     def __init__(self, **changes: object) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=8.0, steps=40_000, batch=64, learning_rate=1e-3)
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
-    parser.add_argument("--text", type=Path, required=True, help="folder with text_encoder and tokenizer")
+    parser.add_argument("--text", type=Path, required=True, help="folder that contains text_encoder and tokenizer")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before")
-    parser.add_argument("--clips", type=int, default=6000, help="drawn by each process")
+    parser.add_argument("--begin-with", type=Path, help="folder of a trained pipeline whose weights to start from")
+    parser.add_argument("--clips", type=int, default=6000, help="clips that each process draws")
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="of each expert")
-    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--layers", type=int, default=CONFIG["num_layers"], help="layers of each expert")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="CUDA graphs on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     words = load_words(arguments.text, device)
 
     began = time.monotonic()
-    # a later sitting draws other people
+    # the step is part of the seed, so that a resumed session trains on new avatars
     bank = draw_motions(arguments.clips, vae, words, ranks.own(training.step), arguments.pixels, arguments.frames)
     print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
     if device.type == "cuda":
@@ -95,11 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     graphed = GraphedLoss(loss, experts, arguments.graphs)
 
     def loss_of(number: int) -> dict[str, Tensor]:
-        # the two in turn; where an even number of processes trains, each has its own
+        # alternate experts; with an even number of ranks, each rank always trains the same one
         name = "high" if number % 2 == 0 else "low"
         return graphed(name, draw_batch(bank, arguments.batch, number, SIDES[name]))
 
-    # an odd number, so that the log shows both experts in turn
+    # an odd number, so that the log shows both experts alternately
     training.run(loss_of, every=51)
     if ranks.first:
         with training.averaged():
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def assembled(experts: Experts, vae: AutoencoderKLWan, words: Words) -> WanImageToVideoPipeline:
-    """The pipeline with both experts."""
+    """Assemble the pipeline with both experts."""
     return WanImageToVideoPipeline(
         tokenizer=words[0],
         text_encoder=words[1],
@@ -121,7 +121,7 @@ def assembled(experts: Experts, vae: AutoencoderKLWan, words: Words) -> WanImage
 
 
 def draw_batch(bank: MotionBank, count: int, number: int, between: tuple[float, float]) -> dict[str, Tensor]:
-    """The batch `number` with noise levels `between` two."""
+    """Sample batch `number` with noise levels `between` two bounds."""
     device = bank.target.device
     generator = torch.Generator().manual_seed(number)
     rows = torch.randint(len(bank.captions), (count,), generator=generator)
@@ -133,7 +133,7 @@ def draw_batch(bank: MotionBank, count: int, number: int, between: tuple[float, 
 
 
 def expert_loss(expert: WanTransformer3DModel, name: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The loss of one expert, told by its name."""
+    """Flow-matching loss of one expert; `name` ("high", "low") labels its figures."""
     clean, noise, features = batch["target"], batch["noise"], batch["features"]
     noisy = torch.lerp(clean, noise, batch["sigma"][:, None, None, None, None])
     with torch.autocast(clean.device.type, torch.bfloat16):

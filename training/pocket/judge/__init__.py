@@ -1,10 +1,12 @@
-"""The judge: reads drawn avatars off their frames alone, to measure what the toy models make; never part of making.
+"""The mouth judge: networks that read pose, mouth and regions from frames of drawn avatars, to evaluate the toy models.
+
+No model is trained against it.
 
 network.py    the network: tracks, landmarks and regions of one frame
-pictures.py   what it learns from
+pictures.py   training data
 train.py      `python -m training.pocket.judge.train`
-reading.py    frames in, tracks, landmarks and regions out
-actions.py    which named movements happened in a clip
+reading.py    inference: tracks, landmarks and regions of frames
+actions.py    detect the named actions of a clip
 measure.py    the mouth's opening in a clip, as JSON: `python -m training.pocket.judge.measure`
-evaluate.py   how good an instrument it is: `python -m training.pocket.judge.evaluate`
+evaluate.py   the judge's own accuracy: `python -m training.pocket.judge.evaluate`
 """

@@ -1,9 +1,9 @@
-"""Which of the movements that captions name happened in a clip, from the tracks that the judge reads.
+"""Detect the named actions (nod, blink, zoom in, ...) of a clip from the tracks that the judge reads.
 
-Every movement is one of four kinds: a step (a track goes from one place to another and stays), a beat (it swings),
-lids that close again and again, and lids that stay closed. A step and a beat are fitted to a track together, so that a
-swinging head is not taken for a turned one. What is found is given as a multiple of what is asked, about half of what
-the drawn movement does: 1 or more means that it happened.
+Every action is one of four kinds: a step (a track moves to another value and stays), a beat (it oscillates), lids that
+close repeatedly, and lids that stay closed. Step and beat are fitted to a track together, so that a shaking head is not
+mistaken for a turned one. A score is a multiple of the threshold, which is about half of the drawn action's amplitude:
+1 or more means that the action happened.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ Track = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Asked:
-    """What makes a movement: `track` takes a step of `least` (its sign says whither) or swings by `least`."""
+    """Criterion of an action: `track` steps by `least` (signed) or, with `beat`, oscillates with that amplitude."""
 
     track: str
     least: float
-    beat: tuple[float, float] | None = None  # Hz
+    beat: tuple[float, float] | None = None  # band in Hz
 
 
 ASKED: dict[str, Asked] = {
@@ -49,27 +49,27 @@ ASKED: dict[str, Asked] = {
     "pan up": Asked("down", 0.16),
     "pan down": Asked("down", -0.16),
 }
-# Lids: closed above this; so many times a second they close on their own at most; so long a blink lasts at most, and so
-# much of a clip closed eyes stay closed at least.
+# Lids: closed above this value; maximum idle blinks per second; maximum duration of a blink; and the minimum share of a
+# clip for which closed eyes stay closed.
 _CLOSED, _OFTEN, _BLINK_SECONDS, _STAY = 0.5, 0.75, 0.75, 0.2
-# A head that turns takes the eyes along by so much of its angle.
+# Idle gaze counters the head's turn by this factor; it is subtracted to detect glances.
 _EYES_WITH_HEAD = 0.9
-_FINISHED = (0.6, 0.7, 0.85)  # of the clip, when a step has come to its end
+_FINISHED = (0.6, 0.7, 0.85)  # candidate end times of a step, as shares of the clip
 _BEATS = np.arange(0.4, 1.65, 0.1)  # Hz
 
 
 def movements(tracks: Mapping[str, Track], fps: float = FPS) -> dict[str, float]:
-    """How far each movement of `motion.ACTIONS` happened: 1 or more means that it did.
+    """Score each action of `motion.ACTIONS`: 1 or more means that it happened.
 
     Args:
-        tracks: `Reading.tracks` of a clip of at least two seconds; shorter ones do not show how often lids close.
+        tracks: `Reading.tracks` of a clip of at least two seconds; shorter ones do not show the rate of blinks.
 
     Raises:
         ValueError: the clip is too short.
     """
     frames = len(tracks["yaw"])
     if frames < 2 * fps:
-        raise ValueError(f"A clip of {frames} frames is too short to tell its movements; give two seconds or more.")
+        raise ValueError(f"A clip of {frames} frames is too short to detect actions; give two seconds or more.")
     blink = _steadied(tracks["blink"])
     open_eyes = blink < 0.35
     size = np.exp(tracks["zoom"])
@@ -88,18 +88,18 @@ def movements(tracks: Mapping[str, Track], fps: float = FPS) -> dict[str, float]
         else:
             found[name] = max(amount for hertz, amount in beats.items() if _within(hertz, asked.beat)) / asked.least
     if open_eyes.mean() < 0.5:
-        # who has closed the eyes may look anywhere behind the lids
+        # the gaze behind closed lids is not visible
         found["glance left"] = found["glance right"] = 0.0
     found.update(_lids(blink, fps))
     return {name: found[name] for name in ACTIONS}
 
 
 def fitted(track: Track, fps: float, counts: NDArray[np.bool_] | None = None) -> tuple[float, dict[float, float]]:
-    """The step in a track and how much it beats at each frequency (amplitude; 0 but at the one that fits best).
+    """Fit a step and a beat to a track: the step, and the amplitude per frequency (0 except at the best fit).
 
     Args:
         track: [F].
-        counts: [F], the frames that count; None, or too few of them, for all.
+        counts: [F], mask of the frames to fit; all frames if None or if too few are set.
     """
     count = len(track)
     time = np.arange(count) / fps
@@ -118,7 +118,7 @@ def fitted(track: Track, fps: float, counts: NDArray[np.bool_] | None = None) ->
 
 
 def _lids(blink: Track, fps: float) -> dict[str, float]:
-    """What the lids do: they blink often, or close and stay closed."""
+    """Score the actions of the lids: repeated blinks, or eyes that stay closed."""
     closed = np.concatenate([[False], blink > _CLOSED, [False]])
     edges = np.flatnonzero(closed[1:] != closed[:-1])
     starts, ends = edges[::2], edges[1::2]
@@ -130,7 +130,7 @@ def _lids(blink: Track, fps: float) -> dict[str, float]:
 
 
 def _steadied(track: Track) -> Track:
-    """Without what lasts a single frame: the median of three frames."""
+    """Remove single-frame outliers with a median over three frames."""
     padded = np.pad(track, 1, mode="edge")
     return np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
 

@@ -1,10 +1,10 @@
-"""How good an instrument the judge is: on avatars, motions and speech that it was not trained on.
+"""Measure the judge's own accuracy on held-out avatars, motions and speech.
 
     python -m training.pocket.judge.evaluate --clips 24 --action-clips 352
 
-The last line is one JSON: of the mouth, r and error against the truth, of drawn frames and of what the VAE makes of
-them; of colours, how far the measured CIEDE2000 is from the true one, for colours left alone and for changed ones; of
-movements, how often each is seen when it happens (`seen`) and when it does not (`imagined`).
+The last line is one JSON: for the mouth, correlation and error against the truth, on drawn frames and after the VAE;
+for colours, the error of the measured CIEDE2000, with unchanged and with changed colours; for actions, how often each
+is detected when it happens (`seen`) and when it does not (`imagined`).
 """
 
 import argparse
@@ -30,7 +30,7 @@ from training.pocket.world.visemes import FPS, mouth_track
 from wanavatar_lab import metrics
 
 Frames = NDArray[np.uint8]
-_SEED = 9_000_000  # far from what training drew
+_SEED = 9_000_000  # far from the training seeds
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,11 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--judge", type=Path, default=WEIGHTS)
     parser.add_argument("--vae", type=Path, default=Path("weights/pocket/video_vae"))
-    parser.add_argument("--clips", type=int, default=24, help="talking clips")
-    parser.add_argument("--frames", type=int, default=81, help="of a talking clip, 4n + 1")
-    parser.add_argument("--action-clips", type=int, default=352, help="clips in which something moves")
-    parser.add_argument("--action-frames", type=int, default=49, help="of such a clip, 4n + 1")
-    parser.add_argument("--soften-actions", action="store_true", help="send the moving clips through the VAE too")
+    parser.add_argument("--clips", type=int, default=24, help="number of talking clips")
+    parser.add_argument("--frames", type=int, default=81, help="frames per talking clip, 4n + 1")
+    parser.add_argument("--action-clips", type=int, default=352, help="number of clips with actions")
+    parser.add_argument("--action-frames", type=int, default=49, help="frames per such clip, 4n + 1")
+    parser.add_argument("--soften-actions", action="store_true", help="pass the clips with actions through the VAE too")
     arguments = parser.parse_args(argv)
 
     reader = Reader.load(arguments.judge)
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def reading_figures(reader: Reader, clips: int, frames: int, vae: AutoencoderKLWan | None) -> dict[str, Any]:
-    """Pearson's r within a clip (median and lowest tenth) and the mean error of every track, of talking avatars."""
+    """Per track on talking avatars: Pearson's r within a clip (median, 10th percentile) and mean error."""
     agreement: dict[str, list[float]] = {name: [] for name in TRACKS}
     error: dict[str, list[float]] = {name: [] for name in TRACKS}
     for number in range(clips):
@@ -85,10 +85,10 @@ def reading_figures(reader: Reader, clips: int, frames: int, vae: AutoencoderKLW
 
 
 def colour_figures(reader: Reader, clips: int, frames: int = 9) -> dict[str, dict[str, float]]:
-    """By region, how far the difference that is measured is from the true one, in CIEDE2000.
+    """Error of the measured colour difference per region, in CIEDE2000.
 
-    Each clip is measured against a still of the same avatar, once with the colours as they are and once with those of
-    one region changed, by 2 to 40; what is true comes from the drawing itself.
+    Each clip is compared with a still of the same avatar, once with unchanged colours and once with one region's
+    colours changed by 2 to 40; the true differences come from the drawing.
     """
     found: dict[str, dict[str, list[float]]] = {name: {"same": [], "changed": []} for name in REGIONS}
     truth = _Truth()
@@ -120,7 +120,7 @@ def colour_figures(reader: Reader, clips: int, frames: int = 9) -> dict[str, dic
 def movement_figures(
     reader: Reader, clips: int, frames: int, vae: AutoencoderKLWan | None
 ) -> dict[str, dict[str, float]]:
-    """For every movement: in how many of its clips it is `seen`, and in how many of the others it is `imagined`."""
+    """Per action: the share of its clips in which it is detected (`seen`), and of all others (`imagined`)."""
     names = list(ACTIONS)
     others = sample_actions(clips, _SEED, most=2)
     scores: list[tuple[tuple[str, ...], dict[str, float]]] = []
@@ -128,7 +128,7 @@ def movement_figures(
         seed = _SEED + number
         actions: tuple[str, ...] = (names[number % len(names)],)
         if number % 3 == 0:
-            # and something else at the same time, if it goes with it
+            # add a second, compatible action
             actions += tuple(name for name in others[number][:1] if _goes_with(name, actions[0]))
         elif number % 13 == 0:
             actions = ()
@@ -143,7 +143,7 @@ def movement_figures(
 
 
 def drawn(sheet: Sheet, vae: AutoencoderKLWan | None) -> Frames:
-    """The frames of a sheet as pictures, uint8 [M, SIZE, SIZE, 3], through a VAE if one is given (then M = 4n + 1)."""
+    """Render a sheet, uint8 [M, SIZE, SIZE, 3], passed through a VAE if given (then M = 4n + 1)."""
     pixels = render_sheet(sheet, SIZE, SIZE)
     if vae is not None:
         pixels = decode(vae, encode(vae, pixels[None]))[0]
@@ -151,7 +151,7 @@ def drawn(sheet: Sheet, vae: AutoencoderKLWan | None) -> Frames:
 
 
 class _Truth:
-    """A `RegionSource` that knows where the regions of a drawing are: first of a still, then of the clip."""
+    """A `RegionSource` with a drawing's true regions: of the still on the first call, then of the clip."""
 
     def of(self, still: Sheet, clip: Sheet) -> "_Truth":
         self.masks = [regions_of(sheet, REGION_SIZE, REGION_SIZE).double().numpy() for sheet in (still, clip)]
@@ -163,7 +163,7 @@ class _Truth:
 
 
 def _goes_with(first: str, second: str) -> bool:
-    """Whether two movements use different parts of the body or the camera."""
+    """Whether two actions move different parts of the body or the camera."""
     parts = (
         ("nod", "shake head", "look", "turn", "tilt", "sway"),
         ("smile", "open mouth"),

@@ -1,8 +1,8 @@
-"""How far the mouth is open in every frame of a clip of a drawn avatar, as JSON.
+"""Print how far the mouth is open in every frame of a clip of a drawn avatar, as JSON.
 
     python -m training.pocket.judge.measure runs/demo/talking.mp4      # {"opening": [0.02, 0.31, …]}
 
-A program of its own, so that a notebook can measure a clip without loading a network into its kernel.
+It runs as a process of its own, so that a notebook does not load a network into its kernel.
 """
 
 import argparse

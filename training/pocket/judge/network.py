@@ -1,7 +1,8 @@
-"""The judge's network: one frame in, where the face is, how it is held and what lies where, out.
+"""The mouth judge's network: one frame in; tracks (mouth, pose, camera), landmarks and region masks out.
 
-A small convolutional pyramid. On its finest level but one, sixteen attention maps each look at one place: the first
-ones are taught to lie on landmarks, the rest are free. What lies at those places, and where they are, says the tracks.
+A small convolutional pyramid. On its second finest level, sixteen attention maps each attend to one position: the first
+ones are trained to land on landmarks, the rest are free. Features at these positions and their coordinates give the
+tracks.
 """
 
 from pathlib import Path
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import whole_file
 
-SIZE = 128  # pixels; pictures are brought to this size first
-REGION_SIZE = 64  # pixels of a region's mask
-# name: the error of the track that counts as one
+SIZE = 128  # pixels; frames are resized to this
+REGION_SIZE = 64  # width and height of a region mask in pixels
+# track name: scale of the track, the error that has the weight 1 in the loss
 TRACKS: dict[str, float] = {
     "opening": 0.10,
     "wide": 0.5,
@@ -50,11 +51,11 @@ POINTS = (
 )
 REGIONS = ("hair", "skin", "clothes", "background")
 _PLACES, _WIDTH = 16, 48
-_CLOSER = 6.0
+_RELATIVE_SCALE = 6.0
 
 
 class Judge(nn.Module):
-    """Reads single frames; 0.45 M parameters."""
+    """The judge of single frames; 0.45 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class Judge(nn.Module):
 
         Returns:
             Tracks [N, len(TRACKS)] in their own units; points [N, len(POINTS), 2] as (x, y), -1..1 across the picture;
-            logits of what lies where [N, len(REGIONS) + 1, REGION_SIZE, REGION_SIZE], the last is none of them.
+            region logits [N, len(REGIONS) + 1, REGION_SIZE, REGION_SIZE], the last is "none".
         """
         fine = F.silu(self.stem(pixels))
         half = self.at_half(fine)
@@ -97,13 +98,13 @@ class Judge(nn.Module):
             points = weights @ grid
             seen = weights @ features.flatten(2).transpose(1, 2)
             scale = torch.tensor(list(TRACKS.values()), device=pixels.device)
-            # how a face is held shows in how its points lie to each other, by a few hundredths of the picture
-            about = _CLOSER * (points - points[:, : len(POINTS)].mean(dim=1, keepdim=True))
+            # the head pose shows in the relative positions of the landmarks, by a few hundredths of the picture
+            about = _RELATIVE_SCALE * (points - points[:, : len(POINTS)].mean(dim=1, keepdim=True))
             tracks = self.tracks(torch.cat([seen, points, about], dim=-1).flatten(1)) * scale
         return tracks, points[:, : len(POINTS)], logits.float()
 
     def save(self, path: Path) -> None:
-        """Write the weights as float16, whole or not at all."""
+        """Write the weights as float16, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             save_file(
@@ -112,14 +113,14 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "Judge":
-        """Read the weights, ready to judge.
+        """Load the weights, in evaluation mode.
 
         Raises:
-            WeightsError: they are not there, or are not this network's.
+            WeightsError: they are missing or belong to another network.
         """
         if not path.is_file():
             raise WeightsError(
-                f"There is no judge at {path}. Train it: "
+                f"There are no judge weights at {path}. Train it: "
                 f"`python -m training.pocket.judge.train --run runs/training/judge --out {path}`."
             )
         judge = cls()

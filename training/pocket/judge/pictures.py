@@ -1,4 +1,4 @@
-"""What the judge learns from: drawn frames, many as Wan's VAE gives them back, with all that is true of them."""
+"""The judge's training data: drawn frames, many of them passed through the Wan VAE, with their ground truth."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from training.pocket.world.sheet import Sheet
 from training.pocket.world.truth import landmarks_of, opening_of
 from training.pocket.world.visemes import FPS, mouth_track
 
-# The colours that belong to each of `network.REGIONS`, and the code by which one drawing shows them all.
+# Colours of each of `network.REGIONS`, and the code colour with which a single drawing gives all region masks.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "hair": ("hair", "hair_dark", "hair_light"),
     "skin": ("skin", "skin_dark", "skin_light", "blush"),
@@ -27,7 +27,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "background": ("background", "background_other"),
 }
 _CODES = {"hair": (1.0, 0.0, 0.0), "skin": (0.0, 1.0, 0.0), "clothes": (0.0, 0.0, 1.0), "background": (1.0, 1.0, 1.0)}
-# the rest of what is painted, which belongs to none of them
+# the remaining colours, which belong to no region
 _OTHER = (
     *("brow_colour", "collar_colour", "collar_edge", "eye_white", "frame", "gold", "hat", "hat_dark", "hat_light"),
     *(
@@ -48,10 +48,10 @@ _VAE_FRAMES = 9
 
 @dataclass
 class Pictures:
-    """N frames and their truth.
+    """N frames with their ground truth.
 
     `pixels` uint8 [N, 3, SIZE, SIZE]; `tracks` [N, len(TRACKS)]; `points` [N, len(POINTS), 2], -1..1 across the picture
-    (beyond that outside of it); `regions` uint8 [N, len(REGIONS), REGION_SIZE, REGION_SIZE], 0..255.
+    (outside the picture beyond that); `regions` uint8 [N, len(REGIONS), REGION_SIZE, REGION_SIZE], 0..255.
     """
 
     pixels: Tensor
@@ -63,13 +63,13 @@ class Pictures:
         return len(self.pixels)
 
     def joined(self, other: "Pictures") -> "Pictures":
-        """Both, one after the other."""
+        """Concatenate two sets."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("pixels", "tracks", "points", "regions"))
         return Pictures(*(torch.cat(pair) for pair in pairs))
 
 
 def draw_stills(count: int, seed: int, split: Split = "train") -> Pictures:
-    """`count` frames of as many avatars in every pose that a clip can have."""
+    """Draw `count` single frames, each of another avatar, in any pose that clips can have."""
     generator = torch.Generator().manual_seed(seed)
     attributes = sample_attributes(count, seed, split)
     named = sample_motion(
@@ -83,7 +83,7 @@ def draw_stills(count: int, seed: int, split: Split = "train") -> Pictures:
 
 
 def draw_softened(count: int, seed: int, vae: AutoencoderKLWan, split: Split = "train") -> Pictures:
-    """About `count` frames of talking clips through the VAE, some with disturbed latents as a network makes them."""
+    """About `count` frames of talking clips through the VAE, some with noisy latents like those of a network."""
     clips = max(1, round(count / _VAE_FRAMES))
     generator = torch.Generator().manual_seed(seed)
     attributes = sample_attributes(clips, seed, split)
@@ -106,25 +106,25 @@ def draw_softened(count: int, seed: int, vae: AutoencoderKLWan, split: Split = "
 
 @torch.no_grad()
 def encode(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
-    """Latents [B, z, T, h, w] of clips [B, F, 3, H, W] in 0..1; F = 4·T - 3."""
+    """Encode clips [B, F, 3, H, W] in 0..1 to latents [B, z, T, h, w]; F = 4·T - 3."""
     pixels = (clips * 2 - 1).transpose(1, 2).to(vae.dtype)
     return encode_together(vae, pixels)[:, : vae.config.z_dim].float()
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Clips [B, F, 3, H, W] in 0..1 of latents [B, z, T, h, w]."""
+    """Decode latents [B, z, T, h, w] to clips [B, F, 3, H, W] in 0..1."""
     return (decode_together(vae, latents.to(vae.dtype)).float() * 0.5 + 0.5).clamp(0, 1).transpose(1, 2)
 
 
 def render_sheet(sheet: Sheet, height: int, width: int) -> Tensor:
-    """Draw the M frames of a sheet in chunks, [M, 3, height, width] in 0..1."""
+    """Render the M frames of a sheet in chunks, [M, 3, height, width] in 0..1."""
     chunk = max(1, (CHUNK_CPU if sheet.values.device.type == "cpu" else CHUNK_GPU) // (height * width))
     return torch.cat([_drawn(rows, height, width) for rows in _chunks(sheet, chunk)])
 
 
 def regions_of(sheet: Sheet, height: int, width: int) -> Tensor:
-    """How much of each pixel is hair, skin, clothes and background, [M, len(REGIONS), height, width], 0..1."""
+    """Coverage of each pixel by hair, skin, clothes and background, [M, len(REGIONS), height, width], 0..1."""
     coded = replace(sheet, values=sheet.values.clone())
     for name in _OTHER:
         coded.values[:, sheet.columns[name]] = 0.0
@@ -132,13 +132,13 @@ def regions_of(sheet: Sheet, height: int, width: int) -> Tensor:
         for name in names:
             coded.values[:, sheet.columns[name]] = torch.tensor(_CODES[region])
     picture = render_sheet(coded, height, width)
-    # white is the background, and what is painted over it takes from all three channels but its own
+    # the background is white; each region painted over it removes the other two channels
     background = picture.amin(dim=1, keepdim=True)
     return torch.cat([picture - background, background], dim=1)
 
 
 def shifted(sheet: Sheet, region: str, gain: Tensor, offset: Tensor) -> Sheet:
-    """The same frames with every colour of one region changed: times `gain`, plus `offset`, each [M, 3] or [3]."""
+    """Change every colour of one region: times `gain`, plus `offset`, each [M, 3] or [3]."""
     values = sheet.values.clone()
     for name in FAMILIES[region]:
         values[:, sheet.columns[name]] = (values[:, sheet.columns[name]] * gain + offset).clamp(0, 1)
@@ -146,10 +146,10 @@ def shifted(sheet: Sheet, region: str, gain: Tensor, offset: Tensor) -> Sheet:
 
 
 def tracks_of(sheet: Sheet) -> Tensor:
-    """The truth of `network.TRACKS`, [M, len(TRACKS)].
+    """Ground truth of `network.TRACKS`, [M, len(TRACKS)].
 
-    `place_x`, `place_y` are the middle of the figure in half short sides from the middle of the picture, as the camera
-    shows it; `zoom` is the logarithm of its size.
+    `place_x`, `place_y` are the centre of the figure relative to the centre of the picture in half short sides, with
+    the camera's motion; `zoom` is the logarithm of its size.
     """
     zoom, scale = sheet["zoom"], sheet["figure_scale"]
     known = {
@@ -162,7 +162,7 @@ def tracks_of(sheet: Sheet) -> Tensor:
 
 
 def points_of(sheet: Sheet) -> Tensor:
-    """The truth of `network.POINTS`, [M, len(POINTS), 2], -1..1 across the picture."""
+    """Ground truth of `network.POINTS`, [M, len(POINTS), 2], -1..1 across the picture."""
     marks = landmarks_of(sheet, SIZE, SIZE)
     inner = marks["lips_inner"]
     named = [
@@ -206,7 +206,7 @@ def _random(generator: torch.Generator, low: float, high: float) -> float:
 
 
 def _recoloured(sheet: Sheet, frames: int, generator: torch.Generator) -> Sheet:
-    """Half of the avatars in colours that no palette has, so that a region is known by where it is."""
+    """Recolour half of the avatars beyond the palettes, so that regions are recognised by shape, not colour."""
     avatars = sheet.values.shape[0] // frames
     for region in FAMILIES:
         free = (torch.rand(avatars, 1, generator=generator) < 0.5).float()
@@ -217,8 +217,8 @@ def _recoloured(sheet: Sheet, frames: int, generator: torch.Generator) -> Sheet:
 
 
 def _mouths(count: int, generator: torch.Generator) -> Tensor:
-    """Mouths of every kind, [count, 1, len(MOUTH)]: of speech, of no speech at all, and shut ones."""
-    # sounds for each, looked at in the middle of them
+    """Sample mouths [count, 1, len(MOUTH)]: of speech, of random shape, and shut ones."""
+    # 0.8 s of sounds for each, sampled in the middle
     spoken = torch.stack([mouth_track(babble(0.8, generator), 1, start=0.4).mouth for _ in range(count)])
     free = torch.rand(count, 1, len(MOUTH), generator=generator)
     free = free * torch.rand(count, 1, len(MOUTH), generator=generator)
@@ -231,7 +231,7 @@ def _mouths(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _free_pose(count: int, generator: torch.Generator) -> Pose:
-    """Poses that reach as far as any movement does, near rest more often than far."""
+    """Sample poses over the full range of all motions, more densely near rest."""
     reach = {"yaw": 0.62, "pitch": 0.42, "roll": 0.45, "x": 0.2, "y": 0.08, "pan_x": 0.45, "pan_y": 0.36}
     signed = {**reach, "gaze_x": 1.0, "gaze_y": 1.0, "brow": 0.6, "smile": 0.6}
     extent = torch.rand(count, 1, generator=generator)
@@ -240,7 +240,7 @@ def _free_pose(count: int, generator: torch.Generator) -> Pose:
         return 2 * torch.rand(count, 1, generator=generator) - 1
 
     tracks = {name: most * extent * uniform() for name, most in signed.items()}
-    # brows rise and smiles widen further than they sink
+    # brows and smiles move further up than down
     tracks["brow"] = tracks["brow"] + 0.4 * torch.rand(count, 1, generator=generator)
     tracks["smile"] = tracks["smile"] + 0.4 * torch.rand(count, 1, generator=generator)
     tracks["zoom"] = torch.exp(math.log(1.5) * extent * uniform())

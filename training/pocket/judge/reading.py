@@ -1,4 +1,4 @@
-"""Frames in; tracks, landmarks and regions out, by the judge's network."""
+"""Inference of the judge: tracks, landmarks and regions of frames."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees in F frames.
+    """The judge's output for F frames.
 
     Attributes:
         tracks: by the names of `network.TRACKS`, each [F], in the units of `world.pose` (see `pictures.tracks_of`).
@@ -31,34 +31,34 @@ class Reading:
 
 
 class Reader:
-    """Reads frames one by one: what it says of a frame depends on that frame alone.
+    """Applies the judge to single frames: each result depends on its frame alone.
 
     It is a `wanavatar_lab.metrics.RegionSource`.
     """
 
     def __init__(self, judge: Judge) -> None:
-        """Read with a trained network, on the device where it lies."""
+        """Use a trained network, on its current device."""
         self.judge = judge
 
     @classmethod
     def load(cls, path: Path = WEIGHTS, device: torch.device | str = "cpu") -> "Reader":
-        """Read with the weights at `path`.
+        """Load the weights at `path`.
 
         Raises:
-            WeightsError: they are not there, or are not the judge's.
+            WeightsError: they are missing or are not the judge's.
         """
         return cls(Judge.load(path).to(device))
 
     @torch.no_grad()
     def read(self, frames: NDArray[np.uint8]) -> Reading:
-        """Everything about frames uint8 [F, H, W, 3].
+        """Read all tracks, points and regions of frames uint8 [F, H, W, 3].
 
         Raises:
-            ValueError: the frames are not square, or their side is no multiple of `network.REGION_SIZE`.
+            ValueError: the frames are not square, or their side is not a multiple of `network.REGION_SIZE`.
         """
         height, width = frames.shape[1:3]
         if height != width or width % REGION_SIZE:
-            raise ValueError(f"The judge reads squares of a multiple of {REGION_SIZE} pixels, not {height} x {width}.")
+            raise ValueError(f"Frames must be squares of a multiple of {REGION_SIZE} pixels (got {height} x {width}).")
         device = next(self.judge.parameters()).device
         found: list[tuple[torch.Tensor, ...]] = []
         for start in range(0, len(frames), _CHUNK):
@@ -76,9 +76,9 @@ class Reader:
         )
 
     def opening(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """How far the mouth is open in every frame, [F]; `truth.Truth.opening` says what the numbers mean."""
+        """Opening of the mouth in every frame, [F], on the scale of `truth.Truth.opening`."""
         return self.read(frames).tracks["opening"]
 
     def regions(self, frames: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float64]]:
-        """Where hair, skin, clothes and background are, soft masks [F, REGION_SIZE, REGION_SIZE] each."""
+        """Regions of hair, skin, clothes and background, soft masks [F, REGION_SIZE, REGION_SIZE] each."""
         return self.read(frames).regions

@@ -1,8 +1,8 @@
-"""Train the judge on drawn frames and on what the toy VAE makes of them; a CPU is enough.
+"""Train the mouth judge on drawn frames, many of them passed through the toy VAE; a CPU is enough.
 
     python -m training.pocket.judge.train --run runs/training/judge --out weights/pocket/judge/mouth.safetensors
 
-The same command again goes on where it stopped. How good it is, `python -m training.pocket.judge.evaluate` says.
+Run the same command again to resume. `python -m training.pocket.judge.evaluate` measures its accuracy.
 """
 
 import argparse
@@ -18,19 +18,19 @@ from training.pocket.judge.network import POINTS, TRACKS, Judge
 from training.pocket.judge.pictures import Pictures, draw_softened, draw_stills
 from training.pocket.loop import Plan, Training, add_plan_arguments
 
-# How much each track counts; lips matter most, and some of a mouth's shape cannot be seen while it is shut.
+# Loss weights of the tracks: the opening matters most, and a shut mouth does not show `wide` and `round` well.
 _WEIGHTS = {"opening": 4.0, "wide": 0.4, "round": 0.5}
-_POINT_ERROR = 0.03
+_POINT_ERROR = 0.03  # of half a picture: the landmark error that has the weight 1 in the loss
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=14.0, steps=20_000, batch=64, learning_rate=2e-3)
-    parser.add_argument("--out", type=Path, required=True, help="the file that the weights are written to")
+    parser.add_argument("--out", type=Path, required=True, help="output file for the weights")
     parser.add_argument("--vae", type=Path, default=Path("weights/pocket/video_vae"))
-    parser.add_argument("--stills", type=int, default=6000, help="drawn frames, each of another avatar")
-    parser.add_argument("--softened", type=int, default=3600, help="frames of clips through the VAE")
+    parser.add_argument("--stills", type=int, default=6000, help="number of drawn frames, each of another avatar")
+    parser.add_argument("--softened", type=int, default=3600, help="number of frames of clips passed through the VAE")
     arguments = parser.parse_args(argv)
 
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def batch(bank: Pictures, rows: Tensor) -> Pictures:
-    """Some of the frames."""
+    """Select rows."""
     return Pictures(bank.pixels[rows], bank.tracks[rows], bank.points[rows], bank.regions[rows])
 
 
@@ -91,7 +91,7 @@ def losses(judge: Judge, true: Pictures, generator: torch.Generator) -> dict[str
 
 
 def disturbed(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures [N, 3, H, W] tinted, and many of them a little blurred or noisy, as networks and codecs leave them."""
+    """Augment pictures [N, 3, H, W]: tint all, blur or add noise to many, like networks and codecs do."""
     count = len(pixels)
 
     def drawn(rows: int, *shape: int) -> Tensor:

@@ -1,16 +1,16 @@
-"""Speech for the toy world: synthetic voices, the mouths that say it, and what rooms and recorders do to it.
+"""Synthetic speech for the toy world: voices, phoneme timings, visemes, mouth tracks and audio augmentation.
 
-sentences.py   what is said, in nine languages
-voices.py      who says it; which voices and sentences are held out
+sentences.py   the texts, in nine languages
+voices.py      the voices; which voices and sentences are held out
 espeak.py      espeak-ng through its C library
-flite.py       flite, whose voices were made from people's recordings
+flite.py       flite, whose voices were built from recordings of people
 synthesise.py  one utterance from either, at 16 kHz, with phoneme times
-phonemes.py    which viseme each phoneme asks for
-visemes.py     viseme events: when the lips do what, and how loud it is
-mouth.py       the mouth at every frame, from events and loudness
-vocoder.py     another throat for the same words: new pitch, formants and excitation
-augment.py     everything that may happen to speech, drawn for a batch; rooms.py and noises.py are what it draws from
-clips.py       the corpus as one file: reading and writing it
-corpus.py      building it: `python -m training.pocket.speech.corpus`
-samples.py     the samples in data/samples: `python -m training.pocket.speech.samples`
+phonemes.py    IPA phonemes to visemes
+visemes.py     viseme events with times and loudness
+mouth.py       the mouth track per frame, from viseme events and loudness
+vocoder.py     voice conversion: new pitch, formants and excitation for the same words
+augment.py     random audio augmentation of a batch, from the effects in rooms.py and noises.py
+clips.py       the corpus file: reading and writing
+corpus.py      build the corpus: `python -m training.pocket.speech.corpus`
+samples.py     make the samples in data/samples: `python -m training.pocket.speech.samples`
 """

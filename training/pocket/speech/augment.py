@@ -1,8 +1,8 @@
-"""Speech as it reaches a program: another throat, a room, noise, a microphone, a codec, any level.
+"""Audio augmentation: voice conversion, room reverb, noise, microphone, codec and level.
 
-`augment` is for training: a seeded draw of everything, for a batch at once, on any device, with no change of timing,
-so that the mouth that goes with the clean sound goes with what comes out. `degraded` makes one named condition, the
-same every time, for tests. What changes the pace is `at_speed`, which says what it does to the times.
+`augment` is for training: seeded random augmentation of a batch on any device. It keeps the timing, so that the clean
+speech's mouth track still matches. `degraded` applies one named condition, deterministically, for evaluation.
+`at_speed` changes the pace, and thereby the times.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from training.pocket.speech.vocoder import Throat, revoice
 
 
 def augment(audio: Tensor, generator: torch.Generator) -> Tensor:
-    """Disturb clean speech as recordings are disturbed: float32 [B, T] at 16 kHz in and out, within -1..1.
+    """Augment clean speech to resemble recordings: float32 [B, T] at 16 kHz in and out, within -1..1.
 
-    A sixth of the clips change in level alone. The others draw their own: another throat, a room, a microphone, noise
-    of several kinds from far below the speech to 3 dB below it, overdrive, a narrow band, a codec and an offset. The
-    level is -35 to -3 dBFS at the peak. A clip of pure silence comes out as faint noise, or as it was.
+    For a sixth of the clips only the level changes. The others get a random choice of voice conversion, room reverb,
+    microphone response, noise of several kinds from far below the speech to 3 dB below it, overdrive, band limits, a
+    codec and a DC offset. The level is -35 to -3 dBFS at the peak. Pure silence becomes faint noise or stays silent.
 
     Args:
         audio: clean speech; the level does not matter.
@@ -45,14 +45,14 @@ def augment(audio: Tensor, generator: torch.Generator) -> Tensor:
     mixed = _some(draws, 1 / 6, mixed, lambda _: _levelled(audio)[0])
     mixed = _at_peak(mixed, draws.decibels(-35, -3), draws.decibels(-55, -30), silent)
     mixed = _some(draws, 0.1, mixed, lambda it: it + draws.uniform(-0.02, 0.02)[:, None])
-    # sixteen bits: what is quieter than their last step is not heard by any program
+    # quantise to 16 bits, as in the audio files that users supply
     return (mixed.clamp(-1, 1) * 32767).round() / 32767
 
 
 def at_speed(audio: Tensor, factor: float) -> Tensor:
-    """Played `factor` times as fast, higher or lower with it: [B, T] -> [B, T / factor].
+    """Play `factor` times as fast, which shifts the pitch as well: [B, T] -> [B, T / factor].
 
-    What was at t seconds is then at t / factor: divide the times of the events by it, and take the loudness anew.
+    Times t become t / factor: divide the event times by `factor` and recompute the loudness.
 
     Raises:
         ValueError: the factor is not between 0.5 and 2.
@@ -69,13 +69,13 @@ def at_speed(audio: Tensor, factor: float) -> Tensor:
 
 
 def degraded(audio: Tensor, condition: str, seed: int = 0) -> Tensor:
-    """One of `CONDITIONS`, for tests: float32 [B, T] at 16 kHz in and out, with no change of timing.
+    """Apply one of `CONDITIONS`, for evaluation: float32 [B, T] at 16 kHz in and out, timing unchanged.
 
     Raises:
-        ValueError: there is no such condition.
+        ValueError: the condition is unknown.
     """
     if condition not in CONDITIONS:
-        raise ValueError(f"There is no condition {condition!r}; there are {', '.join(CONDITIONS)}.")
+        raise ValueError(f"Unknown condition {condition!r}; choose from {', '.join(CONDITIONS)}.")
     draws = Draws(len(audio), audio.device, torch.Generator().manual_seed(seed))
     speech, silent = _levelled(audio)
     changed = CONDITIONS[condition](speech, draws)
@@ -90,12 +90,12 @@ def _throat(draws: Draws, *, formants: float = 1, pitch: float = 1, breath: floa
     return Throat(all_(formants), all_(1), all_(pitch), all_(1), all_(breath), all_(0) > 0)
 
 
-def _as_it_is(audio: Tensor, draws: Draws) -> Tensor:
+def _unchanged(audio: Tensor, draws: Draws) -> Tensor:
     return audio
 
 
 CONDITIONS: dict[str, Callable[[Tensor, Draws], Tensor]] = {
-    "clean": _as_it_is,
+    "clean": _unchanged,
     "noisy": lambda it, draws: it + 10 ** (-10 / 20) * noises.sloped(draws, it.shape[-1], draws.uniform(1, 1)),
     "babble": lambda it, draws: it + 10 ** (-10 / 20) * noises.babble(draws, it),
     "reverberant": lambda it, draws: rooms.reverberated(it, draws, seconds=(0.6, 0.6), direct=(3, 3)),
@@ -104,7 +104,7 @@ CONDITIONS: dict[str, Callable[[Tensor, Draws], Tensor]] = {
     ),
     "codec": lambda it, draws: rooms.perceptually_coded(it, draws.uniform(1.2, 1.2)),
     "clipped": lambda it, draws: rooms.clipped(it, draws.decibels(10, 10), draws.chance(0)),
-    "quiet": _as_it_is,
+    "quiet": _unchanged,
     "high": lambda it, draws: revoice(it, _throat(draws, formants=1.2, pitch=1.6), draws),
     "low": lambda it, draws: revoice(it, _throat(draws, formants=0.85, pitch=0.65), draws),
     "whispered": lambda it, draws: revoice(it, _throat(draws, breath=1.0), draws),
@@ -112,10 +112,10 @@ CONDITIONS: dict[str, Callable[[Tensor, Draws], Tensor]] = {
 
 
 def _noise(draws: Draws, speech: Tensor) -> Tensor:
-    """Noise for speech of unit level, of the kinds and levels that `augment` promises."""
+    """Random noise for speech of unit level, of the kinds and levels documented in `augment`."""
     length = speech.shape[-1]
     steady = noises.sloped(draws, length, draws.uniform(0, 2)) * draws.decibels(-60, -6)[:, None]
-    # everything recorded has some noise, though often far below what is heard
+    # every recording has some noise, though often inaudible
     total = steady * draws.decibels(-30, 0)[:, None] ** draws.chance(0.5)[:, None].float()
     kinds: tuple[tuple[float, float, float, Callable[[], Tensor]], ...] = (
         (0.15, -35, -10, lambda: noises.hum(draws, length)),
@@ -130,12 +130,12 @@ def _noise(draws: Draws, speech: Tensor) -> Tensor:
 
 
 def _some(draws: Draws, share: float, audio: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """`change` for about `share` of the clips; made for all, since a batch is quicker than a choice of clips."""
+    """Apply `change` to about `share` of the clips; computed for all, since that is faster than indexing."""
     return torch.where(draws.chance(share)[:, None], change(audio), audio)
 
 
 def _levelled(audio: Tensor) -> tuple[Tensor, Tensor]:
-    """Speech at unit power while it is heard, [B, T], and which clips are silent, [B]."""
+    """Normalise speech to unit power where it is audible, [B, T]; also returns which clips are silent, [B]."""
     power = audio.square()
     peak = power.amax(dim=-1, keepdim=True)
     heard = power > peak * 1e-4

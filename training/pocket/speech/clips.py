@@ -1,9 +1,9 @@
-"""The speech corpus as one file: reading and writing it.
+"""The speech corpus file: reading and writing.
 
-A safetensors file. The sound of each clip is an Ogg Vorbis stream of its own at about 28 kb/s, 13 MB an hour where
-int16 takes 115 and FLAC 57, since the corpus has to travel to where the training runs. Decoded, it lies where it lay,
-to the sample, and its loudness per frame agrees at r = 0.999; Opus at that rate is no smaller and takes five times as
-long to write. Beside it lie the viseme events and, ready for training, mouth and loudness at 16 frames a second.
+It is one safetensors file. Each clip's sound is an Ogg Vorbis stream at about 28 kb/s, 13 MB an hour (int16: 115 MB,
+FLAC: 57 MB), since the corpus is copied to the training machine. Decoding keeps the timing to the sample, and the
+loudness per frame agrees with the original at r = 0.999. Opus at that rate is no smaller and encodes five times slower.
+The file also holds viseme events and, ready for training, mouth tracks and loudness at 16 fps.
 """
 
 import io
@@ -30,13 +30,13 @@ from wanavatar_lab.files import whole_file
 
 SAMPLES_PER_FRAME = RATE // FPS
 _FORMAT = "wanavatar-lab pocket speech 1"
-# of libsndfile's 0..1, by which it sets Vorbis's quality
+# libsndfile's compression level 0..1; higher means lower Vorbis quality, 0.9 gives about 28 kb/s
 _COMPRESSION = 0.9
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is said in a clip, by whom and how; `frames` video frames at 16 fps, `frames * 1000` samples."""
+    """Metadata of a clip: text, voice and delivery; `frames` video frames at 16 fps, `frames * 1000` samples."""
 
     split: Split
     kind: str
@@ -51,7 +51,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A clip with its sound (float32 [frames * 1000]) and what goes with it, on the way into the file."""
+    """A clip to be written, with its sound (float32 [frames * 1000]) and its tracks."""
 
     clip: Clip
     samples: NDArray[np.float32]
@@ -62,7 +62,7 @@ class Recorded:
 
 
 class Corpus:
-    """A corpus that was built by `corpus.py`; sound is decoded when it is asked for and kept.
+    """A corpus built by `corpus.py`; sound is decoded on first use and cached.
 
     Attributes:
         clips: every clip, train and held out.
@@ -72,7 +72,7 @@ class Corpus:
         """Open a corpus.
 
         Raises:
-            LabError: there is no corpus at `path`, or the file is not one.
+            LabError: there is no corpus at `path`, or the file is damaged or of another format.
         """
         file = Path(path)
         file = file / "speech.safetensors" if file.is_dir() else file
@@ -94,11 +94,11 @@ class Corpus:
         self._first_frame = np.concatenate([[0], np.cumsum([clip.frames for clip in self.clips])])
 
     def indices(self, split: Split, *, kind: str | None = None) -> list[int]:
-        """The places in `clips` of one part of the corpus, of one kind or all."""
+        """Indices into `clips` of one split, optionally of one kind."""
         return [i for i, clip in enumerate(self.clips) if clip.split == split and kind in (None, clip.kind)]
 
     def seconds(self, split: Split) -> float:
-        """How long all clips of one part are together."""
+        """Total duration of one split in seconds."""
         return sum(self.clips[i].frames for i in self.indices(split)) / FPS
 
     def samples(self, index: int) -> NDArray[np.float32]:
@@ -111,7 +111,7 @@ class Corpus:
         return self._decoded[index]
 
     def preload(self, split: Split, *, threads: int = 4) -> None:
-        """Decode all sound of one part now (an hour takes a few seconds and 230 MB)."""
+        """Decode all sound of one split now (an hour takes a few seconds and 230 MB)."""
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self.samples, self.indices(split)))
 
@@ -120,7 +120,7 @@ class Corpus:
         return self._framed("mouth", index).astype(np.float32)
 
     def visemes(self, index: int) -> NDArray[np.int64]:
-        """The viseme that has most of each frame, [frames], as places in `world.visemes.NAMES`."""
+        """The dominant viseme of each frame, [frames], as indices into `world.visemes.NAMES`."""
         return self._framed("visemes", index).astype(np.int64)
 
     def loudness(self, index: int) -> NDArray[np.float32]:
@@ -134,9 +134,9 @@ class Corpus:
         return [Sound(start, end, NAMES[viseme], loud) for start, end, viseme, loud in rows]
 
     def window(self, index: int, first: int, frames: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """`frames` frames from frame `first` on: sound [frames * 1000] and mouth [frames, len(MOUTH)].
+        """`frames` frames starting at frame `first`: sound [frames * 1000] and mouth [frames, len(MOUTH)].
 
-        Past the end of the clip there is silence and a mouth at rest.
+        Beyond the end of the clip, padded with silence and a mouth at rest.
 
         Raises:
             ValueError: the window starts outside the clip.
@@ -154,10 +154,10 @@ class Corpus:
 
 
 def write_corpus(path: Path, recorded: Sequence[Recorded], *, threads: int = 4) -> None:
-    """Write a corpus, whole or not at all.
+    """Write a corpus file atomically.
 
     Raises:
-        ValueError: a clip's sound or tracks are not as long as its frames say.
+        ValueError: the length of a clip's sound or tracks does not match its frames.
     """
     for each in recorded:
         lengths = len(each.samples) / SAMPLES_PER_FRAME, len(each.mouth), len(each.visemes), len(each.loudness)
@@ -178,7 +178,7 @@ def write_corpus(path: Path, recorded: Sequence[Recorded], *, threads: int = 4) 
         "visemes": np.concatenate([each.visemes for each in recorded]).astype(np.uint8),
         "loudness": np.concatenate([each.loudness for each in recorded]).astype(np.float16),
     }
-    # one entry, since safetensors writes several in an order that changes from one process to the next
+    # one metadata entry: safetensors writes several in an order that varies between processes
     header = {"format": _FORMAT, "mouth": MOUTH, "clips": [asdict(each.clip) for each in recorded]}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata={"corpus": json.dumps(header, ensure_ascii=False)})

@@ -1,10 +1,10 @@
-"""Build the speech corpus: every voice, every language, sound with the mouth that says it.
+"""Build the speech corpus: sound with mouth tracks, for all voices and languages.
 
     python -m training.pocket.speech.corpus --out data/pocket/speech
 
-needs espeak-ng and flite (`apt-get install -y espeak-ng libespeak-ng1 flite`) and writes one file, speech.safetensors.
-The same seed, tools and machine give the same file: clips are spoken in a fixed order, in fresh processes, so that
-what a synthesiser remembers does not depend on what else this process has done.
+Needs espeak-ng and flite (`apt-get install -y espeak-ng libespeak-ng1 flite`) and writes one file, speech.safetensors.
+Equal seed, tools and machine give an identical file: clips are spoken in a fixed order in fresh processes, since a
+synthesiser's internal state affects later clips.
 """
 
 import argparse
@@ -25,22 +25,22 @@ from training.pocket.speech.utterance import RATE, Phoneme, Utterance
 from training.pocket.speech.voices import Delivery, Voice, delivery, voices
 
 _FPS = 16
-# Half of it in the languages that samples and interface have, the rest shared by the others.
+# More than half in the languages of the samples and the interface, the rest shared by the others.
 _LANGUAGE_SHARES = {"en": 28, "ko": 15, "zh": 15, "de": 7, "fr": 7, "es": 7, "it": 7, "ja": 7, "ru": 7}
 _KINDS: dict[Split, dict[str, int]] = {
     "train": {"sentences": 76, "drill": 14, "numbers": 7, "silence": 3},
     "held_out": {"sentences": 86, "drill": 8, "numbers": 6},
 }
-# A clip is at least as long as the segments that are trained on, 81 frames, with room to choose where one starts.
+# Seconds. Longer than a training segment of 81 frames (5.1 s), so that its start can be chosen at random.
 _SHORTEST = 6.5
-# flite's voices are few and the nearest to people's; each speaks as much as this many of espeak-ng's.
+# flite's voices are few and the most natural: each gets as much speech as this many of espeak-ng's.
 _FLITE_WEIGHT = 4
 _VOICES_PER_PROCESS = 8
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A clip as it comes from the synthesiser."""
+    """A clip from the synthesiser."""
 
     split: Split
     kind: str
@@ -52,9 +52,9 @@ class Spoken:
 
 
 def speak_corpus(minutes: dict[Split, float], seed: int, *, only: int | None = None) -> list[Spoken]:
-    """Speak about `minutes` of each part of the corpus, shared evenly by its voices, or by the first `only` of them.
+    """Synthesise about `minutes` per split, shared evenly by its voices, or by its first `only` voices.
 
-    Every voice speaks one clip at least.
+    Every voice speaks at least one clip.
 
     Raises:
         SpeechToolMissing: espeak-ng or flite is not installed.
@@ -71,8 +71,8 @@ def speak_corpus(minutes: dict[Split, float], seed: int, *, only: int | None = N
 
 
 def build(out: Path, *, minutes: dict[Split, float], seed: int = 0, only: int | None = None) -> Path:
-    """Speak (see `speak_corpus`), find the mouths, and write `out`/speech.safetensors; gives its path."""
-    # torch, which the world draws with, takes seconds to import: not in every process that speaks
+    """Synthesise (see `speak_corpus`), compute mouth tracks and write `out`/speech.safetensors; returns its path."""
+    # imported late: these import torch, which takes seconds in every synthesis process
     from training.pocket.speech.clips import Clip, Recorded, write_corpus
     from training.pocket.speech.mouth import relative_loudness, speech_mouth
     from training.pocket.speech.visemes import viseme_events
@@ -105,7 +105,7 @@ def build(out: Path, *, minutes: dict[Split, float], seed: int = 0, only: int | 
 
 
 def summary(path: Path) -> str:
-    """What a corpus holds and how well its mouths go with its sound, in a few lines."""
+    """Summarise a corpus: sizes, and the agreement of its mouth tracks with the loudness."""
     from training.pocket.speech.clips import Corpus
     from wanavatar_lab.metrics import best_lag, correlation
 
@@ -130,10 +130,10 @@ def summary(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data/pocket/speech"), help="folder to write to")
+    parser.add_argument("--out", type=Path, default=Path("data/pocket/speech"), help="output folder")
     parser.add_argument("--train-minutes", type=float, default=105.0)
     parser.add_argument("--held-out-minutes", type=float, default=14.0)
-    parser.add_argument("--voices", type=int, default=None, help="only so many voices of each part, for a quick look")
+    parser.add_argument("--voices", type=int, default=None, help="limit the voices per split, for a quick test")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     began = time.monotonic()

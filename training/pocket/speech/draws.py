@@ -1,4 +1,4 @@
-"""Seeded draws for a batch, the same whatever else is drawn on the machine."""
+"""Seeded random draws for a batch, independent of other random state."""
 
 from dataclasses import dataclass, field
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass
 class Draws:
-    """Random numbers for `batch` clips on `device`, from `generator` (which may lie on the CPU for any device).
+    """Random numbers for `batch` clips on `device`, from `generator` (which may be on the CPU for any device).
 
-    A draw of one number per clip is [batch]; noise is drawn on the device itself from a seed that the generator gives,
-    since moving it there would take longer than making it. The same seed gives the same on the same kind of device.
+    A draw of one number per clip is [batch]; noise is drawn on the device from a seed taken from the generator, since
+    copying it there is slower than drawing it. Equal seeds give equal results on the same kind of device.
     """
 
     batch: int
@@ -33,11 +33,11 @@ class Draws:
         return self.uniform(0, 1) < share
 
     def decibels(self, low: float, high: float, *shape: int) -> Tensor:
-        """Amplitude factors whose dB lie evenly between `low` and `high`, [batch, *shape]."""
+        """Amplitude factors uniform in dB between `low` and `high`, [batch, *shape]."""
         return torch.pow(10.0, self.uniform(low, high, *shape) / 20)
 
     def one_of(self, count: int) -> Tensor:
-        """A number 0..count-1 per clip, [batch]."""
+        """A random integer 0..count-1 per clip, [batch]."""
         return self.uniform(0, count).long().clamp(max=count - 1)
 
     def noise(self, *shape: int) -> Tensor:

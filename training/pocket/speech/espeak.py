@@ -1,8 +1,8 @@
-"""espeak-ng through its C library: sound, and when in it every phoneme begins.
+"""espeak-ng through its C library: sound, and the start of every phoneme in it.
 
-The library says at which sample each phoneme begins (`sample` of `espeak_EVENT`), so the times are exact; the command
-line program does not say them at all. The library keeps its state in the process, and a clip differs by a few samples
-after other clips: who needs the same bytes again speaks the same things in the same order in a fresh process.
+The library reports the sample at which each phoneme begins (`sample` of `espeak_EVENT`), so the times are exact; the
+command-line program does not report them. The library keeps state in the process, and a clip differs by a few samples
+after other clips: for identical bytes, speak the same texts in the same order in a fresh process.
 
 Reference: speak_lib.h of espeak-ng 1.51.
 """
@@ -22,7 +22,7 @@ from training.pocket.speech.phonemes import VISEME_OF, VOWELS
 from training.pocket.speech.utterance import Phoneme, SpeechToolMissing
 from training.pocket.speech.voices import Delivery, Voice
 
-# What espeak-ng calls the languages that it has more than one of, or under another name.
+# espeak-ng's names of languages with several accents, or with another name there.
 ACCENTS = {"en": ("en-us", "en", "en-us", "en-gb-x-rp", "en-gb-scotland"), "zh": ("cmn-latn-pinyin",)}
 
 _SYNCHRONOUS = 2
@@ -32,14 +32,14 @@ _UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _VOWEL_LETTERS = frozenset(letter for letter, viseme in VISEME_OF.items() if viseme in VOWELS) - {"j", "w"}
 _NASALS_AND_LIQUIDS = frozenset("mnɲŋɱɳlɫɭʎɹɻrɾɽʁ")
-_WAY_INTO_A_VOWEL = 0.03
+_VOWEL_TRANSITION = 0.03  # seconds by which espeak-ng marks a vowel late after a nasal or a liquid
 
 
 class Espeak:
-    """espeak-ng, open; a context manager, one at a time in a process.
+    """An open espeak-ng library; a context manager, one per process at a time.
 
     Args:
-        voices: the voices that will speak; those with a `definition` are made known to espeak-ng.
+        voices: the voices that will speak; those with a `definition` are installed as espeak-ng variants.
 
     Raises:
         SpeechToolMissing: the library is not installed.
@@ -53,7 +53,7 @@ class Espeak:
         self._initialize(self._folder.name)
         self._blocks: list[NDArray[np.int16]] = []
         self._marks: list[tuple[int, str]] = []
-        self._callback = _Callback(self._collect)  # kept, since the library holds no reference to it
+        self._callback = _Callback(self._collect)  # keep a reference, since the C library holds none
         self._library.espeak_SetSynthCallback(self._callback)
 
     def __enter__(self) -> "Espeak":
@@ -68,11 +68,11 @@ class Espeak:
         """Speak `text`: samples int16 [T] at `self.rate` Hz, and the phonemes (IPA) with their times in seconds.
 
         Raises:
-            ValueError: espeak-ng has no such voice in this accent, or made no sound of the text.
+            ValueError: espeak-ng has no such voice in this accent, or produced no sound.
         """
         name = f"{accent}+{voice.name}"
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ValueError(f"espeak-ng has no voice {name!r}; `espeak-ng --voices` lists the languages it has.")
+            raise ValueError(f"espeak-ng has no voice {name!r}; `espeak-ng --voices` lists the available ones.")
         for parameter, value in ((_RATE, delivery.rate), (_PITCH, delivery.pitch), (_RANGE, delivery.range_)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._blocks.clear()
@@ -80,7 +80,7 @@ class Espeak:
         data = text.encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         if not self._blocks or not self._marks:
-            raise ValueError(f"espeak-ng made no sound of {text!r} with the voice {name!r}.")
+            raise ValueError(f"espeak-ng produced no sound for {text!r} with the voice {name!r}.")
         samples = np.concatenate(self._blocks)
         return samples, _phonemes(self._marks, self.rate, len(samples) / self.rate)
 
@@ -102,7 +102,7 @@ class Espeak:
         i = 0
         while events[i].type != 0:
             if events[i].type == _PHONEME:
-                # names fill eight bytes at most, which may cut the last letter
+                # names have at most eight bytes, which may cut a multi-byte letter
                 self._marks.append((events[i].sample, events[i].id.string.decode("utf-8", errors="ignore")))
             i += 1
         return 0
@@ -132,9 +132,9 @@ def _phonemes(marks: Sequence[tuple[int, str]], rate: int, duration: float) -> l
     symbols = [symbol for _, symbol in marks]
     starts = [sample / rate for sample, _ in marks]
     for i in range(1, len(starts)):
-        # after a nasal or a liquid, espeak-ng marks a vowel once the way into it is over, not where it begins
+        # after a nasal or a liquid, espeak-ng marks a vowel at the end of the transition into it, not at its start
         if symbols[i][:1] in _VOWEL_LETTERS and symbols[i - 1][-1:] in _NASALS_AND_LIQUIDS:
-            starts[i] -= min(_WAY_INTO_A_VOWEL, 0.3 * (starts[i] - starts[i - 1]))
+            starts[i] -= min(_VOWEL_TRANSITION, 0.3 * (starts[i] - starts[i - 1]))
     ends = [*starts[1:], duration]
     return [Phoneme(*each) for each in zip(symbols, starts, ends, strict=True) if each[2] > each[1]]
 
@@ -148,7 +148,7 @@ def _load() -> ctypes.CDLL:
 
 
 def _mirror_data(data: Path, folder: Path, voices: Sequence[Voice]) -> None:
-    """Lay out espeak-ng's data in `folder` once more, as links, with these voices for its variants."""
+    """Mirror espeak-ng's data in `folder` by symlinks, with these voices as its variants."""
     root = folder / "espeak-ng-data"
     variants = root / "voices" / "!v"
     variants.mkdir(parents=True)

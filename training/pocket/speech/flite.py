@@ -1,8 +1,8 @@
-"""flite: English voices made from people's recordings, with the time of every phoneme.
+"""flite: English voices built from recordings of people, with the time of every phoneme.
 
-`awb`, `rms` and `slt` are statistical models of three people, `kal16` is cut from the recordings of a fourth. They
-neither sound nor pace like espeak-ng, so they show, in training and held out, whether lips follow speech or a
-synthesiser. Their licence lets them be used for anything (Carnegie Mellon University, 1999-2016).
+`awb`, `rms` and `slt` are statistical models of three speakers, `kal16` concatenates recordings of a fourth. They
+differ from espeak-ng in sound and timing, so they show, in training and held out, whether lips follow speech or one
+synthesiser. Their licence permits any use (Carnegie Mellon University, 1999-2016).
 """
 
 import shutil
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from training.pocket.speech.utterance import Phoneme, SpeechToolMissing
 from training.pocket.speech.voices import Delivery, Voice
 
-# ARPABET, as flite writes it, in IPA.
+# flite's ARPABET symbols in IPA.
 _IPA = dict(
     pair.split("=")
     for pair in (
@@ -33,12 +33,12 @@ def speak(text: str, voice: Voice, delivery: Delivery) -> tuple[NDArray[np.int16
     """Speak English `text`: samples int16 [T], their rate in Hz, and the phonemes (IPA) with their times in seconds.
 
     Raises:
-        SpeechToolMissing: flite is not installed, or failed.
+        SpeechToolMissing: flite is not installed, or exits with an error.
     """
     program = shutil.which("flite")
     if program is None:
         raise SpeechToolMissing("flite", "there is no program of that name on PATH")
-    # flite's models fall apart when taken as far from their own pitch as espeak-ng's can be
+    # flite's models degrade when their pitch is shifted as far as espeak-ng's can be
     shift = 2 ** ((delivery.pitch - 50) / 50 * 0.35)
     with tempfile.TemporaryDirectory(prefix="flite-") as folder:
         path = Path(folder) / "speech.wav"
@@ -47,7 +47,7 @@ def speak(text: str, voice: Voice, delivery: Delivery) -> tuple[NDArray[np.int16
         command += ["--setf", f"f0_shift={shift:.3f}", "-t", text]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not path.exists():
-            raise SpeechToolMissing("flite", f"it ended with {done.returncode} and said {done.stderr.strip()!r}")
+            raise SpeechToolMissing("flite", f"it exited with code {done.returncode}: {done.stderr.strip()!r}")
         samples, rate = soundfile.read(path, dtype="int16")
     phonemes: list[Phoneme] = []
     start = 0.0

@@ -1,4 +1,4 @@
-"""What else is heard while someone speaks. All batched, [B, T] at 16 kHz, of unit power."""
+"""Background noises for augmentation. All batched, [B, T] at 16 kHz, of unit power."""
 
 import torch
 from torch import Tensor
@@ -24,18 +24,18 @@ def hum(draws: Draws, length: int) -> Tensor:
 
 
 def babble(draws: Draws, speech: Tensor, talkers: int = 4) -> Tensor:
-    """Many others speaking: the batch's own clips, others' for each, moved in time and laid over each other."""
+    """Babble of other speakers: for each clip, other clips of the batch, shifted in time and summed."""
     others = torch.zeros_like(speech)
     loud = _unit(speech)
     for talker in range(1, talkers + 1):
         moved = torch.roll(loud, (talker, (talker * 7919) % speech.shape[-1]), dims=(0, 1))
         others = others + moved * draws.decibels(-8, 0)[:, None] * (1 if talker % 2 else -1)
-    # a batch of one has no one else in it; played backwards its own voice says nothing
+    # a batch of one has no other clips, so its own is reversed, which is unintelligible
     return _unit(others.flip(-1))
 
 
 def bursts(draws: Draws, length: int) -> Tensor:
-    """Now and then a breath, a rustle or a click: short noises with quiet between them."""
+    """Occasional breaths, rustles and clicks: short noises with silence between them."""
     count = max(1, round(length / RATE * 1.2))
     time = torch.arange(length, device=draws.device)[None] / RATE
     total = torch.zeros(draws.batch, length, device=draws.device)

@@ -1,7 +1,7 @@
-"""Which viseme each phoneme asks for, by its IPA letters, in any language."""
+"""Map phonemes, given in IPA, to visemes, for any language."""
 
-# The letters of the International Phonetic Alphabet and the visemes of the world. What is not here is a mark on the
-# letter before it (length, tone, voicing) and changes the lips too little to be drawn.
+# Letters of the International Phonetic Alphabet by viseme. Letters that are not listed are modifiers of the one before
+# (length, tone, voicing) and change the lips too little to be drawn.
 VISEME_OF: dict[str, str] = {
     letter: viseme
     for viseme, letters in {
@@ -32,10 +32,10 @@ _ROUNDED = frozenset("ᵝʷ")
 
 
 def parse(symbol: str) -> list[str]:
-    """The visemes that an IPA symbol such as "m", "aɪ" or "tʃʰ" passes through; an empty list for a pause.
+    """The visemes of an IPA symbol such as "m", "aɪ" or "tʃʰ", in order; an empty list for a pause.
 
-    An affricate is its second half, since that is what is seen. `BREATH` stands for an h, whose mouth is that of the
-    vowel after it; an h that only aspirates the consonant before it is left out.
+    An affricate is reduced to its second half, which is the visible one. `BREATH` stands for an h, whose mouth is that
+    of the vowel after it; an h that only aspirates the consonant before it is left out.
     """
     found: list[str] = []
     for i, letter in enumerate(symbol):

@@ -1,6 +1,6 @@
-"""What lies between a mouth and a recording: a room, a microphone, a line, a codec. All batched, [B, T] at 16 kHz.
+"""Recording effects for augmentation: room, microphone, transmission, codec. All batched, [B, T] at 16 kHz.
 
-None of them moves the sound in time: filters are of zero phase and a room's first sound arrives at once.
+None shifts the sound in time: filters have zero phase, and a room's direct sound arrives without delay.
 """
 
 import torch
@@ -11,17 +11,17 @@ from training.pocket.speech.utterance import RATE
 
 
 def reverberated(audio: Tensor, draws: Draws, *, seconds: tuple[float, float], direct: tuple[float, float]) -> Tensor:
-    """In a room: single echoes, then a tail of noise that dies away.
+    """Room reverb: single echoes, then an exponentially decaying tail of noise.
 
     Args:
-        seconds: the least and the most time in which the tail falls by 60 dB.
-        direct: by how many dB the direct sound is above all that comes back, least and most.
+        seconds: range of the reverberation time RT60.
+        direct: range of the direct-to-reverberant ratio in dB.
     """
     length = round(min(1.0, seconds[1]) * RATE)
     time = torch.arange(length, device=audio.device) / RATE
     decay = torch.exp(-6.9 * time[None] / draws.uniform(*seconds)[:, None])
     tail = draws.noise(length) * decay * (time > 0.012)
-    # high tones die sooner: a running mean that grows along the tail
+    # high frequencies decay faster: blend towards a running mean along the tail
     blurred = torch.nn.functional.avg_pool1d(tail[:, None], 9, stride=1, padding=4)[:, 0]
     tail = torch.lerp(tail, blurred, (time / time[-1].clamp(min=1e-3)).clamp(0, 1)[None])
     places = (draws.uniform(0.001, 0.045, 8) * RATE).long().clamp(1, length - 1)
@@ -34,7 +34,7 @@ def reverberated(audio: Tensor, draws: Draws, *, seconds: tuple[float, float], d
 
 
 def coloured(audio: Tensor, draws: Draws, *, decibels: float) -> Tensor:
-    """Through a microphone: gentle hills and dips along the octaves, and a tilt, of about `decibels` (deviation)."""
+    """Microphone response: smooth random peaks and dips over frequency, and a tilt, with a deviation of `decibels`."""
     size = audio.shape[-1]
     frequency = torch.fft.rfftfreq(size, 1 / RATE, device=audio.device)
     octave = (frequency.clamp(min=40) / 40).log2() / 7.65
@@ -47,7 +47,7 @@ def coloured(audio: Tensor, draws: Draws, *, decibels: float) -> Tensor:
 
 
 def band_limited(audio: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Only what lies between `low` and `high` Hz, [B] each, with edges a sixth of an octave wide."""
+    """Band-pass between `low` and `high` Hz, [B] each, with edges a sixth of an octave wide."""
     size = audio.shape[-1]
     octave = torch.fft.rfftfreq(size, 1 / RATE, device=audio.device).clamp(min=1).log2()[None]
     above = torch.sigmoid((octave - low.clamp(min=1).log2()[:, None]) * 24)
@@ -56,24 +56,24 @@ def band_limited(audio: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def clipped(audio: Tensor, drive: Tensor, softly: Tensor) -> Tensor:
-    """Overdriven by the factor `drive` [B], full scale at each clip's peak; `softly` [B] bends instead of cuts."""
+    """Overdriven by the factor `drive` [B], full scale at each clip's peak; `softly` [B] selects soft clipping."""
     peak = audio.abs().amax(dim=-1, keepdim=True).clamp(min=1e-6)
     driven = audio / peak * drive[:, None]
     return torch.where(softly[:, None], driven.tanh(), driven.clamp(-1, 1)) * peak / drive.clamp(min=1)[:, None]
 
 
 def perceptually_coded(audio: Tensor, coarseness: Tensor) -> Tensor:
-    """As if through a lossy codec: bins rounded to steps of the loudness about them, weak ones dropped.
+    """Imitate a lossy codec: spectral bins are quantised relative to their surroundings, weak ones dropped.
 
     Args:
-        coarseness: [B], the step as a share of the local amplitude; 0.3 is good, 2 is poor.
+        coarseness: [B], quantisation step as a share of the local amplitude; 0.3 is good, 2 is poor.
     """
     size, hop = 512, 256
     window = torch.hann_window(size, device=audio.device)
     spectrum = torch.stft(audio, size, hop, window=window, return_complex=True)
     magnitude = spectrum.abs()
     local = torch.nn.functional.avg_pool1d(magnitude.transpose(1, 2), 9, stride=1, padding=4).transpose(1, 2)
-    # the ear forgives more at high frequencies, so codecs round more coarsely there
+    # hearing is less sensitive at high frequencies, so codecs quantise more coarsely there
     step = (
         local * coarseness[:, None, None] * torch.linspace(0.4, 1.6, magnitude.shape[1], device=audio.device)[:, None]
     )
@@ -83,7 +83,7 @@ def perceptually_coded(audio: Tensor, coarseness: Tensor) -> Tensor:
 
 
 def rounded(audio: Tensor, bits: Tensor) -> Tensor:
-    """Kept with few `bits` [B] by the mu-law, as telephones do, full scale at each clip's peak."""
+    """Quantise to `bits` [B] with mu-law companding, as telephones do, full scale at each clip's peak."""
     peak = audio.abs().amax(dim=-1, keepdim=True).clamp(min=1e-6)
     law = 255.0
     companded = (audio / peak).sign() * torch.log1p(law * (audio / peak).abs()) / torch.log1p(torch.tensor(law))

@@ -1,9 +1,9 @@
-"""Make the speech samples that ship with the project.
+"""Make the bundled speech samples.
 
     python -m training.pocket.speech.samples --out data/samples
 
-needs espeak-ng and flite (`apt-get install -y espeak-ng libespeak-ng1 flite`). Voices and sentences are ones that the
-pocket models never hear in training. What is said, by whom and under which licence: `data/samples/README.md`.
+Needs espeak-ng and flite (`apt-get install -y espeak-ng libespeak-ng1 flite`). Voices and sentences are held out from
+the training of the pocket models. Texts, voices and licences are listed in `data/samples/README.md`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _PEAK = 10 ** (-3 / 20)
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample: the name of its file, who says what, and how."""
+    """A sample: file name, voice, texts and delivery."""
 
     name: str
     voice: str
@@ -67,7 +67,7 @@ SAMPLES = (
 
 
 def make_samples(folder: Path) -> list[Path]:
-    """Write every sample to `folder` as 16 kHz mono wav; gives their paths.
+    """Write every sample to `folder` as 16 kHz mono wav; returns their paths.
 
     Raises:
         SpeechToolMissing: espeak-ng or flite is not installed.
@@ -91,7 +91,7 @@ def make_samples(folder: Path) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data/samples"), help="folder to write to")
+    parser.add_argument("--out", type=Path, default=Path("data/samples"), help="output folder")
     for path in make_samples(parser.parse_args(arguments).out):
         print(f"{path}: {soundfile.info(path).duration:.1f} s, {path.stat().st_size / 1000:.0f} kB")
 

@@ -1,8 +1,8 @@
-"""What is said: sentences, numbers and syllable drills, in nine languages.
+"""Texts of the corpus: sentences, numbers and syllable drills, in nine languages.
 
-The sentences lie in `texts/`, one a line, written for this project, with many closed lips in them. Every fifth is held
-out: it is spoken only in the held-out part of the corpus. The languages are named as espeak-ng names them but for
-`en` and `zh`, which it speaks in more than one way.
+The sentences are in `texts/`, one per line, written for this project, with many bilabials (closed lips). Every fifth is
+held out: it is spoken only in the held-out split. Languages have espeak-ng's names, except `en` and `zh`, for which
+espeak-ng has several accents.
 """
 
 import functools
@@ -16,7 +16,7 @@ LANGUAGES = ("en", "ko", "zh", "de", "fr", "es", "it", "ja", "ru")
 HELD_OUT_EVERY = 5
 
 _TEXTS = Path(__file__).parent / "texts"
-# Consonants whose lips are seen come more often than the others.
+# Consonants with visible lip movement are more frequent.
 _LATIN_ONSETS = "b m p b m p f v w l t s n k d g r".split()
 _LATIN_VOWELS = {
     "en": "ah ee oo oh ay".split(),
@@ -30,13 +30,13 @@ _PINYIN_ONSETS = "b m p f d t l g k h".split()
 _PINYIN_VOWELS = "a u ei ao an".split()
 _RUSSIAN_ONSETS = "б м п в ф л т с н к р".split()
 _RUSSIAN_VOWELS = "а и у о э".split()
-# Places in the Unicode order of Hangul syllables.
+# Indices in Unicode's composition of Hangul syllables.
 _HANGUL_ONSETS = (6, 7, 8, 17, 6, 7, 0, 2, 3, 5, 9, 12, 18)
 _HANGUL_VOWELS = (0, 4, 5, 8, 13, 18, 20)
 
 
 def sentences(language: str, split: Split | None = None) -> list[str]:
-    """The sentences of a language, of one part of the corpus or all.
+    """The sentences of a language, of one split or all.
 
     Raises:
         ValueError: the language is not one of `LANGUAGES`.
@@ -49,13 +49,13 @@ def sentences(language: str, split: Split | None = None) -> list[str]:
 
 
 def numbers(generator: random.Random) -> str:
-    """Two to five numbers up to a million, as digits: every language speaks them its own way."""
+    """Two to five numbers up to a million, as digits, which the synthesiser reads out in its language."""
     count = generator.randint(2, 5)
     return ", ".join(str(generator.randrange(10 ** generator.randint(1, 6))) for _ in range(count))
 
 
 def drill(language: str, generator: random.Random) -> str:
-    """Syllables such as "ba ba mee moh, pah fah vah": four to twelve, some said again, with a pause here and there.
+    """Syllables such as "ba ba mee moh, pah fah vah": four to twelve, some repeated, with occasional pauses.
 
     Raises:
         ValueError: the language is not one of `LANGUAGES`.
@@ -75,7 +75,7 @@ def drill(language: str, generator: random.Random) -> str:
 @functools.cache
 def _lines(language: str) -> tuple[str, ...]:
     if language not in LANGUAGES:
-        raise ValueError(f"There are no sentences in {language!r}; there are in {', '.join(LANGUAGES)}.")
+        raise ValueError(f"There are no sentences in {language!r}; choose from {', '.join(LANGUAGES)}.")
     text = (_TEXTS / f"{language}.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line)
 
@@ -91,5 +91,5 @@ def _syllable(language: str, generator: random.Random) -> str:
     if language == "ru":
         return generator.choice(_RUSSIAN_ONSETS) + generator.choice(_RUSSIAN_VOWELS)
     if language not in _LATIN_VOWELS:
-        raise ValueError(f"There are no syllables in {language!r}; there are in {', '.join(LANGUAGES)}.")
+        raise ValueError(f"There are no syllables in {language!r}; choose from {', '.join(LANGUAGES)}.")
     return generator.choice(_LATIN_ONSETS) + generator.choice(_LATIN_VOWELS[language])

@@ -1,4 +1,4 @@
-"""One utterance from any voice: sound at 16 kHz and phoneme times."""
+"""Synthesise one utterance from any voice: sound at 16 kHz and phoneme times."""
 
 import random
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from training.pocket.speech.voices import Delivery, Voice
 
 
 class Synthesiser:
-    """Speaks with any of the voices it was opened with; a context manager, one at a time in a process.
+    """A synthesiser for the given voices; a context manager, one per process at a time.
 
     Raises:
-        SpeechToolMissing: espeak-ng or flite is needed for one of the voices and is not installed.
+        SpeechToolMissing: espeak-ng or flite is not installed and one of the voices needs it.
     """
 
     def __init__(self, voices: Sequence[Voice]) -> None:
@@ -31,10 +31,10 @@ class Synthesiser:
             self._espeak.__exit__(kind, error, at)
 
     def speak(self, text: str, voice: Voice, language: str, delivery: Delivery, *, accent: str = "") -> Utterance:
-        """Speak `text` in a language of `sentences.LANGUAGES`; `accent` is espeak-ng's name of a variety of it.
+        """Speak `text` in a language of `sentences.LANGUAGES`; `accent` is espeak-ng's name of an accent.
 
         Raises:
-            ValueError: the voice does not speak the language, or was not among those this was opened with.
+            ValueError: the voice does not speak the language, or the synthesiser was opened without it.
         """
         if language not in voice.languages:
             raise ValueError(f"{voice.name} does not speak {language!r}; it speaks {', '.join(voice.languages)}.")
@@ -48,18 +48,18 @@ class Synthesiser:
                 f"This synthesiser was opened without espeak-ng voices; name {voice.name} when opening it."
             )
         sound = samples.astype(np.float32) / 32768
-        # soxr's filters are linear in phase and their delay is taken out, so the times still hold
+        # soxr's filters have linear phase and compensated delay, so the phoneme times stay valid
         resampled = soxr.resample(sound, rate, RATE, quality="HQ") if rate != RATE else sound
         return Utterance(np.asarray(resampled, dtype=np.float32).clip(-1, 1), tuple(phonemes))
 
 
 def accents(language: str) -> tuple[str, ...]:
-    """espeak-ng's names for the varieties of a language; the first is the usual one."""
+    """espeak-ng's accents of a language; the first is the default."""
     return ACCENTS.get(language, (language,))
 
 
 def joined(parts: Sequence[Utterance], generator: random.Random, *, pauses: tuple[float, float]) -> Utterance:
-    """Utterances one after another, with a silence of `pauses` (least, most) seconds before each and after the last."""
+    """Concatenate utterances, with silences of `pauses` (min, max) seconds before each and after the last."""
     samples: list[np.ndarray[tuple[int], np.dtype[np.float32]]] = []
     phonemes: list[Phoneme] = []
     at = 0

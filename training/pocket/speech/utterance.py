@@ -1,4 +1,4 @@
-"""What a synthesiser gives back: sound, and which phoneme is heard when."""
+"""An utterance, the output of a synthesiser: sound and timed phonemes."""
 
 from dataclasses import dataclass
 
@@ -16,18 +16,18 @@ _INSTALL = {
 
 
 class SpeechToolMissing(LabError):
-    """A synthesiser that the corpus needs is not installed."""
+    """A required speech synthesiser is not installed."""
 
     def __init__(self, tool: str, why: str) -> None:
         super().__init__(
-            f"{tool} is needed to make the speech of the toy world, but {why}. "
-            f"Install it: `{_INSTALL[tool]}` (Debian, Ubuntu). Nothing but the training of the pocket models needs it."
+            f"{tool} is needed to synthesise speech for the toy world, but {why}. "
+            f"Install it: `{_INSTALL[tool]}` (Debian, Ubuntu). Only training the pocket models needs it."
         )
 
 
 @dataclass(frozen=True)
 class Phoneme:
-    """A phoneme in IPA, heard from `start` to `end` seconds; the empty symbol is a pause."""
+    """A phoneme in IPA from `start` to `end` seconds; the empty symbol is a pause."""
 
     symbol: str
     start: float

@@ -1,8 +1,8 @@
-"""What the mouth does for an utterance: viseme events, for `world.visemes.mouth_track` to turn into frames.
+"""From an utterance to viseme events, which `world.visemes.mouth_track` turns into frames.
 
-Two things are done besides naming the viseme of each phoneme. The times are made those of the lips: they shut for a
-stop as soon as the sound before it ends and open at the burst, wherever the synthesiser has put its mark. And every
-event gets the loudness of the sound during it, so that a loud vowel opens the mouth wider than a soft one.
+Besides mapping each phoneme to its viseme, two corrections are made. Times become those of the lips: they close for a
+stop as soon as the sound before it ends and open at the burst, wherever the synthesiser marks the phoneme. And every
+event gets the loudness of its sound, so that a loud vowel opens the mouth wider than a soft one.
 """
 
 import itertools
@@ -16,17 +16,17 @@ from training.pocket.speech.phonemes import BREATH, VOICED_STOPS, VOICELESS_STOP
 from training.pocket.speech.utterance import RATE, Phoneme, Utterance
 from training.pocket.world.visemes import Sound
 
-# Seconds.
+# All in seconds: hop and window of the power, search range before a stop, shortest closure, longest event.
 _HOP, _WINDOW = 0.005, 0.02
 _LOOK_BACK, _SHORTEST_CLOSURE, _LONGEST_PIECE = 0.13, 0.07, 0.08
-# Power below this share of loud speech is a closure: -22 dB.
+# Sound whose power is below this share of loud speech (-22 dB) counts as a closure.
 _QUIET = 10**-2.2
-# The mouth opens with the amplitude of the sound to this power, and at least so far while there is a phoneme.
+# The opening is the sound's amplitude to this power, and at least this much during a phoneme.
 _POWER, _FAINTEST = 0.6, 0.1
 
 
 def viseme_events(utterance: Utterance) -> list[Sound]:
-    """The viseme events of an utterance, in order and without overlap; where there is none the mouth is at rest."""
+    """The viseme events of an utterance, in order and without overlap; between them the mouth is at rest."""
     power = _power(utterance.samples)
     reference = speech_level(utterance.samples)
     segments = _segments(utterance.phonemes)
@@ -45,7 +45,7 @@ def viseme_events(utterance: Utterance) -> list[Sound]:
 
 
 def speech_level(samples: NDArray[np.float32]) -> float:
-    """The amplitude of loud speech in a clip: of its loudest twentieth, pauses left out; 0 when all is silent."""
+    """The amplitude of loud speech: of the loudest twentieth of a clip without pauses; 0 if it is silent."""
     power = _power(samples)
     heard = power[power > power.max(initial=0.0) * 1e-4]
     return float(np.sqrt(np.quantile(heard, 0.95))) if len(heard) else 0.0
@@ -63,7 +63,7 @@ def _segments(phonemes: Sequence[Phoneme]) -> list[_Segment]:
     segments: list[_Segment] = []
     for phoneme in phonemes:
         names = parse(phoneme.symbol) or ["rest"]
-        # in a diphthong the first vowel is the longer one, and a consonant that is written with a vowel is short
+        # the first vowel of a diphthong is longer, and a consonant written together with a vowel is short
         shares = [0.6 if name in VOWELS and i == 0 else 0.4 for i, name in enumerate(names)]
         ends = phoneme.start + (phoneme.end - phoneme.start) * np.cumsum(shares) / sum(shares)
         start, letter = phoneme.start, phoneme.symbol[:1]
@@ -80,7 +80,7 @@ def _segments(phonemes: Sequence[Phoneme]) -> list[_Segment]:
 
 
 def _shut_for_stops(segments: list[_Segment], quiet: NDArray[np.bool_]) -> None:
-    """Move the edges of stops to where the sound ends and where it bursts."""
+    """Move the start of each stop to the end of the sound before it, and its end to the burst."""
 
     def is_quiet(time: float) -> bool:
         at = int(time / _HOP)
@@ -101,7 +101,7 @@ def _shut_for_stops(segments: list[_Segment], quiet: NDArray[np.bool_]) -> None:
         share = 0.35 if stop.stop == "voiceless" else 0.75
         released = max(burst, stop.start + share * (stop.end - stop.start))
         if stop.viseme == "M":
-            # what the lips do is seen only if it lasts; the sound before gives way, but for its first part
+            # a closure is visible only if it lasts: extend it into the sound before, of which the first part remains
             limit = before.start if before.viseme == "rest" else before.start + 0.4 * (before.end - before.start)
             closed = min(closed, max(released - _SHORTEST_CLOSURE, limit))
         stop.start = before.end = closed
@@ -110,7 +110,7 @@ def _shut_for_stops(segments: list[_Segment], quiet: NDArray[np.bool_]) -> None:
 
 
 def _power(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean power about every 5 ms, over 20 ms."""
+    """Mean power over 20 ms windows, every 5 ms."""
     hop, reach = round(_HOP * RATE), round(_WINDOW * RATE / 2)
     total = np.concatenate([[0.0], np.cumsum(np.asarray(samples, dtype=np.float64) ** 2)])
     centres = np.arange(0, len(samples), hop)

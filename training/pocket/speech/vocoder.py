@@ -1,9 +1,9 @@
-"""Another throat for the same words: new pitch, formants and excitation, with the times and the loudness kept.
+"""Voice conversion: new pitch, formants and excitation for the same words, with timing and loudness kept.
 
-A synthesiser's voices share one kind of buzz and one set of resonances, and a network that has heard nothing else
-learns those. So speech is taken apart as in the source-filter model (Fant, 1960): the envelope of its spectrum, from
-its low cepstrum, is the throat; what drives it is replaced by pulses of another pitch, by noise, by both, or is kept.
-Then every frame is given the energy that it had. Everything is batched and runs on any device.
+A synthesiser's voices share one kind of excitation and one set of resonances, and a network trained on nothing else
+overfits to those. Speech is decomposed as in the source-filter model (Fant, 1960): the spectral envelope, from the low
+cepstrum, is the vocal tract; the excitation is replaced by pulses of another pitch, by noise or both, or kept. Finally
+every frame gets its original energy. Everything is batched and runs on any device.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _PITCH_SIZE, _LOWEST, _HIGHEST = 1024, 60.0, 420.0
 
 @dataclass(frozen=True)
 class Throat:
-    """How each clip's voice is made anew; every field is [B].
+    """Parameters of the converted voice of each clip; every field is [B].
 
     `formants` multiplies the frequencies of the resonances and `sharpness` their height (1 keeps both). `pitch`
-    multiplies the pitch and `melody` its movement. `breath` is the share of noise in what drives the throat, 0..1,
-    more at high frequencies. `kept` clips keep their own drive and pitch, and only the throat is changed.
+    multiplies the pitch and `melody` its variation. `breath` is the share of noise in the excitation, 0..1, higher at
+    high frequencies. `kept` clips keep their own excitation and pitch; only the vocal tract changes.
     """
 
     formants: Tensor
@@ -37,7 +37,7 @@ class Throat:
 
     @classmethod
     def drawn(cls, draws: Draws) -> "Throat":
-        """Throats as different as people's, a few of them whispering."""
+        """Sample parameters about as varied as human voices; 12 % whisper."""
         whispering = draws.chance(0.12)
         breath = torch.where(whispering, torch.ones_like(draws.uniform(0, 1)), draws.uniform(0, 0.5))
         return cls(
@@ -51,17 +51,17 @@ class Throat:
 
 
 def revoice(audio: Tensor, throat: Throat, draws: Draws) -> Tensor:
-    """The same words from other throats: [B, T] at 16 kHz in and out, in the same time and at the same loudness."""
+    """Convert voices: [B, T] at 16 kHz in and out, with the same timing and loudness."""
     length = audio.shape[-1]
     window = torch.hann_window(_SIZE, device=audio.device)
     spectrum = torch.stft(audio, _SIZE, _HOP, window=window, return_complex=True)
     magnitude = spectrum.abs()
-    # -80 dB below the loudest: far below speech, and it keeps the logarithm finite in silence
+    # a floor 80 dB below the peak, far below speech, keeps the logarithm finite in silence
     floor = magnitude.amax(dim=(1, 2), keepdim=True) * 1e-4 + 1e-8
     envelope = spectral_envelope(magnitude + floor)
     wanted = _warped(envelope, throat.formants)
     mean = wanted.mean(dim=1, keepdim=True)
-    # no two throats have quite the same resonances: a few gentle hills and dips that stay through the clip
+    # individual resonances: a few smooth peaks and dips, constant over the clip
     wanted = mean + (wanted - mean) * throat.sharpness[:, None, None]
     wanted = wanted + 0.35 * draws.wander(wanted.shape[1], 12)[:, :, None]
 
@@ -74,7 +74,7 @@ def revoice(audio: Tensor, throat: Throat, draws: Draws) -> Tensor:
 
 
 def spectral_envelope(magnitude: Tensor) -> Tensor:
-    """The smooth logarithm of spectra, [B, F, N] in and out: their cepstrum without what the pitch puts there."""
+    """Log spectral envelope, [B, F, N] in and out: the low cepstrum, without the harmonics of the pitch."""
     cepstrum = torch.fft.irfft(magnitude.log(), dim=1)
     lifter = torch.zeros(cepstrum.shape[1], device=magnitude.device)
     lifter[:_CEPSTRUM] = torch.cos(torch.linspace(0, torch.pi / 2, _CEPSTRUM, device=magnitude.device))
@@ -83,10 +83,9 @@ def spectral_envelope(magnitude: Tensor) -> Tensor:
 
 
 def pitch_track(audio: Tensor) -> tuple[Tensor, Tensor]:
-    """Pitch in Hz and how voiced the sound is (0..1) every 8 ms, [B, N] each, by autocorrelation.
+    """Pitch in Hz and voicing (0..1) every 8 ms, [B, N] each, by autocorrelation.
 
-    Where nothing is voiced the pitch is the clip's own mean. A wrong octave here and there does no harm: it is
-    another voice all the same.
+    Unvoiced frames get the clip's mean pitch. An occasional octave error is harmless: it gives just another voice.
     """
     frames = torch.nn.functional.pad(audio, (_PITCH_SIZE // 2, _PITCH_SIZE // 2)).unfold(-1, _PITCH_SIZE, _HOP)
     window = torch.hann_window(_PITCH_SIZE, device=audio.device)
@@ -113,7 +112,7 @@ def _autocorrelation(frames: Tensor) -> Tensor:
 
 
 def _drive(audio: Tensor, throat: Throat, draws: Draws) -> Tensor:
-    """What drives the throat: pulses of the new pitch where the sound is voiced, noise where not; flat, [B, T]."""
+    """The excitation [B, T], spectrally flat: pulses of the new pitch where voiced, noise elsewhere."""
     length = audio.shape[-1]
     pitch, voiced = pitch_track(audio)
     mean = pitch.log().mean(dim=-1, keepdim=True)
@@ -123,13 +122,13 @@ def _drive(audio: Tensor, throat: Throat, draws: Draws) -> Tensor:
     hertz = hertz * (1 + 0.01 * draws.wander(length, length // 160))
     phase = (hertz.double() / RATE).cumsum(dim=-1)
     cycle = phase.floor()
-    # a pulse lies between two samples; shared between them it does not jitter by the sampling
+    # a pulse falls between two samples; splitting it between them avoids jitter from rounding
     late = ((phase - cycle) / (hertz.double() / RATE)).clamp(0, 1).float()
     begins = torch.nn.functional.pad((cycle[:, 1:] > cycle[:, :-1]).float(), (1, 0))
     height = begins * (RATE / hertz).sqrt()
     pulses = height * (1 - late) + torch.nn.functional.pad((height * late)[:, 1:], (0, 1))
     noise = draws.noise(length)
-    # air is heard above a frequency of the voice's own, and everywhere in a whisper
+    # breath noise is above a frequency specific to the voice, and at all frequencies in a whisper
     share = throat.breath[:, None]
     high = torch.sigmoid((torch.linspace(0, RATE / 2, length // 2 + 1, device=audio.device) - 4000) / 700)
     airy = (share + (1 - share) * high * draws.uniform(0.1, 1.0)[:, None]).clamp(0, 1)
@@ -144,7 +143,7 @@ def _over_time(track: Tensor, length: int) -> Tensor:
 
 
 def _warped(envelope: Tensor, formants: Tensor) -> Tensor:
-    """Envelopes [B, F, N] with what lay at frequency f moved to `formants` * f."""
+    """Envelopes [B, F, N] stretched so that frequency f moves to `formants` * f."""
     bins = envelope.shape[1]
     at = (torch.arange(bins, device=envelope.device)[None] / formants[:, None]).clamp(max=bins - 1.001)
     low = at.floor().long()

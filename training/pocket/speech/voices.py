@@ -1,8 +1,8 @@
-"""Who speaks: the voices, how each may be asked to speak, and which are held out.
+"""The voices: their definitions, delivery, and which are held out.
 
-Three kinds. espeak-ng's own variants; variants drawn here, with other throats (formants), breath, roughness and pitch
-than espeak-ng ships, so that no one timbre is learnt; and flite's voices, which were made from people's recordings
-and are neither espeak-ng's sound nor its timing. Whole voices are held out, some of every kind.
+There are three kinds: espeak-ng's stock variants; variants generated here with other formants, breath, roughness and
+pitch, so that no single timbre is learnt; and flite's voices, built from recordings of people, which differ from
+espeak-ng in sound and timing. Whole voices of every kind are held out.
 """
 
 import random
@@ -14,7 +14,7 @@ from training.pocket.speech.sentences import LANGUAGES, Split
 OWN_VOICES = 48
 _OWN_SEED = 20240611
 
-# Variants that only change the pitch of another, sound through a long echo, or cannot be understood are left out.
+# Without variants that only change another's pitch, have a long echo or are unintelligible.
 _STOCK_TRAIN = (
     "m1 m2 m3 m4 m6 m7 m8 f1 f2 f4 f5 croak klatt klatt2 klatt4 klatt5 whisper aunty grandpa edward john linda "
     "michel pablo quincy robert steph victor zac belinda Alicia Andy Mario Denis Henrique Jacky Lee Marco Michael "
@@ -29,8 +29,8 @@ _FLITE_HELD_OUT = ("slt", "rms")
 class Voice:
     """A voice.
 
-    `engine` says who makes the sound and `name` what the voice is called there; `definition` is the text of an
-    espeak-ng variant file when the voice was drawn here, else empty.
+    `engine` is the synthesiser and `name` the voice's name there; `definition` is the text of an espeak-ng variant file
+    for voices generated here, else empty.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Voice:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """What the voice speaks."""
+        """The languages of the voice."""
         return LANGUAGES if self.engine == "espeak" else ("en",)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a voice is asked to speak: `rate` in words a minute; `pitch` and `range_` 0..99, 50 is the voice's own."""
+    """Speaking style: `rate` in words per minute; `pitch` and `range_` 0..99, 50 is the voice's default."""
 
     rate: int = 175
     pitch: int = 50
@@ -53,7 +53,7 @@ class Delivery:
 
 
 def voices(split: Split) -> list[Voice]:
-    """Every voice of one part of the corpus; none is in both."""
+    """All voices of one split; the splits share no voice."""
     train = split == "train"
     stock = [Voice(name, "espeak") for name in (_STOCK_TRAIN if train else _STOCK_HELD_OUT)]
     own = [voice for i, voice in enumerate(own_voices()) if (i % 6 != 5) == train]
@@ -61,15 +61,15 @@ def voices(split: Split) -> list[Voice]:
 
 
 def own_voices() -> list[Voice]:
-    """The variants drawn here, always the same: a third each of men, women and children, in that order in turn."""
+    """The variants generated here, from a fixed seed: men, women and children, alternating."""
     generator = random.Random(_OWN_SEED)
     return [_draw_voice(f"own{i:02d}", ("man", "woman", "child")[i % 3], generator) for i in range(OWN_VOICES)]
 
 
 def delivery(language: str, generator: random.Random) -> Delivery:
-    """A way of speaking: slow to fast, low to high, flat to lively.
+    """Sample a delivery: slow to fast, low to high, flat to lively.
 
-    Mandarin is spoken a syllable a word by espeak-ng, so the same pace takes a higher rate.
+    espeak-ng counts every Mandarin syllable as a word, so the same pace needs a higher rate.
     """
     rate = round(generator.triangular(110, 260, 170))
     return Delivery(
@@ -80,7 +80,7 @@ def delivery(language: str, generator: random.Random) -> Delivery:
 
 
 def _draw_voice(name: str, kind: str, generator: random.Random) -> Voice:
-    # The length of the throat moves all formants together; the shape of it moves each a little.
+    # Vocal tract length scales all formants together; its shape varies each a little.
     throat = {"man": (0.90, 1.06), "woman": (1.08, 1.24), "child": (1.22, 1.42)}[kind]
     low = {"man": (68, 110), "woman": (140, 200), "child": (200, 280)}[kind]
     scale = generator.uniform(*throat)
@@ -89,7 +89,7 @@ def _draw_voice(name: str, kind: str, generator: random.Random) -> Voice:
     lines.append(f"pitch {base:.0f} {base * generator.uniform(1.25, 1.8):.0f}")
     for formant in range(9):
         frequency = 100 * scale * generator.uniform(0.94, 1.06)
-        # higher formants are weaker in most throats, by an amount that differs much from one to the next
+        # higher formants are weaker in most voices, by a widely varying amount
         strength = generator.uniform(70, 115) if formant < 4 else generator.uniform(40, 115)
         lines.append(f"formant {formant} {frequency:.0f} {strength:.0f} {generator.uniform(75, 150):.0f}")
     lines.append(f"flutter {generator.randint(1, 14)}")

@@ -1,1 +1,1 @@
-"""The toy S2V: `segments` (drawn, spoken and encoded), `train` (flow matching on them)."""
+"""Training the toy S2V: `segments` (data: drawn, spoken and encoded clips), `train` (flow matching)."""

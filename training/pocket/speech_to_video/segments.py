@@ -1,8 +1,8 @@
-"""Talking avatars as the S2V network sees them: latents of pictures, hidden states of voices, captions, embedded once.
+"""Training data of the toy S2V: latents of drawn talking avatars, audio features, and caption embeddings.
 
-A talking person holds still enough to be looked at: the clips sway half as far as the world can, and the picture shows
-the same person at another moment of the same motion. What a small network learns from that is the mouth; how to bring
-every lash from one pose into any other it would never learn to the end.
+The clips have half the world's idle sway, and the reference picture shows the same person at another time of the same
+motion. So the small network learns mainly the mouth; it has not the capacity to transfer every detail between arbitrary
+poses.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from wanavatar_lab.s2v.audio_features import FEATURE_RATE, INTERPOLATED_RATE
 FPS = 16
 SEGMENT, MOTION = 80, 73  # frames
 CLIP = 2 * SEGMENT  # a first segment and one that continues it
-CALM = 0.5  # of the world's swaying
-MOVING = 6  # one clip in so many makes a movement that its caption names
+CALM = 0.5  # factor on the world's idle sway
+MOVING = 6  # one clip in this many shows an action that its caption names
 CAPTION_LENGTH = 64  # tokens
-FIRST_MOTION = SEGMENT - MOTION  # where the motion frames of the second segment begin
-# what people ask for who let the picture say the rest, the request's own default first
+FIRST_MOTION = SEGMENT - MOTION  # first of the second segment's motion frames
+# generic prompts that leave the looks to the picture; the first is the request's default
 PLAIN = (
     "A person speaks to the camera with natural expressions.",
     "a person is talking",
@@ -48,18 +48,18 @@ PLAIN = (
 
 @dataclass
 class SegmentBank:
-    """N clips of two segments each, in the device's memory.
+    """N clips of two segments each, in device memory.
 
     Attributes:
-        reference: [N, z, 1, h, w], the picture: eyes open, the mouth anywhere.
-        first: [N, z, 20, h, w] latents of frames 0 to 79 behind the reference.
+        reference: [N, z, 1, h, w], the reference picture: eyes open, any mouth.
+        first: [N, z, 20, h, w] latents of frames 0 to 79 that follow the reference.
         motion: [N, z, 19, h, w] latents of frames 7 to 79.
-        second: [N, z, 20, h, w] latents of frames 80 to 159 behind the motion.
-        mouths: [N, 2, 20, h, w], how much of each latent cell is lips.
-        features: [N, 2, 20, h, w], how much of each latent cell's time an eye, a brow or the lips are in it.
+        second: [N, z, 20, h, w] latents of frames 80 to 159 that follow the motion frames.
+        mouths: [N, 2, 20, h, w], share of each latent cell covered by lips.
+        features: [N, 2, 20, h, w], share of each latent's frames in which the cell contains an eye, a brow or lips.
         audio: [N, layers, dim, 160] at 16 fps.
-        text: [N, L, d], what is seen and done, embedded.
-        no_text: [1, L, d], the empty text embedded.
+        text: [N, L, d], the caption's embedding.
+        no_text: [1, L, d], embedding of the empty text.
     """
 
     reference: Tensor
@@ -75,11 +75,11 @@ class SegmentBank:
     def __len__(self) -> int:
         return len(self.text)
 
-    def batch(self, rows: Tensor, continued: bool, untold: Tensor) -> dict[str, Tensor]:
-        """What one training step needs of the clips `rows`, of their first or their second segment.
+    def batch(self, rows: Tensor, continued: bool, text_dropped: Tensor) -> dict[str, Tensor]:
+        """Training batch of the clips `rows`: their first segment, or the second if `continued`.
 
         Args:
-            untold: [B], where the text is empty.
+            text_dropped: [B], where to drop the text (classifier-free guidance).
         """
         frames = slice(SEGMENT, CLIP) if continued else slice(0, SEGMENT)
         return {
@@ -87,7 +87,7 @@ class SegmentBank:
             "ref_latents": self.reference[rows].float(),
             "motion_latents": self.motion[rows].float(),
             "audio_embeds": self.audio[rows][..., frames].float(),
-            "encoder_hidden_states": torch.where(untold[:, None, None], self.no_text, self.text[rows]).float(),
+            "encoder_hidden_states": torch.where(text_dropped[:, None, None], self.no_text, self.text[rows]).float(),
             "mouth": self.mouths[rows, int(continued)].float(),
             "features": self.features[rows, int(continued)].float(),
         }
@@ -105,16 +105,16 @@ def draw_segments(
     split: Split = "train",
     chunk: int = 16,
 ) -> SegmentBank:
-    """Draw, speak and encode `count` clips of ten seconds.
+    """Draw and encode `count` talking clips of ten seconds.
 
     Args:
-        speech: voices with their mouths.
-        vae: its latents are normalised by its config.
+        speech: speech with its mouth tracks.
+        vae: latents are normalised with its config.
         listener: the trained audio encoder, in evaluation mode.
         words: the tokenizer and the trained text encoder, in evaluation mode.
-        seed: of everything that is drawn at random.
-        size: of the pictures.
-        chunk: clips at a time.
+        seed: of all random draws.
+        size: width and height of the pictures.
+        chunk: clips encoded at a time, to bound memory.
     """
     device = speech.audio.device
     parts: list[dict[str, Tensor]] = []
@@ -127,7 +127,7 @@ def draw_segments(
         drawn = enumerate(sample_actions(clips, chunk_seed))
         actions = [names if i % MOVING == 1 else () for i, names in drawn]
         pose = sample_motion(clips, CLIP, chunk_seed, actions, calm=CALM).speaking(mouth.cpu())
-        # without the movement, whose start the picture shows
+        # without the action: the reference shows the pose before it
         still = sample_motion(clips, CLIP, chunk_seed, calm=CALM).having(blink=0.0).speaking(mouth.cpu())
         moment = torch.randint(CLIP, (clips,), generator=generator)
         picture = Pose(still.values[torch.arange(clips), moment][:, None])
@@ -163,7 +163,7 @@ def draw_segments(
 
 
 def at_video_rate(states: Tensor, frames: int) -> Tensor:
-    """Hidden states [B, layers, T, dim] at 50 Hz -> [B, layers, dim, frames] at 16 fps, like `AudioFeatures.bucket`."""
+    """Resample hidden states [B, layers, T, dim] at 50 Hz to [B, layers, dim, frames] at 16 fps, as in inference."""
     length = states.shape[2]
     total = int(length / FEATURE_RATE * INTERPOLATED_RATE)
     # round half to even, as torch and numpy both do

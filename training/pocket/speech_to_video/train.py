@@ -1,11 +1,11 @@
-"""Train the toy S2V by flow matching on avatars that speak.
+"""Train the toy S2V by flow matching on drawn talking avatars.
 
     python -m training.pocket.speech_to_video.train --corpus data/pocket/speech --weights weights/pocket \
         --run runs/training/speech_to_video --out weights/pocket/speech_to_video --minutes 8
 
-(on several GPUs as `training/pocket/ranks.py` says) needs the trained `video_vae` and
-`audio_encoder`, and in the out folder `text_encoder` and `tokenizer`, which all stay as they are. The network is
-`WanS2VTransformer3DModel` as it stands.
+(for several GPUs see `training/pocket/ranks.py`). Needs the trained `video_vae` and `audio_encoder`, and `text_encoder`
+and `tokenizer` in the out folder; all of them stay frozen. The network is an unmodified `WanS2VTransformer3DModel`. Run
+the same command again to resume.
 """
 
 import argparse
@@ -42,9 +42,11 @@ CONFIG = {
     "num_audio_tokens": 4,
     "audio_inject_layers": (0, 2, 4, 6, 8),
 }
-FLOW_SHIFT = 3.0
+FLOW_SHIFT = 3.0  # shift of the sampled noise levels towards more noise
+# loss weights: mouths and other facial features cover little of the picture and matter most
 MOUTH_WEIGHT, FEATURE_WEIGHT = 8.0, 3.0
-DROPPED = 0.1  # share of samples without text and voice, for classifier-free guidance; half as many without one of them
+# share of samples with text and audio both dropped, for classifier-free guidance; half as many drop one of them
+DROPPED = 0.1
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,12 +54,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=8.0, steps=100_000, batch=32, learning_rate=8e-4)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="folder with video_vae and audio_encoder")
-    parser.add_argument("--out", type=Path, required=True, help="has text_encoder and tokenizer; the rest goes there")
-    parser.add_argument("--begin-with", type=Path, help="folder of a network that was trained before")
-    parser.add_argument("--clips", type=int, default=2000, help="drawn by each process")
+    parser.add_argument("--weights", type=Path, required=True, help="folder that contains video_vae and audio_encoder")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, with text_encoder and tokenizer")
+    parser.add_argument("--begin-with", type=Path, help="folder of a trained network to start from")
+    parser.add_argument("--clips", type=int, default=2000, help="clips that each process draws")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="CUDA graphs on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     speech = SpeechBank(Corpus(arguments.corpus), "train", device)
 
     began = time.monotonic()
-    # a later sitting draws other people
+    # the step is part of the seed, so that a resumed session trains on new avatars
     seed = ranks.own(training.step)
     bank = draw_segments(arguments.clips, speech, vae, listener, words, seed=seed, size=arguments.pixels)
     print(f"drawn and encoded: {arguments.clips} clips in {time.monotonic() - began:.0f} s", flush=True)
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     graphed = GraphedLoss(loss, network, arguments.graphs)
 
     def loss_of(number: int) -> dict[str, Tensor]:
-        continued = number // ranks.world % 2 == 1  # all processes alike, since a continuation takes longer
+        continued = number // ranks.world % 2 == 1  # the same on all ranks, since a continuation takes longer
         return graphed(continued, draw_batch(bank, arguments.batch, number, continued))
 
     training.run(loss_of)
@@ -107,22 +109,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def draw_batch(bank: SegmentBank, count: int, number: int, continued: bool) -> dict[str, Tensor]:
-    """The batch `number`: clips, noise levels, noise, and what is left out for guidance."""
+    """Sample batch `number`: clips, noise levels, noise, and the conditions dropped for guidance."""
     device = bank.first.device
     generator = torch.Generator().manual_seed(number)
     rows = torch.randint(len(bank), (count,), generator=generator)
     dice = torch.rand(count, generator=generator)
-    untold = dice < 1.5 * DROPPED  # both, or the text alone
-    unheard = (dice < DROPPED) | ((dice >= 1.5 * DROPPED) & (dice < 2 * DROPPED))
-    batch = bank.batch(rows.to(device), continued, untold.to(device))
-    batch["audio_embeds"] = batch["audio_embeds"].masked_fill(unheard.to(device)[:, None, None, None], 0.0)
+    text_dropped = dice < 1.5 * DROPPED  # both, or only the text
+    audio_dropped = (dice < DROPPED) | ((dice >= 1.5 * DROPPED) & (dice < 2 * DROPPED))
+    batch = bank.batch(rows.to(device), continued, text_dropped.to(device))
+    batch["audio_embeds"] = batch["audio_embeds"].masked_fill(audio_dropped.to(device)[:, None, None, None], 0.0)
     batch["sigma"] = flow_sigmas(count, generator, FLOW_SHIFT).to(device)
     batch["noise"] = noise_like(batch["target"], number)
     return batch
 
 
 def segment_loss(network: WanS2VTransformer3DModel, batch: Mapping[str, Tensor], continued: bool) -> dict[str, Tensor]:
-    """The loss of first segments, or of continuations."""
+    """Flow-matching loss of first segments, or of continuations, weighted towards mouth and features."""
     clean, noise, mouth, features = (batch[name] for name in ("target", "noise", "mouth", "features"))
     conditions = ("encoder_hidden_states", "ref_latents", "motion_latents", "audio_embeds")
     level = batch["sigma"][:, None, None, None, None]

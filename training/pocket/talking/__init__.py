@@ -1,7 +1,7 @@
-"""How well the toy S2V talks: clips of held-out avatars and voices, measured from their frames alone.
+"""Evaluation of the toy S2V: lip sync, identity and continuity of talking clips, measured from their frames alone.
 
-spoken.py     what is said: held-out speech, clean and as rooms, recorders and pace change it
-sources.py    who makes the clips: the pipeline, or the drawing itself to try the measuring
-figures.py    what is measured of a clip, what of many, and what is asked of it
+spoken.py     test speech: held-out voices, clean, degraded and at other paces
+sources.py    where clips come from: the pipeline, or the renderer, to validate the measurement itself
+figures.py    figures of a clip, their summary, and the required limits
 evaluate.py   `python -m training.pocket.talking.evaluate`
 """

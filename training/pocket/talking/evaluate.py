@@ -1,11 +1,11 @@
-"""Measure how well the toy S2V talks, on avatars, voices and sentences that were held out.
+"""Measure how well the toy S2V talks, on held-out avatars, voices and sentences.
 
     python -m training.pocket.talking.evaluate --clips 24 --run-dir runs/talking
     python -m training.pocket.talking.evaluate --clips 24 --run-dir runs/talking_drawn --source drawn
 
-The second form measures what the world itself draws, softened by the VAE: it must pass everything, or the measuring is
-at fault. What a clip had is kept in the run's folder, so the same command again goes on where it stopped; the last line
-is one JSON of all figures.
+The second form measures rendered ground truth passed through the VAE: it must meet every limit, else the measurement is
+wrong. Figures of finished clips are kept in the run folder: run the same command again to resume. The last line is one
+JSON of all figures.
 """
 
 import argparse
@@ -33,17 +33,17 @@ LONG = 30 * FPS  # frames: six segments
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run-dir", type=Path, required=True, help="clips and their figures; what is there is kept")
+    parser.add_argument("--run-dir", type=Path, required=True, help="output folder; finished clips are reused")
     parser.add_argument("--source", choices=("pipeline", "drawn"), default="pipeline")
-    parser.add_argument("--weights", type=Path, default=Path("weights"), help="the folder of all weights")
-    parser.add_argument("--vae", type=Path, default=Path("weights/pocket/video_vae"), help="that softens what is drawn")
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="weights folder")
+    parser.add_argument("--vae", type=Path, default=Path("weights/pocket/video_vae"), help="for --source drawn")
     parser.add_argument("--corpus", type=Path, default=Path("data/pocket/speech"))
     parser.add_argument("--judge", type=Path, default=WEIGHTS)
-    parser.add_argument("--clips", type=int, default=24, help="of every condition")
-    parser.add_argument("--conditions", default=CONDITIONS, help="of augment.CONDITIONS and spoken.PACES, by commas")
-    parser.add_argument("--seconds", type=float, default=10.0, help="the longest that a clip may be")
-    parser.add_argument("--long-clips", type=int, default=2, help="clips of 30 s, for what drifts")
-    parser.add_argument("--steps", type=int, help="denoising steps; the profile's if not said")
+    parser.add_argument("--clips", type=int, default=24, help="clips per condition")
+    parser.add_argument("--conditions", default=CONDITIONS, help="comma-separated, of augment.CONDITIONS and PACES")
+    parser.add_argument("--seconds", type=float, default=10.0, help="maximum duration of a clip")
+    parser.add_argument("--long-clips", type=int, default=2, help="clips of 30 s, to measure drift")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: the profile's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -84,15 +84,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Run:
-    """A folder with every clip as a video, and what was measured of it beside it."""
+    """A run folder with a video and a JSON of figures per clip, so that an interrupted evaluation resumes."""
 
     def __init__(self, folder: Path, source: Source) -> None:
-        """Keep clips that `source` makes in `folder`."""
+        """Store the clips of `source` in `folder`."""
         self.folder, self.source = folder, source
         folder.mkdir(parents=True, exist_ok=True)
 
     def figures(self, spoken: Spoken, number: int, measure: Callable[[Talking], dict[str, Any]]) -> dict[str, Any]:
-        """What `measure` says of the clip in which avatar `number` says `spoken`, or said before."""
+        """Figures of the clip in which avatar `number` says `spoken`: stored ones, or generate and `measure` it."""
         kept = self.folder / f"{spoken.name}.json"
         if kept.is_file():
             return json.loads(kept.read_text())

@@ -1,4 +1,4 @@
-"""What is measured of one talking clip, what of many together, and what is asked of them."""
+"""Figures of one talking clip, their summary over many, and the required limits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from training.pocket.talking.spoken import Spoken
 from training.pocket.world.pose import MOUTH
 from wanavatar_lab import metrics
 
-REACH = 8  # frames of lag that are tried
-GONE = 100.0  # the difference of a region that a clip no longer shows: as large as one between colours can be
+REACH = 8  # maximum lag in frames that is tested
+GONE = 100.0  # colour difference of a region that a clip no longer shows: the largest possible
 Figures = dict[str, Any]
 
 
@@ -22,13 +22,13 @@ def clip_figures(talking: Talking, spoken: Spoken, other: NDArray[np.float32], r
     """Measure one clip from its frames.
 
     Args:
-        spoken: what it was to say.
+        spoken: the speech that the clip should show.
         other: the clean sound of another clip.
 
     Returns:
-        Of the lips `r`, `lag`, `r_visemes`, `r_other`, `silence` (see `metrics.LipSync`) and `r_heard`, against the
-        sound with its noise; of the person, CIEDE2000 to the reference by segment and region (`GONE` where the region
-        is gone); of the borders, the change of the picture there as a multiple of the median change; and that median.
+        For the lips `r`, `lag`, `r_visemes`, `r_other`, `silence` (see `metrics.LipSync`) and `r_heard`, against the
+        sound with its noise; for the person, CIEDE2000 to the reference by segment and region (`GONE` if the region
+        has disappeared); for segment borders, the frame difference as a multiple of the median one; and that median.
     """
     frames, first = talking.frames, talking.start_frame
     opening = reader.opening(frames)
@@ -63,13 +63,13 @@ def clip_figures(talking: Talking, spoken: Spoken, other: NDArray[np.float32], r
 
 
 def silence_figures(talking: Talking, reader: Reader) -> Figures:
-    """How far a mouth opens that has nothing to say: the mean opening, and what 19 of 20 frames stay below."""
+    """Opening of the mouth during silence: mean and 95th percentile."""
     opening = reader.opening(talking.frames)
     return {"mean": float(opening.mean()), "most": float(np.quantile(opening, 0.95))}
 
 
 def summary(conditions: Mapping[str, Sequence[Figures]], long: Sequence[Figures], silent: Sequence[Figures]) -> Figures:
-    """The figures of many clips.
+    """Summarise the figures of many clips.
 
     Args:
         conditions: `clip_figures` of short clips by condition.
@@ -104,7 +104,7 @@ def _lips(clips: Sequence[Figures]) -> Figures:
 
 
 def _person(clips: Sequence[Figures]) -> Figures:
-    """By region, CIEDE2000 of each clip's worst segment: of the median clip, of 19 in 20 at most, and of the worst."""
+    """By region, CIEDE2000 of each clip's worst segment: median, 95th percentile and maximum over clips."""
     worst: dict[str, list[float]] = {}
     for clip in clips:
         for name in clip["person"][0]:
@@ -121,7 +121,7 @@ def _person(clips: Sequence[Figures]) -> Figures:
 
 
 def _drift(clips: Sequence[Figures]) -> Figures:
-    """By region, how much further the sixth segment is from the reference than the first, where that is most."""
+    """By region, the largest increase in CIEDE2000 to the reference from the first to the sixth segment."""
     found: dict[str, list[float]] = {}
     for clip in clips:
         segments = clip["person"]
@@ -131,7 +131,7 @@ def _drift(clips: Sequence[Figures]) -> Figures:
 
 
 def _borders(jumps: Sequence[Sequence[float]]) -> Figures | None:
-    """Changes at borders, as multiples of the clip's median change."""
+    """Frame differences at segment borders, as multiples of the clip's median."""
     if not jumps:
         return None
     every = [jump for clip in jumps for jump in clip]
@@ -144,7 +144,7 @@ def _borders(jumps: Sequence[Sequence[float]]) -> Figures | None:
 
 
 def verdict(found: Figures) -> list[Figures]:
-    """What is asked (issue 3) and what was found: "what", "figure", "limit" and whether it is "met"."""
+    """Compare the figures with the limits of issue 3: "what", "figure", "limit" and whether it is "met"."""
     asked: list[tuple[str, float | None, str, float]] = []
     for condition, lips in found["lips"].items():
         asked += [

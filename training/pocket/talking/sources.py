@@ -1,4 +1,4 @@
-"""Who makes the talking clips: the pipeline from its weights, or the drawing itself, to try the measuring on."""
+"""Sources of talking clips: the pipeline with its weights, or the renderer, to validate the measurement."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
 
 SIZE = 128
-# The pipeline's first segment lacks these frames: frame 0 of a clip belongs to the sound at 3/16 s.
+# The pipeline drops the first frames of the first segment: frame 0 of a clip matches the sound at 3/16 s.
 START_FRAME = 3
 
 
@@ -32,8 +32,8 @@ class Talking:
 
     Attributes:
         frames: uint8 [F, H, W, 3].
-        start_frame: the frame of the sound to which the first of them belongs.
-        reference: uint8 [H, W, 3], the picture that it was made from.
+        start_frame: index in the sound, in video frames, of the first frame.
+        reference: uint8 [H, W, 3], the reference picture.
     """
 
     frames: NDArray[np.uint8]
@@ -42,21 +42,21 @@ class Talking:
 
 
 class Source(Protocol):
-    """Makes the clip in which held-out avatar number `seed` says what is spoken; the same every time."""
+    """Makes the clip in which held-out avatar number `seed` says `spoken`; deterministic."""
 
     def talk(self, spoken: Spoken, seed: int) -> Talking: ...
 
 
 class Pipeline:
-    """`WanSpeechToVideoPipeline` with the toy weights, called as the stage calls it."""
+    """`WanSpeechToVideoPipeline` with the toy weights, called like in the stage."""
 
     def __init__(self, weights: Path, *, device: str = "cpu", steps: int | None = None, size: int = SIZE) -> None:
         """Load the pipeline.
 
         Args:
-            weights: the folder of all weights; the profile says what lies where in it.
+            weights: weights folder, laid out as in the profile.
             steps: denoising steps; None takes the profile's.
-            size: of the pictures, a multiple of 64.
+            size: width and height of the pictures, a multiple of 64.
 
         Raises:
             WeightsError: a part is missing or does not fit.
@@ -75,7 +75,7 @@ class Pipeline:
         self.size = size
 
     def talk(self, spoken: Spoken, seed: int) -> Talking:
-        """Make the clip; see `Source`."""
+        """Generate the clip; see `Source`."""
         picture = reference_picture(seed, self.size)
         made = self.pipeline(
             image=picture,
@@ -96,16 +96,16 @@ class Pipeline:
 
 
 class Drawn:
-    """The world draws what is true, and the VAE softens it: what a perfect network would make."""
+    """Rendered ground truth passed through the VAE: the best result that any network could reach."""
 
     def __init__(self, vae: Path | None) -> None:
-        """Draw, and soften with the VAE at `vae`; None leaves the drawing as it is."""
+        """Render, and pass through the VAE in the folder `vae`; None skips the VAE."""
         self.vae: AutoencoderKLWan | None = None
         if vae is not None:
             self.vae = AutoencoderKLWan.from_pretrained(vae, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
 
     def talk(self, spoken: Spoken, seed: int) -> Talking:
-        """Draw the clip; see `Source`."""
+        """Render the clip; see `Source`."""
         pose = sample_motion(1, spoken.frames, seed).speaking(torch.from_numpy(spoken.mouth))
         frames = softened(avatar(seed), pose, self.vae)[START_FRAME:]
         return Talking(frames, START_FRAME, reference_picture(seed))
@@ -117,7 +117,7 @@ def avatar(seed: int) -> Attributes:
 
 
 def reference_picture(seed: int, size: int = SIZE) -> NDArray[np.uint8]:
-    """Avatar number `seed`, drawn at another moment than its clips with the mouth shut, uint8 [size, size, 3]."""
+    """Avatar number `seed` with the mouth shut, at another time than in its clips, uint8 [size, size, 3]."""
     pose = sample_motion(1, 1, seed, start=60.0)
     return _bytes(render_sheet(sheet_of(avatar(seed), pose), size, size))[0]
 
@@ -125,16 +125,16 @@ def reference_picture(seed: int, size: int = SIZE) -> NDArray[np.uint8]:
 def softened(
     attributes: Attributes, pose: Pose, vae: AutoencoderKLWan | None, *, at_a_time: int = 80
 ) -> NDArray[np.uint8]:
-    """One avatar's clip drawn and sent through a VAE, uint8 [F, SIZE, SIZE, 3], in parts of `at_a_time` (4n) frames."""
+    """Draw an avatar's clip and pass it through a VAE in parts of `at_a_time` (4n) frames, uint8 [F, SIZE, SIZE, 3]."""
     drawn = render_sheet(sheet_of(attributes, pose), SIZE, SIZE)
     if vae is None:
         return _bytes(drawn)
     count = len(drawn)
-    # whole latents of four frames each; the frames added at the end are taken off again
+    # pad to whole latents of four frames each; the padding is cut off at the end
     padded = torch.cat([drawn, drawn[-1:].expand(-count % 4 + 1, -1, -1, -1)])
     parts, start = [], 0
     while start < count:
-        # each part begins four frames early, since the first frame of a part is coded alone
+        # each chunk starts four frames early, since the VAE encodes the first frame of a chunk alone
         early = min(start, 4)
         part = padded[start - early : start + at_a_time + 1]
         parts.append(decode(vae, encode(vae, part[None]))[0][early : early + at_a_time])

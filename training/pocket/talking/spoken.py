@@ -1,4 +1,4 @@
-"""What is said: speech of held-out voices, as it is and as rooms, recorders and another pace make it."""
+"""Test speech: held-out voices, clean, degraded and at other paces."""
 
 import random
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from training.pocket.speech.mouth import relative_loudness, speech_mouth
 from training.pocket.speech.sentences import Split
 from training.pocket.world.pose import MOUTH
 
-# Conditions that change the pace, and by how much; the voice goes up and down with it.
+# Conditions that change the pace, with its factor; the pitch changes with it.
 PACES = {"fast": 1.25, "slow": 0.8}
-# Between joined clips of a long speech, frames.
+# Pause between the concatenated clips of a long speech, in frames.
 _PAUSE = 8
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """Something said over F frames.
+    """Speech of F video frames.
 
     Attributes:
-        name: the corpus clip and the condition.
-        voice: who says it.
+        name: name of the corpus clip and the condition.
+        voice: the voice.
         sound: float32 [F * 1000] at 16 kHz, as it reaches the pipeline.
-        clean: [F * 1000], the same without what was done to it, in the same time.
-        mouth: float32 [F, len(MOUTH)], the mouth that says it.
+        clean: [F * 1000], the clean sound at the same pace.
+        mouth: float32 [F, len(MOUTH)], ground-truth mouth track.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Spoken:
 
     @property
     def frames(self) -> int:
-        """How many video frames it lasts."""
+        """The duration in video frames."""
         return len(self.mouth)
 
     def cut(self, frames: int) -> "Spoken":
-        """Its beginning, at most `frames` frames."""
+        """The first `frames` frames at most."""
         samples = frames * SAMPLES_PER_FRAME
         return replace(self, sound=self.sound[:samples], clean=self.clean[:samples], mouth=self.mouth[:frames])
 
@@ -55,13 +55,13 @@ def spoken_clips(
 
     Args:
         condition: one of `augment.CONDITIONS` or of `PACES`.
-        frames: the longest that a clip may be.
+        frames: maximum duration of a clip.
 
     Raises:
         ValueError: there is no such condition, or fewer than `count` clips.
     """
     if condition not in CONDITIONS and condition not in PACES:
-        raise ValueError(f"There is no condition {condition!r}; there are {', '.join([*CONDITIONS, *PACES])}.")
+        raise ValueError(f"Unknown condition {condition!r}; choose from {', '.join([*CONDITIONS, *PACES])}.")
     return [
         (_at_pace(corpus, i, condition) if condition in PACES else _degraded(corpus, i, condition, seed)).cut(frames)
         for i in _chosen(corpus, count, split, seed)
@@ -69,7 +69,7 @@ def spoken_clips(
 
 
 def long_speech(corpus: Corpus, frames: int, *, seed: int = 0, split: Split = "held_out") -> Spoken:
-    """Clips of one voice after another until the speech lasts `frames` frames."""
+    """Concatenate clips of one voice to a speech of `frames` frames."""
     order = _chosen(corpus, len(_indices(corpus, split)), split, seed)
     voice = corpus.clips[order[0]].voice
     order.sort(key=lambda i: corpus.clips[i].voice != voice)
@@ -86,7 +86,7 @@ def long_speech(corpus: Corpus, frames: int, *, seed: int = 0, split: Split = "h
 
 
 def silence(frames: int, *, seed: int = 0) -> Spoken:
-    """Nobody speaks; the recorder hisses at -60 dB."""
+    """No speech, only recording noise at -60 dB."""
     noise = np.random.default_rng(seed).standard_normal(frames * SAMPLES_PER_FRAME).astype(np.float32) * 1e-3
     nothing = np.zeros_like(noise)
     return Spoken(f"silence{seed}", "nobody", noise, nothing, np.zeros((frames, len(MOUTH)), np.float32))
@@ -97,7 +97,7 @@ def _indices(corpus: Corpus, split: Split) -> list[int]:
 
 
 def _chosen(corpus: Corpus, count: int, split: Split, seed: int) -> list[int]:
-    """Places in the corpus: a clip of every voice before a second one of any."""
+    """Indices in the corpus, cycling through the voices."""
     order = _indices(corpus, split)
     if count > len(order):
         raise ValueError(f"The corpus has {len(order)} clips in {split!r}, not {count}; ask for fewer.")

@@ -1,4 +1,4 @@
-"""The words of the toy world: a tokenizer learnt from its captions, and a small UMT5 that the video models share."""
+"""The toy world's text encoder: a tokenizer trained on its captions, and a small UMT5 that the video models share."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from training.pocket.world.motion import sample_actions
 
 VOCABULARY = 1024
 SPECIAL = ("<pad>", "</s>", "<unk>")  # T5's own order
-# a tokenizer with its encoder
+# a tokenizer with its text encoder
 Words = tuple[PreTrainedTokenizerFast, UMT5EncoderModel]
 CONFIG = UMT5Config(
     vocab_size=VOCABULARY,
@@ -27,12 +27,12 @@ CONFIG = UMT5Config(
 
 
 def captions(count: int, seed: int) -> list[str]:
-    """Captions of `count` avatars, half of them of clips in which something is done."""
+    """Captions of `count` avatars, half of which name actions."""
     return captions_with_actions(count, seed)[0]
 
 
 def captions_with_actions(count: int, seed: int) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Captions of `count` avatars, and what is done in each."""
+    """Captions of `count` avatars, and the actions that each names."""
     attributes = sample_attributes(count, seed)
     actions = [names if i % 2 else () for i, names in enumerate(sample_actions(count, seed))]
     texts = [caption(attributes, i, seed, actions=actions[i], brief=i % 4 == 3) for i in range(count)]
@@ -40,7 +40,7 @@ def captions_with_actions(count: int, seed: int) -> tuple[list[str], list[tuple[
 
 
 def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding learnt from captions; a word that it does not know falls into letters and bytes."""
+    """Train byte-pair encoding on captions; unknown words fall back to letters and bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -59,7 +59,7 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
 
 
 def build_text_encoder(seed: int = 0) -> UMT5EncoderModel:
-    """The toy UMT5 before training."""
+    """The toy UMT5 at initialisation."""
     torch.manual_seed(seed)
     return UMT5EncoderModel(CONFIG)
 
@@ -67,27 +67,27 @@ def build_text_encoder(seed: int = 0) -> UMT5EncoderModel:
 def embed(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, length: int = 64
 ) -> torch.Tensor:
-    """Embeddings [B, length, d_model] as the pipelines make them: zeros where a text has ended."""
+    """Embeddings [B, length, d_model] as the pipelines compute them: zeros at padding."""
     return embed_tokens(*tokens_of(texts, tokenizer, length), encoder)
 
 
 def tokens_of(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, length: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [B, length], and 1 where they are not pads."""
+    """Token ids and attention mask (1 where not padding), [B, length] each."""
     tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return tokens.input_ids, tokens.attention_mask
 
 
 def embed_tokens(tokens: torch.Tensor, mask: torch.Tensor, encoder: UMT5EncoderModel) -> torch.Tensor:
-    """Embeddings [B, length, d_model] of what `tokens_of` gives."""
+    """Embeddings [B, length, d_model] from the output of `tokens_of`."""
     mask = mask.to(encoder.device)
     states = encoder(tokens.to(encoder.device), mask).last_hidden_state
     return states * mask[..., None].to(states.dtype)
 
 
 def load_words(folder: Path, device: torch.device | str = "cpu") -> Words:
-    """The tokenizer and the text encoder, frozen, of a folder that has both."""
+    """Load the tokenizer and the frozen text encoder from a folder that has both."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     return tokenizer, encoder.to(device).eval().requires_grad_(False)

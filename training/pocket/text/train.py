@@ -1,10 +1,11 @@
-"""Teach the toy UMT5 what captions say, by having it tell who is described and what they do.
+"""Train the toy UMT5 text encoder to predict a caption's attributes and actions.
 
     python -m training.pocket.text.train --run runs/training/text --out weights/pocket/speech_to_video
 
-writes `text_encoder` and `tokenizer`, which speech_to_video and image_to_video share and leave as they are. The
-published encoder was taught on web pages; this one learns from captions of the toy world, whose words it has to name:
-for each attribute the value that is said, or that nothing is said of it, and which movements are. A CPU is enough.
+writes `text_encoder` and `tokenizer`, which speech_to_video and image_to_video share and keep frozen. The published
+encoder is pretrained on web pages; this one is trained on captions of the toy world with classification heads: for each
+attribute the value that the caption names, or "not mentioned", and which actions it names. A CPU is enough. Run the
+same command again to resume.
 """
 
 import argparse
@@ -24,11 +25,11 @@ from training.pocket.world.attributes import CHOICES
 from training.pocket.world.captions import SAYABLE
 from training.pocket.world.motion import ACTIONS
 
-UNSEEN = 50_000_000  # a seed far from those that are trained on
+UNSEEN = 50_000_000  # seed of the validation captions, far from the training seeds
 
 
 class Reader(nn.Module):
-    """The text encoder with heads, which are thrown away."""
+    """The text encoder with classification heads, which are discarded after training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,15 +39,18 @@ class Reader(nn.Module):
         self.actions = nn.Linear(width, len(ACTIONS))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits by attribute [B, choices + 1], the last for what is not said; and of the actions [B, len(ACTIONS)]."""
+        """Logits per attribute [B, choices + 1], the last for "not mentioned"; logits of actions [B, len(ACTIONS)]."""
         states = embed_tokens(tokens, mask, self.encoder)
         mean = states.sum(dim=1) / mask.to(states.device).sum(dim=1, keepdim=True)
         return {name: head(mean) for name, head in self.attributes.items()}, self.actions(mean)
 
 
 class Lessons(Dataset[dict[str, Tensor]]):
-    """Batch `number` of fresh captions: "tokens" and "mask" [B, L]; what they say, by attribute the share of each word
-    [B, choices + 1]; and "actions" [B, len(ACTIONS)], 0 or 1."""
+    """Map-style dataset: item `number` is a batch of freshly written captions with their labels.
+
+    "tokens" and "mask" [B, L]; per attribute a distribution over its words [B, choices + 1]; "actions"
+    [B, len(ACTIONS)], 0 or 1.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, count: int) -> None:
         self.tokenizer, self.count = tokenizer, count
@@ -65,13 +69,14 @@ class Lessons(Dataset[dict[str, Tensor]]):
 
 
 def reading_loss(reader: Reader, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The loss of one batch, and how often attributes and actions are told right."""
+    """The loss of one batch, and the accuracy on attributes and on actions."""
     lesson = {name: value.to(reader.actions.weight.device) for name, value in lesson.items()}
     logits, moves = reader(lesson["tokens"], lesson["mask"])
     attributes = torch.stack([F.cross_entropy(logits[name], lesson[name]) for name in SAYABLE]).mean()
     movement = F.binary_cross_entropy_with_logits(moves, lesson["actions"])
     right = [lesson[name].gather(1, logits[name].argmax(dim=1, keepdim=True)).gt(0).float().mean() for name in SAYABLE]
     return {
+        # a caption names few of the actions, so the mean of their binary losses is small
         "loss": attributes + 5 * movement,
         "attributes_right": torch.stack(right).mean().detach(),
         "actions_right": (moves > 0).eq(lesson["actions"] > 0.5).all(dim=1).float().mean().detach(),
@@ -82,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=15.0, steps=1500, batch=128, learning_rate=2e-3)
-    parser.add_argument("--out", type=Path, required=True, help="where text_encoder and tokenizer go")
-    parser.add_argument("--writers", type=int, default=2, help="processes that write captions")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for text_encoder and tokenizer")
+    parser.add_argument("--writers", type=int, default=2, help="data loader processes that write captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 

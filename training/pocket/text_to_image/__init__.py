@@ -1,15 +1,16 @@
-"""The FLUX.2-klein family at toy size: a prompt becomes a drawn avatar in four steps.
+"""Training the toy FLUX.2-klein: prompt to drawn avatar in four denoising steps.
 
-prompts     what people may ask for, said of a drawn avatar
-reading     what a prompt asks for, word by word
-words       the tokenizer, learnt from prompts
-networks    VAE, text encoder and transformer before training, and the pipeline's folder
-embedding   the pipeline's embeddings of prompts, in a form that trains
-pictures    drawn pictures in the device's memory
-features    how much each patch counts in training
-train_vae   first, the VAE
-train       then, text encoder and transformer together, by flow matching
-distil      last, many guided steps into four
-judge       a classifier that says what a picture shows
-evaluate    prompts that were held out, made in four steps, judged
+prompts     training prompts for a drawn avatar
+reading     parse a prompt into the attributes that it requests
+words       the tokenizer, trained on prompts
+networks    configs and initialisation of VAE, text encoder and transformer; saving the pipeline
+embedding   the pipeline's prompt embeddings, position ids, noise levels and velocity, differentiable
+pictures    banks of drawn pictures, latents and prompts in device memory
+features    loss weights per patch
+train_vae   step 1: train the VAE
+train       step 2: train text encoder and transformer together by flow matching
+distil      step 3: distil many guided steps into four without guidance
+judge       a classifier of the attributes that a picture shows
+train_judge train that classifier
+evaluate    generate held-out prompts in four steps and score them with the judge
 """

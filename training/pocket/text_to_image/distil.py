@@ -1,13 +1,14 @@
-"""Make four steps do what many guided ones did.
+"""Distil the text_to_image transformer: four steps without guidance in place of many guided ones.
 
     python -m training.pocket.text_to_image.distil --run runs/training/text_to_image_distilled \\
         --pipeline runs/training/text_to_image/pipeline --out weights/pocket/text_to_image \\
         --minutes 1.2 --total-minutes 1.2
 
-The trained transformer walks from noise to pictures in small guided steps; a copy of it learns to go in one step from
-each of the four noise levels of the pipeline to the next. As in progressive distillation (Salimans and Ho, 2022) with
-the guidance taken in (Meng et al., 2023), but cut at once into the windows that are wanted (PeRFlow, Yan et al.,
-2024): the way from a given noise is determined, so that a plain squared error gives sharp pictures.
+The teacher denoises from noise to pictures in small guided steps; the student, a copy of it, learns to jump in one step
+from each of the pipeline's four noise levels to the next. This is progressive distillation (Salimans and Ho, 2022) with
+the guidance distilled as well (Meng et al., 2023), done at once for the four final windows (PeRFlow, Yan et al., 2024):
+the trajectory from a given noise is deterministic, so that a plain squared error gives sharp pictures. Run the same
+command again to resume.
 """
 
 import argparse
@@ -35,13 +36,13 @@ from training.pocket.world.attributes import sample_attributes
 from training.pocket.world.figure import sheet_of
 
 STEPS = 4
-SAMPLED = 512  # avatars, for where features usually are
-SMALL_STEPS = (3, 4, 4, 6)  # of the teacher, in place of each of the four
+SAMPLED = 512  # avatars sampled for the mean positions of features
+SMALL_STEPS = (3, 4, 4, 6)  # teacher steps within each of the four; more at the end, where details form
 
 
 @dataclass
 class Ways:
-    """Ways from noise to pictures: `states` bfloat16 [N, 5, patches, channels] at the noise `levels`."""
+    """The teacher's denoising trajectories: `states` bfloat16 [N, 5, patches, channels] at the noise `levels`."""
 
     states: Tensor
     levels: Tensor
@@ -62,7 +63,7 @@ class Ways:
         batch: int,
         small_steps: Sequence[int] = SMALL_STEPS,
     ) -> "Ways":
-        """Let `teacher` walk once for the first prompt of each of `prompts`, `batch` of them at a time."""
+        """Denoise once for the first prompt of each row of `prompts`, `batch` rows at a time."""
         device, patches = teacher.device, grid[0] * grid[1]
         levels = noise_levels(STEPS, patches)
         finer = between(levels, small_steps)
@@ -85,8 +86,8 @@ class Ways:
         return cls(torch.cat(states), torch.tensor(levels, device=device), grid, prompts)
 
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """`count` steps: where each begins [B, patches, channels], its noise level [B], the flow that leads to its
-        end, and the tokens [B, SHORT] and length [B] of its prompt."""
+        """Sample `count` student steps: the state at each step's start [B, patches, channels], its noise level [B], the
+        velocity that leads to its end, and tokens [B, SHORT] and length [B] of its prompt."""
         rows = torch.randint(len(self.states), (count,), generator=generator).to(self.states.device)
         step = torch.randint(STEPS, (count,), generator=generator).to(self.states.device)
         begin, end = self.states[rows, step].float(), self.states[rows, step + 1].float()
@@ -98,14 +99,14 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=1.2, steps=20_000, batch=256, learning_rate=4e-4)
-    parser.add_argument("--pipeline", type=Path, required=True, help="what train has written")
-    parser.add_argument("--out", type=Path, required=True, help="where the distilled pipeline goes")
-    parser.add_argument("--ways", type=int, default=12_288, help="that the teacher walks before training")
-    parser.add_argument("--guidance", type=float, default=2.0, help="of the teacher")
+    parser.add_argument("--pipeline", type=Path, required=True, help="pipeline folder written by text_to_image.train")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the distilled pipeline")
+    parser.add_argument("--ways", type=int, default=12_288, help="teacher trajectories to compute first")
+    parser.add_argument("--guidance", type=float, default=2.0, help="guidance scale of the teacher")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--writers", type=int, default=8, help="processes that write prompts; 0 for none")
-    parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
-    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--writers", type=int, default=8, help="processes that write prompts; 0: this one")
+    parser.add_argument("--every", type=int, default=50, help="steps between log lines")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="CUDA graphs on a GPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     pipeline = Flux2KleinPipeline.from_pretrained(arguments.pipeline, dtype=torch.float32).to(device)
     if pipeline.config.is_distilled:
-        raise SystemExit(f"{arguments.pipeline} is distilled already. Give the folder that train has written.")
+        raise SystemExit(f"{arguments.pipeline} is distilled already. Pass the folder that train has written.")
     encoder, teacher = pipeline.text_encoder.requires_grad_(False), pipeline.transformer
     student = deepcopy(teacher).train()
     plan = Plan.of(arguments)
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
             grid, seed = (size[0] // PATCH, size[1] // PATCH), training.step + 10_000 + i
             prompts = Prompts.write(max(1, round(arguments.ways * share)), pipeline.tokenizer, seed, pool).to(device)
             banks.append(Ways.walk(teacher, encoder, prompts, nothing, grid, arguments.guidance, seed, arguments.batch))
-    print(f"walked: {arguments.ways} ways in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"trajectories: {arguments.ways} in {time.monotonic() - began:.0f} s", flush=True)
 
     def loss(kind: tuple[int, bool], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return step_loss(student, encoder, batch, banks[kind[0]].grid)
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
 def step_loss(
     student: Flux2Transformer2DModel, encoder: Qwen3ForCausalLM, batch: Mapping[str, Tensor], grid: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """The loss of single steps, in which features count more, and the error of the last ones of four."""
+    """Loss of single student steps, weighted towards features, and the plain error of the last of the four."""
     begin, level = batch["begin"], batch["level"]
     device = begin.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -168,7 +169,7 @@ def step_loss(
 
 @cache
 def usual_features(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """How often a feature is in each patch of `grid`, 0..1 [patches]: nobody knows where a walk will put its face."""
+    """Frequency of features in each patch of `grid`, 0..1 [patches]; a trajectory's own face position is unknown."""
     size = (grid[0] * PATCH, grid[1] * PATCH)
     sheet = sheet_of(sample_attributes(SAMPLED, seed=0), at_ease(SAMPLED, seed=0))
     return feature_patches(sheet, size).float().mean(dim=0).to(device)

@@ -1,4 +1,4 @@
-"""What the pipeline does between prompt and picture, in a form that trains: embeddings, places, noise levels, flow."""
+"""The pipeline's steps between prompt and picture, differentiable: embeddings, position ids, noise levels, velocity."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -13,15 +13,16 @@ from transformers import Qwen3ForCausalLM
 
 from training.pocket.text_to_image.networks import SCHEDULER_CONFIG
 
+# the text encoder's layers whose outputs FLUX.2-klein concatenates
 OUT_LAYERS = (9, 18, 27)
-LENGTH = 512  # of every prompt in the pipeline, padded
+LENGTH = 512  # tokens to which the pipeline pads every prompt
 
 
 def embed(encoder: Qwen3ForCausalLM, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Embeddings [B, L, 3 * width] of tokens [B, L] of which the first `lengths` [B] are the prompt and the rest pads.
+    """Embeddings [B, L, 3 * width] of tokens [B, L]; the first `lengths` [B] are the prompt, the rest padding.
 
-    The same as `Flux2KleinPipeline` computes (held by a test), but for the letters that the language model would
-    write next, which nobody asks for. A pad sees the prompt and not the other pads.
+    Equal to what `Flux2KleinPipeline` computes (a test compares them), without the unused logits of the next token.
+    A padding token attends to the prompt and not to other padding.
     """
     model = encoder.model
     place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -43,12 +44,12 @@ def embed(encoder: Qwen3ForCausalLM, tokens: Tensor, lengths: Tensor) -> Tensor:
 
 
 def flow_of(transformer: nn.Module, noisy: Tensor, embedded: Tensor, level: Tensor, grid: tuple[int, int]) -> Tensor:
-    """From the picture to the noise, as the pipeline asks for it.
+    """The predicted velocity, noise minus picture, with the inputs that the pipeline passes.
 
     Args:
         noisy: [B, patches, channels].
         embedded: prompts, [B, L, width].
-        level: of the noise, [B], 1 where nothing else is there.
+        level: noise level [B]; 1 is pure noise.
         grid: rows and columns of the patches.
     """
     flow: Tensor = transformer(
@@ -63,19 +64,19 @@ def flow_of(transformer: nn.Module, noisy: Tensor, embedded: Tensor, level: Tens
 
 
 def lengthened(tokens: Tensor, length: int, pad: int) -> Tensor:
-    """Tokens [B, L] with pads up to `length`."""
+    """Tokens [B, L] padded to `length`."""
     return F.pad(tokens, (0, length - tokens.shape[1]), value=pad)
 
 
 def text_ids(length: int, device: torch.device) -> Tensor:
-    """Where each token of a prompt stands, [L, 4]: time, row, column, place in the text."""
+    """Position ids of prompt tokens, [L, 4]: time, row, column, index in the text."""
     ids = torch.zeros(length, 4, device=device)
     ids[:, 3] = torch.arange(length, device=device)
     return ids
 
 
 def picture_ids(height: int, width: int, device: torch.device) -> Tensor:
-    """Where each patch of latents stands, [height * width, 4]."""
+    """Position ids of latent patches, [height * width, 4]."""
     ids = torch.zeros(height, width, 4, device=device)
     ids[..., 1] = torch.arange(height, device=device)[:, None]
     ids[..., 2] = torch.arange(width, device=device)[None, :]
@@ -83,7 +84,7 @@ def picture_ids(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def patched(latents: Tensor) -> Tensor:
-    """Latents [B, C, 2h, 2w] as patches of 2x2, [B, 4C, h, w], channels first as the pipeline has them."""
+    """Latents [B, C, 2h, 2w] packed into patches of 2x2, [B, 4C, h, w], in the pipeline's channel order."""
     batch, channels, height, width = latents.shape
     patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
     return patches.permute(0, 1, 3, 5, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
@@ -91,7 +92,7 @@ def patched(latents: Tensor) -> Tensor:
 
 @cache
 def noise_levels(steps: int, patches: int) -> tuple[float, ...]:
-    """The pipeline's noise levels for a picture of `patches` patches in `steps` steps, from 1 down to 0."""
+    """The pipeline's noise levels for `steps` steps on a picture of `patches` patches, from 1 down to 0."""
     scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULER_CONFIG)
     evenly = np.linspace(1.0, 1 / steps, steps)
     scheduler.set_timesteps(sigmas=evenly, mu=compute_empirical_mu(patches, steps))
@@ -99,9 +100,9 @@ def noise_levels(steps: int, patches: int) -> tuple[float, ...]:
 
 
 def between(levels: Sequence[float], parts: Sequence[int]) -> list[float]:
-    """`levels` with the step from one to the next cut into as many equal steps as `parts` says."""
+    """Subdivide each interval between `levels` into as many equal steps as `parts` gives."""
     finer = [levels[0]]
     for start, end, count in zip(levels, levels[1:], parts, strict=False):
         finer += [start + (end - start) * (i + 1) / count for i in range(count - 1)]
-        finer.append(end)  # itself, not what the rounding of a sum makes of it
+        finer.append(end)  # the exact level, without the rounding error of the sum
     return finer

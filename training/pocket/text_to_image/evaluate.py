@@ -1,9 +1,9 @@
-"""Make held-out prompts into pictures with the pipeline as it is, and count the words that the pictures obey.
+"""Generate pictures for held-out prompts, and count the requested attributes that the judge finds in them.
 
     python -m training.pocket.text_to_image.evaluate --pipeline weights/pocket/text_to_image --picture sheet.png
 
-The prompts describe avatars with a pair that was never drawn for training. A word is obeyed if the judge sees it; a
-prompt if all of its words are. The judge's own sight is told beside: the same words counted on the same avatars drawn.
+The prompts describe avatars with a held-out pair of attributes. A requested attribute is met if the judge finds it; a
+prompt is met if all of its attributes are. The same figures for the drawn avatars show the judge's own errors.
 """
 
 import argparse
@@ -38,10 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, default=WEIGHTS)
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--guidance", type=float, default=1.0, help="above 1 only for what is not distilled")
+    parser.add_argument("--guidance", type=float, default=1.0, help="above 1 only if not distilled")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--picture", type=Path, help="write a sheet of what was made")
+    parser.add_argument("--picture", type=Path, help="write a contact sheet of the generated pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 def make(
     pipeline: Flux2KleinPipeline, prompts: Sequence[str], size: tuple[int, int], steps: int, guidance: float
 ) -> Tensor:
-    """Pictures uint8 [N, 3, H, W], the i-th by seed i."""
+    """Pictures uint8 [N, 3, H, W], generated with seeds 0 to N - 1."""
     pipeline.set_progress_bar_config(disable=True)
     made = []
     for start in range(0, len(prompts), 20):
@@ -86,13 +86,13 @@ def make(
 
 
 def drawn(attributes: Attributes, size: tuple[int, int]) -> Tensor:
-    """The avatars themselves, uint8 [N, 3, H, W]."""
+    """The avatars, drawn: uint8 [N, 3, H, W]."""
     return (render(attributes, at_ease(len(attributes), SEED), size)[:, 0] * 255).round().to(torch.uint8)
 
 
 def count(asked: Sequence[Wish], seen: Sequence[dict[str, str]]) -> dict[str, object]:
-    """Of all words, of those that name a colour and of the others, the share that is obeyed; of all prompts, the share
-    that is obeyed in every word; and the share of each attribute that falls short of nine in ten."""
+    """Shares of requested attributes that are met: of all, of colours and of the others; the share of prompts met in
+    full; and the share of each attribute that is below 0.9."""
     total: Counter[str] = Counter()
     obeyed: Counter[str] = Counter()
     whole = 0
@@ -117,7 +117,7 @@ def count(asked: Sequence[Wish], seen: Sequence[dict[str, str]]) -> dict[str, ob
 
 
 def sheet(pictures: Tensor, columns: int = 10) -> Image.Image:
-    """Pictures uint8 [N, 3, H, W] in rows."""
+    """Pictures uint8 [N, 3, H, W] as a contact sheet."""
     lacking = -len(pictures) % columns
     padded = torch.cat([pictures, pictures.new_zeros(lacking, *pictures.shape[1:])])
     rows = padded.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)

@@ -1,6 +1,6 @@
-"""How much each patch of latents counts in training: more at the head, most where a face says what a prompt asks for.
+"""Loss weights per latent patch: higher at the head, highest at facial features that prompts describe.
 
-A prompt says most of its words about what covers the least of the picture: lipstick, earrings, freckles, a smile.
+Most words of a prompt are about the smallest parts of the picture: lipstick, earrings, freckles, a smile.
 """
 
 from functools import cache
@@ -14,11 +14,11 @@ from training.pocket.world.rig import Field, Rig
 from training.pocket.world.sheet import Sheet
 from training.pocket.world.truth import landmarks_of
 
-PATCH = CELL  # pixels of a patch's side: the VAE halves a picture twice, and patches are of 2x2
-FEATURE_WEIGHT = 4.0  # a patch with a feature counts 1 + this where one without counts 1
-# by the names of the landmarks; an eye's rim alone would leave out a patch that lies all within it
+PATCH = CELL  # pixels per side of a patch: the VAE downsamples 4x, and patches are 2x2 latents
+FEATURE_WEIGHT = 4.0  # a patch with a feature has the weight 1 + this, others 1
+# by landmark name; the iris covers a patch that is entirely inside the rim of an eye
 LANDMARKS = (*FEATURES, "left_iris", "right_iris")
-# where freckles lie on a cheek, about its middle, and earrings below the middle of an ear
+# offsets of freckles from the middle of a cheek, and of earrings from the middle of an ear
 _CHEEK_X, _CHEEK_Y = (-0.07, 0.0, 0.07), (-0.045, 0.0, 0.03)
 _EAR_X, _EAR_Y = (-0.06, 0.0, 0.06), (0.08, 0.15, 0.22)
 
@@ -26,13 +26,13 @@ Points = tuple[Tensor, Tensor]
 
 
 def feature_patches(sheet: Sheet, size: tuple[int, int]) -> Tensor:
-    """In which patches an eye, a brow, the lips, a cheek or the place of an earring is, bool [M, patches].
+    """Patches with an eye, a brow, the lips, a cheek or the position of an earring, bool [M, patches].
 
-    Whether it has freckles, or an earring, and whether hair is over it: that there are none is to be learnt as well.
+    Independent of whether freckles or earrings are visible there: their absence has to be learnt too.
 
     Args:
         sheet: M frames.
-        size: height and width of the pictures in pixels; patches are in rows from the top left, as the pipeline's.
+        size: height and width of the pictures in pixels; patches in row-major order, as in the pipeline.
     """
     rig = Rig(sheet, *size)
     landmarks = landmarks_of(sheet, *size)
@@ -42,11 +42,11 @@ def feature_patches(sheet: Sheet, size: tuple[int, int]) -> Tensor:
 
 
 def weighted(error: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The error of each picture [B], a weighted mean of that of its patches [B, patches].
+    """Weighted mean error of each picture [B], from the errors of its patches [B, patches].
 
     Args:
-        features: 1 in patches with a feature, 0 in others, or how often one is there; [B, patches], or [patches] for
-            all alike.
+        features: 1 in patches with a feature, 0 in others, or the frequency of one there; [B, patches], or [patches]
+            shared by all pictures.
         grid: rows and columns of the patches.
     """
     weights = counted(grid, error.device) * (1 + FEATURE_WEIGHT * features)
@@ -55,7 +55,7 @@ def weighted(error: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @cache
 def counted(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """How much each patch of `grid` counts whoever is drawn, [patches], 1 on average: three times more at the head."""
+    """Base weight of each patch of `grid`, [patches], 1 on average: three times higher at the head."""
     short = min(grid)
     y, x = ((torch.arange(side, device=device) + 0.5 - side / 2) / (short / 2) for side in grid)
     near = torch.exp(-((x / 0.5) ** 2)) * torch.exp(-(((y[:, None] + 0.1) / 0.55) ** 2))
@@ -71,11 +71,11 @@ def _cheeks(sheet: Sheet, rig: Rig) -> Points:
 
 
 def _ears(sheet: Sheet, rig: Rig) -> Points:
-    """Points of what hangs from both ears in the head's frame, [M, K] each."""
+    """Points of both earrings in the head's frame, [M, K] each."""
     x, y = _offsets(_EAR_X, _EAR_Y, sheet)
     both = []
     for side in (-1.0, 1.0):
-        # `ear_place` says how far a point is from the ear, so what it says of a point at hand tells where the ear is
+        # `ear_place` gives a point's offset from the ear, so that a known point gives the ear's position
         here = torch.full_like(sheet["ear_size"], side)
         beyond, below = ear_place(sheet, rig, Field(here, torch.zeros_like(here), torch.ones_like(here)))
         both.append(((side * (1 - beyond + x)).flatten(1), (y - below).flatten(1)))
@@ -84,5 +84,5 @@ def _ears(sheet: Sheet, rig: Rig) -> Points:
 
 
 def _offsets(x: tuple[float, ...], y: tuple[float, ...], sheet: Sheet) -> tuple[Tensor, ...]:
-    """Every `x` with every `y`, [rows, columns] each, on the sheet's device."""
+    """Mesh grid of `x` and `y`, [rows, columns] each, on the sheet's device."""
     return torch.meshgrid(*(torch.tensor(part, device=sheet.values.device) for part in (x, y)), indexing="xy")

@@ -1,7 +1,7 @@
-"""A classifier that says what a picture of an avatar shows; it measures, and no model is trained with it.
+"""The attribute judge: a classifier of what a picture of an avatar shows. No model trains against it.
 
-It learns from drawn pictures of both splits, so that it has seen the pairs that were held out from the models.
-`train_judge` trains it and says how often it is right.
+It is trained on drawn pictures of both splits, so that it knows the pairs that are held out from the models.
+`train_judge` trains it and prints its accuracy.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from training.pocket.world.attributes import CHOICES, Attributes
 from wanavatar_lab.errors import WeightsError
 
-SIZE = 128  # pixels; other pictures are brought to it
+SIZE = 128  # pixels; pictures of other sizes are resized
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights" / "pocket" / "judge" / "attributes.safetensors"
-# what a prompt can ask for
+# attributes that a prompt can request
 HEADS = (
     "person",
     "skin",
@@ -40,12 +40,12 @@ HEADS = (
     "lipstick",
     "expression",
 )
-NOT_SEEN = -100
+NOT_SEEN = -100  # label of an attribute that is not visible; the default ignore_index of cross-entropy
 _WIDTHS = (24, 48, 96, 112)
 
 
 class AttributeJudge(nn.Module):
-    """Pictures [B, 3, 128, 128] in [-1, 1] to logits of every word of `HEADS`, [B, words]; 0.6 M parameters."""
+    """Pictures [B, 3, 128, 128] in [-1, 1] to logits of all words of all `HEADS`, [B, words]; 0.6 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class AttributeJudge(nn.Module):
             layers += [_conv(before, width, stride=2), _conv(width, width)]
             before = width
         self.layers = nn.Sequential(*layers)
-        # where a thing is says much of what it is: the places are kept
+        # keep the spatial positions instead of pooling: where something is says much about what it is
         self.places = _conv(before, 24)
         self.mixed = nn.Linear(24 * (SIZE // 16) ** 2, 128)
         self.words = nn.Linear(128, sum(len(CHOICES[name]) for name in HEADS))
@@ -67,13 +67,13 @@ class AttributeJudge(nn.Module):
         return words
 
     def by_head(self, logits: Tensor) -> dict[str, Tensor]:
-        """Logits [B, words] cut into those of each attribute."""
+        """Logits [B, words] split by attribute."""
         sizes = [len(CHOICES[name]) for name in HEADS]
         return dict(zip(HEADS, logits.split(sizes, dim=1), strict=True))
 
     @torch.no_grad()
     def read(self, pictures: Tensor) -> list[dict[str, str]]:
-        """What pictures uint8 [B, 3, H, W] show: for each attribute its likeliest word."""
+        """Classify pictures uint8 [B, 3, H, W]: the likeliest word of each attribute."""
         device = self.words.weight.device
         logits = [self(prepared(part.to(device))) for part in pictures.split(64)]
         best = {name: head.argmax(dim=1).tolist() for name, head in self.by_head(torch.cat(logits)).items()}
@@ -89,7 +89,7 @@ class AttributeJudge(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            WeightsError: it is not there, or is not this network's.
+            WeightsError: the file is missing or belongs to another network.
         """
         judge = cls()
         try:
@@ -103,7 +103,7 @@ class AttributeJudge(nn.Module):
 
 
 def prepared(pictures: Tensor) -> Tensor:
-    """Pictures uint8 [B, 3, H, W] as the judge takes them."""
+    """Pictures uint8 [B, 3, H, W] resized and scaled to the judge's input."""
     pixels = pictures.float() / 127.5 - 1
     if pixels.shape[-2:] == (SIZE, SIZE):
         return pixels
@@ -111,7 +111,7 @@ def prepared(pictures: Tensor) -> Tensor:
 
 
 def labels_of(attributes: Attributes) -> Tensor:
-    """What can be seen of N avatars, int64 [N, len(HEADS)]: the place of the word in `CHOICES`, or `NOT_SEEN`."""
+    """Labels of N avatars, int64 [N, len(HEADS)]: the index of the word in `CHOICES`, or `NOT_SEEN`."""
 
     def has(name: str, *words: str) -> Tensor:
         return torch.isin(attributes[name], torch.tensor([CHOICES[name].index(word) for word in words]))

@@ -1,9 +1,9 @@
-"""The networks before training, and the folder that the pipeline is read from.
+"""Configs and initialisation of the networks, and saving them as a pipeline folder.
 
-The classes are those of the published FLUX.2-klein. What is kept of it beside them: the pipeline takes the states
-after the text encoder's 9th, 18th and 27th layer, so there are 27 layers; latents are cut into patches of 2x2 and
-normalised by the VAE's `bn`; guidance is no input of the transformer. The VAE halves a picture twice and not three
-times: at 128x128 the transformer then has a token for 8x8 pixels, where the rim of a pair of glasses still shows.
+The classes are those of the published FLUX.2-klein, with these of its properties: the pipeline uses the states after
+the text encoder's 9th, 18th and 27th layer, so there are 27 layers; latents are packed into patches of 2x2 and
+normalised by the VAE's `bn`; guidance is no input of the transformer. The VAE downsamples 4x and not 8x: at 128x128 a
+token of the transformer covers 8x8 pixels, at which the rim of a pair of glasses is still visible.
 """
 
 import json
@@ -50,7 +50,7 @@ TEXT_CONFIG = {
     "rope_theta": 10_000.0,
     "tie_word_embeddings": True,
 }
-# as published with FLUX.2-klein; how far the noise levels are shifted is for the pipeline to say
+# as published with FLUX.2-klein; the pipeline computes the shift from the picture's size
 SCHEDULER_CONFIG = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
@@ -64,15 +64,15 @@ SCHEDULER_CONFIG = {
 
 
 def build_vae(seed: int = 0, **changes: object) -> AutoencoderKLFlux2:
-    """The VAE: pixels [B, 3, H, W] in [-1, 1] to latents [B, 8, H/4, W/4] and back."""
+    """Build the VAE: pixels [B, 3, H, W] in [-1, 1] to latents [B, 8, H/4, W/4] and back."""
     torch.manual_seed(seed)
     return AutoencoderKLFlux2(**VAE_CONFIG | changes)
 
 
 def build_text_encoder(tokenizer: Qwen2Tokenizer, seed: int = 0, **changes: object) -> Qwen3ForCausalLM:
-    """The text encoder. Its depth is the published pipeline's, so what each layer adds at first is scaled down by it.
+    """Build the text encoder. With its 27 layers, the output projections are initialised smaller by the depth.
 
-    As Radford et al., "Language models are unsupervised multitask learners" (2019), section 2.3.
+    As in Radford et al., "Language models are unsupervised multitask learners" (2019), section 2.3.
     """
     torch.manual_seed(seed)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
@@ -87,7 +87,7 @@ def build_text_encoder(tokenizer: Qwen2Tokenizer, seed: int = 0, **changes: obje
 
 
 def build_transformer(seed: int = 0, **changes: object) -> Flux2Transformer2DModel:
-    """The transformer; every block adds nothing at first, as Peebles and Xie (2023) start theirs."""
+    """Build the transformer; every block starts as the identity (adaLN-Zero, Peebles and Xie, 2023)."""
     torch.manual_seed(seed)
     transformer = Flux2Transformer2DModel(**TRANSFORMER_CONFIG | changes)
     for name, parameter in transformer.named_parameters():
@@ -105,9 +105,9 @@ def save_pipeline(
     *,
     distilled: bool,
 ) -> None:
-    """Write the pipeline's folder, the networks in bfloat16; theirs are changed to it in place.
+    """Save the pipeline in bfloat16; the networks are converted in place.
 
-    Nothing in it says where a network was read from.
+    The saved configs do not contain the paths that the networks were loaded from.
     """
     pipeline = Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER_CONFIG),
@@ -118,7 +118,7 @@ def save_pipeline(
         is_distilled=distilled,
     )
     pipeline.save_pretrained(folder)
-    # diffusers notes the folder that a network was read from, copies the note into what is saved, and cannot drop it
+    # diffusers writes the folder that a network was loaded from into its config, and has no option to omit it
     for file in (folder / "vae" / "config.json", folder / "transformer" / "config.json"):
         config = json.loads(file.read_text())
         config.pop("_name_or_path", None)

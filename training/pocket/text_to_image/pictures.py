@@ -1,4 +1,4 @@
-"""Drawn pictures in the device's memory, and with their latents and prompts, from which training takes its batches."""
+"""Banks of drawn pictures, latents and prompts in device memory, from which training samples its batches."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from training.pocket.world.motion import sample_motion
 from training.pocket.world.pose import Pose
 
 CHUNK = 1024
-SHAPES = ((128, 128), (160, 96), (96, 160))  # height and width, where a square has 128 pixels on a side
-SHARES = (0.75, 0.125, 0.125)  # of all pictures
-SHORT = 80  # tokens that every prompt of the toy world fits into, the chat's words included
+SHAPES = ((128, 128), (160, 96), (96, 160))  # height and width, at a square size of 128 pixels
+SHARES = (0.75, 0.125, 0.125)  # share of pictures of each shape
+SHORT = 80  # tokens; every prompt of the toy world fits, including the chat template
 
 
 @dataclass
 class Pictures:
-    """`pixels` uint8 [N, 3, H, W], `features` bool [N, patches], see `feature_patches`, and who is in them."""
+    """`pixels` uint8 [N, 3, H, W], `features` bool [N, patches], see `feature_patches`, and the avatars in them."""
 
     pixels: Tensor
     features: Tensor
@@ -40,7 +40,7 @@ class Pictures:
     def draw(
         cls, count: int, size: tuple[int, int], device: torch.device, seed: int, split: Split = "train"
     ) -> "Pictures":
-        """Draw `count` avatars (height, width), straight or a little turned, eyes open and mouth shut."""
+        """Draw `count` avatars (height, width), with little head motion, eyes open and mouth shut."""
         pixels = torch.empty(count, 3, *size, dtype=torch.uint8, device=device)
         features, kept = [], []
         for start, chunk_seed, number in _chunks(count, seed):
@@ -53,15 +53,15 @@ class Pictures:
         return cls(pixels, torch.cat(features), Attributes(chosen, amounts))
 
     def batch(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` of them, [B, 3, H, W] in [-1, 1]."""
+        """Sample `count` pictures, [B, 3, H, W] in [-1, 1]."""
         rows = torch.randint(len(self.pixels), (count,), generator=generator)
         return self.pixels[rows.to(self.pixels.device)].float() / 127.5 - 1
 
 
 @dataclass
 class Prompts:
-    """Prompts as tokens: `tokens` int64 [N, V, SHORT], V of them for each of N avatars, of which the first `lengths`
-    [N, V] are not pads."""
+    """Tokenized prompts: `tokens` int64 [N, V, SHORT], V prompts for each of N avatars, of which the first `lengths`
+    [N, V] are not padding."""
 
     tokens: Tensor
     lengths: Tensor
@@ -70,20 +70,20 @@ class Prompts:
     def write(
         cls, count: int, tokenizer: Qwen2Tokenizer, seed: int, pool: ProcessPoolExecutor | None = None, each: int = 1
     ) -> "Prompts":
-        """Write `each` prompts for every one of `count` avatars."""
+        """Write `each` prompts for each of `count` avatars."""
         return cls.gathered(cls.begun(count, tokenizer, seed, pool, each))
 
     @staticmethod
     def begun(
         count: int, tokenizer: Qwen2Tokenizer, seed: int, pool: ProcessPoolExecutor | None, each: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same, begun in the processes of `pool` and not waited for; `gathered` does that."""
+        """Start `write` in the processes of `pool` without waiting; `gathered` collects the result."""
         work = partial(_tokens, tokenizer, each)
         return (pool.map if pool else map)(work, list(_chunks(count, seed)))
 
     @classmethod
     def gathered(cls, written: Iterator[tuple[np.ndarray, np.ndarray]]) -> "Prompts":
-        """Wait for what `begun` began."""
+        """Wait for the result of `begun`."""
         tokens, lengths = zip(*written, strict=True)
         return cls(torch.from_numpy(np.concatenate(tokens)), torch.from_numpy(np.concatenate(lengths)))
 
@@ -92,20 +92,20 @@ class Prompts:
         return Prompts(self.tokens.to(device), self.lengths.to(device))
 
     def of(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One prompt for each of `rows` [B]: tokens [B, SHORT] and lengths [B]."""
+        """Sample one prompt for each of `rows` [B]: tokens [B, SHORT] and lengths [B]."""
         which = torch.randint(self.tokens.shape[1], rows.shape, generator=generator).to(rows.device)
         return self.tokens[rows, which], self.lengths[rows, which]
 
 
 @dataclass
 class Examples:
-    """What the transformer learns from.
+    """Training examples of the transformer: latents with their prompts.
 
     Attributes:
-        latents: normalised as the pipeline has them, bfloat16 [N, patches, channels].
+        latents: normalised and packed as in the pipeline, bfloat16 [N, patches, channels].
         features: bool [N, patches], see `feature_patches`.
         grid: rows and columns of the patches.
-        prompts: of each picture.
+        prompts: prompts of each picture.
     """
 
     latents: Tensor
@@ -132,14 +132,14 @@ class Examples:
         return cls(latents.flatten(2).transpose(1, 2).contiguous(), pictures.features, grid, prompts)
 
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`count` latents [B, patches, channels] with where their features are, 0 or 1 [B, patches], and the tokens
-        [B, SHORT] and the length [B] of one prompt each."""
+        """Sample `count` examples: latents [B, patches, channels], feature mask 0 or 1 [B, patches], and tokens
+        [B, SHORT] and length [B] of one prompt each."""
         rows = torch.randint(len(self.latents), (count,), generator=generator).to(self.latents.device)
         return self.latents[rows].float(), self.features[rows].float(), *self.prompts.of(rows, generator)
 
 
 def at_ease(count: int, seed: int) -> Pose:
-    """Figures that have just turned to the viewer: up to half of what they sway when they move."""
+    """Still poses close to frontal: eyes open, mouth shut, at most half the usual sway."""
     generator = torch.Generator().manual_seed(seed + 1)
     rest, moving = Pose.rest(count, 1).values, sample_motion(count, 1, seed).values
     share = 0.5 * torch.rand(count, 1, 1, generator=generator)
@@ -147,27 +147,27 @@ def at_ease(count: int, seed: int) -> Pose:
 
 
 def shapes(pixels: int) -> list[tuple[int, int]]:
-    """Height and width of square, portrait and landscape where a square has `pixels` on a side."""
+    """Height and width of square, portrait and landscape pictures, for a square of `pixels` per side."""
     return [(height * pixels // 128, width * pixels // 128) for height, width in SHAPES]
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKLFlux2, pixels: Tensor) -> Tensor:
-    """Pixels uint8 [B, 3, H, W] as the latents that the pipeline denoises, [B, 4C, H/8, W/8]."""
+    """Pixels uint8 [B, 3, H, W] to the latents that the pipeline denoises, [B, 4C, H/8, W/8]."""
     latents = patched(vae.encode(pixels.to(vae.dtype) / 127.5 - 1).latent_dist.mode())
     mean, variance = (moment.view(1, -1, 1, 1) for moment in (vae.bn.running_mean, vae.bn.running_var))
     return (latents - mean) / (variance + vae.config.batch_norm_eps).sqrt()
 
 
 def padded(tokenizer: Qwen2Tokenizer, prompt: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tokens [SHORT] of a prompt with pads after it, and how many are not pads."""
+    """Tokens [SHORT] of a prompt, padded at the end, and the number of tokens before the padding."""
     ids = tokenizer(in_chat(tokenizer, prompt), padding="max_length", max_length=SHORT, return_tensors="pt")
     return ids.input_ids[0].to(device), ids.attention_mask.sum().to(device)
 
 
 @contextmanager
 def writers(processes: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes that write prompts while the device draws; None for 0, where the caller writes them itself."""
+    """A pool of processes that write prompts while the device draws; None for 0 processes."""
     if processes == 0:
         yield None
         return
@@ -176,7 +176,7 @@ def writers(processes: int) -> Iterator[ProcessPoolExecutor | None]:
 
 
 def _chunks(count: int, seed: int) -> Iterator[tuple[int, int, int]]:
-    """Where each chunk starts, its seed, and how many it holds."""
+    """Start, seed and size of each chunk."""
     for start in range(0, count, CHUNK):
         yield start, seed * 1_000_003 + start, min(CHUNK, count - start)
 

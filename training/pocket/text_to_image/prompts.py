@@ -1,7 +1,7 @@
-"""What people may ask for: prompts for a drawn avatar, from a word or two to all that can be seen.
+"""Training prompts for a drawn avatar, from a word or two to everything that is visible.
 
-The world's captions nearly always name hair, clothes and background, each with its style and its colour. People also
-write "a woman with red hair and glasses", so half of the prompts here say few things and say them loosely.
+The world's captions nearly always name hair, clothes and background, each with style and colour. Users also write "a
+woman with red hair and glasses", so half of the prompts name few attributes, loosely.
 """
 
 import random
@@ -55,7 +55,7 @@ _OPENINGS = (
     "a cartoon of ",
     "a photo of ",
 )
-# words about the picture and not about who is in it
+# words about the picture's style, not its content
 _MANNERS = (
     "cartoon style",
     "flat illustration",
@@ -71,7 +71,7 @@ _MANNERS = (
 
 
 def prompt(attributes: Attributes, i: int, seed: int) -> str:
-    """A prompt that avatar `i` fits; the same seed says the same."""
+    """A prompt that describes avatar `i`; equal seeds give equal prompts."""
     dice = random.Random(f"{seed}/{i}/prompt")
     if dice.random() < 0.5:
         text = caption(attributes, i, seed, must=[name for name in SAYABLE if dice.random() < 0.3])
@@ -98,7 +98,7 @@ def _loose(attributes: Attributes, i: int, dice: random.Random) -> str:
     smile = phrases.pop("expression", None)
     worn = [phrases.pop(name) for name in ("clothes", "hat") if name in phrases]
     if dice.random() < 0.2:
-        # as a list of tags, in any order after the person
+        # a list of tags, in random order after the person
         tags = [*phrases.values(), *worn, *([place] if place else []), *([smile] if smile else [])]
         dice.shuffle(tags)
         return ", ".join([subject, *(tag.removeprefix("a ").removeprefix("an ") for tag in tags)])

@@ -1,7 +1,7 @@
-"""What a prompt asks for: the words in it that name something of an avatar, as the values that would obey them.
+"""Parse a prompt: the attributes that it requests, with the words of `CHOICES` that satisfy each.
 
-It knows the world's vocabulary and its usual turns of phrase, whether a caption, a list of tags or a sentence of
-one's own. A word that it does not know asks for nothing.
+The parser knows the world's vocabulary and its usual phrasings, in captions, lists of tags and free sentences. Unknown
+words are ignored.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 from training.pocket.world import palette
 from training.pocket.world.attributes import CHOICES
 
-# attribute → the words that obey
+# attribute → the words that satisfy the prompt
 Wish = dict[str, frozenset[str]]
 
 _PERSONS = (
@@ -20,7 +20,7 @@ _PERSONS = (
     (r"woman|lady", "woman"),
     (r"man|guy", "man"),
 )
-# the first that fits
+# the first match wins
 _HAIR = (
     (r"bald|no hair", {"bald"}),
     (r"afro", {"afro"}),
@@ -61,7 +61,7 @@ _BREAKS = re.compile(
 
 
 def wishes(prompt: str) -> Wish:
-    """What `prompt` asks for: for each attribute that it names, the words of `CHOICES` that would do."""
+    """The attributes that `prompt` requests: for each one named, the words of `CHOICES` that satisfy it."""
     text = " ".join(prompt.lower().split())
     wish: Wish = {}
     for pattern, person in _PERSONS:
@@ -117,7 +117,7 @@ def _of_phrase(phrase: str) -> Wish:
 def _hair(phrase: str) -> Wish:
     wish: Wish = {}
     for pattern, styles in _HAIR:
-        # "short" and "long" say something of hair only beside it
+        # "short" and "long" describe hair only in a phrase with "hair"
         if re.search(rf"\b(?:{pattern})", phrase) and ("hair" in phrase or pattern not in ("short", r"long\b")):
             wish["hair"] = frozenset(styles)
             break

@@ -1,15 +1,16 @@
-"""Train text encoder and transformer together, by flow matching on the latents of drawn avatars.
+"""Train the toy FLUX.2's text encoder and transformer together, by flow matching on latents of drawn avatars.
 
     python -m training.pocket.text_to_image.train --run runs/training/text_to_image \\
         --vae weights/pocket/text_to_image/vae --out runs/training/text_to_image/pipeline \\
         --minutes 4 --total-minutes 4
 
-The same command again goes on where it stopped. What comes out draws with guidance in a few dozen steps; `distil`
-makes four of them.
+Run the same command again to resume. The result needs guidance and a few dozen steps; `distil` reduces them to four
+without guidance.
 
-The pipeline pads every prompt to 512 tokens, and the transformer sees the pads: they are nine tenths of its work. So
-most steps here have 80 tokens and some have 512, which teaches the attention that pads say nothing (short sequences
-first is Li et al., "The stability-efficiency dilemma", 2022; mixed, so that neither length is forgotten).
+The pipeline pads every prompt to 512 tokens, and the transformer attends to the padding: nine tenths of its work. So
+most training steps use 80 tokens and some 512, which teaches the attention to ignore padding (Li et al., "The
+stability-efficiency dilemma", 2022, train on short sequences first; here the lengths are mixed, so that neither is
+forgotten).
 """
 
 import argparse
@@ -31,14 +32,14 @@ from training.pocket.text_to_image.networks import build_text_encoder, build_tra
 from training.pocket.text_to_image.pictures import SHARES, Examples, padded, shapes, writers
 from training.pocket.text_to_image.words import train_tokenizer
 
-UNPROMPTED = 0.1  # of all examples, so that guidance has something to lead away from
-LONG = 0.2  # of all square batches
-FOUR_STEPS = 0.35  # of all noise levels: those of the pipeline in four steps
-SHIFT = 3.0  # of the others towards more noise, as Esser et al. (2024) and the published scheduler
+UNPROMPTED = 0.1  # share of examples with an empty prompt, for classifier-free guidance
+LONG = 0.2  # share of square batches with prompts of the pipeline's length
+FOUR_STEPS = 0.35  # share of noise levels drawn from those of the pipeline with four steps
+SHIFT = 3.0  # shift of the other noise levels towards more noise, as in Esser et al. (2024) and the published scheduler
 
 
 class Networks(nn.Module):
-    """What is trained together."""
+    """The jointly trained networks."""
 
     def __init__(self, text_encoder: Qwen3ForCausalLM, transformer: Flux2Transformer2DModel) -> None:
         super().__init__()
@@ -50,13 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=4.0, steps=20_000, batch=256, learning_rate=1e-3)
     parser.add_argument("--vae", type=Path, required=True, help="the trained VAE's folder")
-    parser.add_argument("--out", type=Path, required=True, help="where the pipeline goes")
-    parser.add_argument("--begin-with", type=Path, help="folder of a pipeline that was trained before, or distilled")
-    parser.add_argument("--pictures", type=int, default=80_000, help="drawn before training")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the pipeline")
+    parser.add_argument("--begin-with", type=Path, help="pipeline (distilled or not) to start from")
+    parser.add_argument("--pictures", type=int, default=80_000, help="pictures to draw before training")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--writers", type=int, default=12, help="processes that write prompts; 0 for none")
-    parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
-    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--writers", type=int, default=12, help="processes that write prompts; 0: this one")
+    parser.add_argument("--every", type=int, default=50, help="steps between log lines")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="CUDA graphs on a GPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -107,12 +108,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
-    """The loss of latents that become noise, and the error at the first and the last of the pipeline's four steps.
+    """Flow-matching loss, and the plain error at the first and the last of the pipeline's four noise levels.
 
-    Features count more in the loss, and not in the two figures beside it.
+    The loss is weighted towards features; the two errors are not.
 
     Args:
-        networks: what is trained.
+        networks: the networks in training.
         batch: `latents` and `noise` [B, patches, channels], `features` [B, patches], `tokens` [B, L], `lengths` [B],
             `level` of the noise [B].
         grid: rows and columns of the patches.
@@ -136,15 +137,15 @@ def prompted_loss(networks: Networks, batch: Mapping[str, Tensor], grid: tuple[i
 
 
 def choose(generator: torch.Generator) -> tuple[int, bool]:
-    """Which of the shapes a step has, and whether its prompts are as long as the pipeline's."""
+    """Choose a step's picture shape, and whether its prompts have the pipeline's length."""
     which = int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))
     long = bool(torch.rand((), generator=generator) < LONG)
-    # a shape that is compiled for one more length costs seconds, and the attention learns it from the squares
+    # only squares are trained at full length: every more shape to compile costs seconds, and squares suffice
     return which, long and which == 0
 
 
 def draw_levels(count: int, levels: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Noise levels [count]: some of `levels`, the rest anywhere between 0 and 1 and more often near 1."""
+    """Sample noise levels [count]: some from `levels`, the rest between 0 and 1, shifted towards 1."""
     anywhere = torch.rand(count, generator=generator)
     anywhere = SHIFT * anywhere / (1 + (SHIFT - 1) * anywhere)
     ours = torch.tensor(levels)[torch.randint(len(levels), (count,), generator=generator)]
@@ -154,13 +155,13 @@ def draw_levels(count: int, levels: Sequence[float], generator: torch.Generator)
 def without_prompts(
     tokens: Tensor, lengths: Tensor, nothing: tuple[Tensor, Tensor], share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The tokens [B, SHORT] and lengths [B] with `share` of the prompts left out: `nothing` is there instead."""
+    """Tokens [B, SHORT] and lengths [B] with `share` of the prompts replaced by the empty prompt `nothing`."""
     left_out = (torch.rand(len(tokens), generator=generator) < share).to(tokens.device)
     return torch.where(left_out[:, None], nothing[0], tokens), torch.where(left_out, nothing[1], lengths)
 
 
 def compile_layers(networks: Networks) -> None:
-    """Compile what repeats, once for every shape that occurs; whole networks would take minutes."""
+    """Compile the repeated blocks once per shape; compiling whole networks would take minutes."""
     networks.transformer.compile_repeated_blocks(dynamic=False)
     for layer in networks.text_encoder.model.layers:
         layer.compile(dynamic=False)

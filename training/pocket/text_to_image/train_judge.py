@@ -1,9 +1,9 @@
-"""Train the judge of attributes on drawn pictures, half of them as the toy VAE gives them back.
+"""Train the attribute judge, a classifier, on drawn pictures, half of them passed through the toy VAE.
 
     python -m training.pocket.text_to_image.train_judge --run runs/training/attribute_judge \\
         --vae weights/pocket/text_to_image/vae --minutes 0.6 --total-minutes 0.6
 
-The last line says how often it is right about avatars that it has not seen.
+Run the same command again to resume. The last line is the accuracy on unseen avatars.
 """
 
 import argparse
@@ -26,10 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=0.6, steps=20_000, batch=256, learning_rate=2e-3)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file that the weights are written to")
-    parser.add_argument("--vae", type=Path, help="a trained VAE, through which half of the pictures go")
-    parser.add_argument("--pictures", type=int, default=40_000, help="drawn before training")
-    parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="output file for the weights")
+    parser.add_argument("--vae", type=Path, help="trained VAE to pass half of the pictures through")
+    parser.add_argument("--pictures", type=int, default=40_000, help="pictures to draw before training")
+    parser.add_argument("--every", type=int, default=50, help="steps between log lines")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -72,7 +72,7 @@ def draw(count: int, device: torch.device, seed: int, vae_folder: Path | None) -
     labels = torch.cat([labels_of(part.attributes) for part in parts]).to(device)
     if vae_folder is not None:
         vae = AutoencoderKLFlux2.from_pretrained(vae_folder, dtype=torch.float32).to(device).eval()
-        for part in pixels[::2].split(64):  # a view: what is written to it is written to `pixels`
+        for part in pixels[::2].split(64):  # views: the results are written into `pixels`
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 made = vae(part.float() / 127.5 - 1).sample
             part.copy_((made.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8))
@@ -80,7 +80,7 @@ def draw(count: int, device: torch.device, seed: int, vae_folder: Path | None) -
 
 
 def worsened(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures [B, 3, H, W] with noise, moved a little, and some of them blurred."""
+    """Augment pictures [B, 3, H, W]: noise, small shifts, and blur for some."""
     device = pictures.device
     shift = torch.randint(-4, 5, (2,), generator=generator, device=device).tolist()
     moved = F.pad(pictures, (4, 4, 4, 4), mode="replicate")
@@ -93,7 +93,7 @@ def worsened(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def settle(judge: AttributeJudge, pixels: Tensor) -> None:
-    """Measure the batch norms' statistics anew: those of the training belong to weights that were not averaged."""
+    """Recompute the batch norms' running statistics: those of training do not belong to the EMA weights."""
     for module in judge.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
@@ -105,7 +105,7 @@ def settle(judge: AttributeJudge, pixels: Tensor) -> None:
 
 
 def accuracy(judge: AttributeJudge, count: int) -> dict[str, float]:
-    """How often the judge names what can be seen of unseen avatars: of all words, and for each attribute."""
+    """Accuracy of the judge on visible attributes of unseen avatars: overall, and per attribute."""
     pictures = Pictures.draw(count, (SIZE, SIZE), judge.words.weight.device, seed=2, split="held_out")
     labels = labels_of(pictures.attributes)
     read = judge.read(pictures.pixels)

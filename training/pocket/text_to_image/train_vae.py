@@ -3,8 +3,8 @@
     python -m training.pocket.text_to_image.train_vae --run runs/training/image_vae \\
         --out weights/pocket/text_to_image/vae --minutes 2 --total-minutes 2
 
-The same command again goes on where it stopped. What the shipped weights had is in the model card. The last line is
-what it reached on avatars that it was not trained on.
+Run the same command again to resume. The model card lists how the bundled weights were trained. The last line is the
+PSNR on avatars that it was not trained on.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from training.pocket.text_to_image.embedding import patched
 from training.pocket.text_to_image.networks import build_vae
 from training.pocket.text_to_image.pictures import Pictures
 
-KL_WEIGHT = 2e-4
+KL_WEIGHT = 2e-4  # small: the KL term only bounds the latents' scale
 
 
 def reconstruction_loss(made: Tensor, true: Tensor) -> Tensor:
-    """Absolute error of pixels [B, 3, H, W] and of their differences to their neighbours, which keeps lines sharp."""
+    """L1 loss of pixels [B, 3, H, W] and of differences between neighbours, which keeps lines sharp."""
     error = (made - true).float()
     right, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
     return error.abs().mean() + 0.5 * (right.abs().mean() + down.abs().mean())
@@ -37,10 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=2.0, steps=20_000, batch=64, learning_rate=1.5e-3)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained VAE goes")
-    parser.add_argument("--pictures", type=int, default=20_000, help="drawn before training")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the trained VAE")
+    parser.add_argument("--pictures", type=int, default=20_000, help="pictures to draw before training")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
+    parser.add_argument("--every", type=int, default=50, help="steps between log lines")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def measure_latents(vae: AutoencoderKLFlux2, pictures: Pictures) -> None:
-    """Put mean and variance of the patches of latents into the VAE's `bn`, by which the pipeline normalises them."""
+    """Set mean and variance of the latent patches in the VAE's `bn`, with which the pipeline normalises them."""
     generator = torch.Generator().manual_seed(0)
     parts = [pictures.batch(64, generator) for _ in range(min(32, 1 + len(pictures.pixels) // 64))]
     patches = torch.cat([patched(vae.encode(part).latent_dist.mode()) for part in parts])
@@ -91,7 +91,7 @@ def measure_latents(vae: AutoencoderKLFlux2, pictures: Pictures) -> None:
 
 @torch.no_grad()
 def psnr(folder: Path, pictures: Pictures) -> float:
-    """How near the VAE in `folder` brings pictures back, in dB, as the pipeline would read it."""
+    """Reconstruction PSNR in dB of the VAE in `folder`, loaded as the pipeline loads it."""
     device = pictures.pixels.device
     vae = AutoencoderKLFlux2.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     each = []

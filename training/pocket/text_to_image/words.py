@@ -1,6 +1,6 @@
-"""The tokenizer: Qwen's class and its way of cutting text, with a vocabulary learnt from prompts.
+"""The tokenizer: Qwen's class and pre-tokenization, with a vocabulary trained on prompts.
 
-Bytes are the smallest pieces, so that nothing is unknown: a word that no prompt had falls into letters.
+It is a byte-level BPE, so that nothing is unknown: unseen words fall back to letters.
 """
 
 import json
@@ -15,13 +15,13 @@ from training.pocket.world.attributes import sample_attributes
 VOCABULARY = 1024
 PAD = "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-# the turns of a conversation as Qwen3 was taught them; the pipeline asks for an answer without thinking
+# Qwen3's chat template; the pipeline renders it with thinking disabled
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-# what the prompts of the toy world do not say and people do
+# words of users' prompts that the toy world's prompts lack
 _EVERYDAY = """
 user assistant he she they his her their it this that is are was has have wears wear looks looking shows showing
 please draw make create show me image drawing illustration character person people face head portrait painting photo
@@ -38,7 +38,7 @@ standing smiling wearing
 
 
 def train_tokenizer(seed: int = 0, prompts: int = 20_000) -> Qwen2Tokenizer:
-    """Byte-pair encoding learnt from `prompts` prompts and some everyday words."""
+    """Train byte-pair encoding on `prompts` prompts and some everyday words."""
     learner = Tokenizer(models.BPE())
     empty = Qwen2Tokenizer()
     learner.normalizer = empty.backend_tokenizer.normalizer
@@ -53,7 +53,7 @@ def train_tokenizer(seed: int = 0, prompts: int = 20_000) -> Qwen2Tokenizer:
 
 
 def build_tokenizer(learner: Tokenizer) -> Qwen2Tokenizer:
-    """The tokenizer as the pipeline takes it, from a byte-level BPE; the special tokens come after its vocabulary."""
+    """Wrap a byte-level BPE as the pipeline's tokenizer class; special tokens follow the vocabulary."""
     vocabulary: dict[str, int] = learner.get_vocab()
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     words = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
@@ -73,7 +73,7 @@ def build_tokenizer(learner: Tokenizer) -> Qwen2Tokenizer:
 
 
 def in_chat(tokenizer: Qwen2Tokenizer, prompt: str) -> str:
-    """The text that the pipeline makes of a prompt before it is cut into tokens."""
+    """Render a prompt with the chat template, as the pipeline does before tokenization."""
     words = [{"role": "user", "content": prompt}]
     text: str = tokenizer.apply_chat_template(words, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     return text
@@ -84,6 +84,6 @@ def _texts(seed: int, count: int) -> Iterator[str]:
     for i in range(count):
         yield prompt(attributes, i, seed)
     words = _EVERYDAY.split()
-    for _ in range(max(1, count // 100)):  # often enough that each becomes one token before rarer pairs of letters do
+    for _ in range(max(1, count // 100)):  # often enough that each word becomes one token
         yield " " + " ".join(words)
-        yield "assistant"  # which the template puts at a line's start
+        yield "assistant"  # at the start of a line, as in the chat template

@@ -1,1 +1,1 @@
-"""The upscaler at toy size: `network` (an RRDBNet), `pictures` (what it sees), `soften` (how), `train`, `evaluate`."""
+"""The toy upscaler: `network` (an RRDBNet), `pictures` (training data), `soften` (degradation), `train`, `evaluate`."""

@@ -1,11 +1,10 @@
-"""Measure an x2 upscaler on avatars that it was not trained on, through the stage's own code, against bicubic.
+"""Measure an x2 upscaler on held-out avatars, with the stage's own code, against bicubic.
 
     python -m training.pocket.upscale.evaluate --weights weights/pocket/upscale/rrdbnet_x2.safetensors \
         --vae weights/pocket/video_vae --picture sheet.png
 
-Prints one JSON line: PSNR in dB (mean over the pictures, 8-bit RGB) of the network and of Pillow's bicubic for pictures
-that were halved (each pixel the mean of four), drawn at the small size, softened as in training, and given back by the
-VAE.
+Prints one JSON line: PSNR in dB (mean over the pictures, 8-bit RGB) of the network and of Pillow's bicubic, for
+pictures that are halved (2x2 means), drawn at the small size, degraded as in training, and decoded by the VAE.
 """
 
 import argparse
@@ -28,27 +27,27 @@ SHOWN = 5
 
 
 def psnr(made: Image.Image, true: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB of two RGB pictures of one size."""
+    """Peak signal-to-noise ratio in dB between two RGB pictures of equal size."""
     error = float(np.mean((np.asarray(made, np.float64) - np.asarray(true, np.float64)) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-4)))
 
 
 def as_pictures(levels: Tensor) -> list[Image.Image]:
-    """uint8 [N, 3, H, W], or floats in 0..1, as pictures."""
+    """Convert uint8 [N, 3, H, W], or floats in 0..1, to PIL images."""
     if levels.is_floating_point():
         levels = (levels * 255).round().to(torch.uint8)
     return [Image.fromarray(picture.numpy()) for picture in levels.permute(0, 2, 3, 1).contiguous()]
 
 
 def bicubic(picture: Image.Image) -> Image.Image:
-    """Twice as wide and high, by Pillow."""
+    """Upscale x2 with Pillow's bicubic filter."""
     return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.BICUBIC)
 
 
 def measure(
     network: Network, given: list[Image.Image], true: list[Image.Image]
 ) -> tuple[dict[str, float], Image.Image]:
-    """The figures for one kind of picture, and a sheet of the first few: given, bicubic, network, truth."""
+    """Figures for one kind of input, and a contact sheet of the first few: input, bicubic, network, truth."""
     rows: list[list[Image.Image]] = [[], [], [], []]
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,10 +75,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--avatars", type=int, default=64)
-    parser.add_argument("--pixels", type=int, default=128, help="height and width before enlarging")
+    parser.add_argument("--pixels", type=int, default=128, help="height and width before upscaling")
     parser.add_argument("--vae", type=Path, help="folder of a Wan VAE")
-    parser.add_argument("--decoded", type=int, default=16, help="avatars that go through it")
-    parser.add_argument("--picture", type=Path, help="write sheets: given, bicubic, network, truth, for each kind")
+    parser.add_argument("--decoded", type=int, default=16, help="number of avatars passed through it")
+    parser.add_argument("--picture", type=Path, help="write contact sheets: input, bicubic, network, truth")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""An x2 RRDBNet of the class that the stage uses, and its weights under the names that Real-ESRGAN published."""
+"""The x2 RRDBNet, of the class that the stage uses, saved under the key names that Real-ESRGAN published."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
 FEATURES, BLOCKS = 24, 2
-SEEN = 12  # channels after the pixel-unshuffle: red, green and blue of four pixels each
+SEEN = 12  # input channels after pixel-unshuffle: RGB of 2x2 pixels
 
 _BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
 _PLAIN = {"0": "conv_first", "3": "conv_up1", "6": "conv_up2", "8": "conv_hr", "10": "conv_last"}
 
 
 def build(seed: int = 0, features: int = FEATURES, blocks: int = BLOCKS) -> nn.Module:
-    """The network before training: [B, 3, H, W] in 0..1, H and W even, to [B, 3, 2H, 2W].
+    """The network at initialisation: [B, 3, H, W] in 0..1, H and W even, to [B, 3, 2H, 2W].
 
-    It begins near a blurred enlargement: the first features hand the pixels through, and the last layer takes the mean
-    of four. Of random weights alone a short training spends a large part on finding the picture again.
+    It starts near a blurred enlargement: the first features pass the pixels through, and the last layer averages four.
+    With random weights, a short training spends much of its time on reproducing the input.
     """
     torch.manual_seed(seed)
     network: nn.Module = ESRGAN(
@@ -29,7 +29,7 @@ def build(seed: int = 0, features: int = FEATURES, blocks: int = BLOCKS) -> nn.M
             if parameter.ndim == 1:
                 parameter.zero_()
                 continue
-            # as in ESRGAN (Wang et al. 2018): dense blocks begin as little more than the identity
+            # as in ESRGAN (Wang et al. 2018): dense blocks start close to the identity
             nn.init.kaiming_normal_(parameter, a=0.2).mul_(0.1 if _BLOCK.fullmatch(name) else 0.3)
             kind = _published_name(name).partition(".")[0]
             if kind in ("conv_first", "conv_up1", "conv_up2", "conv_hr"):
@@ -44,7 +44,7 @@ def build(seed: int = 0, features: int = FEATURES, blocks: int = BLOCKS) -> nn.M
 
 
 def published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a network from `build` under the names of the published files.
+    """Rename the tensors of a network from `build` to the published key names.
 
     Raises:
         KeyError: a tensor has no published name.

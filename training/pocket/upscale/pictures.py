@@ -1,4 +1,4 @@
-"""Drawn avatars at two sizes, from which training takes its crops."""
+"""A bank of avatars drawn at two sizes, from which training samples its crops."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,18 @@ from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.visemes import FPS, mouth_track
 
 CHUNK = 50  # avatars drawn at once
-SECONDS = 3.0  # of motion, at some moment of which a picture is taken
-# shares of the crops that come from the VAE, are drawn small, are halved; the rest is softened
+SECONDS = 3.0  # of motion, from which one random frame is drawn
+# shares of crops that are decoded by the VAE, drawn small, or halved; the rest is degraded
 DECODED, DRAWN, HALVED = 0.2, 0.15, 0.3
-RECOLOURED = 0.25  # share of the crops in colours that no avatar has: black, white and all between are met too
+# share of crops in random colours, so that black, white and colours that no avatar has occur in training too
+RECOLOURED = 0.25
 
 
 @dataclass
 class Pictures:
     """N avatars, in uint8: `large` [N, 3, 2S, 2S] drawn at twice the size, `small` [N, 3, S, S] drawn at the size.
 
-    `decoded` [M, 3, S, S] is what a VAE makes of the first M of `small`.
+    `decoded` [M, 3, S, S] are the first M of `small`, passed through a VAE.
     """
 
     large: Tensor
@@ -35,10 +36,10 @@ class Pictures:
     def draw(
         cls, count: int, pixels: int, seed: int, split: Split, vae: Path | None = None, decoded: int = 0
     ) -> "Pictures":
-        """Draw `count` different avatars in mid-motion and mid-word, `pixels` and twice as many high and wide.
+        """Draw `count` different avatars while moving and talking, at `pixels` and twice that size.
 
         Args:
-            vae: folder of the Wan VAE through which the first `decoded` of them go.
+            vae: folder of the Wan VAE that the first `decoded` avatars pass through.
         """
         large: list[Tensor] = []
         small: list[Tensor] = []
@@ -60,9 +61,9 @@ class Pictures:
         return cls(torch.cat(large), drawn_small, soft)
 
     def batch(self, count: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crops of `side` pixels before enlarging, a multiple of 8: given [B, 3, side, side], wanted twice as large.
+        """Sample crops of `side` pixels, a multiple of 8: inputs [B, 3, side, side], and targets twice as large.
 
-        Some are clean, some softened, some come from the VAE; all in 0..1, what is given in steps of one level.
+        Inputs are clean, degraded or decoded by the VAE; all in 0..1, inputs quantised to 8-bit levels.
         """
         given, wanted = [], []
         shares = torch.rand(count, generator=generator).tolist()
@@ -70,7 +71,7 @@ class Pictures:
         for share in shares:
             through = share < DECODED and len(self.decoded) > 0
             row = int(torch.randint(len(self.decoded if through else self.large), (), generator=generator))
-            # even places, as tiles have them
+            # even positions, like those of the stage's tiles
             top, left = (2 * int(torch.randint(room, (), generator=generator)) for _ in range(2))
             place = (row, slice(None), slice(top, top + side), slice(left, left + side))
             given.append((self.decoded if through else self.small)[place])
@@ -79,7 +80,7 @@ class Pictures:
         for number in range(count):
             if float(torch.rand((), generator=generator)) < RECOLOURED:
                 channels = torch.randperm(3, generator=generator)
-                # past both ends, so that pure black and white are no rare chance
+                # sample beyond both ends and clamp, so that pure black and white are frequent
                 ends = (1.6 * torch.rand(2, 3, 1, 1, generator=generator) - 0.3).clamp(0, 1)
                 large[number] = torch.lerp(ends[0], ends[1], large[number, channels])
                 small[number] = torch.lerp(ends[0], ends[1], small[number, channels])
@@ -91,10 +92,10 @@ class Pictures:
 
 @torch.inference_mode()
 def through_vae(pictures: Tensor, folder: Path) -> Tensor:
-    """What the Wan VAE in `folder` gives back of pictures, uint8 [N, 3, H, W]: how soft generated pictures are."""
+    """Encode and decode pictures uint8 [N, 3, H, W] with the Wan VAE in `folder`, to be as soft as generated ones."""
     from diffusers import AutoencoderKLWan
 
-    # in bfloat16, since its convolutions are several times slower in float32 on a CPU
+    # in bfloat16: on a CPU, its convolutions are several times slower in float32
     vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.bfloat16).eval()
     made = []
     for part in pictures.split(8):

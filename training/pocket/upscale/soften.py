@@ -1,4 +1,4 @@
-"""What befalls a picture before it is enlarged: softness, noise, and what JPEG leaves of it."""
+"""Degradations of training inputs: blur, noise and JPEG."""
 
 import math
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NOISY, BLOCKY = 0.5, 0.4  # shares of the pictures that get noise, and that go through JPEG
-WIDEST_BLUR = 1.8  # standard deviation in pixels of the large picture
-MOST_NOISE = 0.025
+NOISY, BLOCKY = 0.5, 0.4  # shares of pictures with noise and with JPEG compression
+WIDEST_BLUR = 1.8  # standard deviation in pixels of the large picture, before halving
+MOST_NOISE = 0.025  # maximum standard deviation of the noise, of pixels in 0..1
 
-# the luminance table of JPEG (ITU-T T.81, annex K) at quality 50, in levels
+# JPEG's luminance quantisation table (ITU-T T.81, annex K) at quality 50, in levels
 _TABLE = torch.tensor(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -26,16 +26,16 @@ _TABLE = torch.tensor(
 
 
 def halved(pictures: Tensor) -> Tensor:
-    """Each pixel of the half-sized picture is the mean of four."""
+    """Downscale by 2: each pixel is the mean of 2x2."""
     return F.avg_pool2d(pictures, 2)
 
 
 def softened(large: Tensor, generator: torch.Generator) -> Tensor:
-    """Half-sized pictures as a careless camera, codec or decoder would give them.
+    """Downscale by 2 with random degradations like those of cameras, codecs and decoders.
 
     Args:
         large: [B, 3, H, W] in 0..1, H and W multiples of 16.
-        generator: on the CPU; draws for each picture how soft, noisy and blocky it becomes.
+        generator: on the CPU; draws blur, noise and JPEG quality per picture.
 
     Returns:
         [B, 3, H/2, W/2] in 0..1.
@@ -54,7 +54,7 @@ def softened(large: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blurred(pictures: Tensor, sigma: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] under a Gaussian of `sigma` [B] pixels each."""
+    """Gaussian blur of pictures [B, 3, H, W] with `sigma` [B] in pixels."""
     reach = math.ceil(3 * WIDEST_BLUR)
     offsets = torch.arange(-reach, reach + 1, device=pictures.device)
     weights = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
@@ -67,9 +67,9 @@ def blurred(pictures: Tensor, sigma: Tensor) -> Tensor:
 
 
 def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG at `quality` [B], 1..100, leaves of pictures [B, 3, H, W]; H and W multiples of 8.
+    """Imitate JPEG compression of pictures [B, 3, H, W] at `quality` [B], 1..100; H and W multiples of 8.
 
-    Colours are coded as finely as brightness, and the chroma is not halved.
+    Chroma is quantised like luma, without subsampling.
     """
     frequency, place = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
     cosine = torch.cos((2 * place + 1) * frequency * (math.pi / 16)) * 0.5

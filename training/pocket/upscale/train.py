@@ -3,7 +3,7 @@
     python -m training.pocket.upscale.train --run runs/training/upscale --out weights/pocket/upscale \
         --vae weights/pocket/video_vae --minutes 40
 
-The same command again goes on where it stopped. What the shipped weights had is in the model card.
+Run the same command again to resume. The model card lists how the bundled weights were trained.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from training.pocket.upscale.network import build, published
 from training.pocket.upscale.pictures import Pictures
 
 FILE = "rrdbnet_x2.safetensors"
-EDGE_WEIGHT = 0.5
+EDGE_WEIGHT = 0.5  # loss weight of differences between neighbouring pixels, which keeps edges sharp
 
 
 def enlarging_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of pixels and of their differences to the neighbours, of [B, 3, H, W]."""
+    """L1 loss of pixels and of differences between neighbouring pixels, of [B, 3, H, W]."""
     error = made - wanted
     right, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
     return error.abs().mean() + EDGE_WEIGHT * (right.abs().mean() + down.abs().mean())
 
 
 def save(network: nn.Module, folder: Path) -> Path:
-    """Write the weights as Real-ESRGAN names them, in half precision."""
+    """Write the weights under Real-ESRGAN's key names, in half precision; returns the path."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.half().contiguous() for name, tensor in published(network.state_dict()).items()}
     save_file(tensors, folder / FILE)
@@ -41,12 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=40.0, steps=20_000, batch=6, learning_rate=1e-3)
-    parser.add_argument("--out", type=Path, required=True, help="folder where the trained weights go")
-    parser.add_argument("--avatars", type=int, default=800, help="drawn before training")
-    parser.add_argument("--vae", type=Path, help="folder of a Wan VAE, whose softness is to be undone too")
-    parser.add_argument("--decoded", type=int, default=120, help="avatars that go through it")
-    parser.add_argument("--pixels", type=int, default=128, help="height and width before enlarging")
-    parser.add_argument("--crop", type=int, default=40, help="height and width of a crop before enlarging")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the weights")
+    parser.add_argument("--avatars", type=int, default=800, help="avatars to draw before training")
+    parser.add_argument("--vae", type=Path, help="folder of a Wan VAE; trains on its decoded pictures too")
+    parser.add_argument("--decoded", type=int, default=120, help="number of avatars passed through it")
+    parser.add_argument("--pixels", type=int, default=128, help="height and width before upscaling")
+    parser.add_argument("--crop", type=int, default=40, help="height and width of a crop before upscaling")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 

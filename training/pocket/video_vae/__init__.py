@@ -1,1 +1,1 @@
-"""The Wan VAE at toy size: `together` (all frames at once), `clips` (what it sees), `train`, `evaluate`."""
+"""The toy Wan VAE: `together` (all frames in one pass), `clips` (training data), `train`, `evaluate`, `latents`."""

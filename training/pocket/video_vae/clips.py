@@ -1,4 +1,4 @@
-"""Drawn clips in the device's memory, from which training takes its batches."""
+"""A bank of drawn clips in device memory, from which training samples its batches."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from training.pocket.world.visemes import FPS, NAMES, Sound, mouth_track
 
 
 def babble(seconds: float, generator: torch.Generator) -> list[Sound]:
-    """Sounds in random order, between 60 and 260 ms each, with pauses."""
+    """Random sounds of 60 to 260 ms each, with pauses."""
     sounds: list[Sound] = []
     time = float(torch.rand((), generator=generator)) * 0.3
     while time < seconds:
@@ -33,8 +33,8 @@ class ClipBank:
 
     Attributes:
         pixels: uint8 [N, F, 3, H, W].
-        mouths: uint8 [N, F, H/8, W/8], 0..255, how much of the cell is lips.
-        features: bool [N, F, H/8, W/8], whether an eye, a brow or the lips are in the cell.
+        mouths: uint8 [N, F, H/8, W/8], 0..255, the share of the latent cell covered by lips.
+        features: bool [N, F, H/8, W/8], whether the latent cell contains an eye, a brow or the lips.
     """
 
     pixels: Tensor
@@ -43,14 +43,14 @@ class ClipBank:
 
     @property
     def frames(self) -> int:
-        """Frames of a clip."""
+        """Frames per clip."""
         return self.pixels.shape[1]
 
     @classmethod
     def draw(
         cls, count: int, frames: int, size: int, device: torch.device, seed: int, split: Split = "train"
     ) -> "ClipBank":
-        """Draw `count` clips of different, talking avatars."""
+        """Draw `count` clips of different talking avatars."""
         pixels = torch.empty(count, frames, 3, size, size, dtype=torch.uint8, device=device)
         mouths = torch.empty(count, frames, size // CELL, size // CELL, dtype=torch.uint8, device=device)
         features = torch.empty_like(mouths, dtype=torch.bool)
@@ -73,8 +73,8 @@ class ClipBank:
         return cls(pixels, mouths, features)
 
     def batch(self, count: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`count` cuts of `frames` frames: pixels [B, 3, F, H, W] in [-1, 1], and where the mouth is and where the
-        features are, 0..1, [B, 1, F, H, W] each."""
+        """Sample `count` cuts of `frames` frames: pixels [B, 3, F, H, W] in [-1, 1], and masks 0..1 of the mouth and of
+        the features, [B, 1, F, H, W] each."""
         rows = torch.randint(len(self.pixels), (count,), generator=generator)
         starts = torch.randint(self.frames - frames + 1, (count,), generator=generator)
         index = (starts[:, None] + torch.arange(frames)).to(self.pixels.device)
@@ -84,5 +84,5 @@ class ClipBank:
 
 
 def _spread(cells: Tensor) -> Tensor:
-    """Cells [B, F, h, w] as pixels, float [B, 1, F, H, W]."""
+    """Upsample cells [B, F, h, w] to pixels, float [B, 1, F, H, W]."""
     return cells[:, None].float().repeat_interleave(CELL, dim=3).repeat_interleave(CELL, dim=4)

@@ -1,4 +1,4 @@
-"""Measure a toy Wan VAE on avatars that it was not trained on, through diffusers' own encode and decode.
+"""Measure a toy Wan VAE on held-out avatars, with diffusers' own encode and decode.
 
 python -m training.pocket.video_vae.evaluate --vae weights/pocket/video_vae --picture strip.png
 """
@@ -21,9 +21,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=157, help="4n + 1; 157 is what the pipelines decode at once")
+    parser.add_argument("--frames", type=int, default=157, help="4n + 1; the pipelines decode 157 at once")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--picture", type=Path, help="write a strip: truth above, what comes back below")
+    parser.add_argument("--picture", type=Path, help="write a strip: originals above, reconstructions below")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 

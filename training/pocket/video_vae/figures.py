@@ -1,4 +1,4 @@
-"""How much of a clip a VAE gives back. Pixels are [B, 3, F, H, W] in [-1, 1], `mouths` [B, 1, F, H, W] in 0..1."""
+"""Reconstruction metrics of a VAE. Pixels are [B, 3, F, H, W] in [-1, 1], `mouths` [B, 1, F, H, W] in 0..1."""
 
 import torch
 from torch import Tensor
@@ -10,14 +10,14 @@ def psnr(made: Tensor, true: Tensor) -> Tensor:
 
 
 def mouth_psnr(made: Tensor, true: Tensor, mouths: Tensor) -> Tensor:
-    """PSNR in dB where the mouths are, of all frames together."""
+    """PSNR in dB within the mouths, over all frames."""
     return decibels(((made - true).square() * mouths).sum() / (made.shape[1] * mouths.sum()))
 
 
 def mouth_change(made: Tensor, true: Tensor, mouths: Tensor) -> Tensor:
-    """How much of what changes in mouths from frame to frame is given back: 1 is all, 0 as if they stood still.
+    """Share of the frame-to-frame change in mouths that is reconstructed: 1 is all, 0 a still mouth.
 
-    Four frames share one latent, so a VAE may keep a mouth's mean over them and lose what it says.
+    Four frames share one latent, so a VAE may reconstruct a mouth's mean over them and lose its motion.
     """
     error, wanted = (clip[:, :, 1:] - clip[:, :, :-1] for clip in (made - true, true))
     weight = mouths[:, :, 1:]
@@ -25,5 +25,5 @@ def mouth_change(made: Tensor, true: Tensor, mouths: Tensor) -> Tensor:
 
 
 def decibels(error: Tensor) -> Tensor:
-    """PSNR in dB of a mean squared error of pixels in [-1, 1]."""
+    """Convert a mean squared error of pixels in [-1, 1] to PSNR in dB."""
     return 10 * torch.log10(4 / error.clamp(min=1e-8))

@@ -1,10 +1,10 @@
-"""A Wan VAE over all frames at once, for training.
+"""The Wan VAE on all frames in one pass, for training.
 
-diffusers runs `AutoencoderKLWan` frame by frame through a cache, which on a GPU waits for launches and not for
-arithmetic. Where every causal convolution looks at the present frame only, and time is mixed by the `time_conv`s
-alone, the same function can be computed on all frames together with 2-D convolutions; `tests/pocket/test_video_vae.py`
-holds the two against each other. A toy VAE is trained that way from the start: convolutions that look at the past
-carry the padding of a clip's first frame through dozens of latents, which a small network never unlearns.
+diffusers runs `AutoencoderKLWan` frame by frame with a feature cache, which on a GPU is bound by kernel launches, not
+by arithmetic. If every causal convolution uses the current frame only, and only the `time_conv`s mix time, then 2-D
+convolutions over all frames compute the same function; `tests/pocket/test_video_vae.py` compares the two. A toy VAE is
+trained that way from the start: convolutions over past frames carry the padding before a clip's first frame through
+dozens of latents, which a small network never unlearns.
 """
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 
 def forget_the_past(vae: AutoencoderKLWan) -> None:
-    """Set the past-frame taps of every causal convolution but the `time_conv`s to zero, in place."""
+    """Zero the past-frame taps of every causal convolution except the `time_conv`s, in place."""
     for name, module in vae.named_modules():
         if isinstance(module, WanCausalConv3d) and not name.endswith("time_conv"):
             with torch.no_grad():
@@ -30,7 +30,7 @@ def forget_the_past(vae: AutoencoderKLWan) -> None:
 
 
 def encode_together(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
-    """Moments (mean and log-variance) [B, 2·z, T, h, w] of pixels [B, 3, F, H, W] in [-1, 1]; F = 4·T - 3."""
+    """Encode to moments (mean, log-variance) [B, 2·z, T, h, w] the pixels [B, 3, F, H, W] in [-1, 1]; F = 4·T - 3."""
     batch = pixels.shape[0]
     x = _conv(vae.encoder.conv_in, _frames(pixels))
     for layer in vae.encoder.down_blocks:
@@ -46,7 +46,7 @@ def encode_together(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
 
 
 def decode_together(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Pixels [B, 3, 4·T - 3, 8·h, 8·w] of latents [B, z, T, h, w] as the encoder gives them; not clamped."""
+    """Decode latents [B, z, T, h, w], not normalised, to pixels [B, 3, 4·T - 3, 8·h, 8·w], not clamped."""
     batch = latents.shape[0]
     x = _conv(vae.decoder.conv_in, _conv(vae.post_quant_conv, _frames(latents)))
     x = _layer(vae.decoder.mid_block, x)
@@ -91,11 +91,11 @@ def _layer(layer: nn.Module, x: Tensor) -> Tensor:
         for attention, resnet in zip(layer.attentions, layer.resnets[1:], strict=True):
             x = _layer(resnet, _layer(attention, x))
         return x
-    raise TypeError(f"{type(layer).__name__} has no counterpart that computes all frames together.")
+    raise TypeError(f"{type(layer).__name__} has no implementation for all frames in one pass.")
 
 
 def _mix(time_conv: WanCausalConv3d, taps: list[Tensor]) -> Tensor:
-    # three frames side by side in the channels make of a convolution over time a 1x1 convolution over space
+    # with three frames concatenated in the channels, a convolution over time is a 1x1 convolution over space
     weight = time_conv.weight[..., 0, 0].transpose(1, 2).flatten(1)[..., None, None]
     return F.conv2d(torch.cat(taps, dim=1), weight, time_conv.bias)
 
@@ -114,7 +114,7 @@ def _double(time_conv: WanCausalConv3d, x: Tensor, batch: int) -> Tensor:
     first, rest = clip[:, :1], clip[:, 1:]
     if rest.shape[1] == 0:
         return x
-    # the first frame is a group of its own: those after it begin with nothing before them
+    # the first frame is a chunk of its own: the frames after it start with zero padding
     before = torch.cat([torch.zeros_like(rest[:, :1]), torch.zeros_like(rest[:, :1]), rest], dim=1)
     taps = [before[:, start : start + rest.shape[1]].flatten(0, 1) for start in range(3)]
     mixed = _mix(time_conv, taps).unflatten(1, (2, -1)).flatten(0, 1).unflatten(0, (batch, -1))

@@ -1,9 +1,9 @@
-"""Train the toy Wan VAE on drawn avatars.
+"""Train the toy Wan VAE on drawn avatars: reconstruction and KL loss, weighted towards the mouth.
 
     python -m training.pocket.video_vae.train --run runs/training/video_vae --out weights/pocket/video_vae --minutes 9
 
-(on several GPUs as `training/pocket/ranks.py` says). The same command again goes on where it stopped. What the shipped
-weights had is in the model card.
+(for several GPUs see `training/pocket/ranks.py`). Run the same command again to resume. The model card lists how the
+bundled weights were trained.
 """
 
 import argparse
@@ -32,16 +32,18 @@ CONFIG = {
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
 }
-KL_WEIGHT = 2e-4
-# A mouth is a hundredth of the picture and all that is said: without much weight its four frames in a latent come back
-# as their mean.
+KL_WEIGHT = 2e-4  # small: the KL term only bounds the latents' scale
+# A mouth covers a hundredth of the picture, but its motion is what matters. Without a high weight, the VAE reconstructs
+# the mean of the four frames that share a latent.
 MOUTH_WEIGHT, FEATURE_WEIGHT = 24.0, 3.0
-CHANGE_WEIGHT = 1.0  # of what changes from frame to frame
-STILL = 0.3  # of a training from nothing: space is learnt before time, on single frames and at a batch that fills a GPU
+CHANGE_WEIGHT = 1.0  # weight of the error in frame-to-frame change
+# When training from scratch, this first share of it uses single frames, in batches that fill a GPU: spatial structure
+# before time.
+STILL = 0.3
 
 
 def build(seed: int = 0) -> AutoencoderKLWan:
-    """The toy VAE before training."""
+    """The toy VAE at initialisation."""
     torch.manual_seed(seed)
     vae = AutoencoderKLWan(**CONFIG)
     forget_the_past(vae)
@@ -49,11 +51,11 @@ def build(seed: int = 0) -> AutoencoderKLWan:
 
 
 def reconstruction_loss(made: Tensor, true: Tensor, weight: Tensor) -> Tensor:
-    """Absolute error of pixels, of their differences to the neighbours and of their change in time.
+    """L1 loss of pixels, of differences between neighbouring pixels and of change over time.
 
     Args:
         made, true: [B, 3, F, H, W].
-        weight: [B, 1, F, H, W], how much each pixel counts.
+        weight: [B, 1, F, H, W], weight of each pixel.
     """
     error = (made - true).float()
     pixels = (error.abs() * weight).mean()
@@ -66,7 +68,7 @@ def reconstruction_loss(made: Tensor, true: Tensor, weight: Tensor) -> Tensor:
 
 
 def vae_loss(vae: AutoencoderKLWan, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The loss of a batch of `draw_batch`, and what of the clips is given back."""
+    """The loss of a batch of `draw_batch`, and reconstruction metrics."""
     clips, mouth = batch["clips"], batch["mouth"]
     with torch.autocast(clips.device.type, torch.bfloat16):
         mean, log_variance = encode_together(vae, clips).float().chunk(2, dim=1)
@@ -88,7 +90,7 @@ def vae_loss(vae: AutoencoderKLWan, batch: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def draw_batch(bank: ClipBank, count: int, frames: int, number: int) -> dict[str, Tensor]:
-    """The batch `number`: cuts of `frames` frames, where they count most, and the noise of their latents."""
+    """Sample batch `number`: cuts of `frames` frames, their mouth and feature masks, and noise for the latents."""
     clips, mouth, features = bank.batch(count, frames, torch.Generator().manual_seed(number))
     size = clips.shape[-1] // 8
     shape = clips.new_empty(count, int(CONFIG["z_dim"]), (frames + 3) // 4, size, size)  # type: ignore[call-overload]
@@ -99,12 +101,12 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_plan_arguments(parser, minutes=8.0, steps=40_000, batch=16, learning_rate=1.5e-3)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained VAE goes")
-    parser.add_argument("--begin-with", type=Path, help="folder of a VAE that was trained before")
-    parser.add_argument("--clips", type=int, default=4000, help="drawn by each process")
-    parser.add_argument("--frames", type=int, default=17, help="of each clip, 4n + 1")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the trained VAE")
+    parser.add_argument("--begin-with", type=Path, help="folder of a trained VAE whose weights to start from")
+    parser.add_argument("--clips", type=int, default=4000, help="clips that each process draws")
+    parser.add_argument("--frames", type=int, default=17, help="frames per clip, 4n + 1")
     parser.add_argument("--pixels", type=int, default=128)
-    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="CUDA graphs on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
 
@@ -128,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     graphed = GraphedLoss(loss, vae, arguments.graphs)
 
     def loss_of(number: int) -> dict[str, Tensor]:
-        # by the step, which all processes have in common
+        # from the progress, which all ranks share, and not from `number`
         still = not arguments.begin_with and training.progress < STILL
         frames, count = (1, arguments.batch * arguments.frames) if still else (arguments.frames, arguments.batch)
         return graphed(frames, draw_batch(bank, count, frames, number))
@@ -143,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def measure_latents(vae: AutoencoderKLWan, bank: ClipBank) -> None:
-    """Write mean and standard deviation of the latents into the VAE's config."""
+    """Store mean and standard deviation of the latents in the VAE's config, for normalisation."""
     clips, _, _ = bank.batch(64, bank.frames, torch.Generator().manual_seed(0))
     mean = torch.cat([encode_together(vae, part)[:, : vae.config.z_dim].float() for part in clips.split(8)])
     centre, spread = mean.mean(dim=(0, 2, 3, 4)), mean.std(dim=(0, 2, 3, 4))

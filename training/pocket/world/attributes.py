@@ -1,10 +1,10 @@
-"""What an avatar looks like: a few dozen attributes, drawn by seed, with combinations held out from training.
+"""Attributes of an avatar: a few dozen choices and amounts, sampled by seed, with some combinations held out.
 
-A choice is one word of a list (hair: bob), an amount a number in -1..1 about what is usual (eye_size). Both are kept
+A choice is one word of a list (hair: bob), an amount a number in -1..1 around the usual value (eye_size). Both are kept
 as tensors, one row per avatar, on the CPU, so that a seed gives the same avatars on every machine.
 
-Held out are whole pairs: for every hair style one hair colour, and for every kind of clothes one colour, never drawn
-for training. A model that draws "a purple bob" has put together two words that it never saw together.
+Whole pairs are held out from the train split: for every hair style one hair colour, and for every kind of clothes one
+colour. A model that draws "a purple bob" therefore combines two words that it never saw together in training.
 """
 
 from collections.abc import Mapping
@@ -80,9 +80,11 @@ AMOUNTS = (
     "figure_x",
     "figure_y",
 )
-# Colours nearer than this (in RGB, 0..1) would melt into each other.
+# Minimum RGB distance (0..1) between touching colours; nearer ones are hard to tell apart.
 TOO_NEAR = 0.15
 
+# Sampling weights of each choice's words, by person ("" is the default): plausible people, and rare values often enough
+# to be learnt.
 _ADULT_FACE = (4.0, 2.0, 2.0, 1.5, 1.5)
 _WEIGHTS: dict[str, dict[str, tuple[float, ...]]] = {
     "face": {"girl": (2, 6, 0, 0.5, 1.5), "boy": (2, 6, 0, 1.5, 1), "man": (3, 1, 2, 3, 0.5), "": _ADULT_FACE},
@@ -137,7 +139,7 @@ class Attributes:
         return self.chosen.shape[0]
 
     def __getitem__(self, name: str) -> Tensor:
-        """The attribute `name` of all avatars: indices int64 [N] of a choice, float32 [N] of an amount."""
+        """One attribute of all avatars: word indices int64 [N] for a choice, float32 [N] for an amount."""
         if name in CHOICES:
             return self.chosen[:, list(CHOICES).index(name)]
         if name in AMOUNTS:
@@ -145,15 +147,15 @@ class Attributes:
         raise KeyError(f"There is no attribute {name!r}; there are {', '.join([*CHOICES, *AMOUNTS])}.")
 
     def word(self, name: str, i: int) -> str:
-        """What avatar `i` has for the choice `name`, as its word."""
+        """The word of avatar `i` for the choice `name`."""
         return CHOICES[name][int(self[name][i])]
 
     def describe(self, i: int) -> dict[str, str]:
-        """Every choice of avatar `i` as words."""
+        """All choices of avatar `i` as words."""
         return {name: self.word(name, i) for name in CHOICES}
 
     def select(self, rows: Tensor | slice) -> "Attributes":
-        """Some of the avatars."""
+        """A subset of the avatars."""
         return Attributes(self.chosen[rows], self.amounts[rows])
 
     def having(self, **values: str | float) -> "Attributes":
@@ -182,8 +184,8 @@ def usual(n: int = 1, **values: str | float) -> Attributes:
 
 
 def sample_attributes(n: int, seed: int, split: Split = "train") -> Attributes:
-    """Draw `n` avatars by `seed`: plausible people, readable colours, no held-out pair in "train", one or two in every
-    avatar of "held_out".
+    """Sample `n` avatars by `seed`: plausible people in readable colours. "train" has no held-out pair, every avatar of
+    "held_out" has one or two.
 
     Raises:
         ValueError: the split is unknown.
@@ -201,7 +203,7 @@ def sample_attributes(n: int, seed: int, split: Split = "train") -> Attributes:
 
 
 def is_held_out(attributes: Attributes) -> Tensor:
-    """Which avatars, bool [N], show a pair kept from training: (hair, its colour) or (clothes, their colour)."""
+    """Which avatars, bool [N], have a held-out pair: (hair, its colour) or (clothes, their colour)."""
     hair, hair_colour = attributes["hair"], attributes["hair_colour"]
     clothes, clothes_colour = attributes["clothes"], attributes["clothes_colour"]
     held_hair = ((3 * hair + 7 * hair_colour) % len(palette.HAIR) == 5) & (hair != CHOICES["hair"].index("bald"))
@@ -218,7 +220,7 @@ def _draw(n: int, generator: torch.Generator) -> Attributes:
         steps = (weights / weights.sum(dim=1, keepdim=True)).cumsum(dim=1)[person, :-1]
         columns.append((torch.rand(n, 1, generator=generator) >= steps).sum(dim=1))
     chosen = torch.stack(columns, dim=1)
-    # A headband has nothing to hold on a bald head.
+    # No headband on a bald head: it is drawn over the hair.
     bare = chosen[:, names.index("hair")] == CHOICES["hair"].index("bald")
     slips = bare & (chosen[:, names.index("hat")] == CHOICES["hat"].index("headband"))
     chosen[slips, names.index("hat")] = 0
@@ -232,7 +234,7 @@ def _weights(name: str, person: str, count: int) -> Tensor:
 
 
 def _readable(attributes: Attributes) -> Tensor:
-    """Which avatars stand out from their background and wear something unlike their skin, bool [N]."""
+    """Which avatars, bool [N], have enough contrast between background, clothes, skin and hair."""
     background = palette.colours(palette.BACKGROUND)[attributes["background_colour"]]
     clothes = palette.colours(palette.CLOTHES)[attributes["clothes_colour"]]
     skin = palette.colours(palette.SKIN)[attributes["skin"]]

@@ -1,4 +1,4 @@
-"""What is behind the figure: one clear colour, plain or with a quiet pattern of a near shade."""
+"""The background: one clear colour, plain or with a quiet pattern in a similar shade."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from training.pocket.world.sheet import Sheet
 
 
 def background_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of the background, by name, [N] or [N, 3] each."""
     colour = shaded(palette.BACKGROUND, attributes["background_colour"], attributes["background_shade"])
     light = colour.mean(dim=1, keepdim=True)
     other = torch.where(light > 0.9, colour * 0.93, palette.mix(colour, (255, 255, 255), 0.22))
@@ -27,7 +27,7 @@ def background_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def draw_background(sheet: Sheet, world: Field) -> Tensor:
-    """The pictures before anyone steps into them, [M, 3, H, W]."""
+    """Draw the background alone, [M, 3, H, W]."""
     gradient = (0.5 - 0.5 * world.y).clamp(0, 1) * 0.9
     circle = coverage(shapes.circle(world.x, world.y + 0.05, 0.86), world.pixel)
     slant = (world.x + world.y) / 0.42

@@ -1,4 +1,4 @@
-"""The neck, the shoulders and what they wear."""
+"""Neck, shoulders and clothes."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from training.pocket.world.face import face_outline
 from training.pocket.world.rig import HEAD_CENTRE, HEAD_SCALE, Field, Rig
 from training.pocket.world.sheet import Sheet, pick
 
-# The neckline is an ellipse of `wide` and `deep` about the pit of the neck, or a V (`vee`) down to `deep`.
+# Necklines: an ellipse of `wide` by `deep` around the pit of the neck, or a V (`vee`) down to `deep`.
 _NONE = dict(
     wide=0.20, deep=0.10, vee=0.0, rim=0.0, hood=0.0, collar=0.0, lapel=0.0, buttons=0.0, strings=0.0, roll=0.0, tie=0.0
 )
@@ -28,7 +28,7 @@ _TIES: tuple[palette.Rgb, ...] = tuple((200, 48, 56) if name != "red" else (50, 
 
 
 def body_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of neck, shoulders and clothes, by name, [N] or [N, 3] each."""
     cloth = shaded(palette.CLOTHES, attributes["clothes_colour"], attributes["clothes_shade"])
     kind = pick(_KINDS, attributes["clothes"], "cut_")
     light = cloth.mean(dim=1, keepdim=True)
@@ -40,7 +40,7 @@ def body_parameters(attributes: Attributes) -> dict[str, Tensor]:
         "cloth": cloth,
         "cloth_dark": palette.darker(cloth, 0.80),
         "cloth_light": palette.mix(cloth, (255, 255, 255), 0.16 + 0.14 * light),
-        # On light cloth a pattern is darker, on dark cloth lighter.
+        # A pattern is darker on light cloth and lighter on dark cloth, so that it shows on both.
         "cloth_pattern": torch.where(light > 0.72, cloth * 0.80, palette.mix(cloth, (255, 255, 255), 0.34)),
         "collar_colour": torch.where(suit, shirt, palette.mix(cloth, (255, 255, 255), 0.26)),
         "collar_edge": torch.where(suit, shirt * 0.82, cloth * 0.78),
@@ -51,7 +51,7 @@ def body_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def torso_outline(sheet: Sheet, body: Field) -> Tensor:
-    """Distance to the shoulders and all below them."""
+    """Signed distance to the shoulders and torso."""
     half = sheet["person_shoulders"]
     return shapes.egg(body.x, (body.y - 1.22).clamp(max=0), half, 0.62 + 0.02 * (half - 0.7), 1.0, square_top=0.72)
 
@@ -68,7 +68,7 @@ def draw_torso(canvas: Canvas, sheet: Sheet, body: Field) -> None:
     column = x / 0.15 + 0.5 * (row - 2 * torch.floor(row / 2))
     dots = shapes.circle((column - torch.round(column)) * 0.15, y - row * 0.13, 0.030)
     canvas.paint(sheet.colour("cloth_pattern"), cover * coverage(dots, pixel), sheet["dots"])
-    # The side away from the light, then the line where the arm lies on the body.
+    # Shade the side away from the light, then draw the line between arm and body.
     canvas.paint(
         sheet.colour("cloth_dark"), cover * coverage(-torso_outline(sheet, Field(x + 0.08, y + 0.02, pixel)), 0.10), 0.6
     )
@@ -83,12 +83,12 @@ def draw_torso(canvas: Canvas, sheet: Sheet, body: Field) -> None:
 
 
 def draw_neck(canvas: Canvas, sheet: Sheet, rig: Rig, body: Field, head: Field) -> None:
-    """The neckline, the neck and the shadow of the chin."""
+    """Neckline, neck and the chin's shadow."""
     skin = coverage(torso_outline(sheet, body) + 0.004, body.pixel)
     line = _neckline(sheet, body)
     canvas.paint(sheet.colour("cloth_dark"), skin * coverage(line - sheet["cut_rim"], body.pixel), 0.85)
     canvas.paint(sheet.colour("skin"), skin * coverage(line, body.pixel), 1 - sheet["cut_roll"])
-    # The neck runs from the pit between the collar bones up into the head, wherever that is.
+    # The neck runs from the pit between the collar bones up to the head, and follows its motion.
     top_x = rig.head_x + 0.10 * rig.sin_roll
     top_y = rig.head_y + HEAD_CENTRE + 0.25 * HEAD_SCALE
     neck = shapes.segment(body.x, body.y, (0.0, 0.60 - 0.17 * sheet["cut_roll"]), (top_x, top_y), sheet["person_neck"])
@@ -101,7 +101,7 @@ def draw_neck(canvas: Canvas, sheet: Sheet, rig: Rig, body: Field, head: Field) 
 
 
 def draw_collar(canvas: Canvas, sheet: Sheet, rig: Rig, body: Field) -> None:
-    """What lies over the neck: collar and lapels, a tie, buttons, the hoodie's strings, a turtleneck's roll."""
+    """Parts over the neck: collar and lapels, tie, buttons, the hoodie's strings, the turtleneck's roll."""
     x, y, pixel = body.x, body.y, body.pixel
     fold = x.abs()
     dark = sheet.colour("cloth_dark")
@@ -142,7 +142,7 @@ def draw_collar(canvas: Canvas, sheet: Sheet, rig: Rig, body: Field) -> None:
 
 
 def _neckline(sheet: Sheet, body: Field) -> Tensor:
-    """Distance to the skin that the clothes leave bare."""
+    """Signed distance to the skin that the clothes leave bare."""
     y = body.y - 0.60
     wide, deep = sheet["cut_wide"], sheet["cut_deep"]
     round_ = shapes.ellipse(body.x, y, wide, deep)
@@ -151,7 +151,7 @@ def _neckline(sheet: Sheet, body: Field) -> Tensor:
 
 
 def _flap(x: Tensor, y: Tensor, corners: tuple[tuple[float, float], ...]) -> Tensor:
-    """Distance to a convex polygon given clockwise."""
+    """Signed distance to a convex polygon, corners given clockwise."""
     sides = []
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         sides.append(shapes.half_plane(x, y, (x0, y0), (y1 - y0, x0 - x1)))

@@ -1,4 +1,4 @@
-"""From attributes to measures and colours: the numbers that more than one part of the drawing needs."""
+"""From attributes to body measures and colours: the parameters that several drawing modules share."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from training.pocket.world import palette
 from training.pocket.world.attributes import Attributes
 from training.pocket.world.sheet import pick, table
 
-# One row per person: how large, how far down, how strong.
+# One row per person: factors on sizes, positions and strengths.
 _PERSONS = table(
     "eyes brow jaw lash lips rouge neck shoulders nose drop age head",
     (1.00, 0.80, 0.05, 1.00, 1.00, 0.80, 0.135, 0.70, 0.90, 0.00, 0.0, 1.00),  # woman
@@ -27,7 +27,7 @@ _FACES = (
 
 
 def build(attributes: Attributes) -> dict[str, Tensor]:
-    """Measures [N] and colours [N, 3] of every avatar, by name; lengths in units of the head's frame."""
+    """Measures [N] and colours [N, 3] of all avatars, by name; lengths in units of the head's frame."""
     person = pick(_PERSONS, attributes["person"], "person_")
     face = pick(_FACES, attributes["face"], "face_")
     young = (attributes["person"] == 2) | (attributes["person"] == 3)
@@ -66,7 +66,7 @@ def _colours(attributes: Attributes, rouge: Tensor) -> dict[str, Tensor]:
     bright = skin.mean(dim=1, keepdim=True)
     lipstick = palette.colours(palette.LIPSTICK)[attributes["lipstick"]]
     painted = (attributes["lipstick"] > 0)[:, None]
-    # Lips are darker than light skin and lighter than dark skin, so that a mouth is seen on everyone.
+    # Lips are darker than light skin and lighter than dark skin, so that the mouth is visible on every skin.
     natural = palette.mix(skin, lipstick * (0.98 - 0.06 * bright), rouge[:, None])
     lips = torch.where(painted, palette.mix(lipstick, skin, 0.08), natural)
     cold = palette.mix(hair * 0.62, (60, 44, 40), 0.35)

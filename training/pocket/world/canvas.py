@@ -1,4 +1,4 @@
-"""The picture being painted: layers go over it, back to front."""
+"""The canvas: layers are painted back to front onto a batch of pictures."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from training.pocket.world.rig import Window
 
 
 def coverage(distance: Tensor, pixel: Tensor | float) -> Tensor:
-    """How much of each pixel a shape covers, 0..1, from its signed distance and the size of a pixel there.
+    """Antialiased coverage of each pixel by a shape, 0..1, from its signed distance and the pixel size there.
 
     A pixel size larger than the true one gives a soft edge of that width.
     """
@@ -14,17 +14,17 @@ def coverage(distance: Tensor, pixel: Tensor | float) -> Tensor:
 
 
 class Canvas:
-    """M pictures, [M, 3, H, W]; painting changes them in place."""
+    """M pictures [M, 3, H, W], painted in place."""
 
     def __init__(self, rgb: Tensor) -> None:
         """Paint on `rgb`."""
         self.rgb = rgb
 
     def paint(self, colour: Tensor, cover: Tensor, opacity: Tensor | float = 1.0) -> None:
-        """Lay `colour` ([M, 3, 1, 1] or [M, 3, H, W]) over the pictures where `cover` [M, H, W] says, 0..1."""
+        """Blend `colour` ([M, 3, 1, 1] or [M, 3, H, W]) over the pictures with alpha `cover` [M, H, W] in 0..1."""
         weight = cover if isinstance(opacity, float) and opacity == 1.0 else cover * opacity
         self.rgb.lerp_(colour, weight.unsqueeze(1))
 
     def within(self, window: Window) -> "Canvas":
-        """The same pictures, cut to `window`: painting there paints here."""
+        """A view of the pictures cropped to `window`; painting on it changes these pictures."""
         return Canvas(self.rgb[:, :, window.top : window.bottom, window.left : window.right])

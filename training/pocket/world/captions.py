@@ -1,11 +1,11 @@
-"""Captions: what a picture shows and what a clip does, in plain words, said in many ways."""
+"""Captions: the looks of an avatar and the actions of a clip in plain words, with varied phrasing."""
 
 import random
 from collections.abc import Collection, Sequence
 
 from training.pocket.world.attributes import Attributes
 
-# The attributes that a caption can name, in the order in which it may be asked for them.
+# Attributes that a caption can name.
 SAYABLE = (
     "hair",
     "fringe",
@@ -21,7 +21,7 @@ SAYABLE = (
     "lipstick",
     "expression",
 )
-# How often each is said when it need not be.
+# Probability that a caption names an attribute that is optional.
 _OFTEN = {
     "hair": 0.95,
     "fringe": 0.3,
@@ -109,15 +109,15 @@ def caption(
     must: Collection[str] = ("hair", "background"),
     brief: bool = False,
 ) -> str:
-    """Say what avatar `i` looks like and, for a clip, what it does.
+    """Describe the looks of avatar `i` and, for a clip, its actions.
 
     Args:
         attributes: the avatars.
-        i: which of them.
-        seed: picks what is said and how; the same seed says the same.
-        actions: movements by the names of `motion.ACTIONS`; every one is said.
-        must: what is said in any case where it can be seen, of `SAYABLE`; the rest comes and goes.
-        brief: with `actions`, say "she nods" and leave the looks out in favour of what she does.
+        i: index of the avatar to describe.
+        seed: selects attributes and phrasing; equal seeds give equal captions.
+        actions: movements by the names of `motion.ACTIONS`; all of them are named.
+        must: attributes of `SAYABLE` to name whenever they are visible; the others are named at random.
+        brief: with `actions`, omit the looks and name only the actions ("she nods").
 
     Raises:
         KeyError: `must` or `actions` has an unknown name.
@@ -125,7 +125,7 @@ def caption(
     dice = random.Random(f"{seed}/{i}")
     unknown = set(must) - set(SAYABLE)
     if unknown:
-        raise KeyError(f"A caption cannot name {', '.join(sorted(unknown))}; it can name {', '.join(SAYABLE)}.")
+        raise KeyError(f"A caption cannot name {', '.join(sorted(unknown))}; choose from {', '.join(SAYABLE)}.")
     person = attributes.word("person", i)
     deeds = motion_words(actions, person, dice)
     if brief and deeds:
@@ -139,7 +139,7 @@ def caption(
 
 
 def visible(attributes: Attributes, i: int) -> tuple[str, ...]:
-    """What of `SAYABLE` can be seen of avatar `i`: glasses that are worn, earrings that no hair covers."""
+    """The attributes of `SAYABLE` visible on avatar `i`: glasses if worn, earrings unless hair covers them."""
     look = attributes.describe(i)
     bald = look["hair"] == "bald"
     capped = look["hat"] == "beanie"
@@ -158,12 +158,10 @@ def visible(attributes: Attributes, i: int) -> tuple[str, ...]:
 
 
 def motion_words(actions: Sequence[str], person: str, dice: random.Random) -> str:
-    """ "she nods and smiles, the camera pans left" for movements by name; nothing for none."""
+    """ "she nods and smiles, the camera pans left" for actions by name; "" for no actions."""
     unknown = [name for name in actions if name not in _ACTIONS and name not in _CAMERA]
     if unknown:
-        raise KeyError(
-            f"There are no words for {', '.join(unknown)}; there are some for {', '.join([*_ACTIONS, *_CAMERA])}."
-        )
+        raise KeyError(f"Unknown actions: {', '.join(unknown)}; choose from {', '.join([*_ACTIONS, *_CAMERA])}.")
     female = person in ("woman", "girl", "old woman")
     she, her = ("she", "her") if female else ("he", "his")
     deeds = [dice.choice(_ACTIONS[name]).format(her=her) for name in actions if name in _ACTIONS]
@@ -181,7 +179,7 @@ def _looks(attributes: Attributes, i: int, said: Sequence[str], dice: random.Ran
     worn = [phrases.pop(name) for name in ("clothes", "hat") if name in phrases]
     place = phrases.pop("background", None)
     features = list(phrases.values())
-    # The first thing said is most often the hair; the rest comes in any order.
+    # The hair usually comes first, the rest in random order.
     rest = features[1:]
     dice.shuffle(rest)
     features = features[:1] + rest

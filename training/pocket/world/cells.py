@@ -1,4 +1,4 @@
-"""In which cells of a picture a face's features are: an autoencoder's latents have one place for each cell."""
+"""Latent cells that contain facial features: each cell of a picture is one position of an autoencoder's latents."""
 
 import torch
 from torch import Tensor
@@ -6,19 +6,19 @@ from torch import Tensor
 from training.pocket.world.sheet import Sheet
 from training.pocket.world.truth import landmarks_of
 
-CELL = 8  # pixels of a cell's side, with all toy autoencoders
-# what moves in a face, by the names of the landmarks
+CELL = 8  # width and height of a cell in pixels: the spatial stride of all toy autoencoders
+# the moving parts of a face, by landmark name
 FEATURES = ("left_eye", "right_eye", "left_brow", "right_brow", "lips_outer")
 
 
 def feature_cells(sheet: Sheet, size: int) -> Tensor:
-    """Where an eye, a brow or the lips are in square pictures of `size` pixels, bool [M, size/8, size/8]."""
+    """Cells with an eye, a brow or the lips, in square pictures of `size` pixels: bool [M, size/8, size/8]."""
     landmarks = landmarks_of(sheet, size, size)
     return cells_with(torch.cat([landmarks[name] for name in FEATURES], dim=1), (size, size))
 
 
 def cells_with(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """The cells that have a point in them, bool [M, rows, columns]; points outside of the picture are in none.
+    """Cells that contain a point, bool [M, rows, columns]; points outside the picture are ignored.
 
     Args:
         points: (x, y) in pixels, [M, K, 2].

@@ -1,4 +1,4 @@
-"""What is put on: glasses, earrings, hats, headphones; and beards."""
+"""Accessories: glasses, earrings, hats, headphones; and beards."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ _GOLD: palette.Rgb = (236, 184, 70)
 
 
 def extra_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What these parts need from the attributes."""
+    """Drawing parameters of accessories and beards, by name, [N] or [N, 3] each."""
     hat = shaded(palette.CLOTHES, attributes["hat_colour"], torch.zeros(len(attributes)))
     frame = shaded(palette.FRAMES, attributes["glasses_colour"], torch.zeros(len(attributes)))
     kind = attributes["hat"]
@@ -54,7 +54,7 @@ def extra_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def draw_beard(canvas: Canvas, sheet: Sheet, rig: Rig, cover: Tensor, head: Field, face: Field) -> None:
-    """Full beard, goatee, moustache; the lips stay free. `cover` is the face's."""
+    """Full beard, goatee, moustache; the lips stay visible. `cover` is the face's coverage."""
     if not sheet.shows("beard_lip"):
         return
     lips = Lips.of(sheet)
@@ -77,7 +77,7 @@ def draw_beard(canvas: Canvas, sheet: Sheet, rig: Rig, cover: Tensor, head: Fiel
 
 
 def draw_earrings(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
-    """At the lobe of each ear, hanging."""
+    """Earrings, hanging from the lobe of each ear."""
     x, y = ear_place(sheet, rig, head)
     y = y - 0.098 * sheet["ear_size"]
     gold = sheet.colour("gold")
@@ -93,7 +93,7 @@ def draw_earrings(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
 
 
 def draw_temples(canvas: Canvas, sheet: Sheet, cover: Tensor, face: Field) -> None:
-    """The sides of the glasses, from the frame back to the ears, under the hair; `cover` is the face's."""
+    """The temples of the glasses, from frame to ears, under the hair; `cover` is the face's coverage."""
     if not sheet.shows("glasses_shown"):
         return
     reach = sheet["eye_x"] * 1.02 + sheet["glasses_half_x"]
@@ -102,7 +102,7 @@ def draw_temples(canvas: Canvas, sheet: Sheet, cover: Tensor, face: Field) -> No
 
 
 def draw_glasses(canvas: Canvas, sheet: Sheet, rig: Rig, face: Field) -> None:
-    """Frames that turn with the face, standing a little off it; the lenses are clear."""
+    """Frames of glasses; they turn with the face at a small distance from it. The lenses are clear."""
     if not sheet.shows("glasses_shown"):
         return
     shift = 0.035 * rig.sin_yaw

@@ -1,4 +1,4 @@
-"""Eyes that look, blink and widen, and brows."""
+"""Eyes with gaze, blinks and varying opening, and brows."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from training.pocket.world.sheet import Sheet, pick
 
 HALF_WIDTH = 0.122
 FULLNESS = 0.75
-# The iris: how large it is, and how far it lies above the middle of the eye, tucked under the lid.
+# Radius of the iris, and its height above the middle of the eye, where the upper lid covers its edge.
 IRIS, IRIS_LIFT = 0.080, 0.012
-# How far the iris moves when the gaze goes all the way.
+# Shift of the iris at full gaze.
 GAZE_X, GAZE_Y = 0.048, 0.034
 
 _SHAPES = (
@@ -32,7 +32,7 @@ _WHITE: palette.Rgb = (254, 253, 251)
 
 
 def eye_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of eyes and brows, by name, [N] or [N, 3] each."""
     iris = shaded(palette.EYES, attributes["eye_colour"], torch.zeros(len(attributes)))
     return {
         **pick(_SHAPES, attributes["eye_shape"], "lid_"),
@@ -47,12 +47,12 @@ def eye_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def lids(sheet: Sheet) -> dict[str, Tensor]:
-    """The opening of the eye per frame, [M, 1, 1]: half its width, how far it reaches up and down, its tilt."""
+    """The opening of the eye per frame, [M, 1, 1] each: half width, extent upwards and downwards, tilt."""
     size = sheet["eye_size"] * sheet["person_eyes"]
     blink, brow, smile = sheet["blink"], sheet["brow"], sheet["smile"]
     down = sheet["lid_down"] * size * (1 - 0.22 * smile.clamp(0, 1)) * (1 - 0.25 * blink)
     full = sheet["lid_up"] * size * (1 + 0.18 * brow.clamp(-1, 1)) - 0.012 * sheet["gaze_y"]
-    # A closed upper lid lies on the lower one, hence below the middle.
+    # A closed upper lid meets the lower one, below the middle of the eye.
     return {
         "half": HALF_WIDTH * sheet["lid_width"] * size,
         "up": full * (1 - blink) - down * blink * 0.93,
@@ -62,7 +62,7 @@ def lids(sheet: Sheet) -> dict[str, Tensor]:
 
 
 def draw_eyes(canvas: Canvas, sheet: Sheet, face: Field) -> None:
-    """Both eyes at once: the picture is folded about the nose, but both look the same way."""
+    """Draw both eyes in one pass: coordinates are mirrored about the nose, the gaze is not."""
     side = torch.where(face.x < 0, -1.0, 1.0)
     lid = lids(sheet)
     half, up, down = lid["half"], lid["up"], lid["down"]
@@ -86,7 +86,7 @@ def draw_eyes(canvas: Canvas, sheet: Sheet, face: Field) -> None:
     glow = shapes.ellipse(iris_x, iris_y - 0.034 * size, 0.044 * size, 0.026 * size)
     canvas.paint(sheet.colour("iris_light"), cover * coverage(glow, 0.02), 0.8)
     canvas.paint(sheet.colour("iris_dark") * 0.28, cover * coverage(middle - 0.036 * size, face.pixel))
-    # The lid's shadow on the eyeball.
+    # Shadow of the upper lid on the eyeball.
     canvas.paint(dark * 0.55, cover * coverage(-(above + 0.010) / steep, 0.05), 0.38)
     shine = torch.minimum(
         shapes.circle(iris_x + 0.027 * size, iris_y + 0.030 * size, 0.021 * size),
@@ -103,7 +103,7 @@ def draw_eyes(canvas: Canvas, sheet: Sheet, face: Field) -> None:
 
 
 def draw_brows(canvas: Canvas, sheet: Sheet, face: Field) -> None:
-    """Both brows; they rise with the pose's `brow`."""
+    """Draw both brows; the pose's `brow` raises them."""
     half = sheet["brow_width"]
     x = face.x.abs() - sheet["eye_x"] * 1.02
     t = (x / half).clamp(-1, 1)
@@ -114,7 +114,7 @@ def draw_brows(canvas: Canvas, sheet: Sheet, face: Field) -> None:
 
 
 def brow_middle(sheet: Sheet, x: Tensor) -> Tensor:
-    """The height of the middle of a brow in the face's frame at `x` outwards from above the eye."""
+    """The y of a brow's centre line in the face's frame at `x`, measured outwards from above the eye."""
     rise = sheet["brow_lift"] + 0.075 * sheet["brow"]
     middle = sheet["eye_y"] - 0.172 - 0.25 * (sheet["person_eyes"] - 1) - rise
     t = (x / sheet["brow_width"]).clamp(-1, 1)

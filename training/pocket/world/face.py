@@ -9,7 +9,7 @@ from training.pocket.world.canvas import Canvas, coverage
 from training.pocket.world.rig import Field, Rig
 from training.pocket.world.sheet import Sheet, pick
 
-# How far the chin drops when the mouth is wide open, slides when the head turns, and sinks when it nods.
+# Displacement of the chin at full mouth opening, at a full turn and at a full nod.
 JAW_DROP = 0.075
 CHIN_SLIDE = 0.075
 CHIN_NOD = 0.06
@@ -20,7 +20,7 @@ _NOSES = (
     dict(width=0.074, height=0.038, bridge=0.0, lift=0.0),
     dict(width=0.040, height=0.050, bridge=1.0, lift=0.014),
 )
-# Where freckles lie on one cheek, about its middle, and how large they are.
+# Freckles on one cheek: x, y from its middle, and radius.
 _FRECKLES = (
     (-0.06, -0.01, 0.009),
     (-0.02, 0.02, 0.011),
@@ -31,7 +31,7 @@ _FRECKLES = (
 
 
 def face_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of head and face, by name, [N] or [N, 3] each."""
     return {
         **pick(_NOSES, attributes["nose"], "nose_"),
         "nose_size": 1 + 0.12 * attributes["nose_size"],
@@ -42,7 +42,7 @@ def face_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def face_outline(sheet: Sheet, rig: Rig, head: Field) -> Tensor:
-    """Distance to the outline of the face in the head's frame."""
+    """Signed distance to the outline of the face, in the head's frame."""
     slide = rig.sin_yaw * (0.02 + CHIN_SLIDE * head.y.clamp(min=0))
     return shapes.egg(
         head.x - slide,
@@ -79,7 +79,7 @@ def ear_place(sheet: Sheet, rig: Rig, head: Field) -> tuple[Tensor, Tensor]:
 
 
 def draw_ears(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
-    """Both ears; the face goes over their inner half."""
+    """Draw both ears; the face is painted over their inner half."""
     x, y = ear_place(sheet, rig, head)
     size = sheet["ear_size"]
     canvas.paint(sheet.colour("skin"), coverage(shapes.ellipse(x, y, 0.072 * size, 0.105 * size), head.pixel))
@@ -89,11 +89,11 @@ def draw_ears(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
 
 
 def draw_face(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field, face: Field) -> Tensor:
-    """The face with its shading and cheeks; gives back how much of each pixel it covers."""
+    """Draw the face with shading and cheeks; returns its coverage of each pixel, [M, H, W]."""
     outline = face_outline(sheet, rig, head)
     cover = coverage(outline, head.pixel)
     canvas.paint(sheet.colour("skin"), cover)
-    # A soft shadow along the side away from the light, which comes from the upper left.
+    # The light comes from the upper left: a soft shadow along the other side.
     shade = coverage(-face_outline(sheet, rig, Field(head.x + 0.07, head.y + 0.035, head.pixel)), 0.13)
     canvas.paint(sheet.colour("skin_dark"), cover * shade, 0.55)
     cheek_x, cheek_y = face.x.abs() - sheet["eye_x"] * 1.22, face.y - sheet["nose_y"] - 0.045 + 0.02 * sheet["smile"]
@@ -103,7 +103,7 @@ def draw_face(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field, face: Field) 
 
 
 def draw_freckles(canvas: Canvas, sheet: Sheet, face: Field) -> None:
-    """Five freckles on each cheek."""
+    """Draw five freckles on each cheek."""
     if not sheet.shows("freckles"):
         return
     x, y = face.x.abs() - sheet["eye_x"] * 1.0, face.y - sheet["nose_y"] - 0.01
@@ -113,7 +113,7 @@ def draw_freckles(canvas: Canvas, sheet: Sheet, face: Field) -> None:
 
 
 def draw_wrinkles(canvas: Canvas, sheet: Sheet, face: Field) -> None:
-    """The folds of an old face: from the nose to the mouth, and under the eyes."""
+    """Draw an old face's wrinkles: from nose to mouth, and under the eyes."""
     if not sheet.shows("person_age"):
         return
     x = face.x.abs()
@@ -127,7 +127,7 @@ def draw_wrinkles(canvas: Canvas, sheet: Sheet, face: Field) -> None:
 
 
 def draw_nose(canvas: Canvas, sheet: Sheet, rig: Rig, face: Field) -> None:
-    """The nose: a shadow under its tip, for some a bridge, and a highlight. It stands out, so it slides further."""
+    """Draw the nose: shadow, bridge for some shapes, highlight. It protrudes, so a turn moves it further."""
     tip_x, tip_y = nose_tip(sheet, rig)
     x, y = face.x - tip_x, face.y - tip_y
     size = sheet["nose_size"] * sheet["person_nose"]
@@ -142,5 +142,5 @@ def draw_nose(canvas: Canvas, sheet: Sheet, rig: Rig, face: Field) -> None:
 
 
 def nose_tip(sheet: Sheet, rig: Rig) -> tuple[Tensor, Tensor]:
-    """Where the tip of the nose is in the face's frame, [M, 1, 1] each."""
+    """Position of the tip of the nose in the face's frame, x and y [M, 1, 1] each."""
     return 0.075 * rig.sin_yaw, sheet["nose_y"] + 0.05 * rig.sin_pitch + sheet["nose_lift"]

@@ -1,4 +1,4 @@
-"""Draws avatars: attributes and poses in, pictures out."""
+"""The renderer: attributes and poses in, pictures out."""
 
 from dataclasses import dataclass
 
@@ -26,28 +26,28 @@ from training.pocket.world.pose import REST, Pose
 from training.pocket.world.rig import Field, Rig, Window
 from training.pocket.world.sheet import Sheet
 
-# Pixels drawn at once: some 30 fields of float32 of this size are alive at a time.
+# Pixels drawn at once; about 30 float32 fields of this size are alive at a time, so 2**22 take 0.5 GB.
 CHUNK_CPU, CHUNK_GPU = 1 << 17, 1 << 22
-# The hair stands off the ball of the face by this factor.
+# Radius of the hair relative to the ball that models the face.
 HAIR_BALL = 1.12
 
 
 def render(
     attributes: Attributes, pose: Pose, size: tuple[int, int] = (128, 128), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw every frame of every avatar.
+    """Render every frame of every avatar.
 
     Args:
         attributes: N avatars.
-        pose: N figures over F frames, the same N.
-        size: (height, width) in pixels; the shorter side frames the figure.
-        device: where to draw.
+        pose: their motion over F frames, [N, F].
+        size: (height, width) in pixels; the figure is scaled to the shorter side.
+        device: device to render on.
 
     Returns:
         RGB in 0..1, float32 [N, F, 3, H, W] on `device`.
 
     Raises:
-        ValueError: there are not as many poses as avatars.
+        ValueError: the numbers of avatars and poses differ.
     """
     height, width = size
     sheet = sheet_of(attributes, pose)
@@ -63,10 +63,10 @@ def render(
 
 
 def sheet_of(attributes: Attributes, pose: Pose) -> Sheet:
-    """All numbers of all frames, [N * F, P], on the CPU.
+    """All drawing parameters of all frames, [N * F, P], on the CPU.
 
     Raises:
-        ValueError: there are not as many poses as avatars.
+        ValueError: the numbers of avatars and poses differ.
     """
     if len(attributes) != len(pose):
         raise ValueError(f"There are {len(attributes)} avatars and {len(pose)} poses; give one pose for each avatar.")
@@ -91,7 +91,7 @@ def sheet_of(attributes: Attributes, pose: Pose) -> Sheet:
 
 @dataclass(frozen=True)
 class Windows:
-    """Where in the pictures the parts of a figure can be: what lies outside needs no drawing."""
+    """Bounding windows of the parts of a figure, so that each part is drawn only where it can be."""
 
     body: Window
     head: Window
@@ -106,7 +106,7 @@ class Windows:
 
     @classmethod
     def around(cls, sheet: Sheet, height: int, width: int) -> "Windows":
-        """Around what the frames of `sheet` show; it reads values, so the sheet belongs on the CPU."""
+        """The windows for the frames of `sheet`, which must be on the CPU, since their values are read."""
         rig = Rig(sheet, height, width)
         eye, mouth = float(sheet["eye_y"].mean()), float(sheet["mouth_y"].mean())
         low = max(0.75, float(sheet["hair_back"].max()) + 0.12, 0.75 * float(sheet["tail_shown"].max()))
@@ -121,10 +121,10 @@ class Windows:
 
 
 def draw(sheet: Sheet, height: int, width: int, windows: Windows | None = None) -> Tensor:
-    """Draw the M frames of `sheet` on its device, [M, 3, height, width].
+    """Render the M frames of `sheet` on its device, [M, 3, height, width].
 
-    Without `windows` and with nothing known to be absent (`Sheet.looked_through`) it is a fixed sequence of
-    operations on one tensor, fit for `torch.compile` and for CUDA graphs.
+    Without `windows` and without `Sheet.looked_through`, which skips absent parts, it is a fixed sequence of operations
+    on one tensor, suitable for `torch.compile` and CUDA graphs.
     """
     rig = Rig(sheet, height, width)
     places = windows or Windows.whole(height, width)

@@ -1,8 +1,8 @@
-"""Hair: one outline for all styles, in front of the face and behind the neck, with tails and a bun.
+"""Hair: one parametric outline for all styles, drawn behind the neck and in front of the face, with tails and a bun.
 
-A style is a row of measures. The outline is a dome over the skull that runs down to a hem; its edge may be lobed
-(curls) or pointed (spikes). Behind the neck it is painted whole, in front of the face with the face cut out: an arch
-for the cheeks, under a fringe line. The face's arch turns with the face, so the hair keeps its volume in a turn.
+A style is a row of parameters. The outline is a dome over the skull that runs down to a hem; its edge may be lobed
+(curls) or pointed (spikes). Behind the neck the whole outline is painted; in front, an opening for the face is cut out:
+an arch for the cheeks under a fringe line. The arch turns with the face, so the hair keeps its volume in a turn.
 """
 
 import torch
@@ -29,7 +29,7 @@ _OUTLINES = table(
     (0.470, 0.615, 0.10, 0.04, 0.00, 0.10, 0.388, 1.60, -0.16, 0.00),  # ponytail
     (0.472, 0.620, 0.14, 0.06, 0.00, 0.10, 0.380, 1.60, -0.16, 0.00),  # pigtails
 )
-# How the edge departs from the outline, and the tail, by style; a style that is not here has a smooth edge or no tail.
+# Edge and tail by style; a style that is not listed has a smooth edge, or no tail.
 _EDGES = {
     "short": dict(quiff=0.058),
     "spiky": dict(lobes=9.0, deep=0.115, spiky=1.0),
@@ -48,7 +48,7 @@ _STYLES = tuple(
     {**outline, **_SMOOTH, **_EDGES.get(style, {}), **_NO_TAIL, **_TAILS.get(style, {})}
     for style, outline in zip(CHOICES["hair"], _OUTLINES, strict=True)
 )
-# The fringe line at x is start + rise * |x - part| ^ 1.5; `teeth` notches it.
+# The fringe line is y = start + rise * |x - part| ^ 1.5; `teeth` adds notches.
 _FRINGES = (
     dict(part=0.0, start=-0.345, rise=0.10, teeth=0.0),
     dict(part=0.0, start=-0.215, rise=0.02, teeth=0.016),
@@ -58,7 +58,7 @@ _FRINGES = (
 
 
 def hair_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of the hair, by name, [N] or [N, 3] each."""
     style = pick(_STYLES, attributes["hair"], "hair_")
     fringe = pick(_FRINGES, attributes["fringe"], "fringe_")
     volume = 1 + 0.03 * attributes["hair_volume"]
@@ -69,7 +69,7 @@ def hair_parameters(attributes: Attributes) -> dict[str, Tensor]:
     fringe = {name: torch.where(bare, straight[name], value) for name, value in fringe.items()}
     fringe["fringe_start"] = fringe["fringe_start"] + style.pop("hair_hairline")
     pigtails = attributes["hair"] == names.index("pigtails")
-    # A beanie presses flat what is under it.
+    # A beanie flattens the hair.
     pressed = attributes["hat"] == CHOICES["hat"].index("beanie")
     style["hair_half"] = torch.where(pressed, style["hair_half"].clamp(max=0.53), style["hair_half"])
     style["hair_top"] = torch.where(pressed, style["hair_top"].clamp(max=0.60), style["hair_top"])
@@ -92,7 +92,7 @@ def hair_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 
 def draw_hair_back(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
-    """What lies behind the neck and the shoulders: the back of the hair, tails, a bun."""
+    """Draw the hair behind neck and shoulders: its back, tails, a bun."""
     x = head.x + 0.06 * rig.sin_yaw
     tail_x = torch.where(sheet["tail_twice"] > 0.5, x.abs(), x)
     u, v = tail_x - sheet["hair_tail_x"], head.y - sheet["hair_tail_y"]
@@ -116,14 +116,14 @@ def draw_hair_back(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field) -> None:
 
 
 def draw_fringe_shadow(canvas: Canvas, sheet: Sheet, cover: Tensor, hair: Field) -> None:
-    """The shadow that the hair throws on the face; `cover` is the face's, `hair` the face's frame at hair depth."""
+    """Draw the hair's shadow on the face; `cover` is the face's coverage, `hair` the face's frame at hair depth."""
     lowered = Field(hair.x - 0.012, hair.y - 0.036, hair.pixel)
     shadow = coverage(-_cut_out(sheet, lowered), 0.03)
     canvas.paint(sheet.colour("skin_dark"), cover * shadow, 0.85 * sheet["hair_shown"])
 
 
 def draw_hair_front(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field, hair: Field) -> None:
-    """What lies over the face and the shoulders."""
+    """Draw the hair in front of face and shoulders."""
     x = head.x + 0.02 * rig.sin_yaw
     outline = _outline(sheet, x, head.y, sheet["hair_front"])
     cut = _cut_out(sheet, hair)
@@ -132,7 +132,7 @@ def draw_hair_front(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field, hair: F
     canvas.paint(sheet.colour("hair"), cover, sheet["hair_shown"])
     rim = coverage((cut - 0.012).abs() - 0.012, 0.03)
     canvas.paint(sheet.colour("hair_dark"), cover * rim, 0.55 * sheet["hair_shown"])
-    # Strands run from the parting, at the crown, outwards.
+    # Strands run outwards from the parting at the crown.
     across, along = hair.x - sheet["fringe_part"] - 0.02, hair.y + 0.70
     angle = torch.atan2(across, along + 0.02)
     strand = torch.sqrt(across * across + along * along) * torch.sin(angle * 8.0).abs() / 8.0 - 0.0035
@@ -143,7 +143,7 @@ def draw_hair_front(canvas: Canvas, sheet: Sheet, rig: Rig, head: Field, hair: F
 
 
 def _outline(sheet: Sheet, x: Tensor, y: Tensor, hem: Tensor) -> Tensor:
-    """Distance to the outline of all hair that ends at `hem`, lobes and spikes included."""
+    """Signed distance to the outline of the hair down to `hem`, including lobes and spikes."""
     half, top, middle = sheet["hair_half"], sheet["hair_top"], -0.08
     wave = sheet["hair_wave"] * torch.sin(y * 11.0 - 0.6) * (y + 0.25).clamp(0, 1)
     x = x + torch.where(x < 0, -wave, wave)
@@ -156,7 +156,7 @@ def _outline(sheet: Sheet, x: Tensor, y: Tensor, hem: Tensor) -> Tensor:
     fall = (
         torch.sqrt(side.clamp(min=0) ** 2 + under.clamp(min=0) ** 2) + torch.maximum(side, under).clamp(max=0) - round_
     )
-    # The way along the edge from the crown, in radians: first round the dome, then down the sides.
+    # Arc length along the edge from the crown, in radians: around the dome, then down the sides.
     way = torch.where(v < 0, torch.atan2(x.abs() / half, (-v / (top + middle)).clamp(min=1e-4)), 1.5708 + v / half)
     phase = sheet["hair_lobes"] * way
     lobe = torch.cos(phase).abs()
@@ -168,8 +168,8 @@ def _outline(sheet: Sheet, x: Tensor, y: Tensor, hem: Tensor) -> Tensor:
 
 
 def _cut_out(sheet: Sheet, hair: Field) -> Tensor:
-    """Distance to the opening for the face: under the fringe, between the side locks."""
-    # Below some height the opening widens: sideburns end in points, long locks part and fall on the shoulders.
+    """Signed distance to the opening for the face: under the fringe, between the side locks."""
+    # Below `hair_start` the opening widens: sideburns end in points, long locks part onto the shoulders.
     parted = sheet["hair_window"] + sheet["hair_parted"] * (hair.y - sheet["hair_start"]).clamp(min=0) ** 1.5
     arch = shapes.arch(hair.x, hair.y, parted, -0.46, 0.06)
     reach = (hair.x - sheet["fringe_part"]).abs()

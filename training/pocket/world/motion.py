@@ -1,7 +1,7 @@
-"""Motion: breathing life into a pose, and the movements that captions name.
+"""Motion: idle movement (sway, glances, blinks), and the actions that captions name.
 
-All of it is a function of absolute time: noise is a sum of sine waves drawn by seed, blinks and glances fall into
-slots of time. So a clip may start anywhere, and one cut into segments moves as if it had not been cut.
+Everything is a function of absolute time: noise is a sum of sine waves drawn by seed, blinks and glances fall into time
+slots. So a clip may start at any time, and a clip cut into segments moves exactly like the whole one.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from training.pocket.world.pose import Pose
 from training.pocket.world.visemes import FPS
 
-# name: how far it sways, and its slowest and fastest part in Hz.
+# name: amplitude of the sway, and its lowest and highest frequency in Hz.
 SWAY: dict[str, tuple[float, float, float]] = {
     "yaw": (0.13, 0.06, 0.40),
     "pitch": (0.060, 0.08, 0.55),
@@ -24,9 +24,9 @@ SWAY: dict[str, tuple[float, float, float]] = {
     "brow": (0.22, 0.06, 0.50),
     "smile": (0.12, 0.04, 0.25),
 }
-# How far the figure may be from a straight pose all the while.
+# Maximum constant offset from the frontal pose, drawn once per figure.
 LEAN = {"yaw": 0.16, "pitch": 0.06, "roll": 0.07, "x": 0.04}
-# With a named movement the rest is quieter, so that the movement is what is seen.
+# Upper limit of `calm` for figures that perform an action, so that the action stands out from idle movement.
 QUIET = 0.35
 _WAVES, _SLOTS = 4, 64
 
@@ -35,7 +35,7 @@ Tracks = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Moment:
-    """The time of a movement: `seconds` [N, F] since it began, `share` [N, F] of its duration, `pace` [N, 1] 0..1."""
+    """Time within an action: `seconds` [N, F] since its start, `share` [N, F] of its duration, `pace` [N, 1] 0..1."""
 
     seconds: Tensor
     share: Tensor
@@ -43,20 +43,20 @@ class Moment:
 
     @property
     def done(self) -> Tensor:
-        """How far a movement that goes from one place to another has come, 0..1, smooth at both ends."""
+        """Progress of a movement from one position to another, 0..1, eased at both ends."""
         t = (self.share / (0.85 - 0.25 * self.pace)).clamp(0, 1)
         return t * t * (3 - 2 * t)
 
     def wave(self, slow: float, fast: float) -> Tensor:
-        """A sine that starts at 0, at `slow` to `fast` Hz."""
+        """A sine wave that starts at 0, of `slow` to `fast` Hz by pace."""
         return torch.sin(2 * math.pi * (slow + (fast - slow) * self.pace) * self.seconds)
 
     def pulses(self, slow: float, fast: float) -> Tensor:
-        """From 0 to 1 and back, `slow` to `fast` times a second."""
+        """Pulses from 0 to 1 and back, `slow` to `fast` per second by pace."""
         return 0.5 - 0.5 * torch.cos(2 * math.pi * (slow + (fast - slow) * self.pace) * self.seconds)
 
 
-# What every named movement adds to a pose; `zoom` is a factor. Left and right are the picture's.
+# What each action adds to a pose; `zoom` is a factor. Left and right are those of the picture.
 ACTIONS: dict[str, Callable[[Moment], Tracks]] = {
     "nod": lambda m: {"pitch": 0.32 * m.pulses(0.9, 1.4)},
     "shake head": lambda m: {"yaw": 0.40 * m.wave(0.8, 1.2)},
@@ -89,7 +89,7 @@ _TOGETHER = (
     ("zoom in", "zoom out"),
     ("pan left", "pan right", "pan up", "pan down"),
 )
-# Beyond these angles the drawing of a head seen from the front no longer holds; they are approached softly.
+# Limits in radians, approached softly: beyond them the 2.5-D head, drawn from the front, looks wrong.
 _FURTHEST = {"yaw": 0.62, "pitch": 0.42, "roll": 0.5}
 _CLAMP = ("gaze_x", "gaze_y", "smile", "brow")
 
@@ -105,18 +105,18 @@ def sample_motion(
     fps: float = FPS,
     calm: float = 1.0,
 ) -> Pose:
-    """Move `n` figures by `seed` over `frames` frames from `start` seconds on.
+    """Sample the motion of `n` figures by `seed` over `frames` frames from `start` seconds on.
 
-    Everyone sways, looks about and blinks. `actions` gives each figure the movements that it makes besides, by the
-    names of `ACTIONS`; they begin at time 0 and take `duration` seconds (the clip's length if not said). The same
-    seed with a later `start` continues the same motion. Below 1, `calm` makes everyone sway and look about less.
+    All figures sway, look about and blink. `actions` adds actions to each figure, by the names of `ACTIONS`; they start
+    at time 0 and take `duration` seconds (default: the length of the clip). The same seed with a later `start`
+    continues the same motion. `calm` below 1 reduces sway and glances.
 
     Raises:
-        KeyError: there is no such movement.
-        ValueError: there is not one entry of `actions` for each figure.
+        KeyError: an action is unknown.
+        ValueError: `actions` does not have one entry per figure.
     """
     if actions is not None and len(actions) != n:
-        raise ValueError(f"There are {len(actions)} lists of movements for {n} figures; give one for each.")
+        raise ValueError(f"There are {len(actions)} lists of actions for {n} figures; give one for each.")
     generator = torch.Generator().manual_seed(seed)
     time = start + torch.arange(frames, dtype=torch.float64) / fps
     named = torch.tensor([bool(names) for names in actions or [()] * n])[:, None]
@@ -126,7 +126,7 @@ def sample_motion(
     moment = Moment(seconds, seconds / length, _drawn(n, 1, generator))
     for name in sorted({name for names in actions or () for name in names}):
         if name not in ACTIONS:
-            raise KeyError(f"There is no movement {name!r}; there are {', '.join(ACTIONS)}.")
+            raise KeyError(f"Unknown action {name!r}; choose from {', '.join(ACTIONS)}.")
         makes = torch.tensor([name in names for names in actions or ()])[:, None]
         for track, values in ACTIONS[name](moment).items():
             if track == "zoom":
@@ -142,7 +142,7 @@ def sample_motion(
 
 
 def sample_actions(n: int, seed: int, *, most: int = 2) -> list[tuple[str, ...]]:
-    """Draw for each of `n` figures by `seed` up to `most` movements that go together, in one case of ten none."""
+    """Sample up to `most` compatible actions for each of `n` figures by `seed`; one figure in ten has none."""
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     for _ in range(n):
@@ -164,7 +164,7 @@ def _idle(n: int, time: Tensor, calm: Tensor, generator: torch.Generator) -> Tra
     for name, reach in LEAN.items():
         tracks[name] = tracks[name] + reach * (2 * _drawn(n, 1, generator) - 1)
     glance_x, glance_y = _glances(n, time, generator), _glances(n, time, generator)
-    # The eyes hold on to the camera when the head turns away.
+    # The eyes counter the head's turn, so that they stay on the camera.
     tracks["gaze_x"] = (0.45 * glance_x * calm - 1.2 * tracks["yaw"]).clamp(-1, 1)
     tracks["gaze_y"] = 0.30 * glance_y * calm
     tracks["blink"] = _blinks(n, time, generator)
@@ -172,10 +172,10 @@ def _idle(n: int, time: Tensor, calm: Tensor, generator: torch.Generator) -> Tra
 
 
 def _glances(n: int, time: Tensor, generator: torch.Generator) -> Tensor:
-    """Where the eyes go, -1..1: they rest for a slot of time, then jump within a tenth of a second, [N, F]."""
+    """Gaze direction -1..1, [N, F]: fixed for a time slot, then a saccade of a tenth of a second."""
     length = 1.6 + 1.6 * _drawn(n, 1, generator)
     aims = 2 * _drawn(n, _SLOTS, generator) - 1
-    # Every other slot looks at the viewer.
+    # In every other slot the gaze is on the viewer.
     aims[:, ::2] = 0
     place = time / length
     slot = torch.floor(place)
@@ -186,7 +186,7 @@ def _glances(n: int, time: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blinks(n: int, time: Tensor, generator: torch.Generator) -> Tensor:
-    """One blink in each slot of time, at any moment of it, 0..1, [N, F]."""
+    """Lid closure 0..1, [N, F]: one blink in each time slot, at a random time in it."""
     length = 2.4 + 2.2 * _drawn(n, 1, generator)
     onsets = 0.1 + 0.75 * _drawn(n, _SLOTS, generator)
     place = time / length
@@ -197,5 +197,5 @@ def _blinks(n: int, time: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _drawn(n: int, count: int, generator: torch.Generator) -> Tensor:
-    """Random numbers in 0..1, float64 [n, count]."""
+    """Uniform random numbers in 0..1, float64 [n, count]."""
     return torch.rand(n, count, generator=generator, dtype=torch.float64)

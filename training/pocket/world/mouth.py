@@ -1,4 +1,4 @@
-"""The mouth: lips around an opening with teeth and a tongue, large and clear, since it is what speech moves."""
+"""The mouth: lips around an opening with teeth and tongue, drawn large, since speech is judged by it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,12 +15,12 @@ from training.pocket.world.sheet import Sheet
 _INSIDE: palette.Rgb = (76, 15, 23)
 _TEETH: palette.Rgb = (251, 249, 242)
 _TONGUE: palette.Rgb = (227, 94, 102)
-# How far the inner edges of the lips part when the mouth is all open, above and below the line of the lips.
+# Distance of the inner lip edges from the lip line at full opening, upper and lower.
 UP, DOWN = 0.070, 0.172
 
 
 def mouth_parameters(attributes: Attributes) -> dict[str, Tensor]:
-    """What this part needs from the attributes."""
+    """Drawing parameters of the mouth, by name, [N] or [N, 3] each."""
     n = len(attributes)
     return {
         "inside": palette.plain(_INSIDE, n),
@@ -33,11 +33,11 @@ def mouth_parameters(attributes: Attributes) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Lips:
-    """The lips per frame, each [M, 1, 1], in the face's frame about the middle of the mouth.
+    """Lip geometry per frame, [M, 1, 1] each, in the face's frame around the middle of the mouth.
 
-    `half`, `up`, `down` are the inner opening (half its width, its reach above and below), `half_outer`, `up_outer`
-    and `down_outer` the lips' outer edge, `lift` how far the corners rise, `fullness` how broad the curves are, `bow`
-    how deep the dip in the upper lip is.
+    `half`, `up`, `down` are the inner opening (half width, extent above and below), `half_outer`, `up_outer` and
+    `down_outer` the outer edge, `lift` the rise of the corners, `fullness` the breadth of the curves, `bow` the depth
+    of the dip in the upper lip.
     """
 
     half: Tensor
@@ -50,14 +50,14 @@ class Lips:
     fullness: Tensor
     bow: Tensor
 
-    # Half the line between closed lips, the dark line about them, half the width of the dip in the upper one.
+    # Half height of the gap of closed lips, width of the dark outline, half width of the dip in the upper lip.
     CLOSED: ClassVar[float] = 0.0045
     LINE: ClassVar[float] = 0.005
     BOW: ClassVar[float] = 0.045
 
     @classmethod
     def of(cls, sheet: Sheet) -> "Lips":
-        """The lips that a pose asks for on a face."""
+        """The lips of each frame, from the pose's mouth tracks and the face's proportions."""
         open_, round_, wide = sheet["open"], sheet["round"], sheet["wide"]
         smile, press, tuck = sheet["smile"], sheet["press"], sheet["tuck"]
         half = sheet["mouth_half"] * (1 + 0.2 * wide - 0.46 * round_ + 0.13 * smile - 0.06 * press)
@@ -78,19 +78,19 @@ class Lips:
 
 
 def mouth_frame(sheet: Sheet, lips: Lips, face: Field) -> tuple[Tensor, Tensor]:
-    """Coordinates about the mouth in which the line of the lips is straight."""
+    """Coordinates around the mouth in which the lip line is straight."""
     x = face.x
     return x, face.y - sheet["mouth_y"] + corner_lift(x, lips)
 
 
 def corner_lift(x: Tensor, lips: Lips) -> Tensor:
-    """How far the line of the lips rises at `x` (a field [M, H, W] or points [M, K, 1])."""
+    """Rise of the lip line at `x` (a field [M, H, W] or points [M, K, 1])."""
     t = x / lips.half_outer
     return lips.lift * ((t * t).clamp(max=1.3) - 0.35)
 
 
 def lip_outline(lips: Lips, x: Tensor, y: Tensor) -> Tensor:
-    """Distance to the outer edge of the lips, closed or open, in the mouth's frame."""
+    """Signed distance to the outer edge of the lips, closed or open, in the mouth's frame."""
     dip = lips.bow / (1 + (x / Lips.BOW) ** 2)
     return shapes.lens(
         x, torch.where(y < 0, y - dip, y), lips.half_outer, lips.up_outer, lips.down_outer, lips.fullness
@@ -98,7 +98,7 @@ def lip_outline(lips: Lips, x: Tensor, y: Tensor) -> Tensor:
 
 
 def draw_lip_shadow(canvas: Canvas, sheet: Sheet, cover: Tensor, face: Field) -> None:
-    """The hollow under the lower lip; `cover` is the face's."""
+    """Draw the shadow under the lower lip; `cover` is the face's coverage."""
     lips = Lips.of(sheet)
     x, y = mouth_frame(sheet, lips, face)
     below = shapes.ellipse(x, y - lips.down_outer - 0.022, 0.075, 0.02)
@@ -106,7 +106,7 @@ def draw_lip_shadow(canvas: Canvas, sheet: Sheet, cover: Tensor, face: Field) ->
 
 
 def draw_mouth(canvas: Canvas, sheet: Sheet, face: Field) -> None:
-    """The lips and what is seen between them."""
+    """Draw the lips, and teeth and tongue between them."""
     lips = Lips.of(sheet)
     x, y = mouth_frame(sheet, lips, face)
     outer = lip_outline(lips, x, y)
@@ -125,7 +125,7 @@ def draw_mouth(canvas: Canvas, sheet: Sheet, face: Field) -> None:
     tongue_y = lips.down * (0.98 - 0.75 * sheet["tongue"]) - 0.02 * sheet["tongue"]
     tongue = shapes.ellipse(x, y - tongue_y, 0.66 * lips.half, 0.012 + 0.52 * lips.down)
     canvas.paint(sheet.colour("tongue_red"), cover * coverage(tongue, pixel), (8 * sheet["open"]).clamp(0, 1))
-    # Upper teeth hang from the upper lip, lower teeth stand on the lower one; their edges are nearly straight.
+    # Upper teeth follow the upper lip, lower teeth the lower lip; their edges are nearly straight.
     inside = coverage(x.abs() - 0.86 * lips.half, pixel)
     upper = y + lips.up * 0.96 - 0.062 * sheet["teeth"]
     lower = lips.down * 0.96 - 0.045 * sheet["low_teeth"] - y

@@ -1,7 +1,7 @@
 """The named colours of the toy world.
 
-Every name is a plain word that a caption can say and a colour estimator can check: colours that share a list lie
-far apart (CIEDE2000), so that a drawn avatar can be measured against its prompt.
+Every name is a plain word that a caption can use and a colour classifier can verify: colours of one list are far apart
+(CIEDE2000), so that a picture of an avatar can be checked against its prompt.
 """
 
 import torch
@@ -92,12 +92,12 @@ def colours(palette: dict[str, Rgb]) -> Tensor:
 
 
 def plain(colour: Rgb, n: int) -> Tensor:
-    """One colour for `n` avatars, float32 [n, 3] in 0..1."""
+    """One colour repeated for `n` avatars, float32 [n, 3] in 0..1."""
     return (torch.tensor(colour, dtype=torch.float32) / 255.0).expand(n, 3)
 
 
 def mix(first: Tensor, second: Tensor | Rgb, share: Tensor | float) -> Tensor:
-    """`first` [N, 3] with `share` (a number or [N, 1]) of `second` ([N, 3] or an 8-bit triple) mixed in."""
+    """Blend `share` (a number or [N, 1]) of `second` ([N, 3] or an 8-bit triple) into `first` [N, 3]."""
     if isinstance(second, tuple):
         second = torch.tensor(second, dtype=torch.float32) / 255.0
     return first + (second - first) * share

@@ -1,4 +1,4 @@
-"""How a figure holds itself and what its mouth does, frame by frame."""
+"""Pose: head, gaze, expression, mouth and camera of a figure, per frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# name: what a figure at rest has.
+# track name: value at rest
 REST: dict[str, float] = {
     "yaw": 0.0,
     "pitch": 0.0,
@@ -45,15 +45,15 @@ class Pose:
 
     @classmethod
     def rest(cls, n: int, frames: int) -> "Pose":
-        """Everyone still, looking into the camera, mouth shut."""
+        """All figures still, looking into the camera, mouth shut."""
         return cls(torch.tensor(list(REST.values())).expand(n, frames, len(REST)).clone())
 
     @classmethod
     def of(cls, n: int, frames: int, values: Mapping[str, Tensor | float]) -> "Pose":
-        """A pose at rest but for `values`, each a number or a tensor that broadcasts to [N, F].
+        """The rest pose with `values` set, each a number or a tensor that broadcasts to [N, F].
 
         Raises:
-            KeyError: a name is not one of `REST`.
+            KeyError: a track name is not in `REST`.
         """
         pose = cls.rest(n, frames)
         for name, value in values.items():
@@ -65,13 +65,13 @@ class Pose:
 
     @property
     def frames(self) -> int:
-        """How many frames there are."""
+        """The number of frames."""
         return self.values.shape[1]
 
     def __getitem__(self, name: str) -> Tensor:
         """The track `name`, a view [N, F]."""
         if name not in REST:
-            raise KeyError(f"A pose has no {name!r}; it has {', '.join(REST)}.")
+            raise KeyError(f"A pose has no track {name!r}; choose from {', '.join(REST)}.")
         return self.values[:, :, list(REST).index(name)]
 
     def having(self, **values: Tensor | float) -> "Pose":
@@ -79,7 +79,7 @@ class Pose:
         return Pose.of(len(self), self.frames, {**{name: self[name] for name in REST}, **values})
 
     def speaking(self, mouth: Tensor) -> "Pose":
-        """The same pose with the mouth's tracks, [N, F, len(MOUTH)] or [F, len(MOUTH)], in the order of `MOUTH`."""
+        """The same pose with a mouth track [N, F, len(MOUTH)] or [F, len(MOUTH)], columns in the order of `MOUTH`."""
         return self.having(**{name: mouth[..., i] for i, name in enumerate(MOUTH)})
 
     def cut(self, start: int, end: int) -> "Pose":

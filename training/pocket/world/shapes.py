@@ -1,8 +1,8 @@
-"""Closed-form signed distances, batched: negative inside, in the units of the coordinates they are given.
+"""Closed-form signed distances, batched: negative inside, in the units of the given coordinates.
 
-Every function takes coordinate fields [M, H, W] and parameters that broadcast against them ([M, 1, 1] or numbers).
-Distances are exact where that is cheap and first order (the value over the length of its gradient) elsewhere, which
-is all that an edge of one pixel needs. After the idea of I. Quilez, "2D distance functions".
+Functions take coordinate fields [M, H, W] and parameters that broadcast against them ([M, 1, 1] or numbers).
+Distances are exact where that is cheap and first-order (value / gradient norm) elsewhere, which is enough to antialias
+an edge of one pixel. Based on I. Quilez, "2D distance functions".
 """
 
 import math
@@ -14,28 +14,28 @@ Number = Tensor | float
 
 
 def ellipse(x: Tensor, y: Tensor, radius_x: Number, radius_y: Number) -> Tensor:
-    """Distance to an axis-aligned ellipse about the origin, first order."""
+    """Signed distance to an axis-aligned ellipse around the origin, first order."""
     u, v = x / radius_x, y / radius_y
-    # The small constant keeps the centre, where both lengths vanish, inside.
+    # The small constant keeps the centre inside, where both lengths are 0.
     length = torch.sqrt(u * u + v * v + 1e-6)
     slope = torch.sqrt((u / radius_x) ** 2 + (v / radius_y) ** 2 + 1e-6)
     return length * (length - 1) / slope
 
 
 def circle(x: Tensor, y: Tensor, radius: Number) -> Tensor:
-    """Distance to a circle about the origin."""
+    """Signed distance to a circle around the origin."""
     return torch.sqrt(x * x + y * y) - radius
 
 
 def box(x: Tensor, y: Tensor, half_x: Number, half_y: Number, corner: Number = 0.0) -> Tensor:
-    """Distance to a rectangle about the origin with rounded corners of radius `corner`."""
+    """Signed distance to a rectangle around the origin with corners of radius `corner`."""
     u = x.abs() - half_x + corner
     v = y.abs() - half_y + corner
     return _corner(u, v) - corner
 
 
 def segment(x: Tensor, y: Tensor, start: tuple[Number, Number], end: tuple[Number, Number], radius: Number) -> Tensor:
-    """Distance to a line of half-thickness `radius` with round ends, from `start` to `end`."""
+    """Signed distance to a line segment with round ends of `radius`, from `start` to `end`."""
     along_x, along_y = end[0] - start[0], end[1] - start[1]
     u, v = x - start[0], y - start[1]
     share = ((u * along_x + v * along_y) / (along_x * along_x + along_y * along_y + 1e-8)).clamp(0, 1)
@@ -44,13 +44,13 @@ def segment(x: Tensor, y: Tensor, start: tuple[Number, Number], end: tuple[Numbe
 
 
 def half_plane(x: Tensor, y: Tensor, point: tuple[Number, Number], normal: tuple[float, float]) -> Tensor:
-    """Distance to the side of a line through `point` that `normal` (of any length) points away from."""
+    """Signed distance to the half plane through `point` with outward `normal` (of any length)."""
     length = math.hypot(*normal)
     return ((x - point[0]) * normal[0] + (y - point[1]) * normal[1]) / length
 
 
 def arch(x: Tensor, y: Tensor, half_width: Number, top: Number, shoulder: Number) -> Tensor:
-    """Distance to an arch open downwards: half an ellipse from `top` to `shoulder`, straight sides below it."""
+    """Signed distance to an arch open downwards: half an ellipse from `top` to `shoulder`, straight sides below."""
     return ellipse(x, torch.clamp(y - shoulder, max=0.0), half_width, shoulder - top)
 
 
@@ -65,9 +65,9 @@ def egg(
     square_top: Number = 0.0,
     taper: Number = 0.0,
 ) -> Tensor:
-    """Distance to an egg about the origin that reaches `top` above it and `bottom` below it (both positive).
+    """Signed distance to an egg around the origin, `top` above and `bottom` below it (both positive).
 
-    `square` and `square_top` (0..1) move its lower and upper half from an ellipse to a quartic superellipse, `taper`
+    `square` and `square_top` (0..1) morph its lower and upper half from an ellipse to a quartic superellipse, `taper`
     (0..1) narrows it towards the bottom. First order. `egg_outline` gives the same curve as points.
     """
     v = y / torch.where(y > 0, bottom, top)
@@ -96,9 +96,9 @@ def egg_outline(
 
 
 def bump(x: Tensor, half_width: Number, fullness: Number) -> tuple[Tensor, Tensor]:
-    """A bump that is 1 at 0 and reaches 0 at ±`half_width`, and its slope: the profile of eyelids and lips.
+    """Value and slope of a bump, 1 at 0 and 0 at ±`half_width`: the profile of eyelids and lips.
 
-    `fullness` (0..1) goes from a parabola to a broad curve.
+    `fullness` (0..1) morphs from a parabola to a broad curve.
     """
     t = (x / half_width).clamp(-1, 1)
     tt = t * t
@@ -106,7 +106,7 @@ def bump(x: Tensor, half_width: Number, fullness: Number) -> tuple[Tensor, Tenso
 
 
 def lens(x: Tensor, y: Tensor, half_width: Number, up: Number, down: Number, fullness: Number) -> Tensor:
-    """Distance to a lens with corners at (±`half_width`, 0) that reaches `up` above and `down` below, first order."""
+    """Signed distance to a lens with corners at (±`half_width`, 0), `up` above and `down` below, first order."""
     height, slope = bump(x, half_width, fullness)
     above = (-up * height - y) / torch.sqrt(1 + (up * slope) ** 2)
     below = (y - down * height) / torch.sqrt(1 + (down * slope) ** 2)
@@ -115,6 +115,6 @@ def lens(x: Tensor, y: Tensor, half_width: Number, up: Number, down: Number, ful
 
 
 def _corner(u: Tensor, v: Tensor) -> Tensor:
-    """Distance to the quadrant where both `u` and `v` are negative."""
+    """Signed distance to the quadrant where both `u` and `v` are negative."""
     outside = torch.sqrt(u.clamp(min=0) ** 2 + v.clamp(min=0) ** 2)
     return outside + torch.maximum(u, v).clamp(max=0)

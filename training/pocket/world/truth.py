@@ -1,9 +1,9 @@
-"""What is true of a drawn frame: where the face and the lips are, how far the mouth is open, the landmarks.
+"""Ground truth of drawn frames: face and lip masks, the mouth's opening, landmarks.
 
-Landmarks follow the order of MediaPipe's face mesh, so that what is written for its landmarks can be tested on these:
-the face oval clockwise from the top of the forehead (36), the lips from the corner on the left of the picture along
-the lower lip to the right and back along the upper one (20 outer, 20 inner), each eye from its outer corner along the
-lower lid and back along the upper one (16). "left" and "right" are the picture's.
+Landmarks follow the order of MediaPipe's face mesh, so that code written for MediaPipe can be tested on them: the face
+oval clockwise from the top of the forehead (36), the lips from the corner on the left of the picture along the lower
+lip to the right and back along the upper one (20 outer, 20 inner), each eye from its outer corner along the lower lid
+and back along the upper one (16). "left" and "right" are those of the picture.
 """
 
 import math
@@ -28,10 +28,10 @@ Points = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of N figures over F frames.
+    """Ground truth of N figures over F frames.
 
     `face_mask` and `lip_mask` (0..1, soft at the edge, hair and glasses not cut out) are [N, F, H, W]; `opening`
-    [N, F] is how far the lips are apart, 0 when they touch and 1 when the mouth is all open; `landmarks` are pixels,
+    [N, F] is the distance of the lips, 0 when they touch and 1 when the mouth is fully open; `landmarks` are pixels,
     (x, y) with the centre of the first pixel at (0.5, 0.5), [N, F, K, 2] each: face_oval, lips_outer, lips_inner,
     left_eye, right_eye, left_iris, right_iris, left_brow, right_brow, nose_tip, mouth_corners.
     """
@@ -45,10 +45,10 @@ class Truth:
 def truth(
     attributes: Attributes, pose: Pose, size: tuple[int, int] = (128, 128), device: torch.device | str = "cpu"
 ) -> Truth:
-    """What is true of the frames that `render` draws of the same attributes and pose at the same size.
+    """Ground truth of the frames that `render` draws from the same attributes and pose at the same size.
 
     Raises:
-        ValueError: there are not as many poses as avatars.
+        ValueError: the numbers of avatars and poses differ.
     """
     height, width = size
     n, frames = len(pose), pose.frames
@@ -64,14 +64,14 @@ def truth(
 
 
 def opening_of(sheet: Sheet) -> Tensor:
-    """How far the lips are apart in every frame, [M]: 0 when they touch, 1 at the widest vowel."""
+    """Opening of the mouth in every frame, [M]: 0 when the lips touch, 1 at the widest vowel."""
     lips = Lips.of(sheet)
     gap = (lips.up + lips.down - 2 * Lips.CLOSED) / (UP + DOWN)
     return gap.clamp(min=0)[:, 0, 0]
 
 
 def masks_of(sheet: Sheet, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The face and the lips with all between them, as soft masks, each [M, height, width]."""
+    """Soft masks of the face and of the lips including the opening between them, [M, height, width] each."""
     total = sheet.values.shape[0]
     chunk = max(1, (CHUNK_CPU if sheet.values.device.type == "cpu" else CHUNK_GPU) // (height * width))
     faces, mouths = [], []
@@ -87,7 +87,7 @@ def masks_of(sheet: Sheet, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def landmarks_of(sheet: Sheet, height: int, width: int) -> dict[str, Tensor]:
-    """The landmarks of every frame in pixels, [M, K, 2] each, by the names of `Truth`."""
+    """Landmarks of every frame in pixels, [M, K, 2] each, by the names listed in `Truth`."""
     rig = Rig(sheet, height, width)
     lips = Lips.of(sheet)
     angle = torch.arange(36, device=sheet.values.device) * (2 * math.pi / 36)
@@ -110,7 +110,7 @@ def landmarks_of(sheet: Sheet, height: int, width: int) -> dict[str, Tensor]:
 
 
 def _lip_points(sheet: Sheet, lips: Lips, half: Tensor, up: Tensor, down: Tensor, bow: Tensor) -> Points:
-    """20 points about one edge of the lips in the face's frame, [M, 20, 1] each."""
+    """20 points around one edge of the lips in the face's frame, x and y [M, 20, 1] each."""
     t = -torch.cos(torch.arange(11, device=half.device) * (math.pi / 10))[None, :, None]
     x = t * half
     rise, _ = shapes.bump(x, half, lips.fullness)
@@ -122,7 +122,7 @@ def _lip_points(sheet: Sheet, lips: Lips, half: Tensor, up: Tensor, down: Tensor
 
 
 def _eye_points(sheet: Sheet, side: float) -> Points:
-    """16 points about an eye's opening in the face's frame."""
+    """16 points around an eye's opening in the face's frame."""
     lid = lids(sheet)
     t = torch.cos(torch.arange(9, device=lid["half"].device) * (math.pi / 8))[None, :, None]
     x = t * lid["half"]
@@ -144,7 +144,7 @@ def _iris_points(sheet: Sheet, side: float) -> Points:
 
 
 def _brow_points(sheet: Sheet, side: float) -> Points:
-    """5 points along the middle of a brow, from the nose outwards, in the face's frame."""
+    """5 points along the centre line of a brow, from the nose outwards, in the face's frame."""
     half = sheet["brow_width"]
     x = torch.linspace(-1, 1, 5, device=half.device)[None, :, None] * half
     return side * (x + 1.02 * sheet["eye_x"]), brow_middle(sheet, x)

@@ -1,10 +1,10 @@
-"""Mouth shapes of speech: from sounds with their times to a mouth per frame.
+"""Visemes, the mouth shapes of speech, and coarticulation: from timed sounds to a mouth track per frame.
 
-Every sound has a viseme, and a viseme a target for each of the mouth's tracks. Sounds overlap in the mouth: lips round
-before a vowel that is round and stay so after it. As in Cohen and Massaro, "Modeling coarticulation in synthetic
-visual speech" (1993), each sound pulls with a weight that rises before it and decays after it, at different rates;
-the mouth is the mean of all targets under these weights. Everything is a function of absolute time, so a track cut
-into segments is the same as a whole one.
+Every sound has a viseme, and every viseme a target for each mouth track. Neighbouring sounds overlap (coarticulation):
+lips round before a rounded vowel and stay so after it. As in Cohen and Massaro, "Modeling coarticulation in synthetic
+visual speech" (1993), each sound has a dominance that rises before it and decays after it, at different rates; the
+mouth is the mean of all targets weighted by dominance. Everything is a function of absolute time, so a track cut into
+segments equals the whole one.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from torch import Tensor
 from training.pocket.world.pose import MOUTH
 
 FPS = 16
-# How early a sound shows on the lips and how long it lingers, seconds.
+# Time constants in seconds of a sound's dominance: its rise before the sound, its decay after it.
 LEAD, LINGER = 0.045, 0.060
 
 
 @dataclass(frozen=True)
 class Viseme:
-    """A mouth shape: its targets, and how strongly it asks for its opening and for the rest of its shape."""
+    """A mouth shape: target per mouth track, and its weight against neighbours for opening and for shape."""
 
     open: float = 0.0
     wide: float = 0.0
@@ -57,7 +57,7 @@ NAMES = tuple(VISEMES)
 
 @dataclass(frozen=True)
 class Sound:
-    """A viseme from `start` to `end`, in seconds; `loudness` (0..1) scales how far the mouth opens for it."""
+    """A viseme from `start` to `end`, in seconds; `loudness` (0..1) scales how far it opens the mouth."""
 
     start: float
     end: float
@@ -67,7 +67,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class MouthTrack:
-    """F frames of a mouth: `mouth` [F, len(MOUTH)] for `Pose.speaking`, `weights` [F, len(NAMES)] summing to 1."""
+    """Mouth track of F frames: `mouth` [F, len(MOUTH)] for `Pose.speaking`, `weights` [F, len(NAMES)] summing to 1."""
 
     mouth: Tensor
     weights: Tensor
@@ -77,17 +77,17 @@ def shape(name: str) -> Tensor:
     """The targets of one viseme in the order of `MOUTH`, [len(MOUTH)].
 
     Raises:
-        KeyError: there is no such viseme.
+        KeyError: the viseme is unknown.
     """
     if name not in VISEMES:
-        raise KeyError(f"There is no viseme {name!r}; there are {', '.join(NAMES)}.")
+        raise KeyError(f"Unknown viseme {name!r}; choose from {', '.join(NAMES)}.")
     return torch.tensor([getattr(VISEMES[name], track) for track in MOUTH])
 
 
 def mouth_track(sounds: Sequence[Sound], frames: int, *, start: float = 0.0, fps: float = FPS) -> MouthTrack:
-    """The mouth over `frames` frames from `start` seconds on; frame i stands for the time of its own duration.
+    """The mouth track over `frames` frames from `start` seconds on; each frame averages over its duration.
 
-    Where nothing is said the mouth is at rest. Sounds may come in any order and may touch or overlap.
+    Between sounds the mouth is at rest. Sounds may come in any order and may touch or overlap.
 
     Raises:
         KeyError: a sound has an unknown viseme.
@@ -97,11 +97,11 @@ def mouth_track(sounds: Sequence[Sound], frames: int, *, start: float = 0.0, fps
         shape(sound.viseme)
         if sound.end < sound.start:
             raise ValueError(f"A sound ends at {sound.end} s, before its start at {sound.start} s; swap the two times.")
-    # A frame is the mean over its duration, taken at a few moments: a short closure must not fall between frames.
+    # A frame is the mean of a few samples over its duration, so that a short closure cannot fall between frames.
     moments = 4
     step = 1 / (fps * moments)
     time = start + (torch.arange(frames * moments, dtype=torch.float64) + 0.5) * step
-    pull = _pull(sounds, time)
+    pull = _dominance(sounds, time)
     voiced = torch.zeros(len(time), len(NAMES), dtype=torch.float64)
     loudness = torch.zeros(len(time), len(NAMES), dtype=torch.float64)
     if sounds:
@@ -123,15 +123,15 @@ def mouth_track(sounds: Sequence[Sound], frames: int, *, start: float = 0.0, fps
     return MouthTrack(mouth=framed(mouth), weights=framed(weights))
 
 
-def _pull(sounds: Sequence[Sound], time: Tensor) -> Tensor:
-    """How much of the mouth each sound has at each time, float64 [T, S]: 1 deep inside a long sound."""
+def _dominance(sounds: Sequence[Sound], time: Tensor) -> Tensor:
+    """Dominance of each sound at each time, float64 [T, S]: 1 well inside a long sound."""
     starts = torch.tensor([sound.start for sound in sounds], dtype=torch.float64)
     ends = torch.tensor([sound.end for sound in sounds], dtype=torch.float64)
     return _reached(time[:, None] - starts[None, :]) - _reached(time[:, None] - ends[None, :])
 
 
 def _reached(delay: Tensor) -> Tensor:
-    """The share of an influence that has arrived `delay` seconds after its cause: a two-sided exponential, summed."""
+    """The integral of a two-sided exponential up to `delay` seconds: a step smoothed by rise and decay."""
     early = LEAD / (LEAD + LINGER) * torch.exp(delay.clamp(max=0) / LEAD)
     late = 1 - LINGER / (LEAD + LINGER) * torch.exp(-delay.clamp(min=0) / LINGER)
     return torch.where(delay < 0, early, late)
