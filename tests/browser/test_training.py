@@ -124,12 +124,12 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     expect(training(page).get_by_text("Running", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Start training")).to_be_disabled()
     first = step_of(page)
-    loss = page.get_by_role("img", name="Loss: of a step, all branches; step")
+    loss = page.get_by_role("img", name="Loss: per step, all branches; step")
     expect(loss).to_be_visible()
     drawn = page.locator(DOTS).count()
     later_than(page, first + 1)
     page.wait_for_function(f"drawn => document.querySelectorAll(`{DOTS}`).length > drawn", arg=drawn)
-    expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB of main memory"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d of \d+ CPU cores · \d+\.\d GB RAM"))).to_be_visible()
     expect(training(page).get_by_role("progressbar", name="Progress of Training")).to_be_visible()
     expect(page.get_by_text("step 0 (base model) (sound on)")).to_be_visible()
     expect(page.get_by_text(re.compile(r"^step [1-9]\d*$"))).to_be_visible(timeout=PATIENCE)
@@ -139,7 +139,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.get_by_role("combobox", name="Language").select_option("ko")
     expect(page.get_by_text("실행 중", exact=True)).to_be_visible()
     expect(page.get_by_role("img", name="손실: 스텝별, 모든 분기; 스텝")).to_be_visible()
-    expect(page.get_by_text("스텝 0: 기본 모델(소리 켜짐)")).to_be_visible()
+    expect(page.get_by_text("스텝 0(기본 모델)(소리 켜짐)")).to_be_visible()
     assert nameless(page, PANELS) == []
     page.get_by_role("combobox", name="언어").select_option("en")
 
