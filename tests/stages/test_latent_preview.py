@@ -70,7 +70,9 @@ def test_an_encoder_that_cannot_be_fitted_gives_none(caplog: pytest.LogCaptureFi
     assert "Runs will have no previews: no memory" in caplog.text
 
 
-def test_they_take_no_more_than_their_share(tmp_path: Path, colours: torch.Tensor) -> None:
+def test_they_take_no_more_than_their_share(
+    tmp_path: Path, colours: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock, drawn = Clock(), 0
     preview = LatentPreview(context(tmp_path), colours, clock)
     step, cost, steps = 0.3, 0.05, 400
@@ -80,13 +82,11 @@ def test_they_take_no_more_than_their_share(tmp_path: Path, colours: torch.Tenso
         drawn += 1
         return flat(0.5, 0.5, 0.5)
 
-    write = preview._write
-
-    def slow_write(picture: Image.Image) -> None:
+    def slow_draw(latents: torch.Tensor, colours: torch.Tensor) -> Image.Image:
         clock.now += cost
-        write(picture)
+        return draw(latents, colours)
 
-    preview._write = slow_write  # type: ignore[method-assign]
+    monkeypatch.setattr(latent_preview, "draw", slow_draw)
     begun = clock.now
     for _ in range(steps):
         clock.now += step
