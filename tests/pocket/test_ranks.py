@@ -63,6 +63,13 @@ def test_only_the_first_process_writes(together: Path) -> None:
     assert len(list(together.glob("state-*.safetensors"))) == 1
 
 
+def test_no_thread_of_the_group_is_left_that_could_abort_the_process_when_it_exits(together: Path) -> None:
+    for rank in range(WORLD):
+        during, after = (set((together / f"{when}-{rank}.txt").read_text().split()) for when in ("during", "after"))
+        assert "gloo_tcp_loop" in during
+        assert not [name for name in after if "gloo" in name]
+
+
 def test_two_processes_end_where_one_with_both_batches_ends(together: Path, tmp_path: Path) -> None:
     alone = train(tmp_path, Ranks())
     resumed = Training(toy(), together, Plan(STEPS, 5.0, 5.0, 1e-2))
@@ -77,6 +84,13 @@ def test_a_process_alone_is_a_world_of_one() -> None:
 
 
 if __name__ == "__main__":
+
+    def note_threads(when: str) -> None:
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+        (Path(sys.argv[2]) / f"{when}-{joined.rank}.txt").write_text("".join(names))
+
     joined = Ranks.joined(torch.device("cpu"))
     train(Path(sys.argv[2]), joined)
+    note_threads("during")
     joined.leave()
+    note_threads("after")

@@ -1,7 +1,8 @@
 """The toy models that ship do what they are for: quick variants of the figures in weights/pocket/README.md.
 
 Through the pipelines as users call them, at the profile's own steps and guidance, on avatars, prompts and voices that
-were held out of training. The full figures come from the `evaluate` of each model.
+were held out of training. The full figures come from the `evaluate` of each model. Of the clips, which take seconds
+each, `make test` makes one of speech and one of a movement, and `make test-slow` the others.
 """
 
 from collections.abc import Iterator
@@ -58,25 +59,29 @@ def spoken(name: str) -> Spoken:
     return Spoken(name, name, sound, sound, np.zeros((FRAMES, len(MOUTH)), np.float32))
 
 
-def test_lips_follow_this_voice_and_no_other_and_the_person_stays(talker: Pipeline, reader: Reader) -> None:
+@pytest.mark.parametrize(
+    ("number", "name", "another"),
+    [
+        (0, "english_female", "english_male"),
+        pytest.param(1, "english_male", "english_female", marks=pytest.mark.slow),
+    ],
+)
+def test_lips_follow_this_voice_and_no_other_and_the_person_stays(
+    number: int, name: str, another: str, talker: Pipeline, reader: Reader
+) -> None:
     # nobody's mouth is known here, so it is held against the loudness alone
-    voices = [spoken("english_female"), spoken("english_male")]
-    found = []
-    for number, (said, other) in enumerate(zip(voices, voices[::-1], strict=True)):
-        talking = talker.talk(said, number)
-        found.append(figures_of(talking.frames, talking.start_frame, said, other, reader))
-        person = metrics.likeness(talking.reference, talking.frames, reader, [])
-        assert max(person.segments[0].values()) <= 10  # CIEDE2000
-    assert np.mean([sync.r for sync in found]) >= 0.65
-    assert all(abs(sync.lag) <= 1 for sync in found)
-    assert np.mean([sync.r_other for sync in found if sync.r_other is not None]) <= 0.3
+    said, other = spoken(name), spoken(another)
+    talking = talker.talk(said, number)
+    person = metrics.likeness(talking.reference, talking.frames, reader, [])
+    assert max(person.segments[0].values()) <= 10  # CIEDE2000
+    start = talking.start_frame * 1000
+    sync = metrics.lip_sync(reader.opening(talking.frames), said.clean[start:], other=other.clean[start:])
+    assert sync.r >= 0.65
+    assert abs(sync.lag) <= 1
+    assert sync.r_other is not None and sync.r_other <= 0.3
 
 
-def figures_of(frames: NDArray[np.uint8], first: int, said: Spoken, other: Spoken, reader: Reader) -> metrics.LipSync:
-    start = first * 1000
-    return metrics.lip_sync(reader.opening(frames), said.clean[start:], other=other.clean[start:])
-
-
+@pytest.mark.slow
 def test_a_second_segment_joins_without_a_jump_and_shows_the_same_person(talker: Pipeline, reader: Reader) -> None:
     voices = [spoken(name).sound for name in ("english_female", "english_male")]
     sound = np.concatenate(voices)
@@ -90,22 +95,30 @@ def test_a_second_segment_joins_without_a_jump_and_shows_the_same_person(talker:
     assert all(second[region] - first[region] <= 2 for region in first)  # CIEDE2000
 
 
+@pytest.mark.slow
 def test_who_has_nothing_to_say_keeps_the_mouth_shut(talker: Pipeline, reader: Reader) -> None:
     assert silence_figures(talker.talk(silence(FRAMES), 4), reader)["mean"] <= 0.1
 
 
-@pytest.mark.parametrize("movement", ["tilt right", "zoom in", "pan left"])
-def test_what_a_prompt_names_moves(movement: str, reader: Reader, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def mover() -> image_to_video.Models:
     stage, profile = "image_to_video", PROFILES["pocket"]
-    models = image_to_video.Models(
+    return image_to_video.Models(
         profile.weights(stage, WEIGHTS), profile.shared_parts(stage, WEIGHTS), torch.float32, "cpu"
     )
+
+
+@pytest.mark.parametrize(
+    "movement",
+    ["zoom in", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tilt right", "pan left"))],
+)
+def test_what_a_prompt_names_moves(movement: str, mover: image_to_video.Models, reader: Reader, tmp_path: Path) -> None:
     asked = next(clip for clip in moving.asked_clips(1, 33) if clip.movement == movement)
-    clip = moving.make(asked, models, tmp_path, {})
+    clip = moving.make(asked, mover, tmp_path, {})
     figures = moving.clip_figures(clip, asked, reader)
     assert figures["found"][movement] >= 1
     if movement == "tilt right":
-        alone = moving.make(asked, models, tmp_path / "alone", {}, "high_alone")
+        alone = moving.make(asked, mover, tmp_path / "alone", {}, "high_alone")
         assert moving.clip_figures(alone, asked, reader)["error"] > figures["error"]
 
 

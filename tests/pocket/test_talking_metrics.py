@@ -65,9 +65,9 @@ def corpus(corpus_folder: Path) -> Corpus:
 
 
 def test_the_mouth_is_read_from_drawn_frames_and_from_what_the_vae_makes_of_them(reader: Reader) -> None:
-    vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
-    assert reading_figures(reader, 3, 49, None)["opening"]["r"] > 0.97
-    assert reading_figures(reader, 3, 49, vae)["opening"]["r"] > 0.95
+    vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.float32).eval().requires_grad_(False)
+    assert reading_figures(reader, 2, 49, None)["opening"]["r"] > 0.97
+    assert reading_figures(reader, 1, 33, vae)["opening"]["r"] > 0.95
 
 
 def test_one_frame_is_read_like_the_same_frame_among_others_and_at_another_size(reader: Reader) -> None:
@@ -191,7 +191,7 @@ def test_long_speech_and_silence_are_as_long_as_asked(corpus: Corpus) -> None:
 
 
 def test_softening_in_parts_is_no_worse_after_the_seam() -> None:
-    vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
+    vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.float32).eval().requires_grad_(False)
     attributes, pose = sample_attributes(1, seed=1), sample_motion(1, 18, seed=2)
     clip = softened(attributes, pose, vae, at_a_time=12)
     plain = softened(attributes, pose, None)
@@ -242,7 +242,7 @@ def test_the_command_measures_the_drawing_and_says_it_in_json(
     tmp_path: Path, corpus_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--run-dir", str(tmp_path / "run"), "--source", "drawn", "--corpus", str(corpus_folder)]
-    evaluate([*arguments, "--clips", "2", "--conditions", "clean", "--seconds", "2", "--long-clips", "0"])
+    evaluate([*arguments, "--clips", "2", "--conditions", "clean", "--seconds", "1", "--long-clips", "0"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["source"] == "drawn" and found["lips"]["clean"]["clips"] == 2
     assert found == json.loads((tmp_path / "run" / "figures.json").read_text())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import Flux2KleinPipeline
 
 from training.pocket.text_to_image.evaluate import count, make
 from training.pocket.text_to_image.judge import WEIGHTS, AttributeJudge
@@ -13,7 +14,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages.text_to_image import load_pipeline
 
 FOLDER = PROFILES["pocket"].weights("text_to_image", WEIGHTS.parents[2])
-PROMPTS = 16
+PROMPTS = 6  # with 44 words that can be obeyed
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "model_index.json").is_file() or not WEIGHTS.is_file(),
@@ -21,8 +22,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_pictures_obey_their_prompts_in_four_steps() -> None:
-    pipeline = load_pipeline(FOLDER, torch.float32)
+@pytest.fixture(scope="module")
+def pipeline() -> Flux2KleinPipeline:
+    return load_pipeline(FOLDER, torch.float32)
+
+
+def test_pictures_obey_their_prompts_in_four_steps(pipeline: Flux2KleinPipeline) -> None:
     assert pipeline.config.is_distilled
     attributes = sample_attributes(PROMPTS, 5, "held_out")
     prompts = [caption(attributes, i, 5) for i in range(PROMPTS)]
@@ -31,12 +36,12 @@ def test_pictures_obey_their_prompts_in_four_steps() -> None:
     assert float(str(figures["words_obeyed"])) >= 0.9, figures
 
 
-def test_the_request_of_the_readme_is_obeyed() -> None:
+def test_the_request_of_the_readme_is_obeyed(pipeline: Flux2KleinPipeline) -> None:
     words = "a woman with red hair and round glasses, green background"
-    made = make(load_pipeline(FOLDER, torch.float32), [words] * 4, (128, 128), steps=4, guidance=1.0)
-    figures = count([wishes(words)] * 4, AttributeJudge.load().read(made))
+    made = make(pipeline, [words] * 2, (128, 128), steps=4, guidance=1.0)
+    figures = count([wishes(words)] * 2, AttributeJudge.load().read(made))
     assert float(str(figures["words_obeyed"])) >= 0.9, figures
-    assert len({picture.tobytes() for picture in np.asarray(made)}) == 4, "each seed draws a person of its own"
+    assert len({picture.tobytes() for picture in np.asarray(made)}) == 2, "each seed draws a person of its own"
 
 
 def test_each_file_is_small_enough_to_ship() -> None:

@@ -339,6 +339,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tokenizer: Qwen2Tokenizer) -> Iterator
     yield
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_picture(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

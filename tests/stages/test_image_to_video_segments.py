@@ -124,6 +124,7 @@ def test_cancel_takes_effect_within_a_step_of_a_later_segment(place: Path, model
     assert not list(folder.glob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_the_trained_toy_goes_on_without_a_jump(
     tmp_path: Path, written: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

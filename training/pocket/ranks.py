@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the world's group as a default argument. Imported after the group is made, which an optimizer does,
+# they keep it after `destroy_process_group`, and gloo's threads abort the process if they hold a tensor when it exits.
+import torch.distributed.nn
 from torch import Tensor, nn
 
 

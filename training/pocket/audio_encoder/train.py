@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
         generator = torch.Generator().manual_seed(step)
         audio, *truth = bank.batch(arguments.batch, arguments.frames, generator)
         audio = augment(audio, generator)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             losses = listening_loss(listener, audio, *truth)
         if step % 50 == 49:
             losses["held_out_opening_r"] = held_out_opening(listener, held_out)

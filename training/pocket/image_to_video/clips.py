@@ -112,7 +112,7 @@ def draw_motions(
         pose = sample_motion(clips, frames, chunk_seed, actions)
         pixels = (render(attributes, pose, (size, size), device) * 2 - 1).transpose(1, 2)
         said = [caption(attributes, i, chunk_seed, actions=actions[i], brief=i % 2 == 0) for i in range(clips)]
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             target = normalised_latents(vae, pixels)
             start = start_latents(vae, pixels[:, :, 0], frames)
         seen = feature_cells(sheet_of(attributes, pose).to(device), size).float().unflatten(0, (clips, frames))

@@ -136,7 +136,7 @@ def expert_loss(expert: WanTransformer3DModel, name: str, batch: Mapping[str, Te
     """Flow-matching loss of one expert; `name` ("high", "low") labels its figures."""
     clean, noise, features = batch["target"], batch["noise"], batch["features"]
     noisy = torch.lerp(clean, noise, batch["sigma"][:, None, None, None, None])
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.device.type == "cuda"):
         predicted = expert(
             hidden_states=torch.cat([noisy, batch["condition"]], dim=1),
             timestep=batch["sigma"] * 1000,

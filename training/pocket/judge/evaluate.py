@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     reader = Reader.load(arguments.judge)
-    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
+    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).eval().requires_grad_(False)
     found = {
         "drawn": reading_figures(reader, arguments.clips, arguments.frames, None),
         "softened": reading_figures(reader, arguments.clips, arguments.frames, vae),

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     plan = Plan.of(arguments, average=0.995)
     training = Training(judge, arguments.run, plan)
     began = time.monotonic()
-    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
+    vae = AutoencoderKLWan.from_pretrained(arguments.vae, torch_dtype=torch.float32).eval().requires_grad_(False)
     bank = draw_stills(arguments.stills, training.step)
     bank = bank.joined(draw_softened(arguments.softened, training.step, vae))
     print(f"drawn: {len(bank)} frames in {time.monotonic() - began:.0f} s", flush=True)
@@ -61,7 +61,7 @@ def batch(bank: Pictures, rows: Tensor) -> Pictures:
 def losses(judge: Judge, true: Pictures, generator: torch.Generator) -> dict[str, Tensor]:
     """The training losses of one batch, by name; "loss" is their weighted sum."""
     pixels = disturbed(true.pixels.float() / 127.5 - 1, generator)
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
         tracks, points, logits = judge(pixels.contiguous(memory_format=torch.channels_last))
     scale = torch.tensor(list(TRACKS.values()))
     names = list(TRACKS)

@@ -141,7 +141,7 @@ def draw_segments(
             for i in range(clips)
         ]
         pixels = pixels.transpose(1, 2)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
             second = normalised_latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
             hidden = listener(normalised(augment(voices, generator)), output_hidden_states=True).hidden_states

@@ -128,7 +128,7 @@ def segment_loss(network: WanS2VTransformer3DModel, batch: Mapping[str, Tensor],
     clean, noise, mouth, features = (batch[name] for name in ("target", "noise", "mouth", "features"))
     conditions = ("encoder_hidden_states", "ref_latents", "motion_latents", "audio_embeds")
     level = batch["sigma"][:, None, None, None, None]
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.device.type == "cuda"):
         predicted = network(
             hidden_states=torch.lerp(clean, noise, level),
             timestep=batch["sigma"] * 1000,

@@ -102,7 +102,8 @@ class Drawn:
         """Render, and pass through the VAE in the folder `vae`; None skips the VAE."""
         self.vae: AutoencoderKLWan | None = None
         if vae is not None:
-            self.vae = AutoencoderKLWan.from_pretrained(vae, torch_dtype=torch.bfloat16).eval().requires_grad_(False)
+            # in float32: a CPU without AVX-512 takes forty times as long for convolutions in bfloat16
+            self.vae = AutoencoderKLWan.from_pretrained(vae, torch_dtype=torch.float32).eval().requires_grad_(False)
 
     def talk(self, spoken: Spoken, seed: int) -> Talking:
         """Render the clip; see `Source`."""

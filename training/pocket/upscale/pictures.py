@@ -95,11 +95,12 @@ def through_vae(pictures: Tensor, folder: Path) -> Tensor:
     """Encode and decode pictures uint8 [N, 3, H, W] with the Wan VAE in `folder`, to be as soft as generated ones."""
     from diffusers import AutoencoderKLWan
 
-    # in bfloat16: on a CPU, its convolutions are several times slower in float32
-    vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.bfloat16).eval()
+    from training.pocket.judge.pictures import decode, encode
+
+    # in float32: a CPU without AVX-512 takes forty times as long for convolutions in bfloat16
+    vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32).eval()
     made = []
     for part in pictures.split(8):
-        pixels = (part.to(torch.bfloat16) / 127.5 - 1)[:, :, None]
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[:, :, 0].float()
-        made.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        decoded = decode(vae, encode(vae, part[:, None].float() / 255))[:, 0]
+        made.append((decoded * 255).round().to(torch.uint8))
     return torch.cat(made)

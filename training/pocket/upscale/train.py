@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     def loss_of(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         given, wanted = (part.to(device) for part in pictures.batch(arguments.batch, arguments.crop, generator))
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             made = network(given.contiguous(memory_format=torch.channels_last))
         made = made.float()
         error = (made.detach().clamp(0, 1) - wanted).square().mean(dim=(1, 2, 3)).clamp(min=1e-8)

@@ -70,7 +70,7 @@ def reconstruction_loss(made: Tensor, true: Tensor, weight: Tensor) -> Tensor:
 def vae_loss(vae: AutoencoderKLWan, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The loss of a batch of `draw_batch`, and reconstruction metrics."""
     clips, mouth = batch["clips"], batch["mouth"]
-    with torch.autocast(clips.device.type, torch.bfloat16):
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=clips.device.type == "cuda"):
         mean, log_variance = encode_together(vae, clips).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-20, 10)
         made = decode_together(vae, mean + torch.exp(0.5 * log_variance) * batch["noise"])
