@@ -62,11 +62,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             f"The settings file {file} cannot be read: {error}. Correct it, or unset WANAVATAR_SETTINGS."
         ) from error
     sources = {name: f"{name} in {file}" for name in values}
-    for name in Settings.model_fields:
-        variables = [f"WANAVATAR_{name.upper()}", *(["WANAVATAR_WEIGHTS"] if name == "weights_dir" else [])]
-        found = next((variable for variable in variables if variable in environ), None)
-        if found is not None:
-            values[name], sources[name] = environ[found], found
+    variables = {f"WANAVATAR_{name.upper()}": name for name in Settings.model_fields}
+    for variable, name in ({"WANAVATAR_WEIGHTS": "weights_dir"} | variables).items():  # WANAVATAR_WEIGHTS_DIR wins
+        if variable in environ:
+            values[name], sources[name] = environ[variable], variable
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

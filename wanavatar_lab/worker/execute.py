@@ -47,7 +47,11 @@ def execute(run: Run, cache: ModelCache) -> bool:
     except (Cancelled, KeyboardInterrupt) as request_to_end:
         state, interrupted = "cancelled", isinstance(request_to_end, KeyboardInterrupt)
     except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and the run must report it
-        state, error, usable = "failed", _report(fault, run), not has_broken_gpu(fault)
+        state, error, usable = "failed", explain(fault, run), not has_broken_gpu(fault)
+        try:
+            StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))
+        except DiskFull:
+            error += " There was no room for the traceback in log.txt either."
         if is_out_of_main_memory(fault):
             free_memory = cache.release
         elif is_out_of_memory(fault):
@@ -56,8 +60,10 @@ def execute(run: Run, cache: ModelCache) -> bool:
     if free_memory is not None:
         free_memory()
     meter.close()
-    record.seconds = meter.seconds
-    record.device = _device_name(cache.device)
+    record.seconds, record.device = meter.seconds, cache.device
+    torch = sys.modules.get("torch")
+    if cache.device.startswith("cuda") and torch is not None:
+        record.device += f" ({torch.cuda.get_device_name(cache.device)})"
     finish_run(run, state, error=error, artifacts=artifacts, last=meter.status, record=record)
     if interrupted:
         raise KeyboardInterrupt
@@ -97,20 +103,3 @@ def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter
         if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):
             raise RunError(f"The stage {request.stage} returned {artifact.path!r}, which is no file in {run.folder}.")
     return artifacts
-
-
-def _report(fault: BaseException, run: Run) -> str:
-    """The message for the user; the traceback is written to the log."""
-    message = explain(fault, run)
-    try:
-        StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))
-    except DiskFull:
-        return f"{message} There was no room for the traceback in log.txt either."
-    return message
-
-
-def _device_name(device: str) -> str:
-    torch = sys.modules.get("torch")
-    if device.startswith("cuda") and torch is not None:
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device

@@ -18,11 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wanavatar_lab import locks
-from wanavatar_lab.errors import RunError
 from wanavatar_lab.files import entries, read_file, remove, report_write_errors
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, list_runs
-from wanavatar_lab.runs.status import Status
 from wanavatar_lab.worker.error_messages import worker_died
 
 _LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
@@ -142,7 +140,7 @@ class RunQueue:
         with self.locked():
             known = set(self.run_ids())
             for run in reversed(list_runs(self.root)):
-                status = self._status(run.id)
+                status = run.readable_status()
                 if run.id not in known and run.was_submitted() and status is not None and status.state == "queued":
                     self.add(run.id)
 
@@ -152,9 +150,8 @@ class RunQueue:
         if run_id not in queue:
             return None
         before = queue[: queue.index(run_id)]
-        # only the first can have started
-        started = bool(before) and (head := self._status(before[0])) is not None and head.state != "queued"
-        return len(before) + 1 - started
+        head = Run(self.root / before[0]).readable_status() if before else None  # only the first can have started
+        return len(before) + 1 - (head is not None and head.state != "queued")
 
     def runs(self) -> list[Run]:
         """Locked. The runs with a ticket, the next one first; tickets of runs that are gone are removed."""
@@ -170,7 +167,7 @@ class RunQueue:
     def finish_abandoned(self) -> None:
         """Locked, with the supervisor's lock. Finish what was running when the supervisor died with its worker."""
         for run in self.runs():
-            status = self._status(run.id)
+            status = run.readable_status()
             if status is None or status.state == "queued":
                 continue
             if not status.ended:
@@ -190,9 +187,3 @@ class RunQueue:
 
     def _ticket(self, number: int, run_id: str) -> Path:
         return self.folder / "queue" / f"{number:012d}.{run_id}"
-
-    def _status(self, run_id: str) -> Status | None:
-        try:
-            return Run(self.root / run_id).status()
-        except RunError:
-            return None

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from wanavatar_lab.errors import TERMINATED, LabError, RunError
+from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
@@ -163,12 +163,10 @@ class Supervisor:
         self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
-        serving = False
         while self._queue.is_claimed_by(self._lock):
             run = self._take() if self._queue.run_ids() else None
-            if not serving:
+            if self._queue.starts():  # this supervisor has come so far that starting them works
                 self._queue.count_starts(0)
-                serving = True
             if run is not None:
                 self._execute(run)
                 idle_since = time.monotonic()
@@ -244,17 +242,13 @@ class Supervisor:
             self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
 
     def _phase(self, run: Run) -> str:
-        try:
-            return run.status().phase
-        except RunError:
-            return ""  # its folder is being removed; finishing it will report that
+        status = run.readable_status()
+        return "" if status is None else status.phase  # where its folder is removed, finishing it will report that
 
     def _finish(self, run: Run, state: State, error: str | None = None) -> None:
-        try:
-            if run.status().ended:
-                return  # the worker wrote its last status before it died
-        except RunError as damage:
-            _log.warning("%s", damage)
+        status = run.readable_status()
+        if status is not None and status.ended:
+            return  # the worker wrote its last status before it died
         try:
             finish_run(run, state, error=error)
         except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
