@@ -34,9 +34,7 @@ class Settings(BaseModel):
     max_video_pixels: int = Field(default=8192 * 8192, gt=0, description="largest video frame that is read")
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
-    cancel_grace_seconds: float = Field(
-        default=60.0, gt=0, description="a cancelled run whose stage does not stop is killed after this"
-    )
+    cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
 
     def for_worker(self) -> dict[str, str]:
@@ -71,14 +69,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        if name not in Settings.model_fields:
-            raise LabError(
-                f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
-            ) from error
-        advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
-        raise LabError(
-            f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
-        ) from error
+        if name in Settings.model_fields:
+            advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
+            message = f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
+        else:
+            message = f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
+        raise LabError(message) from error
 
 
 def _settings_file(environ: Mapping[str, str]) -> Path | None:

@@ -69,11 +69,9 @@ def _remove_scratch(folder: Path) -> None:
     """Remove the preview, and every hidden file or folder: by convention, nothing else is ever half-written."""
     remove_if_possible(folder / PREVIEW)
     for parent, folders, files in os.walk(folder):
-        hidden = [name for name in [*files, *folders] if name.startswith(".")]
-        for path in (Path(parent) / name for name in hidden):
+        for path in (Path(parent) / name for name in [*files, *folders] if name.startswith(".")):
             if not reserved_space.is_reserved_space(path):
                 remove_if_possible(path)
-        folders[:] = [name for name in folders if name not in hidden]
 
 
 def _json(manifest: dict[str, Any]) -> str:

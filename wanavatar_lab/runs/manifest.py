@@ -63,7 +63,7 @@ def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    times = {name: getattr(status, name) for name in ("submitted_at", "started_at", "finished_at")}
+    times = status.model_dump(include={"submitted_at", "started_at", "finished_at"})
     return {
         "format": FORMAT,
         "id": run.id,

@@ -4,7 +4,6 @@ The worker does this with every run, `jobs.run_here` with one: check the request
 finish the run.
 """
 
-import importlib.util
 import secrets
 import sys
 import traceback
@@ -74,9 +73,7 @@ def choose_device(wanted: str) -> str:
     """The device to compute on: the one that the settings name, or for `auto` the GPU if torch finds one."""
     if wanted != "auto":
         return wanted
-    if importlib.util.find_spec("torch") is None:
-        return "cpu"
-    import torch
+    import torch  # takes seconds
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -60,19 +60,18 @@ def _read_run_ids(channel: socket.socket, run_ids: "queue.SimpleQueue[str]") -> 
 @contextmanager
 def _output_into(path: Path) -> Iterator[None]:
     """Send what this process and libraries below Python print to the end of `path`."""
-    before = [os.dup(1), os.dup(2)]
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    before = {handle: os.dup(handle) for handle in (1, 2)}
     try:
-        for handle in (1, 2):
-            os.dup2(log, handle)
+        with open(path, "ab") as log:
+            for handle in before:
+                os.dup2(log.fileno(), handle)
         yield
     finally:
         # what the C library still buffers belongs to this run; Python's own streams buffer nothing (-u)
         ctypes.CDLL(None).fflush(None)
-        for saved, handle in zip(before, (1, 2), strict=True):
+        for handle, saved in before.items():
             os.dup2(saved, handle)
-        for handle in (*before, log):
-            os.close(handle)
+            os.close(saved)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import logging
 import os
 import re
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wanavatar_lab import locks
 from wanavatar_lab.files import entries, read_file, remove, report_write_errors
@@ -30,8 +30,7 @@ _TICKET = re.compile(r"(\d{12})\.(.+)")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ProcessIds:
+class ProcessIds(NamedTuple):
     """The processes of a queue, on the supervisor's machine."""
 
     supervisor: int
@@ -89,7 +88,7 @@ class RunQueue:
 
     def write_process_ids(self, handle: int, ids: ProcessIds) -> None:
         """Write into the claimed lock who holds it; into existing blocks, so that a full disk does not matter."""
-        os.pwrite(handle, json.dumps(asdict(ids)).encode().ljust(_LOCK_BYTES), 0)
+        os.pwrite(handle, json.dumps(ids._asdict()).encode().ljust(_LOCK_BYTES), 0)
 
     def process_ids(self) -> ProcessIds | None:
         """What the last supervisor has written; its processes may be gone."""

@@ -99,11 +99,7 @@ def monitor(queue: RunQueue, lock: int) -> None:
     while True:
         if (child := os.fork()) == 0:
             signal.signal(signal.SIGTERM, _exit_once)
-            supervisor = Supervisor(queue, lock)
-            try:
-                supervisor.serve()
-            finally:
-                supervisor.close()
+            Supervisor(queue, lock).serve()
             return
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor by itself
         signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
@@ -159,7 +155,18 @@ class Supervisor:
         self._run: Run | None = None  # that the worker executes
 
     def serve(self) -> None:
-        """Take runs; return when idle for long, or when the queue's folder is gone."""
+        """Take runs; return when idle for long, or when the queue's folder is gone.
+
+        However it ends, the worker is killed, and a run that it executes is finished as failed.
+        """
+        try:
+            self._take_runs()
+        finally:
+            self._stop_worker()
+            if self._run is not None:
+                self._finish(self._run, "failed", worker_died("its supervisor was stopped"))
+
+    def _take_runs(self) -> None:
         self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
@@ -179,13 +186,6 @@ class Supervisor:
                     if not self._queue.run_ids():
                         os.close(self._lock)
                         return
-
-    def close(self) -> None:
-        """Kill the worker, and finish the run that it executes."""
-        run = self._run
-        self._stop_worker()
-        if run is not None:
-            self._finish(run, "failed", worker_died("its supervisor was stopped"))
 
     def _take(self) -> Run | None:
         """Mark the next run as running and return it; finish on the way those that are cancelled or damaged."""
