@@ -57,8 +57,7 @@ class Job:
         lost = status.state == "queued" and self.run.was_submitted() and queue.place(self.id) is None
         if lost and os.access(queue.root, os.W_OK):
             queue.restore()
-        failed = _tend(queue, start=True, waiting=self.run)
-        if failed is not None:
+        if (failed := _tend(queue, start=True, waiting=self.run)) is not None:
             return failed
         place = queue.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
@@ -180,7 +179,7 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     status = Status(submitted_at=time.time()).started()
     with draft(request.with_absolute_paths(), runs_folder(runs_dir), status) as drafted, drafted.held():
         run = drafted.publish()
-        execute(run, ModelCache(choose_device(read_settings().device)))
+        execute(run, ModelCache(choose_device()))
     return run
 
 

@@ -13,9 +13,10 @@ from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.runs.finish import finish_run
-from wanavatar_lab.runs.manifest import Record, describe_inputs
+from wanavatar_lab.runs.manifest import Record, describe_file
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.runs.status import LOADING, RUNNING, STARTING, Artifact, State
+from wanavatar_lab.runs.status import LOADING, RUNNING, Artifact, State
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.worker.error_messages import explain
@@ -69,9 +70,9 @@ def execute(run: Run, cache: ModelCache) -> bool:
     return usable
 
 
-def choose_device(wanted: str) -> str:
+def choose_device() -> str:
     """The device to compute on: the one that the settings name, or for `auto` the GPU if torch finds one."""
-    if wanted != "auto":
+    if (wanted := read_settings().device) != "auto":
         return wanted
     import torch  # takes seconds
 
@@ -79,11 +80,11 @@ def choose_device(wanted: str) -> str:
 
 
 def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
-    meter.begin(STARTING)
     request = run.request()
     request.check_inputs()
     check_loras(request)
-    record.inputs = describe_inputs(request)
+    # before the work, since a file may change later
+    record.inputs = {name: describe_file(path) for name, path in request.input_files().items()}
     seed = getattr(request, "seed", -1)
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)

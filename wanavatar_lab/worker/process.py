@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.child_process import die_with_parent
 from wanavatar_lab.worker.execute import choose_device, execute
 from wanavatar_lab.worker.model_cache import ModelCache
@@ -41,7 +40,7 @@ def main(runs_dir: Path, supervisor: int) -> None:
         run = Run(runs_dir / run_ids.get())
         with run.held(), _output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
-            cache = cache or ModelCache(choose_device(read_settings().device))
+            cache = cache or ModelCache(choose_device())
             usable = execute(run, cache)
         if not usable:
             os._exit(0)  # without Python's clean-up, which may hang in a broken GPU context

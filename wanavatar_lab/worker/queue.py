@@ -112,10 +112,10 @@ class RunQueue:
     def last_line(self) -> str:
         """The last line that supervisor and worker have printed between runs; empty if they have printed nothing."""
         try:
-            lines = read_file(self.log, last=_LONGEST_LINE).decode("utf-8", errors="replace").split("\n")
+            printed = read_file(self.log, last=_LONGEST_LINE).decode("utf-8", errors="replace")
         except OSError as error:
             return f"(it cannot be read: {error.strerror})"
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return printed.strip().rpartition("\n")[2]
 
     def run_ids(self) -> list[str]:
         """The ids of all runs with a ticket, the next one first."""

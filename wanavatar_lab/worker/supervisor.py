@@ -50,13 +50,13 @@ def start_supervisor(queue: RunQueue, lock: int) -> None:
     """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
     # -P: the client's folder may hold a file that is named like a module of ours
-    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor"]
+    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root)]
     package = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
     with open(queue.log, mode) as log:
         process = subprocess.Popen(
-            [*command, "--runs-dir", str(queue.root), "--lock", str(lock)],
+            [*command, "--lock", str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -76,8 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     queue = RunQueue(runs_folder(options.runs_dir))
-    lock = options.lock
-    if lock is None:
+    if (lock := options.lock) is None:
         queue.prepare()
         with queue.locked():
             lock = queue.claim()
@@ -269,7 +268,7 @@ class Worker:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", str(runs_dir), str(os.getpid())],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
                 start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
             )
