@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> None:
             clips, held_out = (clips[:-1], clips[-1:]) if len(clips) > 1 else (clips, [])
             if held_out:
                 print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
-        encoders = Encoders.load(arguments.profile, arguments.device or choose_device(read_settings().device))
+        encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
         entries = encode(
             clips, held_out, arguments.out, encoders, aspects, arguments.prompt, arguments.frames, arguments.inpaint

@@ -26,13 +26,12 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
     from wanavatar_lab.errors import LabError
     from wanavatar_lab.memory import usual_workload
     from wanavatar_lab.profiles import PROFILES
-    from wanavatar_lab.settings import read_settings
     from wanavatar_lab.stages import stage_module
     from wanavatar_lab.worker.execute import choose_device
 
     if profile not in PROFILES:
         raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
-    models = stage_module(stage).load(PROFILES[profile], device or choose_device(read_settings().device))
+    models = stage_module(stage).load(PROFILES[profile], device or choose_device())
     from wanavatar_lab.memory.apply_offload import OffloadableModels  # imports torch, as the stage has by now
 
     if not hasattr(models, "pipeline"):

@@ -54,10 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_out_of_gpu_memory(error: BaseException) -> bool:
     """Whether the GPU's memory ran out."""
-    texts = ("CUDA out of memory", "CUDA error: out of memory")
-    return any(
-        _is_named(link, "OutOfMemoryError") or any(text in str(link) for text in texts) for link in causes(error)
-    )
+    return _has_cause(error, "OutOfMemoryError", "CUDA out of memory", "CUDA error: out of memory")
 
 
 def is_out_of_main_memory(error: BaseException) -> bool:
@@ -72,9 +69,7 @@ def is_out_of_main_memory(error: BaseException) -> bool:
 
 def has_broken_gpu(error: BaseException) -> bool:
     """Whether every later call of this process to the GPU would fail too, as after an illegal memory access."""
-    return not is_out_of_memory(error) and any(
-        _is_named(link, "AcceleratorError") or "CUDA error" in str(link) for link in causes(error)
-    )
+    return not is_out_of_memory(error) and _has_cause(error, "AcceleratorError", "CUDA error")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -86,6 +81,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _is_named(error: BaseException, name: str) -> bool:
+def _has_cause(error: BaseException, name: str, *texts: str) -> bool:
+    """Whether `error` or one that it was raised from is of the class of that name, or contains one of `texts`."""
     # torch's classes are known by name, since torch may not be imported
-    return any(kind.__name__ == name for kind in type(error).__mro__)
+    return any(
+        name in (kind.__name__ for kind in type(link).__mro__) or any(text in str(link) for text in texts)
+        for link in causes(error)
+    )

@@ -8,6 +8,7 @@ The work is done by processes that outlive the client: see `wanavatar_lab.worker
 Nothing here imports torch.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -56,8 +57,7 @@ class Job:
         lost = status.state == "queued" and self.run.was_submitted() and queue.place(self.id) is None
         if lost and os.access(queue.root, os.W_OK):
             queue.restore()
-        failed = _tend(queue, start=True, waiting=self.run)
-        if failed is not None:
+        if (failed := _tend(queue, start=True, waiting=self.run)) is not None:
             return failed
         place = queue.place(self.id)
         if place is None and status.state == "running" and not self.run.is_held():
@@ -72,13 +72,12 @@ class Job:
 
     def wait(self, timeout: float | None = None) -> Status:
         """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         nap = _SHORTEST_NAP
         while not (status := self.status()).ended:
-            left = nap if deadline is None else min(nap, deadline - time.monotonic())
-            if left <= 0:
+            if (left := deadline - time.monotonic()) <= 0:
                 break
-            time.sleep(left)
+            time.sleep(min(nap, left))
             nap = min(2 * nap, _LONGEST_NAP)
         return status
 
@@ -180,7 +179,7 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     status = Status(submitted_at=time.time()).started()
     with draft(request.with_absolute_paths(), runs_folder(runs_dir), status) as drafted, drafted.held():
         run = drafted.publish()
-        execute(run, ModelCache(choose_device(read_settings().device)))
+        execute(run, ModelCache(choose_device()))
     return run
 
 
@@ -203,19 +202,16 @@ def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status
             return None
         try:
             queue.finish_abandoned()
-            run_ids = queue.run_ids()
-            if not start or not run_ids:
-                return None
-            if (starts := queue.starts()) < MOST_STARTS:
+            run_ids, starts = queue.run_ids() if start else [], queue.starts()
+            if run_ids and starts < MOST_STARTS:
                 start_supervisor(queue, lock)
-                return None
-            if waiting is None or waiting.id not in run_ids or waiting.status().state != "queued":
-                return None
-            # with both locks held, so that no client starts a supervisor that takes it meanwhile
-            status = _fail(waiting, supervisor_died(starts, queue.log, queue.last_line()))
-            queue.remove(waiting.id)
-            queue.count_starts(0)
-            return status
+            elif waiting is not None and waiting.id in run_ids and waiting.status().state == "queued":
+                # with both locks held, so that no client starts a supervisor that takes it meanwhile
+                status = _fail(waiting, supervisor_died(starts, queue.log, queue.last_line()))
+                queue.remove(waiting.id)
+                queue.count_starts(0)
+                return status
+            return None
         finally:
             locks.drop(lock)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REPORT_AFTER = 2.0  # seconds; locks that are waited for are held for milliseconds, so by then something is wrong
@@ -32,24 +32,23 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
     handle = os.open(path, (os.O_RDONLY if shared else os.O_RDWR) | os.O_CREAT, 0o666)
     _ours.add(handle)
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    warning = threading.Timer(REPORT_AFTER, _log.warning, ("Waiting for another process to release %s.", path))
+    warning.daemon = True
     try:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(handle, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                drop(handle)
-                return None
-            warning = threading.Timer(REPORT_AFTER, _log.warning, ("Waiting for another process to release %s.", path))
-            warning.daemon = True
+            return handle
+        if wait:
             warning.start()
-            try:
-                fcntl.flock(handle, how)
-            finally:
-                warning.cancel()
+            fcntl.flock(handle, how)
+            return handle
     except BaseException:
         drop(handle)
         raise
-    return handle
+    finally:
+        warning.cancel()
+    drop(handle)
+    return None
 
 
 def drop(handle: int) -> None:

@@ -34,9 +34,7 @@ class Settings(BaseModel):
     max_video_pixels: int = Field(default=8192 * 8192, gt=0, description="largest video frame that is read")
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
-    cancel_grace_seconds: float = Field(
-        default=60.0, gt=0, description="a cancelled run whose stage does not stop is killed after this"
-    )
+    cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
 
     def for_worker(self) -> dict[str, str]:
@@ -62,24 +60,21 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             f"The settings file {file} cannot be read: {error}. Correct it, or unset WANAVATAR_SETTINGS."
         ) from error
     sources = {name: f"{name} in {file}" for name in values}
-    for name in Settings.model_fields:
-        variables = [f"WANAVATAR_{name.upper()}", *(["WANAVATAR_WEIGHTS"] if name == "weights_dir" else [])]
-        found = next((variable for variable in variables if variable in environ), None)
-        if found is not None:
-            values[name], sources[name] = environ[found], found
+    variables = {f"WANAVATAR_{name.upper()}": name for name in Settings.model_fields}
+    for variable, name in ({"WANAVATAR_WEIGHTS": "weights_dir"} | variables).items():  # WANAVATAR_WEIGHTS_DIR wins
+        if variable in environ:
+            values[name], sources[name] = environ[variable], variable
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        if name not in Settings.model_fields:
-            raise LabError(
-                f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
-            ) from error
-        advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
-        raise LabError(
-            f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
-        ) from error
+        if name in Settings.model_fields:
+            advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
+            message = f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
+        else:
+            message = f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
+        raise LabError(message) from error
 
 
 def _settings_file(environ: Mapping[str, str]) -> Path | None:

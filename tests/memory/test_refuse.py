@@ -89,7 +89,7 @@ def test_a_run_that_cannot_fit_loads_nothing(
 ) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(ModelCache, "models", lambda *given: loaded.append(given))
-    monkeypatch.setattr("wanavatar_lab.worker.execute._device_name", lambda device: device)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
     monkeypatch.setenv("WANAVATAR_DEVICE", "cuda")
     have(monkeypatch, machine(0.602))
     status = jobs.run_here(requests["image_to_video"], runs_dir=tmp_path / "runs").status()

@@ -78,7 +78,7 @@ def test_stages_that_take_turns_are_loaded_once() -> None:
     # only the one that runs is on the GPU
     assert [kept[name].rests for name in REQUESTS] == [2, 1, 2, 1]
     assert cache.name == "upscale/pocket"
-    assert cache.waiting == ("speech_to_video/pocket", "text_to_image/pocket", "image_to_video/pocket")
+    assert tuple(cache.waiting) == ("speech_to_video/pocket", "text_to_image/pocket", "image_to_video/pocket")
 
 
 def test_what_ran_longest_ago_goes_first() -> None:
@@ -105,7 +105,7 @@ def test_what_will_be_loaded_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ModelCache("cuda", lambda: 20 * GB)
     cache.models(REQUESTS["text"], patient(30))
     seen: list[tuple[str, ...]] = []
-    cache.models(REQUESTS["image"], Stage(lambda: seen.append(cache.waiting)))
+    cache.models(REQUESTS["image"], Stage(lambda: seen.append(tuple(cache.waiting))))
     assert seen == [()], "it made room before it loaded"
 
 
@@ -113,7 +113,7 @@ def test_a_stage_without_files_says_what_it_loads() -> None:
     cache = ModelCache("cuda", lambda: 20 * GB)
     cache.models(REQUESTS["text"], patient(30))
     seen: list[tuple[str, ...]] = []
-    stage = Stage(lambda: seen.append(cache.waiting))
+    stage = Stage(lambda: seen.append(tuple(cache.waiting)))
     stage.bytes_to_load = lambda: 50 * GB  # type: ignore[attr-defined]
     cache.models(REQUESTS["image"], stage)
     assert seen == [()], "it made room before it loaded"
@@ -125,7 +125,7 @@ def test_on_a_cpu_small_models_wait(size: float, waits: bool) -> None:
     cache = ModelCache("cpu", lambda: 6 * GB)
     cache.models(REQUESTS["text"], patient(size))
     cache.models(REQUESTS["image"], patient(size))
-    assert cache.waiting == (("text_to_image/pocket",) if waits else ())
+    assert tuple(cache.waiting) == (("text_to_image/pocket",) if waits else ())
 
 
 def test_models_that_cannot_wait_are_released() -> None:
@@ -135,7 +135,7 @@ def test_models_that_cannot_wait_are_released() -> None:
     relax = Relax(profile="pocket")
     cache.models(relax, others)
     cache.models(REQUESTS["text"], patient(1))
-    assert cache.waiting == ()
+    assert tuple(cache.waiting) == ()
     cache.models(relax, others)
     assert others.loads == 2
 
@@ -149,7 +149,7 @@ def test_a_load_that_fails_leaves_the_earlier_stage_usable() -> None:
     models = cache.models(REQUESTS["text"], stage)
     with pytest.raises(WeightsError):
         cache.models(REQUESTS["speech"], Stage(fail))
-    assert (cache.name, cache.waiting) == (None, ("text_to_image/pocket",))
+    assert (cache.name, tuple(cache.waiting)) == (None, ("text_to_image/pocket",))
     assert cache.models(REQUESTS["text"], stage) is models
     assert stage.loads == 1
 
@@ -192,7 +192,7 @@ def test_models_that_fail_to_make_room_are_not_taken_for_usable() -> None:
     cache.models(REQUESTS["text"], Stage(lambda: Stuck(1)))
     with pytest.raises(RuntimeError):
         cache.models(REQUESTS["image"], patient(1))
-    assert (cache.name, cache.waiting) == (None, ())
+    assert (cache.name, tuple(cache.waiting)) == (None, ())
 
 
 def test_forget_drops_what_ran_and_release_drops_all() -> None:
@@ -200,11 +200,11 @@ def test_forget_drops_what_ran_and_release_drops_all() -> None:
     for name in ("text", "image"):
         cache.models(REQUESTS[name], patient(1))
     cache.forget()
-    assert (cache.name, cache.waiting) == (None, ("text_to_image/pocket",))
+    assert (cache.name, tuple(cache.waiting)) == (None, ("text_to_image/pocket",))
     assert cache.host_free(REQUESTS["text"]) is None
     assert cache.host_free(REQUESTS["image"]) == 257 * GB
     cache.release()
-    assert (cache.name, cache.waiting) == (None, ())
+    assert (cache.name, tuple(cache.waiting)) == (None, ())
 
 
 def test_the_four_stages_of_pocket_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:

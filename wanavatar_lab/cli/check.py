@@ -61,7 +61,7 @@ def look_here(profile: str) -> Found:
     from wanavatar_lab.worker.execute import choose_device  # imports torch
 
     settings = read_settings()
-    machine = this_machine(choose_device(settings.device))
+    machine = this_machine(choose_device())
     needed = [each for each in WEIGHTS.values() if any(name == profile for name, _ in each.needed_by)]
     return Found(
         machine="\n".join(_machine(machine)),

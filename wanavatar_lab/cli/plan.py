@@ -68,7 +68,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
     # imports torch, which only a plan for this machine needs
     from wanavatar_lab.worker.execute import choose_device
 
-    machine = this_machine("cpu" if gpus == 0 else choose_device(read_settings().device))
+    machine = this_machine("cpu" if gpus == 0 else choose_device())
     if gpus is not None:
         if gpus > len(machine.gpus):
             problem = f"{int(gpus)} are more than the {len(machine.gpus)} here; give --gpu-memory for another machine"

@@ -1,5 +1,1 @@
 """A run is a folder: the request, a status, a log, the files made, and a manifest to make them again."""
-
-from .run import Run, list_runs, runs_folder
-
-__all__ = ["Run", "list_runs", "runs_folder"]

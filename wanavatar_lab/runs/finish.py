@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.errors import RunError
 from wanavatar_lab.files import remove_if_possible
 from wanavatar_lab.runs import reserved_space
 from wanavatar_lab.runs.manifest import Record, build_manifest
@@ -40,11 +39,8 @@ def finish_run(
         DiskFull: no room, not even in the reserved blocks. The run then has the state it had.
     """
     _remove_scratch(run.folder)
-    if last is None:
-        try:
-            last = run.status()
-        except RunError:
-            last = Status()  # damaged, perhaps by what made the run end; it is finished all the same
+    # a damaged status, perhaps by what made the run end, does not keep it from being finished
+    last = last or run.readable_status() or Status()
     at = f" at {last.message}" if last.state == "running" and last.message else ""
     status = last.model_copy(
         update={
@@ -73,11 +69,9 @@ def _remove_scratch(folder: Path) -> None:
     """Remove the preview, and every hidden file or folder: by convention, nothing else is ever half-written."""
     remove_if_possible(folder / PREVIEW)
     for parent, folders, files in os.walk(folder):
-        hidden = [name for name in [*files, *folders] if name.startswith(".")]
-        for path in (Path(parent) / name for name in hidden):
+        for path in (Path(parent) / name for name in [*files, *folders] if name.startswith(".")):
             if not reserved_space.is_reserved_space(path):
                 remove_if_possible(path)
-        folders[:] = [name for name in folders if name not in hidden]
 
 
 def _json(manifest: dict[str, Any]) -> str:

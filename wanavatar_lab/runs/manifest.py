@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.requests import Request
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 
@@ -27,18 +26,13 @@ class Record:
         device: cpu, or cuda and the GPU's name.
         seconds: per phase.
         facts: what the stage recorded.
-        inputs: from `describe_inputs`.
+        inputs: size and SHA-256 of each input file, by field.
     """
 
     device: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-def describe_inputs(request: Request) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of each input file, by field: taken before the work, since a file may change later."""
-    return {name: _contents(path) for name, path in request.input_files().items()}
 
 
 def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
@@ -63,7 +57,7 @@ def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    times = {name: getattr(status, name) for name in ("submitted_at", "started_at", "finished_at")}
+    times = status.model_dump(include={"submitted_at", "started_at", "finished_at"})
     return {
         "format": FORMAT,
         "id": run.id,
@@ -74,7 +68,7 @@ def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
         "seed": status.seed,
         "inputs": inputs,
         "parents": sorted({place["run"] for place in inputs.values() if "run" in place}),
-        "artifacts": [{**made.model_dump(), **_contents(run.path(made))} for made in status.artifacts],
+        "artifacts": [{**made.model_dump(), **describe_file(run.path(made))} for made in status.artifacts],
         "facts": record.facts,
         "seconds": {phase: round(seconds, 3) for phase, seconds in record.seconds.items()},
         "memory_bytes": status.memory_bytes,
@@ -97,7 +91,8 @@ def _location(path: Path, root: Path) -> dict[str, Any]:
     return {"name": path.name, "run": parts[0], "path": "/".join(parts)}
 
 
-def _contents(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}

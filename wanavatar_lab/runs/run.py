@@ -120,6 +120,13 @@ class Run:
         except ValidationError as error:
             raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
 
+    def readable_status(self) -> Status | None:
+        """The status as last written; None if the run is gone or damaged."""
+        try:
+            return self.status()
+        except RunError:
+            return None
+
     def write_status(self, status: Status, *, sync: bool = True) -> None:
         """Replace the status; with `sync`, so that a power cut does not undo it. The last one is `finish_run`'s.
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from wanavatar_lab.errors import LabError
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 
 STARTING = "start"  # phase: the worker process starts and imports
 LOADING = "load"  # phase: models are loaded
@@ -68,9 +67,7 @@ class Status(BaseModel):
     segments: int | None = None
     fraction: float = Field(default=0.0, ge=0.0, le=1.0, description="of the whole run; never decreases")
     eta_seconds: Seconds | None = Field(default=None, description="from the measured time of the last steps")
-    memory_bytes: int | None = Field(
-        default=None, description="peak: of the GPU where one is used, else of the process"
-    )
+    memory_bytes: int | None = Field(default=None, description="peak of the GPU if it is used, else of the process")
     seed: int | None = Field(default=None, description="the seed that is used")
     queue_place: int | None = Field(default=None, description="1 = next; only when state is queued")
     submitted_at: Seconds | None = None
@@ -81,7 +78,7 @@ class Status(BaseModel):
     @property
     def ended(self) -> bool:
         """Whether nothing will change any more."""
-        return self.state in ENDED
+        return self.state not in ("queued", "running")
 
     def started(self) -> "Status":
         """The first status of a run that is executed from now on."""

@@ -4,7 +4,6 @@ The worker does this with every run, `jobs.run_here` with one: check the request
 finish the run.
 """
 
-import importlib.util
 import secrets
 import sys
 import traceback
@@ -14,9 +13,10 @@ from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.runs.finish import finish_run
-from wanavatar_lab.runs.manifest import Record, describe_inputs
+from wanavatar_lab.runs.manifest import Record, describe_file
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.runs.status import LOADING, RUNNING, STARTING, Artifact, State
+from wanavatar_lab.runs.status import LOADING, RUNNING, Artifact, State
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.worker.error_messages import explain
@@ -47,7 +47,11 @@ def execute(run: Run, cache: ModelCache) -> bool:
     except (Cancelled, KeyboardInterrupt) as request_to_end:
         state, interrupted = "cancelled", isinstance(request_to_end, KeyboardInterrupt)
     except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and the run must report it
-        state, error, usable = "failed", _report(fault, run), not has_broken_gpu(fault)
+        state, error, usable = "failed", explain(fault, run), not has_broken_gpu(fault)
+        try:
+            StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))
+        except DiskFull:
+            error += " There was no room for the traceback in log.txt either."
         if is_out_of_main_memory(fault):
             free_memory = cache.release
         elif is_out_of_memory(fault):
@@ -56,31 +60,31 @@ def execute(run: Run, cache: ModelCache) -> bool:
     if free_memory is not None:
         free_memory()
     meter.close()
-    record.seconds = meter.seconds
-    record.device = _device_name(cache.device)
+    record.seconds, record.device = meter.seconds, cache.device
+    torch = sys.modules.get("torch")
+    if cache.device.startswith("cuda") and torch is not None:
+        record.device += f" ({torch.cuda.get_device_name(cache.device)})"
     finish_run(run, state, error=error, artifacts=artifacts, last=meter.status, record=record)
     if interrupted:
         raise KeyboardInterrupt
     return usable
 
 
-def choose_device(wanted: str) -> str:
+def choose_device() -> str:
     """The device to compute on: the one that the settings name, or for `auto` the GPU if torch finds one."""
-    if wanted != "auto":
+    if (wanted := read_settings().device) != "auto":
         return wanted
-    if importlib.util.find_spec("torch") is None:
-        return "cpu"
-    import torch
+    import torch  # takes seconds
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
-    meter.begin(STARTING)
     request = run.request()
     request.check_inputs()
     check_loras(request)
-    record.inputs = describe_inputs(request)
+    # before the work, since a file may change later
+    record.inputs = {name: describe_file(path) for name, path in request.input_files().items()}
     seed = getattr(request, "seed", -1)
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)
@@ -97,20 +101,3 @@ def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter
         if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):
             raise RunError(f"The stage {request.stage} returned {artifact.path!r}, which is no file in {run.folder}.")
     return artifacts
-
-
-def _report(fault: BaseException, run: Run) -> str:
-    """The message for the user; the traceback is written to the log."""
-    message = explain(fault, run)
-    try:
-        StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))
-    except DiskFull:
-        return f"{message} There was no room for the traceback in log.txt either."
-    return message
-
-
-def _device_name(device: str) -> str:
-    torch = sys.modules.get("torch")
-    if device.startswith("cuda") and torch is not None:
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device

@@ -27,6 +27,7 @@ class ModelCache:
     Attributes:
         device: where stages compute: cpu, cuda or cuda:<n>.
         name: the models on the device, as stage/profile; None if there are none.
+        waiting: the models that are kept in main memory, by stage/profile, least recently used first.
     """
 
     def __init__(self, device: str, free_bytes: Callable[[], int] = free_host_bytes) -> None:
@@ -34,13 +35,8 @@ class ModelCache:
         self.device = device
         self.name: str | None = None
         self._models: Any = None
-        self._waiting: dict[str, Any] = {}  # least recently used first
+        self.waiting: dict[str, Any] = {}
         self._free_bytes = free_bytes
-
-    @property
-    def waiting(self) -> tuple[str, ...]:
-        """The models that are kept in main memory, as stage/profile, least recently used first."""
-        return tuple(self._waiting)
 
     def models(self, request: Request, module: ModuleType) -> Any:
         """The models for `request`, from main memory or loaded now.
@@ -54,18 +50,24 @@ class ModelCache:
         name = _name(request)
         if name != self.name:
             self._move_to_main_memory()
-            if name in self._waiting:
-                models = self._waiting.pop(name)
+            if name in self.waiting:
+                models = self.waiting.pop(name)
             else:
-                self._make_room(self._bytes_to_load(request, module))
-                models = module.load(PROFILES[request.profile], self.device)
+                profile = PROFILES[request.profile]
+                # a custom stage whose models are not among the profile's files states their size itself
+                if (own := getattr(module, "bytes_to_load", None)) is not None:
+                    needed = int(own())
+                else:
+                    needed = bytes_to_load(profile, request.stage, read_settings().weights_dir, self.device)
+                self._make_room(needed)
+                models = module.load(profile, self.device)
             self.name, self._models = name, models
         return self._models
 
     def host_free(self, request: Request) -> int | None:
         """Main memory that the models of a request may take, in bytes; None if they are loaded."""
         name = _name(request)
-        return None if name == self.name or name in self._waiting else self._free_bytes() + sum(self._held().values())
+        return None if name == self.name or name in self.waiting else self._free_bytes() + sum(self._held().values())
 
     def forget(self) -> None:
         """Release the models that ran last, which may be in any state after the GPU's memory ran out."""
@@ -74,7 +76,7 @@ class ModelCache:
 
     def release(self) -> None:
         """Release all models, and the memory that torch caches."""
-        self._waiting.clear()
+        self.waiting.clear()
         self.forget()
 
     def _move_to_main_memory(self) -> None:
@@ -84,7 +86,7 @@ class ModelCache:
         methods = ("offload_to_host", "host_bytes")
         if name is not None and all(callable(getattr(models, method, None)) for method in methods):
             models.offload_to_host()
-            self._waiting[name] = models
+            self.waiting[name] = models
             self._make_room(0)
         del models
         _collect()
@@ -97,18 +99,11 @@ class ModelCache:
         for name in list(held):
             if sum(held.values()) + needed <= allowed:
                 return
-            del held[name], self._waiting[name]
+            del held[name], self.waiting[name]
             _collect()
 
-    def _bytes_to_load(self, request: Request, module: ModuleType) -> int:
-        # a custom stage whose models are not among the profile's files states their size itself
-        own = getattr(module, "bytes_to_load", None)
-        if own is not None:
-            return int(own())
-        return bytes_to_load(PROFILES[request.profile], request.stage, read_settings().weights_dir, self.device)
-
     def _held(self) -> dict[str, int]:
-        return {name: models.host_bytes() for name, models in self._waiting.items()}
+        return {name: models.host_bytes() for name, models in self.waiting.items()}
 
 
 def _name(request: Request) -> str:

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.child_process import die_with_parent
 from wanavatar_lab.worker.execute import choose_device, execute
 from wanavatar_lab.worker.model_cache import ModelCache
@@ -41,7 +40,7 @@ def main(runs_dir: Path, supervisor: int) -> None:
         run = Run(runs_dir / run_ids.get())
         with run.held(), _output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
-            cache = cache or ModelCache(choose_device(read_settings().device))
+            cache = cache or ModelCache(choose_device())
             usable = execute(run, cache)
         if not usable:
             os._exit(0)  # without Python's clean-up, which may hang in a broken GPU context
@@ -60,19 +59,18 @@ def _read_run_ids(channel: socket.socket, run_ids: "queue.SimpleQueue[str]") -> 
 @contextmanager
 def _output_into(path: Path) -> Iterator[None]:
     """Send what this process and libraries below Python print to the end of `path`."""
-    before = [os.dup(1), os.dup(2)]
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    before = {handle: os.dup(handle) for handle in (1, 2)}
     try:
-        for handle in (1, 2):
-            os.dup2(log, handle)
+        with open(path, "ab") as log:
+            for handle in before:
+                os.dup2(log.fileno(), handle)
         yield
     finally:
         # what the C library still buffers belongs to this run; Python's own streams buffer nothing (-u)
         ctypes.CDLL(None).fflush(None)
-        for saved, handle in zip(before, (1, 2), strict=True):
+        for handle, saved in before.items():
             os.dup2(saved, handle)
-        for handle in (*before, log):
-            os.close(handle)
+            os.close(saved)
 
 
 if __name__ == "__main__":

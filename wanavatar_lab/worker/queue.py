@@ -14,15 +14,13 @@ import logging
 import os
 import re
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wanavatar_lab import locks
-from wanavatar_lab.errors import RunError
 from wanavatar_lab.files import entries, read_file, remove, report_write_errors
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, list_runs
-from wanavatar_lab.runs.status import Status
 from wanavatar_lab.worker.error_messages import worker_died
 
 _LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
@@ -32,8 +30,7 @@ _TICKET = re.compile(r"(\d{12})\.(.+)")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ProcessIds:
+class ProcessIds(NamedTuple):
     """The processes of a queue, on the supervisor's machine."""
 
     supervisor: int
@@ -91,7 +88,7 @@ class RunQueue:
 
     def write_process_ids(self, handle: int, ids: ProcessIds) -> None:
         """Write into the claimed lock who holds it; into existing blocks, so that a full disk does not matter."""
-        os.pwrite(handle, json.dumps(asdict(ids)).encode().ljust(_LOCK_BYTES), 0)
+        os.pwrite(handle, json.dumps(ids._asdict()).encode().ljust(_LOCK_BYTES), 0)
 
     def process_ids(self) -> ProcessIds | None:
         """What the last supervisor has written; its processes may be gone."""
@@ -115,10 +112,10 @@ class RunQueue:
     def last_line(self) -> str:
         """The last line that supervisor and worker have printed between runs; empty if they have printed nothing."""
         try:
-            lines = read_file(self.log, last=_LONGEST_LINE).decode("utf-8", errors="replace").split("\n")
+            printed = read_file(self.log, last=_LONGEST_LINE).decode("utf-8", errors="replace")
         except OSError as error:
             return f"(it cannot be read: {error.strerror})"
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return printed.strip().rpartition("\n")[2]
 
     def run_ids(self) -> list[str]:
         """The ids of all runs with a ticket, the next one first."""
@@ -142,7 +139,7 @@ class RunQueue:
         with self.locked():
             known = set(self.run_ids())
             for run in reversed(list_runs(self.root)):
-                status = self._status(run.id)
+                status = run.readable_status()
                 if run.id not in known and run.was_submitted() and status is not None and status.state == "queued":
                     self.add(run.id)
 
@@ -152,9 +149,8 @@ class RunQueue:
         if run_id not in queue:
             return None
         before = queue[: queue.index(run_id)]
-        # only the first can have started
-        started = bool(before) and (head := self._status(before[0])) is not None and head.state != "queued"
-        return len(before) + 1 - started
+        head = Run(self.root / before[0]).readable_status() if before else None  # only the first can have started
+        return len(before) + 1 - (head is not None and head.state != "queued")
 
     def runs(self) -> list[Run]:
         """Locked. The runs with a ticket, the next one first; tickets of runs that are gone are removed."""
@@ -170,7 +166,7 @@ class RunQueue:
     def finish_abandoned(self) -> None:
         """Locked, with the supervisor's lock. Finish what was running when the supervisor died with its worker."""
         for run in self.runs():
-            status = self._status(run.id)
+            status = run.readable_status()
             if status is None or status.state == "queued":
                 continue
             if not status.ended:
@@ -190,9 +186,3 @@ class RunQueue:
 
     def _ticket(self, number: int, run_id: str) -> Path:
         return self.folder / "queue" / f"{number:012d}.{run_id}"
-
-    def _status(self, run_id: str) -> Status | None:
-        try:
-            return Run(self.root / run_id).status()
-        except RunError:
-            return None

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from wanavatar_lab.errors import TERMINATED, LabError, RunError
+from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
@@ -50,13 +50,13 @@ def start_supervisor(queue: RunQueue, lock: int) -> None:
     """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
     # -P: the client's folder may hold a file that is named like a module of ours
-    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor"]
+    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root)]
     package = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
     with open(queue.log, mode) as log:
         process = subprocess.Popen(
-            [*command, "--runs-dir", str(queue.root), "--lock", str(lock)],
+            [*command, "--lock", str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -76,8 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     queue = RunQueue(runs_folder(options.runs_dir))
-    lock = options.lock
-    if lock is None:
+    if (lock := options.lock) is None:
         queue.prepare()
         with queue.locked():
             lock = queue.claim()
@@ -99,11 +98,7 @@ def monitor(queue: RunQueue, lock: int) -> None:
     while True:
         if (child := os.fork()) == 0:
             signal.signal(signal.SIGTERM, _exit_once)
-            supervisor = Supervisor(queue, lock)
-            try:
-                supervisor.serve()
-            finally:
-                supervisor.close()
+            Supervisor(queue, lock).serve()
             return
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor by itself
         signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
@@ -159,16 +154,25 @@ class Supervisor:
         self._run: Run | None = None  # that the worker executes
 
     def serve(self) -> None:
-        """Take runs; return when idle for long, or when the queue's folder is gone."""
+        """Take runs; return when idle for long, or when the queue's folder is gone.
+
+        However it ends, the worker is killed, and a run that it executes is finished as failed.
+        """
+        try:
+            self._take_runs()
+        finally:
+            self._stop_worker()
+            if self._run is not None:
+                self._finish(self._run, "failed", worker_died("its supervisor was stopped"))
+
+    def _take_runs(self) -> None:
         self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
-        serving = False
         while self._queue.is_claimed_by(self._lock):
             run = self._take() if self._queue.run_ids() else None
-            if not serving:
+            if self._queue.starts():  # this supervisor has come so far that starting them works
                 self._queue.count_starts(0)
-                serving = True
             if run is not None:
                 self._execute(run)
                 idle_since = time.monotonic()
@@ -181,13 +185,6 @@ class Supervisor:
                     if not self._queue.run_ids():
                         os.close(self._lock)
                         return
-
-    def close(self) -> None:
-        """Kill the worker, and finish the run that it executes."""
-        run = self._run
-        self._stop_worker()
-        if run is not None:
-            self._finish(run, "failed", worker_died("its supervisor was stopped"))
 
     def _take(self) -> Run | None:
         """Mark the next run as running and return it; finish on the way those that are cancelled or damaged."""
@@ -244,17 +241,13 @@ class Supervisor:
             self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
 
     def _phase(self, run: Run) -> str:
-        try:
-            return run.status().phase
-        except RunError:
-            return ""  # its folder is being removed; finishing it will report that
+        status = run.readable_status()
+        return "" if status is None else status.phase  # where its folder is removed, finishing it will report that
 
     def _finish(self, run: Run, state: State, error: str | None = None) -> None:
-        try:
-            if run.status().ended:
-                return  # the worker wrote its last status before it died
-        except RunError as damage:
-            _log.warning("%s", damage)
+        status = run.readable_status()
+        if status is not None and status.ended:
+            return  # the worker wrote its last status before it died
         try:
             finish_run(run, state, error=error)
         except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
@@ -275,7 +268,7 @@ class Worker:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", str(runs_dir), str(os.getpid())],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
                 start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
             )
