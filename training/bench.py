@@ -303,17 +303,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--layers", type=int, help="number of blocks; default: all")
     add("--height", type=int, default=TRUE_SIZE[0], help="pixels")
     add("--width", type=int, default=TRUE_SIZE[1], help="pixels")
-    add("--frames", type=int, default=TRUE_SIZE[2], help="a multiple of 4")
-    add("--rank", type=int, default=128, help="of the LoRA")
+    add("--frames", type=int, default=TRUE_SIZE[2], help="frames of the sample, a multiple of 4")
+    add("--rank", type=int, default=128, help="rank of the LoRA")
     add("--plain", action="store_true", help="PEFT's own layers and full checkpointing, not compiled")
     add("--eager", action="store_true", help="do not compile")
-    add("--keep-attention", type=blocks, metavar="BLOCKS", help="that keep attention outputs; default: all")
-    add("--offload", type=blocks, metavar="BLOCKS", help="whose kept tensors are offloaded; default: all")
+    add(
+        "--keep-attention",
+        type=blocks,
+        metavar="BLOCKS",
+        help="number of blocks that keep attention outputs; default: all",
+    )
+    add(
+        "--offload",
+        type=blocks,
+        metavar="BLOCKS",
+        help="number of blocks whose kept tensors are offloaded; default: all",
+    )
     add("--base-dtype", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
-    add("--attention-backend", help="of diffusers' dispatcher, _native_cudnn for example")
-    add("--steps", type=int, default=3, help="timed ones, after one that is not; 0 for none")
-    add("--check", type=int, default=0, metavar="BLOCKS", help="compare gradients in so many blocks")
-    add("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of frozen weights")
+    add("--attention-backend", help="backend of diffusers' attention dispatcher, such as _native_cudnn")
+    add("--steps", type=int, default=3, help="timed steps, after one untimed; 0 for none")
+    add("--check", type=int, default=0, metavar="BLOCKS", help="compare gradients with --plain in this many blocks")
+    add("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the frozen weights")
     add("--device", help="default: cuda if there is one, else cpu")
     print(json.dumps(measure(parser.parse_args(argv))))
     return 0

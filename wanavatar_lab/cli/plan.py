@@ -30,15 +30,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
     command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
-    command.add_argument("--resolution", metavar="WxH", help="as in the request (default: the request's)")
-    command.add_argument("--frames", metavar="N", help="of the clip, or of a segment (default: the request's)")
+    command.add_argument(
+        "--resolution", metavar="WxH", help="width x height, auto, 480p or 720p (default: that of the stage)"
+    )
+    command.add_argument(
+        "--frames", metavar="N", help="frames of the clip; speech-to-video: of a segment (default: that of the stage)"
+    )
     modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
     other = command.add_argument_group("plan for another machine")
-    other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU")
-    other.add_argument("--host-memory", metavar="GB", help="free main memory")
+    other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU in 10⁹ bytes")
+    other.add_argument("--host-memory", metavar="GB", help="free main memory in 10⁹ bytes")
     other.add_argument("--gpus", metavar="N", help="number of GPUs; 0 plans for the CPU")
-    other.add_argument("--gpu", metavar="NAME", help="name as the driver gives it, such as 'NVIDIA H200'; for the time")
+    other.add_argument("--gpu", metavar="NAME", help="GPU model, such as 'NVIDIA H200', to estimate the run time")
 
 
 def plan(arguments: argparse.Namespace) -> int:
