@@ -307,18 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rank", type=int, default=128, help="rank of the LoRA")
     add("--plain", action="store_true", help="PEFT's own layers and full checkpointing, not compiled")
     add("--eager", action="store_true", help="do not compile")
-    add(
-        "--keep-attention",
-        type=blocks,
-        metavar="BLOCKS",
-        help="number of blocks that keep attention outputs; default: all",
-    )
-    add(
-        "--offload",
-        type=blocks,
-        metavar="BLOCKS",
-        help="number of blocks whose kept tensors are offloaded; default: all",
-    )
+    add("--keep-attention", type=blocks, metavar="BLOCKS", help="how many keep attention outputs; default: all")
+    add("--offload", type=blocks, metavar="BLOCKS", help="how many have kept tensors offloaded; default: all")
     add("--base-dtype", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
     add("--attention-backend", help="backend of diffusers' attention dispatcher, such as _native_cudnn")
     add("--steps", type=int, default=3, help="timed steps, after one untimed; 0 for none")

@@ -9,7 +9,6 @@ from training.config.recipes import RECIPES
 from training.config.training_config import TrainingConfig, with_current_names
 from wanavatar_lab.errors import LabError
 
-
 _SET = "set a field of TrainingConfig to a JSON value, such as --set learning_rate 1e-5; repeatable"
 
 

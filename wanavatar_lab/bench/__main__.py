@@ -79,9 +79,7 @@ def _offload(words: list[str]) -> int:
 
 def _files(words: list[str]) -> int:
     parser = _parser("files", "Reading a stage's files from a disk.")
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="where weights are written and read; they are not deleted"
-    )
+    parser.add_argument("--folder", type=Path, required=True, help="for the weights, which are kept afterwards")
     stages = ["text-to-image", "image-to-video", "speech-to-video"]
     parser.add_argument("--stage", default="text-to-image", choices=stages)
     arguments = parser.parse_args(words)

@@ -30,12 +30,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
     command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
-    command.add_argument(
-        "--resolution", metavar="WxH", help="width x height, auto, 480p or 720p (default: that of the stage)"
-    )
-    command.add_argument(
-        "--frames", metavar="N", help="frames of the clip; speech-to-video: of a segment (default: that of the stage)"
-    )
+    command.add_argument("--resolution", metavar="WxH", help="or auto, 480p or 720p (default: the stage's)")
+    command.add_argument("--frames", metavar="N", help="of the clip, or of a speech segment (default: the stage's)")
     modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
     other = command.add_argument_group("plan for another machine")
