@@ -176,7 +176,7 @@ def test_a_part_of_the_voice_is_chosen_on_its_waveform(place: Path) -> None:
     assert (form.values()["audio_start"], form.values()["audio_duration"]) == (1.0, 2.0)
     assert "audio_duration" in form.touched
     form.expand()
-    named(form, "Voice start (s)").value = 1.5
+    named(form, "Voice from (s)").value = 1.5
     assert (waveform.start, waveform.end) == (1.5, 3.5)
     waveform.choose(0.0, None)
     assert (form.values()["audio_start"], form.values()["audio_duration"]) == (0.0, None)

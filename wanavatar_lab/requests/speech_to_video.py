@@ -40,7 +40,7 @@ class SpeechToVideo(Request):
     """The person who speaks, with the face clearly visible."""
     audio: Annotated[str, spec("Voice", widget="audio")]
     """What the person says: any sound or video file."""
-    audio_start: Annotated[float, spec("Voice start", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
+    audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
     """Start in the recording."""
     audio_duration: Annotated[
         float | None, spec("Voice length", unit="s", group="advanced", gt=0.0, le=LONGEST_AUDIO)
@@ -86,8 +86,8 @@ class SpeechToVideo(Request):
         Literal["noise", "progress"],
         spec("LoRA schedule", group="advanced", options={"noise": "By noise", "progress": "By progress"}),
     ] = "noise"
-    """When LoRAs change from their high-noise to their low-noise weight: at noise level 0.9, as between the two experts
-    of image to video, or gradually from 40% to 60% of the steps."""
+    """When LoRAs change to their low-noise weight: at noise level 0.9, as between the two experts of image to video, or
+    gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
         if (self.inpaint_video is None) == (self.inpaint_mask is None):

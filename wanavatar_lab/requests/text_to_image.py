@@ -42,7 +42,7 @@ class TextToImage(Request):
     guidance_scale: GuidanceScale = 1.0
     seed: Seed = -1
     upscale: Annotated[bool, spec("Upscale 2x")] = True
-    """Also save a copy twice as wide and high, by Real-ESRGAN, as upscaled.png in the run's folder."""
+    """Also save it twice as wide and high as upscaled.png in the run's folder, with Real-ESRGAN."""
     loras: ImageLoras = ()
 
     def size(self) -> tuple[int, int]:

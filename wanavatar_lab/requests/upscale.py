@@ -32,7 +32,7 @@ class Upscale(Request):
     weights: Annotated[
         str | None, spec("Weights", widget="weights", group="advanced", allowed=f"{_WEIGHTS_ALLOWED}, or empty")
     ] = None
-    """Your own weights for RRDBNet x2, the network of Real-ESRGAN; empty uses those of the profile."""
+    """Your own weights for RRDBNet x2 (Real-ESRGAN); empty uses those of the profile."""
 
     @field_validator("tile")
     @classmethod
