@@ -38,7 +38,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU in 10⁹ bytes")
     other.add_argument("--host-memory", metavar="GB", help="free main memory in 10⁹ bytes")
     other.add_argument("--gpus", metavar="N", help="number of GPUs; 0 plans for the CPU")
-    other.add_argument("--gpu", metavar="NAME", help="GPU model, such as 'NVIDIA H200', to estimate the run time")
+    other.add_argument("--gpu", metavar="NAME", help="GPU model, such as 4090 or H200, to estimate the run time")
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def _lines(made: Plan) -> Iterator[str]:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
     yield f"memory    {amount(choice.host_bytes)} of main memory"
     what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
-    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown"
+    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown; see --gpu"
     yield f"time      {time}"
 
 
