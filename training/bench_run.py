@@ -128,11 +128,11 @@ def figures(config: TrainingConfig, processes: int) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; with --config it is a training process of the run."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="a new folder; its files stay")
+    parser.add_argument("--run", type=Path, help="a new folder for the run; it is not deleted")
     parser.add_argument("--with", dest="launcher", choices=("plain", *CONFIGS), default="plain")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=3, help="the first is not timed")
-    parser.add_argument("--samples-a-step", type=int, default=8, help="over all processes")
+    parser.add_argument("--steps", type=int, default=3, help="number of optimizer steps; the first is not timed")
+    parser.add_argument("--samples-a-step", type=int, default=8, help="samples per optimizer step, over all processes")
     parser.add_argument("--toy", action="store_true", help="a small network and a short clip, for any machine")
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

@@ -215,10 +215,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--held-out", type=Path, help="for validation; default: held_out_path.txt beside --data")
     parser.add_argument("--out", type=Path, required=True, help="folder of the samples")
     parser.add_argument("--profile", choices=PROFILES, default="full")
-    parser.add_argument("--aspects", default="rec,square,vec", help="comma-separated")
-    parser.add_argument("--prompt", default=SpeechToVideo.model_fields["prompt"].default)
-    parser.add_argument("--frames", type=int, default=LONGEST, help="of a segment, at most")
-    parser.add_argument("--inpaint", action="store_true", help="add latents for painting a face into a clip")
+    parser.add_argument(
+        "--aspects", default="rec,square,vec", help="comma-separated: rec (landscape), square, vec (portrait)"
+    )
+    spoken = SpeechToVideo.model_fields["prompt"].default
+    parser.add_argument("--prompt", default=spoken, help="prompt of clips that have none")
+    parser.add_argument("--frames", type=int, default=LONGEST, help="maximum frames of a sample")
+    parser.add_argument("--inpaint", action="store_true", help="add the masked latents that inpainting is trained on")
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
     shapes = ASPECTS[arguments.profile]

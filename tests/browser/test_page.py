@@ -90,11 +90,14 @@ def test_the_gallery_finds_deletes_and_copies(gallery: Server, page: Page, runs:
 
 def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page, runs: list[str]) -> None:
     search = page.get_by_role("searchbox", name="Search prompts")
-    search.fill("friend")
+    search.fill("failed")
+    expect(page.get_by_text("no result", exact=True).first).to_be_visible()
     page.get_by_role("combobox", name="Language").select_option("ko")
     expect(page.get_by_role("tab", name="갤러리")).to_be_visible()
     search = page.get_by_role("searchbox", name="프롬프트 검색")
-    expect(search).to_have_value("friend")
+    expect(search).to_have_value("failed")
+    expect(page.get_by_text("결과 없음", exact=True).first).to_be_visible()
+    expect(page.get_by_text("no result", exact=True)).to_have_count(0)
     expect(page.locator("html")).to_have_attribute("lang", "ko")
     page.get_by_role("combobox", name="언어").select_option("zh")
     expect(page.get_by_role("combobox", name="语言")).to_be_visible()

@@ -120,6 +120,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
 ) -> None:
     opened(page, lab, place, "11_train", **PARAMETERS)
     expect(page.get_by_text("Not started", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(training(page).get_by_text("took")).to_have_count(0)
     page.get_by_role("button", name="Start training").click()
     expect(training(page).get_by_text("Running", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Start training")).to_be_disabled()

@@ -33,6 +33,6 @@ def test_the_opening_of_every_frame_is_printed(tmp_path: Path, capsys: pytest.Ca
 
 def test_what_the_judge_cannot_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([write(tmp_path / "wide.mp4", np.zeros((3, 64, 128, 3), np.uint8))]) == 1
-    assert "squares of a multiple of 64 pixels, not 64 x 128" in capsys.readouterr().err
+    assert "squares of a multiple of 64 pixels (got 64 x 128)" in capsys.readouterr().err
     assert main([str(tmp_path / "none.mp4")]) == 1
     assert "none.mp4" in capsys.readouterr().err

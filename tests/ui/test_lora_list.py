@@ -56,7 +56,7 @@ def test_it_says_what_each_is_and_where_it_fits(weights: Path) -> None:
     assert [each["place"] for each in entry["places"]] == ["image_to_video/full", "speech_to_video/full"]
     assert entry["places"][1]["label"] == "Speech to video, Full"
     language.code = "ko"
-    assert loras.entries[0]["places"][1]["label"] == "음성으로 말하는 영상 만들기, 전체(full)"
+    assert loras.entries[0]["places"][1]["label"] == "음성으로 영상 만들기, 전체(full)"
     assert loras.words["look"] == "새로 고침"
 
 

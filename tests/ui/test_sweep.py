@@ -88,8 +88,8 @@ def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None
 
     sheet = Sweep(request, axes, [Job(run) for run in runs]).sheet()
     assert sheet.columns == ["Seed 1", "Seed 2", "Seed 3"]
-    assert sheet.rows[0] == "Prompt a cat, Upscale twofold True"
-    assert sheet.rows[1].startswith("Prompt a very long story") and "…, Upscale twofold True" in sheet.rows[1]
+    assert sheet.rows[0] == "Prompt a cat, Upscale 2x True"
+    assert sheet.rows[1].startswith("Prompt a very long story") and "…, Upscale 2x True" in sheet.rows[1]
     *shown, failed, going = [cell for row in sheet.cells for cell in row]
     assert [Path(cell["path"]).parts[-2:] for cell in shown] == [(run.id, "picture.png") for run in runs[:4]]
     assert (failed, going) == ({"why": "failed", "error": "no"}, None)

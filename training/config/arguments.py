@@ -9,14 +9,16 @@ from training.config.recipes import RECIPES
 from training.config.training_config import TrainingConfig, with_current_names
 from wanavatar_lab.errors import LabError
 
+_SET = "set a field of TrainingConfig to a JSON value, such as --set learning_rate 1e-5; repeatable"
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the options that `config_of` reads."""
     parser.add_argument("--config", type=Path, help="a JSON file with fields of training.config.TrainingConfig")
     parser.add_argument("--recipe", choices=RECIPES, help="settings to start from; all other options override them")
     parser.add_argument("--samples", type=Path, help="the folder that training.encode wrote")
-    parser.add_argument("--run", type=Path, help="the run's folder; its newest checkpoint is resumed")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"), help="as JSON")
+    parser.add_argument("--run", type=Path, help="folder of the run; its newest checkpoint is resumed")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"), help=_SET)
 
 
 def config_of(arguments: argparse.Namespace) -> TrainingConfig:

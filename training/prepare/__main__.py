@@ -18,6 +18,7 @@ from training.prepare.prepare import Options, prepare
 from wanavatar_lab.errors import LabError
 
 MOST_WORKERS = 64
+_DILATE = "how far its masks are grown, as a share of the face's width"
 SOURCES: dict[str, type[LandmarkSource]] = {
     "mediapipe": MediaPipeLandmarks,
     "drawn": DrawnLandmarks,
@@ -29,17 +30,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command line; 0 if there are clips, 1 if not, 130 after Ctrl-C. Complete clips are kept for the next run."""
     parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos of one person")
-    parser.add_argument("--out", type=Path, required=True, help="data folder")
-    parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="source of face landmarks")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the clips, masks and the report")
+    parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="drawn is for the avatars of pocket")
     parser.add_argument(
         "--missing",
         choices=get_args(Missing),
         default="invalid",
         help="a frame without a face is marked invalid, or gets the previous mask (white at the beginning)",
     )
-    parser.add_argument("--dilate-face", type=float, default=Dilation.face, help="as a share of the face's width")
-    parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help="as a share of the face's width")
-    parser.add_argument("--hold-out", type=int, default=1, help="clips that are not trained on")
+    parser.add_argument("--dilate-face", type=float, default=Dilation.face, help=_DILATE)
+    parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help=_DILATE)
+    parser.add_argument("--hold-out", type=int, default=1, help="number of clips kept for validation")
     parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, usable_cores()), help="clips made in parallel")
     given = parser.parse_args(words)
     for name, least, most in (

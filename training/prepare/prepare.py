@@ -162,7 +162,7 @@ def _plan(
             hash_ = hashlib.sha256(json.dumps([*depends, options.missing, asdict(span)]).encode()).hexdigest()
             sound = spoken[span.start * RATE // FPS : span.end * RATE // FPS]
             specs[f"video_{len(specs):03d}"] = ClipSpec(file, span, sound, hash_, caption)
-        say(f"{file.name}: {len(cuts.spans)} clips")
+        say(f"{file.name}: {len(cuts.spans)} clip{'' if len(cuts.spans) == 1 else 's'}")
     return specs, refused
 
 

@@ -57,7 +57,7 @@ def _network(words: list[str]) -> int:
 
 def _stages(words: list[str]) -> int:
     parser = _parser("stages", "The stages, one after the other.")
-    _add_cases(parser, "default all; a stage that comes again has its models cached")
+    _add_cases(parser, "default all; from its second case on, a stage has its models cached")
     parser.add_argument("--offload", choices=("auto", *OFFLOAD_MODES), default="auto")
     arguments = parser.parse_args(words)
     cases, report = read_cases(arguments.cases, arguments.size), _reporter(arguments.json)
@@ -79,7 +79,7 @@ def _offload(words: list[str]) -> int:
 
 def _files(words: list[str]) -> int:
     parser = _parser("files", "Reading a stage's files from a disk.")
-    parser.add_argument("--folder", type=Path, required=True, help="becomes a weights folder; the files stay there")
+    parser.add_argument("--folder", type=Path, required=True, help="for the weights, which are kept afterwards")
     stages = ["text-to-image", "image-to-video", "speech-to-video"]
     parser.add_argument("--stage", default="text-to-image", choices=stages)
     arguments = parser.parse_args(words)
@@ -93,7 +93,7 @@ def _files(words: list[str]) -> int:
 def _table(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} table", description="Figures of --json files as Markdown.")
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--into", type=Path, help="write them between the marks of a Markdown file")
+    parser.add_argument("--into", type=Path, help="write the tables between the figures comments of this Markdown file")
     arguments = parser.parse_args(words)
     try:
         measured = [json.loads(file.read_text(encoding="utf-8")) for file in arguments.files]

@@ -67,7 +67,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
             _add_field(fields, request, view)
         _add_output(command, request)
     listing = _add(commands, "runs", "List runs, newest first.")
-    listing.add_argument("--limit", type=int, metavar="N", default=20, help="maximum number (default 20)")
+    listing.add_argument("--limit", type=int, metavar="N", default=20, help="number of runs (default 20)")
     _add_common(listing)
     loras = _add(commands, "loras", "List LoRAs with their model, rank, alpha and trigger words.")
     _add_json(loras)
@@ -80,7 +80,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
         command = _add(commands, name, text)
         command.add_argument("id", metavar="ID", help="id of the run, from `wanavatar-lab runs`")
         if name == "logs":
-            command.add_argument("--lines", type=int, metavar="N", default=50, help="maximum number (default 50)")
+            command.add_argument("--lines", type=int, metavar="N", default=50, help="number of lines (default 50)")
         if name == "attach":
             _add_output(command, None)
         else:

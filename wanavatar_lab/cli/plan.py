@@ -30,15 +30,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
     command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
-    command.add_argument("--resolution", metavar="WxH", help="as in the request (default: the request's)")
-    command.add_argument("--frames", metavar="N", help="of the clip, or of a segment (default: the request's)")
+    command.add_argument("--resolution", metavar="WxH", help="or auto, 480p or 720p (default: the stage's)")
+    command.add_argument("--frames", metavar="N", help="of the clip, or of a speech segment (default: the stage's)")
     modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
     other = command.add_argument_group("plan for another machine")
-    other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU")
-    other.add_argument("--host-memory", metavar="GB", help="free main memory")
+    other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU in 10⁹ bytes")
+    other.add_argument("--host-memory", metavar="GB", help="free main memory in 10⁹ bytes")
     other.add_argument("--gpus", metavar="N", help="number of GPUs; 0 plans for the CPU")
-    other.add_argument("--gpu", metavar="NAME", help="name as the driver gives it, such as 'NVIDIA H200'; for the time")
+    other.add_argument("--gpu", metavar="NAME", help="GPU model, such as 4090 or H200, to estimate the run time")
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def _lines(made: Plan) -> Iterator[str]:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
     yield f"memory    {amount(choice.host_bytes)} of main memory"
     what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
-    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown"
+    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown; see --gpu"
     yield f"time      {time}"
 
 

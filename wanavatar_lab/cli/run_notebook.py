@@ -88,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m wanavatar_lab.cli.run_notebook", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("notebook", type=Path)
+    parser.add_argument("notebook", type=Path, help="the notebook to run")
     parser.add_argument("out", type=Path, help="where the executed notebook is written")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args(words)

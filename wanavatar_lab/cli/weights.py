@@ -28,7 +28,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "list":
             many = "+" if name == "download" else "*"
-            action.add_argument("names", metavar="NAME", nargs=many, help="as `wanavatar-lab weights list` shows it")
+            action.add_argument("names", metavar="NAME", nargs=many, help="from `wanavatar-lab weights list`")
         action.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -13,15 +13,15 @@ LARGEST_SEED = 2**32 - 1  # the largest that numpy's generators take
 
 _NEGATIVE_PROMPT = "What should not appear. The default is the text published with the model."
 _RESOLUTION = (
-    "Width x height of the video: 480x832 is faster, 720x1280 sharper. auto, 480p and 720p keep the shape of "
-    "the picture, at the profile's usual area or at the one named."
+    "Width x height: 480x832 is faster, 720x1280 sharper. auto, 480p and 720p keep the aspect ratio of the picture; "
+    "auto has as many pixels as is usual for the profile."
 )
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
-_SEED = "The same seed and settings give the same result. -1 draws a new one and notes it with the run."
+_SEED = "The same seed and settings give the same result. -1 draws a random seed and records it with the run."
 _OFFLOAD = (
-    "Keeps models in main memory until they are needed, or stores them in 8 bits, a little less exact, so "
-    "that less GPU memory is enough."
+    "Saves GPU memory: models wait in main memory until they are needed, or are stored in 8 bits, slightly less "
+    "exact. Automatic goes by free memory."
 )
 _OFFLOAD_MODES = {
     "auto": "Automatic",
@@ -30,8 +30,8 @@ _OFFLOAD_MODES = {
     "group": "Layer by layer",
     "fp8": "8-bit weights",
 }
-_VIDEO_LORAS = "Adapters for a person, a motion or a camera move. What is not named here is not applied."
-_IMAGE_LORAS = "Adapters for a style or a person. What is not named here is not applied."
+_VIDEO_LORAS = "For a person, a motion or a camera move. Only the LoRAs selected here are applied."
+_IMAGE_LORAS = "For a style or a person. Only the LoRAs selected here are applied."
 
 NegativePrompt = Annotated[
     str, spec("Negative prompt", _NEGATIVE_PROMPT, widget="textarea", group="advanced", max_length=LONGEST_PROMPT)

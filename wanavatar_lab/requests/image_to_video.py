@@ -45,16 +45,16 @@ class ImageToVideo(Request):
     segment_frames: Annotated[
         int, spec("Frames per segment", unit="frames", group="advanced", ge=5, le=161, step=4)
     ] = 81
-    """A longer clip is made piece by piece, each going on from the last frame of the one before; always 4n + 1. The
-    default is the length that the model was made for."""
+    """A longer clip is made in segments of at most this many frames, each starting with the last frame of the one
+    before; always 4n + 1. The default is the length that the model was trained for."""
     num_inference_steps: VideoSteps = 40
     guidance_scale: GuidanceScale = 5.0
     guidance_scale_2: Annotated[float | None, spec("Guidance scale, low noise", group="advanced", ge=1.0, le=20.0)] = (
         None
     )
-    """Guidance of the low-noise expert; empty takes the same as above."""
+    """Guidance scale of the low-noise expert. Automatic uses that of the high-noise expert."""
     flow_shift: Annotated[float, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = 5.0
-    """A larger value spends more of the steps on high noise, which suits larger pictures."""
+    """A larger value spends more of the steps on high noise, which suits higher resolutions."""
     seed: Seed = -1
     offload: Offload = "auto"
     loras: VideoLoras = ()

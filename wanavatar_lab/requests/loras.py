@@ -17,7 +17,7 @@ class WrittenAdapter(Described):
     """An adapter that can also be written as text: a name and weights, separated by colons."""
 
     name: Annotated[str, spec("Name", widget="text", min_length=1, max_length=200, allowed=_NAMED)]
-    """As the list of LoRAs shows it."""
+    """As shown in the LoRA list."""
 
     @model_validator(mode="before")
     @classmethod

@@ -83,7 +83,7 @@ class Request(Described):
     profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
         "full"
     )
-    """Full uses the published models; pocket uses small ones that run on any CPU."""
+    """Full uses the published models; pocket uses toy models for trying things out on any CPU."""
 
     def __init__(self, /, **values: Any) -> None:
         name = values.get("profile", "full")

@@ -18,7 +18,7 @@ from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
 
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
 
-_MASK_ALLOWED = "the path of a video or picture that is white where the clip is made anew, or empty"
+_MASK_ALLOWED = "the path of a video or picture, white where the clip is regenerated, or empty"
 # published with Wan2.2-S2V as its default
 NEGATIVE_PROMPT = (
     "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，"
@@ -37,15 +37,15 @@ class SpeechToVideo(Request):
     suffix: ClassVar[str] = ".mp4"
 
     image: Annotated[str, spec("Picture", widget="picture")]
-    """The person who speaks; the face should be seen clearly."""
+    """The person who speaks, with the face clearly visible."""
     audio: Annotated[str, spec("Voice", widget="audio")]
-    """The recording that is spoken, from any sound or video file."""
+    """What the person says: any sound or video file."""
     audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
-    """Where in the recording the clip starts."""
+    """Start in the recording."""
     audio_duration: Annotated[
         float | None, spec("Voice length", unit="s", group="advanced", gt=0.0, le=LONGEST_AUDIO)
     ] = None
-    """How much of the recording is used; empty goes to its end."""
+    """How much of the recording is used. Automatic goes to its end."""
     prompt: Annotated[str, spec("Prompt", widget="textarea", max_length=LONGEST_PROMPT)] = (
         "A person speaks to the camera with natural expressions."
     )
@@ -56,38 +56,38 @@ class SpeechToVideo(Request):
     frames_per_segment: Annotated[
         int, spec("Frames per segment", unit="frames", group="advanced", ge=4, le=160, step=4)
     ] = 80
-    """Long speech is made piece by piece, this many frames at a time; 80 is 5 seconds."""
-    num_segments: Annotated[int, spec("Segments", unit="segments", group="advanced", ge=0, le=1000)] = 0
-    """How many pieces to make at most; 0 makes as many as the voice needs."""
+    """Long speech is made in segments of this many frames; 80 is 5 seconds."""
+    num_segments: Annotated[int, spec("Maximum segments", unit="segments", group="advanced", ge=0, le=1000)] = 0
+    """At most this many segments; 0 makes as many as the voice needs."""
     guidance_scale: GuidanceScale = 5.5
     flow_shift: Annotated[float | None, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = None
-    """A larger value spends more of the steps on high noise. Empty takes 3 at 480p, 5 at 720p."""
+    """A larger value spends more of the steps on high noise. Automatic is 3 at 480p, 5 at 720p."""
     seed: Seed = -1
     pose_video: Annotated[str | None, spec("Pose video", widget="video", group="advanced")] = None
     """A video of poses that the person follows; optional."""
-    inpaint_video: Annotated[str | None, spec("Inpaint into video", widget="video", group="advanced")] = None
-    """A video whose masked part is made anew; needs a LoRA that was trained for inpainting."""
+    inpaint_video: Annotated[str | None, spec("Video to inpaint", widget="video", group="advanced")] = None
+    """Its masked part is regenerated; needs a LoRA that was trained for inpainting."""
     inpaint_mask: Annotated[
         str | None, spec("Inpaint mask", widget="video", group="advanced", allowed=_MASK_ALLOWED)
     ] = None
-    """A video or picture, white where the clip is made anew and black where the video is kept."""
+    """A video or picture: white is regenerated, black is kept."""
     start_from_image: Annotated[bool, spec("Start from the picture", group="advanced")] = False
-    """The clip begins with the picture itself, not only with the same person."""
+    """The clip begins with the picture itself; otherwise the picture is only a reference for the person."""
     step_cache: Annotated[
         Literal["off", "first_block"],
         spec("Step cache", group="advanced", options={"off": "Off", "first_block": "First block cache"}),
     ] = "off"
-    """Skips the work of steps in which little changes: faster, and a little less exact."""
+    """Skips the computation of steps in which little changes: faster, slightly less exact."""
     step_cache_threshold: Annotated[float, spec("Step cache threshold", group="advanced", gt=0.0, le=1.0)] = 0.05
-    """How large a change still counts as little. A larger value skips more steps."""
+    """A step that changes less than this is skipped. A larger value skips more steps."""
     offload: Offload = "auto"
     loras: VideoLoras = ()
     lora_schedule: Annotated[
         Literal["noise", "progress"],
         spec("LoRA schedule", group="advanced", options={"noise": "By noise", "progress": "By progress"}),
     ] = "noise"
-    """When the high-noise weight gives way to the low-noise one: at noise level 0.9, as between the two experts of
-    image to video, or gradually from 40% to 60% of the steps."""
+    """When LoRAs change to their low-noise weight: at noise level 0.9, as between the two experts of image to video, or
+    gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
         if (self.inpaint_video is None) == (self.inpaint_mask is None):

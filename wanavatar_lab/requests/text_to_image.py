@@ -32,17 +32,17 @@ class TextToImage(Request):
         Literal["portrait", "landscape", "square"],
         spec("Aspect", options={"portrait": "Portrait", "landscape": "Landscape", "square": "Square"}),
     ] = "portrait"
-    """Shape of the picture. A width and height of your own come before it."""
+    """Shape of the picture. Width and height, if set, override it."""
     width: Annotated[int | None, _side("Width")] = None
-    """Leave it empty to go by the aspect; otherwise give the height too."""
+    """Automatic follows the aspect; otherwise set the height too."""
     height: Annotated[int | None, _side("Height")] = None
-    """Leave it empty to go by the aspect; otherwise give the width too."""
+    """Automatic follows the aspect; otherwise set the width too."""
     num_inference_steps: Annotated[int, spec("Steps", unit="steps", ge=1, le=12)] = 4
     """Denoising steps. The model was distilled for 4."""
     guidance_scale: GuidanceScale = 1.0
     seed: Seed = -1
-    upscale: Annotated[bool, spec("Upscale twofold")] = True
-    """Also make the picture twice as wide and high with Real-ESRGAN."""
+    upscale: Annotated[bool, spec("Upscale 2x")] = True
+    """Also save it twice as wide and high as upscaled.png in the run's folder, with Real-ESRGAN."""
     loras: ImageLoras = ()
 
     def size(self) -> tuple[int, int]:

@@ -28,11 +28,11 @@ class Upscale(Request):
     tile: Annotated[
         int, spec("Tile size", unit="px", group="advanced", ge=0, le=LARGEST_TILE, allowed=_TILE_ALLOWED)
     ] = 512
-    """Large pictures are worked on in tiles of this size to save memory. 0 takes them whole."""
+    """Large pictures are processed in tiles of this size to save memory. 0 processes them whole."""
     weights: Annotated[
         str | None, spec("Weights", widget="weights", group="advanced", allowed=f"{_WEIGHTS_ALLOWED}, or empty")
     ] = None
-    """A weights file of your own, of any x2 RRDBNet; empty takes the one of the models above."""
+    """Your own weights for RRDBNet x2 (Real-ESRGAN); empty uses those of the profile."""
 
     @field_validator("tile")
     @classmethod

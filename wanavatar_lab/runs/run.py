@@ -81,7 +81,7 @@ class Run:
         """
         root = runs_folder(runs_dir)
         if not RUN_ID.fullmatch(run_id) or not (root / run_id / "status.json").exists():
-            raise RunError(f"There is no run {run_id!r} in {root}; `wanavatar_lab.runs.run.list_runs()` lists them.")
+            raise RunError(f"There is no run {run_id!r} in {root}; `wanavatar-lab runs` lists them.")
         return cls(root / run_id)
 
     def publish(self) -> "Run":

@@ -20,7 +20,7 @@ function render({ model, el, host }) {
     bars: [family, undone, compare.bar, copied],
     empty: () => say(model, "empty"),
     card: (entry, old) => {
-      const same = old && JSON.stringify(old.entry.picture) === JSON.stringify(entry.picture);
+      const same = old && entry.picture && JSON.stringify(old.entry.picture) === JSON.stringify(entry.picture);
       const shown = same ? old.node.querySelector(".wl-listing-picture") : picture(model, entry, (clip) => seen.observe(clip));
       return card(model, entry, shown, compare, (values) => narrow(values)); // `narrow` is defined by the time it is clicked
     },

@@ -66,7 +66,7 @@ function render({ model, el }) {
     now.textContent = steps.join(say(model, "separator"));
 
     const more = [];
-    if (value.run_id && value.state !== "gone") {
+    if (value.run_id && value.state && value.state !== "gone") {
       const brief = !going && value.elapsed < BRIEF;
       const time = brief ? say(model, "seconds", { seconds: value.elapsed.toFixed(1) }) : clock(value.elapsed);
       more.push(say(model, going ? "elapsed" : "took", { time }));
