@@ -323,7 +323,7 @@ def test_a_tokenizer_that_brings_its_own_code_is_refused_without_asking(
     noted = json.loads((folder / "tokenizer_config.json").read_text())
     noted |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(noted))
-    # transformers asks on the terminal unless it is told
+    # transformers asks on the terminal unless that is set
     monkeypatch.setattr("builtins.input", lambda _: "y")
     with pytest.raises(WeightsError, match="contains custom code"):
         load(tmp_path / "all")

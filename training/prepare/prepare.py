@@ -96,7 +96,7 @@ def prepare(videos: Path, out: Path, source: LandmarkSource, options: Options, s
         clips = assess({name: (folder / name, facts[name]) for name in specs if name in facts})
         held_out = choose_held_out(clips, options.hold_out)
         _write(out, clips, held_out)
-        # last: whoever waits for the data waits for this file
+        # last, since notebooks wait for this file to see that the data is complete
         write_json(out / "report.json", report_json(clips, held_out, refused, asdict(options)))
     for line in report_lines(clips, held_out, refused):
         say(line)
