@@ -6,6 +6,7 @@ read. Every such call goes through the functions below, so that one entry never 
 """
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -216,3 +217,9 @@ def remove_if_possible(path: Path) -> bool:
         _log.warning("%s could not be removed: %s", path, error)
         return False
     return True
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's contents, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,6 @@ They are in MediaPipe's order: the oval clockwise from the top of the forehead, 
 the picture along the lower lip to the other corner and back along the upper lip.
 """
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.files import whole_file
+from wanavatar_lab.files import sha256_of, whole_file
 
 Points = NDArray[np.float64]
 OVAL, LIPS = 36, 20  # points
@@ -104,7 +103,7 @@ class DrawnLandmarks:
 
     def identity(self, video: Path) -> str:
         """By the contents of that file."""
-        return f"drawn {file_hash(_existing_sidecar(video))}"
+        return f"drawn {sha256_of(_existing_sidecar(video))}"
 
     @contextmanager
     def follow(self, video: Path) -> Iterator[FaceIn]:
@@ -197,12 +196,6 @@ def read_landmarks(video: Path) -> VideoLandmarks:
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, LabError) as error:
         raise LabError(f"{path} is damaged ({error}). Draw the video again, with its landmarks.") from error
     return VideoLandmarks(seconds, faces, (height, width))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _existing_sidecar(video: Path) -> Path:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.prepare.landmarks import Face, FaceIn, file_hash
+from training.prepare.landmarks import Face, FaceIn
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.files import sha256_of
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 from wanavatar_lab.weights.table import download_command
@@ -52,7 +53,7 @@ class MediaPipeLandmarks:
                 f"MediaPipe detects faces with {entry.place}, which is not at {self.model}. {download_command(entry)} "
                 "Without it, `--landmarks none` cuts the clips and marks all their frames as without a face."
             )
-        self._identity = f"mediapipe {version('mediapipe')} {file_hash(self.model)} {MOST_FACES} {REACH}"
+        self._identity = f"mediapipe {version('mediapipe')} {sha256_of(self.model)} {MOST_FACES} {REACH}"
 
     def identity(self, video: Path) -> str:
         """By MediaPipe's release and the model's contents."""

@@ -24,12 +24,12 @@ from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_clip, r
 from training.prepare.clips import FILES, SHEET, ClipSpec, make_clip
 from training.prepare.cuts import SHORTEST, cut_at_silences
 from training.prepare.draw_masks import Dilation, Missing
-from training.prepare.landmarks import SIDECAR, LandmarkSource, file_hash
+from training.prepare.landmarks import SIDECAR, LandmarkSource
 from training.prepare.report import Prepared, Refused, assess, choose_held_out, report_json, report_lines
 from training.prepare.sheets import overview
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
-from wanavatar_lab.files import entries, remove, write_bytes, write_json, write_text
+from wanavatar_lab.files import entries, remove, sha256_of, write_bytes, write_json, write_text
 from wanavatar_lab.media import probe, read_audio, write_picture
 
 FORMAT = 1  # of the data folder; a later one makes every clip again
@@ -144,7 +144,7 @@ def _plan(
             spoken = _sound_of(file)
             cuts = cut_at_silences(spoken)
             caption = _caption_of(file)
-            depends = [FORMAT, file.name, file_hash(file), source.identity(file), asdict(options.dilation), caption]
+            depends = [FORMAT, file.name, sha256_of(file), source.identity(file), asdict(options.dilation), caption]
         except (DiskFull, WeightsError):
             raise
         except LabError as error:

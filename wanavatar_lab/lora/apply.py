@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.files import sha256_of
 from wanavatar_lab.lora.adapters import Adapters, adapters_of
 from wanavatar_lab.lora.find import BOTH, HIGH, LOW, Adapter
 from wanavatar_lab.lora.keys import parse_key
@@ -23,7 +24,6 @@ from wanavatar_lab.lora.match import Update, match
 from wanavatar_lab.lora.resolve import resolve
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.weights.download import sha256_of
 from wanavatar_lab.weights.safetensors_header import tensor_shapes
 
 BOUNDARY_SIGMA = 0.9  # sigma at which Wan2.2-I2V changes from the high-noise expert to the low-noise expert

@@ -194,12 +194,6 @@ def verify(weights: Weights, weights_dir: Path | str, on_step: OnStep | None = N
     return report
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's contents, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _published(weights: Weights, layout: Layout | None) -> Listing:
     """The files of a layout as the hub lists them now; without a layout the file that the weights link to.
 
