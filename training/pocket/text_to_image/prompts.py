@@ -7,7 +7,7 @@ woman with red hair and glasses", so half of the prompts name few attributes, lo
 import random
 
 from training.pocket.world.attributes import Attributes
-from training.pocket.world.captions import SAYABLE, caption, visible
+from training.pocket.world.captions import SAYABLE, caption, listed, visible, with_article, with_right_article
 
 _PERSONS = {
     "woman": ("woman", "young woman", "lady"),
@@ -102,13 +102,13 @@ def _loose(attributes: Attributes, i: int, dice: random.Random) -> str:
         tags = [*phrases.values(), *worn, *([place] if place else []), *([smile] if smile else [])]
         dice.shuffle(tags)
         return ", ".join([subject, *(tag.removeprefix("a ").removeprefix("an ") for tag in tags)])
-    text = dice.choice(_OPENINGS) + _a(f"{smile} {subject}" if smile else subject)
+    text = dice.choice(_OPENINGS) + with_article(f"{smile} {subject}" if smile else subject)
     if phrases:
-        text += " with " + _listed(list(phrases.values()))
+        text += " with " + listed(list(phrases.values()))
     if worn:
-        text += (", wearing " if phrases else dice.choice((" wearing ", " in "))) + _listed(worn)
+        text += (", wearing " if phrases else dice.choice((" wearing ", " in "))) + listed(worn)
     if place:
-        text += dice.choice((f", {place}", f" on {_a(place)}", f", in front of {_a(place)}"))
+        text += dice.choice((f", {place}", f" on {with_article(place)}", f", in front of {with_article(place)}"))
     return text
 
 
@@ -116,11 +116,11 @@ def _phrase(name: str, look: dict[str, str], dice: random.Random) -> str:
     colour = look["hair_colour"]
     if name == "hair":
         plain = () if look["hair"] == "bald" else ("{c} hair",)
-        return _articled(dice.choice((*_HAIR[look["hair"]], *plain)).format(c=colour))
+        return with_right_article(dice.choice((*_HAIR[look["hair"]], *plain)).format(c=colour))
     if name == "fringe":
         return dice.choice(_FRINGES[look["fringe"]])
     if name == "beard":
-        return _articled(dice.choice(_BEARDS[look["beard"]]).format(c=colour))
+        return with_right_article(dice.choice(_BEARDS[look["beard"]]).format(c=colour))
     if name == "glasses":
         shape, frame = look["glasses"], look["glasses_colour"]
         return dice.choice(("glasses", f"{shape} glasses", f"{frame} glasses", f"{shape} {frame} glasses"))
@@ -128,10 +128,10 @@ def _phrase(name: str, look: dict[str, str], dice: random.Random) -> str:
         clothes = look["clothes"].removeprefix("v-neck ") if dice.random() < 0.3 else look["clothes"]
         pattern = _PATTERNS.get(look["pattern"], "") if look["clothes"] != "suit" and dice.random() < 0.6 else ""
         dye = f"{look['clothes_colour']} " if dice.random() < 0.75 else ""
-        return _a(f"{dye}{pattern}{clothes}")
+        return with_article(f"{dye}{pattern}{clothes}")
     if name == "hat":
         hat = f"{look['hat_colour']} {look['hat']}" if dice.random() < 0.7 else look["hat"]
-        return hat if look["hat"] == "headphones" else _a(hat)
+        return hat if look["hat"] == "headphones" else with_article(hat)
     if name == "background":
         return f"{look['background_colour']} {dice.choice(('background', 'background', 'wall'))}"
     if name == "earrings":
@@ -146,15 +146,3 @@ def _phrase(name: str, look: dict[str, str], dice: random.Random) -> str:
         "freckles": "freckles",
         "cheeks": "rosy cheeks",
     }[name]
-
-
-def _a(noun: str) -> str:
-    return _articled("a " + noun)
-
-
-def _articled(text: str) -> str:
-    return "an " + text[2:] if text[:2] == "a " and text[2] in "aeio" else text
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -183,11 +183,11 @@ def _looks(attributes: Attributes, i: int, said: Sequence[str], dice: random.Ran
     rest = features[1:]
     dice.shuffle(rest)
     features = features[:1] + rest
-    text = dice.choice(_OPENINGS) + _a(subject)
+    text = dice.choice(_OPENINGS) + with_article(subject)
     if features:
-        text += " with " + _listed(features)
+        text += " with " + listed(features)
     if worn:
-        text += (", wearing " if features else " wearing ") + _listed(worn)
+        text += (", wearing " if features else " wearing ") + listed(worn)
     if place:
         text += ", " + place
     return text
@@ -213,7 +213,13 @@ def _phrase(name: str, look: dict[str, str], dice: random.Random) -> str:
         text = f"a {look['clothes_colour']} {pattern}{look['clothes']}"
     elif name == "background":
         colour = look["background_colour"]
-        text = dice.choice((f"{colour} background", f"on {_a(colour)} background", f"in front of {_a(colour)} wall"))
+        text = dice.choice(
+            (
+                f"{colour} background",
+                f"on {with_article(colour)} background",
+                f"in front of {with_article(colour)} wall",
+            )
+        )
     elif name == "hat":
         text = (
             f"{look['hat_colour']} headphones"
@@ -228,17 +234,19 @@ def _phrase(name: str, look: dict[str, str], dice: random.Random) -> str:
         text = f"{look['lipstick']} lipstick"
     else:
         text = dice.choice(("smiling", "happy"))
-    return _articled(text)
+    return with_right_article(text)
 
 
-def _articled(text: str) -> str:
-    """ "an orange bob" for "a orange bob"."""
+def with_right_article(text: str) -> str:
+    """ "an orange bob" for "a orange bob"; other text as it is."""
     return "an " + text[2:] if text[:2] == "a " and text[2] in "aeio" else text
 
 
-def _a(noun: str) -> str:
-    return _articled("a " + noun)
+def with_article(noun: str) -> str:
+    """ "a bob", "an orange bob"."""
+    return with_right_article("a " + noun)
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """ "glasses, a hat and a beard"; at least one part."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
