@@ -55,6 +55,12 @@ def request(place: Path, seconds: float = 1.0, **fields: Any) -> SpeechToVideo:
     return SpeechToVideo(**values | fields)
 
 
+def frames_of_run(place: Path, **fields: Any) -> np.ndarray:
+    run = jobs.run_here(request(place, **fields))
+    assert run.status().state == "succeeded", run.status().error
+    return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+
+
 def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> None:
     run = jobs.run_here(request(place, seconds=2.3))
     status = run.status()
@@ -122,12 +128,7 @@ def test_a_pose_video_is_followed(place: Path) -> None:
         for level in range(40):
             writer.write(np.full((48, 64, 3), level * 6, np.uint8))
 
-    def pictures(**fields: Any) -> np.ndarray:
-        run = jobs.run_here(request(place, **fields))
-        assert run.status().state == "succeeded", run.status().error
-        return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
-
-    assert not np.array_equal(pictures(), pictures(pose_video=str(poses)))
+    assert not np.array_equal(frames_of_run(place), frames_of_run(place, pose_video=str(poses)))
 
 
 def test_only_the_masked_part_of_a_video_is_made_anew(
@@ -142,11 +143,6 @@ def test_only_the_masked_part_of_a_video_is_made_anew(
             writer.write(np.full((64, 64, 3), 255 - level * 6, np.uint8))
     Image.fromarray(np.repeat(np.arange(64) < 32, 64).reshape(64, 64).astype(np.uint8) * 255).save(mask)
 
-    def pictures(**fields: Any) -> np.ndarray:
-        run = jobs.run_here(request(place, **fields))
-        assert run.status().state == "succeeded", run.status().error
-        return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
-
     given: dict[str, Any] = {"inpaint_video": str(recording), "inpaint_mask": str(mask)}
     with pytest.raises(RequestError, match="inpaint_mask: is required with inpaint_video"):
         request(place, inpaint_video=str(recording))
@@ -160,10 +156,10 @@ def test_only_the_masked_part_of_a_video_is_made_anew(
     difference = torch.zeros(network.config.num_attention_heads * network.config.attention_head_dim, 36, 1, 2, 2)
     difference[:, 16:].normal_(0, 0.2, generator=generator)
     save_file({"diffusion_model.patch_embedding.diff": difference}, loras / "inpaint.safetensors")
-    plain = pictures()
-    assert not np.array_equal(plain, pictures(loras="inpaint", **given))
+    plain = frames_of_run(place)
+    assert not np.array_equal(plain, frames_of_run(place, loras="inpaint", **given))
     # where nothing is given, the trained channels see zeros
-    assert np.array_equal(plain, pictures(loras="inpaint"))
+    assert np.array_equal(plain, frames_of_run(place, loras="inpaint"))
 
 
 def test_a_mask_is_white_where_the_clip_is_made_anew(tmp_path: Path) -> None:
