@@ -44,7 +44,7 @@ class Sampled:
 
 
 def sampled(run: Path) -> list[Sampled]:
-    """The sample clips of a run, by sample; samples of which nothing is generated yet are left out."""
+    """The generated sample clips of a run, grouped by sample; samples without a clip are left out."""
     split = [(file, *file.stem.partition("-")[::2]) for file in sorted((run / CLIPS).glob("*.mp4"))]
     found = []
     for true, kind, name in split:

@@ -1,4 +1,4 @@
-"""The card of one training run: start, watch and stop it, whoever started it.
+"""Widget that starts, monitors and stops one training run, also one started from the command line.
 
     card = TrainingCard(config)       # displays itself, and follows a run that is in progress
     await card.run()                  # start and wait, if nobody is there to press Start

@@ -27,7 +27,7 @@ CONFIG = UMT5Config(
 
 
 def captions(count: int, seed: int) -> list[str]:
-    """Captions of `count` avatars, half of which name actions."""
+    """Captions of `count` avatars; every second one also describes actions."""
     return captions_with_actions(count, seed)[0]
 
 

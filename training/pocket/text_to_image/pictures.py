@@ -60,8 +60,12 @@ class Pictures:
 
 @dataclass
 class Prompts:
-    """Tokenized prompts: `tokens` int64 [N, V, SHORT], V prompts for each of N avatars, of which the first `lengths`
-    [N, V] are not padding."""
+    """Tokenized prompts, V for each of N avatars.
+
+    Attributes:
+        tokens: int64 [N, V, SHORT], padded at the end.
+        lengths: int64 [N, V], the number of tokens before the padding.
+    """
 
     tokens: Tensor
     lengths: Tensor
