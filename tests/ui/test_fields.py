@@ -1,5 +1,6 @@
 """Controls: the value in the request's own terms, names, help, errors, the language."""
 
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
@@ -47,6 +48,21 @@ def test_a_value_comes_back_as_it_went_in_whatever_the_language(request_class: A
     for language.code in LANGUAGES:
         assert made.value == value
     assert heard == []  # no person did anything
+
+
+@pytest.mark.parametrize(
+    ("label", "unit", "shown"),
+    [
+        ("Voice length", "s", "Voice length (s)"),
+        ("Pauses", "s", "Pauses (s)"),
+        ("Steps", "steps", "Steps"),
+        ("Frames per segment", "frames", "Frames per segment"),
+    ],
+)
+def test_a_unit_is_shown_unless_it_is_a_word_of_the_label(label: str, unit: str, shown: str) -> None:
+    view = fields_of(SpeechToVideo)["audio_duration"]
+    view = replace(view, labels=dict.fromkeys(LANGUAGES, label), unit_labels=dict.fromkeys(LANGUAGES, unit))
+    assert CONTROLS[view.widget](view, SpeechToVideo).label == shown
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

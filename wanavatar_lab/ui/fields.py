@@ -4,6 +4,7 @@ Every control has a label, help and an error below it, and a value in the reques
 `file_field`, LoRAs in `lora_cards`.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,9 @@ class Control(LabBox):
     def label(self) -> str:
         """The field's label in the language shown, with its unit if the label does not name it."""
         label, unit = language.of(self.view.labels), language.of(self.view.unit_labels)
-        return label if unit.casefold() in label.casefold() else WORDS.text("with_unit", label=label, unit=unit)
+        # as a word: the "s" of seconds is not in "Steps"; Korean and Chinese have no borders of words
+        named = not unit or re.search(rf"(?<![a-z]){re.escape(unit)}(?![a-z])", label, re.IGNORECASE)
+        return label if named else WORDS.text("with_unit", label=label, unit=unit)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a person has changed the value, not when a program has."""
