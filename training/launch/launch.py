@@ -33,7 +33,7 @@ from training.launch.processes import CONFIGS, ENDED, LAUNCHED, MARK, PATIENCE, 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json, write_text
 
-State = Literal["absent", "running", "finished", "stopped", "failed"]
+State = Literal["not started", "running", "finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ending:
     """The state of a run.
 
     Attributes:
-        state: "absent" if it was never launched.
+        state: "not started" if it was never launched.
         why: the reason, if it failed.
     """
 
@@ -128,7 +128,7 @@ def state(run: Path) -> Ending:
     if (run / ENDED).is_file():
         return Ending(**json.loads((run / ENDED).read_text()))
     if not (run / LAUNCHED).is_file():
-        return Ending("absent")
+        return Ending("not started")
     if processes_of(run):  # only the supervisor was killed
         return Ending("running")
     return Ending("failed", "Its processes were killed, or the machine went down. Start it again to resume it.")

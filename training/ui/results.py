@@ -51,7 +51,7 @@ class Results:
         seconds = [line["seconds"] for line in of_kind(self.lines, "train") if "seconds" in line]
         pace = f", {sum(seconds) / len(seconds):.1f} s per step" if seconds else ""
         # a run that was started without training.launch has no state
-        how = "trained" if self.ending.state == "absent" else self.ending.state
+        how = "trained" if self.ending.state == "not started" else self.ending.state
         why = f" ({self.ending.why})" if self.ending.why else ""
         config = self.config
         said = [f"{how}: {self.step} steps{pace}{why}"]

@@ -42,7 +42,7 @@ RECENT = 20  # steps over which the pace is averaged for the remaining time
 
 WORDS, RUN_WORDS = read_words(__file__, "training_card"), read_words(__file__, "run_card")
 # states of `training.launch.launch.state` as `JobCard` calls them
-STATES = {"absent": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
+STATES = {"not started": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
 
 
 class TrainingCard(TrainingPanel):
@@ -71,7 +71,7 @@ class TrainingCard(TrainingPanel):
     ) -> None:
         self.config = config
         self._how = (launcher, processes, module)
-        self.ending, self.step = Ending("absent"), 0
+        self.ending, self.step = Ending("not started"), 0
         self._lines: list[Line] = []
         self._file_states: dict[str, object] = {}
         # the samples are read even if the config gives the steps, since without them there is nothing to train on
@@ -206,7 +206,7 @@ class TrainingCard(TrainingPanel):
 
     def _summary(self, steps: list[Line], pace: float | None) -> str:
         if not steps:
-            known = {"absent": "absent", "running": "begins"}.get(self.ending.state)
+            known = {"not started": "not_started", "running": "begins"}.get(self.ending.state)
             return language.of(WORDS[known]) if known else ""
         last, said = steps[-1], []
         if self.ending.state != "running":  # in progress the run's card shows the step

@@ -145,7 +145,7 @@ def test_places_are_found_from_another_folder(samples: Path, tmp_path: Path, mon
 
 def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
     config = config_of(tmp_path, samples=tmp_path / "nothing")
-    assert state(config.run).state == "absent"
+    assert state(config.run).state == "not started"
     start(config, module=MODULE)
     wait_for(config.run, "failed")
     assert "There are no encoded samples" in state(config.run).why

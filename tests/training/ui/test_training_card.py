@@ -189,7 +189,7 @@ def test_a_start_that_is_refused_is_said(tmp_path: Path) -> None:
     card = TrainingCard(config, processes=2)
     named(card, "Start").click()
     assert "2 processes need a launcher" in alerts(card)
-    assert state(config.run).state == "absent"
+    assert state(config.run).state == "not started"
     with pytest.raises(LabError, match="need a launcher"):
         asyncio.run(card.run())
     card.close()
