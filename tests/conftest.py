@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,6 +21,9 @@ for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEME
 # the suite runs a process per core, and torch would give each of them every core
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# a shell that starts the suite in the background has it ignore Ctrl-C, and so would the processes that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests see the pocket models and nothing else that a user keeps in this checkout or in the environment: no LoRAs, no
 # runs, no settings. A test that wants other folders sets them itself.

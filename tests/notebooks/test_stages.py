@@ -28,7 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
         queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
         yield folder
-        queue.process_ids()
         queue.close()
 
 

@@ -64,6 +64,6 @@ def test_what_cannot_be_started_is_said_in_words(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_never_was_is_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_never_was_is_not_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     launch.main(["--state", str(tmp_path / "gone")])
-    assert capsys.readouterr().out == "absent\n"
+    assert capsys.readouterr().out == "not started\n"
