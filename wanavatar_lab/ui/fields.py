@@ -68,7 +68,7 @@ class Control(LabBox):
     def label(self) -> str:
         """The field's label in the language shown, with its unit if the label does not name it."""
         label, unit = language.of(self.view.labels), language.of(self.view.unit_labels)
-        # as a word: the "s" of seconds is not in "Steps"; Korean and Chinese have no borders of words
+        # as a whole word: "Pauses" does not name the "s" of seconds. Korean and Chinese do not separate words by spaces
         named = not unit or re.search(rf"(?<![a-z]){re.escape(unit)}(?![a-z])", label, re.IGNORECASE)
         return label if named else WORDS.text("with_unit", label=label, unit=unit)
 

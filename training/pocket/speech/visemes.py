@@ -101,7 +101,7 @@ def _shut_for_stops(segments: list[_Segment], quiet: NDArray[np.bool_]) -> None:
         share = 0.35 if stop.stop == "voiceless" else 0.75
         released = max(burst, stop.start + share * (stop.end - stop.start))
         if stop.viseme == "M":
-            # a short closure is not visible: start it during the previous sound, of which at least 40 % is kept
+            # a short closure is not visible: start it earlier, but keep at least 40 % of the previous sound
             limit = before.start if before.viseme == "rest" else before.start + 0.4 * (before.end - before.start)
             closed = min(closed, max(released - _SHORTEST_CLOSURE, limit))
         stop.start = before.end = closed
