@@ -12,10 +12,10 @@ from typing import get_args
 
 from training.launch.processes import usable_cores
 from training.prepare.draw_masks import Dilation, Missing
-from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
-from training.prepare.mediapipe_landmarks import MediaPipeLandmarks
 from training.prepare.prepare import Options, prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.metrics.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
+from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 
 MOST_WORKERS = 64
 _DILATE = "how far its masks are grown, as a share of the face's width"

@@ -26,11 +26,11 @@ from training.prepare.clip_folder import (
 )
 from training.prepare.cuts import SHORTEST, Span
 from training.prepare.draw_masks import Dilation, MaskMaker, Missing
-from training.prepare.landmarks import LandmarkSource
 from training.prepare.measures import Observer
 from training.prepare.sheets import Sheet
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_audio
+from wanavatar_lab.metrics.landmarks import LandmarkSource
 
 SHEET = "contact_sheet.png"
 # everything in a clip's folder but its caption; anything else was put there by somebody

@@ -10,8 +10,8 @@ from PIL import Image
 
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Masks
-from training.prepare.landmarks import Face
 from wanavatar_lab.metrics import decibels, lip_sync, loudness
+from wanavatar_lab.metrics.landmarks import Face
 
 # A mouth may lag or lead by this many frames: 125 ms, from which on viewers notice late sound (ITU-R BT.1359). Lags up
 # to REACH frames are tried.

@@ -24,13 +24,13 @@ from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_clip, r
 from training.prepare.clips import FILES, SHEET, ClipSpec, make_clip
 from training.prepare.cuts import SHORTEST, cut_at_silences
 from training.prepare.draw_masks import Dilation, Missing
-from training.prepare.landmarks import SIDECAR, LandmarkSource
 from training.prepare.report import Prepared, Refused, assess, choose_held_out, report_json, report_lines
 from training.prepare.sheets import overview
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
 from wanavatar_lab.files import entries, remove, sha256_of, write_bytes, write_json, write_text
 from wanavatar_lab.media import probe, read_audio, write_picture
+from wanavatar_lab.metrics.landmarks import SIDECAR, LandmarkSource
 
 FORMAT = 1  # of the data folder; a later one makes every clip again
 LISTING, HELD_OUT_LISTING = "video_path.txt", "held_out_path.txt"

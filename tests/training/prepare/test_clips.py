@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tests.media.samples import clicks, mux, number_in, numbered, onsets
 from training.prepare.clip_folder import FPS, RATE, read_clip, read_clips
 from training.prepare.clips import SHEET
-from training.prepare.landmarks import NoLandmarks
 from training.prepare.prepare import Options, Outcome, prepare
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe, read_audio
+from wanavatar_lab.metrics.landmarks import NoLandmarks
 
 # Twice a second and a little off the frames, so that speech seems to go on.
 CLICKS = [0.53 + 0.47 * k for k in range(8)]

@@ -18,9 +18,9 @@ from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
-from training.prepare.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 from training.prepare.prepare import Options, Outcome, prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 
 ROOT = Path(__file__).resolve().parents[3]
 NONE_HELD_OUT = Options(hold_out=0)

@@ -13,8 +13,16 @@ from training.pocket.world.attributes import usual
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_motion
 from training.pocket.world.truth import landmarks_of
-from training.prepare.landmarks import DrawnLandmarks, Face, VideoLandmarks, read_landmarks, sidecar, write_landmarks
-from training.prepare.mediapipe_landmarks import (
+from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.metrics.landmarks import (
+    DrawnLandmarks,
+    Face,
+    VideoLandmarks,
+    read_landmarks,
+    sidecar,
+    write_landmarks,
+)
+from wanavatar_lab.metrics.mediapipe_landmarks import (
     INNER_PLACES,
     OUTER_PLACES,
     OVAL_PLACES,
@@ -22,7 +30,6 @@ from training.prepare.mediapipe_landmarks import (
     MediaPipeLandmarks,
     followed,
 )
-from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.prepare.landmarks import Face, FaceIn
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import sha256_of
+from wanavatar_lab.metrics.landmarks import Face, FaceIn
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 from wanavatar_lab.weights.table import download_command
