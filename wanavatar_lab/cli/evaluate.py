@@ -1,0 +1,105 @@
+"""The command evaluate: measure talking clips, one, two side by side, or those of folders."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wanavatar_lab.cli.output import answer, say
+from wanavatar_lab.errors import SUCCEEDED, RequestError
+from wanavatar_lab.metrics.evaluate import MEASURES, Evaluation, pairs
+from wanavatar_lab.metrics.evaluate import evaluate as measure
+from wanavatar_lab.metrics.face_readers import SOURCES
+from wanavatar_lab.requests.request import must_be
+
+Found = Sequence[tuple[Evaluation, Evaluation | None]]
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    command.add_argument("clip", metavar="CLIP", help="a clip, or a folder of clips")
+    command.add_argument(
+        "other",
+        metavar="OTHER",
+        nargs="?",
+        help="another clip or folder to compare with; clips of two folders belong together by name, else in order",
+    )
+    command.add_argument(
+        "--faces",
+        metavar="{" + ",".join(SOURCES) + "}",
+        default="auto",
+        help="what reads the faces: MediaPipe, the landmarks beside a drawn video, or the reader of a profile's toy "
+        "faces (default auto: by the clip)",
+    )
+    command.add_argument("--reference", metavar="FILE", help="a picture of the person (default: the clip's first part)")
+    command.add_argument(
+        "--borders",
+        metavar="N,N,…",
+        help="first frame of each segment but the first; none for no segments (default: those of Wan2.2-S2V at 16 "
+        "frames per second)",
+    )
+    command.add_argument("--picture", metavar="FILE", help="draw the result: a file that ends in .png, .svg or .pdf")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Print the measures, and draw them.
+
+    Raises:
+        RequestError: an option is not allowed.
+        LabError: a clip cannot be measured.
+    """
+    problems = []
+    if arguments.faces not in SOURCES:
+        problems.append(("faces", must_be(f"one of {', '.join(SOURCES)}", arguments.faces)))
+    borders = None
+    if arguments.borders is not None:
+        words = [] if arguments.borders == "none" else arguments.borders.split(",")
+        if all(word.strip().isdecimal() for word in words):
+            borders = [int(word) for word in words]
+        else:
+            problems.append(("borders", must_be("frame numbers separated by commas, or none", arguments.borders)))
+    if arguments.picture and Path(arguments.picture).suffix.lower() not in (".png", ".svg", ".pdf"):
+        problems.append(("picture", must_be("a file that ends in .png, .svg or .pdf", arguments.picture)))
+    if problems:
+        raise RequestError(problems)
+    how: dict[str, Any] = {"faces": arguments.faces, "reference": arguments.reference, "borders": borders}
+    found = [
+        (measure(clip, **how), measure(other, **how) if other else None)
+        for clip, other in pairs(arguments.clip, arguments.other)
+    ]
+    for each in (each for pair in found for each in pair if each):
+        for note in each.notes:
+            say(f"{each.clip}: {note}")
+    if arguments.picture:
+        from wanavatar_lab.metrics.evaluation_picture import draw  # imports matplotlib, which takes a second
+
+        draw(found, arguments.picture)
+    answer([_facts(*pair) for pair in found] if arguments.json else "\n".join(_lines(found)))
+    return SUCCEEDED
+
+
+def _facts(first: Evaluation, other: Evaluation | None) -> dict[str, Any]:
+    facts = asdict(first) | {"measures": first.measures()}
+    return facts if other is None else {"clip": facts, "other": asdict(other) | {"measures": other.measures()}}
+
+
+def _lines(found: Found) -> Iterator[str]:
+    """A table: a measure per line, a column per clip; of several clips their medians."""
+    sides = [[pair[i].measures() for pair in found] for i in range(2) if found[0][i]]  # type: ignore[union-attr]
+    names = [each.clip for each in found[0] if each]
+    if len(found) > 1:
+        names = [f"{Path(name).parent} (median of {len(found)})" for name in names]
+    rows = [("", *names)]
+    for name, described in MEASURES.items():
+        values = []
+        for side in sides:
+            known = [value for each in side if (value := each[name]) is not None]
+            values.append(f"{np.median(known):.{described.digits}f}" if known else "–")
+        rows.append((f"{described.label}{f', {described.unit}' if described.unit else ''}", *values))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *values in rows:
+        cells = [cell.rjust(width) for cell, width in zip(values, widths[1:], strict=True)]
+        yield f"{first.ljust(widths[0])}  {'  '.join(cells)}".rstrip()
