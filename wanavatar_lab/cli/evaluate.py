@@ -4,18 +4,15 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from wanavatar_lab.cli.output import answer, say
 from wanavatar_lab.errors import SUCCEEDED, RequestError
-from wanavatar_lab.metrics.evaluate import MEASURES, Evaluation, pairs
-from wanavatar_lab.metrics.evaluate import evaluate as measure
-from wanavatar_lab.metrics.face_readers import SOURCES
 from wanavatar_lab.requests.request import must_be
 
-Found = Sequence[tuple[Evaluation, Evaluation | None]]
+if TYPE_CHECKING:  # what measures is imported by the command alone, since no other one needs media and numbers
+    from wanavatar_lab.metrics.evaluate import Evaluation
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -29,17 +26,17 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--faces",
-        metavar="{" + ",".join(SOURCES) + "}",
+        metavar="SOURCE",
         default="auto",
-        help="what reads the faces: MediaPipe, the landmarks beside a drawn video, or the reader of a profile's toy "
-        "faces (default auto: by the clip)",
+        help="what reads the faces: mediapipe, drawn (the landmarks beside a drawn video), or pocket for the faces of "
+        "that profile (default auto: by the clip)",
     )
     command.add_argument("--reference", metavar="FILE", help="a picture of the person (default: the clip's first part)")
     command.add_argument(
         "--borders",
         metavar="N,N,…",
-        help="first frame of each segment but the first; none for no segments (default: those of Wan2.2-S2V at 16 "
-        "frames per second)",
+        help="first frame of each segment but the first; none for no segments (default: those of the clip's run, "
+        "or every 80 frames at 16 frames per second)",
     )
     command.add_argument("--picture", metavar="FILE", help="draw the result: a file that ends in .png, .svg or .pdf")
 
@@ -51,6 +48,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         RequestError: an option is not allowed.
         LabError: a clip cannot be measured.
     """
+    from wanavatar_lab.metrics.evaluate import evaluate as measure
+    from wanavatar_lab.metrics.evaluate import pairs
+    from wanavatar_lab.metrics.face_readers import SOURCES
+
     problems = []
     if arguments.faces not in SOURCES:
         problems.append(("faces", must_be(f"one of {', '.join(SOURCES)}", arguments.faces)))
@@ -81,13 +82,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return SUCCEEDED
 
 
-def _facts(first: Evaluation, other: Evaluation | None) -> dict[str, Any]:
+def _facts(first: "Evaluation", other: "Evaluation | None") -> dict[str, Any]:
     facts = asdict(first) | {"measures": first.measures()}
     return facts if other is None else {"clip": facts, "other": asdict(other) | {"measures": other.measures()}}
 
 
-def _lines(found: Found) -> Iterator[str]:
+def _lines(found: Sequence[tuple["Evaluation", "Evaluation | None"]]) -> Iterator[str]:
     """A table: a measure per line, a column per clip; of several clips their medians."""
+    from wanavatar_lab.metrics.evaluate import MEASURES
+
     sides = [[pair[i].measures() for pair in found] for i in range(2) if found[0][i]]  # type: ignore[union-attr]
     names = [each.clip for each in found[0] if each]
     if len(found) > 1:
@@ -97,7 +100,7 @@ def _lines(found: Found) -> Iterator[str]:
         values = []
         for side in sides:
             known = [value for each in side if (value := each[name]) is not None]
-            values.append(f"{np.median(known):.{described.digits}f}" if known else "–")
+            values.append(f"{median(known):.{described.digits}f}" if known else "–")
         rows.append((f"{described.label}{f', {described.unit}' if described.unit else ''}", *values))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *values in rows:

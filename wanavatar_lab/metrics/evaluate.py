@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
-from wanavatar_lab.metrics.face_readers import FaceReader, FaceReading, grid_of, reader_for
+from wanavatar_lab.metrics.face_readers import FaceReader, FaceReading, grid_of, reader_for, request_of
 from wanavatar_lab.metrics.identity import (
     Region,
     likeness_of,
@@ -46,6 +46,7 @@ REACH_SECONDS = 0.5  # the largest lag of lips that is tried
 # a mouth whose opening is not known in more than this share of the frames is not compared with the sound
 MOST_UNKNOWN = 0.5
 PART_SECONDS = 2.0  # a person's look is averaged over parts of the clip of about this length
+FRAMES_PER_SEGMENT = 80  # of speech_to_video
 CHUNK_BYTES = 64 << 20  # of frames that are held at a time
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PICTURE = "picture"  # the region that is the whole frame
@@ -175,7 +176,7 @@ class Evaluation:
         """The numbers of `MEASURES`, by name, in the units of the table; None where one could not be measured."""
         lips, look = self.lips, self.identity
         known = [each for each in (look.outline if look else []) if each is not None]
-        skin = [each["skin"] for each in (look.colours if look else []) if each.get("skin") is not None]
+        skin = [value for each in (look.colours if look else []) if (value := each.get("skin")) is not None]
         lag = None if lips is None or lips.lag is None else 1000 * lips.lag / self.fps
         silence = None
         if lips is not None and lips.silence is not None and lips.speech:
@@ -211,8 +212,8 @@ def evaluate(
         clip: a video file, with sound if its lips are to be compared with it.
         faces: see `face_readers.reader_for`.
         reference: a picture of the person; None compares with the first part of the clip.
-        borders: the first frame of each segment but the first; None takes those of Wan2.2-S2V at its 16 frames per
-            second, and none at another rate.
+        borders: the first frame of each segment but the first; None takes those of the request in the clip's run, or
+            those of `speech_to_video` at its 16 frames per second, every 80 frames; none at another rate.
 
     Raises:
         MediaError: the clip or the picture cannot be read.
@@ -249,7 +250,10 @@ def evaluate(
         lips = None
         notes.append("Lips were not measured: the clip has no sound.")
     looks = _reference(Path(reference), shown) if reference else None
-    wanted = borders if borders is not None else segment_borders(count) if rate == FPS else []
+    if borders is None:
+        # the frames before the first one that the network makes are shown too, so every segment is as long
+        segment = int(request_of(path).get("frames_per_segment", FRAMES_PER_SEGMENT))
+        borders = segment_borders(count, first=segment, per_segment=segment) if rate == FPS else []
     wobble = flicker(tracks.luma)
     texture = flicker(tracks.detail)
     return Evaluation(
@@ -267,7 +271,7 @@ def evaluate(
         flicker_texture=float(texture.mean() / max(np.mean(tracks.detail), 1e-9)) if len(texture) else 0.0,
         flash_at=int(wobble.argmax()) + 1 if len(wobble) else None,
         flash=float(wobble.max()) if len(wobble) else 0.0,
-        borders=_borders(np.array(tracks.change), list(wanted), notes),
+        borders=_borders(np.array(tracks.change), list(borders), notes),
         black=stretches(tracks.black),
         frozen=frozen(tracks.cell_change, fps),
         notes=notes,
@@ -364,7 +368,7 @@ def _looks(frames: NDArray[np.uint8], reading: FaceReading) -> list[Mapping[str,
         ((mask.shape[1], mask.shape[2]) for mask in reading.regions.values()),
         grid_of((frames.shape[1], frames.shape[2])),
     )
-    found = []
+    found: list[Mapping[str, Region]] = []
     for i, frame in enumerate(frames):
         # of the size of the masks, which region_colours asks for
         small = cv2.resize(frame, (across, down), interpolation=cv2.INTER_AREA)

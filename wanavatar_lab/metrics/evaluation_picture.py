@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from wanavatar_lab.files import whole_file
@@ -51,8 +52,9 @@ def better_of(name: str, first: float | None, other: float | None) -> int | None
 
 def _of_pair(first: Evaluation, other: Evaluation | None) -> Figure:
     clips = [first] if other is None else [first, other]
-    figure = Figure(figsize=(12.5, 4.6 if other is None else 6.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(12.5, 4.6 if other is None else 6.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    )
     grid = figure.add_gridspec(len(clips), 2, width_ratios=[1.5, 1])
     longest = max(clip.seconds for clip in clips)
     for row, (clip, colour) in enumerate(zip(clips, SHADES, strict=False)):
@@ -80,11 +82,11 @@ def _lips_of(axes: Axes, clip: Evaluation, colour: str, longest: float) -> None:
         span = float(np.nanmax(mouth)) or 1.0
         tops.append(("mouth opening", axes.plot(at, mouth / span, color=colour, linewidth=1.5)[0]))
     else:
-        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
         axes.text(0.5, 0.5, "The opening of the mouth was not measured", color=GREY, **middle)
-    for name, spans, shade in (("frozen", clip.frozen, BLUE), ("black", clip.black, INK)):
+    for (name, alpha), spans, shade in ((("frozen", 0.2), clip.frozen, GREY), (("black", 0.7), clip.black, INK)):
         for start, end in spans:
-            patch = axes.axvspan(start / clip.fps, end / clip.fps, color=shade, alpha=0.16, linewidth=0)
+            patch = axes.axvspan(start / clip.fps, end / clip.fps, color=shade, alpha=alpha, linewidth=0)
         if spans:
             tops.append((f"{name} frames", patch))
     for border in clip.borders.frames:
@@ -93,11 +95,12 @@ def _lips_of(axes: Axes, clip: Evaluation, colour: str, longest: float) -> None:
         tops.append(("segment border", line))
     axes.set_xlim(0, longest)
     axes.set_ylim(0, 1.05)
-    axes.set_yticks([0, 0.5, 1], ["0", "", "most"])
+    axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
+    axes.set_ylabel("% of the largest", color=INK, fontsize=9)
     axes.set_xlabel("seconds", color=INK, fontsize=9)
-    axes.set_title(Path(clip.clip).name, loc="left", color=INK, fontsize=12, fontweight="bold", pad=30)
+    axes.set_title(Path(clip.clip).name, loc="left", color=INK, fontsize=12, fontweight="bold", pad=36)
     says = f"{clip.width}×{clip.height}, {clip.seconds:.1f} s at {clip.fps:g} frames per second"
-    axes.text(0, 1.11, says, transform=axes.transAxes, color=GREY, fontsize=9, va="bottom")
+    axes.annotate(says, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", color=GREY, fontsize=9)
     if tops:
         names, handles = zip(*tops, strict=True)
         axes.legend(
@@ -133,8 +136,7 @@ def _table(axes: Axes, clips: Sequence[Evaluation]) -> None:
 
 
 def _of_many(found: Sequence[tuple[Evaluation, Evaluation | None]]) -> Figure:
-    figure = Figure(figsize=(12.5, 6.8), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+    figure = Figure(figsize=(12.5, 6.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     places = np.arange(len(found))
     names = [Path(first.clip).stem for first, _ in found]
     series: list[Any] = []

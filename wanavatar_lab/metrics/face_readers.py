@@ -71,7 +71,8 @@ def reader_for(clip: Path, source: str = "auto") -> Iterator[FaceReader]:
     if source not in SOURCES:
         raise LabError(f"There is no source of faces {source!r}; there are {', '.join(SOURCES)}.")
     if source == "auto":
-        source = "drawn" if sidecar(clip).is_file() else _profile_of(clip) or "mediapipe"
+        profile = request_of(clip).get("profile")
+        source = "drawn" if sidecar(clip).is_file() else profile if profile in SOURCES else "mediapipe"
     if source == "drawn":
         with DrawnLandmarks().follow(clip) as face_in:
             yield _Landmarks(source, face_in)
@@ -87,13 +88,13 @@ def reader_for(clip: Path, source: str = "auto") -> Iterator[FaceReader]:
         yield _OfProfile(source, getattr(importlib.import_module(module), name).load())
 
 
-def _profile_of(clip: Path) -> str:
-    """The profile of the run in whose folder a clip is, if that profile has a reader of its own; else empty."""
+def request_of(clip: Path) -> Mapping[str, Any]:
+    """The request of the run in whose folder a clip is, as it was written; empty if there is none."""
     try:
-        name = json.loads(read_file(clip.parent / "request.json"))["profile"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""  # no run's folder
-    return name if name in SOURCES else ""
+        found = json.loads(read_file(clip.parent / "request.json"))
+    except (OSError, ValueError):
+        return {}  # no run's folder
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass

@@ -14,7 +14,9 @@ CELLS = 16  # a picture is divided into 16×16 cells, so that a small mouth that
 # 8-bit levels by which no cell's mean changes in a frozen picture: codecs refine what stands still by less, and a cell
 # with moving lips changes by ten
 STILL = 1.0
-FROZEN_SECONDS = 0.25  # shorter stretches are a moment of rest, or frames that a converter repeated
+# shorter stretches are a moment of rest, frames that a converter repeated, or the first frame of a talking clip, which
+# is shown for three frames more
+FROZEN_SECONDS = 0.3
 
 
 def flicker(values: ArrayLike) -> NDArray[np.float64]:
