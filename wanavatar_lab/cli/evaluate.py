@@ -1,18 +1,12 @@
 """The command evaluate: measure talking clips, one, two side by side, or those of folders."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wanavatar_lab.cli.output import answer, say
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.requests.request import must_be
-
-if TYPE_CHECKING:  # what measures is imported by the command alone, since no other one needs media and numbers
-    from wanavatar_lab.metrics.evaluate import Evaluation
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -48,8 +42,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         RequestError: an option is not allowed.
         LabError: a clip cannot be measured.
     """
+    # here, since no other command needs media and numbers
     from wanavatar_lab.metrics.evaluate import evaluate as measure
-    from wanavatar_lab.metrics.evaluate import pairs
+    from wanavatar_lab.metrics.evaluate import pairs, table
     from wanavatar_lab.metrics.face_readers import SOURCES
 
     problems = []
@@ -78,31 +73,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from wanavatar_lab.metrics.evaluation_picture import draw  # imports matplotlib, which takes a second
 
         draw(found, arguments.picture)
-    answer([_facts(*pair) for pair in found] if arguments.json else "\n".join(_lines(found)))
+    told = [(first.to_json(), other.to_json() if other else None) for first, other in found]
+    if arguments.json:
+        answer([{"clip": first, "other": other} for first, other in told])
+    else:
+        answer("\n".join(table(told)))
     return SUCCEEDED
-
-
-def _facts(first: "Evaluation", other: "Evaluation | None") -> dict[str, Any]:
-    facts = asdict(first) | {"measures": first.measures()}
-    return facts if other is None else {"clip": facts, "other": asdict(other) | {"measures": other.measures()}}
-
-
-def _lines(found: Sequence[tuple["Evaluation", "Evaluation | None"]]) -> Iterator[str]:
-    """A table: a measure per line, a column per clip; of several clips their medians."""
-    from wanavatar_lab.metrics.evaluate import MEASURES
-
-    sides = [[pair[i].measures() for pair in found] for i in range(2) if found[0][i]]  # type: ignore[union-attr]
-    names = [each.clip for each in found[0] if each]
-    if len(found) > 1:
-        names = [f"{Path(name).parent} (median of {len(found)})" for name in names]
-    rows = [("", *names)]
-    for name, described in MEASURES.items():
-        values = []
-        for side in sides:
-            known = [value for each in side if (value := each[name]) is not None]
-            values.append(f"{median(known):.{described.digits}f}" if known else "–")
-        rows.append((f"{described.label}{f', {described.unit}' if described.unit else ''}", *values))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *values in rows:
-        cells = [cell.rjust(width) for cell, width in zip(values, widths[1:], strict=True)]
-        yield f"{first.ljust(widths[0])}  {'  '.join(cells)}".rstrip()

@@ -10,10 +10,12 @@ Frames are read one by one, so a clip of any length takes the same memory. The s
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -198,6 +200,10 @@ class Evaluation:
             "frozen_seconds": sum(end - start for start, end in self.frozen) / self.fps,
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values, with the numbers of the table as `measures`."""
+        return {"measures": self.measures(), **asdict(self)}
+
 
 def evaluate(
     clip: Path | str,
@@ -303,6 +309,33 @@ def pairs(first: Path | str, other: Path | str | None = None) -> list[tuple[Path
             "many, or name those alike that belong together."
         )
     return list(zip(mine, theirs, strict=True))
+
+
+def table(found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> list[str]:
+    """The measures of clips as lines of text, with a column for each side; of several clips their medians.
+
+    Args:
+        found: `Evaluation.to_json` of each clip, and of the one that it is compared with.
+    """
+    sides = [[clip for clip in side if clip] for side in zip(*found, strict=True)]
+    sides = [side for side in sides if side]
+    names = [str(side[0]["clip"]) for side in sides]
+    if len(found) > 1:
+        names = [f"{Path(name).parent} (median of {len(found)})" for name in names]
+    rows = [("", *names)]
+    for name, measure in MEASURES.items():
+        values = []
+        for side in sides:
+            known = [value for clip in side if (value := clip["measures"][name]) is not None]
+            values.append(f"{median(known):.{measure.digits}f}" if known else "–")
+        rows.append((f"{measure.label}{f', {measure.unit}' if measure.unit else ''}", *values))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [first.ljust(widths[0]), *(value.rjust(width) for value, width in zip(rest, widths[1:], strict=True))]
+        )
+        for first, *rest in rows
+    ]
 
 
 def _clips(place: Path) -> list[Path]:
