@@ -49,6 +49,33 @@ def test_speech_without_a_pause_is_cut_all_the_same_and_says_so() -> None:
     assert sum(span.frames for span in cuts.spans) == 200
 
 
+def test_no_clip_is_across_a_change_of_scene() -> None:
+    sound = speech((False, 10), (True, 70), (False, 6), (True, 75), (False, 8), (True, 60), (False, 10))
+    # in speech, in a pause, and too near to the end for a clip
+    cuts = cut_at_silences(sound, [45, 83, 216])
+    assert [(scene.start, scene.end) for scene in cuts.scenes] == [(0, 45), (45, 83), (83, 216), (216, 239)]
+    for span in cuts.spans:
+        scene = cuts.scene_of(span)
+        assert scene.start <= span.start and span.end <= scene.end
+    assert [(span.start, span.end) for span in cuts.too_short] == [(0, 45), (45, 83), (216, 239)]
+    # before the first and after the last one somebody speaks on
+    assert cuts.spans[0].start == 83 and not cuts.spans[0].through_speech
+    assert cuts.spans[-1].end == 216 and cuts.spans[-1].through_speech
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 90)), min_size=1, max_size=6),
+    st.lists(st.integers(0, 400), max_size=5),
+)
+def test_clips_stay_inside_of_scenes_and_apart(parts: list[tuple[bool, int]], changes: list[int]) -> None:
+    cuts = cut_at_silences(speech(*parts), changes)
+    for span in cuts.spans:
+        assert SHORTEST <= span.frames <= LONGEST
+        assert not any(span.start < change < span.end for change in changes)
+    for one, other in pairwise(cuts.spans):
+        assert one.end <= other.start
+
+
 def test_a_short_sentence_gets_the_silence_about_it() -> None:
     (span,) = cut_at_silences(speech((False, 20), (True, 30), (False, 40))).spans
     assert span.frames == SHORTEST and span.start <= 16 and span.end >= 54

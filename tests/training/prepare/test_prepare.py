@@ -18,7 +18,8 @@ from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
-from training.prepare.prepare import Options, Outcome, prepare
+from training.prepare.clips import Options
+from training.prepare.prepare import Outcome, prepare
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 
@@ -112,7 +113,7 @@ def test_frames_without_a_face_are_recorded_or_filled_as_the_predecessor_did(tmp
 @pytest.mark.parametrize(("frames", "when"), [(5, "after"), (-4, "before"), (2, "")])
 def test_a_clip_out_of_sync_is_flagged_with_its_offset(tmp_path: Path, frames: int, when: str) -> None:
     draw_person(tmp_path / "videos", said(seconds=5.0), style=Style(lag=frames / FPS), size=(64, 64))
-    (clip,) = prepared(tmp_path).clips
+    (clip,) = prepared(tmp_path, replace(NONE_HELD_OUT, keep_out_of_sync=True)).clips
     assert clip.measures.lag == frames
     if when:
         wanted = f"out of sync: its mouth moves {abs(frames)} frames ({abs(frames) / 16:.2f} s) {when} the sound"
