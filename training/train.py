@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -36,9 +37,9 @@ from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import training_in
 from training.launch.processes import STOP_CODE
-from training.loop.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
+from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import BRANCHES, Losses
-from training.loop.run_folder import CONFIG, checkpoints, read_metrics
+from training.loop.run_folder import CONFIG, best_checkpoint, checkpoints, read_metrics
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
@@ -69,7 +70,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
 
     Raises:
         LabError: the run cannot start or resume; see the message.
-        FloatingPointError: the loss is not finite.
+        NotFinite: the gradients of too many steps in a row were not finite.
         Stopped: SIGTERM was received; the last completed step is saved.
     """
     if config.deterministic:
@@ -166,11 +167,12 @@ class Trainer:
         self.facts |= {"samples": len(self.samples), "samples_hash": self.samples.hash}
         self.facts |= {"parts": sorted(config.part_rates), "samples_a_step": self.order.samples_a_step}
         self.step, self.saved, began = 0, 0, time.monotonic()
+        self.skipped = self.skipped_in_a_row = 0  # steps whose gradient was not finite; in them nothing is learnt
         if newest:
             self.step = load_checkpoint(newest[0], network, self.whole_optimizer, self.facts, self.ema)
-            self.saved = self.step
-            if self.zero:
-                self.zero.scatter(self.step)
+            self.saved, self.skipped = self.step, skipped_steps(newest[0])
+            if self.zero and self.step > self.skipped:
+                self.zero.scatter(self.step - self.skipped)
             accelerator.print(f"resumed from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
         if newest and self.log:
@@ -209,6 +211,10 @@ class Trainer:
         last = self._validate()
         self._log_errors("validation", last)
         if self.log:
+            best = self._best()  # only now it is known how good the last one is
+            remove_old(config.run, config.checkpoints_total_limit, best)
+            if best:
+                self.accelerator.print(f"the best checkpoint by {config.metric_for_best_model} is {best.name}")
             self.log.close()
         return {part: last[part] / base[part] - 1 for part in ("lip", "face", "background") if part in base}
 
@@ -218,7 +224,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step, self.steps) * group["share"]
 
-        micro_batches = []
+        micro_batches, lost = [], []
         for micro in range(config.gradient_accumulation_steps):
             if stop.received():
                 self._stop()
@@ -231,27 +237,54 @@ class Trainer:
                 losses = train_step(self.wrapped, batch, draws, config.loss, config.loss_floor)
                 accelerator.backward(losses.loss)
             micro_batches.append((losses, draws))
+            if not torch.isfinite(losses.loss):
+                lost += [self.samples.entries[row].name for row in rows]
 
         if self.is_sharded:
             average_gradients(self.trained)
-        # DeepSpeed has stepped and freed its gradients in the last backward pass; it clips by itself
+        # DeepSpeed has stepped and freed its gradients in the last backward pass. It clips by itself, and a gradient
+        # that is not finite it leaves out by itself too, and gives its norm as infinite
         norms = gradient_norms(self.network) if self.log and not self.zero else {}
-        norm = accelerator.clip_grad_norm_(self.trained, config.max_grad_norm)
         if self.zero:
-            norm = self.wrapped.get_global_grad_norm()
-        self.optimizer.step()
+            norm = float(self.wrapped.get_global_grad_norm())
+        else:
+            norm = float(accelerator.clip_grad_norm_(self.trained, config.max_grad_norm))
+        # all processes decide alike: one that stepped alone would train another network from here on
+        gathered = gather_object([(norm, lost, step_values(micro_batches))])
+        is_finite = all(math.isfinite(each) for each, _, _ in gathered)
+        if is_finite:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        if self.ema:
+        if is_finite and self.ema:
             self.ema.step(self.averaged)
 
-        values = means(gather_object([step_values(micro_batches)]))
-        values |= norms | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
+        values = means([each for _, _, each in gathered])
+        values |= norms | {"gradient_norm": norm, "seconds": time.monotonic() - began}
+        self.skipped += not is_finite
+        self.skipped_in_a_row = 0 if is_finite else self.skipped_in_a_row + 1
+        said = f"loss {values['loss']:.4f}"
+        if not is_finite:
+            names = ", ".join(dict.fromkeys(name for _, each, _ in gathered for name in each))
+            said = f"skipped: its gradient is not finite (norm {norm})"
+            said += f", nor the loss of its micro-batches with {names}" if names else ""
+        values |= {"skipped_steps": self.skipped, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         if self.log:
-            self.log.write("train", self.step, values | {"learning_rate": self.optimizer.param_groups[0]["lr"]})
-            accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
+            self.log.write("train", self.step, values)
+        accelerator.print(f"step {self.step} of {self.steps}  {said}", flush=True)
+        if self.skipped_in_a_row >= config.skipped_steps_limit:
+            self._give_up(said)
+
+    def _give_up(self, said: str) -> None:
+        """Raise after too many skipped steps in a row; the weights are those of the step before them."""
+        saved = [folder.name for folder in reversed(checkpoints(self.config.run))]
+        resumes = f"The same command resumes from {saved[0]}, which is sound" if saved else "Then start it again"
+        further = f"; if this comes again, remove that to go back to {saved[1]}" if saved[1:] else ""
+        raise NotFinite(
+            f"{self.skipped_in_a_row} steps in a row were skipped, so the training ends. Step {self.step} was {said}. "
+            f"Lower learning_rate ({self.config.learning_rate:g}), or leave out samples that are named here. "
+            f"{resumes}{further}."
+        )
 
     def _validate(self, base: bool = False) -> dict[str, float]:
         """Held-out errors of the averaged weights, or of the network before training; empty if nothing is held out."""
@@ -268,16 +301,20 @@ class Trainer:
     def _checkpoint(self) -> None:
         config, began = self.config, time.monotonic()
         self.accelerator.wait_for_everyone()
-        if self.zero:
+        if self.zero and self.step > self.skipped:  # before its first step the optimizer has no state
             self.zero.gather()
         if self.accelerator.is_main_process:
             state = self.network, self.whole_optimizer, self.facts
             limit, origins = config.checkpoints_total_limit, self.trainable.origins
-            save_checkpoint(config.run, self.step, *state, limit, origins, self.ema)
+            save_checkpoint(config.run, self.step, *state, limit, origins, self.ema, self.skipped, self._best())
         self.accelerator.wait_for_everyone()
         self.saved = self.step
         if self.log:
             self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
+
+    def _best(self) -> Path | None:
+        metric = self.config.metric_for_best_model
+        return best_checkpoint(self.config.run, metric, self.config.greater_is_better) if metric else None
 
     def _stop(self) -> None:
         """Save the last completed step and raise; micro-batches of the next one are computed again when it resumes."""
@@ -291,6 +328,10 @@ class Trainer:
 
 class Stopped(LabError):
     """SIGTERM ended the run, and its last completed step is saved."""
+
+
+class NotFinite(LabError, FloatingPointError):
+    """The gradients of too many steps in a row were not finite; nothing of them is in the weights."""
 
 
 class StopRequest:

@@ -154,7 +154,7 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass instead of keeping them."""
     keep_attention: Blocks = Field(0, ge=0)
-    """In how many blocks, from the first, the outputs of self-attention are kept and not recomputed; all or a number."""
+    """In how many blocks, from the first, outputs of self-attention are kept and not recomputed; all or a number."""
     offload: Blocks = Field(0, ge=0)
     """In how many blocks, from the first, kept tensors are offloaded to CPU RAM; all or a number."""
     compile: bool = False
