@@ -18,6 +18,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -125,7 +126,14 @@ class Trainer:
         check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
         sizes = config.train_batch_size, config.gradient_accumulation_steps
         self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
-        self.steps = config.max_train_steps or config.num_train_epochs * self.order.steps_an_epoch
+        self.steps = config.max_train_steps or self.order.steps_of(config.num_train_epochs)
+
+        self.compiled_before = compiled_graphs()
+        shapes = sorted(Counter(self.samples.buckets).values(), reverse=True)
+        accelerator.print(
+            f"{len(self.samples)} samples in {len(shapes)} shapes ({', '.join(map(str, shapes))}), "
+            f"{self.order.samples_a_step} a step, {self.steps} steps"
+        )
 
         # what is trained
         network.to(device)
@@ -269,6 +277,8 @@ class Trainer:
             said = f"skipped: its gradient is not finite (norm {norm})"
             said += f", nor the loss of its micro-batches with {names}" if names else ""
         values |= {"skipped_steps": self.skipped, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        if config.compile:  # a minute for each: one for each shape and each way in which blocks are computed
+            values["compiled_graphs"] = compiled_graphs() - self.compiled_before
         if self.log:
             self.log.write("train", self.step, values)
         accelerator.print(f"step {self.step} of {self.steps}  {said}", flush=True)
@@ -405,6 +415,11 @@ def means(by_process: Sequence[Values]) -> dict[str, float]:
     joined = {name: [value for values in by_process for value in values.get(name, ())] for name in names}
     known = {name: [value for value in each if name == "loss" or math.isfinite(value)] for name, each in joined.items()}
     return {name: sum(each) / len(each) for name, each in known.items() if each}
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has compiled in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def gradient_norms(network: nn.Module) -> dict[str, float]:

@@ -144,6 +144,20 @@ def test_processes_skip_a_step_alike_whose_gradient_is_not_finite(tmp_path: Path
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-6) for name in mine)
 
 
+def test_each_shape_is_compiled_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_samples(tmp_path / "samples", held_out=0)
+    plainly = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **told: plainly(function, backend="aot_eager", **told))
+    config = config_of(tmp_path, compile=True, gradient_checkpointing=True, deterministic=False)
+    train(config, toy_model())
+    assert "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps" in capsys.readouterr().out
+    counts = [int(line["compiled_graphs"]) for line in read_metrics(config.run, "train")]
+    # two kinds of blocks, with audio and without, in three shapes; the second epoch compiles nothing more
+    assert counts[2:] == [6] * 4 and counts == sorted(counts) and counts[0] >= 2
+
+
 def test_a_run_that_was_told_otherwise_does_not_go_on(trained: Path) -> None:
     with pytest.raises(LabError, match=r"conditioning_dropout_prob 0\.1 and now 0\.5"):
         train(config_of(trained, conditioning_dropout_prob=0.5), toy_model())
