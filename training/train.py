@@ -21,11 +21,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
 from torch import Tensor, nn
@@ -37,9 +39,10 @@ from training.config.training_config import FIXED_ON_RESUME
 from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import training_in
-from training.launch.processes import STOP_CODE
+from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import BRANCHES, Losses
+from training.loop.out_of_memory import out_of_memory
 from training.loop.run_folder import CONFIG, best_checkpoint, checkpoints, read_metrics
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
@@ -59,6 +62,8 @@ from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import missing_weights
 
+LOADING = timedelta(hours=2)  # that processes wait for the one that loads the network last
+
 
 def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
     """Train to the last step, in this process or as one of several.
@@ -70,10 +75,26 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         The relative change of held-out errors against the base, by part; -0.2 is 20 % less.
 
     Raises:
-        LabError: the run cannot start or resume; see the message.
+        LabError: the run cannot start or resume, or memory or disk space ran out; see the message. It is also noted in
+            the run's `failures.jsonl`.
         NotFinite: the gradients of too many steps in a row were not finite.
         Stopped: SIGTERM was received; the last completed step is saved.
     """
+    try:
+        return _train(config, network)
+    except Stopped:
+        raise
+    except Exception as error:
+        rank, processes = (int(os.environ.get(name, of_one)) for name, of_one in (("RANK", "0"), ("WORLD_SIZE", "1")))
+        known = out_of_memory(error, config, processes) or error
+        why = str(known) if isinstance(known, LabError) else f"{type(error).__name__}: {error}"
+        note_failure(config.run, why, rank)
+        if known is error:
+            raise
+        raise known from error
+
+
+def _train(config: TrainingConfig, network: WanS2VTransformer3DModel | None) -> dict[str, float]:
     if config.deterministic:
         # cuBLAS reads it at its first use; without it, deterministic torch refuses matrix products on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -82,10 +103,18 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
     # no autocast: the network computes in its own dtype, see training.model.trainable
     accelerator = Accelerator(gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision="no")
     is_first: bool = accelerator.is_main_process
+    # The timeout of the processes' own group counts from the first that waits, and is short, so that a lost process is
+    # noticed. To load the network may take longer on one than on another, from a slow disk for example: for that they
+    # wait in a group of their own.
+    loading: Any = dist.new_group(backend="gloo", timeout=LOADING) if accelerator.num_processes > 1 else None
     if is_first:
         config.run.mkdir(parents=True, exist_ok=True)
     with training_in(config.run, config.samples) if is_first else nullcontext():
-        trainer = Trainer(config, network or network_of(config.profile), accelerator)
+        network = network or network_of(config.profile)
+        if loading:
+            dist.barrier(loading)
+            dist.destroy_process_group(loading)
+        trainer = Trainer(config, network, accelerator)
         if is_first:  # and only now, when it is known that these settings can resume the run
             write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
         changes = trainer.run()

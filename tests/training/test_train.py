@@ -144,6 +144,13 @@ def test_processes_skip_a_step_alike_whose_gradient_is_not_finite(tmp_path: Path
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-6) for name in mine)
 
 
+def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(trained: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path, trained, max_train_steps=1)
+    for run in [Run(file, rank, 2, loading=6.0 * rank, timeout=4.0) for rank in range(2)]:
+        run.finish()
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
 def test_each_shape_is_compiled_once_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
