@@ -43,7 +43,7 @@ from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import BRANCHES, Losses
 from training.loop.out_of_memory import out_of_memory
-from training.loop.run_folder import CONFIG, best_checkpoint, checkpoints, read_metrics
+from training.loop.run_folder import CONFIG, best_checkpoint, checkpoints, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
@@ -235,18 +235,22 @@ class Trainer:
                 is_due = config.validation_steps and self.step % config.validation_steps == 0
                 if is_due and not (is_last or validated):  # the last step is validated below
                     self._log_errors("validation", self._validate())
+                    validated = True
                 if clips and (is_last or self.step % config.sample_every_n_steps == 0) and not sampled:
                     with averaged(self.ema, self.averaged):
                         clips.make(self.network, self.step)
-                if is_last:
+                if is_last or self._has_stalled():
                     break
                 self._train_step(stop)
                 if self.step % config.checkpointing_steps == 0 or self.step == self.steps:
                     self._checkpoint()
                 validated = sampled = False
 
+        if self.step > self.saved:  # it stopped early
+            self._checkpoint()
         last = self._validate()
-        self._log_errors("validation", last)
+        if is_last or not validated:
+            self._log_errors("validation", last)
         if self.log:
             best = self._best()  # only now it is known how good the last one is
             remove_old(config.run, config.checkpoints_total_limit, best)
@@ -354,6 +358,18 @@ class Trainer:
     def _best(self) -> Path | None:
         metric = self.config.metric_for_best_model
         return best_checkpoint(self.config.run, metric, self.config.greater_is_better) if metric else None
+
+    def _has_stalled(self) -> bool:
+        """Whether the last `early_stopping_patience` scores are no better than the best before; alike for all."""
+        config = self.config
+        if not (config.early_stopping_patience and config.metric_for_best_model):
+            return False
+        scores = [*read_scores(config.run, config.metric_for_best_model).values()]
+        best = scores.index((max if config.greater_is_better else min)(scores)) if scores else 0
+        (stalled,) = broadcast_object_list([len(scores) - 1 - best >= config.early_stopping_patience])
+        if stalled:
+            self.accelerator.print(f"stops early at step {self.step}: {config.metric_for_best_model} gets no better")
+        return bool(stalled)
 
     def _stop(self) -> None:
         """Save the last completed step and raise; micro-batches of the next one are computed again when it resumes."""
