@@ -121,7 +121,7 @@ def encode(
                 tensors = opened.tensors(size, segment, inpaint)
             entries.append(write_sample(folder, name, tensors, clip.path.name, is_held_out))
             sound = folder / f"{name}{SOUND_ENDS}"
-            if is_held_out and not sound.is_file():  # for sample clips
+            if is_held_out and not segment.continued and not sound.is_file():  # for sample clips
                 samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
                 part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
                 write_audio(sound, Audio(samples[part], RATE))
