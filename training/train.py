@@ -38,7 +38,7 @@ from training.config.arguments import add_config, config_of
 from training.config.training_config import FIXED_ON_RESUME
 from training.data.batch_order import Order
 from training.data.samples import Samples
-from training.launch.folder_locks import training_in
+from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import BRANCHES, Losses
@@ -82,7 +82,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
     """
     try:
         return _train(config, network)
-    except Stopped:
+    except (Stopped, AlreadyRunning):  # no failures of this run
         raise
     except Exception as error:
         rank, processes = (int(os.environ.get(name, of_one)) for name, of_one in (("RANK", "0"), ("WORLD_SIZE", "1")))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.s2v.toy import toy_model
 from tests.training.toy import config_of, write_samples
+from training.launch.folder_locks import training_in
 from training.launch.processes import FAILURES, failures_since
 from training.loop.out_of_memory import out_of_memory
 from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics
@@ -92,6 +93,15 @@ def test_memory_that_ran_out_is_said_with_the_settings_that_have_room(tmp_path: 
     assert "--offload 0" in str(said.value) and "--ema_decay 0" in str(said.value) and "--frames 48" in str(said.value)
     assert failures_since(tmp_path / "run", 0) == {0: str(said.value)}
     assert failures_since(tmp_path / "run", 1e12) == {}
+
+
+def test_a_second_training_is_no_failure_of_the_first(tmp_path: Path) -> None:
+    write_samples(tmp_path / "samples")
+    config = config_of(tmp_path)
+    config.run.mkdir()
+    with training_in(config.run, config.samples), pytest.raises(LabError, match="Another training is running"):
+        train(config, toy_model())
+    assert not (config.run / FAILURES).exists()
 
 
 def test_what_is_lowered_already_is_not_named(tmp_path: Path) -> None:
