@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.s2v.toy import toy_model
 from tests.training.toy import config_of, write_samples
+from training.launch import folder_locks
 from training.launch.folder_locks import training_in
 from training.launch.processes import FAILURES, failures_since
 from training.loop.out_of_memory import out_of_memory
@@ -95,7 +96,8 @@ def test_memory_that_ran_out_is_said_with_the_settings_that_have_room(tmp_path: 
     assert failures_since(tmp_path / "run", 1e12) == {}
 
 
-def test_a_second_training_is_no_failure_of_the_first(tmp_path: Path) -> None:
+def test_a_second_training_is_no_failure_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_locks, "_PATIENCE", 0.2)
     write_samples(tmp_path / "samples")
     config = config_of(tmp_path)
     config.run.mkdir()
