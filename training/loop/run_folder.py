@@ -33,10 +33,35 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def step_of(checkpoint: Path) -> int:
+    """The number of completed steps of a checkpoint, by its name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def best_checkpoint(run: Path, metric: str, greater_is_better: bool = False) -> Path | None:
+    """The checkpoint with the best number in the log; None if none has that number.
+
+    Args:
+        metric: kind and name of the number, "validation/lip" for example: the value `name` of the line of that kind at
+            the checkpoint's step, the newest if there are several.
+        greater_is_better: whether the largest is the best, and not the smallest; of equal ones the oldest is.
+    """
+    scores = read_scores(run, metric)
+    scored = [folder for folder in checkpoints(run) if step_of(folder) in scores]
+    return min(scored, key=lambda folder: (-1 if greater_is_better else 1) * scores[step_of(folder)], default=None)
+
+
+def read_scores(run: Path, metric: str) -> dict[int, float]:
+    """The values of a number of the log by step, in order of the steps; `metric` is its kind and name."""
+    kind, _, name = metric.partition("/")
+    scores = {int(line["step"]): line[name] for line in read_metrics(run, kind) if name in line}
+    return dict(sorted(scores.items()))
+
+
 def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, float]]:
     """The lines of a run's log, of one kind or of all; a line that a crash cut short is left out."""
     file = run / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     found = [json.loads(line) for line in lines if logged_step(line) >= 0]
     return [line for line in found if kind is None or line["kind"] == kind]
 

@@ -15,6 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from torch.utils.tensorboard import SummaryWriter
 
 from training.loop.run_folder import METRICS, TENSORBOARD, logged_step
+from wanavatar_lab.files import report_write_errors, write_text
 from wanavatar_lab.media import Audio
 
 # the curves' group in TensorBoard, by kind of line. The base's errors are the first point of validation's curves, and
@@ -32,15 +33,17 @@ class Log:
         run.mkdir(parents=True, exist_ok=True)
         self.file = run / METRICS
         if self.file.is_file():
-            kept = [line for line in self.file.read_text().splitlines() if logged_step(line) <= step]
-            self.file.write_text("".join(f"{line}\n" for line in kept))
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+            # damaged lines go too: a line that is cut short would swallow the next one
+            kept = [line for line in lines if 0 <= logged_step(line) <= step]
+            write_text(self.file, "".join(f"{line}\n" for line in kept))
         self.board = SummaryWriter(run / TENSORBOARD, purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step; those that are not finite are left out."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
-        with open(self.file, "a", encoding="utf-8") as stream:
+        with report_write_errors(self.file), open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         if kind in CURVES:
             for name, value in finite.items():

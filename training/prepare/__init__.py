@@ -8,7 +8,7 @@
     DATA/report.json              measures and problems of every clip; contact_sheet.png shows the masks
 
 prepare.py              the whole preparation; complete clips are kept
-cuts.py                 cuts recordings at silences, into clips of 3 to 6 s
+cuts.py                 cuts recordings at silences, into clips of 3 to 10 s
 clips.py                makes one clip: frames at 16 fps in sync with the sound
 clip_folder.py          layout and reader of a clip's folder; training/data/whole_folder.py writes it atomically
 draw_masks.py           landmarks (`wanavatar_lab.metrics`) become masks; training/data/masks.py downsamples them

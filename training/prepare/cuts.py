@@ -1,4 +1,4 @@
-"""Cut long recordings at silences and at hard cuts, into clips of 3 to 6 s, without long pauses.
+"""Cut long recordings at silences and at hard cuts, into clips of 3 to 10 s, without long pauses.
 
 Times are counted in steps of 1/16 s, the frames of S2V, so that a recording at 16 fps is cut between its frames.
 """
@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from training.prepare.clip_folder import FPS, RATE
 from wanavatar_lab.metrics import decibels, loudness
 
-SHORTEST, LONGEST = 3 * FPS, 6 * FPS
+# 10 s are two segments of 80 frames, of which the second continues from 73 frames as in inference
+SHORTEST, LONGEST = 3 * FPS, 10 * FPS
 # a pause of more than a second is left out, but for a quarter of a second at both ends
 PAUSE, REST = FPS, FPS // 4
 # the silence threshold in dB: this far below loud speech, at most and at least, and this far above the quietest steps
@@ -69,7 +70,7 @@ def cut_at_silences(sound: ArrayLike, changes: Sequence[int] = ()) -> Cuts:
         changes: the steps at which the scene changes; no clip is across one.
 
     Returns:
-        Clips of 48 to 96 steps in order; none if nobody speaks.
+        Clips of 48 to 160 steps in order; none if nobody speaks.
     """
     samples = np.asarray(sound, dtype=np.float64)
     steps = len(samples) * FPS // RATE
