@@ -41,9 +41,9 @@ from training.data.samples import Samples
 from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
-from training.loop.loss import BRANCHES, Losses
+from training.loop.loss import BRANCHES, Losses, total
 from training.loop.out_of_memory import out_of_memory
-from training.loop.run_folder import CONFIG, best_checkpoint, checkpoints, read_metrics, read_scores
+from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
@@ -212,6 +212,8 @@ class Trainer:
                 self.zero.scatter(self.step - self.skipped)
             accelerator.print(f"resumed from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
+        if self.log:
+            self.log.show_config(self.step, config.model_dump(mode="json"))
         if newest and self.log:
             self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
 
@@ -253,9 +255,10 @@ class Trainer:
             self._log_errors("validation", last)
         if self.log:
             best = self._best()  # only now it is known how good the last one is
+            by = best_metric(config.run, config.metric_for_best_model, config.greater_is_better)
             remove_old(config.run, config.checkpoints_total_limit, best)
-            if best:
-                self.accelerator.print(f"the best checkpoint by {config.metric_for_best_model} is {best.name}")
+            if best and by:
+                self.accelerator.print(f"the best checkpoint by {by[0]} is {best.name}")
             self.log.close()
         return {part: last[part] / base[part] - 1 for part in ("lip", "face", "background") if part in base}
 
@@ -356,19 +359,21 @@ class Trainer:
             self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
 
     def _best(self) -> Path | None:
-        metric = self.config.metric_for_best_model
-        return best_checkpoint(self.config.run, metric, self.config.greater_is_better) if metric else None
+        known = best_metric(self.config.run, self.config.metric_for_best_model, self.config.greater_is_better)
+        return best_checkpoint(self.config.run, *known) if known else None
 
     def _has_stalled(self) -> bool:
         """Whether the last `early_stopping_patience` scores are no better than the best before; alike for all."""
         config = self.config
-        if not (config.early_stopping_patience and config.metric_for_best_model):
+        known = best_metric(config.run, config.metric_for_best_model, config.greater_is_better)
+        if not (config.early_stopping_patience and known):
             return False
-        scores = [*read_scores(config.run, config.metric_for_best_model).values()]
-        best = scores.index((max if config.greater_is_better else min)(scores)) if scores else 0
+        metric, greater = known
+        scores = [*read_scores(config.run, metric).values()]
+        best = scores.index((max if greater else min)(scores)) if scores else 0
         (stalled,) = broadcast_object_list([len(scores) - 1 - best >= config.early_stopping_patience])
         if stalled:
-            self.accelerator.print(f"stops early at step {self.step}: {config.metric_for_best_model} gets no better")
+            self.accelerator.print(f"stops early at step {self.step}: {metric} gets no better")
         return bool(stalled)
 
     def _stop(self) -> None:
@@ -447,6 +452,10 @@ def step_values(micro_batches: Iterable[tuple[Losses, Draws]]) -> Values:
             fields = ("error", "face", "lip", "background", "motion", "fell_back")
             named = {name: getattr(losses, name)[i] for name in fields}
             named |= {"face_area": losses.area[i, 0], "lip_area": losses.area[i, 1]}
+            parts = {"": total(losses.main[i], losses.motion_loss[i])}
+            parts |= {"_main": losses.main[i], "_motion": losses.motion_loss[i]}
+            named |= {f"loss{part}": value for part, value in parts.items() if part}
+            named |= {f"loss_of_branch_{BRANCHES[branch]}{part}": value for part, value in parts.items()}
             named[f"error_of_branch_{BRANCHES[branch]}"] = losses.error[i]
             named[f"error_from_sigma_{quarter:.2f}"] = losses.error[i]
             for name, value in named.items():

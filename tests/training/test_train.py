@@ -62,11 +62,15 @@ def test_what_is_logged_of_a_run(trained: Path) -> None:
     assert json.loads((trained / "run" / "config.json").read_text())["rank"] == 4
 
 
-def test_tensorboard_begins_with_the_training_and_has_the_base_on_the_curve_of_validation(trained: Path) -> None:
+def test_tensorboard_has_losses_and_errors_apart_and_the_base_on_the_curve_of_validation(
+    trained: Path,
+) -> None:
     board = EventAccumulator(str(trained / "run" / "tensorboard"))
     board.Reload()
-    groups = sorted({tag.partition("/")[0] for tag in board.Tags()["scalars"]})
-    assert groups == ["train", "validation"]
+    tags = board.Tags()["scalars"]
+    assert {tag.partition("/")[0] for tag in tags} == {"error", "gradient", "loss", "masks", "step", "validation"}
+    assert {"loss/loss", "loss/main", "loss/motion", "loss/full", "loss/full_main", "step/learning_rate"} <= set(tags)
+    assert "config/text_summary" in board.Tags()["tensors"]
     assert [event.step for event in board.Scalars("validation/lip")] == [0, 3, 6]
 
 

@@ -126,18 +126,21 @@ class TrainingConfig(BaseModel):
     independently; classifier-free guidance needs it."""
     loss: Mode = "normalised"
     """How the weights of face and lips are normalised, see training/loop/loss.py."""
-    loss_floor: float = Field(0.6, ge=0, lt=1)
-    """Share of the loss weight that is spread evenly over the frame, so that the rest of the picture is kept."""
+    loss_floor: float = Field(0.2, ge=0, lt=1)
+    """Share of the loss weight that is spread evenly over the frame, so that the rest of the picture is kept; a
+    larger share leaves less to the lips, see docs/training.md."""
 
     checkpointing_steps: int = Field(50, ge=1)
     """Steps between checkpoints; the last step always has one."""
     checkpoints_total_limit: int = Field(2, ge=1)
     """How many of the newest checkpoints are kept; the best one is kept beside them."""
-    metric_for_best_model: str | None = "validation/lip"
-    """The number of metrics.jsonl by which a checkpoint is the best, as kind/name; null keeps the newest only. It
-    counts for the checkpoint of the same step."""
-    greater_is_better: bool = False
-    """Whether the best checkpoint has the largest metric_for_best_model, and not the smallest."""
+    metric_for_best_model: str | None = "auto"
+    """The number of metrics.jsonl by which a checkpoint is the best, as kind/name. auto takes samples/lip_r, how well
+    the lips of the sample clips follow their sound, where that is measured, and else validation/lip, the held-out error
+    of the lips. null keeps the newest only. It counts for the checkpoint of the same step."""
+    greater_is_better: bool | None = None
+    """Whether the best checkpoint has the largest metric_for_best_model, and not the smallest; null knows it for auto
+    and for samples/lip_r, and takes the smallest of other numbers."""
     early_stopping_patience: int = Field(0, ge=0)
     """Stop after so many values of metric_for_best_model in a row that are no better than the best before; 0 never."""
     validation_steps: int = Field(0, ge=0)
@@ -170,8 +173,8 @@ class TrainingConfig(BaseModel):
     @field_validator("metric_for_best_model")
     @classmethod
     def _check_metric(cls, metric: str | None) -> str | None:
-        if metric is not None and not all(metric.partition("/")):
-            raise ValueError("must be kind/name, as validation/lip, or null")
+        if metric not in (None, "auto") and not all(metric.partition("/")):
+            raise ValueError("must be auto, kind/name, as validation/lip, or null")
         return metric
 
     @property

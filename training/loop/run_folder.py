@@ -20,6 +20,8 @@ from wanavatar_lab.files import entries
 CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboard", "clips"
 # files of a checkpoint: the LoRA, and the modules that are trained in full beside it
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
+# numbers of the log by which checkpoints are compared: r of the lips of the sample clips, and the held-out lips' error
+LIPS_OF_SAMPLES, LIPS_HELD_OUT = "samples/lip_r", "validation/lip"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -36,6 +38,19 @@ def checkpoints(run: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The number of completed steps of a checkpoint, by its name."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def best_metric(run: Path, metric: str | None, greater_is_better: bool | None = None) -> tuple[str, bool] | None:
+    """The number by which a run's checkpoints are compared, and whether more of it is better; None for none.
+
+    Args:
+        metric, greater_is_better: of the run's config, see `TrainingConfig`.
+    """
+    if metric == "auto":
+        metric = LIPS_OF_SAMPLES if read_scores(run, LIPS_OF_SAMPLES) else LIPS_HELD_OUT
+    if metric is None:
+        return None
+    return metric, metric == LIPS_OF_SAMPLES if greater_is_better is None else greater_is_better
 
 
 def best_checkpoint(run: Path, metric: str, greater_is_better: bool = False) -> Path | None:

@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("--samples a --run b --set rank 0", "rank"),
         ("--samples a --run b --set speed 3", "speed: is no setting"),
         ("--recipe pocket --run b", "^samples: is missing; give --samples$"),
-        ("--samples a --run b --metric_for_best_model lip", "must be kind/name, as validation/lip, or null"),
+        ("--samples a --run b --metric_for_best_model lip", "must be auto, kind/name, as validation/lip, or null"),
         ("--samples a --run b --rank big", "^rank: must be a valid integer.*'big'"),
         ("--config gone.json", "gone.json cannot be read"),
         ("--recipe pocket --samples a --run b --processes 2", "2 processes need a launcher"),

@@ -8,7 +8,7 @@ import pytest
 from tests.s2v.toy import toy_model
 from tests.training.toy import config_of, write_samples
 from training.loop.checkpoint import remove_old
-from training.loop.run_folder import METRICS, best_checkpoint, checkpoints, read_metrics, read_scores
+from training.loop.run_folder import METRICS, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.train import train
 
 
@@ -71,3 +71,15 @@ def test_a_run_that_gets_no_better_stops_with_a_checkpoint(tmp_path: Path) -> No
         assert len(steps) == len(scores) < 50 and names(config.run) == [f"checkpoint-{len(steps)}"]
         assert scores.index(min(scores)) == len(scores) - 3
         assert len(read_metrics(config.run, "validation")) == len(steps)
+
+
+def test_lips_of_sample_clips_decide_where_they_are_measured(tmp_path: Path) -> None:
+    write_run(tmp_path, {2: 0.5})
+    assert best_metric(tmp_path, "auto") == ("validation/lip", False)
+    with open(tmp_path / METRICS, "a") as log:
+        log.write(json.dumps({"kind": "samples", "step": 4, "lip_r": 0.8}) + "\n")
+    assert best_metric(tmp_path, "auto") == ("samples/lip_r", True)
+    assert best_metric(tmp_path, "samples/lip_r") == ("samples/lip_r", True)
+    assert best_metric(tmp_path, "validation/face") == ("validation/face", False)
+    assert best_metric(tmp_path, "a/b", greater_is_better=True) == ("a/b", True)
+    assert best_metric(tmp_path, None) is None

@@ -53,7 +53,7 @@ def test_a_step_is_skipped_and_counted_and_changes_nothing(
     assert f"with {BROKEN}" in said
     board = EventAccumulator(str(config.run / "tensorboard"))
     board.Reload()
-    assert [event.value for event in board.Scalars("train/skipped_steps")] == counts
+    assert [event.value for event in board.Scalars("step/skipped_steps")] == counts
     saved = [state_of(folder) for folder in checkpoints(config.run)]
     assert all(bool(torch.isfinite(tensor).all()) for each in saved for tensor in each.values())
     for step in range(2, 7):
