@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.metrics.face_readers import FaceReader, FaceReading, grid_of, reader_for, request_of
+from wanavatar_lab.metrics.face_recognition import FaceRecognizer
 from wanavatar_lab.metrics.identity import (
     Region,
     likeness_of,
@@ -49,6 +50,7 @@ REACH_SECONDS = 0.5  # the largest lag of lips that is tried
 MOST_UNKNOWN = 0.5
 PART_SECONDS = 2.0  # a person's look is averaged over parts of the clip of about this length
 FRAMES_PER_SEGMENT = 80  # of speech_to_video
+EMBEDDED = 4  # faces that are embedded per second; each takes 10 ms
 CHUNK_BYTES = 64 << 20  # of frames that are held at a time
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PICTURE = "picture"  # the region that is the whole frame
@@ -70,6 +72,7 @@ MEASURES = {
     "lip_r_at_lag": Measure("r at that lag", better="higher"),
     "lip_silence": Measure("Opening in silence / in speech", "%", "lower", 0),
     "face_found": Measure("Frames with a face", "%", "higher", 0),
+    "face_likeness": Measure("Likeness of the face, worst part", better="higher"),
     "face_outline": Measure("Outline of the face, worst part", "% of width", "lower", 1),
     "face_colour": Measure("Colour of the skin, worst part", "ΔE", "lower", 1),
     "colour_drift": Measure("Colour drift of the picture", "ΔE", "lower", 1),
@@ -110,12 +113,15 @@ class Identity:
         colours: for each part, CIEDE2000 of each region to the reference; None where the part does not show it.
         outline: for each part, how far the face's outline is from the reference's, as a share of its width; None
             without landmarks.
+        likeness: for each part, the cosine of the face's mean embedding and the reference's, see `face_recognition`;
+            None where no face was embedded.
     """
 
     reference: str
     starts: list[int]
     colours: list[dict[str, float | None]]
     outline: list[float | None]
+    likeness: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ class Evaluation:
         """The numbers of `MEASURES`, by name, in the units of the table; None where one could not be measured."""
         lips, look = self.lips, self.identity
         known = [each for each in (look.outline if look else []) if each is not None]
+        alike = [each for each in (look.likeness if look else []) if each is not None]
         skin = [value for each in (look.colours if look else []) if (value := each.get("skin")) is not None]
         lag = None if lips is None or lips.lag is None else 1000 * lips.lag / self.fps
         silence = None
@@ -189,6 +196,7 @@ class Evaluation:
             "lip_r_at_lag": lips.r_at_lag if lips else None,
             "lip_silence": silence,
             "face_found": 100 * self.face_found if self.faces else None,
+            "face_likeness": min(alike) if alike else None,
             "face_outline": 100 * max(known) if known else None,
             "face_colour": max(skin) if skin else None,
             "colour_drift": look.colours[-1][PICTURE] if look else None,
@@ -231,7 +239,7 @@ def evaluate(
     if info.kind != "video" or not info.fps:
         raise MediaError(f"{path} is {'a picture' if info.kind == 'picture' else 'sound alone'}. Give a video.")
     rate, notes = Fraction(info.fps).limit_denominator(1001), [info.missing] if info.missing else []
-    tracks = _Tracks(rate)
+    tracks = _Tracks(rate, notes)
     with ExitStack() as stack:
         reader: FaceReader | None = None
         try:
@@ -255,7 +263,7 @@ def evaluate(
     else:
         lips = None
         notes.append("Lips were not measured: the clip has no sound.")
-    looks = _reference(Path(reference), shown) if reference else None
+    looks = _reference(Path(reference), shown, tracks) if reference else None
     if borders is None:
         # the frames before the first one that the network makes are shown too, so every segment is as long
         segment = int(request_of(path).get("frames_per_segment", FRAMES_PER_SEGMENT))
@@ -352,8 +360,9 @@ def _clips(place: Path) -> list[Path]:
 class _Tracks:
     """What is kept of each frame."""
 
-    def __init__(self, rate: Fraction) -> None:
-        self.rate = rate
+    def __init__(self, rate: Fraction, notes: list[str]) -> None:
+        self.rate, self.notes = rate, notes
+        self.embedded: dict[int, NDArray[np.float64]] = {}  # embeddings of faces by the number of the frame
         self.luma: list[float] = []
         self.detail: list[float] = []
         self.black: list[bool] = []
@@ -363,6 +372,8 @@ class _Tracks:
         self.regions: list[Mapping[str, Region]] = []
         self.faces: list[Face | None] = []
         self._before: NDArray[np.uint8] | None = None  # the last frame
+        self._recognizer: FaceRecognizer | None = None
+        self._may_embed = True  # until its weights are missing
 
     def see(self, frames: NDArray[np.uint8], reader: FaceReader | None) -> None:
         """Measure the next frames, uint8 [F, H, W, 3]."""
@@ -382,7 +393,23 @@ class _Tracks:
             reading = reader.read(frames, [float((first + i) / self.rate) for i in range(len(frames))])
         self.opening.append(reading.opening)
         self.faces += reading.faces
+        every = max(1, round(self.rate / EMBEDDED))
+        for i, face in enumerate(reading.faces):
+            if (first + i) % every == 0 and (embedding := self.embed(frames[i], face)) is not None:
+                self.embedded[first + i] = embedding
         self.regions += _looks(frames, reading)
+
+    def embed(self, frame: NDArray[np.uint8], face: Face | None) -> NDArray[np.float64] | None:
+        """The embedding of a face in a frame; None without its marks or without the weights, which is noted."""
+        if face is None or face.marks is None or not self._may_embed:
+            return None
+        try:
+            self._recognizer = self._recognizer or FaceRecognizer()
+        except WeightsError as error:
+            self.notes.append(f"The likeness of the face was not measured: {error}")
+            self._may_embed = False
+            return None
+        return self._recognizer.embed(frame, face)
 
 
 @dataclass(frozen=True)
@@ -440,19 +467,21 @@ def _lips(
     return Lips(sync.r, sync.lag, sync.r_at_lag, silence, speech)
 
 
-def _reference(picture: Path, source: str) -> tuple[Mapping[str, Region], Face | None]:
-    """The colours of a picture's regions, and its face, by the source that reads the clip."""
+_Look = tuple[Mapping[str, Region], Face | None, NDArray[np.float64] | None]
+
+
+def _reference(picture: Path, source: str, tracks: _Tracks) -> _Look:
+    """The colours of a picture's regions, its face, by the source that reads the clip, and that face's embedding."""
     frames = np.asarray(media.read_picture(picture))[None]
     if source in ("", "drawn"):  # a picture has no landmarks beside it
-        return _looks(frames, FaceReading(np.full(1, np.nan), {}, [None]))[0], None
+        return _looks(frames, FaceReading(np.full(1, np.nan), {}, [None]))[0], None, None
     with reader_for(picture, source) as reader:
         reading = reader.read(frames, [0.0])
-    return _looks(frames, reading)[0], reading.faces[0]
+    face = reading.faces[0]
+    return _looks(frames, reading)[0], face, tracks.embed(frames[0], face)
 
 
-def _identity(
-    tracks: _Tracks, fps: float, looks: tuple[Mapping[str, Region], Face | None] | None, name: str, notes: list[str]
-) -> Identity | None:
+def _identity(tracks: _Tracks, fps: float, looks: _Look | None, name: str, notes: list[str]) -> Identity | None:
     count = len(tracks.luma)
     parts = max(2, round(count / fps / PART_SECONDS))
     starts = [round(part * count / parts) for part in range(parts)]
@@ -462,7 +491,9 @@ def _identity(
     spans = list(pairwise([*starts, count]))
     regions = [merged(tracks.regions[start:end]) for start, end in spans]
     outlines = [[face.oval for face in tracks.faces[start:end] if face is not None] for start, end in spans]
-    look, face = looks or (regions[0], None)
+    embedded = [[tracks.embedded[i] for i in range(start, end) if i in tracks.embedded] for start, end in spans]
+    means = [np.mean(each, axis=0) if each else None for each in embedded]
+    look, face, embedding = looks or (regions[0], None, means[0])
     oval = None
     if face is not None:
         oval = face.oval
@@ -473,8 +504,13 @@ def _identity(
         reference=name or "first part",
         starts=starts,
         colours=[{key: value if math.isfinite(value) else None for key, value in each.items()} for each in colours],
+        likeness=[None if mean is None or embedding is None else _cosine(mean, embedding) for mean in means],
         outline=[outline_difference(each, oval) if each and oval is not None else None for each in outlines],
     )
+
+
+def _cosine(first: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(first @ other / (np.linalg.norm(first) * np.linalg.norm(other)))
 
 
 def _borders(change: NDArray[np.float64], borders: list[int], notes: list[str]) -> Borders:

@@ -29,7 +29,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import sha256_of, whole_file
 
 Points = NDArray[np.float64]
-OVAL, LIPS = 36, 20  # points
+OVAL, LIPS, MARKS = 36, 20, 5  # points
 REACH = 1.0  # farthest that a face moves between two frames, in widths of that face; one farther off is another's
 PATIENCE = 0.5  # seconds without the followed person, after which the largest face is followed instead
 SIDECAR = ".landmarks.npz"
@@ -43,24 +43,28 @@ class Face:
         oval: [36, 2], around the face.
         lips_outer: [20, 2], the outer edge of the lips.
         lips_inner: [20, 2], the inner edge; None if the source does not have it.
+        marks: [5, 2], the eye at the left of the picture, the other eye, the tip of the nose, and the corners of the
+            mouth from the left; None if the source does not have them.
     """
 
     oval: Points
     lips_outer: Points
     lips_inner: Points | None = None
+    marks: Points | None = None
 
     def __post_init__(self) -> None:
         for name, points, count in (
             ("oval", self.oval, OVAL),
             ("lips_outer", self.lips_outer, LIPS),
             ("lips_inner", self.lips_inner, LIPS),
+            ("marks", self.marks, MARKS),
         ):
             if points is not None and (points.shape != (count, 2) or not np.isfinite(points).all()):
                 raise LabError(f"{name} is {list(points.shape)} points; it must be [{count}, 2] and all finite.")
 
     def seen_from(self, left: float, top: float) -> "Face":
         """The same face in the part of the picture that begins at (left, top)."""
-        outlines = (self.oval, self.lips_outer, self.lips_inner)
+        outlines = (self.oval, self.lips_outer, self.lips_inner, self.marks)
         return Face(*(None if points is None else points - (left, top) for points in outlines))  # type: ignore[arg-type]
 
     @property

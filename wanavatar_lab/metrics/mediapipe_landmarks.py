@@ -40,6 +40,7 @@ OVAL_PLACES = (
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 OUTER_PLACES = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+MARK_PLACES = ((33, 133), (362, 263), (1,), (61,), (291,))  # eyes by their corners, nose, corners of the mouth
 INNER_PLACES = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 
 
@@ -173,5 +174,8 @@ def _faces(result: Any, box: tuple[int, int, int, int]) -> list[Face]:
     for points in result.face_landmarks:
         # MediaPipe's points are shares of the picture
         placed = np.array([(left + point.x * width, top + point.y * height) for point in points])
-        faces.append(Face(*(placed[list(places)] for places in (OVAL_PLACES, OUTER_PLACES, INNER_PLACES))))
+        oval, outer, inner = (placed[list(places)] for places in (OVAL_PLACES, OUTER_PLACES, INNER_PLACES))
+        # the middle of an eye is that of its corners, since the pupil moves
+        marks = np.stack([placed[list(places)].mean(axis=0) for places in MARK_PLACES])
+        faces.append(Face(oval, outer, inner, marks))
     return faces
