@@ -50,17 +50,19 @@ def test_speech_without_a_pause_is_cut_all_the_same_and_says_so() -> None:
 
 
 def test_no_clip_is_across_a_change_of_scene() -> None:
-    sound = speech((False, 10), (True, 70), (False, 6), (True, 75), (False, 8), (True, 60), (False, 10))
+    sound = speech((False, 10), (True, 120), (False, 6), (True, 130), (False, 8), (True, 110), (False, 10))
     # in speech, in a pause, and too near to the end for a clip
-    cuts = cut_at_silences(sound, [45, 83, 216])
-    assert [(scene.start, scene.end) for scene in cuts.scenes] == [(0, 45), (45, 83), (83, 216), (216, 239)]
+    cuts = cut_at_silences(sound, [45, 133, 370])
+    assert [(scene.start, scene.end) for scene in cuts.scenes] == [(0, 45), (45, 133), (133, 370), (370, 394)]
     for span in cuts.spans:
         scene = cuts.scene_of(span)
         assert scene.start <= span.start and span.end <= scene.end
-    assert [(span.start, span.end) for span in cuts.too_short] == [(0, 45), (45, 83), (216, 239)]
-    # before the first and after the last one somebody speaks on
-    assert cuts.spans[0].start == 83 and not cuts.spans[0].through_speech
-    assert cuts.spans[-1].end == 216 and cuts.spans[-1].through_speech
+    assert [(span.start, span.end) for span in cuts.too_short] == [(0, 45), (370, 394)]
+    first, second, third = cuts.spans
+    # at a change of scene somebody speaks on, but not in the pause
+    assert (first.start, first.end, first.through_speech) == (45, 133, True)
+    assert second.start == 133 and not second.through_speech and 267 <= second.end <= 273
+    assert third.end == 370 and third.through_speech
 
 
 @given(

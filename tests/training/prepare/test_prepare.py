@@ -19,6 +19,7 @@ from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
 from training.prepare.clips import Options
+from training.prepare.cuts import LONGEST, SHORTEST
 from training.prepare.prepare import Outcome, prepare
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
@@ -77,7 +78,7 @@ def test_25_frames_a_second_keep_the_mouth_in_step_and_long_videos_are_cut(tmp_p
     assert known.size == (66, 70)
     clips = prepared(tmp_path).clips
     assert len(clips) >= 2 and all(abs(clip.measures.lag or 0) <= 1 for clip in clips)
-    assert all(48 <= read_clip(clip.path).frames <= 96 for clip in clips)
+    assert all(SHORTEST <= read_clip(clip.path).frames <= LONGEST for clip in clips)
     starts = [float(clip.facts["start"]) for clip in clips]
     assert starts == sorted(starts) and starts[1] > 3
     # the landmarks that were taken are those of the frame that is shown: its lips are where the picture has them
