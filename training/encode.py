@@ -23,7 +23,7 @@ from torch import Tensor
 from training.data.masks import latent_masks, latent_validity
 from training.data.sample_list import Entry, listed_in
 from training.data.samples import NO_TEXT, write_list, write_sample
-from training.data.segments import ASPECTS, LONGEST, Segment, segments_of, window_about
+from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import LabError
@@ -121,7 +121,7 @@ def encode(
                 tensors = opened.tensors(size, segment, inpaint)
             entries.append(write_sample(folder, name, tensors, clip.path.name, is_held_out))
             sound = folder / f"{name}{SOUND_ENDS}"
-            if is_held_out and not sound.is_file():  # for sample clips
+            if is_held_out and not segment.continued and not sound.is_file():  # for sample clips
                 samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
                 part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
                 write_audio(sound, Audio(samples[part], RATE))
@@ -176,8 +176,11 @@ class _Opened:
         reference = self._pixels([(segment.start + self.count // 2) % self.count], window, size)
         found = {"reference": codec.encode(reference, device)}
         if segment.continued:
-            before = range(segment.start - MOTION_FRAMES, segment.start)
-            latents = codec.encode(self._pixels([*before, *inside], window, size), device)
+            before = range(max(0, segment.start - MOTION_FRAMES), segment.start)
+            # grey, as in inference before the first frame that was generated
+            missing = torch.zeros(1, 3, MOTION_FRAMES - len(before), size[1], size[0])
+            pixels = torch.cat([missing, self._pixels([*before, *inside], window, size)], dim=2)
+            latents = codec.encode(pixels, device)
             found["motion"], found["target"] = latents[:, :, :MOTION_LATENTS], latents[:, :, MOTION_LATENTS:]
         else:
             latents = codec.encode(torch.cat([reference, self._pixels(inside, window, size)], dim=2), device)
@@ -220,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     spoken = SpeechToVideo.model_fields["prompt"].default
     parser.add_argument("--prompt", default=spoken, help="prompt of clips that have none")
-    parser.add_argument("--frames", type=int, default=LONGEST, help="maximum frames of a sample")
+    parser.add_argument("--frames", type=int, default=LONGEST, help="maximum frames of a sample, 4n or 4n + 1")
     parser.add_argument("--inpaint", action="store_true", help="add the masked latents that inpainting is trained on")
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
@@ -229,6 +232,9 @@ def main(argv: list[str] | None = None) -> None:
         unknown = [name for name in arguments.aspects.split(",") if name not in shapes]
         if unknown:
             raise LabError(f"There is no aspect {unknown[0]!r}; there are {', '.join(shapes)}.")
+        longest = checked_longest(arguments.frames)
+        if longest != arguments.frames:
+            print(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
         clips = read_clips(arguments.data)
         listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
         if listed.is_file():
@@ -242,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
         encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
         entries = encode(
-            clips, held_out, arguments.out, encoders, aspects, arguments.prompt, arguments.frames, arguments.inpaint
+            clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
         )
     except LabError as error:
         raise SystemExit(str(error)) from error

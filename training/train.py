@@ -18,12 +18,16 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
 from torch import Tensor, nn
@@ -34,11 +38,12 @@ from training.config.arguments import add_config, config_of
 from training.config.training_config import FIXED_ON_RESUME
 from training.data.batch_order import Order
 from training.data.samples import Samples
-from training.launch.folder_locks import training_in
-from training.launch.processes import STOP_CODE
-from training.loop.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
-from training.loop.loss import BRANCHES, Losses
-from training.loop.run_folder import CONFIG, checkpoints, read_metrics
+from training.launch.folder_locks import AlreadyRunning, training_in
+from training.launch.processes import STOP_CODE, note_failure
+from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
+from training.loop.loss import BRANCHES, Losses, total
+from training.loop.out_of_memory import out_of_memory
+from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
@@ -57,6 +62,8 @@ from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import missing_weights
 
+LOADING = timedelta(hours=2)  # that processes wait for the one that loads the network last
+
 
 def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = None) -> dict[str, float]:
     """Train to the last step, in this process or as one of several.
@@ -68,10 +75,26 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         The relative change of held-out errors against the base, by part; -0.2 is 20 % less.
 
     Raises:
-        LabError: the run cannot start or resume; see the message.
-        FloatingPointError: the loss is not finite.
+        LabError: the run cannot start or resume, or memory or disk space ran out; see the message. It is also noted in
+            the run's `failures.jsonl`.
+        NotFinite: the gradients of too many steps in a row were not finite.
         Stopped: SIGTERM was received; the last completed step is saved.
     """
+    try:
+        return _train(config, network)
+    except (Stopped, AlreadyRunning):  # no failures of this run
+        raise
+    except Exception as error:
+        rank, processes = (int(os.environ.get(name, of_one)) for name, of_one in (("RANK", "0"), ("WORLD_SIZE", "1")))
+        known = out_of_memory(error, config, processes) or error
+        why = str(known) if isinstance(known, LabError) else f"{type(error).__name__}: {error}"
+        note_failure(config.run, why, rank)
+        if known is error:
+            raise
+        raise known from error
+
+
+def _train(config: TrainingConfig, network: WanS2VTransformer3DModel | None) -> dict[str, float]:
     if config.deterministic:
         # cuBLAS reads it at its first use; without it, deterministic torch refuses matrix products on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -80,10 +103,18 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
     # no autocast: the network computes in its own dtype, see training.model.trainable
     accelerator = Accelerator(gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision="no")
     is_first: bool = accelerator.is_main_process
+    # The timeout of the processes' own group counts from the first that waits, and is short, so that a lost process is
+    # noticed. To load the network may take longer on one than on another, from a slow disk for example: for that they
+    # wait in a group of their own.
+    loading: Any = dist.new_group(backend="gloo", timeout=LOADING) if accelerator.num_processes > 1 else None
     if is_first:
         config.run.mkdir(parents=True, exist_ok=True)
     with training_in(config.run, config.samples) if is_first else nullcontext():
-        trainer = Trainer(config, network or network_of(config.profile), accelerator)
+        network = network or network_of(config.profile)
+        if loading:
+            dist.barrier(loading)
+            dist.destroy_process_group(loading)
+        trainer = Trainer(config, network, accelerator)
         if is_first:  # and only now, when it is known that these settings can resume the run
             write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
         changes = trainer.run()
@@ -124,7 +155,14 @@ class Trainer:
         check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
         sizes = config.train_batch_size, config.gradient_accumulation_steps
         self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
-        self.steps = config.max_train_steps or config.num_train_epochs * self.order.steps_an_epoch
+        self.steps = config.max_train_steps or self.order.steps_of(config.num_train_epochs)
+
+        self.compiled_before = compiled_graphs()
+        shapes = sorted(Counter(self.samples.buckets).values(), reverse=True)
+        accelerator.print(
+            f"{len(self.samples)} samples in {len(shapes)} shapes ({', '.join(map(str, shapes))}), "
+            f"{self.order.samples_a_step} a step, {self.steps} steps"
+        )
 
         # what is trained
         network.to(device)
@@ -166,13 +204,16 @@ class Trainer:
         self.facts |= {"samples": len(self.samples), "samples_hash": self.samples.hash}
         self.facts |= {"parts": sorted(config.part_rates), "samples_a_step": self.order.samples_a_step}
         self.step, self.saved, began = 0, 0, time.monotonic()
+        self.skipped = self.skipped_in_a_row = 0  # steps whose gradient was not finite; in them nothing is learnt
         if newest:
             self.step = load_checkpoint(newest[0], network, self.whole_optimizer, self.facts, self.ema)
-            self.saved = self.step
-            if self.zero:
-                self.zero.scatter(self.step)
+            self.saved, self.skipped = self.step, skipped_steps(newest[0])
+            if self.zero and self.step > self.skipped:
+                self.zero.scatter(self.step - self.skipped)
             accelerator.print(f"resumed from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
+        if self.log:
+            self.log.show_config(self.step, config.model_dump(mode="json"))
         if newest and self.log:
             self.log.write("resume", self.step, {"seconds": time.monotonic() - began})
 
@@ -196,19 +237,28 @@ class Trainer:
                 is_due = config.validation_steps and self.step % config.validation_steps == 0
                 if is_due and not (is_last or validated):  # the last step is validated below
                     self._log_errors("validation", self._validate())
+                    validated = True
                 if clips and (is_last or self.step % config.sample_every_n_steps == 0) and not sampled:
                     with averaged(self.ema, self.averaged):
                         clips.make(self.network, self.step)
-                if is_last:
+                if is_last or self._has_stalled():
                     break
                 self._train_step(stop)
                 if self.step % config.checkpointing_steps == 0 or self.step == self.steps:
                     self._checkpoint()
                 validated = sampled = False
 
+        if self.step > self.saved:  # it stopped early
+            self._checkpoint()
         last = self._validate()
-        self._log_errors("validation", last)
+        if is_last or not validated:
+            self._log_errors("validation", last)
         if self.log:
+            best = self._best()  # only now it is known how good the last one is
+            by = best_metric(config.run, config.metric_for_best_model, config.greater_is_better)
+            remove_old(config.run, config.checkpoints_total_limit, best)
+            if best and by:
+                self.accelerator.print(f"the best checkpoint by {by[0]} is {best.name}")
             self.log.close()
         return {part: last[part] / base[part] - 1 for part in ("lip", "face", "background") if part in base}
 
@@ -218,7 +268,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step, self.steps) * group["share"]
 
-        micro_batches = []
+        micro_batches, lost = [], []
         for micro in range(config.gradient_accumulation_steps):
             if stop.received():
                 self._stop()
@@ -231,27 +281,56 @@ class Trainer:
                 losses = train_step(self.wrapped, batch, draws, config.loss, config.loss_floor)
                 accelerator.backward(losses.loss)
             micro_batches.append((losses, draws))
+            if not torch.isfinite(losses.loss):
+                lost += [self.samples.entries[row].name for row in rows]
 
         if self.is_sharded:
             average_gradients(self.trained)
-        # DeepSpeed has stepped and freed its gradients in the last backward pass; it clips by itself
+        # DeepSpeed has stepped and freed its gradients in the last backward pass. It clips by itself, and a gradient
+        # that is not finite it leaves out by itself too, and gives its norm as infinite
         norms = gradient_norms(self.network) if self.log and not self.zero else {}
-        norm = accelerator.clip_grad_norm_(self.trained, config.max_grad_norm)
         if self.zero:
-            norm = self.wrapped.get_global_grad_norm()
-        self.optimizer.step()
+            norm = float(self.wrapped.get_global_grad_norm())
+        else:
+            norm = float(accelerator.clip_grad_norm_(self.trained, config.max_grad_norm))
+        # all processes decide alike: one that stepped alone would train another network from here on
+        gathered = gather_object([(norm, lost, step_values(micro_batches))])
+        is_finite = all(math.isfinite(each) for each, _, _ in gathered)
+        if is_finite:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        if self.ema:
+        if is_finite and self.ema:
             self.ema.step(self.averaged)
 
-        values = means(gather_object([step_values(micro_batches)]))
-        values |= norms | {"gradient_norm": float(norm), "seconds": time.monotonic() - began}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"The loss is {values['loss']} at step {self.step}: lower the learning rate.")
+        values = means([each for _, _, each in gathered])
+        values |= norms | {"gradient_norm": norm, "seconds": time.monotonic() - began}
+        self.skipped += not is_finite
+        self.skipped_in_a_row = 0 if is_finite else self.skipped_in_a_row + 1
+        said = f"loss {values['loss']:.4f}"
+        if not is_finite:
+            names = ", ".join(dict.fromkeys(name for _, each, _ in gathered for name in each))
+            said = f"skipped: its gradient is not finite (norm {norm})"
+            said += f", nor the loss of its micro-batches with {names}" if names else ""
+        values |= {"skipped_steps": self.skipped, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        if config.compile:  # a minute for each: one for each shape and each way in which blocks are computed
+            values["compiled_graphs"] = compiled_graphs() - self.compiled_before
         if self.log:
-            self.log.write("train", self.step, values | {"learning_rate": self.optimizer.param_groups[0]["lr"]})
-            accelerator.print(f"step {self.step} of {self.steps}  loss {values['loss']:.4f}", flush=True)
+            self.log.write("train", self.step, values)
+        accelerator.print(f"step {self.step} of {self.steps}  {said}", flush=True)
+        if self.skipped_in_a_row >= config.skipped_steps_limit:
+            self._give_up(said)
+
+    def _give_up(self, said: str) -> None:
+        """Raise after too many skipped steps in a row; the weights are those of the step before them."""
+        saved = [folder.name for folder in reversed(checkpoints(self.config.run))]
+        resumes = f"The same command resumes from {saved[0]}, which is sound" if saved else "Then start it again"
+        further = f"; if this comes again, remove that to go back to {saved[1]}" if saved[1:] else ""
+        raise NotFinite(
+            f"{self.skipped_in_a_row} steps in a row were skipped, so the training ends. Step {self.step} was {said}. "
+            f"Lower learning_rate ({self.config.learning_rate:g}), or leave out samples that are named here. "
+            f"{resumes}{further}."
+        )
 
     def _validate(self, base: bool = False) -> dict[str, float]:
         """Held-out errors of the averaged weights, or of the network before training; empty if nothing is held out."""
@@ -268,16 +347,34 @@ class Trainer:
     def _checkpoint(self) -> None:
         config, began = self.config, time.monotonic()
         self.accelerator.wait_for_everyone()
-        if self.zero:
+        if self.zero and self.step > self.skipped:  # before its first step the optimizer has no state
             self.zero.gather()
         if self.accelerator.is_main_process:
             state = self.network, self.whole_optimizer, self.facts
             limit, origins = config.checkpoints_total_limit, self.trainable.origins
-            save_checkpoint(config.run, self.step, *state, limit, origins, self.ema)
+            save_checkpoint(config.run, self.step, *state, limit, origins, self.ema, self.skipped, self._best())
         self.accelerator.wait_for_everyone()
         self.saved = self.step
         if self.log:
             self.log.write("checkpoint", self.step, {"seconds": time.monotonic() - began})
+
+    def _best(self) -> Path | None:
+        known = best_metric(self.config.run, self.config.metric_for_best_model, self.config.greater_is_better)
+        return best_checkpoint(self.config.run, *known) if known else None
+
+    def _has_stalled(self) -> bool:
+        """Whether the last `early_stopping_patience` scores are no better than the best before; alike for all."""
+        config = self.config
+        known = best_metric(config.run, config.metric_for_best_model, config.greater_is_better)
+        if not (config.early_stopping_patience and known):
+            return False
+        metric, greater = known
+        scores = [*read_scores(config.run, metric).values()]
+        best = scores.index((max if greater else min)(scores)) if scores else 0
+        (stalled,) = broadcast_object_list([len(scores) - 1 - best >= config.early_stopping_patience])
+        if stalled:
+            self.accelerator.print(f"stops early at step {self.step}: {metric} gets no better")
+        return bool(stalled)
 
     def _stop(self) -> None:
         """Save the last completed step and raise; micro-batches of the next one are computed again when it resumes."""
@@ -291,6 +388,10 @@ class Trainer:
 
 class Stopped(LabError):
     """SIGTERM ended the run, and its last completed step is saved."""
+
+
+class NotFinite(LabError, FloatingPointError):
+    """The gradients of too many steps in a row were not finite; nothing of them is in the weights."""
 
 
 class StopRequest:
@@ -351,6 +452,10 @@ def step_values(micro_batches: Iterable[tuple[Losses, Draws]]) -> Values:
             fields = ("error", "face", "lip", "background", "motion", "fell_back")
             named = {name: getattr(losses, name)[i] for name in fields}
             named |= {"face_area": losses.area[i, 0], "lip_area": losses.area[i, 1]}
+            parts = {"": total(losses.main[i], losses.motion_loss[i])}
+            parts |= {"_main": losses.main[i], "_motion": losses.motion_loss[i]}
+            named |= {f"loss{part}": value for part, value in parts.items() if part}
+            named |= {f"loss_of_branch_{BRANCHES[branch]}{part}": value for part, value in parts.items()}
             named[f"error_of_branch_{BRANCHES[branch]}"] = losses.error[i]
             named[f"error_from_sigma_{quarter:.2f}"] = losses.error[i]
             for name, value in named.items():
@@ -364,6 +469,11 @@ def means(by_process: Sequence[Values]) -> dict[str, float]:
     joined = {name: [value for values in by_process for value in values.get(name, ())] for name in names}
     known = {name: [value for value in each if name == "loss" or math.isfinite(value)] for name, each in joined.items()}
     return {name: sum(each) / len(each) for name, each in known.items() if each}
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has compiled in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def gradient_norms(network: nn.Module) -> dict[str, float]:

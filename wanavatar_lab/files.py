@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -28,6 +29,7 @@ OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
+_RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 
 _log = logging.getLogger(__name__)
 
@@ -55,22 +57,28 @@ def whole_file(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(target.parent)
     except Exception as error:
-        if _found_no_room(error, temporary):
+        if found_no_room(error, temporary):
             raise disk_full(target) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _found_no_room(error: Exception, written: Path) -> bool:
-    """Whether `error` comes from a full disk, or from a limit on the size of a file, while `written` was written."""
-    if getattr(error, "errno", None) in OUT_OF_ROOM:
+def found_no_room(error: Exception, written: Path) -> bool:
+    """Whether `error` comes from a full disk, or from a limit on the size of a file.
+
+    Args:
+        written: the file, or the folder of files, that was being written.
+    """
+    number = _RUST_ERRNO.search(str(error))  # safetensors' errors have it in their text only
+    if (int(number[1]) if number else getattr(error, "errno", None)) in OUT_OF_ROOM:
         return True
     if isinstance(error, LabError | Cancelled) or not written.exists():
         return False
-    # numpy, Pillow, torch and safetensors report a failed write in words of their own, without the system's number
+    # numpy, Pillow and torch report a failed write in words of their own, without the system's number
     disk, largest = os.statvfs(written.parent), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= written.stat().st_size
+    sizes = [file.stat().st_size for file in (files_below(written) if os.path.isdir(written) else [written])]
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or 0 <= largest <= max(sizes, default=0)
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

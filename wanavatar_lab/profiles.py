@@ -29,6 +29,8 @@ class Profile:
         aspects: width and height in pixels of each named aspect of text_to_image.
         auto_area: pixels of a video whose resolution is `auto`.
         dtypes: the dtype by kind of device, as torch names it.
+        face_reader: what reads the faces of its clips where MediaPipe does not know such faces, as "module:class" with
+            a `load`; empty for MediaPipe.
         widths: for each stage whose weights are downloaded, the width of its network, so that LoRAs are matched before.
     """
 
@@ -41,6 +43,7 @@ class Profile:
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    face_reader: str = ""
 
     def weights(self, stage: str, weights_dir: Path | str) -> Path:
         """Path of the weights of `stage`; nothing is read.

@@ -137,6 +137,14 @@ CASES: dict[str, Case] = {
         mistyped=("lora_strenght", "lora_strength"),
         wrong=("lora_strength", "much", "a number"),
     ),
+    "14_evaluate": Case(
+        given={"faces": "pocket"},
+        made=(),
+        found=r"^Lips follow the sound, r +-?\d\.\d\d$[\s\S]*^Frames with a face, % +100$",
+        seen={},
+        mistyped=("references", "reference"),
+        wrong=("other", "7", "text"),
+    ),
     "app": Case(
         given={"profile": "full"},
         made=(),

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.prepare.landmarks import Face
+from wanavatar_lab.metrics.landmarks import Face
 
 
 def circle(x: float, y: float, radius: float, count: int = 36) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ are bit by bit those of a process that was started.
 
 import multiprocessing
 import os
+import time
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 from tests.s2v.toy import toy_model
+from training import train as module
 from training.config import TrainingConfig
-from training.train import train
+from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([__name__])
@@ -26,11 +29,15 @@ class Run:
     Args:
         config_file: its settings.
         rank, processes: of this process, if several share the run.
+        loading: seconds that its network takes to load.
+        timeout: seconds that the processes wait for each other.
     """
 
-    def __init__(self, config_file: Path, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, config_file: Path, rank: int = 0, processes: int = 1, loading: float = 0.0, timeout: float = 300.0
+    ) -> None:
         self._log = config_file.with_name(f"{config_file.stem}-{rank}.log")
-        arguments = (config_file, self._log, rank, processes)
+        arguments = (config_file, self._log, rank, processes, loading, timeout)
         self.process: ForkServerProcess = _SERVER.Process(target=_train, args=arguments, daemon=True)
         self.process.start()
 
@@ -45,7 +52,7 @@ class Run:
         return self.output
 
 
-def _train(config_file: Path, log: Path, rank: int, processes: int) -> None:
+def _train(config_file: Path, log: Path, rank: int, processes: int, loading: float, timeout: float) -> None:
     printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(printed, stream)
@@ -56,5 +63,13 @@ def _train(config_file: Path, log: Path, rank: int, processes: int) -> None:
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ |= {name: str(number) for name, number in numbers.items()}
         store = f"file://{config_file.with_suffix('.store')}"
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
-    train(TrainingConfig.model_validate_json(config_file.read_text()), toy_model())
+        dist.init_process_group(
+            "gloo", init_method=store, rank=rank, world_size=processes, timeout=timedelta(seconds=timeout)
+        )
+
+    def network_of(profile: str) -> WanS2VTransformer3DModel:
+        time.sleep(loading)
+        return toy_model()
+
+    module.network_of = network_of
+    module.train(TrainingConfig.model_validate_json(config_file.read_text()))

@@ -26,9 +26,10 @@ from training.prepare.clip_folder import (
 )
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.wan.latents import LatentCodec
+from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, MotionContext
+from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
 
-FRAMES, WIDTH, HEIGHT = 92, 96, 64
+FRAMES, WIDTH, HEIGHT = 97, 96, 64
 ASPECTS = {"square": (64, 64)}
 
 
@@ -67,11 +68,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, encoders: Encoders) -> Path
 
 @given(st.integers(0, 400), st.sampled_from([16, 48, 80]))
 def test_segments_lie_within_their_clip(frames: int, longest: int) -> None:
-    for segment in segments_of(frames, longest):
+    segments = segments_of(frames, longest)
+    for segment in segments:
         assert segment.frames % 16 == 0 and 16 <= segment.frames <= longest
-        assert segment.start >= (73 if segment.continued else 0) and segment.start + segment.frames <= frames
-    assert bool(segments_of(frames, longest)) == (frames >= 16)
-    assert any(segment.continued for segment in segments_of(frames, longest)) == (frames >= 73 + 16)
+        assert segment.start >= (16 if segment.continued else 0) and segment.start + segment.frames <= frames
+    assert bool(segments) == (frames >= 16)
+    assert [segment.continued for segment in segments[:2]] == [False, True][: (frames >= 16) + (frames >= 32)]
+    if frames >= 32:  # none of its frames is lost
+        seen = {i for each in segments for i in range(each.start, each.start + each.frames)}
+        assert seen == set(range(frames))
 
 
 @given(st.integers(8, 90), st.integers(8, 90), st.integers(0, 89), st.integers(0, 89), st.sampled_from([1, 0.6, 1.7]))
@@ -88,29 +93,60 @@ def test_a_window_has_its_shape_and_lies_in_the_frame(rows: int, columns: int, y
 
 def test_samples_are_what_inference_would_have(folder: Path, encoders: Encoders) -> None:
     samples = Samples(folder / "samples")
-    assert len(samples) == 3 and len(Samples(folder / "samples", held_out=True)) == 1
+    assert len(samples) == 2 and len(Samples(folder / "samples", held_out=True)) == 2
     whole = read_clip(folder / "video_000")
     frames = np.stack([whole.image(i) for i in range(FRAMES)])[:, :, 32:]  # the window lies about the face
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     codec = LatentCodec(encoders.pipeline.vae)
     sound = media.read_audio(whole.sound, rate=16_000, mono=True).samples[:, 0]
     heard = encoders.pipeline.encode_audio(sound).bucket(0, 16, FRAMES)
+    grey = torch.zeros(1, 3, 73, 64, 64)
     for entry in samples.entries:
         tensors = load_file(folder / "samples" / f"{entry.name}.safetensors")
         start, continued = int(entry.name.split("-")[2]), "-next-" in entry.name
         length = tensors["target"].shape[1] * 4
         assert torch.equal(tensors["audio"], heard[..., start : start + length])
-        before = start - 73 if continued else start - 1
-        if before >= 0:
-            with torch.no_grad():
-                expected = codec.encode(pixels[:, :, before : start + length], torch.device("cpu"))[0]
-            # a first segment stands behind a picture of another moment, which its first latents know of
-            same = slice(0 if continued else 2, None)
-            assert torch.allclose(tensors["target"][:, same], expected[:, -length // 4 :][:, same], atol=1e-4)
+        assert start == (17 if continued else 0)
+        with torch.no_grad():
+            if continued:  # from 17 frames, which is fewer than the 73 that inference keeps
+                whole_clip = torch.cat([grey, pixels], dim=2)[:, :, start : start + 73 + length]
+                expected = codec.encode(whole_clip, torch.device("cpu"))[0]
+                assert torch.allclose(tensors["motion"], expected[:, :19], atol=1e-4)
+                assert torch.allclose(tensors["target"], expected[:, 19:], atol=1e-4)
+            else:  # a first segment stands behind a picture of another moment
+                picture = pixels[:, :, FRAMES // 2 : FRAMES // 2 + 1]
+                expected = codec.encode(torch.cat([picture, pixels[:, :, :length]], dim=2), torch.device("cpu"))[0]
+                assert torch.allclose(tensors["target"], expected[:, 1:], atol=1e-4)
         # 8 × 16 pixels of lips in cells of 8 × 8, in a window that begins 32 pixels further right
         assert tensors["lip"][0].nonzero().tolist() == [[5, 4], [5, 5]]
         assert bool(tensors["valid"].all()) and tensors["face"].shape == (length // 4, 8, 8)
         assert ("motion" in tensors) == continued
+
+
+class Given(LatentCodec):
+    """Decodes whatever it is given to some frames [1, 3, F, H, W]."""
+
+    frames: torch.Tensor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.frames
+
+
+def test_motion_is_what_inference_continues_from_after_as_many_frames(folder: Path, encoders: Encoders) -> None:
+    """A first segment of 20 frames, of which 17 are kept, and then one more."""
+    (entry,) = (entry for entry in Samples(folder / "samples").entries if "-next-" in entry.name)
+    trained = load_file(folder / "samples" / f"{entry.name}.safetensors")["motion"]
+    clip = read_clip(folder / "video_000")
+    frames = np.stack([clip.image(i) for i in range(17)])[:, :, 32:]
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    codec = Given(encoders.pipeline.vae)
+    codec.frames = torch.cat([torch.ones(1, 3, FIRST_FRAMES_DROPPED, 64, 64), pixels], dim=2)
+    with torch.no_grad():
+        motion = MotionContext(codec, pixels[:, :, :1], MOTION_FRAMES, False, torch.device("cpu"))
+        assert motion.decode(torch.zeros(1, 16, 5, 8, 8)).shape[1] == 17
+        motion.advance(17)
+    assert motion.motion_latents is not None
+    assert torch.allclose(motion.motion_latents[0], trained, atol=1e-4)
 
 
 def test_what_is_there_is_kept_and_what_is_not_asked_for_goes(folder: Path, encoders: Encoders) -> None:
@@ -178,7 +214,7 @@ def test_a_folder_that_says_nothing_of_it_holds_out_its_last_clip(
     assert {entry.clip for entry in Samples(tmp_path / "samples", held_out=True).entries} == {"video_001"}
     (tmp_path / "held_out_path.txt").write_text("")
     main(words)
-    assert len(Samples(tmp_path / "samples")) == 2 and not len(Samples(tmp_path / "samples", held_out=True))
+    assert len(Samples(tmp_path / "samples")) == 4 and not len(Samples(tmp_path / "samples", held_out=True))
 
 
 def test_samples_that_a_training_reads_stay_what_they_are(folder: Path, encoders: Encoders, tmp_path: Path) -> None:
@@ -197,10 +233,34 @@ def test_samples_that_a_training_reads_stay_what_they_are(folder: Path, encoders
     assert (samples / "samples.json").read_text() == before
 
 
-def test_clips_of_three_to_six_seconds_make_few_shapes() -> None:
-    shapes = {(each.frames, each.continued) for frames in range(48, 97) for each in segments_of(frames)}
-    assert shapes == {(48, False), (64, False), (80, False), (16, True)}
-    # and none of their frames is lost
-    for frames in range(48, 97):
-        seen = {i for each in segments_of(frames) for i in range(each.start, each.start + each.frames)}
-        assert seen == set(range(frames))
+def test_half_of_the_samples_of_clips_of_three_to_ten_seconds_are_continuations() -> None:
+    segments = [each for frames in range(48, 161) for each in segments_of(frames)]
+    share = sum(each.continued for each in segments) / len(segments)
+    print(f"{share:.0%} continuations")
+    assert share == 0.5
+    assert {(each.frames, each.continued) for each in segments} == {
+        *((frames, False) for frames in (48, 64, 80)),
+        *((frames, True) for frames in (32, 48, 64, 80)),
+    }
+    # one of 80 frames that continues from 73, as in inference
+    assert [(each.start, each.frames) for each in segments_of(160)] == [(0, 80), (80, 80)]
+
+
+@pytest.mark.parametrize(("given", "taken"), [("80", 80), ("81", 80), ("16", 16), ("17", 16), ("84", 84)])
+def test_frames_are_4n_or_4n_and_1(given: str, taken: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "video_000", 48)
+    (tmp_path / "video_path.txt").write_text("video_000\n")
+    words = ["--data", str(tmp_path / "video_path.txt"), "--out", str(tmp_path / "out"), "--profile", "pocket"]
+    main([*words, "--device", "cpu", "--aspects", "square", "--frames", given])
+    assert (f"--frames {given} is {taken}" in capsys.readouterr().out) == (int(given) != taken)
+    first, *_ = Samples(tmp_path / "out").entries
+    found = load_file(tmp_path / "out" / f"{first.name}.safetensors")
+    assert found["target"].shape[1] == min(taken, 48) // 4
+
+
+@pytest.mark.parametrize(
+    ("given", "near"), [("82", "80 or 81"), ("83", "84 or 85"), ("12", "16 or 17"), ("-4", "16 or")]
+)
+def test_frames_that_are_neither_are_refused(given: str, near: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^{given} frames are not 4n or 4n \+ 1 from 16 on, such as {near}"):
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--profile", "pocket", f"--frames={given}"])

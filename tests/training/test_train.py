@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.lora.files import output
 from tests.s2v.toy import relative_error, toy_model
 from tests.training.forked import Run
+from tests.training.loop.test_not_finite import break_samples
 from tests.training.toy import config_of, write_samples
 from training.config.training_config import OLD_NAMES
 from training.loop.checkpoint import FACTS, same_bits
@@ -61,11 +62,15 @@ def test_what_is_logged_of_a_run(trained: Path) -> None:
     assert json.loads((trained / "run" / "config.json").read_text())["rank"] == 4
 
 
-def test_tensorboard_begins_with_the_training_and_has_the_base_on_the_curve_of_validation(trained: Path) -> None:
+def test_tensorboard_has_losses_and_errors_apart_and_the_base_on_the_curve_of_validation(
+    trained: Path,
+) -> None:
     board = EventAccumulator(str(trained / "run" / "tensorboard"))
     board.Reload()
-    groups = sorted({tag.partition("/")[0] for tag in board.Tags()["scalars"]})
-    assert groups == ["train", "validation"]
+    tags = board.Tags()["scalars"]
+    assert {tag.partition("/")[0] for tag in tags} == {"error", "gradient", "loss", "masks", "step", "validation"}
+    assert {"loss/loss", "loss/main", "loss/motion", "loss/full", "loss/full_main", "step/learning_rate"} <= set(tags)
+    assert "config/text_summary" in board.Tags()["tensors"]
     assert [event.step for event in board.Scalars("validation/lip")] == [0, 3, 6]
 
 
@@ -125,6 +130,43 @@ def test_two_processes_are_one_that_accumulates_twice_as_often(trained: Path, tm
         assert one.keys() == other.keys()
         for name in one.keys() - {"kind", "time", "seconds"}:
             assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
+
+
+def test_processes_skip_a_step_alike_whose_gradient_is_not_finite(tmp_path: Path) -> None:
+    write_samples(tmp_path / "samples", held_out=0)
+    break_samples(tmp_path / "samples", "sample-1")
+    files = [
+        write_config(tmp_path / f"{processes}", tmp_path, gradient_accumulation_steps=2 // processes)
+        for processes in (1, 2)
+    ]
+    for run in [Run(files[0]), Run(files[1], 0, 2), Run(files[1], 1, 2)]:
+        run.finish()
+    one, two = (read_metrics(file.parent / "run", "train") for file in files)
+    assert [line["skipped_steps"] for line in one] == [line["skipped_steps"] for line in two]
+    assert one[-1]["skipped_steps"] > 0
+    mine, theirs = (weights_of(file.parent / "run") for file in files)
+    assert all(torch.allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-6) for name in mine)
+
+
+def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(trained: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path, trained, max_train_steps=1)
+    for run in [Run(file, rank, 2, loading=6.0 * rank, timeout=4.0) for rank in range(2)]:
+        run.finish()
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
+def test_each_shape_is_compiled_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_samples(tmp_path / "samples", held_out=0)
+    plainly = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **told: plainly(function, backend="aot_eager", **told))
+    config = config_of(tmp_path, compile=True, gradient_checkpointing=True, deterministic=False)
+    train(config, toy_model())
+    assert "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps" in capsys.readouterr().out
+    counts = [int(line["compiled_graphs"]) for line in read_metrics(config.run, "train")]
+    # two kinds of blocks, with audio and without, in three shapes; the second epoch compiles nothing more
+    assert counts[2:] == [6] * 4 and counts == sorted(counts) and counts[0] >= 2
 
 
 def test_a_run_that_was_told_otherwise_does_not_go_on(trained: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.ui.looking import everything
 from tests.ui.made_runs import picture
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS
+from wanavatar_lab.ui.evaluation import EvaluationPanel
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import Page
@@ -59,7 +60,14 @@ def test_nothing_on_the_page_stays_in_english(code: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
     panels = [Panel(kind) for kind in STAGE_REQUESTS.values()]
-    shown = [Page(), GalleryPanel(), ContactSheet(["1"], ["2"]), Player(picture(tmp_path / "a.png")), *panels]
+    shown = [
+        Page(),
+        GalleryPanel(),
+        EvaluationPanel(),
+        ContactSheet(["1"], ["2"]),
+        Player(picture(tmp_path / "a.png")),
+        *panels,
+    ]
     language.code = code
     texts = [text for widget in shown for text in visible(widget)]
     assert len(texts) > 300

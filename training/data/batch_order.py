@@ -1,8 +1,12 @@
 """Which samples a step trains on: a function of the step alone, so that a resumed run has the order of the whole one.
 
-Samples of one bucket have tensors of one shape. All samples of a step come from one bucket, over all processes and
-micro-batches, since a process with shorter sequences would wait for the others. One process that accumulates two
+Samples of one bucket have tensors of one shape, and a micro-batch is of one bucket. An epoch is a row of micro-batches
+in which every sample comes once; only a bucket's last micro-batch is filled up, with its first samples. Steps take
+their micro-batches from that row, and go on with the next epoch's where it ends. One process that accumulates two
 micro-batches trains on the same samples as two processes with one each.
+
+Micro-batches of one bucket follow each other, as many as a step has if there are, so that most steps have one or two
+shapes: processes that compute different shapes wait for the longest.
 """
 
 import math
@@ -43,18 +47,20 @@ class Order:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Steps of an epoch; a bucket's last step is filled up with its first samples."""
-        return sum(math.ceil(len(rows) / self.samples_a_step) for rows in self._rows.values())
+        """Steps after which every sample was trained on; the last of them may begin the next epoch."""
+        return self.steps_of(1)
+
+    def steps_of(self, epochs: int) -> int:
+        """Steps after which every sample was trained on so many times."""
+        return math.ceil(epochs * self._micro_batches_an_epoch / (self.accumulation * self.world))
 
     def of_step(self, step: int) -> list[int]:
         """Sample indices of step number `step`, from 0: the first micro-batch of each process, then the second, ..."""
-        epoch, number = divmod(step, self.steps_an_epoch)
-        return self._epoch(epoch)[number]
+        return [index for some in self._micro_batches(step) for index in some]
 
     def of_micro_batch(self, step: int, micro: int, rank: int) -> list[int]:
         """Sample indices of micro-batch number `micro` of process `rank`."""
-        start = (micro * self.world + rank) * self.batch
-        return self.of_step(step)[start : start + self.batch]
+        return self._micro_batches(step)[micro * self.world + rank]
 
     def number(self, step: int, micro: int, rank: int) -> int:
         """The number by which a micro-batch's random numbers are drawn, the same however ranks share the step."""
@@ -67,17 +73,31 @@ class Order:
             rows.setdefault(bucket, []).append(index)
         return rows
 
+    @cached_property
+    def _micro_batches_an_epoch(self) -> int:
+        return sum(math.ceil(len(rows) / self.batch) for rows in self._rows.values())
+
+    def _micro_batches(self, step: int) -> list[list[int]]:
+        """The micro-batches of a step over all processes, those of one bucket together."""
+        count, an_epoch = self.accumulation * self.world, self._micro_batches_an_epoch
+        first, last = step * count, (step + 1) * count - 1
+        epochs = range(first // an_epoch, last // an_epoch + 1)
+        row = [some for epoch in epochs for some in self._epoch(epoch)]
+        start = first - epochs[0] * an_epoch
+        places = {bucket: place for place, bucket in enumerate(self._rows)}
+        return sorted(row[start : start + count], key=lambda some: places[self.buckets[some[0]]])
+
     def _epoch(self, epoch: int) -> list[list[int]]:
         import torch  # here, since notebooks count the steps of an epoch and never load torch
 
         # seeded by the epoch, so that an epoch's order does not depend on those before; the factor is as in Draws.of
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        steps = []
+        count, runs = self.accumulation * self.world, []
         for rows in self._rows.values():
             mixed = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
-            for start in range(0, len(mixed), self.samples_a_step):
-                some = mixed[start : start + self.samples_a_step]
-                while len(some) < self.samples_a_step:
-                    some += mixed[: self.samples_a_step - len(some)]
-                steps.append(some)
-        return [steps[i] for i in torch.randperm(len(steps), generator=generator).tolist()]
+            some = [mixed[start : start + self.batch] for start in range(0, len(mixed), self.batch)]
+            while len(some[-1]) < self.batch:
+                some[-1] += mixed[: self.batch - len(some[-1])]
+            runs += [some[start : start + count] for start in range(0, len(some), count)]
+        order = torch.randperm(len(runs), generator=generator).tolist()
+        return [micro_batch for i in order for micro_batch in runs[i]]

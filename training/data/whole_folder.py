@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wanavatar_lab.files import OUT_OF_ROOM, disk_full, entries, remove, sync
+from wanavatar_lab.files import disk_full, entries, found_no_room, remove, sync
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
 
@@ -29,8 +29,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
             sync(file)
         sync(temporary)
         replace_folder(temporary, path)
-    except OSError as error:
-        if error.errno in OUT_OF_ROOM:
+    except Exception as error:
+        if found_no_room(error, temporary):
             raise disk_full(path) from error
         raise
     finally:

@@ -15,15 +15,21 @@ LOCK = ".lock"
 _PATIENCE = 5.0  # seconds that a killed process may take to free its memory, and with it its lock
 
 
+class AlreadyRunning(LabError):
+    """Another training is running in the folder."""
+
+
 @contextmanager
 def training_in(run: Path, samples: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, and share the lock of the samples that it trains on.
 
     Raises:
-        LabError: another training is running in `run`.
+        AlreadyRunning: another training is running in `run`.
     """
     if is_trained_in(run) or (lock := locks.take(run / LOCK, wait=False)) is None:
-        raise LabError(f"Another training is running in {run}. Wait for it, stop it, or give this one another folder.")
+        raise AlreadyRunning(
+            f"Another training is running in {run}. Wait for it, stop it, or give this one another folder."
+        )
     shared = None
     try:
         # A folder that is read-only and was encoded before there were locks has none, and nobody can change it either.

@@ -10,11 +10,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from training.launch.processes import CONFIGS, ENDED, LOG, PATIENCE, STOP_CODE, TOLD, processes_of, send, usable_cores
+from training.launch.processes import (
+    CONFIGS,
+    ENDED,
+    LOG,
+    PATIENCE,
+    PREVIOUS_LOG,
+    STOP_CODE,
+    TOLD,
+    failures_since,
+    note_failure,
+    processes_of,
+    send,
+    usable_cores,
+)
 from wanavatar_lab.files import write_json
 from wanavatar_lab.worker.child_process import how_it_ended
 
@@ -37,6 +51,9 @@ def supervise(run: Path, launcher: str, processes: int, module: str) -> int:
         command += ["accelerate.commands.launch", "--config_file", str(CONFIGS[launcher])]
         command += ["--num_processes", str(processes), "--main_process_port", "0", "-m"]
     command += [module, "--config", str(run / TOLD)]
+    began = time.time()
+    if (run / LOG).is_file():  # of the start before: why a run failed is looked for after it was started again
+        os.replace(run / LOG, run / PREVIOUS_LOG)
     with open(run / LOG, "wb") as log:
         environment = environment_of(launcher, processes)
         code = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment).wait()
@@ -46,8 +63,13 @@ def supervise(run: Path, launcher: str, processes: int, module: str) -> int:
         time.sleep(0.1)
     send(left, signal.SIGKILL)
     how = "stopped" if stopping or code == STOP_CODE else "finished" if code == 0 else "failed"
-    output = (run / LOG).read_text(errors="replace")
-    write_json(run / ENDED, {"state": how, "why": why_failed(output, code) if how == "failed" else ""})
+    why = ""
+    if how == "failed":
+        reasons = failures_since(run, began)
+        why = why_failed((run / LOG).read_text(errors="replace"), code, reasons)
+        if why not in reasons.values():  # that a process was killed it could not note itself
+            note_failure(run, why, rank=None)
+    write_json(run / ENDED, {"state": how, "why": why})
     return code
 
 
@@ -62,11 +84,21 @@ def environment_of(launcher: str, processes: int) -> dict[str, str]:
     return environment
 
 
-def why_failed(output: str, code: int) -> str:
-    """Which process ended the run and how, from torchrun's report in `output`; without one, its last line."""
+def why_failed(output: str, code: int, reasons: Mapping[int, str] | None = None) -> str:
+    """Why a run failed.
+
+    Args:
+        output: of its launcher. torchrun's report in it says which process ended the run and how.
+        code: exit code of the launcher.
+        reasons: what processes noted themselves, by rank; one that was killed could not.
+    """
+    reasons = reasons or {}
     rank = re.search(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)\s*\(pid:\s*(\d+)\)", output, re.DOTALL)
     if rank:
-        return f"Rank {rank[1]} (process {rank[3]}) ended the run: {how_it_ended(int(rank[2]))}. See {LOG}."
+        how, why = how_it_ended(int(rank[2])), reasons.get(int(rank[1]), f"See {LOG}.")
+        return f"Rank {rank[1]} (process {rank[3]}) ended the run: {how}. {why}"
+    if reasons:
+        return next(iter(reasons.values()))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return f"The training ended with {how_it_ended(code)}. Its last line: {lines[-1] if lines else '(none)'}"
 

@@ -8,10 +8,11 @@
 
 The first two hold the averaged weights if the run has an EMA. A checkpoint is written into a temporary folder that is
 then renamed, and older ones are removed after that: whenever a process is killed, a complete checkpoint is left.
+None with a value that is not finite is written or read: every step from it would be lost.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
 STATE, FACTS = "state.safetensors", "state.json"
 _VALUE, _AVERAGE = "value", "average"
+_SKIPPED = "skipped_steps"
 
 
 def save_checkpoint(
@@ -44,28 +46,37 @@ def save_checkpoint(
     limit: int,
     origins: Mapping[str, Tensor] | None = None,
     ema: EMAModel | None = None,
+    skipped: int = 0,
+    best: Path | None = None,
 ) -> Path:
-    """Write the checkpoint of a completed step, then remove all but the newest `limit`.
+    """Write the checkpoint of a completed step, then remove older ones as `remove_old` does.
 
     Args:
         facts: what has to be the same when the run resumes.
+        limit, best: see `remove_old`.
         origins: weights that are trained in full, as they were before, by name.
         ema: of `trained_parameters`, if the run has one.
+        skipped: steps of the run in which the optimizer made none.
 
     Raises:
         DiskFull: there is no space; earlier checkpoints stay.
+        LabError: a value is not finite; nothing is written.
     """
     run.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run)
     folder, origins, parameters = run / f"checkpoint-{step}", origins or {}, trained_parameters(network)
     state: dict[str, Tensor] = {}
     for number, (name, parameter) in enumerate(parameters.items()):
-        state |= {f"{name}.{moment}": optimizer.state[parameter][moment] for moment in MOMENTS}
+        # AdamW has none before its first step, which may have been skipped
+        moments = optimizer.state.get(parameter) or {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+        state |= {f"{name}.{moment}": moments[moment] for moment in MOMENTS}
         # of a part trained in full its file has the difference only, whose rounding a resumed run would inherit
         if ema or name in origins:
             state[f"{name}.{_VALUE}"] = parameter
         if ema:
             state[f"{name}.{_AVERAGE}"] = ema.shadow_params[number]
+    if broken := not_finite({**parameters, **state}):
+        raise LabError(f"{in_words(broken, folder)} It is not saved. {_go_back(run)}")
     with whole_folder(folder) as draft:
         with averaged(ema, list(parameters.values())):
             tensors, metadata = adapter_tensors(network)
@@ -76,10 +87,16 @@ def save_checkpoint(
         # copied, since safetensors refuses tensors that share memory, as DeepSpeed's do
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
         save_file(copies, draft / STATE)
-        (draft / FACTS).write_text(json.dumps({"step": step, **facts}, indent=1) + "\n")
-    for old in checkpoints(run)[:-limit]:
-        remove_folder(old)
+        (draft / FACTS).write_text(json.dumps({"step": step, _SKIPPED: skipped, **facts}, indent=1) + "\n")
+    remove_old(run, limit, best)
     return folder
+
+
+def remove_old(run: Path, limit: int, best: Path | None = None) -> None:
+    """Remove all checkpoints but the newest `limit` and `best`, which may be any of them."""
+    for old in checkpoints(run)[:-limit]:
+        if old != best:
+            remove_folder(old)
 
 
 def load_checkpoint(
@@ -92,7 +109,7 @@ def load_checkpoint(
     """Restore weights, moments and the EMA; returns the number of completed steps.
 
     Raises:
-        LabError: the checkpoint's run had other `facts`, or a file of it is missing.
+        LabError: the checkpoint's run had other `facts`, a file of it is missing, or a value in it is not finite.
     """
     missing = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
     if missing:
@@ -109,21 +126,53 @@ def load_checkpoint(
             f"{folder} was created with different settings: {'; '.join(changed)}. Use its settings to resume, or give "
             "the run another folder."
         )
-    load_adapter_tensors(network, read_safetensors(folder / WEIGHTS))
-    state, step, parameters = read_safetensors(folder / STATE), int(saved["step"]), trained_parameters(network)
+    weights, state = read_safetensors(folder / WEIGHTS), read_safetensors(folder / STATE)
+    for name, tensors in ((WEIGHTS, weights), (STATE, state)):
+        if broken := not_finite(tensors):
+            raise LabError(f"{in_words(broken, folder / name)} {_go_back(folder.parent)}")
+    load_adapter_tensors(network, weights)
+    step, parameters = int(saved["step"]), trained_parameters(network)
+    made = step - skipped_steps(folder)
     fused = optimizer.param_groups[0].get("fused")
     for name, parameter in parameters.items():
         if (value := state.get(f"{name}.{_VALUE}")) is not None:
             parameter.data.copy_(value)
         optimizer.state[parameter] = {
             # fused AdamW counts its steps on the device
-            "step": torch.tensor(float(step), device=parameter.device if fused else "cpu"),
+            "step": torch.tensor(float(made), device=parameter.device if fused else "cpu"),
             **{moment: state[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS},
         }
     if ema:
-        ema.optimization_step = step
+        ema.optimization_step = made
         ema.shadow_params = [state[f"{name}.{_AVERAGE}"].to(value.device) for name, value in parameters.items()]
     return step
+
+
+def skipped_steps(folder: Path) -> int:
+    """How many of a checkpoint's steps were skipped, since their gradient was not finite."""
+    return int(json.loads((folder / FACTS).read_text()).get(_SKIPPED, 0))
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors in which a value is NaN or infinite."""
+    return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+
+
+def in_words(broken: Sequence[str], file: Path) -> str:
+    """What `not_finite` found in a file."""
+    return f"{file} has NaN or infinite values in {len(broken)} tensors, the first is {broken[0]}."
+
+
+def _go_back(run: Path) -> str:
+    """How to resume from the newest checkpoint whose values are all finite."""
+    later: list[str] = []
+    for folder in reversed(checkpoints(run)):
+        files = [folder / name for name in (WEIGHTS, STATE)]
+        if all(file.is_file() and not not_finite(read_safetensors(file)) for file in files):
+            how = f"Remove {' and '.join(later)}" if later else "Start it again"
+            return f"{how} to resume from {folder.name}, which is sound; a lower learning_rate may help."
+        later.append(folder.name)
+    return "There is no sound checkpoint to go back to: train in another folder, with a lower learning_rate."
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

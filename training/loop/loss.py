@@ -52,7 +52,9 @@ class Losses:
     """The loss of a batch and what is logged of it.
 
     Attributes:
-        loss: scalar, to be minimised.
+        loss: scalar, to be minimised: the mean over the samples of `main` and of the loss on motion, weighted.
+        main: loss of each sample [B] on the latents, with the loss weights of its branch; `motion_loss` is likewise
+            that on differences between consecutive latents.
         branch: int [B], the branch that each sample took.
         fell_back: bool [B], samples drawn for face or lips that lack them, and took the first branch.
         error: squared error of each sample [B] without loss weights; likewise `face`, `lip` and `background`, NaN
@@ -62,6 +64,8 @@ class Losses:
     """
 
     loss: Tensor
+    main: Tensor
+    motion_loss: Tensor
     branch: Tensor
     fell_back: Tensor
     error: Tensor
@@ -116,11 +120,13 @@ def s2v_loss(
         main, motion = _mean(error, weights), _mean(change, (weights[:, 1:] + weights[:, :-1]) / 2)
     # a single latent has no differences
     motion = motion if change.shape[1] else torch.zeros_like(main)
-    loss = ((1 - MOTION_SHARE) * main + MOTION_SHARE * motion).mean()
+    loss = total(main, motion).mean()
     with torch.no_grad():
         face, lip = masks.of(1), masks.of(2)
         return Losses(
             loss,
+            main.detach(),
+            motion.detach(),
             branch,
             fell_back,
             error=error.mean(dim=(1, 2, 3)),
@@ -130,6 +136,11 @@ def s2v_loss(
             motion=change.mean(dim=(1, 2, 3)) if change.shape[1] else torch.zeros_like(main),
             area=torch.stack([face.mean(dim=(1, 2, 3)), lip.mean(dim=(1, 2, 3))], dim=1),
         )
+
+
+def total(main: Tensor, motion: Tensor) -> Tensor:
+    """The loss of each sample, [B], of its two parts."""
+    return (1 - MOTION_SHARE) * main + MOTION_SHARE * motion
 
 
 def _weights(masks: LatentMasks, branch: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from wanavatar_lab.files import entries
 CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboard", "clips"
 # files of a checkpoint: the LoRA, and the modules that are trained in full beside it
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
+# numbers of the log by which checkpoints are compared: r of the lips of the sample clips, and the held-out lips' error
+LIPS_OF_SAMPLES, LIPS_HELD_OUT = "samples/lip_r", "validation/lip"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -33,10 +35,48 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def step_of(checkpoint: Path) -> int:
+    """The number of completed steps of a checkpoint, by its name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def best_metric(run: Path, metric: str | None, greater_is_better: bool | None = None) -> tuple[str, bool] | None:
+    """The number by which a run's checkpoints are compared, and whether more of it is better; None for none.
+
+    Args:
+        metric, greater_is_better: of the run's config, see `TrainingConfig`.
+    """
+    if metric == "auto":
+        metric = LIPS_OF_SAMPLES if read_scores(run, LIPS_OF_SAMPLES) else LIPS_HELD_OUT
+    if metric is None:
+        return None
+    return metric, metric == LIPS_OF_SAMPLES if greater_is_better is None else greater_is_better
+
+
+def best_checkpoint(run: Path, metric: str, greater_is_better: bool = False) -> Path | None:
+    """The checkpoint with the best number in the log; None if none has that number.
+
+    Args:
+        metric: kind and name of the number, "validation/lip" for example: the value `name` of the line of that kind at
+            the checkpoint's step, the newest if there are several.
+        greater_is_better: whether the largest is the best, and not the smallest; of equal ones the oldest is.
+    """
+    scores = read_scores(run, metric)
+    scored = [folder for folder in checkpoints(run) if step_of(folder) in scores]
+    return min(scored, key=lambda folder: (-1 if greater_is_better else 1) * scores[step_of(folder)], default=None)
+
+
+def read_scores(run: Path, metric: str) -> dict[int, float]:
+    """The values of a number of the log by step, in order of the steps; `metric` is its kind and name."""
+    kind, _, name = metric.partition("/")
+    scores = {int(line["step"]): line[name] for line in read_metrics(run, kind) if name in line}
+    return dict(sorted(scores.items()))
+
+
 def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, float]]:
     """The lines of a run's log, of one kind or of all; a line that a crash cut short is left out."""
     file = run / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     found = [json.loads(line) for line in lines if logged_step(line) >= 0]
     return [line for line in found if kind is None or line["kind"] == kind]
 

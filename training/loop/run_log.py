@@ -6,20 +6,46 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.tensorboard import SummaryWriter
 
 from training.loop.run_folder import METRICS, TENSORBOARD, logged_step
+from wanavatar_lab.files import report_write_errors, write_text
 from wanavatar_lab.media import Audio
 
-# the curves' group in TensorBoard, by kind of line. The base's errors are the first point of validation's curves, and
-# TensorBoard opens on the first group by name
-CURVES = {"train": "train", "base": "validation", "validation": "validation"}
+# the curves' group in TensorBoard, by kind of line; the base's errors are the first point of validation's curves
+CURVES = {"base": "validation", "validation": "validation", "samples": "samples"}
+# those of a training step are in groups by what they are: the beginnings of names, and what stands for these
+_BEGINNINGS = {
+    "loss_of_branch_": "loss/",
+    "loss_": "loss/",
+    "gradient_norm_of_": "gradient/",
+    "error_of_branch_": "error/branch_",
+    "error_from_": "error/",
+}
+_GROUPS = {
+    "loss": "loss",
+    "gradient_norm": "gradient",
+    **dict.fromkeys(("error", "face", "lip", "background", "motion"), "error"),
+    **dict.fromkeys(("face_area", "lip_area", "fell_back"), "masks"),
+}
+_TINTS = ((0.0, 0.62, 0.45), (0.84, 0.37, 0.0))  # of face and lips
+
+
+def step_tag(name: str) -> str:
+    """What a number of a training step is called in TensorBoard: its group, and its name there."""
+    for begins, group in _BEGINNINGS.items():
+        if name.startswith(begins):
+            return group + name.removeprefix(begins)
+    return f"{_GROUPS.get(name, 'step')}/{name}"
 
 
 class Log:
@@ -32,19 +58,36 @@ class Log:
         run.mkdir(parents=True, exist_ok=True)
         self.file = run / METRICS
         if self.file.is_file():
-            kept = [line for line in self.file.read_text().splitlines() if logged_step(line) <= step]
-            self.file.write_text("".join(f"{line}\n" for line in kept))
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+            # damaged lines go too: a line that is cut short would swallow the next one
+            kept = [line for line in lines if 0 <= logged_step(line) <= step]
+            write_text(self.file, "".join(f"{line}\n" for line in kept))
         self.board = SummaryWriter(run / TENSORBOARD, purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step; those that are not finite are left out."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
-        with open(self.file, "a", encoding="utf-8") as stream:
+        with report_write_errors(self.file), open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        if kind in CURVES:
-            for name, value in finite.items():
-                self.board.add_scalar(f"{CURVES[kind]}/{name}", value, step)
+        for name, value in finite.items():
+            if kind == "train" or kind in CURVES:
+                tag = step_tag(name) if kind == "train" else f"{CURVES[kind]}/{name}"
+                self.board.add_scalar(tag, value, step)
+
+    def show_config(self, step: int, settings: Mapping[str, Any]) -> None:
+        """Show the settings of a start, at the step from which it goes on, as a table in TensorBoard."""
+        rows = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in settings.items())
+        self.board.add_text("config", f"| field | value |\n| --- | --- |\n{rows}", step)
+
+    def show_masks(self, name: str, step: int, frames: NDArray[np.uint8], face: Tensor, lip: Tensor) -> None:
+        """Show frames [F, H, W, 3] beside each other, the face tinted green and the lips red by masks [F, h, w]."""
+        size = frames.shape[1:3]
+        weights = [interpolate(mask[:, None].float().cpu(), size=size)[:, 0, ..., None] for mask in (face, lip)]
+        shown = torch.from_numpy(frames).float() / 255
+        for weight, colour in zip(weights, _TINTS, strict=True):
+            shown = torch.lerp(shown, torch.tensor(colour).expand_as(shown), 0.5 * weight)
+        self.board.add_image(name, torch.cat([*shown], dim=1), step, dataformats="HWC")
 
     def show_clip(self, name: str, step: int, frames: NDArray[np.uint8], fps: float, sound: Audio) -> None:
         """Show a clip [F, H, W, 3] and its sound in TensorBoard."""

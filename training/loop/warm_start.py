@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.loop.checkpoint import in_words, not_finite
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS
 from training.model.adapter import NAME
 from wanavatar_lab.errors import LabError
@@ -39,7 +40,7 @@ def init_from(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping[
         Names without a counterpart in what is trained, by file.
 
     Raises:
-        LabError: the folder has none of the files.
+        LabError: the folder has none of the files, or a value in one is not finite.
         WeightsError: a file is damaged.
     """
     files = [folder / name for name in (WEIGHTS, AUDIO_MODULES, PROJECTOR) if (folder / name).is_file()]
@@ -56,8 +57,15 @@ def describe_unused(names: list[str]) -> str:
     return f"{len(names)} unused, without a counterpart in what is trained: {', '.join(names[:SHOWN])}{more}"
 
 
+def _sound(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if broken := not_finite(tensors):
+        raise LabError(f"{in_words(broken, file)} Give an earlier checkpoint as init_from.")
+    return tensors
+
+
 def _updates(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
-    update, unused = match_partly(network, read_safetensors(file), read_header(file).metadata, file.name)
+    tensors = _sound(file, read_safetensors(file))
+    update, unused = match_partly(network, tensors, read_header(file).metadata, file.name)
     unused += [name for name, pair in update.pairs.items() if not _set_lora(network.get_submodule(name), pair)]
     for name, difference in update.diffs.items():
         if name in origins:
@@ -81,7 +89,7 @@ def _set_lora(layer: Any, pair: Pair) -> bool:
 
 def _projector(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
     unused = []
-    for theirs, tensor in read_state_dict(file).items():
+    for theirs, tensor in _sound(file, read_state_dict(file)).items():
         ours = our_name(theirs, network.config.audio_inject_layers)
         if ours in origins and network.get_parameter(ours).shape == tensor.shape:
             network.get_parameter(ours).copy_(tensor)

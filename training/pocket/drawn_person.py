@@ -26,9 +26,9 @@ from training.pocket.world.motion import sample_motion
 from training.pocket.world.pose import MOUTH
 from training.pocket.world.truth import landmarks_of
 from training.prepare.clip_folder import FPS, RATE
-from training.prepare.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, VideoWriter
+from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
 
 _AT_A_TIME = 32  # frames rendered per call, to bound memory
 

@@ -8,11 +8,10 @@
     DATA/report.json              measures and problems of every clip; contact_sheet.png shows the masks
 
 prepare.py              the whole preparation; complete clips are kept
-cuts.py                 cuts recordings at silences, into clips of 3 to 6 s
+cuts.py                 cuts recordings at silences, into clips of 3 to 10 s
 clips.py                makes one clip: frames at 16 fps in sync with the sound
 clip_folder.py          layout and reader of a clip's folder; training/data/whole_folder.py writes it atomically
-landmarks.py            face landmarks, from one of several sources; mediapipe_landmarks.py is the usual one
-draw_masks.py           outlines become masks; training/data/masks.py downsamples them to the latents
+draw_masks.py           landmarks (`wanavatar_lab.metrics`) become masks; training/data/masks.py downsamples them
 measures.py             measures of a clip, and its problems
 report.py               all clips together: duplicates, blur, which are held out, and the report
 sheets.py               contact sheets

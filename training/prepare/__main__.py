@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import get_args
 
 from training.launch.processes import usable_cores
+from training.prepare.clips import Options
 from training.prepare.draw_masks import Dilation, Missing
-from training.prepare.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
-from training.prepare.mediapipe_landmarks import MediaPipeLandmarks
-from training.prepare.prepare import Options, prepare
+from training.prepare.prepare import prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.metrics.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
+from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 
 MOST_WORKERS = 64
 _DILATE = "how far its masks are grown, as a share of the face's width"
@@ -29,7 +30,7 @@ SOURCES: dict[str, type[LandmarkSource]] = {
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; 0 if there are clips, 1 if not, 130 after Ctrl-C. Complete clips are kept for the next run."""
     parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of videos of one person")
+    parser.add_argument("--videos", type=Path, required=True, help="videos of one person: a folder, with those in it")
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips, masks and the report")
     parser.add_argument("--landmarks", choices=SOURCES, default="mediapipe", help="drawn is for the avatars of pocket")
     parser.add_argument(
@@ -42,6 +43,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--dilate-lips", type=float, default=Dilation.lips, help=_DILATE)
     parser.add_argument("--hold-out", type=int, default=1, help="number of clips kept for validation")
     parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, usable_cores()), help="clips made in parallel")
+    parser.add_argument(
+        "--align", action="store_true", help="shift the sound of clips that are out of sync by the measured lag"
+    )
+    parser.add_argument("--keep-out-of-sync", action="store_true", help="train on clips that are out of sync too")
+    parser.add_argument(
+        "--zoom",
+        action=argparse.BooleanOptionalAction,
+        default=Options.zoom,
+        help="crop clips to the face where it is less wide than 15 %% of the frame",
+    )
     given = parser.parse_args(words)
     for name, least, most in (
         ("dilate_face", 0, 1),
@@ -51,7 +62,15 @@ def main(words: Sequence[str] | None = None) -> int:
     ):
         if not least <= getattr(given, name) <= most:
             parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be {least} to {most}")
-    options = Options(Dilation(given.dilate_face, given.dilate_lips), given.missing, given.hold_out, given.workers)
+    options = Options(
+        Dilation(given.dilate_face, given.dilate_lips),
+        given.missing,
+        given.hold_out,
+        given.workers,
+        given.align,
+        given.keep_out_of_sync,
+        given.zoom,
+    )
     try:
         prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
     except LabError as error:

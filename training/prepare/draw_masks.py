@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.prepare.landmarks import Face
+from wanavatar_lab.metrics.landmarks import Face
 
 Mask = NDArray[np.uint8]
 # Of a frame without a face: a black mask that is marked as invalid, or what the predecessor gave it, the mask of the

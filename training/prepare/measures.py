@@ -10,8 +10,8 @@ from PIL import Image
 
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Masks
-from training.prepare.landmarks import Face
 from wanavatar_lab.metrics import decibels, lip_sync, loudness
+from wanavatar_lab.metrics.landmarks import Face
 
 # A mouth may lag or lead by this many frames: 125 ms, from which on viewers notice late sound (ITU-R BT.1359). Lags up
 # to REACH frames are tried.
@@ -100,7 +100,7 @@ class Observer:
         frames = len(self._opening)
         level = loudness(sound, frames=frames)
         found = len(self._widths) / frames
-        lag, lag_r, r = _sync(self._opening, sound)
+        lag, lag_r, r = sync_of(self._opening, sound)
         speech = float(decibels(np.quantile(level, 0.95)))
         clipped = float((np.abs(sound) >= 32767 / 32768).mean())
         face_area, lip_area = np.mean(self._areas, axis=0).round(5).tolist() if self._areas else (None, None)
@@ -144,6 +144,12 @@ class Observer:
         )
 
 
+def out_of_sync(measures: Measures) -> bool:
+    """Whether the mouth follows the sound, but so late or so early that viewers notice it."""
+    lag, lag_r = measures.lag, measures.lag_r
+    return lag is not None and lag_r is not None and lag_r >= FOLLOWS and abs(lag) > IN_SYNC
+
+
 def perceptual_hash(frame: NDArray[np.uint8]) -> str:
     """dHash, 64 bits as hexadecimal digits: in which of 8×8 places the picture gets lighter to the right."""
     small = Image.fromarray(frame).convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX)
@@ -169,7 +175,7 @@ def _face_of(frame: NDArray[np.uint8], face: Face | None) -> NDArray[np.uint8]:
     return part if part.size else frame
 
 
-def _sync(opening: list[float | None], sound: NDArray[np.float32]) -> tuple[int | None, float | None, float | None]:
+def sync_of(opening: list[float | None], sound: NDArray[np.float32]) -> tuple[int | None, float | None, float | None]:
     """The lag of a mouth in frames, and its correlation with the loudness at that lag and without one."""
     known = [(i, each) for i, each in enumerate(opening) if each is not None]
     if len(known) < max(2 * REACH, FEW_FACES / 2 * len(opening)):

@@ -58,17 +58,23 @@ def progress_plots(lines: Sequence[Line]) -> list[Plot]:
 
 
 def branch_plots(lines: Sequence[Line]) -> list[Plot]:
-    """The error of the samples of each branch of the loss, over the steps, and its means early and late in the run."""
+    """The loss of the samples of each branch, over the steps, and its means early and late in the run.
+
+    Runs of earlier releases have only the error of the whole picture by branch, which is drawn for them.
+    """
     steps = of_kind(lines, "train")
-    names = {branch: f"error_of_branch_{branch}" for branch in BRANCH_COLOURS}
+    names = {branch: f"loss_of_branch_{branch}" for branch in BRANCH_COLOURS}
+    title, up = "Loss by branch", "with the weights of face and lips"
+    if steps and not any(name in line for line in steps for name in names.values()):
+        names = {branch: f"error_of_branch_{branch}" for branch in BRANCH_COLOURS}
+        title, up = "Error by branch", "mean squared error of the whole picture"
     over, means = new_axes(), new_axes()
     for branch, name in names.items():
         _curve(over, steps, name, BRANCH_COLOURS[branch])
     count_across(over)
     _early_and_late(means, steps, names)
-    up = "mean squared error of the whole picture"
     return [
-        Plot(over, "Error by branch", up, "step", [*BRANCH_COLOURS.items()]),
+        Plot(over, title, up, "step", [*BRANCH_COLOURS.items()]),
         Plot(means, "Early and late in the run", up, "branch, and number of steps that drew it", HALVES),
     ]
 

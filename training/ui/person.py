@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from training.config import TrainingConfig
 from training.config.recipes import RECIPES
-from training.config.training_config import with_current_names
+from training.config.training_config import problems_of, with_current_names
 from training.data.sample_list import listed_in
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
@@ -161,11 +161,7 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     try:
         return TrainingConfig(**told)
     except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            why = each["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-            problems.append((str(each["loc"][0]), f"{why} (got {shown(each['input'])})"))
-        raise RequestError(problems) from error
+        raise RequestError(problems_of(error)) from error
 
 
 def need(path: Path, notebook: str) -> Path:

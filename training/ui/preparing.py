@@ -24,6 +24,9 @@ async def prepare_clips(
     landmarks: str = "auto",
     missing: str = "invalid",
     hold_out: int = 1,
+    align: bool = False,
+    keep_out_of_sync: bool = False,
+    zoom: bool = True,
     say: Say = print,
 ) -> None:
     """Prepare a person's videos; clips that are complete from an earlier run are kept.
@@ -36,6 +39,9 @@ async def prepare_clips(
         landmarks: mediapipe, drawn or none.
         missing: what a frame without a face gets, invalid or previous.
         hold_out: clips that are not trained on.
+        align: shift the sound of clips that are out of sync by the measured lag.
+        keep_out_of_sync: train on clips that are out of sync too.
+        zoom: crop clips to the face where it is small.
 
     Raises:
         RequestError: there are no videos and no person is drawn, or a number is out of range.
@@ -50,7 +56,9 @@ async def prepare_clips(
         raise RequestError([("videos", must_be("a folder of videos of one person", videos))])
     chosen = defaults.landmarks if landmarks in OPEN else landmarks
     words: list[str | Path] = ["--videos", source, "--out", person.data, "--landmarks", chosen]
-    await run_module("training.prepare", [*words, "--missing", missing, "--hold-out", str(hold_out)], say)
+    words += ["--missing", missing, "--hold-out", str(hold_out), "--zoom" if zoom else "--no-zoom"]
+    words += ["--align"] * align + ["--keep-out-of-sync"] * keep_out_of_sync
+    await run_module("training.prepare", words, say)
 
 
 async def encode_clips(

@@ -43,6 +43,13 @@ def _known(value: float | None, form: str) -> str:
     return "unknown" if value is None else format(value, form)
 
 
+def _use(clip: Clip) -> str:
+    # reports of earlier releases do not have it: all of their clips were used
+    if why := clip.get("left_out"):
+        return f"nothing: {why}"
+    return "validation" if clip["held_out"] else "training"
+
+
 # name, meaning and text of each column
 COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
     ("clip", "folder in processed", lambda clip: clip["name"]),
@@ -55,8 +62,13 @@ COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
     ("sync r", "correlation of mouth opening and loudness at that lag", lambda clip: _known(clip["lag_r"], ".2f")),
     ("sharpness", "variance of the Laplacian of the face", lambda clip: f"{clip['sharpness']:.0f}"),
     ("speech", "level of loud speech, dBFS", lambda clip: f"{clip['speech']:.0f}"),
-    ("used for", "training or validation", lambda clip: "validation" if clip["held_out"] else "training"),
+    ("used for", "training or validation, or why for neither", lambda clip: _use(clip)),
     ("flagged", "problems found", lambda clip: "; ".join(clip["problems"])),
+    (
+        "notes",
+        "what was done: aligned, zoomed, or one of several people taken",
+        lambda clip: "; ".join(clip.get("notes", ())),
+    ),
 )
 
 

@@ -57,6 +57,9 @@ class Results:
         said = [f"{how}: {self.step} steps{pace}{why}"]
         said.append(f"rank {config.rank}, alpha {config.alpha:g}, learning rate {config.learning_rate:g}")
         said += [f"held-out {part} error {change:+.1%} against the base" for part, change in self.changes.items()]
+        samples = [line["lip_r"] for line in of_kind(self.lines, "samples") if "lip_r" in line]
+        if samples:
+            said.append(f"r of lips and sound in sample clips: {samples[0]:.2f} at first, {samples[-1]:.2f} at last")
         if not self.changes:
             said.append("No errors to compare: nothing is held out, or nothing was validated.")
         said.append(f"LoRA: {self.lora}" if self.lora else "There is no checkpoint yet.")

@@ -296,8 +296,8 @@ def _launched_steps(run: Path) -> int | None:
 def _steps_of(config: TrainingConfig, processes: int) -> int:
     buckets = [entry.bucket for entry in entries_of(config.samples)]
     sizes = config.train_batch_size, config.gradient_accumulation_steps
-    an_epoch = Order(buckets, *sizes, processes, config.seed).steps_an_epoch
-    return config.max_train_steps or config.num_train_epochs * an_epoch
+    order = Order(buckets, *sizes, processes, config.seed)
+    return config.max_train_steps or order.steps_of(config.num_train_epochs)
 
 
 def _tail(path: Path) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from wanavatar_lab.cli.plan import add_options
+from wanavatar_lab.cli import evaluate, plan
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
@@ -85,8 +85,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
             _add_output(command, None)
         else:
             _add_common(command)
+    evaluating = _add(commands, "evaluate", "Measure talking clips: lips against the sound, identity, flicker, jumps.")
+    evaluate.add_options(evaluating)
+    _add_json(evaluating)
     planning = _add(commands, "plan", "Estimate memory, placement and run time without loading anything.")
-    add_options(planning)
+    plan.add_options(planning)
     _add_json(planning)
     add_actions(_add(commands, "weights", "List, download and verify model weights."))
     return parser, list(commands.choices)

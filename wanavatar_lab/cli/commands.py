@@ -1,4 +1,4 @@
-"""The commands for stages, runs and LoRAs; `plan` and `weights` have files of their own."""
+"""The commands for stages, runs and LoRAs; `evaluate`, `plan` and `weights` have files of their own."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
+from wanavatar_lab.cli.evaluate import evaluate
 from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
@@ -117,6 +118,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cancel": cancel,
     "logs": logs,
     "loras": loras,
+    "evaluate": evaluate,
     "plan": plan,
     "weights": weights,
 }

@@ -1,11 +1,12 @@
 """Measures of a talking clip from its frames and its sound: lips in sync, the same person, no jumps.
 
-lip_sync   loudness per video frame, and how well a mouth follows it
-identity   colours of hair, skin, clothes and background against the reference picture, segment by segment
-motion     how much moves, and whether segments join without a jump
+lip_sync             loudness per video frame, and how well a mouth follows it
+identity             colours of hair, skin, clothes and background against the reference picture, segment by segment
+motion               how much moves, and whether segments join without a jump
+landmarks            outlines of face and lips in frames, from one of several sources
+mediapipe_landmarks  the usual source, for any video
 
-The opening of a mouth and the masks of regions come from the caller. High marks for sync can go with a person who is
-lost, so look at all of them together.
+High marks for sync can go with a person who is lost, so look at all of them together.
 """
 
 from wanavatar_lab.metrics.identity import REGIONS, RegionSource, delta_e2000, likeness, region_colours, srgb_to_lab

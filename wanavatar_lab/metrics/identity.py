@@ -71,21 +71,63 @@ def likeness(
     """
     if not len(frames):
         raise ValueError("The clip has no frames, so there is nothing to compare.")
-    shown = {
-        name: region for name, region in region_colours(reference[None], source).items() if region.share >= _SMALLEST
-    }
+    parts = [region_colours(frames[start:end], source) for start, end in pairwise([0, *borders, len(frames)])]
+    return likeness_of(region_colours(reference[None], source), parts)
+
+
+def likeness_of(reference: Mapping[str, Region], segments: Sequence[Mapping[str, Region]]) -> Likeness:
+    """Compare the regions of the segments of a clip with those of a reference.
+
+    Raises:
+        ValueError: the reference shows no region that is large enough.
+    """
+    shown = {name: region for name, region in reference.items() if region.share >= _SMALLEST}
     if not shown:
         raise ValueError("The reference picture shows no hair, skin, clothes or background that could be measured.")
-    segments = []
-    for start, end in pairwise([0, *borders, len(frames)]):
-        found = region_colours(frames[start:end], source)
+    differing = []
+    for found in segments:
         differences = {}
         for name, region in shown.items():
             now = found.get(name, Region(region.colour, 0.0))
             difference = float(delta_e2000(srgb_to_lab(now.colour), srgb_to_lab(region.colour)))
             differences[name] = difference if now.share >= _LOST * region.share else math.inf
-        segments.append(differences)
-    return Likeness({name: region.colour for name, region in shown.items()}, segments)
+        differing.append(differences)
+    return Likeness({name: region.colour for name, region in shown.items()}, differing)
+
+
+def merged(regions: Sequence[Mapping[str, Region]]) -> dict[str, Region]:
+    """The regions of several pictures of one size as one: mean colours by area, mean shares."""
+    found = {}
+    for name in dict.fromkeys(name for each in regions for name in each):
+        known = [each[name] for each in regions if name in each]
+        area = sum(region.share for region in known)
+        found[name] = Region(
+            np.sum([region.colour * region.share for region in known], axis=0) / area, area / len(regions)
+        )
+    return found
+
+
+def typical_outline(outlines: Sequence[Values], onto: Values) -> Values:
+    """The median of each point of the outlines of a face, [P, 2], in which noise and movements cancel.
+
+    Every outline [P, 2] is first laid over `onto` by the shift, turn and scale of least squares (Procrustes), so that
+    neither the place and the turn in the picture nor the distance to the camera counts.
+    """
+    return np.asarray(np.median([_laid_over(outline, onto) for outline in outlines], axis=0))
+
+
+def outline_difference(outlines: Sequence[Values], reference: Values) -> float:
+    """The root mean square distance of the typical outline from a reference, as a share of the reference's width."""
+    apart = typical_outline(outlines, reference) - reference
+    return float(np.sqrt((apart**2).sum(axis=1).mean()) / np.ptp(reference[:, 0]))
+
+
+def _laid_over(points: Values, reference: Values) -> Values:
+    # as complex numbers, of which one factor is a turn with a scale
+    (here, there) = (each[:, 0] + 1j * each[:, 1] for each in (points, reference))
+    centred, onto = here - here.mean(), there - there.mean()
+    placed = centred * (np.vdot(centred, onto) / np.vdot(centred, centred)) + there.mean()
+    return np.stack([placed.real, placed.imag], axis=1)
 
 
 def region_colours(frames: NDArray[np.uint8], source: RegionSource) -> dict[str, Region]:

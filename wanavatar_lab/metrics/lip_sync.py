@@ -22,6 +22,7 @@ class LipSync:
         r_truth: r of the opening with the true one; None if that was not given.
         r_other: r with the loudness of another sound; None if that was not given.
         silence: mean opening in silent frames; None if there are none.
+        speech: mean opening in all other frames; None if there are none.
     """
 
     r: float
@@ -30,6 +31,7 @@ class LipSync:
     r_truth: float | None = None
     r_other: float | None = None
     silence: float | None = None
+    speech: float | None = None
 
 
 def lip_sync(
@@ -59,7 +61,7 @@ def lip_sync(
     mouth = np.asarray(opening, dtype=np.float64)
     level = loudness(sound, frames=len(mouth), fps=fps, rate=rate)
     lag = best_lag(mouth, level, reach=reach)
-    quiet = silent_frames(level)
+    silence, speech = opening_by_sound(mouth, level, fps=fps)
     r_other = None
     if other is not None:
         both = min(len(mouth), int(len(np.asarray(other)) * fps / rate))
@@ -70,8 +72,15 @@ def lip_sync(
         r_at_lag=_at_lag(mouth, level, lag),
         r_truth=correlation(mouth, truth) if truth is not None else None,
         r_other=r_other,
-        silence=float(mouth[quiet].mean()) if quiet.any() else None,
+        silence=silence,
+        speech=speech,
     )
+
+
+def opening_by_sound(opening: ArrayLike, level: ArrayLike, *, fps: float = FPS) -> tuple[float | None, float | None]:
+    """The mean opening of a mouth [F] in silence and in speech, by loudness [F]; None where there is no such frame."""
+    mouth, quiet = np.asarray(opening, dtype=np.float64), silent_frames(level, margin=max(1, round(fps / 8)))
+    return tuple(float(mouth[which].mean()) if which.any() else None for which in (quiet, ~quiet))  # type: ignore[return-value]
 
 
 def loudness(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from training.config import TrainingConfig
 from training.config.recipes import RECIPES
 from training.config.training_config import OLD_NAMES
+from training.data.batch_order import Order
 
 
 def config(**told: Any) -> TrainingConfig:
@@ -33,7 +34,9 @@ def test_the_defaults_are_the_documented_ones(recipe: str) -> None:
         0.1,
         "normalised",
     )
-    assert found.gradient_accumulation_steps * (2 if recipe.endswith("2gpu") else 1) == 8
+    samples_a_step = {"s2v_14b_1gpu": 8, "s2v_14b_2gpu": 16}[recipe]
+    order = Order(["square"], found.train_batch_size, found.gradient_accumulation_steps, int(recipe[-4]), found.seed)
+    assert order.samples_a_step == samples_a_step
 
 
 def test_the_learning_rate_rises_and_then_stays_or_falls_along_a_cosine() -> None:

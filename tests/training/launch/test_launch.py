@@ -23,7 +23,7 @@ from tests.training.toy import config_of
 from training.config import TrainingConfig
 from training.launch import supervisor
 from training.launch.launch import start, state, stop
-from training.launch.processes import CONFIGS, LAUNCHED, LOG, TOLD, processes_of
+from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, PREVIOUS_LOG, TOLD, processes_of
 from training.launch.supervisor import why_failed
 from training.loop.checkpoint import same_bits
 from training.loop.run_folder import WEIGHTS, checkpoints
@@ -93,7 +93,9 @@ def test_a_run_whose_rank_dies_ends_and_says_which(samples: Path, tmp_path: Path
     began = time.monotonic()
     wait_for(config.run, "failed", 60)
     assert time.monotonic() - began < 60
-    assert f"Rank 1 (process {victim.pid}) ended the run: signal 9, SIGKILL" in state(config.run).why
+    why = state(config.run).why
+    assert f"Rank 1 (process {victim.pid}) ended the run: signal 9, SIGKILL" in why
+    assert why in (json.loads(line)["why"] for line in (config.run / FAILURES).read_text().splitlines())
     assert not processes_of(config.run)
 
 
@@ -149,6 +151,12 @@ def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
     start(config, module=MODULE)
     wait_for(config.run, "failed")
     assert "There are no encoded samples" in state(config.run).why
+    why, first = state(config.run).why, json.loads((config.run / FAILURES).read_text())
+    assert first["why"] == why
+    start(config, module=MODULE)  # what it said before stays
+    wait_for(config.run, "failed")
+    assert [json.loads(line)["why"] for line in (config.run / FAILURES).read_text().splitlines()] == [why, why]
+    assert why in (config.run / PREVIOUS_LOG).read_text()
     with pytest.raises(LabError, match="2 processes need a launcher: ddp, fsdp2, zero2"):
         start(config, processes=2)
     with pytest.raises(LabError, match="0 processes are too few"):
@@ -158,6 +166,11 @@ def test_what_fails_before_it_begins_is_said(tmp_path: Path) -> None:
 def test_why_a_run_failed_is_read_from_its_launcher() -> None:
     table = "Root Cause (first observed failure):\n[0]:\n  rank      : 3 (local_rank: 1)\n  exitcode  : 1 (pid: 77)\n"
     assert why_failed(table, 1) == f"Rank 3 (process 77) ended the run: exit code 1. See {LOG}."
+    said = {0: "RuntimeError: connection closed", 3: "The GPU has too little memory."}
+    assert (
+        why_failed(table, 1, said) == "Rank 3 (process 77) ended the run: exit code 1. The GPU has too little memory."
+    )
+    assert why_failed(table, 1, {0: said[0]}).endswith(f"See {LOG}.")
     assert "signal 9, SIGKILL" in (killed := why_failed("one\ntwo\n\n", -9)) and killed.endswith(": two")
     assert why_failed("", 2) == "The training ended with exit code 2. Its last line: (none)"
 

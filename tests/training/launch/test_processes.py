@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.s2v.toy import relative_error
+from tests.training.loop.test_not_finite import break_samples
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
 from tests.training.toy import config_of, write_samples
 from training.config import TrainingConfig
@@ -111,3 +112,22 @@ def test_a_run_goes_on_with_its_frozen_weights_spread_and_whole_again(
     finished(told(tmp_path, samples, gradient_accumulation_steps=2, max_train_steps=2))
     finished(told(tmp_path, samples, gradient_accumulation_steps=1, max_train_steps=4), "fsdp2", 2)
     compare(finished(told(tmp_path, samples, gradient_accumulation_steps=2)), whole)
+
+
+@pytest.mark.parametrize("launcher", ["fsdp2", "zero2"])
+def test_two_processes_skip_a_step_whose_gradient_is_not_finite(launcher: Launcher, tmp_path: Path) -> None:
+    """Of one sample the gradient is NaN on one of them."""
+    if launcher == "zero2":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    write_samples(tmp_path / "samples", held_out=0)
+    break_samples(tmp_path / "samples", "sample-1")
+    plain = {"audio_encoder_rate": 0.0, "audio_injectors_rate": 0.0, "base_dtype": "own", "validation_steps": 0}
+    alone_ = finished(told(tmp_path, tmp_path / "samples", run=tmp_path / "one", **plain))
+    half = told(tmp_path, tmp_path / "samples", run=tmp_path / "two", gradient_accumulation_steps=1, **plain)
+    shared = finished(half, launcher, 2)
+    counts = [[line["skipped_steps"] for line in read_metrics(folder.parent, "train")] for folder in (alone_, shared)]
+    assert counts[0] == counts[1] and counts[0][-1] > 0
+    for file in (WEIGHTS, STATE):
+        one, other = load_file(alone_ / file), load_file(shared / file)
+        flat, wanted = (torch.cat([tensors[name].flatten() for name in one]) for tensors in (other, one))
+        assert relative_error(flat, wanted) <= 1e-5, file

@@ -1,14 +1,18 @@
 """Losses and masks against values computed by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.config import TrainingConfig
+from training.config.recipes import RECIPES
 from training.data.masks import latent_masks, latent_validity
-from training.loop.loss import BRANCHES, MOTION_SHARE, LatentMasks, draw_branches, noisy, s2v_loss
+from training.loop.loss import BRANCHES, MOTION_SHARE, LatentMasks, draw_branches, noisy, s2v_loss, total
+from training.loop.loss_shares import gradient_shares, table, typical_masks
 
 FULL, FACE, LIP = range(3)
 
@@ -145,3 +149,40 @@ def test_branches_come_in_their_shares() -> None:
 def test_noise_comes_by_its_level() -> None:
     clean, noise = torch.zeros(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1, 1)
     assert noisy(clean, noise, torch.tensor([0.25, 1.0])).flatten().tolist() == [0.25, 1.0]
+
+
+def test_the_loss_is_made_of_its_logged_parts() -> None:
+    generator = torch.Generator().manual_seed(3)
+    face = torch.zeros(3, 2, 4, 4)
+    face[:, :, :2] = 1
+    lip = torch.zeros_like(face)
+    lip[:, :, 1, 1] = 1
+    predicted, clean, noise = (torch.randn(3, 2, 2, 4, 4, generator=generator) for _ in range(3))
+    found = s2v_loss(predicted, clean, noise, masks_of(face, lip), torch.tensor([FULL, FACE, LIP]))
+    assert found.loss == pytest.approx(float(total(found.main, found.motion_loss).mean()), rel=1e-6)
+    # without a floor, the loss of a part's own branch is the error of that part
+    assert found.main[LIP] == pytest.approx(float(found.lip[LIP]), rel=1e-6)
+    assert found.main[FACE] == pytest.approx(float(found.face[FACE]), rel=1e-6)
+
+
+# --- how much of the gradient each part of the picture gets
+
+
+def test_shares_of_the_gradient_are_those_of_the_documented_table() -> None:
+    documented = (Path(__file__).resolve().parents[3] / "docs/training.md").read_text(encoding="utf-8")
+    for line in table([typical_masks()]):
+        assert line in documented
+
+
+def test_shares_follow_the_floor_and_the_branch() -> None:
+    masks = typical_masks()
+    for branch, part in ((LIP, "lips"), (FACE, "face")):
+        none, some, more = (gradient_shares(masks, "normalised", floor, branch, draws=8) for floor in (0, 0.2, 0.6))
+        assert none["rest"] < 0.05 and none[part] > some[part] > more[part]
+    # a weight of 1 everywhere gives each part the share of its area
+    assert gradient_shares(masks, "normalised", 1.0, LIP)["lips"] == pytest.approx(float(masks.lip.mean()), rel=0.05)
+
+
+@pytest.mark.parametrize(("recipe", "floor"), [("pocket", 0.9), ("s2v_14b_1gpu", 0.2)])
+def test_a_recipe_has_the_floor_of_its_profile(recipe: str, floor: float) -> None:
+    assert TrainingConfig(samples=Path("a"), run=Path("b"), **RECIPES[recipe]()).loss_floor == floor

@@ -17,12 +17,14 @@ from training.config.recipes import pocket
 from training.data.samples import Samples
 from training.encode import Encoders, encode
 from training.loop import validate
+from training.loop.run_folder import best_metric, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
 from training.prepare.clip_folder import read_clip
 from training.train import network_of, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe
+from wanavatar_lab.metrics.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +55,19 @@ def test_a_clip_has_picture_and_sound_and_moves_in_tensorboard(samples: Path, tm
         assert (info.width, info.height, info.frames) == (64, 64, 32) and info.audio_rate is not None
     board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={IMAGES: 0, AUDIO: 0})
     board.Reload()
+    (line,) = read_metrics(tmp_path, "samples")
+    assert set(line) >= {"true_lip_r", "lip_r", "lip_lag", "lip_lag_ms"} and line["lip_r"] == found_in(clip)
+    assert line["true_lip_r"] == found_in(true) and line["lip_lag_ms"] == 1000 * line["lip_lag"] / 16
+    assert [each.value for each in board.Scalars("samples/lip_r")] == [pytest.approx(line["lip_r"])]
+    (masks,) = board.Images("masks/0")
+    assert (masks.width, masks.height) == (4 * 64, 64)
     (image,), (sound,) = board.Images("clips/0"), board.Audio("clips/0/sound")
     assert (image.step, image.width, image.height) == (3, 64, 64) and image.encoded_image_string[:4] == b"GIF8"
     assert sound.sample_rate == 16_000
+
+
+def found_in(clip: Path) -> float | None:
+    return evaluate(clip, faces="pocket").measures()["lip_r"]
 
 
 def test_the_same_step_gives_the_same_clip(samples: Path, tmp_path: Path) -> None:
@@ -105,6 +117,9 @@ def test_the_last_clip_is_made_up_for_where_a_kill_prevented_it(
         return last
 
     last = trained()
+    # what the best checkpoint is chosen by
+    assert [*read_scores(tmp_path, "samples/lip_r")] == [0, 1]
+    assert best_metric(tmp_path, "auto") == ("samples/lip_r", True)
     before = last.stat().st_mtime_ns
     assert trained().stat().st_mtime_ns == before, "it is not made twice"
     last.unlink()

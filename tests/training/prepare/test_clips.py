@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tests.media.samples import clicks, mux, number_in, numbered, onsets
 from training.prepare.clip_folder import FPS, RATE, read_clip, read_clips
-from training.prepare.clips import SHEET
-from training.prepare.landmarks import NoLandmarks
-from training.prepare.prepare import Options, Outcome, prepare
+from training.prepare.clips import SHEET, Options
+from training.prepare.prepare import Outcome, prepare
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe, read_audio
+from wanavatar_lab.metrics.landmarks import NoLandmarks
 
 # Twice a second and a little off the frames, so that speech seems to go on.
 CLICKS = [0.53 + 0.47 * k for k in range(8)]
@@ -29,9 +29,18 @@ def prepared(tmp_path: Path, hold_out: int = 0) -> Outcome:
     return prepare(tmp_path / "videos", tmp_path / "data", NoLandmarks(), Options(hold_out=hold_out), quietly)
 
 
-def video(folder: Path, name: str, times: Sequence[int], fps: int, *, seconds: float = 4.5, start: float = 0.0) -> Path:
+def video(
+    folder: Path,
+    name: str,
+    times: Sequence[int],
+    fps: int,
+    *,
+    seconds: float = 4.5,
+    start: float = 0.0,
+    clicked: Sequence[float] = CLICKS,
+) -> Path:
     """A video whose frames show their number, shown at `times` in 1/fps s, with clicks."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return mux(
         folder / name,
         video="libx264",
@@ -40,7 +49,7 @@ def video(folder: Path, name: str, times: Sequence[int], fps: int, *, seconds: f
         frames=[numbered(k) for k in range(len(times))],
         times=list(times),
         fps=fps,
-        samples=clicks(48_000, seconds, CLICKS),
+        samples=clicks(48_000, seconds, list(clicked)),
         audio_start=start,
     )
 
@@ -130,7 +139,7 @@ def test_what_gives_no_clip_is_refused_in_words_and_the_rest_goes_on(tmp_path: P
     assert "no sound" in why["mute.mp4"] and "nobody speaks" in why["silent.mp4"]
     assert "3 s or more" in why["short.mp4"] and "audio file" in why["voice.wav"] and "3 s or more" in why["cut.mkv"]
     (folder / "good.mkv").unlink()
-    with pytest.raises(LabError, match=r"None of the 6 videos .* mute\.mp4: it has no sound"):
+    with pytest.raises(LabError, match=r"None of the 5 videos .* mute\.mp4: it has no sound"):
         prepared(tmp_path)
 
 
@@ -156,8 +165,8 @@ def test_without_landmarks_all_frames_are_invalid(tmp_path: Path) -> None:
 
 
 def test_lists_and_validation_are_written(tmp_path: Path) -> None:
-    for name in "ab":
-        video(tmp_path / "videos", f"{name}.mkv", range(72), 16)
+    video(tmp_path / "videos", "a.mkv", range(72), 16)
+    video(tmp_path / "videos", "b.mkv", range(72), 16, clicked=[0.3, 0.5, 1.3, 2.2, 2.4, 3.2, 4.0])
     outcome = prepared(tmp_path, hold_out=1)
     data = tmp_path / "data"
     (trained,) = read_clips(data / "processed/video_path.txt")
@@ -167,6 +176,13 @@ def test_lists_and_validation_are_written(tmp_path: Path) -> None:
     voice: NDArray[np.float32] = read_audio(data / "validation/audio.wav").samples
     assert (voice == read_audio(held_out.sound).samples).all()
     assert probe(data / "validation/reference.png").kind == "picture"
+    # a video under another name is not in both
+    shutil.copy(tmp_path / "videos/b.mkv", tmp_path / "videos/c.mkv")
+    outcome = prepared(tmp_path, hold_out=1)
+    assert [clip.name for clip in outcome.held_out] == ["video_002"] and outcome.left_out.keys() == {"video_001"}
+    assert [clip.path.name for clip in read_clips(data / "processed/video_path.txt")] == ["video_000"]
+    (tmp_path / "videos/c.mkv").unlink()
+    prepared(tmp_path, hold_out=1)
     # a folder that was made elsewhere is not touched
     shutil.rmtree(data / "processed/video_000")
     (data / "processed/video_000").mkdir()
@@ -187,6 +203,16 @@ def test_captions_go_with_their_videos_and_what_others_put_there_is_not_removed(
     (folder / "a.txt").write_text("A woman sings.")
     outcome = prepared(tmp_path)
     assert outcome.made == 1 and (clip.path / "caption.txt").read_text() == "A woman sings.\n"
+    # in other letters, and beside another that fits better
+    (folder / "a.txt").rename(folder / "A.TXT")
+    assert prepared(tmp_path).made == 0
+    (folder / "a.Txt").write_text("Someone else.")
+    outcome = prepared(tmp_path)
+    assert (clip.path / "caption.txt").read_text() == "Someone else.\n"
+    assert [each.video for each in outcome.refused] == ["A.TXT"] and "so it is not used" in outcome.refused[0].why
+    (folder / "a.Txt").unlink()
+    (folder / "A.TXT").rename(folder / "a.txt")
+    prepared(tmp_path)
     (clip.path / "notes.md").write_text("mine")
     assert prepared(tmp_path).made == 0
     (folder / "a.txt").unlink()
@@ -197,3 +223,21 @@ def test_captions_go_with_their_videos_and_what_others_put_there_is_not_removed(
     (clip.path / "notes.md").unlink()
     with pytest.raises(LabError, match="is not UTF-8"):
         prepared(tmp_path)
+
+
+def test_videos_in_folders_are_found_and_what_was_prepared_from_them_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for day in ("monday", "tuesday"):
+        video(folder / "spring" / day, "walk.mkv", range(72), 16)
+        (folder / "spring" / day / "WALK.TXT").write_text(f"A walk on {day}.")
+    (folder / "spring/again").symlink_to(folder)
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden/walk.mkv").write_bytes(b"no video")
+    (folder / "spring/readme.TXT").write_text("Of this year.")
+    outcomes = [prepare(folder, folder / "data", NoLandmarks(), Options(hold_out=0), quietly) for _ in range(2)]
+    for outcome in outcomes:
+        names = [clip.facts["video"] for clip in outcome.clips]
+        assert names == ["spring/monday/walk.mkv", "spring/tuesday/walk.mkv"]
+        assert [clip.facts["caption"] for clip in outcome.clips] == ["A walk on monday.", "A walk on tuesday."]
+        assert [each.video for each in outcome.refused] == ["spring/readme.TXT"]
+    assert outcomes[1].made == 0

@@ -22,14 +22,14 @@ def speech(*parts: tuple[bool, int], level: float = 0.3, noise: float = 0.0) -> 
 
 
 def test_a_long_recording_is_cut_in_its_pauses() -> None:
-    sound = speech((False, 10), (True, 70), (False, 6), (True, 75), (False, 8), (True, 60), (False, 10))
+    sound = speech((False, 10), (True, 120), (False, 6), (True, 130), (False, 8), (True, 110), (False, 10))
     cuts = cut_at_silences(sound)
     assert [span.through_speech for span in cuts.spans] == [False] * 3 and not cuts.too_short
-    # each border lies in a pause: 80 to 86, 161 to 169
+    # each border lies in a pause: 130 to 136, 266 to 274
     (first, second, third) = cuts.spans
-    assert (first.start, third.end) == (10 - 4, 229 + 4)
-    assert first.end == second.start and 81 <= first.end <= 85
-    assert second.end == third.start and 162 <= second.end <= 168
+    assert (first.start, third.end) == (10 - 4, 384 + 4)
+    assert first.end == second.start and 131 <= first.end <= 135
+    assert second.end == third.start and 267 <= second.end <= 273
     assert third.seconds == third.start / 16
 
 
@@ -39,14 +39,43 @@ def test_long_pauses_are_left_out() -> None:
 
 
 def test_noise_in_the_room_hides_no_pause() -> None:
-    sound = speech((True, 64), (False, 8), (True, 64), noise=0.01)
-    assert cut_at_silences(sound).spans[0].end in range(65, 72)
+    sound = speech((True, 100), (False, 8), (True, 100), noise=0.01)
+    assert cut_at_silences(sound).spans[0].end in range(101, 108)
 
 
 def test_speech_without_a_pause_is_cut_all_the_same_and_says_so() -> None:
-    cuts = cut_at_silences(speech((True, 200)))
+    cuts = cut_at_silences(speech((True, 400)))
     assert len(cuts.spans) == 3 and all(span.through_speech for span in cuts.spans)
-    assert sum(span.frames for span in cuts.spans) == 200
+    assert sum(span.frames for span in cuts.spans) == 400
+
+
+def test_no_clip_is_across_a_change_of_scene() -> None:
+    sound = speech((False, 10), (True, 120), (False, 6), (True, 130), (False, 8), (True, 110), (False, 10))
+    # in speech, in a pause, and too near to the end for a clip
+    cuts = cut_at_silences(sound, [45, 133, 370])
+    assert [(scene.start, scene.end) for scene in cuts.scenes] == [(0, 45), (45, 133), (133, 370), (370, 394)]
+    for span in cuts.spans:
+        scene = cuts.scene_of(span)
+        assert scene.start <= span.start and span.end <= scene.end
+    assert [(span.start, span.end) for span in cuts.too_short] == [(0, 45), (370, 394)]
+    first, second, third = cuts.spans
+    # at a change of scene somebody speaks on, but not in the pause
+    assert (first.start, first.end, first.through_speech) == (45, 133, True)
+    assert second.start == 133 and not second.through_speech and 267 <= second.end <= 273
+    assert third.end == 370 and third.through_speech
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 90)), min_size=1, max_size=6),
+    st.lists(st.integers(0, 400), max_size=5),
+)
+def test_clips_stay_inside_of_scenes_and_apart(parts: list[tuple[bool, int]], changes: list[int]) -> None:
+    cuts = cut_at_silences(speech(*parts), changes)
+    for span in cuts.spans:
+        assert SHORTEST <= span.frames <= LONGEST
+        assert not any(span.start < change < span.end for change in changes)
+    for one, other in pairwise(cuts.spans):
+        assert one.end <= other.start
 
 
 def test_a_short_sentence_gets_the_silence_about_it() -> None:

@@ -11,7 +11,7 @@ from training.pocket.world.attributes import usual
 from training.pocket.world.pose import Pose
 from training.pocket.world.truth import truth
 from training.prepare.draw_masks import Dilation, MaskMaker, dilate, draw_mask, fill_polygon
-from training.prepare.landmarks import Face
+from wanavatar_lab.metrics.landmarks import Face
 
 
 def area(outline: NDArray[np.float64]) -> float:

@@ -18,9 +18,11 @@ from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
-from training.prepare.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
-from training.prepare.prepare import Options, Outcome, prepare
+from training.prepare.clips import Options
+from training.prepare.cuts import LONGEST, SHORTEST
+from training.prepare.prepare import Outcome, prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 
 ROOT = Path(__file__).resolve().parents[3]
 NONE_HELD_OUT = Options(hold_out=0)
@@ -76,7 +78,7 @@ def test_25_frames_a_second_keep_the_mouth_in_step_and_long_videos_are_cut(tmp_p
     assert known.size == (66, 70)
     clips = prepared(tmp_path).clips
     assert len(clips) >= 2 and all(abs(clip.measures.lag or 0) <= 1 for clip in clips)
-    assert all(48 <= read_clip(clip.path).frames <= 96 for clip in clips)
+    assert all(SHORTEST <= read_clip(clip.path).frames <= LONGEST for clip in clips)
     starts = [float(clip.facts["start"]) for clip in clips]
     assert starts == sorted(starts) and starts[1] > 3
     # the landmarks that were taken are those of the frame that is shown: its lips are where the picture has them
@@ -112,7 +114,7 @@ def test_frames_without_a_face_are_recorded_or_filled_as_the_predecessor_did(tmp
 @pytest.mark.parametrize(("frames", "when"), [(5, "after"), (-4, "before"), (2, "")])
 def test_a_clip_out_of_sync_is_flagged_with_its_offset(tmp_path: Path, frames: int, when: str) -> None:
     draw_person(tmp_path / "videos", said(seconds=5.0), style=Style(lag=frames / FPS), size=(64, 64))
-    (clip,) = prepared(tmp_path).clips
+    (clip,) = prepared(tmp_path, replace(NONE_HELD_OUT, keep_out_of_sync=True)).clips
     assert clip.measures.lag == frames
     if when:
         wanted = f"out of sync: its mouth moves {abs(frames)} frames ({abs(frames) / 16:.2f} s) {when} the sound"

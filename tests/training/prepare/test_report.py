@@ -16,7 +16,7 @@ from training.loop.loss import SMALLEST
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Dilation, MaskMaker
 from training.prepare.measures import SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
-from training.prepare.report import Prepared, assess, choose_held_out, duplicates, report_json, report_lines
+from training.prepare.report import assess, divide, duplicates, report_json, report_lines
 from wanavatar_lab.errors import DiskFull, LabError
 
 
@@ -47,7 +47,15 @@ def observed(
 
 
 def clip(name: str, measures: Measures) -> tuple[str, tuple[Path, dict[str, Any]]]:
-    facts = {"video": f"{name}.mp4", "start": 0.0, "frames": 64, "hash": name, "measures": measures.written()}
+    facts: dict[str, Any] = {
+        "video": f"{name}.mp4",
+        "start": 0.0,
+        "frames": 64,
+        "hash": name,
+        "source": name,
+        "notes": [],
+    }
+    facts["measures"] = measures.written()
     return name, (Path(name), facts)
 
 
@@ -106,7 +114,48 @@ def test_the_same_sound_and_picture_twice_are_duplicates_even_when_shifted() -> 
         "other picture": observed(seed=1, picture_seed=9),
     }
     # the generator draws levels before signs, so that of 64 frames in all the first ones differ by the shift alone
-    assert duplicates(clips) == {"shifted": "first"}
+    found = duplicates({name: (clip(name, each)[1][1], each) for name, each in clips.items()})
+    assert found == {"first": ["shifted"], "other words": [], "shifted": ["first"], "other picture": []}
+
+
+def test_the_same_passage_of_the_same_file_is_a_duplicate_whatever_it_shows() -> None:
+    facts = {name: clip(name, observed(seed=seed))[1][1] for seed, name in enumerate("abc")}
+    facts["b"] |= {"source": "a", "start": 63 / FPS}
+    facts["c"] |= {"source": "a", "start": 64 / FPS}
+    found = duplicates({name: (each, Measures(**each["measures"])) for name, each in facts.items()})
+    assert found == {"a": ["b"], "b": ["a", "c"], "c": ["b"]}
+
+
+def test_what_is_out_of_sync_or_held_out_too_is_left_out_of_training() -> None:
+    twin = observed(60, seed=1, offset=4)
+    measures = [observed(seed=1), observed(seed=2), twin, observed(seed=3, late=5), observed(seed=4, late=-3)]
+    clips = assess(dict(clip(str(i), each) for i, each in enumerate(measures)))
+    held_out, left_out = divide(clips, 1)
+    assert [each.name for each in held_out] == ["1"], "the last without a problem"
+    assert left_out == {"3": "out of sync by +5 frames", "4": "out of sync by -3 frames"}
+    # the first and its twin: one held out, the other in neither
+    held_out, left_out = divide(clips, 2, keep_out_of_sync=True)
+    assert [each.name for each in held_out] == ["0", "1"] and left_out == {
+        "2": "it is the same as 0, which is held out"
+    }
+    lines = report_lines(clips, held_out, left_out, [])
+    assert lines[:2] == ["5 clips, 20 s; 3 of them flagged", "2 to train on, 2 held out, 1 left out"]
+    assert "left out: it is the same as 0, which is held out" in lines[4]
+    report = report_json(clips, held_out, left_out, [], {})
+    assert [each["left_out"] for each in report["clips"]] == [None, None, left_out["2"], None, None]
+
+
+def test_no_clip_left_to_train_on_is_told_with_what_to_do() -> None:
+    late = [observed(seed=seed, late=5) for seed in (2, 3)]
+    clips = assess(dict(clip(str(i), each) for i, each in enumerate([observed(seed=1), *late])))
+    with pytest.raises(LabError) as told:
+        divide(clips, 1)
+    assert str(told.value) == (
+        "There are 3 clips and 1 to be held out, left out are 1 (out of sync by +5 frames); 2 (out of sync by +5 "
+        "frames), which leaves none to train on. What helps: `--align` to shift their sound by the measured lag, or "
+        "`--keep-out-of-sync` to use them, or give more video, or hold out fewer (`--hold-out 0` is none)."
+    )
+    assert [each.name for each in divide(clips, 1, keep_out_of_sync=True)[0]] == ["0"]
 
 
 def test_blurred_clips_are_flagged_and_sound_ones_held_out() -> None:
@@ -115,15 +164,15 @@ def test_blurred_clips_are_flagged_and_sound_ones_held_out() -> None:
     clips = assess(dict([clip(str(i), each) for i, each in enumerate([*good, blurred])]))
     assert [bool(each.problems) for each in clips] == [False] * 4 + [True]
     assert "blurred" in clips[4].problems[0]
-    assert [each.name for each in choose_held_out(clips, 2)] == ["2", "3"]
-    assert [each.name for each in choose_held_out(clips[3:], 1)] == ["3"]
-    with pytest.raises(LabError, match="There are 5 clips and 5 to be held out, which leaves none"):
-        choose_held_out(clips, 5)
-    held: list[Prepared] = choose_held_out(clips, 1)
-    report = report_json(clips, held, [], {})
+    assert [each.name for each in divide(clips, 2)[0]] == ["2", "3"]
+    assert [each.name for each in divide(clips[3:], 1)[0]] == ["3"]
+    with pytest.raises(LabError, match="There are 5 clips and 5 to be held out, which leaves none to train on"):
+        divide(clips, 5)
+    held, left_out = divide(clips, 1)
+    report = report_json(clips, held, left_out, [], {})
     assert report["flagged"] == ["4"] and report["seconds"] == 20 and report["face_found"] == 1
-    lines = report_lines(clips, held, [])
-    assert "5 clips, 20 s; 1 of them flagged" in lines[0] and "held out" in lines[4]
+    lines = report_lines(clips, held, left_out, [])
+    assert "5 clips, 20 s; 1 of them flagged" in lines[0] and "held out" in lines[5]
 
 
 # --- folders

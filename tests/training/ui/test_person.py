@@ -38,7 +38,7 @@ def test_given_values_override_the_recipe_and_auto_keeps_it(ann: Person) -> None
         8,
     )
     assert config.sample_every_n_steps == 7
-    assert config_for(ann, "full", "s2v_14b_2gpu").gradient_accumulation_steps == 4
+    assert config_for(ann, "full", "pocket").gradient_accumulation_steps == 2
     assert config_for(ann, "pocket").mixed_precision == "no"
 
 

@@ -67,11 +67,17 @@ def test_the_held_out_curve_begins_at_the_base() -> None:
 
 def test_branches_and_noise_levels_are_drawn_from_the_log() -> None:
     assert tuple(BRANCH_COLOURS) == BRANCHES
-    over, means = branch_plots(LINES)
-    drawn = {line.get_label(): ys(line) for line in over.axes.lines}
-    full, lip = (drawn[f"error_of_branch_{branch}"] for branch in ("full", "lip"))
-    assert full == pytest.approx([0.3]) and lip == pytest.approx([0.4, 0.2])
-    assert [tick.get_text() for tick in means.axes.get_xticklabels()] == ["full\n1×", "face\n0×", "lip\n2×"]
+    # of a run of an earlier release, and of one that has the weighted loss too
+    later = [{**line, "loss_of_branch_lip": 3.0} if line["kind"] == "train" else line for line in LINES]
+    for lines, title, named, lips, full in (
+        (LINES, "Error by branch", "error", [0.4, 0.2], 1),
+        (later, "Loss by branch", "loss", [3.0, 3.0], 0),
+    ):
+        over, means = branch_plots(lines)
+        drawn = {line.get_label(): ys(line) for line in over.axes.lines}
+        assert over.title == title and drawn[f"{named}_of_branch_lip"] == pytest.approx(lips)
+        texts = [tick.get_text() for tick in means.axes.get_xticklabels()]
+        assert texts == [f"full\n{full}×", "face\n0×", "lip\n2×"]
     levels, buckets = sigma_plots(LINES)
     assert [ys(line) for line in levels.axes.lines] == [[0.8, 1.6], [0.6, 1.2]]
     assert buckets.axes.get_xticklabels()[3].get_text() == "0.75–1.00\n1×"

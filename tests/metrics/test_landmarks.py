@@ -13,21 +13,22 @@ from training.pocket.world.attributes import usual
 from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_motion
 from training.pocket.world.truth import landmarks_of
-from training.prepare.landmarks import DrawnLandmarks, Face, VideoLandmarks, read_landmarks, sidecar, write_landmarks
-from training.prepare.mediapipe_landmarks import (
+from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.metrics.landmarks import (
+    DrawnLandmarks,
+    Face,
+    VideoLandmarks,
+    followed,
+    read_landmarks,
+    sidecar,
+    write_landmarks,
+)
+from wanavatar_lab.metrics.mediapipe_landmarks import (
     INNER_PLACES,
     OUTER_PLACES,
     OVAL_PLACES,
-    WEIGHTS,
     MediaPipeLandmarks,
-    followed,
 )
-from wanavatar_lab.errors import LabError, WeightsError
-from wanavatar_lab.settings import read_settings
-from wanavatar_lab.weights import find_weights
-
-MODEL = find_weights(WEIGHTS).path(read_settings().weights_dir)
-
 
 # --- faces
 
@@ -135,12 +136,11 @@ def test_one_person_is_followed() -> None:
     assert followed([face(170, 60, 12), left], right) is not left
 
 
-@pytest.mark.skipif(not MODEL.is_file(), reason=f"needs {MODEL}: `wanavatar-lab weights download face-landmarker`")
-def test_mediapipe_finds_a_drawn_face_where_it_is(tmp_path: Path) -> None:
+def test_mediapipe_finds_a_drawn_face_where_it_is(tmp_path: Path, face_landmarker: Path) -> None:
     attributes, pose = usual(person="woman"), sample_motion(1, 6, seed=1).having(open=torch.linspace(0, 1, 6)[None])
     frames = (render(attributes, pose, (256, 256))[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
     true = {name: each.numpy() for name, each in landmarks_of(sheet_of(attributes, pose), 256, 256).items()}
-    source = MediaPipeLandmarks()
+    source = MediaPipeLandmarks(face_landmarker)
     assert source.identity(tmp_path / "a.mp4").startswith("mediapipe ")
     with source.follow(tmp_path / "a.mp4") as face_in:
         found = [face_in(frame, k / 16) for k, frame in enumerate(frames)]

@@ -1,7 +1,9 @@
 """Face landmarks in the frames of a video, from one of several sources behind one small interface.
 
+    with source.everyone(video) as faces_in:
+        faces = faces_in(frame, seconds)   # successive frames, in the order of time; as many as are in it
     with source.follow(video) as face_in:
-        face = face_in(frame, seconds)   # successive frames, in the order of time; None without a face
+        face = face_in(frame, seconds)     # of one person; None without a face
 
 `mediapipe_landmarks.MediaPipeLandmarks` detects them in any video. `DrawnLandmarks` reads them from a file beside a
 drawn video, so that all later steps can be tested against the truth. `NoLandmarks` has none: clips are cut without a
@@ -14,11 +16,11 @@ the picture along the lower lip to the other corner and back along the upper lip
 
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,9 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import sha256_of, whole_file
 
 Points = NDArray[np.float64]
-OVAL, LIPS = 36, 20  # points
+OVAL, LIPS, MARKS = 36, 20, 5  # points
+REACH = 1.0  # farthest that a face moves between two frames, in widths of that face; one farther off is another's
+PATIENCE = 0.5  # seconds without the followed person, after which the largest face is followed instead
 SIDECAR = ".landmarks.npz"
 
 
@@ -39,20 +43,29 @@ class Face:
         oval: [36, 2], around the face.
         lips_outer: [20, 2], the outer edge of the lips.
         lips_inner: [20, 2], the inner edge; None if the source does not have it.
+        marks: [5, 2], the eye at the left of the picture, the other eye, the tip of the nose, and the corners of the
+            mouth from the left; None if the source does not have them.
     """
 
     oval: Points
     lips_outer: Points
     lips_inner: Points | None = None
+    marks: Points | None = None
 
     def __post_init__(self) -> None:
         for name, points, count in (
             ("oval", self.oval, OVAL),
             ("lips_outer", self.lips_outer, LIPS),
             ("lips_inner", self.lips_inner, LIPS),
+            ("marks", self.marks, MARKS),
         ):
             if points is not None and (points.shape != (count, 2) or not np.isfinite(points).all()):
                 raise LabError(f"{name} is {list(points.shape)} points; it must be [{count}, 2] and all finite.")
+
+    def seen_from(self, left: float, top: float) -> "Face":
+        """The same face in the part of the picture that begins at (left, top)."""
+        outlines = (self.oval, self.lips_outer, self.lips_inner, self.marks)
+        return Face(*(None if points is None else points - (left, top) for points in outlines))  # type: ignore[arg-type]
 
     @property
     def centre(self) -> Points:
@@ -83,22 +96,60 @@ class Face:
 
 
 FaceIn = Callable[[NDArray[np.uint8], float], Face | None]
+FacesIn = Callable[[NDArray[np.uint8], float], Sequence[Face]]
 
 
-class LandmarkSource(Protocol):
-    """A source of face landmarks.
+class LandmarkSource(ABC):
+    """A source of face landmarks."""
 
-    `follow(video)` is a context that gives a function of a frame, uint8 [H, W, 3], and its time in seconds; call it in
-    the order of time. `identity(video)` names everything besides the frames that its results depend on, so that clips
-    are made again when that changes.
-    """
+    @abstractmethod
+    def everyone(self, video: Path) -> AbstractContextManager[FacesIn]:
+        """A context that gives a function of a frame, uint8 [H, W, 3], and its time in seconds.
 
-    def follow(self, video: Path) -> AbstractContextManager[FaceIn]: ...
+        Call it in the order of time. It returns the faces in the frame in no particular order.
+        """
 
-    def identity(self, video: Path) -> str: ...
+    @abstractmethod
+    def identity(self, video: Path) -> str:
+        """All besides the frames that its results depend on, so that clips are made again when that changes."""
+
+    @contextmanager
+    def follow(self, video: Path) -> Iterator[FaceIn]:
+        """As `everyone`, but the function returns the face of one person, or None where they are not in the frame.
+
+        The largest face of the first frame with faces is followed: later it is the one nearest to its last place,
+        unless that is farther off than the face is wide. After half a second without the person, as after a cut, the
+        largest face is followed.
+        """
+        last: tuple[float, Face] | None = None
+        with self.everyone(video) as faces_in:
+
+            def face_in(frame: NDArray[np.uint8], seconds: float) -> Face | None:
+                nonlocal last
+                known = last[1] if last and seconds - last[0] <= PATIENCE else None
+                face = followed(faces_in(frame, seconds), known)
+                last = (seconds, face) if face else last
+                return face
+
+            yield face_in
 
 
-class DrawnLandmarks:
+def followed(faces: Sequence[Face], last: Face | None) -> Face | None:
+    """Which of the faces is the person last seen; the largest if nobody was seen yet, None if it is none of them."""
+    if not faces:
+        return None
+    if last is None:
+        return max(faces, key=lambda face: face.width * face.height)
+    nearest = min(faces, key=lambda face: apart(face, last))
+    return nearest if apart(nearest, last) <= REACH else None
+
+
+def apart(face: Face, last: Face) -> float:
+    """The distance between the centres of two faces, in widths of the second."""
+    return float(np.linalg.norm(face.centre - last.centre)) / max(last.width, 1e-6)
+
+
+class DrawnLandmarks(LandmarkSource):
     """Landmarks from the file that `write_landmarks` wrote beside a drawn video."""
 
     def identity(self, video: Path) -> str:
@@ -106,7 +157,7 @@ class DrawnLandmarks:
         return f"drawn {sha256_of(_existing_sidecar(video))}"
 
     @contextmanager
-    def follow(self, video: Path) -> Iterator[FaceIn]:
+    def everyone(self, video: Path) -> Iterator[FacesIn]:
         """See `LandmarkSource`.
 
         Raises:
@@ -114,18 +165,19 @@ class DrawnLandmarks:
         """
         known = read_landmarks(video)
 
-        def face_in(frame: NDArray[np.uint8], seconds: float) -> Face | None:
+        def faces_in(frame: NDArray[np.uint8], seconds: float) -> Sequence[Face]:
             if frame.shape[:2] != known.size:
                 raise LabError(
                     f"{sidecar(video)} is of frames of {known.size[1]}×{known.size[0]} and the video has "
                     f"{frame.shape[1]}×{frame.shape[0]}. Draw the video again, with its landmarks."
                 )
-            return known.faces[known.nearest(seconds)]
+            face = known.faces[known.nearest(seconds)]
+            return [] if face is None else [face]
 
-        yield face_in
+        yield faces_in
 
 
-class NoLandmarks:
+class NoLandmarks(LandmarkSource):
     """No face in any frame: clips are cut, and all their frames are invalid."""
 
     def identity(self, video: Path) -> str:
@@ -133,9 +185,9 @@ class NoLandmarks:
         return "none"
 
     @contextmanager
-    def follow(self, video: Path) -> Iterator[FaceIn]:
+    def everyone(self, video: Path) -> Iterator[FacesIn]:
         """See `LandmarkSource`."""
-        yield lambda frame, seconds: None
+        yield lambda frame, seconds: ()
 
 
 @dataclass(frozen=True)
