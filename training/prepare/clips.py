@@ -49,6 +49,7 @@ class ClipSpec:
         sound: of that part, float32 [T] at 16 kHz.
         hash: of everything that the clip depends on.
         caption: a description of the video, if there is one.
+        hdr: "HLG" or "PQ" if the video is HDR; its frames are written as SDR.
     """
 
     video: Path
@@ -56,6 +57,7 @@ class ClipSpec:
     sound: NDArray[np.float32]
     hash: str
     caption: str | None = None
+    hdr: str = ""
 
     def cut(self, frames: int) -> "ClipSpec":
         """The same clip, shortened to `frames`."""
@@ -131,6 +133,7 @@ def _fill(inside: Path, spec: ClipSpec, source: LandmarkSource, dilation: Dilati
         "frames": len(valid),
         "caption": spec.caption,
         "fps": FPS,
+        "hdr": spec.hdr,
         "measures": measures.written(),
     }
     # last: it marks the folder as complete

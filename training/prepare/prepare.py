@@ -30,7 +30,7 @@ from training.prepare.sheets import overview
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
 from wanavatar_lab.files import entries, remove, sha256_of, write_bytes, write_json, write_text
-from wanavatar_lab.media import probe, read_audio, write_picture
+from wanavatar_lab.media import MediaInfo, probe, read_audio, write_picture
 
 FORMAT = 1  # of the data folder; a later one makes every clip again
 LISTING, HELD_OUT_LISTING = "video_path.txt", "held_out_path.txt"
@@ -141,10 +141,12 @@ def _plan(
     refused: list[Refused] = []
     for file in files:
         try:
-            spoken = _sound_of(file)
+            info = probe(file)
+            spoken = _sound_of(file, info)
             cuts = cut_at_silences(spoken)
             caption = _caption_of(file)
             depends = [FORMAT, file.name, sha256_of(file), source.identity(file), asdict(options.dilation), caption]
+            depends += [info.hdr] if info.hdr else []
         except (DiskFull, WeightsError):
             raise
         except LabError as error:
@@ -161,14 +163,13 @@ def _plan(
         for span in cuts.spans:
             hash_ = hashlib.sha256(json.dumps([*depends, options.missing, asdict(span)]).encode()).hexdigest()
             sound = spoken[span.start * RATE // FPS : span.end * RATE // FPS]
-            specs[f"video_{len(specs):03d}"] = ClipSpec(file, span, sound, hash_, caption)
+            specs[f"video_{len(specs):03d}"] = ClipSpec(file, span, sound, hash_, caption, info.hdr)
         say(f"{file.name}: {len(cuts.spans)} clip{'' if len(cuts.spans) == 1 else 's'}")
     return specs, refused
 
 
-def _sound_of(file: Path) -> NDArray[np.float32]:
+def _sound_of(file: Path, info: MediaInfo) -> NDArray[np.float32]:
     """The sound of a video, [T] at 16 kHz."""
-    info = probe(file)
     if info.kind != "video":
         raise MediaError(f"it is {'an' if info.kind == 'audio' else 'a'} {info.kind} file and no video.")
     if info.audio_rate is None:

@@ -149,8 +149,9 @@ def report_lines(clips: Sequence[Prepared], held_out: Sequence[Prepared], refuse
     for clip in clips:
         lag = "?" if clip.measures.lag is None else f"{clip.measures.lag:+d}"
         problems = f"  {'; '.join(clip.problems)}" if clip.problems else ""
+        hdr = f", HDR ({clip.facts['hdr']}) mapped to SDR" if clip.facts.get("hdr") else ""
         lines.append(
             f"{clip.name}  {clip.facts['video']} from {clip.facts['start']:.2f} s, {clip.seconds:.2f} s, face "
-            f"{clip.measures.face_found:.0%}, lag {lag}{', held out' if clip.name in out else ''}{problems}"
+            f"{clip.measures.face_found:.0%}, lag {lag}{hdr}{', held out' if clip.name in out else ''}{problems}"
         )
     return lines + [f"refused  {each.video}: {each.why}" for each in refused]

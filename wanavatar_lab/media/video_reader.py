@@ -9,12 +9,13 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.container import Source, reading, threads
+from wanavatar_lab.media.hdr import ToBT709, colours_to_map, hdr_of
 from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
@@ -36,7 +37,7 @@ def read_frames(
 
     Rotation and non-square pixels are applied, transparency is laid over white, and frames whose size changes midway
     are scaled to the first one's. Colours follow the file's tags; without any, frames above 576 lines or 1024
-    columns count as BT.709 and others as BT.601, as players do.
+    columns count as BT.709 and others as BT.601, as players do. HDR and wide gamuts are mapped to BT.709 (`media.hdr`).
 
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
@@ -199,21 +200,35 @@ class _Converter:
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
         self._reformatter = VideoReformatter()
+        self._to_bt709: dict[tuple[str, int], ToBT709] = {}
 
     def __call__(self, frame: VideoFrame) -> Frame:
         transparent = any(component.is_alpha for component in frame.format.components)
-        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
-        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
-        array: NDArray[Any] = self._reformatter.reformat(
-            frame,
-            *self._size,
-            format="rgba" if transparent else "rgb24",
-            interpolation=SCALING,
-            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        ).to_ndarray()
+        colours = colours_to_map(frame)
+        array: NDArray[Any]
+        if colours is None or transparent:
+            array = self._reformatted(frame, "rgba" if transparent else "rgb24").to_ndarray()
+        if colours is not None:
+            if colours not in self._to_bt709:
+                self._to_bt709[colours] = ToBT709(*self._size, *colours)
+            mapped = self._to_bt709[colours](self._reformatted(frame, "rgb48le"))
+            array = np.concatenate([mapped, array[..., 3:]], axis=2) if transparent else mapped
         if transparent:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         return np.ascontiguousarray(np.rot90(array, quarter_turns(frame)))
+
+    def _reformatted(self, frame: VideoFrame, pixels: str) -> VideoFrame:
+        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
+        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
+        if frame.color_primaries == ColorPrimaries.BT2020 or hdr_of(frame):
+            usual = Colorspace.BT2020
+        return self._reformatter.reformat(
+            frame,
+            *self._size,
+            format=pixels,
+            interpolation=SCALING,
+            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
