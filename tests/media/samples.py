@@ -64,7 +64,7 @@ def mux(
     audio: str | None = None,
     frames: list[NDArray[Any]] | None = None,
     times: list[int] | None = None,
-    fps: int = 16,
+    fps: int | Fraction = 16,
     pixels: str = "yuv420p",
     tags: tuple[ColorTrc, ColorPrimaries, Colorspace] | None = None,
     samples: NDArray[np.float32] | None = None,
@@ -88,7 +88,7 @@ def mux(
         if video:
             picture: Any = file.add_stream(video, rate=fps, options=video_options or {})
             picture.height, picture.width, picture.pix_fmt = *frames[0].shape[:2], pixels
-            picture.codec_context.time_base = Fraction(1, fps)
+            picture.codec_context.time_base = 1 / Fraction(fps)
             if tags:
                 codec = picture.codec_context
                 codec.color_trc, codec.color_primaries, codec.colorspace = tags
@@ -130,13 +130,13 @@ def decoded_clip(path: Path) -> tuple[list[float], list[NDArray[np.uint8]], NDAr
 
 
 def _pictures(
-    frames: list[NDArray[Any]], times: list[int] | None, fps: int, pixels: str, matrix: Colorspace | None
+    frames: list[NDArray[Any]], times: list[int] | None, fps: int | Fraction, pixels: str, matrix: Colorspace | None
 ) -> Iterator[av.VideoFrame]:
     for index, frame in enumerate(frames):
         kind = "rgb48le" if frame.dtype == np.uint16 else "rgba" if frame.shape[2] == 4 else "rgb24"
         made = av.VideoFrame.from_ndarray(frame, format=kind).reformat(format=pixels, dst_colorspace=matrix)
         made.pts = times[index] if times else index
-        made.time_base = Fraction(1, fps)
+        made.time_base = 1 / Fraction(fps)
         yield made
 
 

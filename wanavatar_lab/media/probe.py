@@ -11,10 +11,11 @@ from av.video.stream import VideoStream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_format
+from wanavatar_lab.media.audio_reader import read_peaks
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
 from wanavatar_lab.media.pictures import is_picture, read_picture
-from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, video_stream
+from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
 
@@ -69,10 +70,17 @@ def probe(path: Path | str) -> MediaInfo:
         if sounds and not any(isinstance(stream, VideoStream) for stream in source.streams):
             for _ in source.packets():
                 pass
-            return MediaInfo("audio", duration=_duration(source.seconds, path), **known, missing=source.missing)
+            # packets without times have to be decoded to be counted
+            seconds = source.seconds or Fraction(read_peaks(path).duration)
+            return MediaInfo("audio", duration=_duration(seconds, path), **known, missing=source.missing)
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
         first, frames, seconds = _counted(source, stream)
+        if first is None and sounds:
+            lost = "; ".join(filter(None, ["no frame of its picture can be decoded", source.missing]))
+            return MediaInfo("audio", duration=_duration(seconds, path), **known, missing=lost)
+        if first is None:
+            raise MediaError(f"{path} has no frame that can be decoded. Export it again.")
         check_length(source.path, seconds, settings)
         duration = _duration(seconds, path)
         size = shown_size(stream)
@@ -82,22 +90,23 @@ def probe(path: Path | str) -> MediaInfo:
         return MediaInfo("video", width, height, fps, frames, duration, **known)
 
 
-def _counted(source: Source, stream: VideoStream) -> tuple[VideoFrame, int, Fraction]:
-    """The first frame, number of frames, and seconds up to the end of the last stream."""
+def _counted(source: Source, stream: VideoStream) -> tuple[VideoFrame | None, int, Fraction]:
+    """The first frame if any can be decoded, number of frames, and seconds up to the end of the last stream."""
     indexed = 0  # frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
     if "mp4" in source.container.format.name and source.length:
         ends = [entry.pos + entry.size for part in source.streams for entry in part.index_entries[-1:]]
-        indexed = stream.frames if max(ends, default=0) <= source.container.size else 0
+        if max(ends, default=0) <= source.container.size:
+            # frames before the begin of an edit list are decoded and not shown
+            indexed = sum(not entry.is_discard for entry in stream.index_entries)
     first, count = None, 0
     for packet in source.packets():
         if packet.stream is stream:
-            count += 1 if packet.size else 0
+            count += bool(packet.size) and not packet.is_discard
             first = first or next(iter(source.decode(packet)), None)
         if indexed and source.length and first is not None:
             return first, indexed, source.length
-    if first is None:
-        raise MediaError(f"{source.path} has no frame that can be decoded. Export it again.")
-    return first, count, source.seconds
+    # a raw stream has no times
+    return first, count, source.seconds or count / usual_rate(stream)
 
 
 def _duration(seconds: Fraction, path: Path | str) -> float:

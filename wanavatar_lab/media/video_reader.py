@@ -106,6 +106,11 @@ def shown_size(stream: VideoStream) -> tuple[int, int]:
     return max(1, round(stream.width * (stream.sample_aspect_ratio or 1))), stream.height
 
 
+def usual_rate(stream: VideoStream) -> Fraction:
+    """Frames per second of a stream whose frames state no times."""
+    return stream.average_rate or stream.guessed_rate or USUAL_RATE
+
+
 def quarter_turns(frame: VideoFrame) -> int:
     """How often a frame has to be turned by 90° counter-clockwise to stand upright."""
     return round(frame.rotation / 90) % 4
@@ -117,7 +122,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         check_length(source.path, source.length, settings)
         stream.codec_context.options = {"max_pixels": str(settings.max_video_pixels)}
         stream.codec_context.thread_count = threads()
-        stream.thread_type = "AUTO"
+        # FFmpeg's frame threads wait for each other for ever on some damaged streams
+        stream.thread_type = "SLICE"
         to_array = _Converter(shown_size(stream))
         sought = start > SEEK_MARGIN
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
@@ -128,7 +134,7 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
 
 def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[Timed]:
     """The frames in the order of showing."""
-    step = 1 / (stream.average_rate or stream.guessed_rate or USUAL_RATE)
+    step = 1 / usual_rate(stream)
     time = -step
     for frame in source.decoded(stream):
         known = frame.pts is not None and frame.time_base
