@@ -15,11 +15,11 @@ NUMBERS = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 Damage = Callable[[bytes, bytes, random.Random], bytes]
 
 
-def cut(whole: bytes, _: bytes, draw: random.Random) -> bytes:
+def cut(whole: bytes, other: bytes, draw: random.Random) -> bytes:
     return whole[: draw.choice((draw.randrange(1, len(whole)), len(whole) * 9 // 10, len(whole) - 1, len(whole) - 20))]
 
 
-def changed(whole: bytes, _: bytes, draw: random.Random) -> bytes:
+def changed(whole: bytes, other: bytes, draw: random.Random) -> bytes:
     """Single bytes, anywhere or in the header."""
     data, reach = bytearray(whole), draw.choice((len(whole), min(len(whole), 256)))
     for _ in range(draw.choice((1, 4, 40))):

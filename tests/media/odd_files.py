@@ -60,7 +60,7 @@ def plain_files(folder: Path) -> list[Path]:
     made = [mux(folder / name, **SHORT | options) for name, options in PLAIN.items()]
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8))
     for suffix in PICTURES:
-        animation = {"save_all": True, "append_images": [noise.rotate(90)]} if suffix == "gif" else {}
+        animation: dict[str, Any] = {"save_all": True, "append_images": [noise.rotate(90)]} if suffix == "gif" else {}
         noise.save(folder / f"a.{suffix}", **animation)
         made.append(folder / f"a.{suffix}")
     return made
@@ -273,7 +273,9 @@ def picture(mode: str = "RGB", frames: int = 1, **options: Any) -> Callable[[Pat
 
     def write(path: Path) -> None:
         image = NOISE.convert(mode)
-        more = {"save_all": True, "append_images": [image.rotate(90)] * (frames - 1)} if frames > 1 else {}
+        more: dict[str, Any] = (
+            {"save_all": True, "append_images": [image.rotate(90)] * (frames - 1)} if frames > 1 else {}
+        )
         image.save(path, **more, **options)
 
     return write

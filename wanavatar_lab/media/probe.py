@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_format
-from wanavatar_lab.media.audio_reader import read_peaks
+from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
 from wanavatar_lab.media.pictures import is_picture, read_picture
@@ -62,17 +62,19 @@ def probe(path: Path | str) -> MediaInfo:
         return MediaInfo("picture", width, height)
     settings = read_settings()
     with reading(path, settings) as source:
-        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream) and stream.rate]
+        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]
         known: dict[str, Any] = {}
-        if sounds:
+        if sounds and sounds[0].rate:
             known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
             check_format(f"{path}", sounds[0].rate, sounds[0].channels)
-        if sounds and not any(isinstance(stream, VideoStream) for stream in source.streams):
+        if sounds and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
             for _ in source.packets():
                 pass
-            # packets without times have to be decoded to be counted
-            seconds = source.seconds or Fraction(read_peaks(path).duration)
-            return MediaInfo("audio", duration=_duration(seconds, path), **known, missing=source.missing)
+            if not source.seconds or not known:  # a damaged beginning, and packets without times
+                heard = read_audio(path)
+                known = {"audio_rate": heard.rate, "audio_channels": heard.channels}
+                return MediaInfo("audio", duration=heard.seconds, **known, missing=source.missing)
+            return MediaInfo("audio", duration=_duration(source.seconds, path), **known, missing=source.missing)
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
         first, frames, seconds = _counted(source, stream)
