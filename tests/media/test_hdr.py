@@ -141,7 +141,7 @@ def test_wide_colours_without_hdr_are_converted(
 ) -> None:
     light = (np.array(COLOURS) / 255) ** 2.4 @ (np.linalg.inv(to_xyz(space)) @ to_xyz("709")).T
     path = mux(
-        tmp_path / "a.mp4",
+        tmp_path / "a.mkv",
         video="libx265",
         pixels="yuv444p10le",
         frames=[patches(np.maximum(light, 0) ** (1 / 2.4))] * 2,
