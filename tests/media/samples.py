@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 BITS, CELL = 12, 8  # a frame's number is drawn as 12 black or white squares of 8 × 8 pixels
@@ -61,10 +62,11 @@ def mux(
     *,
     video: str | None = None,
     audio: str | None = None,
-    frames: list[NDArray[np.uint8]] | None = None,
+    frames: list[NDArray[Any]] | None = None,
     times: list[int] | None = None,
-    fps: int = 16,
+    fps: int | Fraction = 16,
     pixels: str = "yuv420p",
+    tags: tuple[ColorTrc, ColorPrimaries, Colorspace] | None = None,
     samples: NDArray[np.float32] | None = None,
     rate: int = 48_000,
     audio_start: float = 0.0,
@@ -75,7 +77,10 @@ def mux(
     rotation: int = 0,
     aspect: Fraction | None = None,
 ) -> Path:
-    """Write frames (shown at `times`, in 1/fps s) and samples `[T, C]` into any container with any codec."""
+    """Write frames (shown at `times`, in 1/fps s) and samples `[T, C]` into any container with any codec.
+
+    Frames are RGB or RGBA of 8 bits, or RGB of 16; `tags` are what the file says of their colours.
+    """
     frames = [numbered(k) for k in range(24)] if frames is None else frames
     samples = tone(rate, 1.5) if samples is None else samples
     with av.open(str(path), "w", format=container, options=options or {}) as file:
@@ -83,12 +88,16 @@ def mux(
         if video:
             picture: Any = file.add_stream(video, rate=fps, options=video_options or {})
             picture.height, picture.width, picture.pix_fmt = *frames[0].shape[:2], pixels
-            picture.codec_context.time_base = Fraction(1, fps)
+            picture.codec_context.time_base = 1 / Fraction(fps)
+            if tags:
+                codec = picture.codec_context
+                codec.color_trc, codec.color_primaries, codec.colorspace = tags
+                codec.color_range = ColorRange.MPEG
             if aspect:
                 picture.codec_context.sample_aspect_ratio = aspect
             if rotation:
                 picture.set_display_rotation(rotation)
-            streams.append((picture, _pictures(frames, times, fps, pixels)))
+            streams.append((picture, _pictures(frames, times, fps, pixels, tags and tags[2])))
         if audio:
             sound: Any = file.add_stream(audio, rate=rate, layout=LAYOUTS[samples.shape[1]])
             streams.append((sound, _sounds(samples, rate, audio_start, sample_format)))
@@ -121,13 +130,13 @@ def decoded_clip(path: Path) -> tuple[list[float], list[NDArray[np.uint8]], NDAr
 
 
 def _pictures(
-    frames: list[NDArray[np.uint8]], times: list[int] | None, fps: int, pixels: str
+    frames: list[NDArray[Any]], times: list[int] | None, fps: int | Fraction, pixels: str, matrix: Colorspace | None
 ) -> Iterator[av.VideoFrame]:
     for index, frame in enumerate(frames):
-        kind = "rgba" if frame.shape[2] == 4 else "rgb24"
-        made = av.VideoFrame.from_ndarray(frame, format=kind).reformat(format=pixels)
+        kind = "rgb48le" if frame.dtype == np.uint16 else "rgba" if frame.shape[2] == 4 else "rgb24"
+        made = av.VideoFrame.from_ndarray(frame, format=kind).reformat(format=pixels, dst_colorspace=matrix)
         made.pts = times[index] if times else index
-        made.time_base = Fraction(1, fps)
+        made.time_base = 1 / Fraction(fps)
         yield made
 
 

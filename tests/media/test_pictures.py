@@ -231,6 +231,19 @@ def test_a_cut_picture_is_refused(tmp_path: Path, suffix: str) -> None:
             read_picture(cut)
 
 
+def test_a_jpeg_without_its_end_is_whole_and_one_without_pixels_is_not(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for progressive in (False, True):
+        Image.fromarray(noise).save(tmp_path / "a.jpg", progressive=progressive)
+        whole, cut = (tmp_path / "a.jpg").read_bytes(), tmp_path / "cut.jpg"
+        for missing in (1, 2):
+            cut.write_bytes(whole[:-missing])
+            assert np.array_equal(np.asarray(read_picture(cut)), np.asarray(read_picture(tmp_path / "a.jpg")))
+        cut.write_bytes(whole[:-30])
+        with pytest.raises(MediaError, match="damaged or cut short"):
+            read_picture(cut)
+
+
 def test_what_is_no_picture_is_refused_in_clear_words(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("This is a letter.\n" * 100)

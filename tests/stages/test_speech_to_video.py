@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from PIL import Image
 from safetensors.torch import save_file
 
 import wanavatar_lab
 from tests import toys
+from tests.media.samples import mux
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
@@ -173,6 +175,20 @@ def test_a_mask_is_white_where_the_clip_is_made_anew(tmp_path: Path) -> None:
     moving = speech_to_video.VideoFrames(str(tmp_path / "mask.mp4"), 64, 64, is_mask=True)
     assert moving.shape == (4, 1, 64, 64)
     assert moving[slice(0, 6)].mean(dim=(1, 2, 3)).tolist() == [0, 0, 1, 1]
+
+
+def test_hdr_is_read_as_sdr_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = mux(
+        tmp_path / "pose.mov",
+        video="libx265",
+        pixels="yuv420p10le",
+        frames=[np.full((64, 64, 3), round(65535 * 0.75), np.uint16)] * 4,  # reference white of HLG
+        tags=(ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, Colorspace.BT2020),
+        video_options={"x265-params": "log-level=none"},
+    )
+    pose = speech_to_video.VideoFrames(str(path), 64, 64)
+    assert pose[slice(0, 4)].min() >= 235 / 255
+    assert "pose.mov is HDR (HLG)" in caplog.text
 
 
 def test_the_bare_pipeline_comes_in_process(place: Path) -> None:

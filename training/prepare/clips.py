@@ -87,6 +87,7 @@ class ClipSpec:
         source: hash of the source file.
         caption: a description of the video, if there is one.
         late: frames by which the picture is taken later than the sound.
+        hdr: "HLG" or "PQ" if the video is HDR; its frames are written as SDR.
     """
 
     video: Path
@@ -98,6 +99,7 @@ class ClipSpec:
     source: str
     caption: str | None = None
     late: int = 0
+    hdr: str = ""
 
     @property
     def start(self) -> float:
@@ -253,6 +255,7 @@ def _fill(
         "window": window,
         "notes": notes,
         **people,
+        "hdr": spec.hdr,
         "measures": measures.written(),
     }
     # last: it marks the folder as complete

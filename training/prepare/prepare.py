@@ -32,7 +32,7 @@ from training.prepare.sheets import overview
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError, WeightsError
 from wanavatar_lab.files import entries, remove, sha256_of, write_bytes, write_json, write_text
-from wanavatar_lab.media import probe, read_audio, write_picture
+from wanavatar_lab.media import MediaInfo, probe, read_audio, write_picture
 from wanavatar_lab.metrics.landmarks import SIDECAR, LandmarkSource
 
 FORMAT = 2  # of the data folder; a later one makes every clip again
@@ -183,12 +183,14 @@ def _plan(
     scenes = _Scenes(folder / SCENES)
     for file in files:
         try:
-            spoken = _sound_of(file.path)
+            info = probe(file.path)
+            spoken = _sound_of(file.path, info)
             content = sha256_of(file.path)
             cuts = cut_at_silences(spoken, scenes.changes(file.path, content))
             caption = _text_of(file.caption)
             looks = [asdict(options.dilation), options.missing, options.align, options.zoom]
             depends = [FORMAT, file.name, content, source.identity(file.path), looks, caption]
+            depends += [info.hdr] if info.hdr else []
         except (DiskFull, WeightsError):
             raise
         except LabError as error:
@@ -210,7 +212,7 @@ def _plan(
             if scene == cuts.scenes[-1]:  # the picture may go on after the sound
                 scene = replace(scene, end=sys.maxsize)
             name = f"video_{len(specs):03d}"
-            specs[name] = ClipSpec(file.path, file.name, span, scene, sound, hash_, content, caption)
+            specs[name] = ClipSpec(file.path, file.name, span, scene, sound, hash_, content, caption, hdr=info.hdr)
         parts = f" in {len(cuts.scenes)} scenes" if len(cuts.scenes) > 1 else ""
         say(f"{file.name}: {len(cuts.spans)} clip{'' if len(cuts.spans) == 1 else 's'}{parts}")
     scenes.write()
@@ -244,9 +246,8 @@ class _Scenes:
         write_json(self._path, {"format": FORMAT, **self._used})
 
 
-def _sound_of(file: Path) -> NDArray[np.float32]:
+def _sound_of(file: Path, info: MediaInfo) -> NDArray[np.float32]:
     """The sound of a video, [T] at 16 kHz."""
-    info = probe(file)
     if info.kind != "video":
         raise MediaError(f"it is {'an' if info.kind == 'audio' else 'a'} {info.kind} file and no video.")
     if info.audio_rate is None:

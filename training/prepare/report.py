@@ -205,10 +205,11 @@ def report_lines(
     for clip in clips:
         lag = "?" if clip.measures.lag is None else f"{clip.measures.lag:+d}"
         said = [*clip.facts["notes"], *clip.problems]
+        hdr = f", HDR ({clip.facts['hdr']}) mapped to SDR" if clip.facts.get("hdr") else ""
         why = f", left out: {left_out[clip.name]}" if clip.name in left_out else ""
         lines.append(
             f"{clip.name}  {clip.facts['video']} from {clip.facts['start']:.2f} s, {clip.seconds:.2f} s, face "
-            f"{clip.measures.face_found:.0%}, lag {lag}{', held out' if clip.name in out else why}"
+            f"{clip.measures.face_found:.0%}, lag {lag}{hdr}{', held out' if clip.name in out else why}"
             + ("  " + "; ".join(said) if said else "")
         )
     return lines + [f"refused  {each.video}: {each.why}" for each in refused]

@@ -10,6 +10,7 @@ or not at all (`DiskFull` when there is no room).
     audio_reader   read_audio, read_peaks (the outline of a recording, to be drawn)
     audio_writer   write_audio
     video_reader   read_frames, read_frame
+    hdr            HDR and wide-gamut frames in the colours of BT.709
     video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
     probe          probe, MediaInfo
     container      opening files for reading and writing, and what is missing of them

@@ -60,9 +60,13 @@ class Audio:
 def check_format(name: str, rate: int, channels: int) -> None:
     """Refuse a rate outside 8 to 192 kHz, no channels, and more than 8; `name` is how the message calls the sound."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise MediaError(f"The rate of {name} is {rate} Hz; it must be {MIN_RATE:,} to {MAX_RATE:,} Hz.")
+        raise MediaError(
+            f"The rate of {name} is {rate} Hz; it must be {MIN_RATE:,} to {MAX_RATE:,} Hz. Choose one in between."
+        )
     if not 1 <= channels <= MAX_CHANNELS:
-        raise MediaError(f"The sound of {name} has {channels} channels; it must have 1 to {MAX_CHANNELS}.")
+        raise MediaError(
+            f"The sound of {name} has {channels} channels; it must have 1 to {MAX_CHANNELS}. Export it with 1 or 2."
+        )
 
 
 def check_finite(name: str, samples: NDArray[np.float32]) -> None:

@@ -37,6 +37,8 @@ FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encod
 ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
 MAX_THREADS = 8
 WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
+# format tags of plain samples, whose bytes a second are exact: PCM, float, A-law, µ-law, and those stated further on
+WAV_SAMPLES = {1, 3, 6, 7, 0xFFFE}
 # streaming writers that cannot go back leave the size as all ones, or as nearly 2 GiB, which is never a real one
 UNKNOWN_WAV_SIZE = 0x7FFF0000
 # so that no file keeps the search for its sound busy: pieces of a stream, and chunks (LIST, bext, ...) in a piece
@@ -147,7 +149,7 @@ class Source:
                     continue
                 self._read = max(self._read, end)
                 yield packet
-        except av.InvalidDataError:
+        except (av.InvalidDataError, MemoryError):  # a size that is damaged asks for gigabytes
             self.damaged.append(self._read)  # the demuxer cannot find its way any further
         self._at_end = True
 
@@ -277,6 +279,8 @@ def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None
             return None, {}, None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             whole = _wav_piece(data, 0, len(data))
+            if int.from_bytes(whole.format[8:10], "little") not in WAV_SAMPLES:
+                return None, {}, None
             if whole.declared is not None:
                 return None, {}, whole.declared
             heads = itertools.islice(WAV_HEADER.finditer(data), MAX_WAV_PIECES)

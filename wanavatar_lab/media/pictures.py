@@ -48,7 +48,13 @@ def read_picture(path: Path | str) -> Image.Image:
             (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
     with _opened(path) as image:
-        image.load()
+        try:
+            image.load()
+        except OSError:
+            completed = _with_end_marker(image, path)
+            if completed is None:
+                raise
+            image = completed
         return _rgb(_to_srgb(ImageOps.exif_transpose(image)), path)
 
 
@@ -97,6 +103,20 @@ def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str
         raise MediaError(
             f"{path} cannot be written: {error.strerror}. Check the folder and its permissions."
         ) from error
+
+
+def _with_end_marker(image: Image.Image, path: Path | str) -> Image.Image | None:
+    """A JPEG that has all its pixels and lacks its end, as browsers show it; None if it lacks pixels too.
+
+    What follows the last pixel is ignored. Where pixels are missing it is taken for them, so two fillings differ.
+    """
+    if image.format != "JPEG":
+        return None
+    data = Path(path).read_bytes().rstrip(b"\xff")
+    first, second = (
+        Image.open(io.BytesIO(data + filling * 1024 + b"\xff\xd9"), formats=["JPEG"]) for filling in (b"\0", b"\x55")
+    )
+    return first if first.tobytes() == second.tobytes() else None
 
 
 class _NotAPicture(MediaError):

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from av.audio.stream import AudioStream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_format
+from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
+from wanavatar_lab.media.hdr import hdr_of
 from wanavatar_lab.media.pictures import is_picture, read_picture
-from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, video_stream
+from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
 
@@ -28,6 +31,7 @@ class MediaInfo:
         duration: seconds, of the longer of picture and sound.
         audio_rate: Hz.
         audio_channels: 1 to 8.
+        hdr: "HLG" or "PQ" for a video of such frames, which are read as SDR; empty for others.
         missing: what the file declares and does not have, in words; empty if nothing is known to be missing.
     """
 
@@ -39,6 +43,7 @@ class MediaInfo:
     duration: float | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
+    hdr: str = ""
     missing: str = ""
 
 
@@ -57,42 +62,53 @@ def probe(path: Path | str) -> MediaInfo:
         return MediaInfo("picture", width, height)
     settings = read_settings()
     with reading(path, settings) as source:
-        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream) and stream.rate]
+        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]
         known: dict[str, Any] = {}
-        if sounds:
+        if sounds and sounds[0].rate:
             known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
             check_format(f"{path}", sounds[0].rate, sounds[0].channels)
-        if sounds and not any(isinstance(stream, VideoStream) for stream in source.streams):
+        if sounds and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
             for _ in source.packets():
                 pass
+            if not source.seconds or not known:  # a damaged beginning, and packets without times
+                heard = read_audio(path)
+                known = {"audio_rate": heard.rate, "audio_channels": heard.channels}
+                return MediaInfo("audio", duration=heard.seconds, **known, missing=source.missing)
             return MediaInfo("audio", duration=_duration(source.seconds, path), **known, missing=source.missing)
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
-        turns, frames, seconds = _counted(source, stream)
+        first, frames, seconds = _counted(source, stream)
+        if first is None and sounds:
+            lost = "; ".join(filter(None, ["no frame of its picture can be decoded", source.missing]))
+            return MediaInfo("audio", duration=_duration(seconds, path), **known, missing=lost)
+        if first is None:
+            raise MediaError(f"{path} has no frame that can be decoded. Export it again.")
         check_length(source.path, seconds, settings)
         duration = _duration(seconds, path)
         size = shown_size(stream)
-        width, height = reversed(size) if turns % 2 else size
+        width, height = reversed(size) if quarter_turns(first) % 2 else size
         fps = float(stream.average_rate or frames / seconds)
-        return MediaInfo("video", width, height, fps, frames, duration, **known, missing=source.missing)
+        known |= {"hdr": hdr_of(first), "missing": source.missing}
+        return MediaInfo("video", width, height, fps, frames, duration, **known)
 
 
-def _counted(source: Source, stream: VideoStream) -> tuple[int, int, Fraction]:
-    """Quarter turns of the first frame, number of frames, and seconds up to the end of the last stream."""
+def _counted(source: Source, stream: VideoStream) -> tuple[VideoFrame | None, int, Fraction]:
+    """The first frame if any can be decoded, number of frames, and seconds up to the end of the last stream."""
     indexed = 0  # frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
     if "mp4" in source.container.format.name and source.length:
         ends = [entry.pos + entry.size for part in source.streams for entry in part.index_entries[-1:]]
-        indexed = stream.frames if max(ends, default=0) <= source.container.size else 0
-    turns, count = None, 0
+        if max(ends, default=0) <= source.container.size:
+            # frames before the begin of an edit list are decoded and not shown
+            indexed = sum(not entry.is_discard for entry in stream.index_entries)
+    first, count = None, 0
     for packet in source.packets():
         if packet.stream is stream:
-            count += 1 if packet.size else 0
-            turns = next(map(quarter_turns, source.decode(packet)), None) if turns is None else turns
-        if indexed and source.length and turns is not None:
-            return turns, indexed, source.length
-    if turns is None:
-        raise MediaError(f"{source.path} has no frame that can be decoded. Export it again.")
-    return turns, count, source.seconds
+            count += bool(packet.size) and not packet.is_discard
+            first = first or next(iter(source.decode(packet)), None)
+        if indexed and source.length and first is not None:
+            return first, indexed, source.length
+    # a raw stream has no times
+    return first, count, source.seconds or count / usual_rate(stream)
 
 
 def _duration(seconds: Fraction, path: Path | str) -> float:

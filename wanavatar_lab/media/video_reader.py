@@ -9,12 +9,13 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.container import Source, reading, threads
+from wanavatar_lab.media.hdr import ToBT709, colours_to_map, hdr_of
 from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
@@ -36,7 +37,7 @@ def read_frames(
 
     Rotation and non-square pixels are applied, transparency is laid over white, and frames whose size changes midway
     are scaled to the first one's. Colours follow the file's tags; without any, frames above 576 lines or 1024
-    columns count as BT.709 and others as BT.601, as players do.
+    columns count as BT.709 and others as BT.601, as players do. HDR and wide gamuts are mapped to BT.709 (`media.hdr`).
 
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
@@ -105,6 +106,11 @@ def shown_size(stream: VideoStream) -> tuple[int, int]:
     return max(1, round(stream.width * (stream.sample_aspect_ratio or 1))), stream.height
 
 
+def usual_rate(stream: VideoStream) -> Fraction:
+    """Frames per second of a stream whose frames state no times."""
+    return stream.average_rate or stream.guessed_rate or USUAL_RATE
+
+
 def quarter_turns(frame: VideoFrame) -> int:
     """How often a frame has to be turned by 90° counter-clockwise to stand upright."""
     return round(frame.rotation / 90) % 4
@@ -116,7 +122,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         check_length(source.path, source.length, settings)
         stream.codec_context.options = {"max_pixels": str(settings.max_video_pixels)}
         stream.codec_context.thread_count = threads()
-        stream.thread_type = "AUTO"
+        # FFmpeg's frame threads wait for each other for ever on some damaged streams
+        stream.thread_type = "SLICE"
         to_array = _Converter(shown_size(stream))
         sought = start > SEEK_MARGIN
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
@@ -127,7 +134,7 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
 
 def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[Timed]:
     """The frames in the order of showing."""
-    step = 1 / (stream.average_rate or stream.guessed_rate or USUAL_RATE)
+    step = 1 / usual_rate(stream)
     time = -step
     for frame in source.decoded(stream):
         known = frame.pts is not None and frame.time_base
@@ -199,21 +206,35 @@ class _Converter:
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
         self._reformatter = VideoReformatter()
+        self._to_bt709: dict[tuple[str, int], ToBT709] = {}
 
     def __call__(self, frame: VideoFrame) -> Frame:
         transparent = any(component.is_alpha for component in frame.format.components)
-        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
-        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
-        array: NDArray[Any] = self._reformatter.reformat(
-            frame,
-            *self._size,
-            format="rgba" if transparent else "rgb24",
-            interpolation=SCALING,
-            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        ).to_ndarray()
+        colours = colours_to_map(frame)
+        array: NDArray[Any]
+        if colours is None or transparent:
+            array = self._reformatted(frame, "rgba" if transparent else "rgb24").to_ndarray()
+        if colours is not None:
+            if colours not in self._to_bt709:
+                self._to_bt709[colours] = ToBT709(*self._size, *colours)
+            mapped = self._to_bt709[colours](self._reformatted(frame, "rgb48le"))
+            array = np.concatenate([mapped, array[..., 3:]], axis=2) if transparent else mapped
         if transparent:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         return np.ascontiguousarray(np.rot90(array, quarter_turns(frame)))
+
+    def _reformatted(self, frame: VideoFrame, pixels: str) -> VideoFrame:
+        # untagged pictures as players take them: large ones as BT.709, small ones as BT.601
+        usual = Colorspace.ITU709 if frame.height > 576 or frame.width > 1024 else Colorspace.ITU601
+        if frame.color_primaries == ColorPrimaries.BT2020 or hdr_of(frame):
+            usual = Colorspace.BT2020
+        return self._reformatter.reformat(
+            frame,
+            *self._size,
+            format=pixels,
+            interpolation=SCALING,
+            src_colorspace=usual if frame.colorspace == UNSPECIFIED else frame.colorspace,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )

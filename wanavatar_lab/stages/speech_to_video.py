@@ -1,5 +1,6 @@
 """A picture and a voice become a talking clip."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -31,6 +32,7 @@ from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
 
 FILE = "talking.mp4"
+_log = logging.getLogger(__name__)
 
 
 class Models(StageModels):
@@ -201,7 +203,10 @@ class VideoFrames:
     def __init__(self, path: str, height: int, width: int, is_mask: bool = False) -> None:
         self.path, self.size, self.is_mask = path, (height, width), is_mask
         self._still = media.read_picture(path) if is_mask and is_picture(path) else None
-        frames = 1 if self._still else media.probe(path).frames or 0
+        info = media.probe(path)
+        if info.hdr:
+            _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
+        frames = 1 if self._still else info.frames or 0
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
 
     def __getitem__(self, window: slice) -> torch.Tensor:

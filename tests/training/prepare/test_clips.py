@@ -1,5 +1,6 @@
 """Clips from videos of every kind: frames in step with their sound, whatever the frame rate; refusals in words."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from tests.media.samples import clicks, mux, number_in, numbered, onsets
@@ -52,6 +54,28 @@ def video(
         samples=clicks(48_000, seconds, list(clicked)),
         audio_start=start,
     )
+
+
+def test_an_hdr_video_gives_clips_of_sdr_and_the_report_says_so(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    white = np.full((64, 96, 3), round(65535 * 0.75), np.uint16)  # reference white of HLG
+    mux(
+        tmp_path / "videos/phone.mov",
+        video="libx265",
+        audio="pcm_s16le",
+        sample_format="s16",
+        pixels="yuv420p10le",
+        frames=[white] * 72,
+        tags=(ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, Colorspace.BT2020),
+        video_options={"x265-params": "log-level=none", "preset": "ultrafast"},
+        samples=clicks(48_000, 4.5, CLICKS),
+    )
+    lines: list[str] = []
+    (clip,) = prepare(tmp_path / "videos", tmp_path / "data", NoLandmarks(), Options(hold_out=0), lines.append).clips
+    assert read_clip(clip.path).image(3).min() >= 235
+    assert any(line.startswith("video_000") and "HDR (HLG) mapped to SDR" in line for line in lines)
+    report = json.loads((tmp_path / "data/report.json").read_text())
+    assert [each["hdr"] for each in report["clips"]] == ["HLG"]
 
 
 def irregular(seconds: float) -> list[int]:
