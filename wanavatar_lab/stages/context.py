@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import Cancelled
-from wanavatar_lab.files import report_write_errors
+from wanavatar_lab.files import encoded, report_write_errors
 from wanavatar_lab.memory import Choice
 from wanavatar_lab.requests import ImageToVideo, TextToImage
+from wanavatar_lab.runs.inputs import name_originals
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class StageContext:
             DiskFull: there is no room.
         """
         path = self.folder / "log.txt"
-        with report_write_errors(path), open(path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        with report_write_errors(path), open(path, "ab") as file:
+            file.write(encoded(f"{time.strftime('%H:%M:%S')} {name_originals(text, self.folder)}\n"))
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""
