@@ -128,6 +128,7 @@ def test_a_file_that_is_still_being_written_is_refused(
     queue_settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = numbers(tmp_path / "out.npy", 1)
+
     def while_it_grows(path: Path) -> str:
         with open(file, "ab") as growing:
             growing.write(b"more")

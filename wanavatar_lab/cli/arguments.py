@@ -71,6 +71,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_common(listing)
     loras = _add(commands, "loras", "List LoRAs with their model, rank, alpha and trigger words.")
     _add_json(loras)
+    made = _add(commands, "settings", "Show how a picture or clip was made, and the command that makes it again.")
+    made.add_argument("file", metavar="FILE", help="a picture or clip that was made here")
+    _add_json(made)
     for name, text in (
         ("status", "Show a run's progress."),
         ("attach", "Follow a run until it finishes, wherever it was started."),

@@ -5,6 +5,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabEr
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
+from wanavatar_lab.runs import made_with
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.copy_request import as_command
 
 POLL_SECONDS = 0.2
 
@@ -110,6 +114,21 @@ def loras(arguments: argparse.Namespace) -> int:
     return SUCCEEDED
 
 
+def settings(arguments: argparse.Namespace) -> int:
+    """Show how a picture or clip was made, and the command that makes it again."""
+    made = made_with.read_settings(arguments.file)
+    if arguments.json:
+        answer(asdict(made))
+        return SUCCEEDED
+    lines = [f"{name}: {value}" for name, value in made.request.items()]
+    lines += [f"input {one['name']}: sha256 {one['sha256']}" for one in made.inputs.values()]
+    lines += [f"weights {name}: {digest}" for name, digest in made.weights.items()]
+    with suppress(RequestError):  # of a stage that is not known here, or of another release
+        lines += ["", as_command(made.to_request())]
+    answer("\n".join([f"made with WanAvatar Lab {made.version}".rstrip(), *lines]))
+    return SUCCEEDED
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "runs": runs,
     "status": status,
@@ -117,6 +136,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cancel": cancel,
     "logs": logs,
     "loras": loras,
+    "settings": settings,
     "plan": plan,
     "weights": weights,
 }
