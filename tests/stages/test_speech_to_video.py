@@ -76,10 +76,10 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     assert facts["seed"] == 1
     assert "transformer/diffusion_pytorch_model.safetensors" in json.dumps(facts)
     said = read_settings(run.path(status.artifacts[0]))
-    given = run.request()
-    assert said.to_request() == given.changed(image="a.png", audio=Path(given.audio).name, seed=1)
+    given, voice = run.request(), run.request().input_files()["audio"]
+    assert said.to_request() == given.changed(image="a.png", audio=voice.name, seed=1)
     assert said.weights == facts["facts"]["weights"]
-    assert said.inputs["audio"]["sha256"] == sha256_of(Path(given.audio))
+    assert said.inputs["audio"]["sha256"] == sha256_of(voice)
     assert str(place).encode() not in run.path(status.artifacts[0]).read_bytes()
 
 

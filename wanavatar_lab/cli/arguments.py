@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -105,6 +106,7 @@ def _add_output(command: argparse.ArgumentParser, request: type[Request] | None)
     command.add_argument(
         "--out", metavar="FILE", help=f"copy the result to this file{ending}; the original stays in the run's folder"
     )
+    command.add_argument("--overwrite", action="store_true", help="replace the file of --out if there is one")
     _add_common(command)
 
 
@@ -158,13 +160,19 @@ def _short(value: Any) -> str:
 
 
 def _with_dashes(words: Sequence[str]) -> Iterator[str]:
-    """The words with --some_field read as --some-field, and text_to_image as text-to-image."""
-    for index, word in enumerate(words):
+    """The words with --some_field read as --some-field, text_to_image as text-to-image, and -x.png as a value."""
+    remaining = iter(enumerate(words))
+    for index, word in remaining:
         name, equals, value = word.partition("=")
-        if word.startswith("--") or (index == 0 and name in STAGE_REQUESTS):
-            yield name.replace("_", "-") + equals + value
-        else:
+        if not word.startswith("--") and not (index == 0 and name in STAGE_REQUESTS):
             yield word
+            continue
+        following = words[index + 1] if index + 1 < len(words) else ""
+        # joined, or it would be taken for an option; there is none of one dash but -h
+        if not equals and re.match("-[^-]", following) and following != "-h":
+            equals, value = "=", following
+            next(remaining)
+        yield name.replace("_", "-") + equals + value
 
 
 def _unknown_fields(words: Sequence[str]) -> Iterator[tuple[str, str]]:
