@@ -4,6 +4,7 @@ MediaPipe is imported at first use: its import takes a second, and clips without
 Reference: https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker (Tasks, running mode VIDEO).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.prepare.landmarks import Face, FaceIn
-from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
@@ -65,9 +66,11 @@ class MediaPipeLandmarks:
 
         Raises:
             WeightsError: MediaPipe cannot use the model.
+            LabError: a library of the system that MediaPipe links to is missing.
         """
-        import mediapipe
-        from mediapipe.tasks.python import BaseOptions, vision
+        with naming_packages():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.FaceLandmarkerOptions(
             # from memory, since MediaPipe's native code resolves paths by rules of its own
@@ -76,7 +79,8 @@ class MediaPipeLandmarks:
             num_faces=MOST_FACES,
         )
         try:
-            landmarker = vision.FaceLandmarker.create_from_options(options)
+            with naming_packages():  # its native code is loaded here
+                landmarker = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise WeightsError(
                 f"MediaPipe cannot use {self.model} ({error}). {download_command(find_weights(WEIGHTS))}"
@@ -94,6 +98,25 @@ class MediaPipeLandmarks:
 
         with landmarker:
             yield face_in
+
+
+@contextmanager
+def naming_packages() -> Iterator[None]:
+    """Name the packages of Debian and Ubuntu for the libraries that a slim container lacks for MediaPipe.
+
+    Raises:
+        LabError: one of them could not be loaded in this context.
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        missing = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file", str(error))
+        if missing is None:
+            raise
+        raise LabError(
+            f"MediaPipe needs {missing[1]}, which this system lacks: install libgl1, libegl1 and libgles2 (`apt-get "
+            "install libgl1 libegl1 libgles2`; no GPU is needed), or use `--landmarks none`."
+        ) from error
 
 
 def followed(faces: Sequence[Face], last: Face | None) -> Face | None:
