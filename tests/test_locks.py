@@ -1,12 +1,20 @@
 """A lock that another process does not release is waited for, and the wait is reported."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.queue_for_tests import eventually
+from tests.queue_for_tests import (
+    eventually,
+    queue_settings_fixture,  # noqa: F401  a fixture
+)
+from tests.stages_for_tests import Relax
 from wanavatar_lab import locks
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.jobs import list_jobs, run_here, submit
 
 
 def test_a_lock_that_is_waited_for_is_reported(
@@ -29,3 +37,22 @@ def test_a_lock_that_is_waited_for_is_reported(
     locks.drop(handle)
     thread.join()
     assert entered.is_set() and not locks.is_locked(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_a_disk_without_locks_is_named_with_the_setting(
+    queue_settings: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    old = run_here(Relax())
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    text = f"is on a disk without file locks \\({os.strerror(number)}\\).* set WANAVATAR_RUNS_DIR"
+    with pytest.raises(LabError, match=f"^{queue_settings}/.worker {text}"):
+        submit(Relax())
+    with pytest.raises(LabError, match=text):
+        locks.is_locked(old.folder / "log.txt")
+    assert [job.status().state for job in list_jobs()] == ["succeeded"], "an archive is listed"
+    assert [path.name for path in queue_settings.iterdir() if path.name.startswith(".new")] == []

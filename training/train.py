@@ -1,6 +1,6 @@
 """Fine-tune the speech-to-video network on clips of one person.
 
-    accelerate launch -m training.train --config run.json
+    accelerate launch --config_file training/configs/one.yaml -m training.train --config run.json
     python -m training.train --recipe pocket --samples data/me/samples --run runs/training/me
 
 One process or several, as accelerate starts them. The same command resumes from the newest checkpoint; on one device

@@ -3,11 +3,16 @@
     from wanavatar_lab import jobs                      submit a request, watch it, find it again
     from wanavatar_lab.requests import SpeechToVideo    what to ask for
     wanavatar_lab.load("speech_to_video")               the bare diffusers pipeline, in this process
+    wanavatar_lab.read_settings("talking.mp4")          how a picture or clip was made
 
 Nothing heavy is imported before it is used.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wanavatar_lab.runs.made_with import MadeWith
 
 
 def load(stage: str, profile: str = "full", device: str | None = None, offload: str = "auto") -> Any:
@@ -40,3 +45,14 @@ def load(stage: str, profile: str = "full", device: str | None = None, offload: 
         models.excluded_modes = ("fp8",)
         models.apply_offload(offload, usual_workload(stage, profile))
     return models.pipeline
+
+
+def read_settings(path: Path | str) -> "MadeWith":
+    """How a picture or clip was made, from the file alone; `.to_request()` makes it again, given its input files.
+
+    Raises:
+        LabError: it cannot be read, or does not say.
+    """
+    from wanavatar_lab.runs import made_with
+
+    return made_with.read_settings(path)

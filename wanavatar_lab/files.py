@@ -30,6 +30,7 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
 _RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
+_LONGEST_STEM = 64  # bytes of a name that its temporary one has too
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def whole_file(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it is renamed to `path`, else removed.
 
     The temporary name keeps the suffix, since encoders choose their container by it, and starts with a dot, so
-    that listings leave it out.
+    that listings leave it out. Of a long name it has the beginning only, since disks allow 255 bytes and some 143.
 
     Args:
         durable: sync the file and its folder, so that a power cut does not undo it.
@@ -48,7 +49,8 @@ def whole_file(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
         DiskFull: the disk has no room (or a file-size limit is reached); nothing is left behind.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
+    begin = os.fsencode(target.stem)[:_LONGEST_STEM].decode(errors="ignore")
+    temporary = target.with_name(f".{begin}.{secrets.token_hex(6)}{target.suffix}")
     try:
         yield temporary
         if durable:
@@ -88,13 +90,26 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 to `path`, whole or not at all; see `encoded`."""
+    write_bytes(path, encoded(text))
 
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def encoded(text: str) -> bytes:
+    r"""`text` as UTF-8. What Python makes of a file name in other bytes, as Korean ZIP archives have them, is escaped.
+
+    In JSON such an escape (`\udcb0`) is the character again when it is read.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """`text` as it can be shown and sent anywhere: with escapes, as in `encoded`."""
+    return encoded(text).decode("utf-8")
 
 
 def sync(path: Path) -> None:

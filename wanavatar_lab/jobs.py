@@ -11,6 +11,7 @@ Nothing here imports torch.
 import math
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     Raises:
         RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
-        LabError: the runs folder is not writable.
+        LabError: the runs folder is not writable, or is on a disk without locks.
     """
     request.check_inputs()
     check_loras(request)
@@ -162,7 +163,8 @@ def attach(run_id: str, *, runs_dir: Path | str | None = None) -> Job:
 def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
     """All jobs, newest first."""
     queue = RunQueue(runs_folder(runs_dir))
-    _tend(queue, start=False)
+    with suppress(locks.NoLocks):  # an archive on such a disk can be listed all the same
+        _tend(queue, start=False)
     return [Job(run) for run in list_runs(queue.root)]
 
 

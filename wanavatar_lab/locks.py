@@ -5,6 +5,7 @@ forked by a stage would hold its parent's locks after the parent was killed. So 
 Programs that are started get none, unless the handle is passed on to them.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -13,7 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-REPORT_AFTER = 2.0  # seconds; locks that are waited for are held for milliseconds, so by then something is wrong
+from wanavatar_lab.errors import LabError
+
+REPORT_AFTER = 1.0  # seconds; locks that are waited for are held for milliseconds, so by then something is wrong
+# of flock on a disk without locks, as some of NFS, SMB and FUSE (Google Drive in Colab) are
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+class NoLocks(LabError):
+    """A folder is on a disk without locks."""
+
 
 _log = logging.getLogger(__name__)
 _ours: set[int] = set()
@@ -28,6 +38,9 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
 
     Returns:
         A handle for `drop`; without `wait` None if another process holds the lock.
+
+    Raises:
+        NoLocks: the disk has none.
     """
     handle = os.open(path, (os.O_RDONLY if shared else os.O_RDWR) | os.O_CREAT, 0o666)
     _ours.add(handle)
@@ -42,8 +55,10 @@ def take(path: Path, *, wait: bool, shared: bool = False) -> int | None:
             warning.start()
             fcntl.flock(handle, how)
             return handle
-    except BaseException:
+    except BaseException as error:
         drop(handle)
+        if isinstance(error, OSError) and error.errno in WITHOUT_LOCKS:
+            raise _no_locks(path, error) from error
         raise
     finally:
         warning.cancel()
@@ -79,9 +94,20 @@ def is_locked(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno in WITHOUT_LOCKS:
+            raise _no_locks(path, error) from error
+        raise
     finally:
         os.close(handle)
     return False
+
+
+def _no_locks(path: Path, error: OSError) -> NoLocks:
+    return NoLocks(
+        f"{path.parent} is on a disk without file locks ({error.strerror}), such as some network folders and mounted "
+        "cloud storage. Use a folder on a local disk; for runs, set WANAVATAR_RUNS_DIR to it."
+    )
 
 
 def _close_copies() -> None:

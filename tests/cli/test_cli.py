@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.queue_for_tests import eventually
-from wanavatar_lab import jobs
+from wanavatar_lab import jobs, locks
 from wanavatar_lab.cli import main
 from wanavatar_lab.cli.output import clock, progress_line
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
@@ -87,6 +87,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",
         )
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -164,6 +165,25 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
             ["upscale", "--image", "a.png", "--out", "no/b.png"],
             ["out: must be in an existing folder; 'no' does not exist (got 'no/b.png')"],
         ),
+        (
+            ["upscale", "--image", "a.png", "--out", "a.png"],
+            ["out: exists already; give another name, or --overwrite to replace it (got 'a.png')"],
+        ),
+        (
+            ["upscale", "--image", "a.png", "--out", "x" * 300 + ".png"],
+            ["out: cannot be written: File name too long (got 'xxx"],
+        ),
+        (
+            ["upscale", "--image", "x" * 300 + ".png"],
+            ["image: 'xxx", "' cannot be read (File name too long); give the path"],
+        ),
+        (
+            ["upscale", "--image", "https://example.org/a.png"],
+            ["image: 'https://example.org/a.png' is a web address, and only files are read: download it; give the"],
+        ),
+        (["upscale", "--image", "-x.png"], ["image: '-x.png' does not exist"]),
+        (["upscale", "--image", "two\nlines"], [r"image: 'two\nlines' does not exist"]),
+        (["upscale", "--image", "\udcb0\udca1.png"], [r"image: '\udcb0\udca1.png' does not exist"]),
         (["upscale", "--out", "b.jpg"], ["image: is required: the path of a picture file", "out: must end in .png"]),
         (
             ["text_to_image", "--prompt=x", "--lora", "a:3"],
@@ -296,6 +316,66 @@ def test_the_result_is_handed_over(studio: Shell) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "b.png\n", "")
     assert (studio.folder / "b.png").read_bytes() == b"painted"
     assert studio.files() == {"b.png", "runs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environ"),
+    [
+        (os.fsdecode("가나.png".encode("cp949")), {}),
+        (os.fsdecode("가나.png".encode("cp949")), {"LC_ALL": "C"}),
+        ("-가\t나.png", {"LC_ALL": "C"}),
+        ("가" * 80 + ".png", {}),
+    ],
+    ids=["other bytes", "other bytes in the C locale", "dash and tabulator", "244 bytes"],
+)
+def test_the_result_gets_any_name(studio: Shell, name: str, environ: dict[str, str]) -> None:
+    studio.environ |= environ
+    try:
+        done = studio("paint", "--out", name)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}\n", "")
+        assert (studio.folder / name).read_bytes() == b"painted"
+        assert studio.json("paint", "--out", name, "--overwrite")["out"] == str(studio.folder / name)
+    finally:
+        (studio.folder / name).unlink(missing_ok=True)
+        studio.environ.pop("LC_ALL", None)
+
+
+def test_a_terminal_that_lacks_a_character_gets_its_escape(studio: Shell) -> None:
+    studio.environ["PYTHONIOENCODING"] = "ascii"
+    try:
+        assert studio("paint", "--out", "가.png").stdout == "\\uac00.png\n"
+    finally:
+        (studio.folder / "가.png").unlink()
+        del studio.environ["PYTHONIOENCODING"]
+
+
+def test_a_file_that_came_meanwhile_is_kept(studio: Shell) -> None:
+    client = studio.start("paint", "--steps", "40", "--out", "late.png")
+    run_id = studio.running(set())
+    (studio.folder / "late.png").write_bytes(b"mine")
+    out, err = client.communicate(timeout=60)
+    assert (client.returncode, out) == (1, "")
+    assert f"late.png exists by now, and is kept. The result is at {studio.folder}/runs/{run_id}/picture.png." in err
+    assert studio("attach", run_id, "--out", "late.png").returncode == 2
+    assert (studio.folder / "late.png").read_bytes() == b"mine"
+    assert studio("attach", run_id, "--out", "late.png", "--overwrite").returncode == 0
+    assert (studio.folder / "late.png").read_bytes() == b"painted"
+    (studio.folder / "late.png").unlink()
+
+
+def test_a_queue_that_another_process_holds_is_said(studio: Shell) -> None:
+    studio("paint")
+    lock = studio.folder / "runs" / ".worker" / "queue.lock"
+    handle = locks.take(lock, wait=True)
+    assert handle is not None
+    commands = [studio.start("runs"), studio.start("paint")]
+    try:
+        for command in commands:
+            assert command.stderr is not None
+            assert command.stderr.readline() == f"Waiting for another process to release {lock}.\n"
+    finally:
+        locks.drop(handle)
+    assert [command.wait(60) for command in commands] == [0, 0]
 
 
 def test_without_out_the_path_in_the_runs_folder_is_printed(studio: Shell) -> None:

@@ -1,6 +1,8 @@
 """Sources of landmarks: the file beside a drawn video, and MediaPipe, of whose faces one person's are followed."""
 
+import builtins
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from wanavatar_lab.metrics.mediapipe_landmarks import (
     OUTER_PLACES,
     OVAL_PLACES,
     MediaPipeLandmarks,
+    naming_packages,
 )
 
 # --- faces
@@ -156,3 +159,28 @@ def test_mediapipe_finds_a_drawn_face_where_it_is(tmp_path: Path, face_landmarke
         assert one.oval[0, 1] < one.oval[:, 1].mean() < one.oval[18, 1]
         openings.append(one.opening)
     assert np.corrcoef(openings, np.linspace(0, 1, 6))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("library", ["libGL.so.1", "libEGL.so.1", "libGLESv2.so.2"])
+@pytest.mark.parametrize("kind", [ImportError, OSError])
+def test_a_slim_container_is_told_which_packages_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, kind: type[Exception]
+) -> None:
+    (tmp_path / "face.task").write_bytes(b"a model")
+    load = builtins.__import__
+
+    def without(name: str, *words: Any, **more: Any) -> Any:
+        if name.startswith("mediapipe"):
+            raise kind(f"{library}: cannot open shared object file: No such file or directory")
+        return load(name, *words, **more)
+
+    source = MediaPipeLandmarks(tmp_path / "face.task")
+    monkeypatch.setattr(builtins, "__import__", without)
+    told = pytest.raises(LabError, match=f"^MediaPipe needs {library}, .* libgl1 libegl1 libgles2")
+    with told, source.follow(tmp_path / "a.mp4"):
+        pass
+
+
+def test_another_failure_to_import_stays_what_it_is() -> None:
+    with pytest.raises(ImportError, match="no such module"), naming_packages():
+        raise ImportError("no such module")

@@ -31,6 +31,14 @@ def test_the_gallery_lists_what_was_made(place: Path) -> None:
     assert (count, newest) == ("1 of 1", str(run.folder / "made.png"))
 
 
+def test_a_number_is_text_for_a_text(place: Path) -> None:
+    done = papermill("06_gallery", place / "out", "-p", "interactive", "False", "-p", "query", "1984")
+    assert done.code == 0, done.told
+    executed = (place / "out" / "06_gallery.ipynb").read_text(encoding="utf-8")
+    assert "query is the number 1984 to papermill's -p, and is taken as the text '1984'" in executed
+    assert done.said.splitlines()[0] == "0 of 0"
+
+
 @pytest.mark.parametrize(
     ("name", "words", "complaint"),
     [

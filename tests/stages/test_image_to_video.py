@@ -16,8 +16,9 @@ from tests import toys
 from tests.s2v.toy import golden_tensors
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
-from wanavatar_lab import jobs, media
+from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import Cancelled, WeightsError
+from wanavatar_lab.files import sha256_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
@@ -82,6 +83,11 @@ def test_the_clip_has_the_frames_asked_for_and_says_what_made_it(place: Path) ->
     hashes = json.dumps(facts)
     for name in ("transformer/", "transformer_2/", "video_vae/", "text_encoder/"):
         assert f'"{name}' in hashes
+    said = read_settings(run.path(artifact))
+    assert said.to_request() == request(place).changed(image="a.png", seed=1)
+    assert said.weights == facts["facts"]["weights"]
+    assert said.inputs["image"] == {"name": "a.png", "sha256": sha256_of(place / "a.png")}
+    assert str(place).encode() not in run.path(artifact).read_bytes()
 
 
 def test_the_size_is_of_the_pictures_shape_if_it_is_automatic(place: Path, models: image_to_video.Models) -> None:

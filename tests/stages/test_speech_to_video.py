@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 import wanavatar_lab
 from tests import toys
 from tests.media.samples import mux
-from wanavatar_lab import jobs, media
+from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.files import sha256_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
@@ -76,6 +77,12 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     facts = run.manifest()
     assert facts["seed"] == 1
     assert "transformer/diffusion_pytorch_model.safetensors" in json.dumps(facts)
+    said = read_settings(run.path(status.artifacts[0]))
+    given, voice = run.request(), run.request().input_files()["audio"]
+    assert said.to_request() == given.changed(image="a.png", audio=voice.name, seed=1)
+    assert said.weights == facts["facts"]["weights"]
+    assert said.inputs["audio"]["sha256"] == sha256_of(voice)
+    assert str(place).encode() not in run.path(status.artifacts[0]).read_bytes()
 
 
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path) -> None:

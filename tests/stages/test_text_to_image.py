@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests import toy_flux
-from wanavatar_lab import jobs, media
+from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import TextToImage, Upscale
@@ -139,6 +139,8 @@ def test_the_picture_is_enlarged_as_a_second_artifact(place: Path) -> None:
     assert facts["width"] == 80
     assert facts["upscale"]["width"] == 160
     assert UPSCALER.name in facts["upscale"]["weights"]
+    said = [read_settings(run.path(artifact)) for artifact in run.status().artifacts]
+    assert said[0] == said[1] and said[1].to_request() == run.request(), "both are made again by the same request"
 
 
 def test_an_upscale_that_fails_fails_the_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from tests import toys
 from training.pocket.upscale.network import build, published
-from wanavatar_lab import jobs, media
+from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import Cancelled, LabError, RequestError, WeightsError
+from wanavatar_lab.files import sha256_of
 from wanavatar_lab.requests import Upscale, parse
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.context import StageContext, Step
@@ -210,7 +211,14 @@ def test_the_same_picture_gives_the_same_bytes_and_says_what_made_it(tmp_path: P
     first, second = (run.folder / "upscaled.png" for run in runs)
     assert first.read_bytes() == second.read_bytes()
     network = read_network(weights, "cpu")
-    assert Image.open(first).info["Weights"] == f"toy.safetensors sha256:{network.sha256}"
+    said = read_settings(first)
+    assert said.to_request() == Upscale(image="a.png", weights=weights.name)
+    assert said.weights == {"toy.safetensors": network.sha256}
+    assert said.inputs == {
+        "image": {"name": "a.png", "sha256": sha256_of(tmp_path / "a.png")},
+        "weights": {"name": weights.name, "sha256": network.sha256},
+    }
+    assert str(tmp_path).encode() not in first.read_bytes()
     manifest = runs[0].manifest()
     assert manifest["facts"]["weights"] == {"toy.safetensors": network.sha256}
     assert manifest["inputs"]["weights"]["sha256"] == network.sha256

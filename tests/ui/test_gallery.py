@@ -107,6 +107,19 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     assert got == [(family[2].folder / "talking.mp4", "talking"), TextToImage(prompt="An old sailor")]
 
 
+@pytest.mark.parametrize("action", ["again", "change"])
+def test_a_run_whose_input_has_changed_since_says_so(served: Path, action: str) -> None:
+    given = made_runs.picture(served / "given.png", side=64)
+    run = made_runs.ended_run(Upscale(image=str(given)), [("picture", given)])
+    gallery = Gallery()
+    gallery.on(action, lambda request: None)
+    gallery.receive({"kind": action, "run": run.id})
+    assert gallery.notice == ""
+    made_runs.picture(given, side=64, hair="green")
+    gallery.receive({"kind": action, "run": run.id})
+    assert gallery.notice == "Changed since that run: given.png. The file is used as it is now."
+
+
 def test_delete_and_undo(family: list[Run]) -> None:
     gallery = Gallery()
     gallery.receive({"kind": "delete", "run": family[1].id})

@@ -1,5 +1,6 @@
 """What a notebook refuses of what papermill gave it, as a kernel's history shows it."""
 
+import ast
 from typing import Any
 
 import pytest
@@ -58,15 +59,30 @@ def test_outside_of_a_notebook_nothing_is_checked() -> None:
 
 
 def test_unknown_names_and_wrong_kinds_are_named_all_at_once() -> None:
-    given = 'profil = "full"\ninteractive = 0\ncount = 1.5\nshare = "half"\nout = 7\nsteps = True\nseed = None'
+    given = 'profil = "full"\ninteractive = 0\ncount = 1.5\nshare = "half"\nout = 7.5\nsteps = True\nseed = None'
     assert problems(given) == [
         ("profil", "this notebook has no such parameter; did you mean 'profile'?"),
         ("interactive", "must be True or False (got 0)"),
         ("count", "must be an integer (got 1.5)"),
         ("share", "must be a number (got 'half')"),
-        ("out", "must be text (got 7)"),
+        ("out", "must be text (got 7.5); papermill's -p reads it so: pass it with -r"),
         ("steps", "must be text (got True)"),
         ("seed", "must be an integer (got None)"),
+    ]
+
+
+def test_a_whole_number_for_a_text_is_text_and_names_the_option(caplog: pytest.LogCaptureFixture) -> None:
+    names = notebook("prompt = 1984\nout = 7\nsteps = 4\nseed = 8")
+    values = chosen(TextToImage, names)
+    assert (values["prompt"], names["out"], names["steps"], values["seed"]) == ("1984", "7", 4, 8)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and "prompt is the number 1984 to papermill's -p" in lines[0] and lines[1].endswith("-r.")
+
+
+@pytest.mark.parametrize("value", ["True", "1e5", "2.50"])
+def test_a_text_that_papermill_has_changed_is_refused_with_the_option(value: str) -> None:
+    assert problems(f"prompt = {value}", TextToImage) == [
+        ("prompt", f"must be text (got {ast.literal_eval(value)!r}); papermill's -p reads it so: pass it with -r")
     ]
 
 

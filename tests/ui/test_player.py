@@ -1,14 +1,19 @@
 """Players, contact sheets, before and after: what they are given, and what they refuse."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.ui import made_runs
 from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.media import read_frame, read_picture
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.player import Compare, Player, show
+from wanavatar_lab.ui.player import Compare, Player, copy_of, show
 from wanavatar_lab.ui.sweep import ContactSheet
 
 
@@ -95,3 +100,28 @@ def test_words_follow_the_language(made: Path) -> None:
     player = Player(made / "small.png")
     language.code = "ko"
     assert (player.words["loop"], player.lang) == ("반복", "ko")
+
+
+def test_a_page_that_serves_no_files_gets_a_copy(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[dict[str, Any], Any]] = []
+    player = Player(made / "talking.mp4", made / "talking.mp4")
+    monkeypatch.setattr(player, "send", lambda content, buffers=None: sent.append((content, buffers)))
+    player.receive({"kind": "copies"})
+    assert [content["index"] for content, _ in sent] == [0, 1]
+    content, (data,) = sent[0]
+    assert (content["kind"], content["whole"], content["type"]) == ("copy", True, "video/mp4")
+    assert data == (made / "talking.mp4").read_bytes()
+
+
+def test_of_a_large_file_it_gets_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wanavatar_lab.ui.player.LARGEST_COPY", 100)
+    monkeypatch.setattr("wanavatar_lab.ui.player.POSTER_SIDE", 48)
+    for name in ("talking.mp4", "large.png"):
+        whole, kind, data = copy_of(made / name)
+        assert (whole, kind) == (False, "image/jpeg")
+        poster = Image.open(io.BytesIO(data))
+        assert poster.size == (48, 48)
+        first = Image.fromarray(read_frame(made / name, 0.0)) if name.endswith("mp4") else read_picture(made / name)
+        difference = np.asarray(poster, float) - np.asarray(first.resize((48, 48)), float)
+        assert abs(difference).mean() < 8
+    assert copy_of(made / "voice.wav") == copy_of(made / "gone.png") == (False, "", b"")

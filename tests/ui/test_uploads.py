@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,35 @@ def test_a_video_without_sound_is_no_recording(tmp_path: Path) -> None:
 
 def test_every_suffix_has_a_kind() -> None:
     assert set(KINDS.values()) == {"picture", "audio", "video"}
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["the same name", "different names"])
+def test_many_that_arrive_at_once_all_arrive(tmp_path: Path, sound: bytes, alike: bool) -> None:
+    start = threading.Barrier(40)
+
+    def send(number: int) -> Path:
+        start.wait(30)
+        incoming = Incoming(tmp_path, "voice.wav" if alike else f"voice {number}.wav", len(sound), WAV)
+        for offset in range(0, len(sound), 20_000):
+            incoming.write(offset, sound[offset : offset + 20_000])
+        return incoming.finish()
+
+    with ThreadPoolExecutor(40) as pool:
+        paths = list(pool.map(send, range(40)))
+    assert len(set(paths)) == 40
+    assert names(tmp_path) == sorted(path.name for path in paths)
+    assert all(path.read_bytes() == sound for path in paths)
+
+
+def test_pairs_of_one_name_both_arrive(tmp_path: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "probe", lambda path: media.MediaInfo("audio"))  # what is in it is not the question
+
+    def send(_: int) -> Path:
+        incoming = Incoming(folder, "voice.wav", 4, WAV)
+        incoming.write(0, b"some")
+        return incoming.finish()
+
+    with ThreadPoolExecutor(2) as pool:
+        for pair in range(400):
+            folder = tmp_path / str(pair)
+            assert [path.name for path in sorted(pool.map(send, range(2)))] == ["voice-2.wav", "voice.wav"]

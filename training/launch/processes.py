@@ -28,6 +28,7 @@ PATIENCE = 300.0  # seconds from SIGTERM to SIGKILL: a step of a large network, 
 
 Launcher = Literal["plain", "ddp", "fsdp2", "zero2"]
 CONFIGS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
+ONE = CONFIGS.pop("one")  # for `accelerate launch` by hand: here one process needs no launcher
 
 
 def processes_of(run: Path) -> list[psutil.Process]:

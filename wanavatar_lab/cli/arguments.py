@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -71,6 +72,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_common(listing)
     loras = _add(commands, "loras", "List LoRAs with their model, rank, alpha and trigger words.")
     _add_json(loras)
+    made = _add(commands, "settings", "Show how a picture or clip was made, and the command that makes it again.")
+    made.add_argument("file", metavar="FILE", help="a picture or clip that was made here")
+    _add_json(made)
     for name, text in (
         ("status", "Show a run's progress."),
         ("attach", "Follow a run until it finishes, wherever it was started."),
@@ -105,6 +109,7 @@ def _add_output(command: argparse.ArgumentParser, request: type[Request] | None)
     command.add_argument(
         "--out", metavar="FILE", help=f"copy the result to this file{ending}; the original stays in the run's folder"
     )
+    command.add_argument("--overwrite", action="store_true", help="replace the file of --out if there is one")
     _add_common(command)
 
 
@@ -158,13 +163,19 @@ def _short(value: Any) -> str:
 
 
 def _with_dashes(words: Sequence[str]) -> Iterator[str]:
-    """The words with --some_field read as --some-field, and text_to_image as text-to-image."""
-    for index, word in enumerate(words):
+    """The words with --some_field read as --some-field, text_to_image as text-to-image, and -x.png as a value."""
+    remaining = iter(enumerate(words))
+    for index, word in remaining:
         name, equals, value = word.partition("=")
-        if word.startswith("--") or (index == 0 and name in STAGE_REQUESTS):
-            yield name.replace("_", "-") + equals + value
-        else:
+        if not word.startswith("--") and not (index == 0 and name in STAGE_REQUESTS):
             yield word
+            continue
+        following = words[index + 1] if index + 1 < len(words) else ""
+        # joined, or it would be taken for an option; there is none of one dash but -h
+        if not equals and re.match("-[^-]", following) and following != "-h":
+            equals, value = "=", following
+            next(remaining)
+        yield name.replace("_", "-") + equals + value
 
 
 def _unknown_fields(words: Sequence[str]) -> Iterator[tuple[str, str]]:

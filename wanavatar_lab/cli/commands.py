@@ -5,6 +5,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabEr
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
+from wanavatar_lab.requests.request import shown
+from wanavatar_lab.runs import made_with
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.ui.copy_request import as_command
 
 POLL_SECONDS = 0.2
 
@@ -37,7 +42,7 @@ def make(arguments: argparse.Namespace) -> int:
         request.check_inputs()
     except RequestError as error:
         problems += error.problems
-    problems += _out_problems(arguments.out, STAGE_REQUESTS[arguments.stage])
+    problems += _out_problems(arguments, STAGE_REQUESTS[arguments.stage])
     if problems or request is None:
         raise RequestError(problems)
     job = jobs.submit(request, runs_dir=arguments.runs_dir)
@@ -48,7 +53,7 @@ def attach(arguments: argparse.Namespace) -> int:
     """Follow a run, and print or copy its result."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     request = job.run.request()
-    if problems := _out_problems(arguments.out, type(request)):
+    if problems := _out_problems(arguments, type(request)):
         raise RequestError(problems)
     return _follow(job, arguments, request)
 
@@ -111,6 +116,21 @@ def loras(arguments: argparse.Namespace) -> int:
     return SUCCEEDED
 
 
+def settings(arguments: argparse.Namespace) -> int:
+    """Show how a picture or clip was made, and the command that makes it again."""
+    made = made_with.read_settings(arguments.file)
+    if arguments.json:
+        answer(asdict(made))
+        return SUCCEEDED
+    lines = [f"{name}: {value}" for name, value in made.request.items()]
+    lines += [f"input {one['name']}: sha256 {one['sha256']}" for one in made.inputs.values()]
+    lines += [f"weights {name}: {digest}" for name, digest in made.weights.items()]
+    with suppress(RequestError):  # of a stage that is not known here, or of another release
+        lines += ["", as_command(made.to_request())]
+    answer("\n".join([f"made with WanAvatar Lab {made.version}".rstrip(), *lines]))
+    return SUCCEEDED
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "runs": runs,
     "status": status,
@@ -119,6 +139,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "logs": logs,
     "loras": loras,
     "evaluate": evaluate,
+    "settings": settings,
     "plan": plan,
     "weights": weights,
 }
@@ -146,7 +167,7 @@ def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> i
         return FAILED
     result = job.run.path(main_artifact(ended.artifacts, request.artifact))
     if arguments.out:
-        result = _hand_over(result, Path(arguments.out))
+        result = _hand_over(result, Path(arguments.out), overwrite=arguments.overwrite)
     answer({**_facts(job, ended), "out": str(result.absolute())} if arguments.json else str(result))
     return SUCCEEDED
 
@@ -162,13 +183,16 @@ def _wait(job: jobs.Job) -> Status:
     return now
 
 
-def _hand_over(result: Path, out: Path) -> Path:
+def _hand_over(result: Path, out: Path, *, overwrite: bool) -> Path:
     """Copy the result to `out`, whole or not at all.
 
     Raises:
         DiskFull: there is no room for it there; nothing is left behind.
-        LabError: it cannot be written there, or is another kind of file. Both errors name the result's path.
+        LabError: it cannot be written there, a file has come there meanwhile, or it is another kind of file. All
+            errors name the result's path.
     """
+    if out.exists() and not overwrite:
+        raise LabError(f"{out} exists by now, and is kept. The result is at {result}.")
     if result.suffix.lower() != out.suffix.lower():
         raise LabError(f"The result is a {result.suffix} file and cannot be written as {out}. It is at {result}.")
     try:
@@ -181,21 +205,26 @@ def _hand_over(result: Path, out: Path) -> Path:
     return out
 
 
-def _out_problems(out: str | None, request: type[Request]) -> list[tuple[str, str]]:
-    """Why the result could not be written to `out`, checked before anything is submitted."""
+def _out_problems(arguments: argparse.Namespace, request: type[Request]) -> list[tuple[str, str]]:
+    """Why the result could not be written to --out, checked before anything is submitted."""
+    out = arguments.out
     if out is None:
         return []
-    path = Path(out)
-    fault = ""
-    if request.suffix and path.suffix.lower() != request.suffix:
-        fault = f"must end in {request.suffix}"
-    elif path.is_dir() or not path.name:
-        fault = "must be the name of a file, not of a folder"
-    elif not path.parent.is_dir():
-        fault = f"must be in an existing folder; {str(path.parent)!r} does not exist"
-    elif not os.access(path.parent, os.W_OK):
-        fault = f"must be in a writable folder; {str(path.parent)!r} is not"
-    return [("out", f"{fault} (got {out!r})")] if fault else []
+    path, fault = Path(out), ""
+    try:
+        if request.suffix and path.suffix.lower() != request.suffix:
+            fault = f"must end in {request.suffix}"
+        elif path.is_dir() or not path.name:
+            fault = "must be the name of a file, not of a folder"
+        elif not path.parent.is_dir():
+            fault = f"must be in an existing folder; {str(path.parent)!r} does not exist"
+        elif not os.access(path.parent, os.W_OK):
+            fault = f"must be in a writable folder; {str(path.parent)!r} is not"
+        elif path.exists() and not arguments.overwrite:
+            fault = "exists already; give another name, or --overwrite to replace it"
+    except OSError as error:  # a name that is too long
+        fault = f"cannot be written: {error.strerror}"
+    return [("out", f"{fault} (got {shown(out)})")] if fault else []
 
 
 def _facts(job: jobs.Job, now: Status) -> dict[str, Any]:

@@ -3,27 +3,41 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.status import Status as Spinner
 
 from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.files import printable
 from wanavatar_lab.lora import Description
 from wanavatar_lab.runs.status import Status
 
 
 def answer(value: Any) -> None:
     """Print a result on standard output: text as it is, anything else as one JSON document."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    # a file name in bytes that are no Unicode is printed as these bytes, for a shell; in JSON it is escaped
+    text = value if isinstance(value, str) else printable(json.dumps(value, indent=2, ensure_ascii=False))
+    _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
     """Print a line that is not a result on standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line; characters that the terminal's encoding lacks are escaped."""
+    encoding = stream.encoding or "utf-8"
+    try:
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    if hasattr(stream, "buffer"):
+        stream.buffer.write(data + b"\n")
+    else:  # of a notebook, or another that takes text only
+        stream.write(printable(text) + "\n")
+    stream.flush()
 
 
 def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ or not at all (`DiskFull` when there is no room).
     video_reader   read_frames, read_frame
     hdr            HDR and wide-gamut frames in the colours of BT.709
     video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
-    probe          probe, MediaInfo
+    probe          probe, MediaInfo, read_metadata (what write_picture and VideoWriter were given)
     container      opening files for reading and writing, and what is missing of them
     timing         frame rates and times as exact fractions
 """
@@ -21,7 +21,7 @@ from wanavatar_lab.media.audio import Audio
 from wanavatar_lab.media.audio_reader import Peaks, read_audio, read_peaks
 from wanavatar_lab.media.audio_writer import write_audio
 from wanavatar_lab.media.pictures import read_picture, write_picture
-from wanavatar_lab.media.probe import MediaInfo, probe
+from wanavatar_lab.media.probe import MediaInfo, probe, read_metadata
 from wanavatar_lab.media.video_reader import read_frame, read_frames
 from wanavatar_lab.media.video_writer import VideoWriter, write_talking_clip
 
@@ -34,6 +34,7 @@ __all__ = [
     "read_audio",
     "read_frame",
     "read_frames",
+    "read_metadata",
     "read_peaks",
     "read_picture",
     "write_audio",

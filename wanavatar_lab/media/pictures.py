@@ -71,6 +71,17 @@ def is_picture(path: Path | str) -> bool:
         return False
 
 
+def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
+    """The text chunks of a PNG by name, and the description of any picture; what is damaged of them is left out.
+
+    Raises:
+        MediaError: as `is_picture`, or not a picture.
+    """
+    with _opened(path) as image:
+        texts = {str(name): str(text) for name, text in getattr(image, "text", {}).items()}
+        return texts, str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+
+
 def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write PNG, JPEG or WebP, chosen by the suffix; whole or not at all. The same picture gives the same bytes.
 

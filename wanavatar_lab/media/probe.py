@@ -1,5 +1,7 @@
 """What is in a media file: its kind, size, frames and length."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,7 @@ from wanavatar_lab.media.audio import check_format
 from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
-from wanavatar_lab.media.pictures import is_picture, read_picture
+from wanavatar_lab.media.pictures import is_picture, picture_texts, read_picture
 from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
@@ -90,6 +92,23 @@ def probe(path: Path | str) -> MediaInfo:
         fps = float(stream.average_rate or frames / seconds)
         known |= {"hdr": hdr_of(first), "missing": source.missing}
         return MediaInfo("video", width, height, fps, frames, duration, **known)
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The texts by name that a picture or clip was written with; empty for a file that holds none.
+
+    Raises:
+        MediaError: no such file, or not a media file.
+    """
+    if is_picture(path):
+        texts, comment = picture_texts(path)
+    else:
+        with reading(path, read_settings()) as source:
+            texts, comment = {}, source.container.metadata.get("comment", "")
+    with suppress(ValueError):  # a comment of another program
+        if isinstance(found := json.loads(comment), dict):
+            texts |= found
+    return {str(name): text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _counted(source: Source, stream: VideoStream) -> tuple[VideoFrame | None, int, Fraction]:

@@ -8,6 +8,7 @@ MediaPipe is imported at first use: its import takes a second, and clips without
 Reference: https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker (Tasks, running mode VIDEO).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.metrics.landmarks import Face, FacesIn, LandmarkSource, apart
 from wanavatar_lab.settings import read_settings
@@ -75,8 +76,10 @@ class MediaPipeLandmarks(LandmarkSource):
 
         Raises:
             WeightsError: MediaPipe cannot use the model.
+            LabError: a library of the system that MediaPipe links to is missing.
         """
-        from mediapipe.tasks.python.vision import RunningMode
+        with naming_packages():
+            from mediapipe.tasks.python.vision import RunningMode
 
         # VIDEO tracks faces from frame to frame, and IMAGE detects them anew in crops, which differ each time
         with self._landmarker(RunningMode.VIDEO) as tracking, self._landmarker(RunningMode.IMAGE) as detecting:
@@ -92,11 +95,31 @@ class MediaPipeLandmarks(LandmarkSource):
             num_faces=MOST_FACES,
         )
         try:
-            return vision.FaceLandmarker.create_from_options(options)
+            with naming_packages():  # its native code is loaded here
+                return vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise WeightsError(
                 f"MediaPipe cannot use {self.model} ({error}). {download_command(find_weights(WEIGHTS))}"
             ) from error
+
+
+@contextmanager
+def naming_packages() -> Iterator[None]:
+    """Name the packages of Debian and Ubuntu for the libraries that a slim container lacks for MediaPipe.
+
+    Raises:
+        LabError: one of them could not be loaded in this context.
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        missing = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file", str(error))
+        if missing is None:
+            raise
+        raise LabError(
+            f"MediaPipe needs {missing[1]}, which this system lacks: install libgl1, libegl1 and libgles2 (`apt-get "
+            "install libgl1 libegl1 libgles2`; no GPU is needed), or use `--landmarks none`."
+        ) from error
 
 
 class _Search:

@@ -3,6 +3,7 @@
 import difflib
 import numbers
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,9 +148,9 @@ class Request(Described):
         """
         views = fields_of(type(self))
         problems = [
-            (name, f"{shown(str(path))} {fault}; give {views[name].allowed}")
+            (name, f"{shown(getattr(self, name))} {fault}; give {views[name].allowed}")
             for name, path in self.input_files().items()
-            if (fault := _fault(path))
+            if (fault := _fault(path, getattr(self, name)))
         ]
         if problems:
             raise RequestError(problems)
@@ -265,9 +266,15 @@ def _not_a_request(data: Any) -> RequestError:
     return RequestError([("", f"{shown(data)} is not a request; give field names with their values")])
 
 
-def _fault(path: Path) -> str:
-    """What is wrong with an input file; empty if nothing is."""
+def _fault(path: Path, given: str) -> str:
+    """What is wrong with an input file; empty if nothing is.
+
+    Args:
+        given: the path as it was given: a `Path` has lost a slash of a web address.
+    """
     try:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given) and not path.exists():
+            return "is a web address, and only files are read: download it"
         if not path.exists():
             return "does not exist"
         if not path.is_file():

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.files import remove_if_possible
+from wanavatar_lab.files import printable, remove_if_possible
 from wanavatar_lab.runs import reserved_space
+from wanavatar_lab.runs.inputs import read_inputs
 from wanavatar_lab.runs.manifest import Record, build_manifest
 from wanavatar_lab.runs.run import PREVIEW, Run
 from wanavatar_lab.runs.status import Artifact, State, Status
@@ -38,7 +39,9 @@ def finish_run(
     Raises:
         DiskFull: no room, not even in the reserved blocks. The run then has the state it had.
     """
+    inputs = read_inputs(run.folder)
     _remove_scratch(run.folder)
+    error = None if error is None else printable(error)
     # a damaged status, perhaps by what made the run end, does not keep it from being finished
     last = last or run.readable_status() or Status()
     at = f" at {last.message}" if last.state == "running" and last.message else ""
@@ -56,7 +59,7 @@ def finish_run(
     )
     path = run.folder / "manifest.json"
     try:
-        reserved_space.write_last(path, _json(build_manifest(run, status, record or Record())))
+        reserved_space.write_last(path, _json(build_manifest(run, status, record or Record(), inputs)))
     except Exception as fault:  # noqa: BLE001  a run has to end, also with an artifact gone or facts that are no JSON
         # where the disk is full, the manifest was longer than the reserved blocks; a short one records that
         short = {"id": run.id, "state": state, "error": error, "seed": status.seed}

@@ -1,18 +1,21 @@
 """The manifest of a run, manifest.json: what is needed to reproduce its result, without this machine's paths."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wanavatar_lab.files import printable, sha256_of
+from wanavatar_lab.runs.inputs import InputFile
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
+from wanavatar_lab.settings import read_settings
 
 FORMAT = 1
 PACKAGES = ("wanavatar-lab", "torch", "diffusers", "transformers", "peft", "accelerate", "av", "numpy")
@@ -26,17 +29,21 @@ class Record:
         device: cpu, or cuda and the GPU's name.
         seconds: per phase.
         facts: what the stage recorded.
-        inputs: size and SHA-256 of each input file, by field.
     """
 
     device: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
+def build_manifest(run: Run, status: Status, record: Record, files: Mapping[str, InputFile]) -> dict[str, Any]:
     """The manifest of a run that ends with `status`; plain values for JSON.
+
+    A run folder may be given away, so that the manifest has no path of this machine: input files are named without
+    their folder, or by the run that made them. `request.json`, by which the run is run again here, keeps their paths.
+
+    Args:
+        files: the input files, by field.
 
     The request is read as plain JSON: its class may be in a custom stage's code, which must not run in the process
     that finishes the run of a worker that died.
@@ -49,9 +56,9 @@ def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
     # submitting has made the paths of input files absolute
     paths = {name: Path(value) for name, value in request.items() if isinstance(value, str) and value.startswith("/")}
     inputs = {
-        name: {**_location(path, root), **record.inputs.get(name, {})}
+        name: {**_location(path, root), **(files[name].facts() if name in files else {})}
         for name, path in paths.items()
-        if name in record.inputs or os.path.isfile(path)
+        if name in files or os.path.isfile(path)
     }
     versions = {}
     for name in PACKAGES:
@@ -63,7 +70,7 @@ def build_manifest(run: Run, status: Status, record: Record) -> dict[str, Any]:
         "id": run.id,
         "stage": run.stage,
         "state": status.state,
-        "error": status.error.replace(str(root), "<runs_dir>") if status.error else None,
+        "error": _without_places(status.error, paths.values(), root) if status.error else None,
         "request": {**request, **{name: place.get("path", place["name"]) for name, place in inputs.items()}},
         "seed": status.seed,
         "inputs": inputs,
@@ -91,11 +98,19 @@ def _location(path: Path, root: Path) -> dict[str, Any]:
     return {"name": path.name, "run": parts[0], "path": "/".join(parts)}
 
 
+def _without_places(text: str, inputs: Iterable[Path], root: Path) -> str:
+    """`text` without this machine's folders: those of input files, of the runs, of the weights, and the user's own."""
+    weights, home = read_settings().weights_dir.absolute(), Path.home()
+    words = {path: path.name for path in inputs} | {root: "<runs_dir>", weights: "<weights_dir>", home: "~"}
+    for path, word in words.items():
+        if path != path.parent:  # a home of / would be found everywhere
+            text = text.replace(printable(str(path)), printable(word))
+    return text
+
+
 def describe_file(path: Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": file.tell(), "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _commit() -> str | None:

@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-from wanavatar_lab.files import OUT_OF_ROOM, write_bytes
+from wanavatar_lab.files import OUT_OF_ROOM, encoded, write_bytes
 
 # bytes: a status that holds the longest error message twice (error and message), and a manifest with a long request
 SIZES = {"status.json": 16 * 1024, "manifest.json": 64 * 1024}
@@ -37,7 +37,7 @@ def write_last(path: Path, text: str) -> None:
     Raises:
         DiskFull: none were reserved, or too few, and there is no other room.
     """
-    data = text.encode("utf-8")
+    data = encoded(text)
     reserved = _reserved(path)
     if not reserved.exists() or len(data) > reserved.stat().st_size:
         write_bytes(path, data)

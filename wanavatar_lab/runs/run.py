@@ -7,6 +7,7 @@
                     cancel           exists once cancellation is requested
                     preview.webp     an intermediate result, while the stage runs
                     .settings.json   the settings of the client that submitted it, until it ends
+                    .inputs/         copies of its input files, until it ends (`runs/inputs.py`)
                     ...              the artifacts
 
 A name that begins with a dot is not part of the result: a draft, a half-written file, reserved blocks, settings.
@@ -30,6 +31,7 @@ from wanavatar_lab import files, locks
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.custom_stages import extra_module
+from wanavatar_lab.runs.inputs import keep_inputs
 from wanavatar_lab.runs.reserved_space import reserve
 from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.settings import Settings, read_settings
@@ -140,7 +142,7 @@ class Run:
     def write_settings(self, settings: Settings) -> None:
         """Record the settings to execute this run with: those of the client that submits it."""
         settings = settings.model_copy(update={"weights_dir": settings.weights_dir.absolute()})
-        files.write_text(self.folder / ".settings.json", settings.model_dump_json())
+        files.write_json(self.folder / ".settings.json", settings.model_dump(mode="json"))
 
     def settings(self) -> Settings:
         """The settings to execute this run with; this process's where the run was not submitted with its own.
@@ -150,10 +152,10 @@ class Run:
         """
         path = self.folder / ".settings.json"
         try:
-            return Settings.model_validate_json(files.read_file(path))
+            return Settings.model_validate(json.loads(files.read_file(path)))
         except FileNotFoundError:
             return read_settings()
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} does not hold this release's settings; submit the run again.") from error
 
     def was_submitted(self) -> bool:
@@ -257,6 +259,7 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
 
     Raises:
         DiskFull: there is no room; nothing is left behind.
+        RequestError: an input file is being written to.
         LabError: the runs folder is not writable.
     """
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(status.submitted_at))
@@ -274,6 +277,7 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
         run = Run(folder)
         try:
             files.write_json(folder / "request.json", request.to_json())
+            keep_inputs(request, folder)
             run.write_status(status)
             (folder / "log.txt").touch()
             reserve(folder)

@@ -1,16 +1,17 @@
 """What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import Cancelled
-from wanavatar_lab.files import report_write_errors
+from wanavatar_lab.files import encoded, report_write_errors
 from wanavatar_lab.memory import Choice
-from wanavatar_lab.requests import ImageToVideo, TextToImage
+from wanavatar_lab.requests import Request
+from wanavatar_lab.runs.inputs import name_originals, read_inputs
+from wanavatar_lab.runs.made_with import describe
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class StageContext:
             DiskFull: there is no room.
         """
         path = self.folder / "log.txt"
-        with report_write_errors(path), open(path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        with report_write_errors(path), open(path, "ab") as file:
+            file.write(encoded(f"{time.strftime('%H:%M:%S')} {name_originals(text, self.folder)}\n"))
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""
@@ -79,10 +80,17 @@ class StageContext:
             self.log(f"Offload {choice.key}: {choice.reason}")
             self.record(offload=choice.key, vae_tiled=choice.tiled)
 
-    def metadata(self, request: TextToImage | ImageToVideo) -> dict[str, str]:
-        """What the file of an artifact says of how it was made."""
-        known = json.dumps({**request.to_json(), "seed": self.seed}, ensure_ascii=False)
-        return {"Software": "WanAvatar Lab", "Prompt": request.prompt, "Request": known}
+    def metadata(
+        self, request: Request, weights: Mapping[str, str], loras: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, str]:
+        """What the file of an artifact says of how it was made: `runs/made_with.py` reads it back.
+
+        Args:
+            request: the run's.
+            weights: fingerprints of the weights, by file.
+            loras: as the manifest has them.
+        """
+        return describe(request, self.seed, read_inputs(self.folder), weights, loras)
 
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""

@@ -78,7 +78,9 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
     with (
         applied(request, experts, context.log) as loras,
-        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,
+        media.VideoWriter(
+            context.folder / FILE, fps=FPS, metadata=context.metadata(request, models.fingerprint, loras.record)
+        ) as writer,
     ):
         for segment in _segments(request, models, context, first):
             for frame in segment[0].unbind(dim=1):

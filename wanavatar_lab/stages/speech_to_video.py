@@ -132,7 +132,12 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
         clip = media.write_talking_clip(
-            context.folder / FILE, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+            context.folder / FILE,
+            _levels(chain([first], stream)),
+            fps=FPS,
+            audio=voice,
+            start_frame=first.start_frame,
+            metadata=context.metadata(request, models.fingerprint, loras.record),
         )
     context.record(
         weights=models.fingerprint,

@@ -92,13 +92,16 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
         picture = _draw(request, models, context)
     context.check()
     path = context.folder / FILE
-    media.write_picture(path, picture, metadata=context.metadata(request))
+    made_with = context.metadata(request, models.fingerprint, loras.record)
+    media.write_picture(path, picture, metadata=made_with)
     context.record(weights=models.fingerprint, loras=loras.record, width=picture.width, height=picture.height)
     artifacts = [Artifact(kind=TextToImage.artifact, path=FILE)]
     if upscale is not None:
         # both stages record facts of the same names, so the upscaler's get a place of their own
         its_context = StageContext(context.folder, context.seed, context.on_step)
-        made = upscale.run(Upscale(profile=request.profile, image=str(path)), models.upscaler, its_context)
+        made = upscale.run(
+            Upscale(profile=request.profile, image=str(path)), models.upscaler, its_context, made_with=made_with
+        )
         artifacts += [artifact.model_copy(update={"role": "upscaled"}) for artifact in made]
         context.record(upscale=its_context.facts)
     return artifacts

@@ -119,8 +119,13 @@ def load(profile: Profile, device: str) -> Models:
     return Models(profile.weights(Upscale.stage, read_settings().weights_dir), device)
 
 
-def run(request: Upscale, models: Models, context: StageContext) -> list[Artifact]:
+def run(
+    request: Upscale, models: Models, context: StageContext, *, made_with: Mapping[str, str] | None = None
+) -> list[Artifact]:
     """Enlarge the picture; transparency is laid over white.
+
+    Args:
+        made_with: what the file says of how it was made, where the picture is enlarged in a run of another stage.
 
     Raises:
         MediaError: it cannot be read, or the result would be larger than the settings allow.
@@ -138,9 +143,9 @@ def run(request: Upscale, models: Models, context: StageContext) -> list[Artifac
     network = models.network(request.weights)
     context.check()
     enlarged = enlarge(picture, network, request.tile, context)
-    known = {"Software": "WanAvatar Lab", "Stage": request.stage, "Weights": f"{network.file} sha256:{network.sha256}"}
-    media.write_picture(context.folder / FILE, enlarged, metadata=known)
-    context.record(weights={network.file: network.sha256}, width=enlarged.width, height=enlarged.height)
+    weights = {network.file: network.sha256}
+    media.write_picture(context.folder / FILE, enlarged, metadata=made_with or context.metadata(request, weights))
+    context.record(weights=weights, width=enlarged.width, height=enlarged.height)
     return [Artifact(kind=Upscale.artifact, path=FILE, role="upscaled")]
 
 

@@ -8,6 +8,7 @@ import ipywidgets as widgets
 from ipywidgets.widgets.widget_description import DescriptionStyle
 from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
+from wanavatar_lab.files import printable
 from wanavatar_lab.ui.language import language
 
 LABEL_WIDTH = {"description_width": "initial"}
@@ -66,9 +67,9 @@ def heading(level: int, title: str, text: str) -> str:
 
 def small(text: str) -> str:
     """Help under a control, in the language shown, as HTML."""
-    return f'<div class="wl-help" lang="{language.code}"><small>{escape(text)}</small></div>'
+    return f'<div class="wl-help" lang="{language.code}"><small>{escape(printable(text))}</small></div>'
 
 
 def alert(text: str) -> str:
     """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(text)}</div>'
+    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(printable(text))}</div>'

@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.files import entries
+from wanavatar_lab.files import entries, printable
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.runs.run import list_runs
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
@@ -116,7 +116,7 @@ class FileControl(Control):
         self._path, self._video = str(value) if value else None, None
         samples = [path for path in self._samples.values() if value and Path(path) == Path(value).resolve()]
         self._inputs["sample"].value = samples[0] if samples else ""
-        self._inputs["path"].value = "" if samples else (self._path or "")
+        self._inputs["path"].value = "" if samples else printable(self._path or "")
         self._way.value = "sample" if samples or (self._samples and not self._path) else "path"
         self._show()
 

@@ -21,6 +21,7 @@ from wanavatar_lab import files
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of
 from wanavatar_lab.runs import trash
+from wanavatar_lab.runs.inputs import changed_since
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
 from wanavatar_lab.ui.form import labelled
@@ -196,7 +197,7 @@ class Gallery(Listing):
                 self.restore()
             case "copy":
                 run, how = self._run(run_id), str(content.get("how"))
-                text = COPIES[how](run.request(), run.status().seed)
+                text = files.printable(COPIES[how](run.request(), run.status().seed))
                 self.send({"kind": "copy", "run": run_id, "how": how, "text": text})
             case "use" if run_id.startswith(f"{LORA}:"):
                 found = next(each.found for each in self._loras.all if f"{LORA}:{each.id}" == run_id)
@@ -204,7 +205,11 @@ class Gallery(Listing):
             case "use":
                 self._tell("use", self._result(run_id), self._entry(run_id).kind)
             case "again" | "change" as action:
-                self._tell(action, self._run(run_id).request())
+                run = self._run(run_id)
+                request = run.request()
+                self._tell(action, request)
+                if (run.folder / "manifest.json").exists() and (changed := changed_since(request, run.manifest())):
+                    self.notice = self.WORDS.text("changed", files=files.printable(", ".join(changed)))
             case "compare" if "with" in content:
                 self.compare(str(content["with"]), run_id)
             case "compare" if run_id in self._compared():
@@ -362,6 +367,7 @@ def _read(run: Run) -> Entry | None:
     title = str(request.get("prompt") or "") or (Path(inputs[0]).name if inputs else "")
     if status.artifacts and all(artifact.kind != kind for artifact in status.artifacts):
         kind = status.artifacts[0].kind
+    title = files.printable(title)
     file = next((run.path(artifact) for artifact in status.artifacts if artifact.kind == kind), None)
     head = f"{run.folder.parent}/"
     owners = [path.removeprefix(head).partition("/")[0] for path in inputs if path.startswith(head)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import traitlets
 
+from wanavatar_lab.files import printable
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, Words
 
 NAMES = {"en": "English", "ko": "한국어", "zh": "中文"}
@@ -68,7 +69,8 @@ def stage_name(stage: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """The text, cut to `most` characters with an ellipsis where it is longer."""
+    """The text, cut to `most` characters with an ellipsis where it is longer; of any bytes a page can receive."""
+    text = printable(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

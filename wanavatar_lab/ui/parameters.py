@@ -6,28 +6,39 @@ every field.
 
 Papermill writes its values into a cell after that one, and only warns of a name it does not know. So a notebook checks
 that cell itself, in the history of its kernel.
+
+Papermill's `-p` turns what looks like a number, True, False or None into that, before a notebook sees it: `-p prompt
+1984` is the number 1984, and `-p person 007` is 7. A whole number for a text is taken as text, with a warning, since
+zeros before it are lost; any other is refused. `-r` passes every text as it is.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.requests import Request, fields_of
+from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.request import must_be, suggestion
 
 DEFAULT = "default"  # stands in the cell for a value that depends on the profile
 OPEN = (DEFAULT, "auto")  # texts in whose place a number may be given
 KINDS: dict[type, str] = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
+_TAKEN_AS_TEXT = (
+    "%s is the number %s to papermill's -p, and is taken as the text '%s'. If it was given otherwise, as with zeros "
+    "before it, pass it with -r."
+)
 _INJECTED = "# Parameters\n"  # the first line of papermill's cell
 
+_log = logging.getLogger(__name__)
 
-def chosen(request_class: type[Request], names: Mapping[str, Any]) -> dict[str, Any]:
+
+def chosen(request_class: type[Request], names: MutableMapping[str, Any]) -> dict[str, Any]:
     """The values that a notebook gives to fields, without those that it leaves to the profile.
 
     Args:
         request_class: whose fields.
-        names: of the notebook, with their values: `globals()`.
+        names: as for `check_parameters`.
 
     Raises:
         RequestError: as `check_parameters`.
@@ -36,8 +47,10 @@ def chosen(request_class: type[Request], names: Mapping[str, Any]) -> dict[str, 
     return {name: names[name] for name in fields_of(request_class) if names.get(name, DEFAULT) != DEFAULT}
 
 
-def check_parameters(names: Mapping[str, Any], request_class: type[Request] | None = None) -> None:
+def check_parameters(names: MutableMapping[str, Any], request_class: type[Request] | None = None) -> None:
     """Refuse papermill's parameters that the notebook does not have, or has with another type.
+
+    A whole number for a text becomes text in `names`, which is logged.
 
     Without papermill's cell, as in JupyterLab, nothing is checked.
 
@@ -54,6 +67,12 @@ def check_parameters(names: Mapping[str, Any], request_class: type[Request] | No
     for name in given:
         if name not in known:
             problems.append((name, f"this notebook has no such parameter; {suggestion(name, known)}"))
+        elif _is_text(known[name], fields.get(name)) and isinstance(names[name], bool | int | float):
+            if type(names[name]) is int:
+                names[name] = str(names[name])
+                _log.warning(_TAKEN_AS_TEXT, name, names[name], names[name])
+            else:
+                problems.append((name, f"{must_be('text', names[name])}; papermill's -p reads it so: pass it with -r"))
         elif name in fields:
             # a form reads None as "leave the field as it is", which would hide the mistake
             if names[name] is None and not fields[name].optional:
@@ -87,6 +106,11 @@ def _defaults(code: str) -> dict[str, Any]:
     except (SyntaxError, ValueError):  # an IPython command, or a value that is computed
         return {}
     return defaults
+
+
+def _is_text(default: Any, view: FieldView | None) -> bool:
+    """Whether a parameter with this default, or of this field, is a text that no number can stand for."""
+    return view.kind == "str" if view is not None else isinstance(default, str) and default not in OPEN
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -6,20 +6,28 @@ show(files)                       # everything that a run made
 Compare(before, after)            # two pictures, one over the other
 """
 
-from collections.abc import Sequence
+import asyncio
+import io
+import mimetypes
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import traitlets
+from PIL import Image
 
-from wanavatar_lab.errors import LabError
-from wanavatar_lab.media import probe, read_peaks
+from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.media import probe, read_frame, read_peaks, read_picture
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
-from wanavatar_lab.ui.widget import LabWidget, script, styles
+from wanavatar_lab.ui.widget import LabWidget, script, start, styles
 
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
 LONGEST_WAVEFORM = 120.0  # seconds; decoding more would block the kernel noticeably
+# bytes of a file that is sent whole to a page that serves none; Colab takes outputs of up to 20 MB
+LARGEST_COPY = 8 * 1024**2
+POSTER_SIDE = 640  # longest side in pixels of the picture that stands for a larger one
 
 
 class Player(LabWidget):
@@ -63,6 +71,7 @@ class Player(LabWidget):
         kinds = sorted(set(map(kind_of, files)))
         if len(kinds) > 1:
             raise LabError(f"{files[0].name} and {files[1].name} are {' and '.join(kinds)}; give two of a kind.")
+        self._files = files
         infos = [probe(path) for path in files]
         info = infos[0]
         has_waveform = info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
@@ -75,6 +84,37 @@ class Player(LabWidget):
             frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
             peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
+
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Send copies of the files to a page that serves none."""
+        if content.get("kind") == "copies":
+            start(self._send_copies())
+
+    async def _send_copies(self) -> None:
+        for index, path in enumerate(self._files):
+            whole, kind, data = await asyncio.to_thread(copy_of, path)
+            message = {"kind": "copy", "index": index, "whole": whole, "type": kind}
+            self.send(message, [data] if data else None)
+
+
+def copy_of(path: Path) -> tuple[bool, str, bytes]:
+    """A file for a page that serves none: whether it is whole, its media type, and its bytes.
+
+    A file of more than `LARGEST_COPY` bytes is a JPEG of its first frame; a recording is then nothing, as is a file
+    that cannot be read any more.
+    """
+    try:
+        if path.stat().st_size <= LARGEST_COPY:
+            return True, mimetypes.guess_type(path)[0] or "", path.read_bytes()
+        if kind_of(path) == "audio":
+            return False, "", b""
+        frame = read_picture(path) if kind_of(path) == "picture" else Image.fromarray(read_frame(path, 0.0))
+    except (OSError, MediaError):
+        return False, "", b""
+    frame.thumbnail((POSTER_SIDE, POSTER_SIDE))
+    memory = io.BytesIO()
+    frame.save(memory, "JPEG", quality=85)
+    return False, "image/jpeg", memory.getvalue()
 
 
 def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidget:

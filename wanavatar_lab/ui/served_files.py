@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import printable
 from wanavatar_lab.settings import read_settings
 
 # kind of a file by its suffix: what the widgets show, and what an upload may be
@@ -40,7 +41,8 @@ def server_path(path: Path | str) -> str:
     A relative `path` counts from this process's working folder, as everywhere.
 
     Raises:
-        LabError: the file is outside the server's root, or has a hidden name, which servers refuse to serve.
+        LabError: the file is outside the server's root, or has a hidden name, which servers refuse to serve, or a
+            name in bytes that no URL can have.
     """
     root = server_root()
     # not resolved: links below the root are served, even those that point outside of it
@@ -55,6 +57,10 @@ def server_path(path: Path | str) -> str:
     below = absolute.relative_to(root)
     if any(part.startswith(".") for part in below.parts):
         raise LabError(f"{absolute} has a hidden name, and servers do not show such files. Rename it.")
+    if printable(below.as_posix()) != below.as_posix():
+        raise LabError(
+            f"{printable(str(absolute))} has a name that is not in UTF-8, so the page cannot show it. Rename it."
+        )
     return below.as_posix()
 
 

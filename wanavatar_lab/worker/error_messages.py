@@ -4,6 +4,7 @@ from pathlib import Path
 
 from wanavatar_lab.errors import DiskFull, LabError, WeightsError, causes, is_out_of_gpu_memory, is_out_of_main_memory
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full
+from wanavatar_lab.runs.inputs import name_originals
 from wanavatar_lab.runs.run import Run
 
 LONGEST = 4000  # characters; the last status has to fit into its reserved space, 16 KiB, and holds the text twice
@@ -24,7 +25,7 @@ _NO_THREAD = (
 
 def explain(error: BaseException, run: Run) -> str:
     """One message for the user: what was wrong and what to do; at most `LONGEST` characters."""
-    text = _message(error, run)
+    text = name_originals(_message(error, run), run.folder)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

@@ -13,7 +13,8 @@ from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.runs.finish import finish_run
-from wanavatar_lab.runs.manifest import Record, describe_file
+from wanavatar_lab.runs.inputs import as_submitted, check_unchanged
+from wanavatar_lab.runs.manifest import Record
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import LOADING, RUNNING, Artifact, State
 from wanavatar_lab.settings import read_settings
@@ -80,11 +81,9 @@ def choose_device() -> str:
 
 
 def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
-    request = run.request()
+    request = as_submitted(run.request(), run.folder)
     request.check_inputs()
     check_loras(request)
-    # before the work, since a file may change later
-    record.inputs = {name: describe_file(path) for name, path in request.input_files().items()}
     seed = getattr(request, "seed", -1)
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)
@@ -96,6 +95,7 @@ def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter
     context.check()
     meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))
+    check_unchanged(run.request(), run.folder)
     for artifact in artifacts:
         path = run.path(artifact)
         if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from tests.training.toy import config_of
 from training.config import TrainingConfig
 from training.launch import supervisor
 from training.launch.launch import start, state, stop
-from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, PREVIOUS_LOG, TOLD, processes_of
+from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, ONE, PREVIOUS_LOG, TOLD, processes_of
 from training.launch.supervisor import why_failed
 from training.loop.checkpoint import same_bits
 from training.loop.run_folder import WEIGHTS, checkpoints
@@ -194,6 +196,48 @@ def test_accelerate_takes_the_configs_that_ship(name: str) -> None:
         assert (int(found.zero_stage), found.offload_optimizer_device) == (2, "cpu")
     if name == "fsdp2":
         assert int(found.fsdp_version) == 2
+
+
+HOSTILE = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config: {zero_stage: 3, deepspeed_multinode_launcher: standard}
+dynamo_config: {dynamo_backend: INDUCTOR}
+mixed_precision: fp16
+num_machines: 2
+num_processes: 16
+machine_rank: 1
+main_process_ip: 10.0.0.1
+main_process_port: 29500
+"""
+# what a process that accelerate starts gets to see, with a config named and without
+LAUNCHED_WITH = """
+import json, sys
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser, prepare_simple_launcher_cmd_env
+
+def facts(*words):
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args([*words, "-m", "training.train"]))
+    command, environ = prepare_simple_launcher_cmd_env(arguments)
+    names = ("num_machines", "num_processes", "use_deepspeed", "multi_gpu")
+    chosen = {name: getattr(arguments, name) for name in names}
+    return chosen | {name: value for name, value in environ.items() if name.startswith("ACCELERATE_")}
+
+print(json.dumps([facts("--config_file", sys.argv[1]), facts()]))
+"""
+
+
+def test_the_users_own_config_changes_nothing_where_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "accelerate").mkdir()
+    (tmp_path / "accelerate" / "default_config.yaml").write_text(HOSTILE)
+    words = [sys.executable, "-c", LAUNCHED_WITH, str(ONE)]
+    environ = os.environ | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
+    named, not_named = json.loads(done.stdout.splitlines()[-1])
+    assert (not_named["num_machines"], not_named["use_deepspeed"]) == (2, True), "accelerate reads such a config"
+    assert not_named["ACCELERATE_DYNAMO_BACKEND"] == "INDUCTOR"
+    assert (named["num_machines"], named["num_processes"]) == (1, 1)
+    assert not named["use_deepspeed"] and not named["multi_gpu"]
+    assert (named["ACCELERATE_MIXED_PRECISION"], named["ACCELERATE_DYNAMO_BACKEND"]) == ("no", "NO")
 
 
 def test_a_number_that_another_process_has_now_is_no_run(tmp_path: Path) -> None:

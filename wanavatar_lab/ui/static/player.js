@@ -34,6 +34,7 @@ function build(model, el, signal) {
     return element("figure", {}, medium, broken, caption);
   });
   const root = element("div", {}, element("div", { className: "wl-player-row" }, ...figures));
+  if (!servesFiles) root.append(askForCopies(model, media, signal));
   if (kind === "picture") return root;
   const peaks = model.get("peaks");
   if (peaks.length) root.append(waveform(model, media[0], peaks, signal));
@@ -47,17 +48,37 @@ function build(model, el, signal) {
   return root;
 }
 
+// Where the page serves no files, the kernel sends a small one whole, and of a large one a picture.
+function askForCopies(model, media, signal) {
+  const note = element("div", { className: "wl-soft", role: "note" });
+  const names = new Map(); // of the texts that say what is shown
+  const tell = () => (note.textContent = [...new Set(names.values())].map((name) => say(model, name)).join(" "));
+  follow(model, signal, "words", tell);
+  hear(model, signal, (content, buffers) => {
+    const medium = content.kind === "copy" && media[content.index];
+    if (!medium) return;
+    names.set(content.index, !buffers.length ? "no_copy" : content.whole ? "copy" : "poster");
+    tell();
+    if (!buffers.length) return;
+    const url = URL.createObjectURL(new Blob([buffers[0]], { type: content.type }));
+    signal.addEventListener("abort", () => URL.revokeObjectURL(url));
+    medium[content.whole || medium.tagName === "IMG" ? "src" : "poster"] = url;
+  });
+  model.send({ kind: "copies" });
+  return note;
+}
+
 function one(kind, path, version, index, count) {
-  const src = fileUrl(path, version);
+  const src = servesFiles ? fileUrl(path, version) : "";
   if (kind === "picture") {
-    const picture = element("img", { src, loading: "lazy" });
+    const picture = element("img", { ...(src && { src }), loading: "lazy" });
     // a wide one, such as a contact sheet, may be lower than the minimum height
     picture.addEventListener("load", () => picture.classList.toggle("wl-wide", picture.naturalWidth > 2 * picture.naturalHeight));
     return picture;
   }
-  if (kind === "audio") return element("audio", { src, controls: true, preload: "metadata" });
+  if (kind === "audio") return element("audio", { ...(src && { src }), controls: true, preload: "metadata" });
   // of two clips only the first has sound, and both share a row of controls
-  return element("video", { src, controls: count === 1, muted: index > 0, preload: "metadata", playsInline: true });
+  return element("video", { ...(src && { src }), controls: count === 1, muted: index > 0, preload: "metadata", playsInline: true });
 }
 
 function controls(model, el, media, kind, signal) {
