@@ -13,8 +13,8 @@ LARGEST_SEED = 2**32 - 1  # the largest that numpy's generators take
 
 _NEGATIVE_PROMPT = "What should not appear. The default is the text published with the model."
 _RESOLUTION = (
-    "Width x height: 480x832 is faster, 720x1280 sharper. auto, 480p and 720p keep the aspect ratio of the picture; "
-    "auto has as many pixels as is usual for the profile."
+    "auto, 480p and 720p keep the aspect ratio of the picture: 480p is faster, 720p sharper, auto as large as is usual "
+    "for the profile. Width x height crops the picture."
 )
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."

@@ -61,7 +61,7 @@ class ImageToVideo(Request):
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
-        return video_size(self.resolution, picture, self.the_profile())
+        return video_size(self.resolution, picture, self.the_profile(), self.stage)
 
     def segments(self) -> tuple[int, ...]:
         """Frames of each segment, 4n + 1: as few segments as `segment_frames` allows, and about equally long.

@@ -51,7 +51,7 @@ class SpeechToVideo(Request):
     )
     """How the person speaks and moves, and what the scene is like."""
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
-    resolution: Resolution = "720x1280"
+    resolution: Resolution = "auto"
     num_inference_steps: VideoSteps = 25
     frames_per_segment: Annotated[
         int, spec("Frames per segment", unit="frames", group="advanced", ge=4, le=160, step=4)
@@ -97,7 +97,7 @@ class SpeechToVideo(Request):
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
-        return video_size(self.resolution, picture, self.the_profile())
+        return video_size(self.resolution, picture, self.the_profile(), self.stage)
 
     def flow_shift_at(self, width: int, height: int) -> float:
         """The flow shift for a video of this size: the requested one, or 3.0 up to about 480p and 5.0 above."""
