@@ -200,6 +200,22 @@ def test_a_request_cannot_be_changed_in_place_and_can_be_a_key() -> None:
 # --- what is refused, and in which words
 
 
+@pytest.mark.parametrize("stage", ["text_to_image", "image_to_video", "speech_to_video"])
+def test_a_lora_in_a_prompt_is_sent_to_its_field(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    files = {name: str(tmp_path / "a") for name in REQUIRED[stage] if name != "prompt"}
+    plain = parse(stage, {**files, "prompt": "she <nods>, a < b, <lora> and lora:ann:0.8"})
+    plain.check_inputs()
+    for tag in ("<lora:ann:0.8>", "<lora:ann:0.8:0.6>", "< LoRA:Ann >", "<lyco:ann:1>"):
+        tagged = plain.changed(prompt=f"she nods {tag}, slowly")
+        assert from_json(tagged.to_json()) == tagged, "a run of the past can be read"
+        with pytest.raises(RequestError) as caught:
+            tagged.check_inputs()
+        assert dict(caught.value.problems) == {
+            "prompt": f"has '{tag}', which would be read as words: remove it, and put the LoRA into loras"
+        }
+
+
 @pytest.mark.parametrize(
     ("stage", "field", "value", "allowed"),
     [
