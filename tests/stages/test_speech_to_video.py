@@ -76,6 +76,27 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     assert "transformer/diffusion_pytorch_model.safetensors" in json.dumps(facts)
 
 
+def test_the_log_says_what_the_clip_leaves_out(place: Path) -> None:
+    with media.VideoWriter(place / "pose.mp4", fps=16) as writer:
+        for _ in range(16):
+            writer.write(np.zeros((96, 64, 3), np.uint8))
+    wide = str(toys.picture(place / "wide.png", (160, 64)))
+    given: dict[str, Any] = {"image": wide, "pose_video": str(place / "pose.mp4"), "num_inference_steps": 1}
+    run = jobs.run_here(request(place, prompt="word " * 600, resolution="80x64", **given))
+    assert run.status().state == "succeeded", run.status().error
+    log = run.log_tail(50)
+    assert "50% of image (160x64) is cut off at left and right to fill 80x64. resolution auto" in log
+    assert "47% of pose_video (64x96) is cut off at top and bottom to fill 80x64.\n" in log
+    assert "At 80x64 the oldest motion frames are packed without 16 pixels at the right; sides" in log
+    # with the end of the text there are 601
+    assert "prompt has 601 tokens: the model reads the first 512, and 89 are left out" in log
+
+    whole = jobs.run_here(request(place, image=wide, resolution="auto", num_inference_steps=1))
+    assert whole.status().state == "succeeded", whole.status().error
+    assert (whole.manifest()["facts"]["width"], whole.manifest()["facts"]["height"]) == (192, 80)
+    assert "4% of image (160x64) is cut off at left and right to fill 192x80.\n" in whole.log_tail(50)
+
+
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path) -> None:
     def frames(seed: int) -> np.ndarray:
         run = jobs.run_here(request(place, seed=seed))

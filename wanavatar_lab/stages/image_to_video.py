@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
+from PIL import Image
 from transformers import AutoTokenizer
 
 from wanavatar_lab import media
@@ -73,9 +74,11 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
+    context.say_crop("image", picture.size, (width, height), by_choice="x" in request.resolution)
+    models.say_cut_prompts(request, context)
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
+    first = picture_to_pixels(picture, height, width, Image.Resampling.LANCZOS)[:, :, 0] / 2 + 0.5
     with (
         applied(request, experts, context.log) as loras,
         media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,

@@ -24,6 +24,7 @@ from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, SHORTEST_SAMPLES
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
+from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
@@ -76,6 +77,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
+    _say_what_is_left_out(request, picture.size, (width, height), context)
+    models.say_cut_prompts(request, context)
     voice, waveform, segments = _voice(request)
     if request.inpaint_video is not None:
         models.widen()
@@ -165,6 +168,23 @@ def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
             f"{SHORTEST_SAMPLES / SAMPLE_RATE:g} s are needed. Change audio_start or audio_duration, or the file."
         )
     return voice, waveform, segments
+
+
+def _say_what_is_left_out(
+    request: SpeechToVideo, picture: tuple[int, int], size: tuple[int, int], context: StageContext
+) -> None:
+    """Log what a frame of this width and height does not show of the inputs."""
+    context.say_crop("image", picture, size, by_choice="x" in request.resolution)
+    for name in ("pose_video", "inpaint_video", "inpaint_mask"):
+        if (path := getattr(request, name)) is not None:
+            info = media.probe(path)
+            context.say_crop(name, (info.width or size[0], info.height or size[1]), size)
+    strips = zip(("right", "bottom"), (side % PACKED_SIDE for side in size), strict=True)
+    if lost := " and ".join(f"{pixels} pixels at the {where}" for where, pixels in strips if pixels):
+        context.log(
+            f"At {size[0]}x{size[1]} the oldest motion frames are packed without {lost}; sides that are multiples of "
+            f"{PACKED_SIDE} are packed whole."
+        )
 
 
 def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
