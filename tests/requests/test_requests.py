@@ -401,7 +401,8 @@ def allowed_values(view: FieldView) -> st.SearchStrategy[Any]:
 sides = st.integers(SMALLEST_SIDE // 16, LARGEST_SIDE // 16).map(lambda n: 16 * n)
 resolutions = st.sampled_from(["auto", "480p", "720p"]) | st.builds("{}x{}".format, sides, sides)
 allowed_requests = st.fixed_dictionaries(
-    {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()} | {"resolution": resolutions}
+    {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()}
+    | {"resolution": resolutions, "pose_start": st.floats(0, 0.5, exclude_max=True), "pose_end": st.floats(0.5, 1)}
 ).map(lambda values: SpeechToVideo(**values | {"inpaint_mask": values["inpaint_video"] and "mask.png"}))
 
 

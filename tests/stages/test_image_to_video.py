@@ -152,6 +152,14 @@ def test_the_steps_are_the_references(place: Path, models: image_to_video.Models
     assert models.pipeline.scheduler.config.solver_order == 2
 
 
+def test_the_other_solver_takes_the_steps_of_the_reference(place: Path, models: image_to_video.Models) -> None:
+    golden, seen = golden_tensors("flow_dpm_a.safetensors"), timesteps_of(models)
+    fields: dict[str, Any] = {"flow_shift": 3.0, "num_inference_steps": 8, "guidance_scale": 1.0}
+    made = frames(place, models, sample_solver="dpm++", **fields)
+    assert seen["transformer"] + seen["transformer_2"] == golden["8_3.0_timesteps"].tolist()
+    assert not np.array_equal(made, frames(place, models, **fields))
+
+
 def shifted(steps: int, shift: float) -> np.ndarray:
     sigmas = flow_sigmas(steps)
     return (1000 * shift * sigmas / (1 + (shift - 1) * sigmas)).astype(np.int64)

@@ -29,7 +29,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import picture_to_pixels
-from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
+from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
 FILE = "talking.mp4"
 
@@ -90,6 +90,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
     steps, flow_shift = request.num_inference_steps, request.flow_shift_at(width, height)
+    pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(flow_shift))
     scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
     set_flow_timesteps(scheduler, steps, "cpu")
     sigmas: list[float] = scheduler.sigmas.tolist()  # the noise before each step of a segment, and at its end
@@ -117,6 +118,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         pose_video=VideoFrames(request.pose_video, height, width) if request.pose_video else None,
         inpaint_video=VideoFrames(request.inpaint_video, height, width) if request.inpaint_video else None,
         inpaint_mask=VideoFrames(request.inpaint_mask, height, width, is_mask=True) if request.inpaint_mask else None,
+        pose_start=request.pose_start,
+        pose_end=request.pose_end,
         start_from_image=request.start_from_image,
         frames_per_segment=request.frames_per_segment,
         num_segments=segments,
@@ -179,6 +182,10 @@ def _say_what_is_left_out(
         if (path := getattr(request, name)) is not None:
             info = media.probe(path)
             context.say_crop(name, (info.width or size[0], info.height or size[1]), size)
+    steps = request.num_inference_steps
+    posed = sum(request.pose_start <= step / steps < request.pose_end for step in range(steps))
+    if request.pose_video is not None and posed < steps:
+        context.log(f"pose_video is followed in {posed} of {steps} steps.")
     strips = zip(("right", "bottom"), (side % PACKED_SIDE for side in size), strict=True)
     if lost := " and ".join(f"{pixels} pixels at the {where}" for where, pixels in strips if pixels):
         context.log(
