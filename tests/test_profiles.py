@@ -23,7 +23,7 @@ def test_pocket_fills_in_what_was_not_named() -> None:
     full = SpeechToVideo(image="a.png", audio="v.wav")
     assert (pocket.resolution, pocket.frames_per_segment) == ("128x128", 80)
     assert pocket.num_inference_steps < full.num_inference_steps == 25
-    assert full.resolution == "720x1280"
+    assert full.resolution == "auto"
 
 
 def test_a_named_field_wins_even_with_the_default_of_full() -> None:
@@ -35,7 +35,7 @@ def test_defaults_follow_a_changed_profile_and_named_fields_stay() -> None:
     request = SpeechToVideo(profile="pocket", image="a.png", audio="v.wav", num_inference_steps=7)
     assert request.named() == {"profile": "pocket", "image": "a.png", "audio": "v.wav", "num_inference_steps": 7}
     changed = request.changed(profile="full")
-    assert (changed.resolution, changed.num_inference_steps) == ("720x1280", 7)
+    assert (changed.resolution, changed.num_inference_steps) == ("auto", 7)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -28,6 +28,8 @@ class Profile:
         defaults: for each stage, the defaults of the request that this family overrides.
         aspects: width and height in pixels of each named aspect of text_to_image.
         auto_area: pixels of a video whose resolution is `auto`.
+        size_multiples: for each stage, the multiple of the sides of a video whose resolution is `auto` or a named one,
+            if it is not `SIZE_MULTIPLE`.
         dtypes: the dtype by kind of device, as torch names it.
         face_reader: what reads the faces of its clips where MediaPipe does not know such faces, as "module:class" with
             a `load`; empty for MediaPipe.
@@ -42,6 +44,7 @@ class Profile:
     dtypes: Mapping[str, str]
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    size_multiples: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
     face_reader: str = ""
 

@@ -305,7 +305,7 @@ def test_help_has_every_field_with_its_range(stage: str, capsys: pytest.CaptureF
 def test_help_says_what_a_profile_changes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["speech-to-video", "--help"])
-    assert "default 720x1280; 128x128 with profile pocket" in " ".join(capsys.readouterr().out.split())
+    assert "default auto; 128x128 with profile pocket" in " ".join(capsys.readouterr().out.split())
 
 
 # --- what runs

@@ -28,7 +28,7 @@ from wanavatar_lab.requests import (
     parse,
     plain_defaults,
 )
-from wanavatar_lab.requests.sizes import LARGEST_SIDE, NAMED_AREAS, SMALLEST_SIDE, fit_into
+from wanavatar_lab.requests.sizes import LARGEST_SIDE, NAMED_AREAS, SMALLEST_SIDE, cut_off, fit_into
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "text_to_image": {"prompt": "a woman with red hair"},
@@ -60,7 +60,7 @@ def test_published_defaults() -> None:
     assert (i2v.resolution, i2v.frame_num, i2v.num_inference_steps) == ("auto", 81, 40)
     assert (i2v.guidance_scale, i2v.low_noise_guidance_scale(), i2v.flow_shift, i2v.offload) == (5.0, 5.0, 5.0, "auto")
     s2v = SpeechToVideo(image="a.png", audio="v.wav")
-    assert (s2v.resolution, s2v.num_inference_steps, s2v.guidance_scale) == ("720x1280", 25, 5.5)
+    assert (s2v.resolution, s2v.num_inference_steps, s2v.guidance_scale) == ("auto", 25, 5.5)
     assert (s2v.frames_per_segment, s2v.num_segments, s2v.step_cache) == (80, 0, "off")
     assert (s2v.audio_start, s2v.audio_duration, s2v.pose_video, s2v.start_from_image) == (0.0, None, None, False)
     assert s2v.negative_prompt.startswith("画面模糊") and i2v.negative_prompt.startswith("色调艳丽")
@@ -101,26 +101,54 @@ def test_a_resolution_is_written_one_way(written: str) -> None:
 @pytest.mark.parametrize(
     ("resolution", "picture", "size"),
     [
-        ("auto", (1440, 2560), (720, 1280)),
-        ("720p", (1440, 2560), (720, 1280)),
-        ("480p", (480, 832), (480, 832)),
-        ("480p", (2560, 1440), (832, 480)),
-        ("480p", (1, 1), (624, 624)),
+        ("auto", (1440, 2560), (704, 1280)),
+        ("720p", (1440, 2560), (704, 1280)),
+        ("720p", (4000, 3000), (1088, 832)),
+        ("480p", (1440, 2560), (448, 832)),
+        ("480p", (2560, 1440), (832, 448)),
+        ("480p", (2560, 1080), (960, 384)),
+        ("480p", (1024, 1024), (576, 576)),
+        ("480p", (1, 1), (576, 576)),  # which the reference would not enlarge
     ],
 )
-def test_auto_keeps_the_shape_of_the_picture(resolution: str, picture: tuple[int, int], size: tuple[int, int]) -> None:
+def test_speech_to_video_has_the_sizes_of_the_reference(
+    resolution: str, picture: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """What `get_size_less_than_area` of Wan2.2 (42bf4cf) returns for the area."""
     assert SpeechToVideo(image="a.png", audio="v.wav", resolution=resolution).size(picture) == size
 
 
-@given(st.sampled_from([128 * 128, *NAMED_AREAS.values()]), st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)))
-def test_a_fitted_size_is_allowed_and_near_the_shape(area: int, picture: tuple[int, int]) -> None:
-    width, height = fit_into(area, picture)
-    assert width % 16 == height % 16 == 0
+@pytest.mark.parametrize(
+    ("profile", "resolution", "picture", "size"),
+    [
+        ("full", "auto", (1440, 2560), (720, 1280)),
+        ("full", "480p", (2560, 1440), (832, 480)),
+        ("full", "480p", (1, 1), (624, 624)),
+        ("pocket", "auto", (1440, 2560), (96, 160)),
+        ("pocket", "auto", (3000, 4000), (112, 144)),
+    ],
+)
+def test_auto_keeps_the_shape_of_the_picture(
+    profile: str, resolution: str, picture: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert ImageToVideo(profile=profile, image="a.png", resolution=resolution).size(picture) == size
+
+
+AREAS = [(128 * 128, 16), *((area, multiple) for area in NAMED_AREAS.values() for multiple in (16, 64))]
+
+
+@given(st.sampled_from(AREAS), st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)))
+def test_a_fitted_size_is_allowed_and_near_the_shape(area: tuple[int, int], picture: tuple[int, int]) -> None:
+    most, multiple = area
+    width, height = fit_into(most, picture, multiple)
+    assert width % multiple == height % multiple == 0
     assert SMALLEST_SIDE <= min(width, height) <= max(width, height) <= LARGEST_SIDE
+    assert width * height <= most
     shape = picture[0] / picture[1]
     if 1 / 3 <= shape <= 3:
-        assert area * 0.75 <= width * height <= area
-        assert abs(math.log(width / height / shape)) < (0.2 if area == 128 * 128 else 0.06)
+        assert width * height >= most * 0.75
+        assert abs(math.log(width / height / shape)) < 3 * multiple / math.sqrt(most)
+        assert cut_off(picture, (width, height)) == pytest.approx(1 - math.exp(-abs(math.log(width / height / shape))))
 
 
 def test_text_is_read_as_a_command_line_has_it() -> None:
@@ -170,6 +198,22 @@ def test_a_request_cannot_be_changed_in_place_and_can_be_a_key() -> None:
 
 
 # --- what is refused, and in which words
+
+
+@pytest.mark.parametrize("stage", ["text_to_image", "image_to_video", "speech_to_video"])
+def test_a_lora_in_a_prompt_is_sent_to_its_field(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    files = {name: str(tmp_path / "a") for name in REQUIRED[stage] if name != "prompt"}
+    plain = parse(stage, {**files, "prompt": "she <nods>, a < b, <lora> and lora:ann:0.8"})
+    plain.check_inputs()
+    for tag in ("<lora:ann:0.8>", "<lora:ann:0.8:0.6>", "< LoRA:Ann >", "<lyco:ann:1>"):
+        tagged = plain.changed(prompt=f"she nods {tag}, slowly")
+        assert from_json(tagged.to_json()) == tagged, "a run of the past can be read"
+        with pytest.raises(RequestError) as caught:
+            tagged.check_inputs()
+        assert dict(caught.value.problems) == {
+            "prompt": f"has '{tag}', which would be read as words: remove it, and put the LoRA into loras"
+        }
 
 
 @pytest.mark.parametrize(
@@ -357,7 +401,8 @@ def allowed_values(view: FieldView) -> st.SearchStrategy[Any]:
 sides = st.integers(SMALLEST_SIDE // 16, LARGEST_SIDE // 16).map(lambda n: 16 * n)
 resolutions = st.sampled_from(["auto", "480p", "720p"]) | st.builds("{}x{}".format, sides, sides)
 allowed_requests = st.fixed_dictionaries(
-    {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()} | {"resolution": resolutions}
+    {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()}
+    | {"resolution": resolutions, "pose_start": st.floats(0, 0.5, exclude_max=True), "pose_end": st.floats(0.5, 1)}
 ).map(lambda values: SpeechToVideo(**values | {"inpaint_mask": values["inpaint_video"] and "mask.png"}))
 
 

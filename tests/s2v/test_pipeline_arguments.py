@@ -93,7 +93,7 @@ def test_the_clip_and_its_stream_show_the_same_arguments() -> None:
 @pytest.mark.parametrize(
     ("given", "size"),
     [
-        ((None, None), (480, 832)),
+        ((None, None), (448, 832)),
         ((128, None), (128, 224)),
         ((None, 112), (64, 112)),
         ((64, 96), (64, 96)),

@@ -94,6 +94,16 @@ def test_the_size_is_of_the_pictures_shape_if_it_is_automatic(place: Path, model
     assert frames(place, models, resolution="auto", frame_num=5, num_inference_steps=1).shape == (5, 144, 112, 3)
 
 
+def test_the_log_says_what_is_left_out_of_picture_and_prompts(place: Path, models: image_to_video.Models) -> None:
+    wide = str(toys.picture(place / "wide.png", (128, 64)))
+    given = {"image": wide, "prompt": "word " * 511, "negative_prompt": "word " * 512, "num_inference_steps": 1}
+    image_to_video.run(request(place, frame_num=5, **given), models, StageContext(place, seed=1))
+    log = (place / "log.txt").read_text()
+    assert "50% of image (128x64) is cut off at left and right to fill 64x64." in log
+    assert "negative_prompt has 513 tokens: the model reads the first 512, and 1 are left out" in log
+    assert " prompt has" not in log, "with its end it has 512"
+
+
 @pytest.mark.parametrize("frame_num", [48, 0, 1, 8])
 def test_other_numbers_of_frames_are_refused(place: Path, frame_num: int) -> None:
     with pytest.raises(RequestError, match="frame_num"):
@@ -148,6 +158,14 @@ def test_the_steps_are_the_references(place: Path, models: image_to_video.Models
     assert models.pipeline.scheduler.config.solver_order == 2
 
 
+def test_the_other_solver_takes_the_steps_of_the_reference(place: Path, models: image_to_video.Models) -> None:
+    golden, seen = golden_tensors("flow_dpm_a.safetensors"), timesteps_of(models)
+    fields: dict[str, Any] = {"flow_shift": 3.0, "num_inference_steps": 8, "guidance_scale": 1.0}
+    made = frames(place, models, sample_solver="dpm++", **fields)
+    assert seen["transformer"] + seen["transformer_2"] == golden["8_3.0_timesteps"].tolist()
+    assert not np.array_equal(made, frames(place, models, **fields))
+
+
 def shifted(steps: int, shift: float) -> np.ndarray:
     sigmas = flow_sigmas(steps)
     return (1000 * shift * sigmas / (1 + (shift - 1) * sigmas)).astype(np.int64)
@@ -165,8 +183,20 @@ def test_the_picture_is_covered_and_cut_at_its_centre(
 
     monkeypatch.setattr(models.pipeline, "prepare_latents", prepare_latents)
     frames(place, models, num_inference_steps=1, guidance_scale=1.0)
-    expected = picture_to_pixels(Image.open(place / "a.png"), 64, 64)[:, :, 0]
+    expected = picture_to_pixels(Image.open(place / "a.png"), 64, 64, Image.Resampling.LANCZOS)[:, :, 0]
     assert torch.allclose(given[0], expected, atol=1e-6)
+
+
+def test_the_picture_is_scaled_as_by_diffusers(place: Path, models: image_to_video.Models) -> None:
+    """By Lanczos; of a checkerboard that is too fine for the frame the mean remains."""
+    picture = Image.open(toys.picture(place / "large.png", (320, 256)))
+    expected = models.pipeline.video_processor.preprocess(picture, height=64, width=80)
+    pixels = picture_to_pixels(picture, 64, 80, Image.Resampling.LANCZOS)[:, :, 0]
+    assert torch.allclose(pixels, expected, atol=1e-6)
+    assert not torch.allclose(picture_to_pixels(picture, 64, 80)[:, :, 0], expected, atol=1e-2)
+    board = np.indices((256, 256)).sum(axis=0) % 2 * 255
+    fine = picture_to_pixels(Image.fromarray(board.astype(np.uint8)), 64, 64, Image.Resampling.LANCZOS)
+    assert fine.abs().max() < 0.02
 
 
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path, models: image_to_video.Models) -> None:

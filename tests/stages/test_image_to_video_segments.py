@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import toys
 from tests.stages.test_image_to_video import models, place, request, weights
 from wanavatar_lab import media
 from wanavatar_lab.errors import Cancelled
@@ -17,6 +18,7 @@ from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.stages.image_to_video import MAX_SHIFT, joined
+from wanavatar_lab.wan.latents import picture_to_pixels
 
 __all__ = ["models", "place", "weights"]  # fixtures
 
@@ -105,6 +107,35 @@ def test_three_segments_are_one_clip(place: Path, models: image_to_video.Models,
     _, steps = clip(request(place, frame_num=9, num_inference_steps=2), models, place / "short", seed=7)
     assert np.array_equal(first[:9], written), "the first segment is the clip that it would be alone"
     assert {(step.segment, step.segments) for step in steps} == {(None, None)}
+
+
+def test_the_last_segment_is_given_the_last_frame(
+    place: Path, models: image_to_video.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[torch.Tensor] = []
+    given: list[torch.Tensor | None] = []
+    prepare = models.pipeline.prepare_latents
+
+    def prepare_latents(*arguments: Any) -> Any:
+        made = prepare(*arguments)
+        given.append(arguments[-1])
+        masks.append(made[1][0, :4].mean(dim=(2, 3)))
+        return made
+
+    monkeypatch.setattr(models.pipeline, "prepare_latents", prepare_latents)
+    end = toys.picture(place / "end.png", (128, 64))
+    long = request(place, last_image=str(end), frame_num=17, segment_frames=9, num_inference_steps=2)
+    path, _ = clip(long, models, place / "ended")
+    expected = picture_to_pixels(Image.open(end), 64, 64, Image.Resampling.LANCZOS)[:, :, 0]
+    assert given[0] is None and given[1] is not None and torch.allclose(given[1], expected, atol=1e-6)
+    # a latent frame has four of the clip's, and the first one of them four times
+    assert masks[0].T.flatten().tolist() == [1] * 4 + [0] * 8
+    assert masks[1].T.flatten().tolist() == [1] * 4 + [0] * 7 + [1]
+    assert "50% of last_image (128x64) is cut off" in (place / "ended" / "log.txt").read_text()
+    open_end, _ = clip(long.changed(last_image=None), models, place / "open")
+    frames = [np.stack(list(media.read_frames(each))) for each in (path, open_end)]
+    assert len(frames[0]) == 17 and np.array_equal(frames[0][:8], frames[1][:8])
+    assert not np.array_equal(frames[0][9:], frames[1][9:])
 
 
 def test_cancel_takes_effect_within_a_step_of_a_later_segment(place: Path, models: image_to_video.Models) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import wanavatar_lab
 from tests import toys
 from tests.media.samples import mux
+from tests.s2v.toy import golden_tensors
 from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import sha256_of
@@ -85,6 +86,27 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     assert str(place).encode() not in run.path(status.artifacts[0]).read_bytes()
 
 
+def test_the_log_says_what_the_clip_leaves_out(place: Path) -> None:
+    with media.VideoWriter(place / "pose.mp4", fps=16) as writer:
+        for _ in range(16):
+            writer.write(np.zeros((96, 64, 3), np.uint8))
+    wide = str(toys.picture(place / "wide.png", (160, 64)))
+    given: dict[str, Any] = {"image": wide, "pose_video": str(place / "pose.mp4"), "num_inference_steps": 1}
+    run = jobs.run_here(request(place, prompt="word " * 600, resolution="80x64", **given))
+    assert run.status().state == "succeeded", run.status().error
+    log = run.log_tail(50)
+    assert "50% of image (160x64) is cut off at left and right to fill 80x64. resolution auto" in log
+    assert "47% of pose_video (64x96) is cut off at top and bottom to fill 80x64.\n" in log
+    assert "At 80x64 the oldest motion frames are packed without 16 pixels at the right; sides" in log
+    # with the end of the text there are 601
+    assert "prompt has 601 tokens: the model reads the first 512, and 89 are left out" in log
+
+    whole = jobs.run_here(request(place, image=wide, resolution="auto", num_inference_steps=1))
+    assert whole.status().state == "succeeded", whole.status().error
+    assert (whole.manifest()["facts"]["width"], whole.manifest()["facts"]["height"]) == (192, 80)
+    assert "4% of image (160x64) is cut off at left and right to fill 192x80.\n" in whole.log_tail(50)
+
+
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path) -> None:
     def frames(seed: int) -> np.ndarray:
         run = jobs.run_here(request(place, seed=seed))
@@ -131,13 +153,43 @@ def test_a_step_cache_is_gone_when_the_next_run_does_not_ask_for_it(place: Path)
     assert np.array_equal(plain, pictures())
 
 
-def test_a_pose_video_is_followed(place: Path) -> None:
+def test_a_pose_video_is_followed_in_a_part_of_the_steps(place: Path) -> None:
     poses = place / "pose.mp4"
     with media.VideoWriter(poses, fps=25) as writer:
         for level in range(40):
             writer.write(np.full((48, 64, 3), level * 6, np.uint8))
+    plain, followed = frames_of_run(place), frames_of_run(place, pose_video=str(poses))
+    assert not np.array_equal(plain, followed)
 
-    assert not np.array_equal(frames_of_run(place), frames_of_run(place, pose_video=str(poses)))
+    run = jobs.run_here(request(place, pose_video=str(poses), pose_end=0.5))
+    half = np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+    assert not np.array_equal(half, plain) and not np.array_equal(half, followed)
+    assert "pose_video is followed in 2 of 3 steps." in run.log_tail(20)
+    # between two steps there is none
+    assert np.array_equal(plain, frames_of_run(place, pose_video=str(poses), pose_start=0.4, pose_end=0.6))
+    with pytest.raises(RequestError, match=r"pose_start: must be below pose_end, which is 0.3 \(got 0.3\)"):
+        request(place, pose_start=0.3, pose_end=0.3)
+
+
+def test_the_other_solver_makes_another_clip_and_leaves_no_trace(place: Path) -> None:
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+    seen: list[int] = []
+    models.pipeline.transformer.register_forward_pre_hook(
+        lambda _, __, given: seen.append(int(given["timestep"])), with_kwargs=True
+    )
+
+    def pictures(solver: str) -> np.ndarray:
+        folder, fields = Path(tempfile.mkdtemp(dir=place)), {"flow_shift": 3.0, "guidance_scale": 1.0}
+        asked = request(place, sample_solver=solver, num_inference_steps=8, **fields)
+        (artifact,) = speech_to_video.run(asked, models, StageContext(folder, seed=1))
+        return np.stack(list(media.read_frames(folder / artifact.path)))
+
+    unipc = pictures("unipc")
+    seen.clear()
+    dpm = pictures("dpm++")
+    assert seen == golden_tensors("flow_dpm_a.safetensors")["8_3.0_timesteps"].tolist()
+    assert not np.array_equal(unipc, dpm)
+    assert np.array_equal(unipc, pictures("unipc"))
 
 
 def test_only_the_masked_part_of_a_video_is_made_anew(

@@ -5,7 +5,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
 
 from tests.s2v.toy import golden_tensors, relative_error
-from wanavatar_lab.wan.scheduler import flow_sigmas, flow_unipc, set_flow_timesteps, with_flow_shift
+from wanavatar_lab.wan.scheduler import (
+    SOLVERS,
+    WanDPMSolverScheduler,
+    flow_sigmas,
+    flow_unipc,
+    set_flow_timesteps,
+    with_flow_shift,
+)
 
 
 def started(scheduler: SchedulerMixin, steps: int, shift: float) -> SchedulerMixin:
@@ -15,31 +22,45 @@ def started(scheduler: SchedulerMixin, steps: int, shift: float) -> SchedulerMix
     return solver
 
 
-@pytest.mark.parametrize(("steps", "shift"), [(25, 3.0), (40, 5.0)])
-def test_equals_the_reference(steps: int, shift: float) -> None:
-    golden = golden_tensors("flow_unipc_a.safetensors")
-    solver = started(flow_unipc(), steps, shift)
-    assert torch.equal(solver.timesteps, golden[f"{steps}_{shift}_timesteps"])
+@pytest.mark.parametrize(
+    ("solver", "file", "steps", "shift"),
+    [
+        ("unipc", "flow_unipc_a", 25, 3.0),
+        ("unipc", "flow_unipc_a", 40, 5.0),
+        ("dpm++", "flow_dpm_a", 25, 3.0),
+        ("dpm++", "flow_dpm_a", 40, 5.0),
+        ("dpm++", "flow_dpm_a", 8, 3.0),  # of fewer than 15 steps the last are of lower order
+    ],
+)
+def test_equals_the_reference(solver: str, file: str, steps: int, shift: float) -> None:
+    golden = golden_tensors(f"{file}.safetensors")
+    scheduler = started(SOLVERS[solver].shifted(1.0), steps, shift)
+    assert torch.equal(scheduler.timesteps, golden[f"{steps}_{shift}_timesteps"])
     latents = golden[f"{steps}_{shift}_start"]
-    for t in solver.timesteps:
-        latents = solver.step(0.4 * latents - torch.sin(2 * latents + t / 200), t, latents, return_dict=False)[0]
+    for t in scheduler.timesteps:
+        latents = scheduler.step(0.4 * latents - torch.sin(2 * latents + t / 200), t, latents, return_dict=False)[0]
     assert relative_error(latents, golden[f"{steps}_{shift}_end"]) <= 1e-4
 
 
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 40])
-def test_any_number_of_steps_ends_at_the_clean_picture(steps: int) -> None:
+def test_any_number_of_steps_ends_at_the_clean_picture(steps: int, name: str) -> None:
     # for the flow of a straight line every step is exact, whatever the order
-    solver = started(flow_unipc(), steps, 3.0)
+    solver = started(SOLVERS[name].shifted(1.0), steps, 3.0)
     noise, clean = torch.randn(2, 1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     assert len(solver.timesteps) == steps
-    # the first sigma is a thousandth below 1
+    # UniPC's first sigma is a thousandth below 1
     latents = solver.sigmas[0] * noise + (1 - solver.sigmas[0]) * clean
     for t in solver.timesteps:
         latents = solver.step(noise - clean, t, latents, return_dict=False)[0]
     assert relative_error(latents, clean) <= 1e-5
 
 
-@pytest.mark.parametrize("scheduler", [flow_unipc(), FlowMatchEulerDiscreteScheduler()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "scheduler",
+    [flow_unipc(), WanDPMSolverScheduler.shifted(3.0), FlowMatchEulerDiscreteScheduler()],
+    ids=lambda s: type(s).__name__,
+)
 def test_each_segment_starts_from_the_first_step(scheduler: SchedulerMixin) -> None:
     config = dict(scheduler.config)
     solver = with_flow_shift(scheduler, 5.0)

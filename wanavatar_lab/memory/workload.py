@@ -7,7 +7,6 @@ from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, fields_of
 from wanavatar_lab.requests.request import must_be
-from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 
 TEXT_TOKENS = 512  # the length to which both text encoders pad
 LATENT_FRAMES = 4  # pixel frames of a latent frame
@@ -133,11 +132,7 @@ def usual_workload(stage: str, profile: str, resolution: str | None = None, fram
 
 def _planned_size(request: Request) -> tuple[int, int]:
     """The width and height of a result whose input picture is not known."""
-    resolution = getattr(request, "resolution", None)
-    if resolution is None:
-        size = getattr(request, "size", None)
-        return PORTRAIT if size is None else size()
-    if "x" in resolution:
-        width, height = resolution.split("x")
-        return int(width), int(height)
-    return fit_into(NAMED_AREAS.get(resolution, request.the_profile().auto_area), PORTRAIT)
+    if isinstance(request, ImageToVideo | SpeechToVideo):
+        return request.size(PORTRAIT)
+    size = getattr(request, "size", None)
+    return PORTRAIT if size is None else size()

@@ -13,9 +13,10 @@ LARGEST_SEED = 2**32 - 1  # the largest that numpy's generators take
 
 _NEGATIVE_PROMPT = "What should not appear. The default is the text published with the model."
 _RESOLUTION = (
-    "Width x height: 480x832 is faster, 720x1280 sharper. auto, 480p and 720p keep the aspect ratio of the picture; "
-    "auto has as many pixels as is usual for the profile."
+    "auto, 480p and 720p keep the aspect ratio of the picture: 480p is faster, 720p sharper, auto as large as is usual "
+    "for the profile. Width x height crops the picture."
 )
+_SOLVER = "How the steps are computed: UniPC is the models' default, DPM++ the other solver of their own command line."
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
 _SEED = "The same seed and settings give the same result. -1 draws a random seed and records it with the run."
@@ -42,6 +43,9 @@ Resolution = Annotated[
     spec("Resolution", _RESOLUTION, widget="size", unit="px", allowed=RESOLUTION_ALLOWED),
 ]
 VideoSteps = Annotated[int, spec("Steps", _STEPS, unit="steps", ge=1, le=100)]
+SampleSolver = Annotated[
+    Literal["unipc", "dpm++"], spec("Solver", _SOLVER, group="advanced", options={"unipc": "UniPC", "dpm++": "DPM++"})
+]
 GuidanceScale = Annotated[float, spec("Guidance scale", _GUIDANCE, ge=1.0, le=20.0)]
 _SEEDS = f"an integer from 0 to {LARGEST_SEED}, or -1 to draw one"
 Seed = Annotated[int, spec("Seed", _SEED, widget="seed", ge=-1, le=LARGEST_SEED, allowed=_SEEDS)]

@@ -10,6 +10,7 @@ from wanavatar_lab.requests.fields import (
     NegativePrompt,
     Offload,
     Resolution,
+    SampleSolver,
     Seed,
     VideoLoras,
     VideoSteps,
@@ -36,6 +37,8 @@ class ImageToVideo(Request):
 
     image: Annotated[str, spec("Picture", widget="picture")]
     """The first frame of the clip."""
+    last_image: Annotated[str | None, spec("Last frame", widget="picture", group="advanced")] = None
+    """A picture that the clip ends with; optional. The pocket models were not trained for it."""
     prompt: Annotated[str, spec("Prompt", widget="textarea", max_length=LONGEST_PROMPT)] = ""
     """What moves, and how: the person, the camera, the light."""
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
@@ -48,6 +51,7 @@ class ImageToVideo(Request):
     """A longer clip is made in segments of at most this many frames, each starting with the last frame of the one
     before; always 4n + 1. The default is the length that the model was trained for."""
     num_inference_steps: VideoSteps = 40
+    sample_solver: SampleSolver = "unipc"
     guidance_scale: GuidanceScale = 5.0
     guidance_scale_2: Annotated[float | None, spec("Guidance scale, low noise", group="advanced", ge=1.0, le=20.0)] = (
         None
@@ -61,7 +65,7 @@ class ImageToVideo(Request):
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
-        return video_size(self.resolution, picture, self.the_profile())
+        return video_size(self.resolution, picture, self.the_profile(), self.stage)
 
     def segments(self) -> tuple[int, ...]:
         """Frames of each segment, 4n + 1: as few segments as `segment_frames` allows, and about equally long.

@@ -21,6 +21,9 @@ STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # by stage; the package's __ini
 # read as None: a form leaves the field empty, a command line and papermill pass "auto"
 NONE_WORDS = {"", "auto", "none", "null"}
 
+# how prompts of A1111 and its descendants name a LoRA, such as <lora:ann:0.8>
+_LORA_TAG = re.compile(r"<\s*(?:lora|lyco)\s*:[^<>]*>", re.IGNORECASE)
+
 LONGEST_SHOWN = 80  # characters of a value or of a name that a message repeats: one line of a terminal
 
 
@@ -141,16 +144,24 @@ class Request(Described):
         return {name: Path(value) for name, value in values.items() if value is not None}
 
     def check_inputs(self) -> None:
-        """Check that every input file exists and can be opened; the stage checks the contents.
+        """Check that every input file exists and can be opened, and that no prompt names a LoRA in a tag.
+
+        The stage checks the contents of files.
 
         Raises:
-            RequestError: for every file that is missing, empty, a folder, or not readable.
+            RequestError: for every file that is missing, empty, a folder, or not readable, and every prompt with a tag.
         """
         views = fields_of(type(self))
         problems = [
             (name, f"{shown(getattr(self, name))} {fault}; give {views[name].allowed}")
             for name, path in self.input_files().items()
             if (fault := _fault(path, getattr(self, name)))
+        ]
+        # not a rule of the field: a run of the past with such a prompt can still be read
+        problems += [
+            (name, f"has {shown(tag[0])}, which would be read as words: remove it, and put the LoRA into loras")
+            for name, view in views.items()
+            if view.widget == "textarea" and "loras" in views and (tag := _LORA_TAG.search(getattr(self, name)))
         ]
         if problems:
             raise RequestError(problems)

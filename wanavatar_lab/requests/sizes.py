@@ -3,9 +3,9 @@
 A size is always width × height. `720x1280` is a portrait video, `1280x720` a landscape one.
 """
 
-import itertools
 import math
 import re
+from fractions import Fraction
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE, Profile
 from wanavatar_lab.requests.request import refused
@@ -40,52 +40,51 @@ def read_resolution(text: str) -> str:
     return f"{width}x{height}"
 
 
-def video_size(resolution: str, picture: tuple[int, int], profile: Profile) -> tuple[int, int]:
+def video_size(resolution: str, picture: tuple[int, int], profile: Profile, stage: str) -> tuple[int, int]:
     """Width and height of a video in pixels.
 
     Args:
         resolution: as `read_resolution` gives it.
         picture: width and height of the reference picture, whose shape `auto`, `480p` and `720p` keep.
-        profile: has the area of `auto`.
+        profile: has the area of `auto`, and the multiple of the sides.
+        stage: which makes the video.
     """
     if resolution == "auto" or resolution in NAMED_AREAS:
-        return fit_into(NAMED_AREAS.get(resolution, profile.auto_area), picture)
+        multiple = profile.size_multiples.get(stage, SIZE_MULTIPLE)
+        return fit_into(NAMED_AREAS.get(resolution, profile.auto_area), picture, multiple)
     width, height = resolution.split("x")
     return int(width), int(height)
 
 
-def fit_into(area: int, picture: tuple[int, int]) -> tuple[int, int]:
-    """The size of at most `area` pixels that is close to the picture's shape and uses most of the area.
+def fit_into(area: int, picture: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The size of a frame of at most `area` pixels that holds the picture at the largest scale.
+
+    The picture's sides are scaled and then rounded up to multiples, as in `get_size_less_than_area` of
+    wan/speech2video.py (Wan2.2, commit 42bf4cf); that tries a hundred scales, none of which enlarges a picture.
 
     Args:
         area: pixels.
         picture: width and height of the picture, whatever its size.
+        multiple: of both sides.
 
     Returns:
-        Width and height, multiples of `SIZE_MULTIPLE`. A picture so narrow that a side would leave the allowed range
-        gets that range's end.
+        Width and height. A picture so narrow that a side would leave the allowed range gets that range's end.
     """
     picture_width, picture_height = picture
-    widths = _around(math.isqrt(area * picture_width // picture_height))
-    heights = _around(math.isqrt(area * picture_height // picture_width))
-    choices = list(itertools.product(widths, heights))
-    # none is within the area only for a picture so narrow that its short side was raised to the smallest one
-    within = [size for size in choices if size[0] * size[1] <= area] or [min(choices)]
-
-    def cost(size: tuple[int, int]) -> float:
-        # an aspect ratio off by 1 % costs as much as 2 % of the area left unused: a wrong shape is seen, a few pixels
-        # less are not
-        width, height = size
-        distortion = abs(math.log(width * picture_height / (height * picture_width)))
-        return distortion + 0.5 * math.log(area / (width * height))
-
-    return min(within, key=cost)
+    fitting: list[tuple[Fraction, int, int]] = []
+    for widest in range(SMALLEST_SIDE, min(LARGEST_SIDE, area // SMALLEST_SIDE) + 1, multiple):
+        highest = min(area // widest // multiple * multiple, LARGEST_SIDE)
+        scale = min(Fraction(widest, picture_width), Fraction(highest, picture_height))
+        width, height = (math.ceil(side * scale / multiple) * multiple for side in picture)
+        fitting.append((scale, max(width, SMALLEST_SIDE), max(height, SMALLEST_SIDE)))
+    _, width, height = max(fitting)
+    return width, height
 
 
-def _around(side: int) -> list[int]:
-    """The three multiples nearest to `side`, within the allowed range."""
-    below = side // SIZE_MULTIPLE * SIZE_MULTIPLE
-    return sorted({_clamped(below + offset) for offset in (-SIZE_MULTIPLE, 0, SIZE_MULTIPLE)})
+def cut_off(picture: tuple[int, int], size: tuple[int, int]) -> float:
+    """The share of a picture, 0 to 1, that is outside a frame which it covers, both given as width and height."""
+    stretch = picture[0] * size[1] / (picture[1] * size[0])
+    return 1 - min(stretch, 1 / stretch)
 
 
 def _clamped(side: int) -> int:

@@ -9,11 +9,12 @@ from wanavatar_lab.requests.fields import (
     NegativePrompt,
     Offload,
     Resolution,
+    SampleSolver,
     Seed,
     VideoLoras,
     VideoSteps,
 )
-from wanavatar_lab.requests.request import Request
+from wanavatar_lab.requests.request import Request, must_be
 from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
 
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
@@ -51,8 +52,9 @@ class SpeechToVideo(Request):
     )
     """How the person speaks and moves, and what the scene is like."""
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
-    resolution: Resolution = "720x1280"
+    resolution: Resolution = "auto"
     num_inference_steps: VideoSteps = 25
+    sample_solver: SampleSolver = "unipc"
     frames_per_segment: Annotated[
         int, spec("Frames per segment", unit="frames", group="advanced", ge=4, le=160, step=4)
     ] = 80
@@ -65,6 +67,10 @@ class SpeechToVideo(Request):
     seed: Seed = -1
     pose_video: Annotated[str | None, spec("Pose video", widget="video", group="advanced")] = None
     """A video of poses that the person follows; optional."""
+    pose_start: Annotated[float, spec("Pose from", group="advanced", ge=0.0, le=1.0)] = 0.0
+    """The pose video is followed from this share of the steps on; 0 is the first step."""
+    pose_end: Annotated[float, spec("Pose until", group="advanced", ge=0.0, le=1.0)] = 1.0
+    """The pose video is followed up to this share of the steps; 1 is the last step."""
     inpaint_video: Annotated[str | None, spec("Video to inpaint", widget="video", group="advanced")] = None
     """Its masked part is regenerated; needs a LoRA that was trained for inpainting."""
     inpaint_mask: Annotated[
@@ -90,14 +96,19 @@ class SpeechToVideo(Request):
     gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
-        if (self.inpaint_video is None) == (self.inpaint_mask is None):
-            return []
-        missing, given = ("inpaint_video", "inpaint_mask") if self.inpaint_mask else ("inpaint_mask", "inpaint_video")
-        return [(missing, f"is required with {given}; give both, or neither")]
+        problems: list[tuple[str, str]] = []
+        if self.pose_start >= self.pose_end:
+            problems.append(("pose_start", must_be(f"below pose_end, which is {self.pose_end:g}", self.pose_start)))
+        if (self.inpaint_video is None) != (self.inpaint_mask is None):
+            missing, given = "inpaint_mask", "inpaint_video"
+            if self.inpaint_mask is not None:
+                missing, given = given, missing
+            problems.append((missing, f"is required with {given}; give both, or neither"))
+        return problems
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
-        return video_size(self.resolution, picture, self.the_profile())
+        return video_size(self.resolution, picture, self.the_profile(), self.stage)
 
     def flow_shift_at(self, width: int, height: int) -> float:
         """The flow shift for a video of this size: the requested one, or 3.0 up to about 480p and 5.0 above."""

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 from wanavatar_lab.s2v.audio_features import FEATURE_RATE, SAMPLE_RATE, SHORTEST_SAMPLES, AudioFeatures
+from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.wan.latents import Picture, as_picture
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
-DEFAULT_AREA = 480 * 832  # pixels of Wan's 480p, which the network was trained at
 PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
-LEAST_PIXELS = 64  # the oldest motion frames are packed eight latents at a time
+LEAST_PIXELS = PACKED_SIDE  # or the oldest motion frames would have no token
 
 # argument → which values fit, and what an error says is needed
 _NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -33,19 +34,26 @@ _NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def size_of_clip(image: Picture, height: int | None, width: int | None) -> tuple[int, int]:
-    """Height and width in pixels; one that is None is computed from the picture's shape, as a multiple of 16.
+    """Height and width in pixels; what is None is computed from the picture's shape.
+
+    Both are multiples of 64 of at most Wan's 480p, which the network was trained at; one alone is a multiple of 16.
 
     Raises:
         ValueError: the picture is of no known kind.
     """
     if height is not None and width is not None:
         return height, width
-    picture = as_picture(image)
-    ratio = picture.height / picture.width
-    tall = math.sqrt(DEFAULT_AREA * ratio) if width is None else width * ratio
-    wide = math.sqrt(DEFAULT_AREA / ratio) if height is None else height / ratio
-    rows, columns = (max(LEAST_PIXELS, round(side / PIXEL_MULTIPLE) * PIXEL_MULTIPLE) for side in (tall, wide))
-    return rows if height is None else height, columns if width is None else width
+    columns, rows = as_picture(image).size
+
+    def allowed(side: float) -> int:
+        return max(LEAST_PIXELS, round(side / PIXEL_MULTIPLE) * PIXEL_MULTIPLE)
+
+    if width is not None:
+        return allowed(width * rows / columns), width
+    if height is not None:
+        return height, allowed(height * columns / rows)
+    width, height = fit_into(NAMED_AREAS["480p"], (columns, rows), PACKED_SIDE)
+    return height, width
 
 
 def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -280,8 +280,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             image: the reference picture; it is scaled to cover the frame and cropped at its centre.
             audio: mono waveform [T] at 16 kHz; or give `audio_features` [layers, T, dim] at 50 Hz instead.
             prompt, negative_prompt: text; or give `prompt_embeds` and `negative_prompt_embeds` [1, L, text_dim].
-            height, width: in pixels, multiples of 16, at least 64. None follows the picture's shape: at the area of
-                480 × 832 without both, else at the side that is given.
+            height, width: in pixels, multiples of 16, at least 64. None follows the picture's shape: in multiples
+                of 64 within the area of 480 × 832 without both, else at the side that is given.
             audio_start, audio_duration: seconds of the audio to use; None takes all up to its end.
             pose_video: [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start; black beyond its end.
             pose_start, pose_end: share of the denoising steps (0 to 1) between which the pose is used.

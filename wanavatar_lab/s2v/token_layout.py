@@ -14,6 +14,7 @@ from torch import nn
 
 REFERENCE_TIME = 30
 MOTION_BUCKETS = (1, 2, 16)  # latents, newest first
+PACKED_SIDE = 64  # pixels of a token of the oldest ones: stride 8 of the VAE times patch size 8; the rest is not packed
 
 
 class WanS2VFramePacker(nn.Module):

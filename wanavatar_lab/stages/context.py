@@ -10,6 +10,7 @@ from wanavatar_lab.errors import Cancelled
 from wanavatar_lab.files import encoded, report_write_errors
 from wanavatar_lab.memory import Choice
 from wanavatar_lab.requests import Request
+from wanavatar_lab.requests.sizes import cut_off
 from wanavatar_lab.runs.inputs import name_originals, read_inputs
 from wanavatar_lab.runs.made_with import describe
 
@@ -79,6 +80,27 @@ class StageContext:
         if choice.peak_gpu_bytes is not None:
             self.log(f"Offload {choice.key}: {choice.reason}")
             self.record(offload=choice.key, vae_tiled=choice.tiled)
+
+    def say_crop(self, name: str, picture: tuple[int, int], size: tuple[int, int], *, by_choice: bool = False) -> None:
+        """Log the share of a picture or video that is cut off to fill the frame; nothing below half a percent.
+
+        Args:
+            name: of the request's field that has it.
+            picture, size: width and height of it, and of the frame.
+            by_choice: whether the request has this size, so that another resolution would cut off less.
+        """
+        share = f"{cut_off(picture, size):.0%}"
+        if share == "0%":
+            return
+        (width, height), (columns, rows) = picture, size
+        sides = "left and right" if width * rows > height * columns else "top and bottom"
+        advice = " resolution auto, 480p and 720p keep the shape of the picture." if by_choice else ""
+        self.log(f"{share} of {name} ({width}x{height}) is cut off at {sides} to fill {columns}x{rows}.{advice}")
+
+    def say_tokens(self, name: str, tokens: int, most: int) -> None:
+        """Log how many tokens of a prompt the model does not read, if it has more than `most`."""
+        if tokens > most:
+            self.log(f"{name} has {tokens} tokens: the model reads the first {most}, and {tokens - most} are left out.")
 
     def metadata(
         self, request: Request, weights: Mapping[str, str], loras: Sequence[Mapping[str, Any]] = ()

@@ -5,7 +5,7 @@ to begin with, so that each segment continues from the last frame of the one bef
 networks, so that what the autoencoder and the denoising do to colours adds up from segment to segment. Mean and spread
 of red, green and blue are therefore corrected as in E. Reinhard et al., "Color transfer between images", 2001: at a
 segment's beginning to those of the frame that it continues from, and from there gradually to those of the clip's first
-picture.
+picture, or of the last one where it is given.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
+from PIL import Image
 from transformers import AutoTokenizer
 
 from wanavatar_lab import media
@@ -28,7 +29,7 @@ from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
 from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_text_encoder, load_vae, load_wan_folder
-from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
+from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, SOLVERS
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 FILE = "moving.mp4"
@@ -73,16 +74,22 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
+    context.say_crop("image", picture.size, (width, height), by_choice="x" in request.resolution)
+    models.say_cut_prompts(request, context)
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
+    first, last = _frame(picture, height, width), None
+    if request.last_image is not None:
+        picture = media.read_picture(request.last_image)
+        context.say_crop("last_image", picture.size, (width, height))
+        last = _frame(picture, height, width)
     with (
         applied(request, experts, context.log) as loras,
         media.VideoWriter(
             context.folder / FILE, fps=FPS, metadata=context.metadata(request, models.fingerprint, loras.record)
         ) as writer,
     ):
-        for segment in _segments(request, models, context, first):
+        for segment in _segments(request, models, context, first, last):
             for frame in segment[0].unbind(dim=1):
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
     context.record(
@@ -97,11 +104,19 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     return [Artifact(kind=ImageToVideo.artifact, path=FILE)]
 
 
+def _frame(picture: Image.Image, height: int, width: int) -> torch.Tensor:
+    """A picture as [1, 3, height, width] in [0, 1], as the pipeline takes one; scaled as by its own processor."""
+    return picture_to_pixels(picture, height, width, Image.Resampling.LANCZOS)[:, :, 0] / 2 + 0.5
+
+
 @torch.no_grad()
 def _segments(
-    request: ImageToVideo, models: Models, context: StageContext, first: torch.Tensor
+    request: ImageToVideo, models: Models, context: StageContext, first: torch.Tensor, last: torch.Tensor | None
 ) -> Iterator[torch.Tensor]:
-    """Frames [1, 3, F, H, W] in [0, 1] on the CPU, segment by segment; the clip begins with `first` [1, 3, H, W]."""
+    """Frames [1, 3, F, H, W] in [0, 1] on the CPU, segment by segment.
+
+    The clip begins with `first` [1, 3, H, W], and ends with `last` if there is one.
+    """
     pipeline, preview = models.pipeline, LatentPreview(context, models.colours)
     lengths, steps, low = request.segments(), request.num_inference_steps, request.low_noise_guidance_scale()
     boundary = pipeline.config.boundary_ratio * NUM_TRAIN_TIMESTEPS
@@ -119,6 +134,7 @@ def _segments(
 
     start, texts = first, None
     for index, length in enumerate(lengths):
+        end = last if index + 1 == len(lengths) else None
         if len(lengths) > 1:  # a single segment is the whole clip, and nothing to count
             count.update(segment=index + 1, segments=len(lengths))
         context.progress("denoise", 0, steps, **count)
@@ -130,10 +146,10 @@ def _segments(
             max_sequence_length=TEXT_LENGTH,
         )
         # a step depends on the sigmas, so every segment gets a new solver
-        pipeline.register_modules(scheduler=WanUniPCScheduler.shifted(request.flow_shift))
+        pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(request.flow_shift))
         latents = pipeline(
-            # the pipeline takes tensors in [0, 1]
             image=start,
+            last_image=end,
             prompt_embeds=texts[0],
             negative_prompt_embeds=texts[1],
             height=start.shape[2],
@@ -152,28 +168,28 @@ def _segments(
         frames = (LatentCodec(pipeline.vae).decode(latents) / 2 + 0.5).clamp(0, 1).cpu()
         context.check()
         if index > 0:
-            frames = joined(frames, start, first)
+            frames = joined(frames, start, first if end is None else end)
         start = frames[:, :, -1].clone()
         yield frames
         del latents, frames  # hundreds of megabytes, which must not be in memory beside those of the next segment
 
 
-def joined(frames: torch.Tensor, before: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+def joined(frames: torch.Tensor, before: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """A segment as it continues the one before, without a visible joint.
 
     Args:
         frames: of the segment, [1, 3, F, H, W] in [0, 1]; the first one shows the same as `before`.
         before: the last frame of the segment before, [1, 3, H, W] in [0, 1].
-        first: the clip's first picture, [1, 3, H, W] in [0, 1].
+        wanted: has the colours of the last frame: the clip's first picture or its last, [1, 3, H, W] in [0, 1].
 
     Returns:
         Frames [1, 3, F - 1, H, W] in [0, 1], without the first, which would be shown twice.
     """
     gain_before, shift_before = _correction(frames[:, :, 0], before)
-    gain_first, shift_first = _correction(frames[:, :, -1], first)
+    gain_last, shift_last = _correction(frames[:, :, -1], wanted)
     part = torch.linspace(0, 1, frames.shape[2]).view(1, 1, -1, 1, 1)
-    gain = gain_before + (gain_first - gain_before) * part
-    shift = shift_before + (shift_first - shift_before) * part
+    gain = gain_before + (gain_last - gain_before) * part
+    shift = shift_before + (shift_last - shift_before) * part
     mean = frames.mean(dim=(3, 4), keepdim=True)
     return ((frames - mean) * gain + mean + shift)[:, :, 1:].clamp(0, 1)
 

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from wanavatar_lab.memory.apply_offload import OffloadableModels
 from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
 from wanavatar_lab.settings import read_settings
+from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import fit_video_colours
+from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 from wanavatar_lab.weights import append_download_command, missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 
@@ -45,6 +49,12 @@ class StageModels(OffloadableModels):
     def fit_colours(self) -> torch.Tensor | None:
         """The map `colours` of the pipeline's VAE; here of a video VAE."""
         return fit_video_colours(self.pipeline.vae)
+
+    def say_cut_prompts(self, request: ImageToVideo | SpeechToVideo, context: StageContext) -> None:
+        """Log how many tokens of the prompts a Wan network does not read."""
+        for name in ("prompt", "negative_prompt"):
+            text = prompt_clean(getattr(request, name))  # as the pipelines do
+            context.say_tokens(name, len(self.pipeline.tokenizer(text, verbose=False).input_ids), TEXT_LENGTH)
 
     @classmethod
     def load(cls, stage: str, profile: Profile, device: str) -> Self:

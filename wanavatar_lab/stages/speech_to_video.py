@@ -25,11 +25,12 @@ from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, SHORTEST_SAMPLES
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FPS
+from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import picture_to_pixels
-from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
+from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
 FILE = "talking.mp4"
 _log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
+    _say_what_is_left_out(request, picture.size, (width, height), context)
+    models.say_cut_prompts(request, context)
     voice, waveform, segments = _voice(request)
     if request.inpaint_video is not None:
         models.widen()
@@ -89,6 +92,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
     steps, flow_shift = request.num_inference_steps, request.flow_shift_at(width, height)
+    pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(flow_shift))
     scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
     set_flow_timesteps(scheduler, steps, "cpu")
     sigmas: list[float] = scheduler.sigmas.tolist()  # the noise before each step of a segment, and at its end
@@ -116,6 +120,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         pose_video=VideoFrames(request.pose_video, height, width) if request.pose_video else None,
         inpaint_video=VideoFrames(request.inpaint_video, height, width) if request.inpaint_video else None,
         inpaint_mask=VideoFrames(request.inpaint_mask, height, width, is_mask=True) if request.inpaint_mask else None,
+        pose_start=request.pose_start,
+        pose_end=request.pose_end,
         start_from_image=request.start_from_image,
         frames_per_segment=request.frames_per_segment,
         num_segments=segments,
@@ -172,6 +178,27 @@ def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
             f"{SHORTEST_SAMPLES / SAMPLE_RATE:g} s are needed. Change audio_start or audio_duration, or the file."
         )
     return voice, waveform, segments
+
+
+def _say_what_is_left_out(
+    request: SpeechToVideo, picture: tuple[int, int], size: tuple[int, int], context: StageContext
+) -> None:
+    """Log what a frame of this width and height does not show of the inputs."""
+    context.say_crop("image", picture, size, by_choice="x" in request.resolution)
+    for name in ("pose_video", "inpaint_video", "inpaint_mask"):
+        if (path := getattr(request, name)) is not None:
+            info = media.probe(path)
+            context.say_crop(name, (info.width or size[0], info.height or size[1]), size)
+    steps = request.num_inference_steps
+    posed = sum(request.pose_start <= step / steps < request.pose_end for step in range(steps))
+    if request.pose_video is not None and posed < steps:
+        context.log(f"pose_video is followed in {posed} of {steps} steps.")
+    strips = zip(("right", "bottom"), (side % PACKED_SIDE for side in size), strict=True)
+    if lost := " and ".join(f"{pixels} pixels at the {where}" for where, pixels in strips if pixels):
+        context.log(
+            f"At {size[0]}x{size[1]} the oldest motion frames are packed without {lost}; sides that are multiples of "
+            f"{PACKED_SIDE} are packed whole."
+        )
 
 
 def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:

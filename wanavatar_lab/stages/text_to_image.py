@@ -162,6 +162,4 @@ def _log_what_is_ignored(request: TextToImage, pipeline: Flux2KleinPipeline, con
     text = pipeline.tokenizer.apply_chat_template(
         words, tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    tokens, most = len(pipeline.tokenizer(text).input_ids), pipeline.tokenizer_max_length
-    if tokens > most:
-        context.log(f"The prompt has {tokens} tokens, and the model reads the first {most} of them.")
+    context.say_tokens("prompt", len(pipeline.tokenizer(text).input_ids), pipeline.tokenizer_max_length)

@@ -13,16 +13,16 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.profiles import PROFILES, SIZE_MULTIPLE
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
-from wanavatar_lab.requests.sizes import NAMED_AREAS
+from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.widget import LabBox
 
 # widget hints of fields that take a whole row of the form
 WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weights"})
-USUAL_SIZES = ("480x832", "832x480", "720x1280", "1280x720")  # what Wan2.2 was trained for
+USUAL_SIZES = ((480, 832), (832, 480), (720, 1280), (1280, 720))  # what Wan2.2 was trained for
 WORDS = read_words(__file__, "fields")
 
 _UNBOUNDED = 10**9  # magnitude of a bound where the field has none: browsers need one
@@ -225,7 +225,9 @@ class SizeControl(Control):
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         defaults = [profile.default_overrides(stage) for profile in PROFILES.values() for stage in STAGE_REQUESTS]
         of_profiles = [size for each in defaults if "x" in (size := each.get(view.name, ""))]
-        self._sizes = [*dict.fromkeys([*USUAL_SIZES, *of_profiles])]
+        multiple = PROFILES["full"].size_multiples.get(request_class.stage, SIZE_MULTIPLE)
+        usual = ["{}x{}".format(*fit_into(width * height, (width, height), multiple)) for width, height in USUAL_SIZES]
+        self._sizes = [*dict.fromkeys([*usual, *of_profiles])]
         self._own = bare(widgets.Text, layout={**WIDE, "display": "none"})
         box = bare(widgets.Dropdown, options=["auto", *NAMED_AREAS, *self._sizes, _OTHER])
         box.observe(self._show_own, "value")

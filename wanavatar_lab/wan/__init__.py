@@ -3,6 +3,6 @@
 # diffusers reads a saved pipeline with a scheduler of this package only if the package has SchedulerMixin too
 from diffusers import SchedulerMixin
 
-from wanavatar_lab.wan.scheduler import WanUniPCScheduler
+from wanavatar_lab.wan.scheduler import WanDPMSolverScheduler, WanUniPCScheduler
 
-__all__ = ["SchedulerMixin", "WanUniPCScheduler"]
+__all__ = ["SchedulerMixin", "WanDPMSolverScheduler", "WanUniPCScheduler"]

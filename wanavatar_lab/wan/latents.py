@@ -45,8 +45,16 @@ def as_picture(image: Picture) -> Image.Image:
     raise ValueError(f"image is {found}; need a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].")
 
 
-def picture_to_pixels(picture: Picture, height: int, width: int) -> torch.Tensor:
+def picture_to_pixels(
+    picture: Picture, height: int, width: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> torch.Tensor:
     """A picture as [1, 3, 1, height, width] in [-1, 1], scaled to cover the frame and cropped at its centre.
+
+    Args:
+        picture: of a kind that `as_picture` reads.
+        height, width: of the frame in pixels.
+        resample: PIL's, which averages over what a pixel covers. Wan2.2-S2V's reference scales bilinearly, diffusers'
+            image to video by Lanczos.
 
     Raises:
         ValueError: the picture is of no kind that `as_picture` reads.
@@ -55,7 +63,7 @@ def picture_to_pixels(picture: Picture, height: int, width: int) -> torch.Tensor
     scale = max(width / picture.width, height / picture.height)
     size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
     if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
+        picture = picture.resize(size, resample)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     levels = np.array(picture.crop((left, top, left + width, top + height)))
     pixels = torch.from_numpy(levels).permute(2, 0, 1).float() / 255

@@ -1,11 +1,11 @@
-"""The flow solver of the reference: diffusers' UniPC on the sigmas that Wan uses."""
+"""The flow solvers of the reference: diffusers' UniPC and DPM-Solver++ on the sigmas that Wan uses."""
 
 import inspect
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -66,3 +66,38 @@ class WanUniPCScheduler(UniPCMultistepScheduler):
     def shifted(cls, flow_shift: float) -> "WanUniPCScheduler":
         """Configured as `flow_unipc` is."""
         return cls.from_config(flow_unipc(flow_shift).config)
+
+
+class WanDPMSolverScheduler(DPMSolverMultistepScheduler):
+    """DPM-Solver++ (order 2, midpoint) on the sigmas of `get_sampling_sigmas` in wan/utils/fm_solvers.py.
+
+    They start at 1, where UniPC's start at 0.999 and diffusers' own for this solver too.
+    """
+
+    __module__ = "wanavatar_lab.wan"  # as for `WanUniPCScheduler`
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """As the base class, on other sigmas: equally spaced from 1 towards 0, then shifted."""
+        super().set_timesteps(num_inference_steps, device)
+        shift, sigmas = self.config.flow_shift, np.linspace(1, 0, num_inference_steps + 1)
+        sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+        self.sigmas = torch.from_numpy(sigmas.astype(np.float32))
+        self.timesteps = torch.from_numpy(sigmas[:-1] * NUM_TRAIN_TIMESTEPS).to(device, torch.int64)
+        self.set_begin_index(0)
+
+    @classmethod
+    def shifted(cls, flow_shift: float) -> "WanDPMSolverScheduler":
+        """Configured as the reference configures it."""
+        return cls(
+            num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=flow_shift,
+        )
+
+
+# by the value of a request's sample_solver
+SOLVERS: dict[str, type[WanUniPCScheduler] | type[WanDPMSolverScheduler]] = {
+    "unipc": WanUniPCScheduler,
+    "dpm++": WanDPMSolverScheduler,
+}
