@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from tests import toys
-from tests.s2v.toy import golden_tensors, relative_error
+from tests.s2v.toy import GOLDEN, golden_tensors, relative_error
 from wanavatar_lab import media
-from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, AudioFeatures, encode_audio
+from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, AudioFeatures, encode_audio, hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]
 Encoder = tuple[Wav2Vec2Model, Wav2Vec2FeatureExtractor]
@@ -45,6 +46,21 @@ def test_buckets_equal_the_reference_implementation() -> None:
     assert features.num_segments(16, 16) == 2
     found = torch.cat([features.bucket(segment, 16, 16) for segment in range(2)], dim=2)
     assert relative_error(found.permute(2, 0, 1), golden["audio_bucket"]) <= 1e-5
+
+
+def test_features_of_a_file_equal_the_reference_implementation(tmp_path: Path) -> None:
+    golden = golden_tensors("audio_a/io.safetensors")
+    soundfile.write(tmp_path / "voice.wav", golden["waveform"].numpy(), SAMPLE_RATE, subtype="FLOAT")
+    heard = media.read_audio(tmp_path / "voice.wav", rate=SAMPLE_RATE, mono=True).samples[:, 0]
+    encoder = Wav2Vec2Model.from_pretrained(GOLDEN / "audio_a").eval()
+    features = encode_audio(heard, encoder, Wav2Vec2FeatureExtractor.from_pretrained(GOLDEN / "audio_a"))
+    for found, wanted in zip(features.read(0, features.length), golden["features_50hz"], strict=True):
+        assert relative_error(found, wanted) <= 1e-5
+    # at 30 frames a second every frame is one of the interpolated features
+    assert relative_error(features.bucket(0, 30, 80)[..., :77].transpose(1, 2), golden["features_30hz"]) <= 1e-5
+    assert features.num_segments(16, 16) == 3
+    bucket = torch.cat([features.bucket(segment, 16, 16) for segment in range(3)], dim=2)
+    assert relative_error(bucket.permute(2, 0, 1), golden["bucket"]) <= 1e-5
 
 
 @given(st.integers(2, 700), st.sampled_from([16, 25, 30]), st.integers(1, 24).map(lambda n: 4 * n))
@@ -144,7 +160,7 @@ def test_short_audio_is_encoded_whole() -> None:
     features = encode_audio(samples, encoder, processor)
     inputs = processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
     with torch.no_grad():
-        wanted = torch.cat(encoder(inputs, output_hidden_states=True).hidden_states)
+        wanted = hidden_states(encoder, inputs)[0]
     assert features.length == wanted.shape[1] == 99
     assert relative_error(features.read(0, 99), wanted) <= 1e-6
     tensor = encode_audio(torch.from_numpy(samples).double().requires_grad_(), encoder, processor)

@@ -86,6 +86,16 @@ class AudioFeatures:
         return int(self.length / FEATURE_RATE * INTERPOLATED_RATE)
 
 
+def hidden_states(audio_encoder: Wav2Vec2Model, values: torch.Tensor) -> torch.Tensor:
+    """All hidden states [B, layers + 1, T, dim] of normalised waveforms [B, T·HOP + 80], as the reference takes them.
+
+    The last one is behind the encoder's final layer norm. Since version 5 transformers lists it as it is before that
+    norm; the reference pins 4.51.3, whose list ends behind it.
+    """
+    result = audio_encoder(values, output_hidden_states=True)
+    return torch.stack((*result.hidden_states[:-1], result.last_hidden_state), dim=1)
+
+
 def encode_audio(
     waveform: np.ndarray | torch.Tensor,
     audio_encoder: Wav2Vec2Model,
@@ -121,8 +131,7 @@ def encode_audio(
         # the convolutions of feature frame i span samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple
         # of HOP gives the same frames as the whole audio, apart from the attention
         piece = normalised[:, start * HOP : stop * HOP + HOP].to(audio_encoder.device, audio_encoder.dtype)
-        states = audio_encoder(piece, output_hidden_states=True).hidden_states
-        return torch.cat([state[:, : stop - start] for state in states]).float().cpu()
+        return hidden_states(audio_encoder, piece)[0, :, : stop - start].float().cpu()
 
     if length <= whole_seconds * FEATURE_RATE:
         return AudioFeatures.from_tensor(encode(0, length))
