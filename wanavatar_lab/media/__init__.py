@@ -10,7 +10,7 @@ or not at all (`DiskFull` when there is no room).
     audio_reader   read_audio, read_peaks (the outline of a recording, to be drawn)
     audio_writer   write_audio
     video_reader   read_frames, read_frame
-    video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
+    video_writer   VideoWriter, TalkingClipWriter and write_talking_clip (picture and voice in sync), keep_partial
     probe          probe, MediaInfo
     container      opening files for reading and writing, and what is missing of them
     timing         frame rates and times as exact fractions
@@ -22,13 +22,15 @@ from wanavatar_lab.media.audio_writer import write_audio
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe
 from wanavatar_lab.media.video_reader import read_frame, read_frames
-from wanavatar_lab.media.video_writer import VideoWriter, write_talking_clip
+from wanavatar_lab.media.video_writer import TalkingClipWriter, VideoWriter, keep_partial, write_talking_clip
 
 __all__ = [
     "Audio",
     "MediaInfo",
     "Peaks",
+    "TalkingClipWriter",
     "VideoWriter",
+    "keep_partial",
     "probe",
     "read_audio",
     "read_frame",

@@ -1,7 +1,9 @@
 """speech_to_video: a clip in which the person of a picture speaks a recording."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
+from wanavatar_lab.errors import MediaError, RequestError
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
@@ -17,6 +19,8 @@ from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import video_size
 
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
+# what the audio encoder takes, and the receptive field of one of its feature frames: 25 ms
+AUDIO_RATE, LEAST_SAMPLES = 16_000, 400
 
 _MASK_ALLOWED = "the path of a video or picture, white where the clip is regenerated, or empty"
 # both published with Wan2.2-S2V as its defaults (wan/configs/wan_s2v_14B.py, commit 42bf4cf)
@@ -95,6 +99,28 @@ class SpeechToVideo(Request):
             return []
         missing, given = ("inpaint_video", "inpaint_mask") if self.inpaint_mask else ("inpaint_mask", "inpaint_video")
         return [(missing, f"is required with {given}; give both, or neither")]
+
+    def check_inputs(self) -> None:
+        """Check the input files, and that there is enough sound to speak: the beginning of it is read.
+
+        Raises:
+            RequestError: also for sound that cannot be read, or of less than 25 ms.
+        """
+        from wanavatar_lab.media import read_audio  # a good part of a second, which a form need not wait for
+
+        super().check_inputs()
+        least = LEAST_SAMPLES / AUDIO_RATE
+        duration = min(self.audio_duration or math.inf, 2 * least)
+        try:
+            found = len(read_audio(self.audio, rate=AUDIO_RATE, start=self.audio_start, duration=duration).samples)
+        except MediaError as error:
+            raise RequestError([("audio", str(error))]) from error
+        if found < LEAST_SAMPLES:
+            problem = (
+                f"{self.audio} has {found / AUDIO_RATE:.3f} s of sound to speak from {self.audio_start:g} s on, and at "
+                f"least {least:g} s are needed. Change audio_start or audio_duration, or the file."
+            )
+            raise RequestError([("audio", problem)])
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

@@ -7,7 +7,7 @@
                     cancel           exists once cancellation is requested
                     preview.webp     an intermediate result, while the stage runs
                     .settings.json   the settings of the client that submitted it, until it ends
-                    ...              the artifacts
+                    ...              the artifacts; talking.partial.mp4 is what was finished when the run ended early
 
 A name that begins with a dot is not part of the result: a draft, a half-written file, reserved blocks, settings.
 """

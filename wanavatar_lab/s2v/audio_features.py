@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model, Wav2Vec2Processor
 
-SAMPLE_RATE = 16_000  # Hz, of the waveform that wav2vec2 takes
+from wanavatar_lab.requests.speech_to_video import AUDIO_RATE, LEAST_SAMPLES
+
+SAMPLE_RATE = AUDIO_RATE  # Hz, of the waveform that wav2vec2 takes
 FEATURE_RATE = 50  # Hz, of its hidden states
-SHORTEST_SAMPLES = 400  # the receptive field of one feature frame
+SHORTEST_SAMPLES = LEAST_SAMPLES  # the receptive field of one feature frame
 HOP = SAMPLE_RATE // FEATURE_RATE
 INTERPOLATED_RATE = 30  # Hz, the reference's step between 50 Hz and the video's rate
 WHOLE_SECONDS = 60.0  # up to here wav2vec2 encodes the whole audio at once

@@ -11,6 +11,7 @@ from wanavatar_lab.errors import Cancelled
 from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.memory import Choice
 from wanavatar_lab.requests import ImageToVideo, TextToImage
+from wanavatar_lab.runs.finish import partial_file
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ class StageContext:
         path = self.folder / "log.txt"
         with report_write_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def partial(self, name: str) -> Path:
+        """A hidden file to write the video `name` to until it is whole.
+
+        Where the run ends early, however it ends, what can be played of it becomes an artifact.
+        """
+        return partial_file(self.folder, name)
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""

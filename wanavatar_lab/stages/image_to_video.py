@@ -62,7 +62,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip; frames are written segment by segment as they are ready.
+    """Make the clip; segments are written as they are ready, and kept if the run ends before the last one.
 
     Raises:
         MediaError: the picture cannot be read.
@@ -78,11 +78,14 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
     with (
         applied(request, experts, context.log) as loras,
-        media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,
+        media.VideoWriter(
+            context.folder / FILE, fps=FPS, metadata=context.metadata(request), partial=context.partial(FILE)
+        ) as writer,
     ):
         for segment in _segments(request, models, context, first):
             for frame in segment[0].unbind(dim=1):
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+            writer.flush()
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
