@@ -16,9 +16,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import wanavatar_lab
 from tests import toys
+from tests.s2v.toy import GOLDEN, golden_model, golden_tensors, toy_vae
+from training.pocket.saving import save_all_parts
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import Cancelled, LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
@@ -101,6 +104,45 @@ def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path)
     first = frames(1)
     assert np.array_equal(first, frames(1))
     assert not np.array_equal(first, frames(2))
+
+
+def test_a_picture_and_a_recording_become_the_frames_of_the_reference(
+    place: Path, shown: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files on disk to frames before encoding: how both are prepared, two segments, and how they are joined."""
+    golden, files = golden_tensors("s2v_loop_a/pipeline.safetensors"), GOLDEN / "file_to_frames"
+    toy = toys.s2v_pipeline()
+    toy.register_modules(
+        transformer=golden_model("s2v_loop_a"),
+        vae=toy_vae(),
+        audio_encoder=Wav2Vec2Model.from_pretrained(files / "audio_encoder"),
+        audio_processor=Wav2Vec2FeatureExtractor.from_pretrained(files / "audio_encoder"),
+    )
+    save_all_parts(toy, "speech_to_video", place / "weights")
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(place / "weights"))
+    # the golden data have the embeddings of both prompts, and no text encoder
+    monkeypatch.setattr(WanSpeechToVideoPipeline, "encode_prompt", lambda _, name: golden[f"{name}_embeds"])
+    made = SpeechToVideo(
+        profile="pocket",
+        image=str(files / "picture.png"),
+        audio=str(files / "voice.wav"),
+        prompt="prompt",
+        negative_prompt="negative_prompt",
+        resolution="64x64",
+        frames_per_segment=16,
+        num_inference_steps=4,
+        guidance_scale=4.5,
+        seed=7,
+    )
+    status = jobs.run_here(made).status()
+    assert status.state == "succeeded", status.error
+    # 1.7 s are 28 frames; the first one belongs to the fourth frame of the sound and is held until then
+    wanted = golden_tensors("file_to_frames/io.safetensors")["video"].permute(1, 2, 3, 0).numpy()
+    wanted = np.concatenate([wanted[:1]] * 3 + [wanted])[:28]
+    assert len(shown) == 28
+    difference = np.abs(np.stack(shown).astype(int) - wanted)
+    assert difference.max() <= 1, "rounding may fall to either side"
+    assert difference.mean() <= 0.01
 
 
 def test_a_preview_is_the_beginning_of_the_clip_with_its_sound(place: Path, shown: list[np.ndarray]) -> None:
