@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v.transformer import WanS2VTransformer3DModel
 from wanavatar_lab.wan.checkpoint_files import read_json
-from wanavatar_lab.wan.load import PUBLISHED_PLACES, load_model, load_part, load_text_encoder, load_vae
+from wanavatar_lab.wan.load import PUBLISHED_PLACES, load_model, load_part, load_text_encoder, load_tokenizer, load_vae
 
 # where the published folder has each part; in diffusers layout each has a folder of its own name
 PLACES = PUBLISHED_PLACES | {
@@ -74,7 +74,7 @@ def load_components(
 
     # the small parts first: what is wrong with them is reported before the large ones are read
     readers: dict[str, Callable[[Path], Any]] = {
-        "tokenizer": lambda place: load_part(AutoTokenizer.from_pretrained, place, trust_remote_code=False),
+        "tokenizer": load_tokenizer,
         "audio_processor": lambda place: load_part(Wav2Vec2FeatureExtractor.from_pretrained, place),
         "audio_encoder": audio_encoder,
         "vae": lambda place: load_vae(place, vae_dtype, device),

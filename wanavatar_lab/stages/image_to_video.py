@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
-from transformers import AutoTokenizer
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
@@ -27,7 +26,15 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
-from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_text_encoder, load_vae, load_wan_folder
+from wanavatar_lab.wan.load import (
+    is_wan_folder,
+    load_model,
+    load_part,
+    load_text_encoder,
+    load_tokenizer,
+    load_vae,
+    load_wan_folder,
+)
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, WanUniPCScheduler
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -214,7 +221,7 @@ def load_pipeline(
     pipeline = load_part(
         WanImageToVideoPipeline.from_pretrained,
         folder,
-        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        tokenizer=load_tokenizer(places["tokenizer"]),
         vae=load_vae(places["vae"]),
         text_encoder=load_text_encoder(places["text_encoder"], dtype),
         **networks,

@@ -14,7 +14,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5EncoderModel
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan import checkpoint_files as files
@@ -94,6 +94,20 @@ def load_text_encoder(
     return encoder.eval()
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """UMT5's tokenizer, with the ids that the reference's has.
+
+    `tokenizer.json` is read as it is. transformers 5 would build anew what calls itself a T5Tokenizer, as UMT5's does,
+    with id 2 for unknown characters; UMT5's <unk> is 3, and 2 is <s>.
+
+    Raises:
+        WeightsError: it is missing or cannot be read.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return load_part(PreTrainedTokenizerFast.from_pretrained, folder)
+    return load_part(AutoTokenizer.from_pretrained, folder, trust_remote_code=False)
+
+
 def load_model(
     model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
 ) -> Any:
@@ -156,7 +170,7 @@ def load_wan_folder(folder: Path, dtype: torch.dtype) -> WanImageToVideoPipeline
     if gone:
         raise WeightsError(f"{folder} lacks {', '.join(gone)}. Download what is missing.")
     return WanImageToVideoPipeline(
-        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        tokenizer=load_tokenizer(places["tokenizer"]),
         vae=load_vae(places["vae"]),
         text_encoder=load_text_encoder(places["text_encoder"], dtype),
         scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
