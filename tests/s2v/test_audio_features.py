@@ -4,6 +4,7 @@ import gc
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,7 +149,8 @@ def whole_file(trained: bool) -> torch.Tensor:
 
 def window_error(trained: bool, context_seconds: float) -> float:
     encoder = trained_encoder() if trained else toy_encoder()
-    features = encode_audio(speech(70.0), *encoder, context_seconds=context_seconds)
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": context_seconds}
+    features = encode_audio(speech(70.0), *encoder, **windows)
     found = features.read(0, features.length)
     assert torch.isfinite(found).all()
     return relative_error(found, whole_file(trained))
@@ -160,7 +162,7 @@ def test_short_audio_is_encoded_whole() -> None:
     features = encode_audio(samples, encoder, processor)
     inputs = processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
     with torch.no_grad():
-        wanted = hidden_states(encoder, inputs)[0]
+        wanted = torch.cat(hidden_states(encoder, inputs))
     assert features.length == wanted.shape[1] == 99
     assert relative_error(features.read(0, 99), wanted) <= 1e-6
     tensor = encode_audio(torch.from_numpy(samples).double().requires_grad_(), encoder, processor)
@@ -194,6 +196,42 @@ def test_windows_of_the_trained_encoder_are_close_to_the_whole() -> None:
     assert long <= 0.075
 
 
+def test_ten_minutes_are_heard_whole_and_of_more_the_log_says_how(caplog: pytest.LogCaptureFixture) -> None:
+    encoder, processor = toy_encoder()
+
+    def refuse(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        raise InterruptedError(f"{inputs[0].shape[1] / SAMPLE_RATE:g} s")
+
+    with encoder.register_forward_pre_hook(refuse):
+        with pytest.raises(InterruptedError, match=r"^600 s$"):
+            encode_audio(speech(600.0), encoder, processor)
+        assert caplog.text == ""
+        features = encode_audio(speech(630.0), encoder, processor)
+        assert "630.0 s of voice are heard in windows of 300 s with 150 s on either side" in caplog.text
+        with pytest.raises(InterruptedError, match=r"^450.* s$"):
+            features.bucket(0, 16, 80)
+
+
+def test_where_memory_is_too_short_the_voice_is_heard_in_windows(caplog: pytest.LogCaptureFixture) -> None:
+    encoder, processor = toy_encoder()
+
+    def small_device(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[1] > 51 * SAMPLE_RATE:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with encoder.register_forward_pre_hook(small_device):
+        features = encode_audio(speech(70.0), encoder, processor)
+        found = features.read(0, features.length)
+    assert "70.0 s of voice are heard in windows of 30 s with 10 s on either side, since memory is too" in caplog.text
+    assert relative_error(found, whole_file(trained=False)) <= 1e-2
+
+    def broken_device(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with encoder.register_forward_pre_hook(broken_device), pytest.raises(RuntimeError, match="illegal memory access"):
+        encode_audio(speech(2.0), encoder, processor)
+
+
 def window_tensors() -> list[torch.Tensor]:
     """All features of a window's size that are in memory."""
     gc.collect()
@@ -206,7 +244,8 @@ def test_only_one_window_is_held() -> None:
     encoded: list[int] = []
     hook = encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0].shape[1]))
     others = {id(tensor) for tensor in window_tensors()}
-    features = encode_audio(speech(600.0), encoder, processor)
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": 10.0}
+    features = encode_audio(speech(600.0), encoder, processor, **windows)
     with hook:
         assert encoded == []
         for segment in range(features.num_segments(16, 80)):
@@ -221,7 +260,8 @@ def test_only_one_window_is_held() -> None:
 
 
 def test_features_read_backwards_are_the_same() -> None:
-    features = encode_audio(speech(70.0), *toy_encoder())
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": 10.0}
+    features = encode_audio(speech(70.0), *toy_encoder(), **windows)
     onwards = [features.bucket(segment, 16, 80) for segment in range(14)]
     backwards = [features.bucket(segment, 16, 80) for segment in reversed(range(14))]
     for one, other in zip(onwards, reversed(backwards), strict=True):

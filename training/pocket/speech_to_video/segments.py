@@ -144,7 +144,7 @@ def draw_segments(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
             second = normalised_latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
-            states = hidden_states(listener, normalised(augment(voices, generator))).float()
+            states = torch.stack(hidden_states(listener, normalised(augment(voices, generator))), dim=1).float()
         parts.append(
             {
                 "reference": first[:, :, :1],
