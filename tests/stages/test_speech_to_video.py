@@ -57,6 +57,7 @@ def request(place: Path, seconds: float = 1.0, **fields: Any) -> SpeechToVideo:
         "frames_per_segment": 16,
         "num_inference_steps": STEPS,
         "seed": 1,
+        "lead_in": False,  # else a voice of a second takes two segments of one
     }
     return SpeechToVideo(**values | fields)
 
@@ -133,6 +134,7 @@ def test_a_picture_and_a_recording_become_the_frames_of_the_reference(
         num_inference_steps=4,
         guidance_scale=4.5,
         seed=7,
+        lead_in=False,
     )
     status = jobs.run_here(made).status()
     assert status.state == "succeeded", status.error
@@ -224,6 +226,43 @@ def test_beyond_the_end_of_a_pose_video_the_pose_is_black(place: Path, shown: li
         patched.setattr(speech_to_video, "VideoFrames", Extended)
         jobs.run_here(request(place, seconds=2.3, pose_video=str(poses)))
     assert np.array_equal(clip, np.stack(shown))
+
+
+def test_with_a_lead_in_the_first_frame_is_made_for_the_first_sound(place: Path, shown: list[np.ndarray]) -> None:
+    """The frames are those of a voice behind 3/16 s of silence, without the frames of that; the sound is as it was."""
+    poses = place / "pose.mp4"
+    with media.VideoWriter(poses, fps=16) as writer:
+        for level in range(40):
+            writer.write(np.full((64, 64, 3), 250 - level * 6, np.uint8))
+    voice = media.read_audio(toys.voice(place / "v.wav", 1.5))
+    delayed = media.Audio(np.pad(voice.samples, ((3000, 0), (0, 0))), voice.rate)
+    media.write_audio(place / "delayed.wav", delayed)
+    shown.clear()
+    frames_of_run(place, audio=str(place / "delayed.wav"))
+    wanted = np.stack(shown)
+    assert len(wanted) == 27 and (wanted[:4] == wanted[3]).all()  # three are held
+    shown.clear()
+    run = jobs.run_here(request(place, seconds=1.5, lead_in=True))
+    assert np.array_equal(np.stack(shown), wanted[3:])
+    clip = run.path(run.status().artifacts[0])
+    assert media.probe(clip).frames == 24 and media.read_audio(clip).seconds == pytest.approx(1.5, abs=1e-3)
+    shown.clear()
+    preview = jobs.run_here(request(place, seconds=1.5, lead_in=True, num_segments=1))
+    assert np.array_equal(np.stack(shown), wanted[3:16])
+    assert media.probe(preview.path(preview.status().artifacts[0])).frames == 13
+    # a pose belongs to the same sound, with or without it
+    led = speech_to_video.VideoFrames(str(poses), 64, 64, lead=3)
+    plain = speech_to_video.VideoFrames(str(poses), 64, 64)
+    assert torch.equal(led[slice(0, 16)][3:], plain[slice(0, 13)])
+    assert torch.equal(led[slice(16, 32)], plain[slice(13, 29)])
+    assert torch.equal(led[slice(0, 3)], plain[slice(0, 1)].expand(3, -1, -1, -1))
+    # a clip from the picture begins with the sound anyway
+    shown.clear()
+    frames_of_run(place, start_from_image=True)
+    wanted = np.stack(shown)
+    shown.clear()
+    frames_of_run(place, start_from_image=True, lead_in=True)
+    assert np.array_equal(np.stack(shown), wanted)
 
 
 ENDS: dict[str, BaseException] = {

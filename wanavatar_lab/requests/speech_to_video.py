@@ -78,6 +78,9 @@ class SpeechToVideo(Request):
     """A video or picture: white is regenerated, black is kept."""
     start_from_image: Annotated[bool, spec("Start from the picture", group="advanced")] = False
     """The clip begins with the picture itself; otherwise the picture is only a reference for the person."""
+    lead_in: Annotated[bool, spec("Lead-in", group="advanced")] = True
+    """The model hears 0.19 s of silence before the voice, whose frames are cut off. Otherwise the first frame is held
+    for so long. Without effect on a clip that starts from the picture."""
     step_cache: Annotated[
         Literal["off", "first_block"],
         spec("Step cache", group="advanced", options={"off": "Off", "first_block": "First block cache"}),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
-from wanavatar_lab.s2v.pipeline import FPS
+from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, FPS
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
@@ -82,7 +82,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     """
     picture = media.read_picture(request.image)
     width, height = request.size(picture.size)
-    voice, waveform, segments = _voice(request)
+    # with silence of as many frames in front, the frames that a free start leaves out are none of the voice's
+    lead = FIRST_FRAMES_DROPPED if request.lead_in and not request.start_from_image else 0
+    voice, waveform, segments = _voice(request, lead)
     if request.inpaint_video is not None:
         models.widen()
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
@@ -110,7 +112,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
             pipeline.forget_projections()
 
     videos: dict[str, Any] = {
-        name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask")
+        name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask", lead=lead)
         for name in BEYOND_ITS_END
         if (path := getattr(request, name)) is not None
     }
@@ -146,7 +148,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
             context.folder / FILE,
             fps=FPS,
             audio=voice,
-            start_frame=first.start_frame,
+            start_frame=first.start_frame - lead,
             partial=context.partial(FILE),
         ) as writer:
             segment: WanS2VSegment | None = first
@@ -169,8 +171,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
 
 
-def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
-    """The sound for the file, the waveform for the network, and how many segments they need.
+def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, int]:
+    """The sound for the file, the waveform for the network, which has `lead` frames of silence in front, and how many
+    segments it needs.
 
     Raises:
         MediaError: it cannot be read.
@@ -178,12 +181,13 @@ def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
     start, duration = request.audio_start, request.audio_duration
     voice = media.read_audio(request.audio, start=start, duration=duration)
     heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration).samples[:, 0]
+    heard = np.pad(heard, (lead * SAMPLE_RATE // FPS, 0))
     per_segment = request.frames_per_segment / FPS
-    segments = max(1, math.ceil(voice.seconds / per_segment - 1e-6))
+    segments = max(1, math.ceil((voice.seconds + lead / FPS) / per_segment - 1e-6))
     if 0 < request.num_segments < segments:
         # a preview is the beginning of the clip: the network hears all of the voice, and the file ends with the picture
         segments = request.num_segments
-        voice = replace(voice, samples=voice.samples[: round(segments * per_segment * voice.rate)])
+        voice = replace(voice, samples=voice.samples[: round((segments * per_segment - lead / FPS) * voice.rate)])
     return voice, heard, segments
 
 
@@ -207,6 +211,7 @@ class VideoFrames:
         path: a video; a mask may be one picture for all frames.
         height, width: to which they are scaled, in pixels.
         is_mask: C is 1, with 1 where the file is white; else it is 3.
+        lead: how often the first frame is shown before the clip begins.
 
     Attributes:
         ndim, shape: as those of a tensor [F, C, height, width]; F counts the file's own frames.
@@ -215,8 +220,8 @@ class VideoFrames:
 
     ndim: int = 4
 
-    def __init__(self, path: str, height: int, width: int, is_mask: bool = False) -> None:
-        self.path, self.size, self.is_mask = path, (height, width), is_mask
+    def __init__(self, path: str, height: int, width: int, is_mask: bool = False, lead: int = 0) -> None:
+        self.path, self.size, self.is_mask, self.lead = path, (height, width), is_mask, lead
         self._still = media.read_picture(path) if is_mask and is_picture(path) else None
         self.seconds, frames = math.inf, 1
         if self._still is None:
@@ -231,7 +236,9 @@ class VideoFrames:
         pictures: Iterable[Image.Image] = [self._still] * (window.stop - window.start) if self._still else ()
         if self._still is None:
             if window.start < self._place:
-                self._frames, self._place = media.read_frames(self.path, fps=FPS), 0
+                frames = media.read_frames(self.path, fps=FPS)
+                first = next(frames)
+                self._frames, self._place = chain(repeat(first, self.lead + 1), frames), 0
             # as segments ask for them, each window begins where the last one ended
             read = islice(self._frames, window.start - int(self._place), window.stop - int(self._place))
             pictures, self._place = map(Image.fromarray, read), window.stop
