@@ -40,7 +40,7 @@ from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.folders import fingerprint
 from wanavatar_lab.worker.execute import choose_device
 
-FORMAT = 2  # of the samples' files; a new number encodes every sample again
+FORMAT = 3  # of the samples' files; a new number encodes every sample again
 CAPTION = "caption.txt"  # in a clip's folder: what is seen and done in it, its prompt
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from wanavatar_lab import media
+
 WRITERS = {
     "video.mp4": """
 with VideoWriter(path, fps=16, audio=voice) as writer:
@@ -24,13 +26,18 @@ write_talking_clip(path, frames, fps=16, audio=voice, start_frame=3)
     "sound.flac": "write_audio(path, voice)",
     "picture.png": "write_picture(path, Image.fromarray(noise.integers(0, 255, (200, 200, 3), dtype=np.uint8)))",
 }
+PARTIAL = """
+with TalkingClipWriter(path, fps=16, audio=voice, start_frame=0, partial=path.with_name(".part.mp4")) as writer:
+    for _ in range(48):
+        writer.write(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+"""
 PROGRAM = """
 import json, resource, sys
 import numpy as np
 from pathlib import Path
 from PIL import Image
 from wanavatar_lab.errors import DiskFull
-from wanavatar_lab.media import Audio, VideoWriter, write_audio, write_picture, write_talking_clip
+from wanavatar_lab.media import Audio, TalkingClipWriter, VideoWriter, write_audio, write_picture, write_talking_clip
 
 said = []
 for name, limit in json.loads(sys.argv[1]):
@@ -49,7 +56,7 @@ NO_LIMIT = -1
 
 def said_when_writing(paths: list[Path], limits: list[int]) -> list[str]:
     """What a process of its own says that writes each path and may write so many bytes to a file."""
-    program = PROGRAM.replace("{writer}", WRITERS[paths[0].name].strip().replace("\n", "\n        "))
+    program = PROGRAM.replace("{writer}", WRITERS.get(paths[0].name, PARTIAL).strip().replace("\n", "\n        "))
     tasks = json.dumps([(str(path), limit) for path, limit in zip(paths, limits, strict=True)])
     command = [sys.executable, "-c", program, tasks]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -71,6 +78,21 @@ def test_a_file_that_may_not_grow_leaves_nothing_and_says_why(tmp_path: Path, na
     assert list(new.parent.iterdir()) == []
     assert path.read_bytes() == whole, "the earlier file of that name is damaged"
     assert sorted(found.name for found in tmp_path.iterdir()) == sorted([name, "new"])
+
+
+def test_what_was_written_of_a_partial_file_stays(tmp_path: Path) -> None:
+    path, partial = tmp_path / "talking.mp4", tmp_path / ".part.mp4"
+    assert said_when_writing([path], [NO_LIMIT]) == ["written"]
+    assert media.probe(path).frames == 48 and not partial.exists()
+    size = path.stat().st_size
+    path.unlink()
+    (said,) = said_when_writing([path], [size // 2])
+    assert "There is no room for talking.mp4" in said
+    assert [found.name for found in tmp_path.iterdir()] == [partial.name]
+    seconds = media.keep_partial(partial, path)
+    assert 0.8 <= seconds <= 1.6
+    assert media.probe(path).frames == seconds * 16
+    assert media.read_audio(path).seconds == pytest.approx(float(seconds), abs=0.1)
 
 
 def test_the_signal_for_files_that_grow_too_large_is_ignored() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.media.samples import clicks, decoded_clip, number_in, numbered, onsets, tone
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import Audio, read_audio, write_talking_clip
+from wanavatar_lab.media import Audio, TalkingClipWriter, keep_partial, probe, read_audio, write_talking_clip
 
 CLICK = 0.004  # seconds
 
@@ -128,6 +128,54 @@ def test_the_file_itself_says_where_the_sound_begins_and_ends(tmp_path: Path) ->
         )
         place = data.find(b"elst", place + 1)
     assert edits == [(1.25, 0), (1.25, 1024)]
+
+
+def numbered_clip(path: Path, partial: Path | None, count: int) -> None:
+    """Frames with a number in each, three of them held in front, in segments of 16; 20 frames and then an error."""
+    audio = Audio(tone(16_000, 2.6), 16_000)
+    with TalkingClipWriter(path, fps=16, audio=audio, start_frame=3, partial=partial) as writer:
+        for number in range(count):
+            if number == 20 and count < 30:
+                raise RuntimeError("the model broke")
+            writer.write(numbered(number))
+            if number % 16 == 15:
+                writer.flush()
+
+
+def test_a_clip_by_way_of_a_partial_file_is_the_same(tmp_path: Path) -> None:
+    direct, path, partial = tmp_path / "direct.mp4", tmp_path / "clip.mp4", tmp_path / ".clip.partial.mp4"
+    numbered_clip(direct, None, 45)
+    numbered_clip(path, partial, 45)
+    assert not partial.exists()
+    (times, pictures, samples, _), wanted = decoded_clip(path), decoded_clip(direct)
+    assert times == pytest.approx(wanted[0], abs=1e-6)
+    assert [number_in(picture) for picture in pictures] == [0, 0, 0, *range(39)]
+    assert np.array_equal(samples, wanted[2])
+    one, other = path.read_bytes(), direct.read_bytes()
+    assert one.index(b"moov") < one.index(b"mdat")
+    for box in (b"avcC", b"elst", b"colr"):
+        assert one[one.index(box) :][:24] == other[other.index(box) :][:24]
+
+
+def test_what_a_partial_file_has_is_playable_wherever_it_was_cut(tmp_path: Path) -> None:
+    partial, path = tmp_path / ".clip.partial.mp4", tmp_path / "clip.partial.mp4"
+    with pytest.raises(RuntimeError, match="the model broke"):
+        numbered_clip(tmp_path / "clip.mp4", partial, 25)
+    assert [found.name for found in tmp_path.iterdir()] == [partial.name]
+    data, counts = partial.read_bytes(), []
+    for size in np.linspace(0, len(data), 12).astype(int):
+        partial.write_bytes(data[:size])
+        seconds = keep_partial(partial, path)
+        assert not partial.exists()
+        counts.append(int(seconds * 16))
+        if not seconds:
+            assert not path.exists()
+            continue
+        assert not probe(path).missing
+        _, pictures, samples, rate = decoded_clip(path)
+        assert [number_in(picture) for picture in pictures] == [0, 0, 0, *range(20)][: counts[-1]]
+        assert abs(len(samples) / rate - seconds) <= 1.5 / 16
+    assert counts == sorted(counts) and (counts[0], counts[-1]) == (0, 23)
 
 
 def test_a_clip_that_cannot_be_made_leaves_nothing_and_says_why(tmp_path: Path) -> None:

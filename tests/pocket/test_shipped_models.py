@@ -5,6 +5,7 @@ were held out of training. The full figures come from the `evaluate` of each mod
 each, `make test` makes one of speech and one of a movement, and `make test-slow` the others.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import wanavatar_lab
 from training.pocket.image_to_video import evaluate as moving
 from training.pocket.judge.reading import Reader
 from training.pocket.talking.figures import silence_figures
-from training.pocket.talking.sources import Pipeline
+from training.pocket.talking.sources import Pipeline, reference_picture
 from training.pocket.talking.spoken import Spoken, silence
 from training.pocket.upscale import evaluate as enlarging
 from training.pocket.upscale.pictures import Pictures
@@ -26,7 +27,8 @@ from training.pocket.world import palette
 from training.pocket.world.pose import MOUTH
 from wanavatar_lab import media, metrics
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.stages import image_to_video
+from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.stages import image_to_video, speech_to_video
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.upscale import enlarge, read_network
 
@@ -93,6 +95,48 @@ def test_a_second_segment_joins_without_a_jump_and_shows_the_same_person(talker:
 @pytest.mark.slow
 def test_who_has_nothing_to_say_keeps_the_mouth_shut(talker: Pipeline, reader: Reader) -> None:
     assert silence_figures(talker.talk(silence(FRAMES), 4), reader)["mean"] <= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_the_mouth_stays_shut_in_a_pause(noise: float, talker: Pipeline, reader: Reader) -> None:
+    """Two seconds of speech, three of digital silence or of noise at -60 dB, two of speech."""
+    sound = voice_at_once("english_female")
+    gap = (noise * np.random.default_rng(0).standard_normal(48_000)).astype(np.float32)
+    sound = np.concatenate([sound[:32_000], gap, sound[32_000:64_000]])
+    talking = talker.talk(Spoken("pause", "", sound, sound, np.zeros((112, len(MOUTH)), np.float32)), 0)
+    opening = reader.opening(talking.frames)
+    times = np.arange(len(opening)) + talking.start_frame
+    # lips close a little after a sound and part a little before it
+    pause = opening[(times >= 32 + 2) & (times < 80 - 2)]
+    assert pause.mean() <= 0.2 * opening[(times < 32) | (times >= 80)].mean()
+
+
+@pytest.mark.slow
+def test_a_lead_in_lets_the_lips_follow_the_first_syllable(reader: Reader, tmp_path: Path) -> None:
+    """r of opening and loudness in the first half second, through the stage, of voices that begin at once.
+
+    Over the four voices of data/samples and three seeds each, the mean was 0.62 with a lead-in and 0.47 without.
+    """
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+    Image.fromarray(reference_picture(3)).save(tmp_path / "person.png")
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for name, lead_in in itertools.product(("korean", "chinese"), found):
+        sound = voice_at_once(name)[:32_000]
+        media.write_audio(tmp_path / "voice.wav", media.Audio(sound[:, None], 16_000))
+        request = SpeechToVideo(
+            profile="pocket", image=str(tmp_path / "person.png"), audio=str(tmp_path / "voice.wav"), lead_in=lead_in
+        )
+        (clip,) = speech_to_video.run(request, models, StageContext(tmp_path, 3))
+        frames = np.stack(list(itertools.islice(media.read_frames(tmp_path / clip.path), 8)))
+        found[lead_in].append(metrics.correlation(reader.opening(frames), metrics.loudness(sound, frames=8)))
+    assert np.mean(found[True]) >= np.mean(found[False]) + 0.1
+
+
+def voice_at_once(name: str) -> NDArray[np.float32]:
+    """A voice of data/samples at 16 kHz from its first sound on."""
+    sound = media.read_audio(SAMPLES / f"{name}.wav", rate=16_000, mono=True).samples[:, 0]
+    return sound[np.argmax(np.abs(sound) > 0.1 * np.abs(sound).max()) :]
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ import gc
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from tests import toys
-from tests.s2v.toy import golden_tensors, relative_error
+from tests.s2v.toy import GOLDEN, golden_tensors, relative_error
 from wanavatar_lab import media
-from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, AudioFeatures, encode_audio
+from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, AudioFeatures, encode_audio, hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]
 Encoder = tuple[Wav2Vec2Model, Wav2Vec2FeatureExtractor]
@@ -45,6 +47,21 @@ def test_buckets_equal_the_reference_implementation() -> None:
     assert features.num_segments(16, 16) == 2
     found = torch.cat([features.bucket(segment, 16, 16) for segment in range(2)], dim=2)
     assert relative_error(found.permute(2, 0, 1), golden["audio_bucket"]) <= 1e-5
+
+
+def test_features_of_a_file_equal_the_reference_implementation(tmp_path: Path) -> None:
+    golden = golden_tensors("audio_a/io.safetensors")
+    soundfile.write(tmp_path / "voice.wav", golden["waveform"].numpy(), SAMPLE_RATE, subtype="FLOAT")
+    heard = media.read_audio(tmp_path / "voice.wav", rate=SAMPLE_RATE, mono=True).samples[:, 0]
+    encoder = Wav2Vec2Model.from_pretrained(GOLDEN / "audio_a").eval()
+    features = encode_audio(heard, encoder, Wav2Vec2FeatureExtractor.from_pretrained(GOLDEN / "audio_a"))
+    for found, wanted in zip(features.read(0, features.length), golden["features_50hz"], strict=True):
+        assert relative_error(found, wanted) <= 1e-5
+    # at 30 frames a second every frame is one of the interpolated features
+    assert relative_error(features.bucket(0, 30, 80)[..., :77].transpose(1, 2), golden["features_30hz"]) <= 1e-5
+    assert features.num_segments(16, 16) == 3
+    bucket = torch.cat([features.bucket(segment, 16, 16) for segment in range(3)], dim=2)
+    assert relative_error(bucket.permute(2, 0, 1), golden["bucket"]) <= 1e-5
 
 
 @given(st.integers(2, 700), st.sampled_from([16, 25, 30]), st.integers(1, 24).map(lambda n: 4 * n))
@@ -132,7 +149,8 @@ def whole_file(trained: bool) -> torch.Tensor:
 
 def window_error(trained: bool, context_seconds: float) -> float:
     encoder = trained_encoder() if trained else toy_encoder()
-    features = encode_audio(speech(70.0), *encoder, context_seconds=context_seconds)
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": context_seconds}
+    features = encode_audio(speech(70.0), *encoder, **windows)
     found = features.read(0, features.length)
     assert torch.isfinite(found).all()
     return relative_error(found, whole_file(trained))
@@ -144,7 +162,7 @@ def test_short_audio_is_encoded_whole() -> None:
     features = encode_audio(samples, encoder, processor)
     inputs = processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
     with torch.no_grad():
-        wanted = torch.cat(encoder(inputs, output_hidden_states=True).hidden_states)
+        wanted = torch.cat(hidden_states(encoder, inputs))
     assert features.length == wanted.shape[1] == 99
     assert relative_error(features.read(0, 99), wanted) <= 1e-6
     tensor = encode_audio(torch.from_numpy(samples).double().requires_grad_(), encoder, processor)
@@ -178,6 +196,42 @@ def test_windows_of_the_trained_encoder_are_close_to_the_whole() -> None:
     assert long <= 0.075
 
 
+def test_ten_minutes_are_heard_whole_and_of_more_the_log_says_how(caplog: pytest.LogCaptureFixture) -> None:
+    encoder, processor = toy_encoder()
+
+    def refuse(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        raise InterruptedError(f"{inputs[0].shape[1] / SAMPLE_RATE:g} s")
+
+    with encoder.register_forward_pre_hook(refuse):
+        with pytest.raises(InterruptedError, match=r"^600 s$"):
+            encode_audio(speech(600.0), encoder, processor)
+        assert caplog.text == ""
+        features = encode_audio(speech(630.0), encoder, processor)
+        assert "630.0 s of voice are heard in windows of 300 s with 150 s on either side" in caplog.text
+        with pytest.raises(InterruptedError, match=r"^450.* s$"):
+            features.bucket(0, 16, 80)
+
+
+def test_where_memory_is_too_short_the_voice_is_heard_in_windows(caplog: pytest.LogCaptureFixture) -> None:
+    encoder, processor = toy_encoder()
+
+    def small_device(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[1] > 51 * SAMPLE_RATE:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with encoder.register_forward_pre_hook(small_device):
+        features = encode_audio(speech(70.0), encoder, processor)
+        found = features.read(0, features.length)
+    assert "70.0 s of voice are heard in windows of 30 s with 10 s on either side, since memory is too" in caplog.text
+    assert relative_error(found, whole_file(trained=False)) <= 1e-2
+
+    def broken_device(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with encoder.register_forward_pre_hook(broken_device), pytest.raises(RuntimeError, match="illegal memory access"):
+        encode_audio(speech(2.0), encoder, processor)
+
+
 def window_tensors() -> list[torch.Tensor]:
     """All features of a window's size that are in memory."""
     gc.collect()
@@ -190,7 +244,8 @@ def test_only_one_window_is_held() -> None:
     encoded: list[int] = []
     hook = encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0].shape[1]))
     others = {id(tensor) for tensor in window_tensors()}
-    features = encode_audio(speech(600.0), encoder, processor)
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": 10.0}
+    features = encode_audio(speech(600.0), encoder, processor, **windows)
     with hook:
         assert encoded == []
         for segment in range(features.num_segments(16, 80)):
@@ -205,7 +260,8 @@ def test_only_one_window_is_held() -> None:
 
 
 def test_features_read_backwards_are_the_same() -> None:
-    features = encode_audio(speech(70.0), *toy_encoder())
+    windows = {"whole_seconds": 60.0, "window_seconds": 30.0, "context_seconds": 10.0}
+    features = encode_audio(speech(70.0), *toy_encoder(), **windows)
     onwards = [features.bucket(segment, 16, 80) for segment in range(14)]
     backwards = [features.bucket(segment, 16, 80) for segment in reversed(range(14))]
     for one, other in zip(onwards, reversed(backwards), strict=True):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    PreTrainedTokenizerFast,
     T5TokenizerFast,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
@@ -23,7 +25,7 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d
-from wanavatar_lab.wan.load import load_text_encoder, load_vae
+from wanavatar_lab.wan.load import load_text_encoder, load_tokenizer, load_vae
 
 LAYOUTS = ("published", "draft", "fastvideo", "ours")
 PARTS = GOLDEN / "reference_parts"
@@ -202,6 +204,26 @@ def test_a_text_encoder_that_stores_its_embedding_twice_is_read(folders: dict[st
     save_file(tensors | {"encoder.embed_tokens.weight": tensors["shared.weight"].clone()}, file, {"format": "pt"})
     twice, once = (load_components(folder, torch_dtype=torch.float32) for folder in (root, folders["ours"]))
     assert torch.equal(see(twice)["text"], see(once)["text"])
+
+
+@pytest.mark.parametrize("layout", ["published", "ours"])
+def test_unknown_characters_have_the_id_that_the_reference_gives_them(
+    layout: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """UMT5's <unk> is 3, after <s>; its folder names T5's class, whose <unk> is 2."""
+    root = shutil.copytree(folders[layout], tmp_path / layout)
+    place = root / ("google/umt5-xxl" if layout == "published" else "tokenizer")
+    pieces = [(name, 0.0) for name in ("<pad>", "</s>", "<s>", "<unk>")] + [("▁", -2.0), ("a", -3.0), ("b", -3.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(place)
+    config = json.loads((place / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (place / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "T5Tokenizer"}))
+    loaded = load_components(root, leave_out=("transformer", "audio_encoder"))["tokenizer"]
+    assert loaded("a한b").input_ids == [4, 5, 3, 6, 1]
+    assert load_tokenizer(place)("한").input_ids == [4, 3, 1]
 
 
 def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:

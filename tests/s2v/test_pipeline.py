@@ -1,5 +1,6 @@
 """The S2V pipeline: its frames against the reference's, segment by segment, and what its arguments do."""
 
+import json
 import weakref
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 
 from tests import toys
 from tests.s2v.toy import GOLDEN, count_calls, golden_model, golden_tensors, relative_error, toy_vae
+from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanSpeechToVideoOutput, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
+from wanavatar_lab.wan import WanUniPCScheduler
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 
 TEXT_DIM = 16
@@ -338,10 +341,58 @@ def test_another_flow_solver_makes_a_clip_too(pipe: CountingPipeline) -> None:
 def test_a_saved_pipeline_makes_the_same_frames(pipe: CountingPipeline, tmp_path: Path) -> None:
     convolve_by_frames(pipe.vae)  # as what is loaded does
     pipe.save_pretrained(tmp_path)
-    loaded = WanSpeechToVideoPipeline(**load_components(tmp_path, torch.float32))
+    loaded = WanSpeechToVideoPipeline.from_pretrained(tmp_path, torch_dtype=torch.float32, device_map="cpu")
     texts = {"prompt": "a person speaks", "negative_prompt": "the camera"}
     changes = {**texts, "prompt_embeds": None, "negative_prompt_embeds": None, "audio_features": None}
     assert torch.equal(clip(loaded, audio=waveform(), **changes), clip(pipe, audio=waveform(), **changes))
+
+
+def test_the_scheduler_is_saved_and_loaded_like_every_part(pipe: CountingPipeline, tmp_path: Path) -> None:
+    other = FlowMatchEulerDiscreteScheduler(shift=2.5)
+    euler = WanSpeechToVideoPipeline(**{**pipe.components, "scheduler": other})
+    euler.save_pretrained(tmp_path / "euler")
+    loaded = WanSpeechToVideoPipeline.from_pretrained(tmp_path / "euler", torch_dtype=torch.float32)
+    assert type(loaded.scheduler) is FlowMatchEulerDiscreteScheduler and loaded.scheduler.config.shift == 2.5
+    pipe.save_pretrained(tmp_path / "unipc")
+    config = load_components(tmp_path / "unipc")["scheduler"].config
+    assert {name: config[name] for name in config if name[0] != "_"} == {
+        name: pipe.scheduler.config[name] for name in pipe.scheduler.config if name[0] != "_"
+    }
+    own = WanSpeechToVideoPipeline(**{**pipe.components, "scheduler": WanUniPCScheduler.shifted(4.0)})
+    own.save_pretrained(tmp_path / "own")
+    loaded = WanSpeechToVideoPipeline.from_pretrained(tmp_path / "own")
+    assert type(loaded.scheduler) is WanUniPCScheduler and loaded.scheduler.config.flow_shift == 4.0
+    index = json.loads((tmp_path / "own" / "model_index.json").read_text())
+    (tmp_path / "own" / "model_index.json").write_text(json.dumps(index | {"scheduler": ["os", "system"]}))
+    with pytest.raises(WeightsError, match=r"scheduler is said to be os\.system, which is no scheduler of diffusers"):
+        load_components(tmp_path / "own")
+
+
+def test_from_pretrained_takes_the_options_of_diffusers(
+    pipe: CountingPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.save_pretrained(tmp_path, variant="fp32")
+    with pytest.raises(WeightsError):
+        WanSpeechToVideoPipeline.from_pretrained(tmp_path)
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(tmp_path)
+
+    monkeypatch.setattr("wanavatar_lab.s2v.pipeline.snapshot_download", download)
+    loaded = WanSpeechToVideoPipeline.from_pretrained(
+        "someone/a-model", torch_dtype=torch.float32, variant="fp32", token="secret", revision="v1", device_map="cpu"
+    )
+    assert asked == {"repository": "someone/a-model", "token": "secret", "revision": "v1"}
+    assert not any(weight.requires_grad for weight in loaded.transformer.parameters())
+    convolve_by_frames(pipe.vae)
+    assert torch.equal(clip(loaded), clip(pipe))
+    meta = WanSpeechToVideoPipeline.from_pretrained(tmp_path, variant="fp32", device_map=torch.device("meta"))
+    networks = (meta.transformer, meta.vae, meta.text_encoder, meta.audio_encoder)
+    assert {weight.device.type for network in networks for weight in network.parameters()} == {"meta"}
+    with pytest.raises(ValueError, match="device_map is 'balanced'; need one device"):
+        WanSpeechToVideoPipeline.from_pretrained(tmp_path, device_map="balanced")
 
 
 def test_a_prompt_is_its_embeddings(pipe: CountingPipeline) -> None:

@@ -152,7 +152,10 @@ def test_cancel_takes_effect_within_a_step_of_a_later_segment(place: Path, model
     with pytest.raises(Cancelled):
         image_to_video.run(made, models, StageContext(folder, 1, on_step))
     assert (seen[-1].segment, seen[-1].step) == (2, 1)
-    assert not list(folder.glob("*.mp4"))
+    assert not (folder / image_to_video.FILE).exists()
+    # nine frames of the first segment are finished
+    assert media.keep_partial(folder / ".moving.partial.mp4", folder / "moving.partial.mp4") == 9 / 16
+    assert media.probe(folder / "moving.partial.mp4").frames == 9
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The stage speech_to_video from request to file, on untrained networks of the true classes."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,17 +17,21 @@ import torch
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import wanavatar_lab
 from tests import toys
 from tests.media.samples import mux
-from tests.s2v.toy import golden_tensors
+from tests.s2v.toy import GOLDEN, golden_model, golden_tensors, toy_vae
+from training.pocket.saving import save_all_parts
 from wanavatar_lab import jobs, media, read_settings
-from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.errors import Cancelled, LabError, RequestError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
+from wanavatar_lab.s2v.pipeline import MotionContext
 from wanavatar_lab.stages import speech_to_video
 from wanavatar_lab.stages.context import StageContext
 
@@ -55,6 +60,7 @@ def request(place: Path, seconds: float = 1.0, **fields: Any) -> SpeechToVideo:
         "frames_per_segment": 16,
         "num_inference_steps": STEPS,
         "seed": 1,
+        "lead_in": False,  # else a voice of a second takes two segments of one
     }
     return SpeechToVideo(**values | fields)
 
@@ -63,6 +69,20 @@ def frames_of_run(place: Path, **fields: Any) -> np.ndarray:
     run = jobs.run_here(request(place, **fields))
     assert run.status().state == "succeeded", run.status().error
     return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The frames that are written, before they are encoded."""
+    frames: list[np.ndarray] = []
+    write = media.VideoWriter.write
+
+    def watched(writer: media.VideoWriter, frame: np.ndarray) -> None:
+        frames.append(frame)
+        write(writer, frame)
+
+    monkeypatch.setattr(media.VideoWriter, "write", watched)
+    return frames
 
 
 def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> None:
@@ -117,10 +137,54 @@ def test_the_same_seed_gives_the_same_pictures_and_another_does_not(place: Path)
     assert not np.array_equal(first, frames(2))
 
 
-def test_a_preview_of_one_segment_ends_with_its_sound(place: Path) -> None:
+def test_a_picture_and_a_recording_become_the_frames_of_the_reference(
+    place: Path, shown: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files on disk to frames before encoding: how both are prepared, two segments, and how they are joined."""
+    golden, files = golden_tensors("s2v_loop_a/pipeline.safetensors"), GOLDEN / "file_to_frames"
+    toy = toys.s2v_pipeline()
+    toy.register_modules(
+        transformer=golden_model("s2v_loop_a"),
+        vae=toy_vae(),
+        audio_encoder=Wav2Vec2Model.from_pretrained(files / "audio_encoder"),
+        audio_processor=Wav2Vec2FeatureExtractor.from_pretrained(files / "audio_encoder"),
+    )
+    save_all_parts(toy, "speech_to_video", place / "weights")
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(place / "weights"))
+    # the golden data have the embeddings of both prompts, and no text encoder
+    monkeypatch.setattr(WanSpeechToVideoPipeline, "encode_prompt", lambda _, name: golden[f"{name}_embeds"])
+    made = SpeechToVideo(
+        profile="pocket",
+        image=str(files / "picture.png"),
+        audio=str(files / "voice.wav"),
+        prompt="prompt",
+        negative_prompt="negative_prompt",
+        resolution="64x64",
+        frames_per_segment=16,
+        num_inference_steps=4,
+        guidance_scale=4.5,
+        seed=7,
+        lead_in=False,
+    )
+    status = jobs.run_here(made).status()
+    assert status.state == "succeeded", status.error
+    # 1.7 s are 28 frames; the first one belongs to the fourth frame of the sound and is held until then
+    wanted = golden_tensors("file_to_frames/io.safetensors")["video"].permute(1, 2, 3, 0).numpy()
+    wanted = np.concatenate([wanted[:1]] * 3 + [wanted])[:28]
+    assert len(shown) == 28
+    difference = np.abs(np.stack(shown).astype(int) - wanted)
+    assert difference.max() <= 1, "rounding may fall to either side"
+    assert difference.mean() <= 0.01
+
+
+def test_a_preview_is_the_beginning_of_the_clip_with_its_sound(place: Path, shown: list[np.ndarray]) -> None:
+    """Frames before they are encoded: the network hears all of the voice, whatever the number of segments."""
+    frames_of_run(place, seconds=2.3)
+    whole = np.stack(shown)
+    shown.clear()
     run = jobs.run_here(request(place, seconds=2.3, num_segments=1))
-    clip = media.probe(run.path(run.status().artifacts[0]))
-    assert clip.frames == 16
+    assert np.array_equal(np.stack(shown), whole[:16])
+    assert media.probe(run.path(run.status().artifacts[0])).frames == 16
     assert abs(media.read_audio(run.path(run.status().artifacts[0])).seconds - 1.0) <= 1 / 16
 
 
@@ -130,13 +194,22 @@ def test_part_of_the_voice_is_spoken(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "fields"), [(0.02, {}), (2.0, {"audio_start": 1.5, "audio_duration": 0.02})])
-def test_sound_that_is_too_short_is_refused_in_the_users_numbers(
+def test_sound_that_is_too_short_is_refused_at_submit_in_the_users_numbers(
     place: Path, seconds: float, fields: dict[str, float]
 ) -> None:
-    error = jobs.run_here(request(place, seconds, **fields)).status().error or ""
     start = fields.get("audio_start", 0)
-    assert f"v.wav has 0.020 s of sound to speak from {start:g} s on, and at least 0.025 s are needed" in error
-    assert "fault of the program" not in error
+    said = f"audio: .*v.wav has 0.020 s of sound to speak from {start:g} s on, and at least 0.025 s are needed"
+    with pytest.raises(RequestError, match=said):
+        jobs.submit(request(place, seconds, **fields))
+    with pytest.raises(RequestError, match=r"audio: .*v\.wav has no sound after 9 s"):
+        jobs.submit(request(place, seconds, audio_start=9.0))
+    assert not list((place / "runs").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_sound_that_is_just_long_enough_is_spoken(place: Path, rate: int) -> None:
+    voice = toys.voice(place / "w.wav", 0.03, rate)
+    assert len(frames_of_run(place, audio=str(voice), audio_duration=0.025)) == 1
 
 
 def test_a_step_cache_is_gone_when_the_next_run_does_not_ask_for_it(place: Path) -> None:
@@ -190,6 +263,120 @@ def test_the_other_solver_makes_another_clip_and_leaves_no_trace(place: Path) ->
     assert seen == golden_tensors("flow_dpm_a.safetensors")["8_3.0_timesteps"].tolist()
     assert not np.array_equal(unipc, dpm)
     assert np.array_equal(unipc, pictures("unipc"))
+
+
+def test_beyond_the_end_of_a_pose_video_the_pose_is_black(place: Path, shown: list[np.ndarray]) -> None:
+    poses = place / "pose.mp4"
+    with media.VideoWriter(poses, fps=16) as writer:
+        for level in range(8):
+            writer.write(np.full((64, 64, 3), 90 + level * 20, np.uint8))
+    shown.clear()
+    run = jobs.run_here(request(place, seconds=2.3, pose_video=str(poses)))
+    assert run.status().state == "succeeded", run.status().error
+    assert "pose_video lasts 0.50 s and the voice 2.30 s: black frames follow" in run.log_tail()
+    clip = np.stack(shown)
+    shown.clear()
+    frames = list(media.read_frames(poses)) + [np.zeros((64, 64, 3), np.uint8)] * 40
+
+    class Extended(speech_to_video.VideoFrames):
+        def __getitem__(self, window: slice) -> torch.Tensor:
+            return torch.from_numpy(np.stack(frames[window])).permute(0, 3, 1, 2) / 255
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(speech_to_video, "VideoFrames", Extended)
+        jobs.run_here(request(place, seconds=2.3, pose_video=str(poses)))
+    assert np.array_equal(clip, np.stack(shown))
+
+
+def test_with_a_lead_in_the_first_frame_is_made_for_the_first_sound(place: Path, shown: list[np.ndarray]) -> None:
+    """The frames are those of a voice behind 3/16 s of silence, without the frames of that; the sound is as it was."""
+    poses = place / "pose.mp4"
+    with media.VideoWriter(poses, fps=16) as writer:
+        for level in range(40):
+            writer.write(np.full((64, 64, 3), 250 - level * 6, np.uint8))
+    voice = media.read_audio(toys.voice(place / "v.wav", 1.5))
+    delayed = media.Audio(np.pad(voice.samples, ((3000, 0), (0, 0))), voice.rate)
+    media.write_audio(place / "delayed.wav", delayed)
+    shown.clear()
+    frames_of_run(place, audio=str(place / "delayed.wav"))
+    wanted = np.stack(shown)
+    assert len(wanted) == 27 and (wanted[:4] == wanted[3]).all()  # three are held
+    shown.clear()
+    run = jobs.run_here(request(place, seconds=1.5, lead_in=True))
+    assert np.array_equal(np.stack(shown), wanted[3:])
+    clip = run.path(run.status().artifacts[0])
+    assert media.probe(clip).frames == 24 and media.read_audio(clip).seconds == pytest.approx(1.5, abs=1e-3)
+    shown.clear()
+    preview = jobs.run_here(request(place, seconds=1.5, lead_in=True, num_segments=1))
+    assert np.array_equal(np.stack(shown), wanted[3:16])
+    assert media.probe(preview.path(preview.status().artifacts[0])).frames == 13
+    # a pose belongs to the same sound, with or without it
+    led = speech_to_video.VideoFrames(str(poses), 64, 64, lead=3)
+    plain = speech_to_video.VideoFrames(str(poses), 64, 64)
+    assert torch.equal(led[slice(0, 16)][3:], plain[slice(0, 13)])
+    assert torch.equal(led[slice(16, 32)], plain[slice(13, 29)])
+    assert torch.equal(led[slice(0, 3)], plain[slice(0, 1)].expand(3, -1, -1, -1))
+    # a clip from the picture begins with the sound anyway
+    shown.clear()
+    frames_of_run(place, start_from_image=True)
+    wanted = np.stack(shown)
+    shown.clear()
+    frames_of_run(place, start_from_image=True, lead_in=True)
+    assert np.array_equal(np.stack(shown), wanted)
+
+
+ENDS: dict[str, BaseException] = {
+    "an error": RuntimeError("the network is broken"),
+    "no memory": MemoryError(),
+    "no memory of the GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    "a full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "a cancel": Cancelled(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_segments_that_are_finished_are_kept_however_the_run_ends(
+    end: str, place: Path, shown: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = MotionContext.decode
+
+    def end_in_the_third_segment(motion: MotionContext, latents: torch.Tensor) -> torch.Tensor:
+        if motion.start_frame >= 32:
+            raise ENDS[end]
+        return decode(motion, latents)
+
+    monkeypatch.setattr(MotionContext, "decode", end_in_the_third_segment)
+    run = jobs.run_here(request(place, seconds=2.3, num_inference_steps=1))
+    status = run.status()
+    assert status.state == ("cancelled" if end == "a cancel" else "failed")
+    assert status.artifacts == [Artifact(kind="talking", path="talking.partial.mp4", role="partial")]
+    kept = run.path(status.artifacts[0])
+    assert f"Its first 2.00 s are finished and kept in {kept}." in status.message
+    clip = media.probe(kept)
+    assert (clip.kind, clip.frames, clip.width, clip.missing) == ("video", 32, 64, "")
+    assert media.read_audio(kept).seconds == pytest.approx(2.0, abs=0.03)
+    # the first frame is held until its sound, and all are as they were made
+    assert len(shown) == 32
+    decoded = list(media.read_frames(kept))
+    assert max(np.abs(made.astype(int) - read).mean() for made, read in zip(shown, decoded, strict=True)) <= 12
+    assert [made["role"] for made in run.manifest()["artifacts"]] == ["partial"]
+    assert not [path for path in run.folder.iterdir() if path.suffix == ".mp4" and path != kept]
+
+
+@pytest.mark.slow
+def test_segments_that_are_finished_are_kept_when_the_worker_is_killed(place: Path) -> None:
+    job = jobs.submit(request(place, seconds=60, num_inference_steps=10))
+    deadline = time.monotonic() + 60
+    while (status := job.status()).segment is None or status.segment < 3:
+        assert not status.ended, status.error
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    job.cancel(now=True)
+    status = job.wait(30)
+    assert status.state == "cancelled"
+    (kept,) = status.artifacts
+    # the muxer may hold back a frame until the sound beside it comes
+    assert 31 <= (media.probe(job.run.path(kept)).frames or 0) <= 16 * (status.segment or 0)
 
 
 def test_only_the_masked_part_of_a_video_is_made_anew(
@@ -291,7 +478,7 @@ def test_cancel_takes_effect_within_one_denoising_step(place: Path) -> None:
     assert status.state == "cancelled"
     done = (status.segment or 1) * 20 + (status.step or 0)
     assert done <= (before.segment or 1) * 20 + (before.step or 0) + 2, "one step that ran, one that had begun"
-    assert not list(job.run.folder.glob("*.mp4"))
+    assert not (job.run.folder / "talking.mp4").exists()
 
 
 def test_from_the_command_line(place: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wanavatar_lab.requests.request import shown, suggestion
+from wanavatar_lab.requests.speech_to_video import FLOW_SHIFT
 
 Blocks = Annotated[int | None, BeforeValidator(lambda value: None if value == "all" else value)]  # None is all
 Mode = Literal["paper", "normalised"]  # of the loss, see `training.loop.loss`
@@ -119,8 +120,8 @@ class TrainingConfig(BaseModel):
     gradient_accumulation_steps: int = Field(8, ge=1)
     """Micro-batches per optimizer step on one process."""
 
-    flow_shift: float = Field(5.0, gt=0)
-    """Shifts the drawn noise levels towards more noise, as in sampling."""
+    flow_shift: float = Field(FLOW_SHIFT, gt=0)
+    """Shifts the noise levels of training, validation and sample clips towards more noise, as in sampling."""
     conditioning_dropout_prob: float = Field(0.1, ge=0, lt=1)
     """Share of the samples that are trained without reference, without audio and without text, each drawn
     independently; classifier-free guidance needs it."""

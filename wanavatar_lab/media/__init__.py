@@ -11,7 +11,7 @@ or not at all (`DiskFull` when there is no room).
     audio_writer   write_audio
     video_reader   read_frames, read_frame
     hdr            HDR and wide-gamut frames in the colours of BT.709
-    video_writer   VideoWriter, write_talking_clip (picture and voice in sync)
+    video_writer   VideoWriter, TalkingClipWriter and write_talking_clip (picture and voice in sync), keep_partial
     probe          probe, MediaInfo, read_metadata (what write_picture and VideoWriter were given)
     container      opening files for reading and writing, and what is missing of them
     timing         frame rates and times as exact fractions
@@ -23,13 +23,15 @@ from wanavatar_lab.media.audio_writer import write_audio
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe, read_metadata
 from wanavatar_lab.media.video_reader import read_frame, read_frames
-from wanavatar_lab.media.video_writer import VideoWriter, write_talking_clip
+from wanavatar_lab.media.video_writer import TalkingClipWriter, VideoWriter, keep_partial, write_talking_clip
 
 __all__ = [
     "Audio",
     "MediaInfo",
     "Peaks",
+    "TalkingClipWriter",
     "VideoWriter",
+    "keep_partial",
     "probe",
     "read_audio",
     "read_frame",

@@ -70,12 +70,11 @@ class SoundTrack:
             self._encode(AAC_FRAME)
 
     def finish(self, seconds: Fraction) -> None:
-        """Write the rest, fill up with silence so that the sound ends at `seconds`, and flush the encoder."""
-        end = -(-seconds * self.rate // 1)  # upwards, so that nothing of the sound is cut
-        # little is left: frames of the picture have come up to the sound's end, and `advance` has kept pace with them
-        self._waiting = np.concatenate([self._waiting, *self._blocks])
-        missing = max(0, int(end) - self._written - len(self._waiting))
-        self._waiting = np.pad(self._waiting, ((0, missing), (0, 0)))
+        """Let the sound end at `seconds`, with silence behind it or without its rest, and flush the encoder."""
+        left = max(0, int(-(-seconds * self.rate // 1)) - self._written)  # upwards: nothing is cut of a whole clip
+        self._fill(left)
+        self._waiting = self._waiting[:left]
+        self._waiting = np.pad(self._waiting, ((0, left - len(self._waiting)), (0, 0)))
         while len(self._waiting):
             self._encode(min(AAC_FRAME, len(self._waiting)))
         self._container.mux(self._stream.encode(None))

@@ -18,7 +18,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, whole_file
+from wanavatar_lab.files import OUT_OF_ROOM, disk_full, whole_file
 from wanavatar_lab.settings import Settings
 
 FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"), parse_float=Fraction)
@@ -225,13 +225,17 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
 
 @contextmanager
 def writing(
-    path: Path | str, options: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+    path: Path | str,
+    options: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    partial: Path | None = None,
 ) -> Iterator[OutputContainer]:
     """Open a file for writing; its container is chosen by the suffix. It appears whole at the end or not at all.
 
     Args:
         options: of FFmpeg's muxer.
         metadata: written as one JSON object into the container's comment.
+        partial: written instead of `path`, and left as it is where the `with` block or a write fails.
 
     Raises:
         MediaError: the folder is missing or cannot be written to, or FFmpeg refuses what is written.
@@ -241,7 +245,7 @@ def writing(
     if not path.parent.is_dir():
         raise MediaError(f"The folder {path.parent} does not exist. Make it, or choose another one for {path.name}.")
     try:
-        with whole_file(path) as temporary:
+        with whole_file(path) if partial is None else nullcontext(partial) as temporary:
             container = av.open(f"file:{temporary.absolute()}", "w", options=dict(options or {}))
             if metadata:
                 container.metadata["comment"] = json.dumps(dict(metadata), ensure_ascii=False)
@@ -249,13 +253,13 @@ def writing(
                 yield container
                 container.close()
             except BaseException:
-                # the file is thrown away, so only the first error is worth reporting
+                # the file is thrown away, or is playable without its end: only the first error is worth reporting
                 with contextlib.suppress(av.FFmpegError):
                     container.close()
                 raise
     except av.FFmpegError as error:
         if error.errno in OUT_OF_ROOM:
-            raise
+            raise disk_full(path) from error
         raise MediaError(
             f"{path} cannot be written: {error.strerror}. Check the folder and its permissions."
         ) from error

@@ -1,5 +1,10 @@
-"""Write a video that every browser plays: H.264 in yuv420p and AAC in sync, in an MP4 with its index in front."""
+"""Write a video that every browser plays: H.264 in yuv420p and AAC in sync, in an MP4 with its index in front.
 
+What takes hours to make is written to a partial file first, a fragmented MP4 that can be played wherever its writing
+ends, and then copied into the whole one.
+"""
+
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
@@ -8,6 +13,8 @@ from typing import Any, Self
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -21,6 +28,9 @@ from wanavatar_lab.media.timing import frame_rate
 
 # index in front; track times in 1/90,000 s, in which the frames of all usual rates are whole numbers
 MP4 = {"movflags": "+faststart", "movie_timescale": "90000"}
+# a fragment is to last a microsecond, so each is one frame, with its own index, and is written at once. The head comes
+# with the first fragment and not before, since only then it can state AAC's run-in
+FRAGMENTED_MP4 = {"movflags": "+delay_moov+default_base_moof", "frag_duration": "1", "flush_packets": "1"}
 # no B-frames: they start a track late and rely on an edit list, which some players ignore, against the sound
 H264 = {"preset": "fast", "crf": "18", "bf": "0"}
 SECONDS_BETWEEN_KEYFRAMES = 2
@@ -29,6 +39,9 @@ SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 
 class VideoWriter:
     """A context manager that writes an MP4 frame by frame; the file appears whole at the end or not at all.
+
+    With `partial`, what was written before an error stays there, with its sound; `flush` even saves it from the
+    end of the process.
 
     Memory does not grow with the number of frames. Picture and sound begin together and end together: where the
     sound is longer, the last frame is held (up to a whole frame); where it is shorter, silence follows.
@@ -42,6 +55,7 @@ class VideoWriter:
         fps: frames per second; frame times are constant.
         audio: the sound, if any; see `audio_writer.SoundTrack` for its rate and channels in the file.
         metadata: written as one JSON object into the file's comment.
+        partial: a file in the same folder, which is written first and removed when `path` appears; see `keep_partial`.
 
     Raises:
         MediaError: (also from `write`) another suffix, an impossible rate, no frame, or a frame that does not fit.
@@ -55,25 +69,32 @@ class VideoWriter:
         fps: float | Fraction,
         audio: Audio | None = None,
         metadata: Mapping[str, str] | None = None,
+        partial: Path | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.partial = Path(path), partial
         if self.path.suffix.lower() != ".mp4":
             raise MediaError(f"{path} does not end in .mp4. Videos are written as MP4; choose such a name.")
         self.fps = frame_rate(fps)
         self.frames = 0
         self._audio, self._metadata = audio, metadata
         self._shape: tuple[int, ...] | None = None
+        self._encoder: VideoCodecContext | None = None
         self._reformatter = VideoReformatter()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._container = stack.enter_context(writing(self.path, MP4, self._metadata))
+            options = MP4 if self.partial is None else FRAGMENTED_MP4
+            self._container = stack.enter_context(writing(self.path, options, self._metadata, self.partial))
             stack.push(self._finish)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._stack.__exit__(*error)
+        handled = self._stack.__exit__(*error)
+        if self.partial is not None and error[0] is None:
+            _copy(self.partial, self.path, self._metadata)
+            self.partial.unlink()
+        return handled
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add one frame, uint8 `[H, W, 3]` in RGB; all frames have the size of the first."""
@@ -99,40 +120,110 @@ class VideoWriter:
         )
         self._encode()
 
+    def flush(self) -> None:
+        """Write out what the encoder holds back, so that `partial` has all frames; the next one is a key frame."""
+        if self._encoder is not None:
+            self._mux(None)
+            self._encoder = None
+
     def _begin(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        options = {**H264, "g": str(max(1, round(self.fps * SECONDS_BETWEEN_KEYFRAMES)))}
-        stream = self._container.add_stream("libx264", rate=self.fps, options=options)
+        stream = self._container.add_stream("libx264", rate=self.fps)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2, "yuv420p"
-        context = stream.codec_context
+        self._stream, self._encoder = stream, self._configured(stream.codec_context)
+        self._sound = SoundTrack(self._container, self._audio) if self._audio else None
+
+    def _configured(self, context: VideoCodecContext) -> VideoCodecContext:
+        assert self._shape is not None
+        height, width = self._shape[:2]
+        context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        context.options = {**H264, "g": str(max(1, round(self.fps * SECONDS_BETWEEN_KEYFRAMES)))}
         context.thread_count = threads()
-        context.time_base = 1 / self.fps
+        context.framerate, context.time_base = self.fps, 1 / self.fps
+        context.flags |= Flags.global_header
         context.color_range = ColorRange.MPEG
         context.colorspace = Colorspace.ITU709
         context.color_primaries = ColorPrimaries.BT709
         context.color_trc = ColorTrc.BT709
-        self._stream = stream
-        self._sound = SoundTrack(self._container, self._audio) if self._audio else None
+        return context
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        assert self._encoder is not None
+        for packet in self._encoder.encode(frame):
+            packet.stream = self._stream
+            self._container.mux(packet)
 
     def _encode(self) -> None:
+        if self._encoder is None:
+            # x264 takes no frame after a flush. Another encoder with the same settings writes the same parameter sets
+            self._encoder = self._configured(VideoCodecContext.create("libx264", "w"))
         self._last.pts = self.frames
         self._last.time_base = 1 / self.fps
-        self._container.mux(self._stream.encode(self._last))
+        self._mux(self._last)
         self.frames += 1
         if self._sound:
             self._sound.advance(self.frames / self.fps)
 
     def _finish(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
-            return
-        if self._shape is None:
+        if self._shape is None and kind is None:
             raise MediaError(f"No frame was written to {self.path}. A video needs at least one.")
-        while self._sound and self.frames < self._sound.seconds * self.fps:
-            self._encode()
-        self._container.mux(self._stream.encode(None))
-        if self._sound:
-            self._sound.finish(self.frames / self.fps)
+        if self._shape is None or (kind is not None and self.partial is None):
+            return
+        try:
+            while kind is None and self._sound and self.frames < self._sound.seconds * self.fps:
+                self._encode()
+            self.flush()
+            if self._sound:
+                self._sound.finish(self.frames / self.fps)
+        except (av.FFmpegError, MemoryError):
+            # what has ended the writing may also keep it from being completed, and is what is reported
+            if kind is None:
+                raise
+
+
+class TalkingClipWriter(VideoWriter):
+    """A `VideoWriter` that aligns the picture with the sound; both end together.
+
+    Frame 0 of what is written belongs to audio time `start_frame / fps`; before it, it is held. The clip lasts as long
+    as the audio, rounded up to a whole frame: the last frame is held, or frames that come after are left out, and
+    silence fills the rest of the last frame. So nothing of the voice is cut.
+
+    Args:
+        path, fps, metadata, partial: as for `VideoWriter`.
+        audio: the voice.
+        start_frame: the audio frame, at `fps`, that frame 0 was made for; 0 or more.
+
+    Raises:
+        MediaError: `start_frame` is below 0, or what `VideoWriter` refuses.
+        DiskFull: there is no room.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        fps: float | Fraction,
+        audio: Audio,
+        start_frame: int,
+        metadata: Mapping[str, str] | None = None,
+        partial: Path | None = None,
+    ) -> None:
+        if start_frame < 0:
+            raise MediaError(f"start_frame is {start_frame}; it must be 0 or more.")
+        super().__init__(path, fps=fps, audio=audio, metadata=metadata, partial=partial)
+        self._start_frame = start_frame
+        self._wanted = -(-len(audio.samples) * self.fps // audio.rate)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is a frame for all of the audio."""
+        return self.frames >= self._wanted
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Add one frame, uint8 `[H, W, 3]` in RGB, unless the clip is full; all have the size of the first."""
+        for _ in range(self._start_frame + 1 if self.frames == 0 else 1):
+            if not self.is_full:
+                super().write(frame)
 
 
 def write_talking_clip(
@@ -144,32 +235,46 @@ def write_talking_clip(
     start_frame: int,
     metadata: Mapping[str, str] | None = None,
 ) -> MediaInfo:
-    """Write an MP4 in which the picture is aligned with the sound and both end together.
-
-    Frame 0 of `frames` belongs to audio time `start_frame / fps`; before it, it is held. The clip lasts as long as
-    the audio, rounded up to a whole frame: the last frame is held, or the frames that come after are not taken, and
-    silence fills the rest of the last frame. So nothing of the voice is cut.
-
-    Args:
-        path: ends in .mp4; appears whole or not at all.
-        frames: uint8 `[H, W, 3]`, taken one by one and not kept.
-        fps: frames per second.
-        audio: the voice.
-        start_frame: the audio frame, at `fps`, that frame 0 was made for; 0 or more.
-        metadata: written as one JSON object into the file's comment.
-
-    Raises:
-        MediaError: no frames, frames of different sizes, `start_frame` below 0, or what `VideoWriter` refuses.
-        DiskFull: there is no room.
-    """
-    if start_frame < 0:
-        raise MediaError(f"start_frame is {start_frame}; it must be 0 or more.")
-    rate = frame_rate(fps)
-    wanted = -(-len(audio.samples) * rate // audio.rate)
-    with VideoWriter(path, fps=rate, audio=audio, metadata=metadata) as writer:
-        for index, frame in enumerate(frames):
-            for _ in range(min(start_frame + 1, wanted) if index == 0 else 1):
-                writer.write(frame)
-            if writer.frames >= wanted:
+    """Write frames, which are taken one by one and not kept, with a `TalkingClipWriter`, which see."""
+    with TalkingClipWriter(path, fps=fps, audio=audio, start_frame=start_frame, metadata=metadata) as writer:
+        for frame in frames:
+            writer.write(frame)
+            if writer.is_full:
                 break
     return probe(path)
+
+
+def keep_partial(partial: Path, path: Path) -> Fraction:
+    """Give a `VideoWriter`'s partial file, of a process that has ended, the name `path`; needs no room on the disk.
+
+    Returns:
+        Seconds of it that can be played; 0 where it has no whole frame and was removed.
+    """
+    with open(partial, "r+b") as file:
+        size, place, whole = os.fstat(file.fileno()).st_size, 0, 0
+        # boxes of four bytes for the size and four for the name: the head, and for each fragment a moof and an mdat
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(8)
+            place += max(8, int.from_bytes(head[:4], "big"))
+            if head[4:] == b"mdat" and place <= size:
+                whole = place
+        file.truncate(whole)
+    if not whole:
+        partial.unlink()
+        return Fraction(0)
+    partial.rename(path)
+    with av.open(f"file:{path.absolute()}") as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        ends = [((packet.pts or 0) + (packet.duration or 0)) * packet.time_base for packet in packets]
+    return max(ends, default=Fraction(0))
+
+
+def _copy(partial: Path, path: Path, metadata: Mapping[str, str] | None) -> None:
+    """Copy a partial file's streams, without encoding them anew, into an MP4 with its index in front."""
+    with av.open(f"file:{partial.absolute()}") as source, writing(path, MP4, metadata) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)

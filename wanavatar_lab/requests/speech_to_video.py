@@ -1,7 +1,9 @@
 """speech_to_video: a clip in which the person of a picture speaks a recording."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
+from wanavatar_lab.errors import MediaError, RequestError
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
@@ -15,12 +17,15 @@ from wanavatar_lab.requests.fields import (
     VideoSteps,
 )
 from wanavatar_lab.requests.request import Request, must_be
-from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
+from wanavatar_lab.requests.sizes import video_size
 
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
+# what the audio encoder takes, and the receptive field of one of its feature frames: 25 ms
+AUDIO_RATE, LEAST_SAMPLES = 16_000, 400
 
 _MASK_ALLOWED = "the path of a video or picture, white where the clip is regenerated, or empty"
-# published with Wan2.2-S2V as its default
+# both published with Wan2.2-S2V as its defaults (wan/configs/wan_s2v_14B.py, commit 42bf4cf)
+FLOW_SHIFT = 3.0
 NEGATIVE_PROMPT = (
     "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，"
     "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
@@ -63,7 +68,7 @@ class SpeechToVideo(Request):
     """At most this many segments; 0 makes as many as the voice needs."""
     guidance_scale: GuidanceScale = 5.5
     flow_shift: Annotated[float | None, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = None
-    """A larger value spends more of the steps on high noise. Automatic is 3 at 480p, 5 at 720p."""
+    """A larger value spends more of the steps on high noise. Automatic is 3, at every size."""
     seed: Seed = -1
     pose_video: Annotated[str | None, spec("Pose video", widget="video", group="advanced")] = None
     """A video of poses that the person follows; optional."""
@@ -79,6 +84,9 @@ class SpeechToVideo(Request):
     """A video or picture: white is regenerated, black is kept."""
     start_from_image: Annotated[bool, spec("Start from the picture", group="advanced")] = False
     """The clip begins with the picture itself; otherwise the picture is only a reference for the person."""
+    lead_in: Annotated[bool, spec("Lead-in", group="advanced")] = True
+    """The model hears 0.19 s of silence before the voice, whose frames are cut off. Otherwise the first frame is held
+    for so long. Without effect on a clip that starts from the picture."""
     step_cache: Annotated[
         Literal["off", "first_block"],
         spec("Step cache", group="advanced", options={"off": "Off", "first_block": "First block cache"}),
@@ -106,13 +114,32 @@ class SpeechToVideo(Request):
             problems.append((missing, f"is required with {given}; give both, or neither"))
         return problems
 
+    def check_inputs(self) -> None:
+        """Check the input files, and that there is enough sound to speak: the beginning of it is read.
+
+        Raises:
+            RequestError: also for sound that cannot be read, or of less than 25 ms.
+        """
+        from wanavatar_lab.media import read_audio  # a good part of a second, which a form need not wait for
+
+        super().check_inputs()
+        least = LEAST_SAMPLES / AUDIO_RATE
+        duration = min(self.audio_duration or math.inf, 2 * least)
+        try:
+            found = len(read_audio(self.audio, rate=AUDIO_RATE, start=self.audio_start, duration=duration).samples)
+        except MediaError as error:
+            raise RequestError([("audio", str(error))]) from error
+        if found < LEAST_SAMPLES:
+            problem = (
+                f"{self.audio} has {found / AUDIO_RATE:.3f} s of sound to speak from {self.audio_start:g} s on, and at "
+                f"least {least:g} s are needed. Change audio_start or audio_duration, or the file."
+            )
+            raise RequestError([("audio", problem)])
+
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""
         return video_size(self.resolution, picture, self.the_profile(), self.stage)
 
-    def flow_shift_at(self, width: int, height: int) -> float:
-        """The flow shift for a video of this size: the requested one, or 3.0 up to about 480p and 5.0 above."""
-        if self.flow_shift is not None:
-            return self.flow_shift
-        # a tenth more, since sides are rounded to multiples of 16 and 480p of another shape may have more pixels
-        return 3.0 if width * height <= 1.1 * NAMED_AREAS["480p"] else 5.0
+    def the_flow_shift(self) -> float:
+        """The flow shift: the requested one, or the published one."""
+        return FLOW_SHIFT if self.flow_shift is None else self.flow_shift

@@ -1,4 +1,5 @@
-"""Finish a run: half-written files are removed, the manifest and the last status are written, in that order.
+"""Finish a run: what is finished of a video is kept, other half-written files are removed, the manifest and the last
+status are written, in that order.
 
 The steps are the same for the process that executed the run, the supervisor that saw its worker die, and a client
 that found both gone.
@@ -11,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.files import printable, remove_if_possible
+from wanavatar_lab.files import entries, printable, remove_if_possible
+from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.runs import reserved_space
 from wanavatar_lab.runs.inputs import read_inputs
 from wanavatar_lab.runs.manifest import Record, build_manifest
 from wanavatar_lab.runs.run import PREVIEW, Run
-from wanavatar_lab.runs.status import Artifact, State, Status
+from wanavatar_lab.runs.status import PARTIAL, Artifact, State, Status
 
 
 def finish_run(
@@ -40,17 +42,19 @@ def finish_run(
         DiskFull: no room, not even in the reserved blocks. The run then has the state it had.
     """
     inputs = read_inputs(run.folder)
+    parts, kept = _keep_partial(run) if state != "succeeded" else ([], "")
     _remove_scratch(run.folder)
     error = None if error is None else printable(error)
     # a damaged status, perhaps by what made the run end, does not keep it from being finished
     last = last or run.readable_status() or Status()
+    error = f"{error}{kept}" if error else error
     at = f" at {last.message}" if last.state == "running" and last.message else ""
     status = last.model_copy(
         update={
             "state": state,
-            "message": {"failed": error or "failed", "cancelled": f"cancelled{at}"}.get(state, "done"),
+            "message": {"failed": error or "failed", "cancelled": f"cancelled{at}{kept}"}.get(state, "done"),
             "error": error,
-            "artifacts": list(artifacts),
+            "artifacts": [*artifacts, *parts],
             "finished_at": time.time(),
             "fraction": 1.0 if state == "succeeded" else last.fraction,
             "eta_seconds": None,
@@ -66,6 +70,31 @@ def finish_run(
         reserved_space.write_last(path, _json({**short, "incomplete": f"{type(fault).__name__}: {fault}"}))
     reserved_space.write_last(run.folder / "status.json", status.model_dump_json(indent=2) + "\n")
     return status
+
+
+def partial_file(folder: Path, name: str) -> Path:
+    """Where a stage writes the video `name` until it is whole, so that `finish_run` finds what there is of it."""
+    path = folder / name
+    return path.with_name(f".{path.stem}.{PARTIAL}{path.suffix}")
+
+
+def _keep_partial(run: Run) -> tuple[list[Artifact], str]:
+    """Artifacts of what was finished of the videos of a run that has ended early, and a sentence that says so."""
+    artifacts, said = [], ""
+    for hidden in entries(run.folder, partial_file(Path(), "*.mp4").name):
+        from wanavatar_lab.media import keep_partial  # takes half a second, and few runs end so
+
+        path = hidden.with_name(hidden.name.removeprefix("."))
+        try:
+            seconds = keep_partial(hidden, path)
+        except Exception as fault:  # noqa: BLE001  a run has to end, also where its partial file is damaged
+            said += f" What was finished of it could not be kept ({fault})."
+            continue
+        if seconds:
+            stage = STAGE_REQUESTS.get(run.stage)
+            artifacts.append(Artifact(kind=stage.artifact if stage else "video", path=path.name, role=PARTIAL))
+            said += f" Its first {float(seconds):.2f} s are finished and kept in {path}."
+    return artifacts, said
 
 
 def _remove_scratch(folder: Path) -> None:

@@ -8,7 +8,7 @@
                     preview.webp     an intermediate result, while the stage runs
                     .settings.json   the settings of the client that submitted it, until it ends
                     .inputs/         copies of its input files, until it ends (`runs/inputs.py`)
-                    ...              the artifacts
+                    ...              the artifacts; talking.partial.mp4 is what was finished when the run ended early
 
 A name that begins with a dot is not part of the result: a draft, a half-written file, reserved blocks, settings.
 """

@@ -18,6 +18,8 @@ STARTING = "start"  # phase: the worker process starts and imports
 LOADING = "load"  # phase: models are loaded
 RUNNING = "run"  # phase: the stage has begun, and has not reported a phase of its own yet
 
+PARTIAL = "partial"
+
 # up to the end of the year 9999, the last that datetime can represent
 Seconds = Annotated[float, Field(ge=0, le=253402300799)]
 
@@ -28,7 +30,8 @@ class Artifact(BaseModel):
     Attributes:
         kind: what it is: picture, video, talking, audio, ...
         path: relative to the run's folder, with `/`.
-        role: which of several it is, where a stage makes more than one.
+        role: which of several it is, where a stage makes more than one; `PARTIAL` for what was finished of a video
+            when its run ended early.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,6 +5,7 @@ frame; past the end of the audio it takes zeros. Each segment's part is computed
 not grow with the audio's length.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +15,22 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model, Wav2Vec2Processor
 
-SAMPLE_RATE = 16_000  # Hz, of the waveform that wav2vec2 takes
+from wanavatar_lab.errors import is_out_of_memory
+from wanavatar_lab.requests.speech_to_video import AUDIO_RATE, LEAST_SAMPLES
+
+SAMPLE_RATE = AUDIO_RATE  # Hz, of the waveform that wav2vec2 takes
 FEATURE_RATE = 50  # Hz, of its hidden states
-SHORTEST_SAMPLES = 400  # the receptive field of one feature frame
+SHORTEST_SAMPLES = LEAST_SAMPLES  # the receptive field of one feature frame
 HOP = SAMPLE_RATE // FEATURE_RATE
 INTERPOLATED_RATE = 30  # Hz, the reference's step between 50 Hz and the video's rate
-WHOLE_SECONDS = 60.0  # up to here wav2vec2 encodes the whole audio at once
-WINDOW_SECONDS = 30.0
-CONTEXT_SECONDS = 10.0  # on either side of a window
+# up to here wav2vec2 encodes the whole audio at once. Its attention takes a time that grows with the square of the
+# length, and memory that grows with the length: a large one needs about 0.4 GB of the GPU for every minute
+WHOLE_SECONDS = 600.0
+# longer audio is encoded in windows with a context on either side, which need as much; in shorter where memory is short
+WINDOW_SECONDS, CONTEXT_SECONDS = 300.0, 150.0
+SHORT_WINDOW_SECONDS, SHORT_CONTEXT_SECONDS = 30.0, 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -86,6 +95,16 @@ class AudioFeatures:
         return int(self.length / FEATURE_RATE * INTERPOLATED_RATE)
 
 
+def hidden_states(audio_encoder: Wav2Vec2Model, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The `layers + 1` hidden states [B, T, dim] of normalised waveforms [B, T·HOP + 80], as the reference takes them.
+
+    The last one is behind the encoder's final layer norm. Since version 5 transformers lists it as it is before that
+    norm; the reference pins 4.51.3, whose list ends behind it.
+    """
+    result = audio_encoder(values, output_hidden_states=True)
+    return (*result.hidden_states[:-1], result.last_hidden_state)
+
+
 def encode_audio(
     waveform: np.ndarray | torch.Tensor,
     audio_encoder: Wav2Vec2Model,
@@ -97,10 +116,11 @@ def encode_audio(
     """Features of a mono waveform [T] at 16 kHz, normalised over the whole of it.
 
     Up to `whole_seconds` everything is encoded at once, as in the reference. Longer audio is encoded window by window,
-    each with `context_seconds` on both sides; one window is kept at a time. The convolutions get the same input either
-    way; attention, which in the reference spans the whole file, does not. The error depends on the encoder: about 4 %
-    (norm of the difference over norm) with `weights/pocket/audio_encoder` where four voices alternate. To measure
-    another one, encode the same audio with `whole_seconds=math.inf` too and compare `read(0, length)` of both, as
+    each with `context_seconds` on both sides; one window is kept at a time. So is audio that there is no memory for,
+    in shorter windows; either is logged. The convolutions get the same input either way; attention, which in the
+    reference spans the whole file, does not. The error depends on the encoder: with `weights/pocket/audio_encoder`,
+    where four voices alternate, short windows are about 4 % off (norm of the difference over norm). To measure another
+    one, encode the same audio with `whole_seconds=math.inf` too and compare `read(0, length)` of both, as
     `tests/s2v/test_audio_features.py` does.
 
     Raises:
@@ -121,11 +141,22 @@ def encode_audio(
         # the convolutions of feature frame i span samples [i·HOP, i·HOP + HOP + 80): a window that begins at a multiple
         # of HOP gives the same frames as the whole audio, apart from the attention
         piece = normalised[:, start * HOP : stop * HOP + HOP].to(audio_encoder.device, audio_encoder.dtype)
-        states = audio_encoder(piece, output_hidden_states=True).hidden_states
-        return torch.cat([state[:, : stop - start] for state in states]).float().cpu()
+        # one by one, so that the device need not hold all of them twice
+        return torch.cat([state[:, : stop - start].float().cpu() for state in hidden_states(audio_encoder, piece)])
 
-    if length <= whole_seconds * FEATURE_RATE:
-        return AudioFeatures.from_tensor(encode(0, length))
+    is_whole, seconds = length <= whole_seconds * FEATURE_RATE, length / FEATURE_RATE
+    if is_whole:
+        try:
+            return AudioFeatures.from_tensor(encode(0, length))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        window_seconds, context_seconds = SHORT_WINDOW_SECONDS, SHORT_CONTEXT_SECONDS
+    _log.warning(
+        "%.1f s of voice are heard in windows of %g s with %g s on either side, %s.",
+        *(seconds, window_seconds, context_seconds),
+        "since memory is too short for all at once" if is_whole else f"since more than {whole_seconds:g} s are",
+    )
     window, context = round(window_seconds * FEATURE_RATE), round(context_seconds * FEATURE_RATE)
 
     @lru_cache(maxsize=1)

@@ -109,7 +109,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     # in the order in which they are called: diffusers sends a network away when the one after it is called
     model_cpu_offload_seq = "audio_encoder->text_encoder->transformer->vae"
     _callback_tensor_inputs = ["latents", "noise_pred"]
-    _optional_components = ["text_encoder", "tokenizer", "audio_encoder", "audio_processor"]
+    # the scheduler too: diffusers takes for a component what has no default, or is listed here
+    _optional_components = ["scheduler", "text_encoder", "tokenizer", "audio_encoder", "audio_processor"]
     _lora_loadable_modules = ["transformer"]
 
     def __init__(
@@ -143,6 +144,9 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         torch_dtype: torch.dtype = torch.bfloat16,
         vae_dtype: torch.dtype = torch.float32,
         revision: str | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        device_map: str | int | torch.device | None = None,
         **components: Any,
     ) -> Self:
         """Load the pipeline from a folder, or from the Hub, in any layout that `load_components` reads.
@@ -150,13 +154,27 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Args:
             pretrained_model_name_or_path: a folder, or a repository such as `Wan-AI/Wan2.2-S2V-14B`.
             torch_dtype, vae_dtype: see `load_components`.
-            revision: of the repository.
+            revision, token: of the repository, and to open it with.
+            variant: see `load_components`.
+            device_map: the device that all parts are loaded onto, instead of main memory.
             components: parts of the pipeline that are used instead of those in the folder.
+
+        Raises:
+            WeightsError: see `load_components`.
+            ValueError: `device_map` is not one device.
         """
+        try:
+            device = torch.device("cpu" if device_map is None else device_map)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"device_map is {device_map!r}; need one device such as 'cuda'. To share memory between parts, leave "
+                "it out and call enable_model_cpu_offload."
+            ) from error
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = Path(snapshot_download(str(pretrained_model_name_or_path), revision=revision))
-        return cls(**{**load_components(folder, torch_dtype=torch_dtype, vae_dtype=vae_dtype), **components})
+            folder = Path(snapshot_download(str(pretrained_model_name_or_path), revision=revision, token=token))
+        loaded = load_components(folder, torch_dtype, device, vae_dtype, leave_out=components, variant=variant)
+        return cls(**{**loaded, **components})
 
     @classmethod
     def lora_state_dict(
@@ -294,7 +312,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             motion_frames: frames that a segment continues from, 4n + 1.
             num_inference_steps: denoising steps per segment.
             guidance_scale: classifier-free guidance; 1 or less leaves the second pass out.
-            flow_shift: shift of the sigmas; 3 for 480p, 5 for 720p.
+            flow_shift: shift of the sigmas; 3 is published, for every size.
             seed: segment r draws its noise from a CPU generator seeded `seed + r`.
             generator: draws the noise of all segments, one after the other, instead of `seed`.
             latents: noise [S, z, frames_per_segment / 4, height / 8, width / 8] of the first S segments, which is used

@@ -11,6 +11,7 @@ from wanavatar_lab.files import encoded, report_write_errors
 from wanavatar_lab.memory import Choice
 from wanavatar_lab.requests import Request
 from wanavatar_lab.requests.sizes import cut_off
+from wanavatar_lab.runs.finish import partial_file
 from wanavatar_lab.runs.inputs import name_originals, read_inputs
 from wanavatar_lab.runs.made_with import describe
 
@@ -74,6 +75,13 @@ class StageContext:
         path = self.folder / "log.txt"
         with report_write_errors(path), open(path, "ab") as file:
             file.write(encoded(f"{time.strftime('%H:%M:%S')} {name_originals(text, self.folder)}\n"))
+
+    def partial(self, name: str) -> Path:
+        """A hidden file to write the video `name` to until it is whole.
+
+        Where the run ends early, however it ends, what can be played of it becomes an artifact.
+        """
+        return partial_file(self.folder, name)
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
-from transformers import AutoTokenizer
 
 from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
@@ -28,7 +27,15 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
-from wanavatar_lab.wan.load import is_wan_folder, load_model, load_part, load_text_encoder, load_vae, load_wan_folder
+from wanavatar_lab.wan.load import (
+    is_wan_folder,
+    load_model,
+    load_part,
+    load_text_encoder,
+    load_tokenizer,
+    load_vae,
+    load_wan_folder,
+)
 from wanavatar_lab.wan.scheduler import NUM_TRAIN_TIMESTEPS, SOLVERS
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -63,7 +70,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip; frames are written segment by segment as they are ready.
+    """Make the clip; segments are written as they are ready, and kept if the run ends before the last one.
 
     Raises:
         MediaError: the picture cannot be read.
@@ -86,12 +93,16 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     with (
         applied(request, experts, context.log) as loras,
         media.VideoWriter(
-            context.folder / FILE, fps=FPS, metadata=context.metadata(request, models.fingerprint, loras.record)
+            context.folder / FILE,
+            fps=FPS,
+            metadata=context.metadata(request, models.fingerprint, loras.record),
+            partial=context.partial(FILE),
         ) as writer,
     ):
         for segment in _segments(request, models, context, first, last):
             for frame in segment[0].unbind(dim=1):
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+            writer.flush()
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
@@ -229,7 +240,7 @@ def load_pipeline(
     pipeline = load_part(
         WanImageToVideoPipeline.from_pretrained,
         folder,
-        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        tokenizer=load_tokenizer(places["tokenizer"]),
         vae=load_vae(places["vae"]),
         text_encoder=load_text_encoder(places["text_encoder"], dtype),
         **networks,

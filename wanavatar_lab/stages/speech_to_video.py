@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import workload_of
@@ -21,10 +21,10 @@ from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.s2v import WanS2VSegment, WanSpeechToVideoPipeline
-from wanavatar_lab.s2v.audio_features import SAMPLE_RATE, SHORTEST_SAMPLES
+from wanavatar_lab.s2v.audio_features import SAMPLE_RATE
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
-from wanavatar_lab.s2v.pipeline import FPS
+from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, FPS
 from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
@@ -33,6 +33,12 @@ from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
 FILE = "talking.mp4"
+# what becomes of the rest of the clip where a video is shorter
+BEYOND_ITS_END = {
+    "pose_video": "black frames follow, which show no pose",
+    "inpaint_video": "after that the whole picture is generated",
+    "inpaint_mask": "after that the whole picture is generated",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +74,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip; frames are written segment by segment as they are ready.
+    """Make the clip; segments are written as they are ready, and kept if the run ends before the last one.
 
     Raises:
         MediaError: an input cannot be read.
@@ -81,7 +87,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     width, height = request.size(picture.size)
     _say_what_is_left_out(request, picture.size, (width, height), context)
     models.say_cut_prompts(request, context)
-    voice, waveform, segments = _voice(request)
+    # with silence of as many frames in front, the frames that a free start leaves out are none of the voice's
+    lead = FIRST_FRAMES_DROPPED if request.lead_in and not request.start_from_image else 0
+    voice, waveform, segments = _voice(request, lead)
     if request.inpaint_video is not None:
         models.widen()
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
@@ -91,7 +99,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         pipeline.transformer.disable_cache()
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
-    steps, flow_shift = request.num_inference_steps, request.flow_shift_at(width, height)
+    steps, flow_shift = request.num_inference_steps, request.the_flow_shift()
     pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(flow_shift))
     scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
     set_flow_timesteps(scheduler, steps, "cpu")
@@ -109,6 +117,16 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         if loras.at_step(step + 1):
             pipeline.forget_projections()
 
+    videos: dict[str, Any] = {
+        name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask", lead=lead)
+        for name in BEYOND_ITS_END
+        if (path := getattr(request, name)) is not None
+    }
+    for name, video in videos.items():
+        if video.seconds < voice.seconds:
+            context.log(
+                f"{name} lasts {video.seconds:.2f} s and the voice {voice.seconds:.2f} s: {BEYOND_ITS_END[name]}."
+            )
     context.progress("denoise", 0, steps, segment=1, segments=segments)
     stream = pipeline.stream(
         image=picture,
@@ -117,11 +135,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         negative_prompt=request.negative_prompt,
         height=height,
         width=width,
-        pose_video=VideoFrames(request.pose_video, height, width) if request.pose_video else None,
-        inpaint_video=VideoFrames(request.inpaint_video, height, width) if request.inpaint_video else None,
-        inpaint_mask=VideoFrames(request.inpaint_mask, height, width, is_mask=True) if request.inpaint_mask else None,
         pose_start=request.pose_start,
         pose_end=request.pose_end,
+        **videos,
         start_from_image=request.start_from_image,
         frames_per_segment=request.frames_per_segment,
         num_segments=segments,
@@ -136,48 +152,52 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)
-        # the mux reads frames one by one: what is not written yet is at most one segment
-        clip = media.write_talking_clip(
+        with media.TalkingClipWriter(
             context.folder / FILE,
-            _levels(chain([first], stream)),
             fps=FPS,
             audio=voice,
-            start_frame=first.start_frame,
+            start_frame=first.start_frame - lead,
             metadata=context.metadata(request, models.fingerprint, loras.record),
-        )
+            partial=context.partial(FILE),
+        ) as writer:
+            segment: WanS2VSegment | None = first
+            del first
+            while segment is not None:
+                for frame in segment.frames[0]:
+                    writer.write((frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+                writer.flush()
+                context.check()
+                segment = None  # hundreds of megabytes, which must not be in memory beside those of the next one
+                segment = next(stream, None)
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
         width=width,
         height=height,
-        frames=clip.frames,
-        seconds=clip.duration,
+        frames=writer.frames,
+        seconds=writer.frames / FPS,
     )
     return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
 
 
-def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
-    """The sound for the file, the waveform for the network, and how many segments they need.
+def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, int]:
+    """The sound for the file, the waveform for the network, which has `lead` frames of silence in front, and how many
+    segments it needs.
 
     Raises:
-        MediaError: it cannot be read, or is too short for the network.
+        MediaError: it cannot be read.
     """
     start, duration = request.audio_start, request.audio_duration
     voice = media.read_audio(request.audio, start=start, duration=duration)
+    heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration).samples[:, 0]
+    heard = np.pad(heard, (lead * SAMPLE_RATE // FPS, 0))
     per_segment = request.frames_per_segment / FPS
-    segments = max(1, math.ceil(voice.seconds / per_segment - 1e-6))
+    segments = max(1, math.ceil((voice.seconds + lead / FPS) / per_segment - 1e-6))
     if 0 < request.num_segments < segments:
-        # fewer segments than the voice lasts are a preview: the voice ends with the picture
-        segments, duration = request.num_segments, request.num_segments * per_segment
-        voice = replace(voice, samples=voice.samples[: round(duration * voice.rate)])
-    heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration)
-    waveform = heard.samples[:, 0]
-    if len(waveform) < SHORTEST_SAMPLES:
-        raise MediaError(
-            f"{request.audio} has {heard.seconds:.3f} s of sound to speak from {start:g} s on, and at least "
-            f"{SHORTEST_SAMPLES / SAMPLE_RATE:g} s are needed. Change audio_start or audio_duration, or the file."
-        )
-    return voice, waveform, segments
+        # a preview is the beginning of the clip: the network hears all of the voice, and the file ends with the picture
+        segments = request.num_segments
+        voice = replace(voice, samples=voice.samples[: round((segments * per_segment - lead / FPS) * voice.rate)])
+    return voice, heard, segments
 
 
 def _say_what_is_left_out(
@@ -201,12 +221,6 @@ def _say_what_is_left_out(
         )
 
 
-def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
-    for segment in segments:
-        for frame in segment.frames[0]:
-            yield (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-
-
 def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
     """Refuse a network that would ignore the mask: its further input channels are zeros until they are trained."""
     network = pipeline.transformer
@@ -221,32 +235,46 @@ def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
 class VideoFrames:
     """The frames of a file, read as segments need them: a slice gives [n, C, height, width] in [0, 1].
 
+    Beyond the file's end there are none, so that n may be less than was asked for.
+
     Args:
         path: a video; a mask may be one picture for all frames.
         height, width: to which they are scaled, in pixels.
         is_mask: C is 1, with 1 where the file is white; else it is 3.
+        lead: how often the first frame is shown before the clip begins.
 
     Attributes:
-        ndim, shape: as those of a tensor [F, C, height, width].
+        ndim, shape: as those of a tensor [F, C, height, width]; F counts the file's own frames.
+        seconds: of the file; infinite for one picture.
     """
 
     ndim: int = 4
 
-    def __init__(self, path: str, height: int, width: int, is_mask: bool = False) -> None:
-        self.path, self.size, self.is_mask = path, (height, width), is_mask
+    def __init__(self, path: str, height: int, width: int, is_mask: bool = False, lead: int = 0) -> None:
+        self.path, self.size, self.is_mask, self.lead = path, (height, width), is_mask, lead
         self._still = media.read_picture(path) if is_mask and is_picture(path) else None
-        info = media.probe(path)
-        if info.hdr:
-            _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
-        frames = 1 if self._still else info.frames or 0
+        self.seconds, frames = math.inf, 1
+        if self._still is None:
+            info = media.probe(path)
+            if info.hdr:
+                _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
+            frames = info.frames or 0
+            self.seconds = frames / (info.fps or FPS)
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
+        self._frames: Iterator[np.ndarray] = iter(())
+        self._place: float = math.inf  # of the next one of `_frames`; they are not open yet
 
     def __getitem__(self, window: slice) -> torch.Tensor:
-        count = window.stop - window.start
-        pictures: Iterable[Image.Image] = [self._still] * count if self._still else self._read(window.start, count)
-        pixels = torch.stack([picture_to_pixels(picture, *self.size)[0, :, 0] / 2 + 0.5 for picture in pictures])
+        pictures: Iterable[Image.Image] = [self._still] * (window.stop - window.start) if self._still else ()
+        if self._still is None:
+            if window.start < self._place:
+                frames = media.read_frames(self.path, fps=FPS)
+                first = next(frames)
+                self._frames, self._place = chain(repeat(first, self.lead + 1), frames), 0
+            # as segments ask for them, each window begins where the last one ended
+            read = islice(self._frames, window.start - int(self._place), window.stop - int(self._place))
+            pictures, self._place = map(Image.fromarray, read), window.stop
+        pixels = [picture_to_pixels(picture, *self.size)[0, :, 0] / 2 + 0.5 for picture in pictures]
+        found = torch.stack(pixels) if pixels else torch.empty(0, 3, *self.size)
         # a compressed video has no pure black and white: what is nearer to white is made anew
-        return (pixels.mean(dim=1, keepdim=True) > 0.5).float() if self.is_mask else pixels
-
-    def _read(self, start: int, count: int) -> Iterator[Image.Image]:
-        return map(Image.fromarray, media.read_frames(self.path, fps=FPS, start=start / FPS, limit=count))
+        return (found.mean(dim=1, keepdim=True) > 0.5).float() if self.is_mask else found

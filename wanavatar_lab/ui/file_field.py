@@ -17,6 +17,7 @@ from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import entries, printable
 from wanavatar_lab.requests import FieldView, Request
 from wanavatar_lab.runs.run import list_runs
+from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
@@ -269,7 +270,8 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at))
                 prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
                 title = " · ".join(filter(None, (stage_name(run.stage), when, prompt)))
-                labels = [title] if len(made) == 1 else [f"{title} · {artifact.path}" for artifact in made]
+                is_alone = len(made) == 1 and made[0].role != PARTIAL
+                labels = [title] if is_alone else [f"{title} · {artifact.path}" for artifact in made]
                 found += zip(labels, [str(run.path(artifact)) for artifact in made], strict=True)
         if len(found) >= MOST_LISTED:
             break

@@ -180,6 +180,8 @@ class Panel(LabBox):
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
             refill(self._result, result_of(job.run))
+        elif status is not None and status.artifacts:
+            refill(self._result, view_of([job.run.path(artifact) for artifact in status.artifacts]))
         self.show_words()
         return status
 

@@ -60,8 +60,8 @@ def picture_to_pixels(
         ValueError: the picture is of no kind that `as_picture` reads.
     """
     picture = as_picture(picture)
-    scale = max(width / picture.width, height / picture.height)
-    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    # the side that is longer than the frame's is truncated to whole pixels, as torchvision does for the reference
+    size = (max(width, picture.width * height // picture.height), max(height, picture.height * width // picture.width))
     if picture.size != size:
         picture = picture.resize(size, resample)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)

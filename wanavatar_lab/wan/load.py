@@ -14,7 +14,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5EncoderModel
 
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan import checkpoint_files as files
@@ -35,7 +35,10 @@ FLOW_SHIFT = 5.0
 
 
 def load_vae(
-    place: Path, torch_dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    place: Path,
+    torch_dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    variant: str | None = None,
 ) -> AutoencoderKLWan:
     """Load a Wan2.1 VAE in evaluation mode, its weights frozen and its convolutions fast on a CPU too.
 
@@ -43,13 +46,14 @@ def load_vae(
         place: `Wan2.1_VAE.pth` as published, or one of another width; or a folder in diffusers layout.
         torch_dtype: dtype of the weights; float32 is what Wan's pipelines advise.
         device: where they go.
+        variant: of the files in a folder, as `save_pretrained` names them: fp16 and so on.
 
     Raises:
         WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
             shape.
     """
     if place.is_dir():
-        vae = load_model(AutoencoderKLWan, place, torch_dtype).to(device).requires_grad_(False)
+        vae = load_model(AutoencoderKLWan, place, torch_dtype, variant=variant).to(device).requires_grad_(False)
     else:
         tensors = convert_wan_vae_to_diffusers(files.read_state_dict(place))
         width = tensors.get("encoder.conv_in.weight")
@@ -64,7 +68,10 @@ def load_vae(
 
 
 def load_text_encoder(
-    place: Path, torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+    place: Path,
+    torch_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    variant: str | None = None,
 ) -> UMT5EncoderModel:
     """Load UMT5 in evaluation mode, its weights frozen, from the published file or a folder in transformers' layout.
 
@@ -72,13 +79,15 @@ def load_text_encoder(
         place: `models_t5_umt5-xxl-enc-bf16.pth` as published, or one of another size; or a folder.
         torch_dtype: dtype of the weights.
         device: where they go.
+        variant: as for `load_vae`.
 
     Raises:
         WeightsError: it is missing, damaged or holds more than tensors; or a tensor is missing, left over or of another
             shape.
     """
     if place.is_dir():
-        return load_model(UMT5EncoderModel, place, torch_dtype).to(device).eval().requires_grad_(False)
+        encoder = load_model(UMT5EncoderModel, place, torch_dtype, variant=variant)
+        return encoder.to(device).eval().requires_grad_(False)
     tensors, where = files.read_state_dict(place), str(place)
     config = text_encoder_config(files.tensor_shapes(tensors.items()), where)
     config.dtype = torch_dtype
@@ -94,8 +103,27 @@ def load_text_encoder(
     return encoder.eval()
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """UMT5's tokenizer, with the ids that the reference's has.
+
+    `tokenizer.json` is read as it is. transformers 5 would build anew what calls itself a T5Tokenizer, as UMT5's does,
+    with id 2 for unknown characters; UMT5's <unk> is 3, and 2 is <s>.
+
+    Raises:
+        WeightsError: it is missing or cannot be read.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return load_part(PreTrainedTokenizerFast.from_pretrained, folder)
+    return load_part(AutoTokenizer.from_pretrained, folder, trust_remote_code=False)
+
+
 def load_model(
-    model_class: Any, folder: Path, dtype: torch.dtype, may_lack: tuple[str, ...] = (), may_hold: tuple[str, ...] = ()
+    model_class: Any,
+    folder: Path,
+    dtype: torch.dtype,
+    may_lack: tuple[str, ...] = (),
+    may_hold: tuple[str, ...] = (),
+    variant: str | None = None,
 ) -> Any:
     """A model in diffusers' or transformers' layout, whose own loaders draw at random what is missing and only warn.
 
@@ -104,11 +132,12 @@ def load_model(
         folder: has the config and the weights.
         dtype: dtype of the weights.
         may_lack, may_hold: tensors that the files may lack, or hold beyond what the model needs.
+        variant: as for `load_vae`.
 
     Raises:
         WeightsError: it cannot be read, or a tensor is missing or left over.
     """
-    model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True)
+    model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True, variant=variant)
     missing = sorted(set(info["missing_keys"]) - set(may_lack))
     left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
     problems = files.name_problems({"missing": missing, "left over": left_over})
@@ -156,7 +185,7 @@ def load_wan_folder(folder: Path, dtype: torch.dtype) -> WanImageToVideoPipeline
     if gone:
         raise WeightsError(f"{folder} lacks {', '.join(gone)}. Download what is missing.")
     return WanImageToVideoPipeline(
-        tokenizer=load_part(AutoTokenizer.from_pretrained, places["tokenizer"], trust_remote_code=False),
+        tokenizer=load_tokenizer(places["tokenizer"]),
         vae=load_vae(places["vae"]),
         text_encoder=load_text_encoder(places["text_encoder"], dtype),
         scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),

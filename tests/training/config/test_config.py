@@ -34,6 +34,7 @@ def test_the_defaults_are_the_documented_ones(recipe: str) -> None:
         0.1,
         "normalised",
     )
+    assert found.flow_shift == 3.0  # as the published sampling, and the request's default
     samples_a_step = {"s2v_14b_1gpu": 8, "s2v_14b_2gpu": 16}[recipe]
     order = Order(["square"], found.train_batch_size, found.gradient_accumulation_steps, int(recipe[-4]), found.seed)
     assert order.samples_a_step == samples_a_step

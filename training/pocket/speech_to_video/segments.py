@@ -24,7 +24,7 @@ from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import sample_actions, sample_motion
 from training.pocket.world.pose import Pose
 from training.pocket.world.truth import masks_of
-from wanavatar_lab.s2v.audio_features import FEATURE_RATE, INTERPOLATED_RATE
+from wanavatar_lab.s2v.audio_features import FEATURE_RATE, INTERPOLATED_RATE, hidden_states
 
 FPS = 16
 SEGMENT, MOTION = 80, 73  # frames
@@ -144,8 +144,7 @@ def draw_segments(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             first = normalised_latents(vae, pixels[:, :, : SEGMENT + 1])
             second = normalised_latents(vae, pixels[:, :, 1 + FIRST_MOTION :])
-            hidden = listener(normalised(augment(voices, generator)), output_hidden_states=True).hidden_states
-        states = torch.stack(hidden, dim=1).float()
+            states = torch.stack(hidden_states(listener, normalised(augment(voices, generator))), dim=1).float()
         parts.append(
             {
                 "reference": first[:, :, :1],
