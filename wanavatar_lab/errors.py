@@ -35,6 +35,21 @@ class WeightsError(LabError):
     """Weights that are missing, or whose tensors are not what the model needs."""
 
 
+class NotFinite(LabError):
+    """NaN or infinite values in what a stage computes.
+
+    Args:
+        where: what has them, as the beginning of a sentence: "Text to image: the latents after step 1 of 4".
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} have NaN or infinite values, so that the result would be black. The usual causes are a LoRA "
+            "weight that is too large and an overflow in half precision: use lower weights or leave the LoRAs out, "
+            "set offload to none if it is fp8, or set WANAVATAR_DEVICE=cpu to compute in float32."
+        )
+
+
 class RunError(LabError):
     """A run that is unknown, or whose folder is damaged."""
 

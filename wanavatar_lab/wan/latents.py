@@ -7,6 +7,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
 
+from wanavatar_lab.errors import NotFinite
+
 MOTION_FRAMES = 73  # frames that S2V was trained to continue from: 19 latents
 
 
@@ -62,6 +64,20 @@ def picture_to_pixels(picture: Picture, height: int, width: int) -> torch.Tensor
     return (pixels * 2 - 1)[None, :, None]
 
 
+def check_finite(values: torch.Tensor, where: str) -> None:
+    """Refuse NaN and infinite values; waits for the device, so call it once a step or less.
+
+    Args:
+        where: what `values` are, as `NotFinite` takes it.
+
+    Raises:
+        NotFinite: there are some.
+    """
+    ends = torch.stack(torch.aminmax(values))  # NaN if any value is; needs no memory of the size of `values`
+    if not ends.isfinite().all():
+        raise NotFinite(where)
+
+
 class LatentCodec:
     """A Wan VAE whose latents are normalised, as the diffusion networks take them."""
 
@@ -76,10 +92,19 @@ class LatentCodec:
         latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
         return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32."""
+    def decode(self, latents: torch.Tensor, name: str = "The clip") -> torch.Tensor:
+        """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32.
+
+        Args:
+            name: of what is decoded, for an error.
+
+        Raises:
+            NotFinite: pixels are NaN or infinite.
+        """
         latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
-        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        pixels = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        check_finite(pixels, f"{name}: the decoded frames")
+        return pixels
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device
