@@ -77,11 +77,13 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     first = picture_to_pixels(picture, height, width)[:, :, 0] / 2 + 0.5
     with (
+        context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         applied(request, experts, context.log) as loras,
         media.VideoWriter(context.folder / FILE, fps=FPS, metadata=context.metadata(request)) as writer,
     ):
         for segment in _segments(request, models, context, first):
             for frame in segment[0].unbind(dim=1):
+                context.check()
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
     context.record(
         weights=models.fingerprint,

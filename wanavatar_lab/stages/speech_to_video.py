@@ -124,13 +124,20 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=("latents", "noise_pred"),
     )
-    with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
+    with (
+        context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
+        applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+    ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)
         # the mux reads frames one by one: what is not written yet is at most one segment
         clip = media.write_talking_clip(
-            context.folder / FILE, _levels(chain([first], stream)), fps=FPS, audio=voice, start_frame=first.start_frame
+            context.folder / FILE,
+            _levels(chain([first], stream), context),
+            fps=FPS,
+            audio=voice,
+            start_frame=first.start_frame,
         )
     context.record(
         weights=models.fingerprint,
@@ -167,9 +174,10 @@ def _voice(request: SpeechToVideo) -> tuple[media.Audio, np.ndarray, int]:
     return voice, waveform, segments
 
 
-def _levels(segments: Iterable[WanS2VSegment]) -> Iterator[np.ndarray]:
+def _levels(segments: Iterable[WanS2VSegment], context: StageContext) -> Iterator[np.ndarray]:
     for segment in segments:
         for frame in segment.frames[0]:
+            context.check()
             yield (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 

@@ -125,7 +125,10 @@ def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.
 
     context.progress("denoise", 0, steps)
     # the pipeline returns a picture, in which NaN is black
-    with pipeline.vae.decoder.register_forward_hook(on_decoded):
+    with (
+        pipeline.vae.decoder.register_forward_hook(on_decoded),
+        context.cancellable(pipeline.text_encoder, pipeline.vae),
+    ):
         return pipeline(
             prompt=request.prompt,
             width=width,
