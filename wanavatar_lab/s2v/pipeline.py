@@ -389,7 +389,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                             memories=self._memories,
                             attention_kwargs=attention_kwargs,
                             after_step=after_step,
-                            name=name,
+                            label=name,
                         )
                         self._memories = []  # else keys and values of all blocks would be in memory while decoding
                         if denoised is None:
@@ -464,7 +464,7 @@ def denoise_segment(
     guidance_scale: float = 4.5,
     memories: Sequence[SegmentMemory] = (),
     after_step: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None] | None = None,
-    name: str = "The segment",
+    label: str = "The segment",
     **conditions: Any,
 ) -> torch.Tensor | None:
     """Denoise one segment.
@@ -484,7 +484,7 @@ def denoise_segment(
         conditions: further arguments of the network, the same in every step: `ref_latents` and so on.
         after_step: called as `after_step(step, timestep, latents, noise_pred)`; returns the latents to continue with,
             or None to stop.
-        name: of the segment, for an error.
+        label: of the segment, for an error.
 
     Returns:
         Latents [1, C, F, h, w] in float32, or None when `after_step` stopped it.
@@ -527,7 +527,7 @@ def denoise_segment(
         if len(predictions) == 2:
             noise_pred = predictions[1] + guidance_scale * (predictions[0] - predictions[1])
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False)[0]
-        check_finite(latents, f"{name}: the latents after step {step + 1} of {len(timesteps)}")
+        check_finite(latents, f"{label}: the latents after step {step + 1} of {len(timesteps)}")
         if after_step is not None:
             replaced = after_step(step, timestep, latents, noise_pred)
             if replaced is None:

@@ -13,7 +13,6 @@ from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.memory import Choice
 from wanavatar_lab.requests import ImageToVideo, TextToImage
 
-
 LOOK_EVERY = 0.05  # seconds: blocks of a toy network take microseconds, and a look at a network disk milliseconds
 
 

@@ -20,7 +20,7 @@ from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
 from wanavatar_lab.stages.models import StageModels
-from wanavatar_lab.wan.latents import check_finite
+from wanavatar_lab.wan.latents import check_finite, checked_decoder
 from wanavatar_lab.wan.load import load_model, load_part
 
 FILE = "picture.png"
@@ -120,13 +120,9 @@ def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.
             preview.offer(lambda: _clean_latents(pipeline, last[0], last[1], step, columns))
         return {}
 
-    def on_decoded(_: Any, __: Any, pixels: torch.Tensor) -> None:
-        check_finite(pixels, "Text to image: the decoded pixels")
-
     context.progress("denoise", 0, steps)
-    # the pipeline returns a picture, in which NaN is black
     with (
-        pipeline.vae.decoder.register_forward_hook(on_decoded),
+        checked_decoder(pipeline.vae, "Text to image: the decoded pixels"),
         context.cancellable(pipeline.text_encoder, pipeline.vae),
     ):
         return pipeline(

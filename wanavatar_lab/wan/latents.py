@@ -1,6 +1,8 @@
 """Pixels to latents and back: pictures, videos and Wan's VAE."""
 
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,6 +80,21 @@ def check_finite(values: torch.Tensor, where: str) -> None:
         raise NotFinite(where)
 
 
+@contextmanager
+def checked_decoder(vae: Any, where: str) -> Iterator[None]:
+    """Refuse NaN and infinite values that the decoder of an autoencoder gives within the block.
+
+    What `decode` returns does not show them all, since it is clamped. The device is waited for once, at the end.
+
+    Raises:
+        NotFinite: there are some.
+    """
+    ends: list[torch.Tensor] = []
+    with vae.decoder.register_forward_hook(lambda *call: ends.append(torch.stack(torch.aminmax(call[2])))):
+        yield
+    check_finite(torch.stack(ends), where)
+
+
 class LatentCodec:
     """A Wan VAE whose latents are normalised, as the diffusion networks take them."""
 
@@ -102,9 +119,8 @@ class LatentCodec:
             NotFinite: pixels are NaN or infinite.
         """
         latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
-        pixels = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
-        check_finite(pixels, f"{name}: the decoded frames")
-        return pixels
+        with checked_decoder(self.vae, f"{name}: the decoded frames"):
+            return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device
