@@ -111,7 +111,7 @@ class Bench:
 
     def gradients(self, number: int = 0) -> list[Tensor]:
         """Gradients of each matrix of the LoRA in step `number`; they stay in place."""
-        draws = Draws.of(number, 0, self.batch["target"], shift=5.0, dropout=0.0)
+        draws = Draws.of(number, 0, self.batch["target"], shift=DEFAULTS["flow_shift"].default, dropout=0.0)
         autocast = not self.setting.lean and self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=autocast):
             losses = train_step(self.network, self.batch, draws)

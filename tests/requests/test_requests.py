@@ -66,11 +66,10 @@ def test_published_defaults() -> None:
     assert s2v.negative_prompt.startswith("画面模糊") and i2v.negative_prompt.startswith("色调艳丽")
 
 
-def test_flow_shift_by_size_unless_given() -> None:
+def test_the_published_flow_shift_unless_one_is_given() -> None:
     s2v = SpeechToVideo(image="a.png", audio="v.wav")
-    assert s2v.flow_shift_at(480, 832) == s2v.flow_shift_at(832, 480) == s2v.flow_shift_at(128, 128) == 3.0
-    assert s2v.flow_shift_at(720, 1280) == 5.0
-    assert s2v.changed(flow_shift=4.0).flow_shift_at(720, 1280) == 4.0
+    assert s2v.the_flow_shift() == s2v.changed(profile="pocket").the_flow_shift() == 3.0
+    assert s2v.changed(flow_shift=4.0).the_flow_shift() == 4.0
 
 
 def test_second_guidance_of_its_own() -> None:

@@ -15,7 +15,6 @@ def pocket() -> dict[str, Any]:
         "lr_warmup_steps": 10,
         "max_train_steps": 200,
         "gradient_accumulation_steps": 2,
-        "flow_shift": 3.0,
         "checkpointing_steps": 25,
         "num_inference_steps": 8,  # as `speech_to_video` has on this profile
         "gradient_checkpointing": False,

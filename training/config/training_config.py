@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wanavatar_lab.requests.speech_to_video import FLOW_SHIFT
+
 Mode = Literal["paper", "normalised"]  # of the loss, see `training.loop.loss`
 
 OLD_NAMES = {
@@ -60,7 +62,7 @@ class TrainingConfig(BaseModel):
         num_train_epochs: passes over all samples; `max_train_steps`, if set, decides instead.
         train_batch_size: samples of a micro-batch on one process.
         gradient_accumulation_steps: micro-batches per optimizer step on one process.
-        flow_shift: shifts the drawn noise levels towards more noise, as in sampling.
+        flow_shift: shifts the noise levels of training, validation and sample clips towards more noise, as in sampling.
         conditioning_dropout_prob: share of the samples that are trained without reference, without audio and without
             text, each drawn independently; classifier-free guidance needs it.
         loss, loss_floor: see `training.loop.loss`.
@@ -104,7 +106,7 @@ class TrainingConfig(BaseModel):
     max_train_steps: int | None = Field(None, ge=1)
     train_batch_size: int = Field(1, ge=1)
     gradient_accumulation_steps: int = Field(8, ge=1)
-    flow_shift: float = Field(5.0, gt=0)
+    flow_shift: float = Field(FLOW_SHIFT, gt=0)
     conditioning_dropout_prob: float = Field(0.1, ge=0, lt=1)
     loss: Mode = "normalised"
     loss_floor: float = Field(0.6, ge=0, lt=1)

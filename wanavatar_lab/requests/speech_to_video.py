@@ -14,12 +14,13 @@ from wanavatar_lab.requests.fields import (
     VideoSteps,
 )
 from wanavatar_lab.requests.request import Request
-from wanavatar_lab.requests.sizes import NAMED_AREAS, video_size
+from wanavatar_lab.requests.sizes import video_size
 
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
 
 _MASK_ALLOWED = "the path of a video or picture, white where the clip is regenerated, or empty"
-# published with Wan2.2-S2V as its default
+# both published with Wan2.2-S2V as its defaults (wan/configs/wan_s2v_14B.py, commit 42bf4cf)
+FLOW_SHIFT = 3.0
 NEGATIVE_PROMPT = (
     "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，"
     "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
@@ -61,7 +62,7 @@ class SpeechToVideo(Request):
     """At most this many segments; 0 makes as many as the voice needs."""
     guidance_scale: GuidanceScale = 5.5
     flow_shift: Annotated[float | None, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = None
-    """A larger value spends more of the steps on high noise. Automatic is 3 at 480p, 5 at 720p."""
+    """A larger value spends more of the steps on high noise. Automatic is 3, at every size."""
     seed: Seed = -1
     pose_video: Annotated[str | None, spec("Pose video", widget="video", group="advanced")] = None
     """A video of poses that the person follows; optional."""
@@ -99,9 +100,6 @@ class SpeechToVideo(Request):
         """Width and height of the video in pixels, for a picture of this width and height."""
         return video_size(self.resolution, picture, self.the_profile())
 
-    def flow_shift_at(self, width: int, height: int) -> float:
-        """The flow shift for a video of this size: the requested one, or 3.0 up to about 480p and 5.0 above."""
-        if self.flow_shift is not None:
-            return self.flow_shift
-        # a tenth more, since sides are rounded to multiples of 16 and 480p of another shape may have more pixels
-        return 3.0 if width * height <= 1.1 * NAMED_AREAS["480p"] else 5.0
+    def the_flow_shift(self) -> float:
+        """The flow shift: the requested one, or the published one."""
+        return FLOW_SHIFT if self.flow_shift is None else self.flow_shift

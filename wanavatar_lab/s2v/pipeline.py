@@ -294,7 +294,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             motion_frames: frames that a segment continues from, 4n + 1.
             num_inference_steps: denoising steps per segment.
             guidance_scale: classifier-free guidance; 1 or less leaves the second pass out.
-            flow_shift: shift of the sigmas; 3 for 480p, 5 for 720p.
+            flow_shift: shift of the sigmas; 3 is published, for every size.
             seed: segment r draws its noise from a CPU generator seeded `seed + r`.
             generator: draws the noise of all segments, one after the other, instead of `seed`.
             latents: noise [S, z, frames_per_segment / 4, height / 8, width / 8] of the first S segments, which is used

@@ -86,7 +86,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         pipeline.transformer.disable_cache()
     if request.step_cache == "first_block":
         pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=request.step_cache_threshold))
-    steps, flow_shift = request.num_inference_steps, request.flow_shift_at(width, height)
+    steps, flow_shift = request.num_inference_steps, request.the_flow_shift()
     scheduler = with_flow_shift(pipeline.scheduler, flow_shift)
     set_flow_timesteps(scheduler, steps, "cpu")
     sigmas: list[float] = scheduler.sigmas.tolist()  # the noise before each step of a segment, and at its end

@@ -33,6 +33,7 @@ def test_the_defaults_are_the_documented_ones(recipe: str) -> None:
         0.1,
         "normalised",
     )
+    assert found.flow_shift == 3.0  # as the published sampling, and the request's default
     assert found.gradient_accumulation_steps * (2 if recipe.endswith("2gpu") else 1) == 8
 
 

@@ -87,7 +87,7 @@ class Pipeline:
             frames_per_segment=self.request.frames_per_segment,
             num_inference_steps=self.steps,
             guidance_scale=self.request.guidance_scale,
-            flow_shift=self.request.flow_shift_at(self.size, self.size),
+            flow_shift=self.request.the_flow_shift(),
             seed=seed,
             output_type="np",
         )
