@@ -20,7 +20,15 @@ from wanavatar_lab.files import entries
 CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboard", "clips"
 # files of a checkpoint: the LoRA, and the modules that are trained in full beside it
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
+# their weights in a request that names none: half for the LoRA, as in the predecessor of this project; the parts are
+# differences of whole weights, of which half would be a network that was never trained
+USUAL_WEIGHTS = {WEIGHTS: 0.5, AUDIO_MODULES: 1.0}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def noted_weight(name: str) -> dict[str, str]:
+    """The usual weight of a checkpoint's file as metadata, which `wanavatar_lab.lora.sidecar` reads."""
+    return {"usual_weight": f"{USUAL_WEIGHTS[name]:g}"}
 
 
 def checkpoints(run: Path) -> list[Path]:
