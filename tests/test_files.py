@@ -13,7 +13,8 @@ from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
 from wanavatar_lab.files import entries, files_below, is_older, remove, remove_if_possible, stat_if_possible
 from wanavatar_lab.lora.find import find_adapters
-from wanavatar_lab.runs.run import Run, list_runs, remove_stale_drafts
+from wanavatar_lab.runs.run import Run, draft, list_runs, remove_stale_drafts
+from wanavatar_lab.runs.status import Status
 from wanavatar_lab.runs.trash import discard, discarded, empty
 from wanavatar_lab.ui import uploads
 from wanavatar_lab.ui.file_field import earlier
@@ -101,6 +102,20 @@ def test_a_draft_that_gets_its_name_meanwhile_is_left_alone(queue_settings: Path
     after_listing(queue_settings, lambda: draft.rename(run.folder))
     remove_stale_drafts(queue_settings)
     assert list_runs() == [run]
+
+
+def test_a_draft_goes_a_minute_after_its_client_was_killed(queue_settings: Path) -> None:
+    killed = queue_settings / ".new-killed"
+    killed.mkdir(parents=True)
+    (killed / ".draft").touch()
+    with draft(Relax(profile="pocket"), queue_settings, Status(submitted_at=1.0)) as held:
+        remove_stale_drafts(queue_settings)
+        assert killed.exists(), "its client may just have begun"
+        for folder in (killed, held.folder):
+            os.utime(folder, (time.time() - 61, time.time() - 61))
+        remove_stale_drafts(queue_settings)
+        assert not killed.exists() and held.folder.exists()
+        assert ".draft" not in {path.name for path in held.publish().folder.iterdir()}
 
 
 def test_stale_drafts_go_whatever_they_are(queue_settings: Path) -> None:

@@ -38,6 +38,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
 from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.folders import fingerprint
+from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.worker.execute import choose_device
 
 FORMAT = 3  # of the samples' files; a new number encodes every sample again
@@ -54,11 +55,13 @@ class Encoders:
         pipeline: VAE, text encoder and audio encoder.
         device: of the pipeline.
         made_of: a hash of their weights.
+        negative_prompt: of a request for these models.
     """
 
     pipeline: WanSpeechToVideoPipeline
     device: torch.device
     made_of: str
+    negative_prompt: str
 
     @classmethod
     def load(cls, profile: str, device: str) -> "Encoders":
@@ -78,7 +81,8 @@ class Encoders:
             name: value for name, value in fingerprint(folder, elsewhere.values()).items() if "transf" not in name
         }
         made_of = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-        return cls(WanSpeechToVideoPipeline(**components), torch.device(device), made_of)
+        negative_prompt = SpeechToVideo(profile=profile, image="any", audio="any").negative_prompt
+        return cls(WanSpeechToVideoPipeline(**components), torch.device(device), made_of, negative_prompt)
 
 
 def encode(
@@ -128,13 +132,15 @@ def encode(
     if all(entry.held_out for entry in entries):
         raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
     try:
-        is_listed = (folder / NO_TEXT).is_file() and listed_in(folder) == entries
+        texts = read_header(folder / NO_TEXT).shapes if (folder / NO_TEXT).is_file() else {}
+        is_listed = "negative" in texts and listed_in(folder) == entries
     except LabError:  # a damaged list is written again
         is_listed = False
     if not is_listed:
         known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
         with changing(folder):
-            write_list(folder, entries, encoders.pipeline.encode_prompt("")[0].float().cpu())
+            prompts = ("", encoders.negative_prompt)
+            write_list(folder, entries, *(encoders.pipeline.encode_prompt(text)[0].float().cpu() for text in prompts))
             for file in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
                 if file.with_suffix(".safetensors").name not in known:
                     remove(file)

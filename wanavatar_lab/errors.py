@@ -1,11 +1,13 @@
-"""Errors whose text is shown to the user as it is, exit codes, and which exceptions mean what for memory and GPU.
+"""Errors whose text is shown to the user as it is, cancellation, exit codes, and which exceptions mean what.
 
 The text of a LabError is a whole sentence or two: what was wrong, with the value, and what to do. Notebooks, widgets
 and the command line print `str(error)` and nothing else. Nothing here imports torch.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 # exit codes of every command; 128 + n is what shells report for a process that signal n has ended
 SUCCEEDED, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -35,6 +37,21 @@ class WeightsError(LabError):
     """Weights that are missing, or whose tensors are not what the model needs."""
 
 
+class NotFinite(LabError):
+    """NaN or infinite values in what a stage computes.
+
+    Args:
+        where: what has them, as the beginning of a sentence: "Text to image: the latents after step 1 of 4".
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} have NaN or infinite values, so that the result would be black. The usual causes are a LoRA "
+            "weight that is too large and an overflow in half precision: use lower weights or leave the LoRAs out, "
+            "set offload to none if it is fp8, or set WANAVATAR_DEVICE=cpu to compute in float32."
+        )
+
+
 class RunError(LabError):
     """A run that is unknown, or whose folder is damaged."""
 
@@ -45,6 +62,28 @@ class DiskFull(LabError):
 
 class Cancelled(Exception):
     """Raised inside a stage when the user has cancelled the run; not an error."""
+
+
+_look: ContextVar[Callable[[], None]] = ContextVar("_look", default=lambda: None)
+
+
+@contextmanager
+def cancellable(look: Callable[[], None]) -> Iterator[None]:
+    """Let `check_cancelled` call `look`, which raises `Cancelled` if the run was cancelled."""
+    token = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
+def check_cancelled() -> None:
+    """Stop if the run that is executed was cancelled. For long work below the stages, between its parts.
+
+    Raises:
+        Cancelled: it was cancelled; never outside of a run.
+    """
+    _look.get()()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

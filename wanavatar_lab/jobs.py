@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.lora import check_loras
+from wanavatar_lab.lora import check_loras, with_usual_weights
 from wanavatar_lab.requests import Request
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
@@ -132,8 +132,8 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     """
     request.check_inputs()
     check_loras(request)
-    # the worker has a working directory of its own
-    request = request.with_absolute_paths()
+    # the worker has a working directory of its own, and what is noted beside a LoRA may change
+    request = with_usual_weights(request).with_absolute_paths()
     root = runs_folder(runs_dir)
     queue = RunQueue(root)
     with draft(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:

@@ -186,8 +186,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
         (["upscale", "--image", "\udcb0\udca1.png"], [r"image: '\udcb0\udca1.png' does not exist"]),
         (["upscale", "--out", "b.jpg"], ["image: is required: the path of a picture file", "out: must end in .png"]),
         (
-            ["text_to_image", "--prompt=x", "--lora", "a:3"],
-            ["loras[0].weight: must be a number from 0 to 2 (got '3')"],
+            ["text_to_image", "--prompt=x", "--lora", "a:-7"],
+            ["loras[0].weight: must be a number from -5 to 5, or 'auto' (got '-7')"],
         ),
         (
             ["text-to-image", "--prompt", "x", "--profile", "tiny"],

@@ -172,7 +172,8 @@ def test_what_lies_beside_is_read(tmp_path: Path, ending: str, text: str) -> Non
         ({"preferred weight": 0.8}, 0.8),
         ({"preferred weight": 0, "usual_weight": "0.5"}, 0.5),
         ({"preferred weight": "much"}, None),
-        ({"usual_weight": 2.0}, 2.0),
+        ({"usual_weight": 2.5}, 2.5),
+        ({"usual_weight": "-0.5"}, -0.5),
         ({"usual_weight": 40}, None),
         ({"usual_weight": True}, None),
         ({"usual_weight": 10**400}, None),
@@ -246,6 +247,15 @@ def test_metadata_and_sidecars_of_another_shape_are_no_end(tmp_path: Path) -> No
     assert (ann.trigger_words, ann.problem) == ([], "") and "bob.safetensors notes its alpha" in bob.problem
 
 
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_an_alpha_that_is_not_finite_is_a_problem(tmp_path: Path, alpha: float) -> None:
+    save(tmp_path / "loras/mov/ann.safetensors", tiny(WAN) | {f"{WAN}.alpha": torch.tensor(alpha)})
+    save(tmp_path / "loras/mov/bob.safetensors", tiny(WAN), ss_network_alpha=str(alpha))
+    ann, bob = describe(find_adapters(tmp_path), tmp_path)
+    assert f"NaN or infinite values in 1 of its 3 keys: {WAN}.alpha" in ann.problem
+    assert f"alpha is {alpha}" in bob.problem
+
+
 def listed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["loras", *words]) == 0
     return capsys.readouterr().out
@@ -259,11 +269,16 @@ def test_the_command_line_lists_them(
     noted = {"ss_network_alpha": "1", "usual_weight": "0.6"}
     save(tmp_path / "loras/mov/character/ann.safetensors", tiny(WAN, inputs=5120), **noted)
     (tmp_path / "loras/mov/character/ann.txt").write_text("ann")
+    image_branch = [f"diffusion_model.{name}" for name in ("blocks.0.cross_attn.k_img", "img_emb.proj.1")]
+    save(tmp_path / "loras/mov/move/walk.safetensors", tiny(WAN, *image_branch, inputs=5120))
     text = listed(capsys)
     assert "ann  character" in text and "rank 2, alpha 1" in text and "trigger words: ann" in text
-    assert "default weight: 0.6" in text
+    assert "usual weight: 0.6" in text
     assert "Wan-14B; fits image_to_video/full, speech_to_video/full" in text
     told: list[dict[str, Any]] = json.loads(listed(capsys, "--json"))
+    assert "Wan2.1-I2V-14B; fits image_to_video/full, speech_to_video/full" in text
+    assert text.count("left out: 4 keys for the image branch of Wan2.1-I2V (2 k_img, 2 img_emb)") == 1
+    assert [one["left_out"] for one in told] == [{}, {"k_img": 2, "img_emb": 2}]
     assert told[0]["name"] == "ann" and told[0]["rank"] == [2, 2] and told[0]["fits"]
 
 

@@ -17,8 +17,10 @@ from tests.lora.files import (
     formats,
     merged,
     output,
+    own_layers,
     random_layers,
     reference_layers,
+    tiny,
     unscaled,
     written,
 )
@@ -26,8 +28,8 @@ from tests.s2v.toy import golden_model, golden_tensors, relative_error
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.lora.key_names import names_of
-from wanavatar_lab.lora.keys import squash
-from wanavatar_lab.lora.match import match
+from wanavatar_lab.lora.keys import count_image_branch, squash
+from wanavatar_lab.lora.match import match, match_partly
 from wanavatar_lab.s2v.key_names import our_name
 
 FORMATS = [name for name, *_ in formats(NETWORKS["wan"](), 0)]
@@ -49,7 +51,7 @@ def test_the_output_is_that_of_the_merged_weights(kind: str, name: str) -> None:
     adapters.load("face", match(network, state, metadata, "face"))
     without = output(plain)
     assert torch.equal(output(network), without), "loaded is not applied"
-    for weight in (1.0, 0.4):
+    for weight in (1.0, 0.4, -2.5):
         adapters.set_weights({"face": weight})
         wanted = output(merged(plain, difference, weights=(weight,)))
         assert relative_error(wanted, without) > 1e-3
@@ -200,6 +202,63 @@ def refusal(kind: str, state: dict[str, Any], metadata: dict[str, str] | None = 
     with pytest.raises(WeightsError) as caught:
         match(network_of(kind), state, metadata or {}, "freckles")
     return str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_that_are_not_finite_are_refused_by_their_keys(name: str, wrong: float) -> None:
+    state, metadata, _ = next(given[1:] for given in formats(network_of("wan"), 0) if given[0] == name)
+    # of the first layer each kind of tensor: the matrices, and alpha where the format has it
+    for key in list(state)[: len(state) // len(own_layers(network_of("wan")))]:
+        broken = state[key].clone()
+        broken.view(-1)[-1] = wrong
+        text = refusal("wan", state | {key: broken}, metadata)
+        assert f"freckles has NaN or infinite values in 1 of its {len(state)} keys: {key}. Nothing of it" in text
+        with pytest.raises(WeightsError, match="NaN or infinite"):
+            match_partly(network_of("wan"), state | {key: broken}, metadata, "freckles")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_values_are_looked_at_in_every_type(dtype: torch.dtype) -> None:
+    state = {key: tensor.to(dtype) for key, tensor in good().items()}
+    match(network_of("wan"), state, {}, "freckles")
+    key = next(iter(state))
+    state[key] = torch.full_like(state[key].float(), float("nan")).to(dtype)
+    assert f"keys: {key}." in refusal("wan", state)
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"ss_network_alpha": "nan"},
+        {"lora_adapter_metadata": '{"lora_alpha": Infinity}'},
+        {"lora_adapter_metadata": '{"lora_alpha": 1, "alpha_pattern": {"blocks.0": NaN}}'},
+    ],
+)
+def test_an_alpha_in_the_metadata_that_is_not_finite_is_refused(noted: dict[str, str]) -> None:
+    assert "freckles notes its alpha in a way that cannot be read (alpha is" in refusal("wan", good(), noted)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_image_branch_of_wan_2_1_is_left_out(ours: bool) -> None:
+    plain = network_of("wan")
+    layers = random_layers(plain, own_layers(plain) if ours else reference_layers(plain))
+    prefix = "transformer." if ours else "diffusion_model."
+    state = written(layers, lambda name: prefix + name, "lora_A", "lora_B")
+    names = ("attn2.add_k_proj", "attn2.add_v_proj") if ours else ("cross_attn.k_img", "cross_attn.v_img")
+    more = tiny(*(f"{prefix}blocks.{block}.{name}" for block in range(2) for name in names))
+    more |= {f"{prefix}blocks.0.{'attn2.norm_added_k' if ours else 'cross_attn.norm_k_img'}.diff": torch.zeros(8)}
+    more |= tiny(f"{prefix}{'condition_embedder.image_embedder.ff.net.0.proj' if ours else 'img_emb.proj.1'}")
+    assert count_image_branch(more | state) == {"k_img": 5, "v_img": 4, "img_emb": 2}
+    network = NETWORKS["wan"]()
+    # even NaN there harms nobody
+    more = {key: tensor * float("nan") for key, tensor in more.items()}
+    adapters_of(network).load("face", match(network, state | more, {}, "face"))
+    adapters_of(network).set_weights({"face": 1.0})
+    assert relative_error(output(network), output(merged(plain, deltas(layers, unscaled)))) <= 1e-5
+    assert "freckles is for the image branch of Wan2.1-I2V only" in refusal("wan", more)
+    unknown = f"{prefix}blocks.0.cross_attn.k_imgs.diff"
+    assert f"1 unknown: {unknown}" in refusal("wan", state | more | {unknown: torch.zeros(8)})
 
 
 def good() -> dict[str, torch.Tensor]:

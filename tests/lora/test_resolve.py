@@ -9,7 +9,7 @@ from tests import toys
 from tests.lora.files import save, tiny
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.lora import check_loras
+from wanavatar_lab.lora import check_loras, with_usual_weights
 from wanavatar_lab.lora.base_model import base_of
 from wanavatar_lab.requests import ImageToVideo, TextToImage
 from wanavatar_lab.worker import model_cache
@@ -85,7 +85,7 @@ OTHERS = {
     "Qwen-Image": tiny("transformer.transformer_blocks.0.img_mlp.net.2", inputs=3072),
     "LTX-Video": tiny("transformer.transformer_blocks.0.attn1.to_q", inputs=2048),
     "Z-Image or Lumina": tiny("diffusion_model.layers.0.attention.qkv", inputs=3840),
-    "Wan2.1-I2V": tiny(WAN, "diffusion_model.blocks.0.cross_attn.k_img", inputs=5120),
+    "the image branch of Wan2.1-I2V": tiny("lora_unet_img_emb_proj_1", "lora_unet_blocks_0_cross_attn_v_img"),
     "Wan2.2-Animate": tiny(WAN, "diffusion_model.face_adapter.fuser_blocks.0.linear1_kv", inputs=5120),
     "Wan2.1-VACE": tiny(WAN, "diffusion_model.vace_blocks.0.self_attn.q", inputs=5120),
 }
@@ -123,12 +123,38 @@ def test_the_same_model_in_another_size_is_refused_by_its_widths(weights: Path) 
         (("lora_unet_blocks_0_self_attn_q",), 1536, "Wan2.1-1.3B"),
         (("lora_transformer__blocks_0_self_attn_q",), 5120, "Wan-14B"),
         (("blocks.0.attn1.to_q",), 3072, "Wan2.2-TI2V-5B"),
+        ((WAN, "diffusion_model.blocks.0.cross_attn.k_img"), 5120, "Wan2.1-I2V-14B"),
+        (("transformer.blocks.0.attn1.to_q", "transformer.blocks.0.attn2.add_v_proj"), 5120, "Wan2.1-I2V-14B"),
         (("something.else",), 8, "unknown"),
     ],
 )
 def test_models_are_told_by_names_and_widths(names: tuple[str, ...], inputs: int, base: str) -> None:
     state = tiny(*names, inputs=inputs)
     assert base_of({key: tuple(tensor.shape) for key, tensor in state.items()}).name == base
+
+
+def test_a_weight_that_is_not_given_is_the_usual_one(weights: Path) -> None:
+    (weights / "loras/mov/move/walk.json").write_text('{"usual_weight": 0.5}')
+    request = with_usual_weights(video("walk", "smile", "Annabel:0.7"))
+    assert [(one.name, one.high_weight, one.low_weight) for one in request.loras] == [
+        ("walk", 0.5, 0.5),
+        ("smile", 1.0, 1.0),
+        ("Annabel", 0.7, 0.7),
+    ]
+    (one,) = with_usual_weights(video("walk:auto:0.25")).loras
+    assert (one.high_weight, one.low_weight) == (0.5, 0.25)
+    save(weights / "loras/img/freckles.safetensors", tiny(FLUX2), usual_weight="-1.5")
+    (image,) = with_usual_weights(TextToImage(prompt="a woman", loras=["freckles"])).loras
+    assert image.weight == -1.5
+    assert with_usual_weights(request) is request
+
+
+def test_submitting_writes_the_usual_weight_down(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "start_supervisor", lambda queue, lock: None)
+    (weights / "loras/mov/move/walk.json").write_text('{"usual_weight": 0.5}')
+    request = video("walk").model_copy(update={"image": str(toys.picture(weights / "a.png"))})
+    (lora,) = jobs.submit(request).run.read_json("request.json")["loras"]
+    assert lora == {"name": "walk", "high_weight": 0.5, "low_weight": 0.5}
 
 
 def test_submitting_refuses_before_a_run_exists(weights: Path) -> None:

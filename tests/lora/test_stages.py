@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests import toy_flux, toys
-from tests.lora.files import State, merged, save, whole_file
+from tests.lora.files import State, merged, save, tiny, whole_file
 from tests.s2v.toy import flow, relative_error
 from tests.toy_i2v import i2v_pipeline
 from training.pocket.saving import save_all_parts
@@ -318,3 +318,37 @@ def test_the_manifest_says_which_files(place: Path) -> None:
     assert (lora["name"], lora["kind"], lora["weight"]) == ("freckles", "img", 0.8)
     assert lora["files"]["both"]["name"] == file.name and len(lora["files"]["both"]["sha256"]) == 64
     assert str(place) not in json.dumps(run.manifest())
+
+
+def test_a_lora_of_wan_2_1_is_applied_but_for_its_image_branch(place: Path) -> None:
+    network = i2v_pipeline().transformer
+    path = place / "loras/mov/move/walk.safetensors"
+    file, walk = whole_file(path, network)
+    names = [f"transformer.blocks.{block}.attn2.add_{part}_proj" for block in range(2) for part in "kv"]
+    save(file, load_file(file) | tiny(*names, inputs=24))
+    path.with_suffix(".json").write_text(json.dumps({"usual_weight": -0.5}))
+    models = image_to_video.load(PROFILES["pocket"], "cpu")
+    experts = [merged(models.pipeline.transformer), merged(models.pipeline.transformer_2)]
+    request = clip_request(place, loras=["walk"])
+    calls, context = ran(image_to_video, models, request, "transformer", "transformer_2")
+    for one, expert in zip(calls, experts, strict=True):
+        one.assert_made_by([merged(expert, walk, weights=(-0.5,))] * len(one.made))
+    log = (context.folder / "log.txt").read_text()
+    assert "walk was trained for Wan2.1-I2V: 8 of its keys are for the image branch" in log
+    assert "left out (4 k_img, 4 v_img)" in log
+    (record,) = context.facts["loras"]
+    assert record["left_out"] == {"k_img": 4, "v_img": 4}
+    assert (record["high_weight"], record["low_weight"]) == (-0.5, -0.5), "where none is given, the usual one"
+
+
+def test_a_lora_that_is_not_finite_is_refused_before_anything_is_computed(place: Path) -> None:
+    path = place / "loras/mov/character/ann.safetensors"
+    file, _ = whole_file(path, toys.s2v_transformer())
+    state = load_file(file)
+    key = next(key for key in state if "ffn" in key)
+    save(file, state | {key: state[key] * float("nan")})
+    models = speech_to_video.load(PROFILES["pocket"], "cpu")
+    with pytest.raises(WeightsError, match=f"ann has NaN or infinite values in 1 of its {len(state)} keys: {key}"):
+        ran(speech_to_video, models, talk_request(place, loras=["ann"]))
+    assert adapters_of(models.pipeline.transformer).loaded() == set()
+    assert not list(place.glob("**/*.mp4"))

@@ -161,7 +161,7 @@ def test_text_is_read_as_a_command_line_has_it() -> None:
             "flow_shift": "auto",
             "audio_duration": "",
             "pose_video": "",
-            "loras": "anna, smile:0.8, nod:1:0.25",
+            "loras": "anna, smile:0.8, nod:1:0.25, age:-2.5, old:auto:3",
         },
     )
     assert isinstance(request, SpeechToVideo)
@@ -171,7 +171,10 @@ def test_text_is_read_as_a_command_line_has_it() -> None:
         LoraChoice(name="anna"),
         LoraChoice(name="smile", high_weight=0.8, low_weight=0.8),
         LoraChoice(name="nod", high_weight=1.0, low_weight=0.25),
+        LoraChoice(name="age", high_weight=-2.5, low_weight=-2.5),
+        LoraChoice(name="old", low_weight=3.0),
     )
+    assert LoraChoice(name="anna").model_dump() == {"name": "anna", "high_weight": None, "low_weight": None}
 
 
 def test_paths_and_numpy_numbers_are_read() -> None:
@@ -273,11 +276,11 @@ def test_all_problems_are_told_at_once_and_in_order() -> None:
         "image": "must be the path of a picture file (got '')",
         "audio": "is required: the path of a sound file",
         "num_inference_steps": "must be an integer from 1 to 100 (got 0)",
-        "loras[0].high_weight": "must be a number from 0 to 2 (got '9')",
-        "loras[0].low_weight": "must be a number from 0 to 2 (got '9')",
+        "loras[0].high_weight": "must be a number from -5 to 5, or 'auto' (got '9')",
+        "loras[0].low_weight": "must be a number from -5 to 5, or 'auto' (got '9')",
         "loras[1].name": "is required: the name of a LoRA as the list of LoRAs shows it",
         "loras[1].nam": "there is no such field; did you mean 'name'?",
-        "loras[2]": "must be up to 32 LoRAs, each a name with high_weight and low_weight from 0 to 2 (got 4)",
+        "loras[2]": "must be up to 32 LoRAs, each a name with high_weight and low_weight from -5 to 5 (got 4)",
         "imge": "there is no such field; did you mean 'image'?",
     }
     for field, message in caught.value.problems:
@@ -302,7 +305,7 @@ def test_width_and_height_go_together() -> None:
 def test_a_lora_is_named_once_and_written_plainly() -> None:
     assert problems("text_to_image", loras=["a", "a:0.5"])["loras"].startswith("must name each LoRA once: 'a'")
     assert "NAME:WEIGHT" in problems("text_to_image", loras=["a:1:2"])["loras[0]"]
-    assert "loras[0].weight" in problems("text_to_image", loras=[{"name": "a", "weight": -0.1}])
+    assert "loras[0].weight" in problems("text_to_image", loras=[{"name": "a", "weight": -5.1}])
 
 
 @pytest.mark.parametrize("stage", ["speech-to-video", "dance", None, 5, ["upscale"]])

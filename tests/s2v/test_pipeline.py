@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import toys
 from tests.s2v.toy import GOLDEN, count_calls, golden_model, golden_tensors, relative_error, toy_vae
-from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.errors import NotFinite, WeightsError
 from wanavatar_lab.s2v import WanSpeechToVideoOutput, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.wan import WanUniPCScheduler
@@ -194,6 +194,16 @@ def test_an_error_in_the_callback_leaves_the_pipeline_usable(pipe: CountingPipel
     assert pipe.freed == 1
     assert pipe._memories == []
     assert torch.equal(clip(pipe), wanted)
+
+
+def test_values_that_are_not_finite_are_no_clip(pipe: CountingPipeline) -> None:
+    def overflow(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        late = (tensors["segment"], step) == (1, 0)
+        return {"latents": tensors["latents"] * (float("inf") if late else 1)}
+
+    with pytest.raises(NotFinite, match=r"^Speech to video, segment 2 of 2: the latents after step 2 of 2 have NaN"):
+        clip(pipe, callback_on_step_end=overflow)
+    assert pipe.freed == 1 and clip(pipe).shape[1] == 5
 
 
 def test_a_generator_that_is_closed_early_lets_go(pipe: CountingPipeline) -> None:

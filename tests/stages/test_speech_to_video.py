@@ -340,10 +340,10 @@ def test_segments_that_are_finished_are_kept_however_the_run_ends(
 ) -> None:
     decode = MotionContext.decode
 
-    def end_in_the_third_segment(motion: MotionContext, latents: torch.Tensor) -> torch.Tensor:
+    def end_in_the_third_segment(motion: MotionContext, latents: torch.Tensor, name: str) -> torch.Tensor:
         if motion.start_frame >= 32:
             raise ENDS[end]
-        return decode(motion, latents)
+        return decode(motion, latents, name)
 
     monkeypatch.setattr(MotionContext, "decode", end_in_the_third_segment)
     run = jobs.run_here(request(place, seconds=2.3, num_inference_steps=1))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from wanavatar_lab.errors import Cancelled, LabError, RequestError, WeightsError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.requests import Upscale, parse
 from wanavatar_lab.runs.run import Run
+from wanavatar_lab.stages import context
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.stages.upscale import Models, enlarge, read_network, tiles
 
@@ -349,6 +351,24 @@ def test_cancel_takes_effect_between_two_tiles(tmp_path: Path, weights: Path) ->
     with pytest.raises(Cancelled):
         enlarge(picture, read_network(weights, "cpu"), 32, StageContext(tmp_path, 0, on_step))
     assert done == [0, 1, 2]
+
+
+def test_cancel_takes_effect_within_a_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "LOOK_EVERY", 0.0)
+    save_file(published(build(seed=3, features=8, blocks=3).state_dict()), tmp_path / "three.safetensors")
+    network, blocks = read_network(tmp_path / "three.safetensors", "cpu"), list[Any]()
+
+    def cancel(block: Any, *_: Any) -> None:
+        blocks.append(block)
+        (tmp_path / "cancel").touch()
+
+    for part in network.module.modules():
+        if type(part).__name__ == "RRDB":
+            part.register_forward_hook(cancel)
+    picture = media.read_picture(toys.picture(tmp_path / "a.png", (90, 60)))
+    with pytest.raises(Cancelled):
+        enlarge(picture, network, 0, StageContext(tmp_path, 0))
+    assert len(blocks) == 1
 
 
 def test_a_cancelled_run_leaves_no_picture(tmp_path: Path, weights: Path) -> None:

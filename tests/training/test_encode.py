@@ -128,7 +128,7 @@ class Given(LatentCodec):
 
     frames: torch.Tensor
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, name: str = "") -> torch.Tensor:
         return self.frames
 
 
@@ -143,7 +143,7 @@ def test_motion_is_what_inference_continues_from_after_as_many_frames(folder: Pa
     codec.frames = torch.cat([torch.ones(1, 3, FIRST_FRAMES_DROPPED, 64, 64), pixels], dim=2)
     with torch.no_grad():
         motion = MotionContext(codec, pixels[:, :, :1], MOTION_FRAMES, False, torch.device("cpu"))
-        assert motion.decode(torch.zeros(1, 16, 5, 8, 8)).shape[1] == 17
+        assert motion.decode(torch.zeros(1, 16, 5, 8, 8), "segment 2").shape[1] == 17
         motion.advance(17)
     assert motion.motion_latents is not None
     assert torch.allclose(motion.motion_latents[0], trained, atol=1e-4)

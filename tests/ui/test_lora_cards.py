@@ -57,7 +57,7 @@ def test_a_card_is_switched_on_and_weighed(weights: Path) -> None:
     made = form()
     named(made, "Use ann").value = True
     high = named(made, "ann: High-noise weight")
-    assert (high.min, high.max, high.value) == (0.0, 1.5, 1.0)
+    assert (high.min, high.max, high.value) == (-5.0, 5.0, 1.0)
     high.value = 0.75
     assert loras(made) == [{"name": "ann", "high_weight": 0.75, "low_weight": 1.0}]
     assert "a person" in text(made)
@@ -72,12 +72,17 @@ def test_a_card_begins_with_the_usual_weight_and_says_what_a_program_says(weight
     add(weights, "ann", usual_weight=0.5)
     add(weights, "bob", usual_weight=1.75)
     made = form(loras=["bob:0.25"])
+    assert named(made, "Use bob").value is True
     named(made, "Use ann").value = True
     assert loras(made) == [
         {"name": "ann", "high_weight": 0.5, "low_weight": 0.5},
         {"name": "bob", "high_weight": 0.25, "low_weight": 0.25},
     ]
-    assert named(made, "bob: High-noise weight").max == 1.75
+    made.set(loras=["ann:-2.5", "bob"])
+    assert loras(made) == [
+        {"name": "ann", "high_weight": -2.5, "low_weight": -2.5},
+        {"name": "bob", "high_weight": 1.75, "low_weight": 1.75},
+    ]
 
 
 def test_trigger_words_go_into_the_prompt_once(weights: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.lora.files import save, tiny
 from tests.ui import made_runs
+from tests.ui.looking import text
 from wanavatar_lab.lora import Adapter, Description, describe
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.ui.form import Form
@@ -127,6 +129,17 @@ def test_what_is_damaged_is_said(weights: Path) -> None:
     (weights / "pocket/image_to_video/transformer").mkdir(parents=True)
     (weights / "pocket/image_to_video/transformer/config.json").write_text("{")
     assert "config.json is damaged" in LoraList().notice
+
+
+def test_keys_for_the_image_branch_are_counted(weights: Path) -> None:
+    path = add(weights, "walk")
+    save(path, load_file(path) | tiny("diffusion_model.blocks.0.cross_attn.v_img", "diffusion_model.img_emb.proj.1"))
+    (entry,) = LoraList().entries
+    said = "4 keys left out, for the image branch of Wan2.1-I2V: 2 v_img, 2 img_emb"
+    assert entry["left_out"] == said and entry["problem"] == "" and entry["places"]
+    form = Form(ImageToVideo, profile="full", image="a.png")
+    form.expand()
+    assert said in text(form)
 
 
 def test_one_is_used_in_a_form_beside_others(weights: Path) -> None:

@@ -230,6 +230,18 @@ def test_all_processes_killed_is_seen_by_the_next_look(queue: QueueUnderTest) ->
     assert queued.wait(PATIENCE).state == "succeeded", "waiting for a queued run resumes the queue"
 
 
+def test_what_a_stage_started_dies_with_all_processes_at_once(queue: QueueUnderTest) -> None:
+    job = queue.submit(fault="child")
+    child = int(eventually(lambda: (job.run.folder / "child").exists() and (job.run.folder / "child").read_text()))
+    worker, supervisor = queue.worker_at(job), queue.process_ids().supervisor
+    monitor = monitor_of(supervisor)
+    for process in (monitor, supervisor):
+        os.kill(process, signal.SIGSTOP)  # so that neither of them sees another's death
+    for process in (worker, supervisor, monitor):
+        os.kill(process, signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in (child, worker, supervisor, monitor)))
+
+
 def test_the_next_submit_sees_the_dead_and_takes_over(queue: QueueUnderTest) -> None:
     job = queue.submit(hold_at=1)
     worker = queue.worker_at(job, step=1)

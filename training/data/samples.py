@@ -1,7 +1,7 @@
 """Encoded samples: latents, audio features, text embeddings and masks, precomputed once and read from disk.
 
 <folder>/samples.json         one entry per sample, see `training.data.sample_list`
-         no_text.safetensors  the empty prompt's embedding
+         no_text.safetensors  the embeddings of the empty and of the negative prompt
          <name>.safetensors   the tensors of one sample, see `training.loop.step`, without the batch dimension
 """
 
@@ -27,6 +27,10 @@ NO_TEXT = "no_text.safetensors"
 class Samples:
     """The samples of one folder: held-out ones, or the others.
 
+    Attributes:
+        no_text: embedding [1, L, d] of the empty prompt.
+        negative: that of the negative prompt with which a request samples; None in folders that have none.
+
     Raises:
         LabError: there are none, or the list cannot be read.
     """
@@ -34,7 +38,10 @@ class Samples:
     def __init__(self, folder: Path, held_out: bool = False) -> None:
         self.folder = folder
         self.entries = entries_of(folder, held_out)
-        self.no_text = read_safetensors(folder / NO_TEXT)["text"][None]
+        texts = read_safetensors(folder / NO_TEXT)
+        self.no_text = texts["text"][None]
+        # folders of earlier releases have none
+        self.negative = texts["negative"][None] if "negative" in texts else None
 
     @property
     def buckets(self) -> list[str]:
@@ -83,10 +90,11 @@ def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, 
     return Entry(name, clip, held_out, json.dumps(bucket))
 
 
-def write_list(folder: Path, entries: Sequence[Entry], no_text: Tensor) -> None:
-    """Write the list of all samples, and the empty prompt's embedding [L, d]."""
+def write_list(folder: Path, entries: Sequence[Entry], no_text: Tensor, negative: Tensor | None = None) -> None:
+    """Write the list of all samples, and the embeddings [L, d] of the empty prompt and of the usual negative one."""
+    texts = {"text": no_text} if negative is None else {"text": no_text, "negative": negative}
     with whole_file(folder / NO_TEXT) as temporary:
-        save_file({"text": no_text.contiguous()}, temporary)
+        save_file({name: text.contiguous() for name, text in texts.items()}, temporary)
     write_json(folder / LIST, [asdict(entry) for entry in entries])
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training.config.training_config import OLD_NAMES
 from training.data.whole_folder import remove_folder, remove_leftovers, whole_folder
-from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
+from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints, noted_weight
 from training.model.adapter import adapter_tensors, load_adapter_tensors
 from training.model.deepspeed_state import MOMENTS, ShardedOptimizer
 from training.model.ema import averaged
@@ -81,9 +81,10 @@ def save_checkpoint(
         with averaged(ema, list(parameters.values())):
             tensors, metadata = adapter_tensors(network)
             metadata["ss_steps"] = str(step)
-            save_file(tensors, draft / WEIGHTS, metadata)
+            save_file(tensors, draft / WEIGHTS, metadata | noted_weight(WEIGHTS))
             if origins:
-                save_file(part_tensors(network, origins), draft / AUDIO_MODULES, metadata)
+                parts = part_tensors(network, origins)
+                save_file(parts, draft / AUDIO_MODULES, metadata | noted_weight(AUDIO_MODULES))
         # copied, since safetensors refuses tensors that share memory, as DeepSpeed's do
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
         save_file(copies, draft / STATE)

@@ -22,7 +22,15 @@ CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboa
 WEIGHTS, AUDIO_MODULES = "lora_weights.safetensors", "audio_modules.safetensors"
 # numbers of the log by which checkpoints are compared: r of the lips of the sample clips, and the held-out lips' error
 LIPS_OF_SAMPLES, LIPS_HELD_OUT = "samples/lip_r", "validation/lip"
+# their weights in a request that names none: half for the LoRA, as in the predecessor of this project; the parts are
+# differences of whole weights, of which half would be a network that was never trained
+USUAL_WEIGHTS = {WEIGHTS: 0.5, AUDIO_MODULES: 1.0}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def noted_weight(name: str) -> dict[str, str]:
+    """The usual weight of a checkpoint's file as metadata, which `wanavatar_lab.lora.sidecar` reads."""
+    return {"usual_weight": f"{USUAL_WEIGHTS[name]:g}"}
 
 
 def checkpoints(run: Path) -> list[Path]:

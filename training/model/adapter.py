@@ -7,6 +7,7 @@ alpha too.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -103,6 +104,23 @@ def load_adapter_tensors(network: WanS2VTransformer3DModel, tensors: Mapping[str
             module = PREFIX + reference_module(network, name)
             down.copy_(tensors[f"{module}.lora_A.weight"])
             up.copy_(tensors[f"{module}.lora_B.weight"])
+
+
+@contextmanager
+@torch.no_grad()
+def weighted(network: nn.Module, weight: float) -> Iterator[None]:
+    """Apply the LoRA at this weight, as a request does, until the block ends.
+
+    The matrices are scaled and not the layers' factor, which is a constant of a compiled network.
+    """
+    before = [(up, up.detach().clone()) for _, _, up in _layers(network)]
+    try:
+        for up, _ in before:
+            up.mul_(weight)
+        yield
+    finally:
+        for up, own in before:
+            up.copy_(own)
 
 
 class TrainedLinear(lora.Linear):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints
+from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS, checkpoints
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
@@ -61,7 +61,7 @@ class Published:
         )
 
 
-def publish(run: Path, name: str, preview: Path | None = None, strength: float = 0.5) -> Published:
+def publish(run: Path, name: str, preview: Path | None = None, strength: float = USUAL_WEIGHTS[WEIGHTS]) -> Published:
     """Copy the newest checkpoint's LoRA into the list, replacing an earlier one of the same run.
 
     Args:

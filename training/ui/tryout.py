@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS
 from training.ui.clips import side_by_side
 from training.ui.publish import Published, find_published, publish
 from training.ui.training_panel import TrainingPanel
@@ -34,7 +35,7 @@ class TryOut(TrainingPanel):
         run: folder of the training.
         request: what is spoken; both clips have its seed, so that they differ by the LoRA alone.
         name: of the LoRA in the list.
-        strength: weight of the LoRA, for high and for low noise.
+        strength: weight of the LoRA, for high and for low noise; parts trained in full have theirs, 1.
         preview: a picture of the person, for the list.
 
     Attributes:
@@ -43,7 +44,13 @@ class TryOut(TrainingPanel):
     """
 
     def __init__(
-        self, run: Path, request: SpeechToVideo, *, name: str, strength: float = 0.5, preview: Path | None = None
+        self,
+        run: Path,
+        request: SpeechToVideo,
+        *,
+        name: str,
+        strength: float = USUAL_WEIGHTS[WEIGHTS],
+        preview: Path | None = None,
     ) -> None:
         self._run, self._request, self._name, self._strength, self._preview = run, request, name, strength, preview
         self.published = find_published(run, name)
@@ -80,10 +87,9 @@ class TryOut(TrainingPanel):
             LabError: see `publish`, or a clip was not made.
         """
         self.clips = []
-        choices = [
-            {"name": name, "high_weight": self._strength, "low_weight": self._strength}
-            for name in (await self.publish()).names
-        ]
+        lora, *parts = (await self.publish()).names
+        strengths = {lora: self._strength, **dict.fromkeys(parts, USUAL_WEIGHTS[AUDIO_MODULES])}
+        choices = [{"name": name, "high_weight": weight, "low_weight": weight} for name, weight in strengths.items()]
         # both before either is submitted, so that a value that is not allowed starts nothing
         requests = [self._request.changed(loras=[]), self._request.changed(loras=choices)]
         submitted: list[jobs.Job] = []

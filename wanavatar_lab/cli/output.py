@@ -11,6 +11,7 @@ from rich.status import Status as Spinner
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import printable
 from wanavatar_lab.lora import Description
+from wanavatar_lab.lora.keys import counts_in_words
 from wanavatar_lab.runs.status import Status
 
 
@@ -68,7 +69,7 @@ def progress_line(status: Status) -> str:
 
 
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
-    """The list of LoRAs: a line each, then its default weight, trigger words and what is wrong with the file."""
+    """The list of LoRAs: a line each, then its usual weight, trigger words, keys left out and problems."""
     for lora in loras:
         if lora.rank is None:
             matrices = "rank unknown" if lora.problem else "full-rank difference"
@@ -79,9 +80,12 @@ def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
         facts = [f"{lora.bytes / 1e6:.1f} MB{pair}", matrices, lora.base, fits]
         yield f"{lora.name}  {lora.kind}  {'; '.join(facts)}"
         if lora.usual_weight is not None:
-            yield f"    default weight: {lora.usual_weight:g}"
+            yield f"    usual weight: {lora.usual_weight:g}"
         if lora.trigger_words:
             yield f"    trigger words: {', '.join(lora.trigger_words)}"
+        if lora.left_out:
+            counts = counts_in_words(lora.left_out)
+            yield f"    left out: {sum(lora.left_out.values())} keys for the image branch of Wan2.1-I2V ({counts})"
         if lora.problem:
             yield f"    problem: {lora.problem}"
 

@@ -19,9 +19,9 @@ from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.lora.adapters import Adapters, adapters_of
 from wanavatar_lab.lora.find import BOTH, HIGH, LOW, Adapter
-from wanavatar_lab.lora.keys import parse_key
+from wanavatar_lab.lora.keys import count_image_branch, counts_in_words, parse_key
 from wanavatar_lab.lora.match import Update, match
-from wanavatar_lab.lora.resolve import resolve
+from wanavatar_lab.lora.resolve import resolve, with_usual_weights
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights.safetensors_header import tensor_shapes
@@ -92,14 +92,15 @@ def applied(
     name are unloaded; those that it names stay loaded for the next run, with weight 0 after the block.
 
     Args:
-        request: has `loras`, each with `high_weight` and `low_weight` or with one `weight`.
+        request: has `loras`, each with `high_weight` and `low_weight` or with one `weight`; None is the usual one.
         networks: each with the low-noise share of its steps.
-        log: is called with a line for each weight that acts on nothing.
+        log: is called with a line for each weight that acts on nothing, and for each LoRA of which keys are left out.
 
     Raises:
         RequestError: a name has no LoRA.
-        WeightsError: a file is damaged or does not fit a network.
+        WeightsError: a file is damaged, does not fit a network, or has values that are not finite.
     """
+    request = with_usual_weights(request)
     resolved = resolve((lora.name for lora in request.loras), request.stage, read_settings().weights_dir)
     named: list[tuple[Any, Adapter]] = list(zip(request.loras, resolved, strict=True))
     parts = [part for lora, adapter in named for part in _parts(lora, adapter)]
@@ -125,7 +126,12 @@ def applied(
                 adapters.load(key, update)
         run = Applied([_record(*each) for each in named], [(adapters, schedule) for adapters, schedule, _ in plans])
         run.at_step(0)
-        for adapter in resolved:
+        for adapter, record in zip(resolved, run.record, strict=True):
+            if left_out := record.get("left_out"):
+                log(
+                    f"The LoRA {adapter.name} was trained for Wan2.1-I2V: {sum(left_out.values())} of its keys are for "
+                    f"the image branch, which this model does not have, and are left out ({counts_in_words(left_out)})."
+                )
             own = [part for part in parts if part.name == adapter.name]
             for noise, other, weight in ((HIGH, LOW, own[0].low), (LOW, HIGH, own[0].high)):
                 if weight and {part.noise for part in own} == {noise}:
@@ -183,7 +189,8 @@ def _read_update(part: _Part, network: nn.Module) -> Update:
 
 def _record(lora: Any, adapter: Adapter) -> dict[str, Any]:
     files = {noise: {"name": file.name, "sha256": _sha256(file)} for noise, file in adapter.files.items()}
-    return {**lora.model_dump(), "kind": adapter.kind, "files": files}
+    left_out = count_image_branch(key for file in adapter.files.values() for key in tensor_shapes(file))
+    return {**lora.model_dump(), "kind": adapter.kind, "files": files, **({"left_out": left_out} if left_out else {})}
 
 
 def _sha256(file: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanavatar_lab.errors import WeightsError
-from wanavatar_lab.lora.keys import DIFF, DOWN, UP, parse_key
+from wanavatar_lab.lora.keys import DIFF, DOWN, UP, image_branch_part, parse_key
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 
@@ -23,7 +23,7 @@ STAGE_MODELS: dict[str, tuple[str, frozenset[str]]] = {
 
 _MODELS = tomllib.loads((Path(__file__).parent / "base_models.toml").read_text(encoding="utf-8"))
 _SIGNS: list[tuple[str, str, str]] = _MODELS["signs"]  # family, name, pattern
-_NAMES: dict[str, dict[str, str]] = _MODELS["names"]  # by family, then by width
+_NAMES: dict[str, dict[str, str]] = _MODELS["names"]  # by model, then by width
 _FLUX1_WIDTH = 3072
 _WAN_SQUARE = re.compile(r"^blocks_\d+_(?:(?:self|cross)_attn_[qkvo]|attn[12]_to_(?:q|k|v|out_0))$")
 _FLUX_FUSED = re.compile(r"(?:_attn_qkv|_linear1|_to_qkv_mlp_proj|_mlp_0|_linear_in|_attn_to_[qkv]|_add_[qkv]_proj)$")
@@ -51,18 +51,21 @@ class Base:
 
 def base_of(shapes: Mapping[str, tuple[int, ...]]) -> Base:
     """Find the model by the names and shapes in a LoRA file."""
-    modules = "\n".join(sorted({parse_key(text).module for text in shapes}))
+    names = sorted({parse_key(text).module for text in shapes})
+    modules = "\n".join(names)
     signs = (sign for sign in _SIGNS if re.search(sign[2], modules, re.MULTILINE))
     family, name, _ = next(signs, (UNKNOWN, "unknown", ""))
     if family not in (FLUX2, WAN, WAN_S2V):
         return Base(family, name)
+    if all(map(image_branch_part, names)):  # nothing would be left of it
+        return Base(OTHER, f"the image branch of {name}")
     width = _width(shapes, _FLUX_FUSED if family == FLUX2 else _WAN_SQUARE)
     blocks = [int(number) for number in _BLOCK_NUMBER.findall(modules)] if family == FLUX2 else []
     # FLUX.1 has the same names for most modules and the width of klein-4B. It has 19 double blocks, HunyuanVideo 20,
     # klein-4B five
     if width == _FLUX1_WIDTH and "stream_modulation" not in modules and max(blocks, default=0) >= 5:
         return Base(OTHER, "FLUX.1" if max(blocks) < 19 else "HunyuanVideo", width)
-    return Base(family, _NAMES.get(family, {}).get(str(width), name), width)
+    return Base(family, _NAMES.get(name, {}).get(str(width), name), width)
 
 
 def network_widths(weights_dir: Path) -> dict[tuple[str, str], int]:

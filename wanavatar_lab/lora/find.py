@@ -7,9 +7,10 @@ The older folder name `lora_adpts` counts too, and so do folders below these. Tw
 low noise only are one adapter, for the two experts of Wan2.2-I2V.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.files import files_below
 from wanavatar_lab.lora.base_model import UNKNOWN, base_of, network_widths
-from wanavatar_lab.lora.keys import ALPHA, DOWN, noted_alphas, parse_key
-from wanavatar_lab.lora.sidecar import read_sidecar
+from wanavatar_lab.lora.keys import ALPHA, DOWN, count_image_branch, not_finite, noted_alphas, parse_key
+from wanavatar_lab.lora.sidecar import Sidecar, read_sidecar
 from wanavatar_lab.requests import TextToImage
 from wanavatar_lab.weights.safetensors_header import Header, read_header
 
@@ -58,7 +59,12 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Description:
-    """An entry of the list of LoRAs. `problem` is empty if its files can be read."""
+    """An entry of the list of LoRAs.
+
+    Attributes:
+        left_out: how many keys are for parts of Wan2.1-I2V that no network here has, by the part (`k_img`, …).
+        problem: empty if its files can be read.
+    """
 
     name: str
     kind: str
@@ -73,6 +79,7 @@ class Description:
     description: str = ""
     link: str = ""
     usual_weight: float | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -123,10 +130,6 @@ def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Descr
         tensors = [(parse_key(key).part, shape) for header in headers for key, shape in header.shapes.items()]
         ranks = [shape[0] for part, shape in tensors if part == DOWN and shape]
         base = base_of(headers[0].shapes)
-        stems = [file.with_suffix("") for file in adapter.files.values()]
-        common = stems[0].with_name(adapter.name.rpartition("/")[2])
-        # of a pair the first file's metadata have precedence
-        metadata = {key: value for header in reversed(headers) for key, value in header.metadata.items()}
         described.append(
             Description(
                 name=adapter.name,
@@ -142,10 +145,24 @@ def describe(adapters: Iterable[Adapter], weights_dir: Path | str) -> list[Descr
                     if base.family != UNKNOWN and base.fits(stage) and base.width in (None, width)
                     if adapter.for_pictures == (stage == TextToImage.stage)
                 ],
-                **vars(read_sidecar([*stems, common], metadata)),
+                left_out=count_image_branch(key for header in headers for key in header.shapes),
+                **vars(sidecar_of(adapter, headers)),
             )
         )
     return described
+
+
+def sidecar_of(adapter: Adapter, headers: Sequence[Header]) -> Sidecar:
+    """What the files beside an adapter and the metadata of its own files say.
+
+    Args:
+        headers: of its files.
+    """
+    stems = [file.with_suffix("") for file in adapter.files.values()]
+    common = stems[0].with_name(adapter.name.rpartition("/")[2])
+    # of a pair the first file's metadata have precedence
+    metadata = {key: value for header in reversed(headers) for key, value in header.metadata.items()}
+    return read_sidecar([*stems, common], metadata)
 
 
 def noise_of(stem: str) -> tuple[str, str] | None:
@@ -199,5 +216,8 @@ def _alphas(header: Header) -> list[float]:
     noted = noted_alphas(header.metadata, str(header.file))
     tensors = [key for key in header.shapes if parse_key(key).part == ALPHA]
     if tensors:
-        return list(header.scalars(tensors).values())
+        alphas = header.scalars(tensors)
+        if wrong := {key: alpha for key, alpha in alphas.items() if not math.isfinite(alpha)}:
+            raise WeightsError(not_finite(str(header.file), wrong, len(header.shapes)))
+        return list(alphas.values())
     return [*noted.by_module.values(), *([] if noted.alpha is None else [noted.alpha])]

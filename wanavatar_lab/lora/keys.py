@@ -16,8 +16,10 @@ that module, then the one alpha of the whole file. Without any the scale is 1.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wanavatar_lab.errors import WeightsError
 
@@ -40,6 +42,8 @@ _UNDERSCORED_PREFIX = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_{1,2}
 # of a file with both of Wan2.2's experts, as diffusers saves them
 _LOW_NOISE_PREFIX = re.compile(r"^(?:base_model\.model\.)?(?:transformer_2\.|lora_transformer_2_)")
 
+SHOWN = 4  # keys that an error names
+
 # methods whose files look like LoRAs, by what only their keys contain
 _OTHER_METHODS = {
     "LoKr": re.compile(r"\.lokr_"),
@@ -48,6 +52,14 @@ _OTHER_METHODS = {
     "Tucker-decomposed LoRA": re.compile(r"\.lora_mid\."),
     "OFT": re.compile(r"\.oft_"),
 }
+
+# the branch for CLIP's image embedding, which Wan2.1-I2V has and Wan2.2's networks lack: by the reference's names, and
+# by diffusers'
+_IMAGE_BRANCH = (
+    ("k_img", re.compile(r"^blocks_\d+_(?:cross_attn_(?:norm_)?k_img|attn2_(?:add_k_proj|norm_added_k))$")),
+    ("v_img", re.compile(r"^blocks_\d+_(?:cross_attn_v_img|attn2_add_v_proj)$")),
+    ("img_emb", re.compile(r"^(?:img_emb|condition_embedder_image_embedder)_")),
+)
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # JSON of the adapter's config, as diffusers saves it
 _KOHYA_ALPHA = "ss_network_alpha"
@@ -88,6 +100,32 @@ def parse_key(text: str) -> Key:
 def squash(name: str) -> str:
     """A dotted name with underscores for dots, as kohya writes it."""
     return name.replace(".", "_").strip("_")
+
+
+def image_branch_part(module: str) -> str | None:
+    """The part of Wan2.1-I2V's image branch that a module belongs to, by the reference's name; None if to none."""
+    return next((part for part, names in _IMAGE_BRANCH if names.search(module)), None)
+
+
+def count_image_branch(keys: Iterable[str]) -> dict[str, int]:
+    """How many keys are for each part of Wan2.1-I2V's image branch, such as `{"k_img": 80, "img_emb": 4}`."""
+    return dict(Counter(part for text in keys if (part := image_branch_part(parse_key(text).module))))
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """What `count_image_branch` gives, as text: "80 k_img, 4 img_emb"."""
+    return ", ".join(f"{count} {part}" for part, count in counts.items())
+
+
+def not_finite(name: str, keys: Iterable[str], of: int) -> str:
+    """What to say of a LoRA, or its file, with values that are not finite numbers in some of its `of` keys."""
+    wrong = list(keys)
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return (
+        f"{name} has NaN or infinite values in {len(wrong)} of its {of} keys: {', '.join(wrong[:SHOWN])}{more}. "
+        "Nothing of it was applied; its training has diverged or the file is damaged. Use an earlier checkpoint of "
+        "it, or download it again."
+    )
 
 
 def other_method(keys: Iterable[str]) -> str | None:
@@ -136,12 +174,12 @@ def noted_alphas(metadata: Mapping[str, str], where: str, low_noise: bool = Fals
         low_noise: read those of the low-noise expert, in a file with updates of both experts.
 
     Raises:
-        WeightsError: the metadata is damaged, so that the scale is unknown.
+        WeightsError: the metadata is damaged, or an alpha is not finite, so that the scale is unknown.
     """
     try:
         if _ADAPTER_METADATA not in metadata:
             noted = metadata.get(_KOHYA_ALPHA, "None")
-            return NotedAlphas(None if noted in ("None", "") else float(noted))
+            return NotedAlphas(None if noted in ("None", "") else _finite(noted))
         # diffusers prefixes the fields with the network's name, PEFT does not
         config = {
             name.removeprefix("transformer_2.").removeprefix("transformer."): value
@@ -149,9 +187,16 @@ def noted_alphas(metadata: Mapping[str, str], where: str, low_noise: bool = Fals
             if name.startswith("transformer_2.") == low_noise
         }
         alpha = config.get("lora_alpha")
-        patterns = {str(name): float(value) for name, value in (config.get("alpha_pattern") or {}).items()}
-        return NotedAlphas(None if alpha is None else float(alpha), patterns, bool(config.get("use_rslora")))
+        patterns = {str(name): _finite(value) for name, value in (config.get("alpha_pattern") or {}).items()}
+        return NotedAlphas(None if alpha is None else _finite(alpha), patterns, bool(config.get("use_rslora")))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{where} notes its alpha in a way that cannot be read ({error}). Download it again."
         ) from error
+
+
+def _finite(noted: Any) -> float:
+    alpha = float(noted)
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha is {alpha}")
+    return alpha

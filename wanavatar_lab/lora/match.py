@@ -1,5 +1,7 @@
 """Match the tensors of a LoRA file with the weights of a network. Every tensor fits, or is named in an error.
 
+Those for Wan2.1-I2V's image branch are left out where the network has none, as Wan2.2's: the rest of such a LoRA fits.
+
 diffusers has converters of its own for the Wan and FLUX.2 families. They are not used: they drop what they do not know
 (the `diff` of norms, kohya's keys outside of blocks), require every layer of every block, and bake alpha into the
 matrices.
@@ -20,9 +22,12 @@ from wanavatar_lab.lora.keys import (
     DIFF,
     DIFF_BIAS,
     DOWN,
+    SHOWN,
     UP,
     UP_BIAS,
     NotedAlphas,
+    image_branch_part,
+    not_finite,
     noted_alphas,
     other_method,
     parse_key,
@@ -30,7 +35,6 @@ from wanavatar_lab.lora.keys import (
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.inpaint import inpaint_channels
 
-SHOWN = 4  # keys that an error names
 _LORA_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -83,10 +87,12 @@ def match(
         low_noise: of a file with updates of both experts, take the low-noise expert's (True) or the other's.
 
     Raises:
-        WeightsError: it is for another model, or keys are of another method, unknown, incomplete or of another shape.
+        WeightsError: it is for another model; keys are of another method, unknown, incomplete or of another shape; or
+            values are not finite.
     """
     matching = _Matching(network, tensors, noted_alphas(metadata, name, bool(low_noise)), low_noise)
     matching.check(name)
+    matching.check_finite(name)
     return matching.update
 
 
@@ -96,10 +102,14 @@ def match_partly(
     """Match those tensors of a file that fit the network, to train on from them; arguments as in `match`.
 
     Returns:
-        The update, and the keys that are unknown, incomplete or of another shape.
+        The update, and the keys that are unknown, incomplete, of another shape, or for the image branch.
+
+    Raises:
+        WeightsError: values are not finite.
     """
     matching = _Matching(network, tensors, noted_alphas(metadata, name), None)
-    return matching.update, [*matching.unknown, *matching.incomplete, *matching.misshaped]
+    matching.check_finite(name)
+    return matching.update, [*matching.unknown, *matching.incomplete, *matching.misshaped, *matching.left_out]
 
 
 class _Matching:
@@ -108,6 +118,7 @@ class _Matching:
     Attributes:
         update: of those that fit.
         unknown, incomplete, misshaped: the others, with what is wrong where the key does not show it.
+        left_out: for the image branch, which the network does not have.
     """
 
     def __init__(
@@ -117,13 +128,20 @@ class _Matching:
         self.unknown: list[str] = []
         self.incomplete: list[str] = []
         self.misshaped: list[str] = []
+        self.left_out: list[str] = []
+        self._used: list[str] = []
         self._network, self._tensors, self._noted = network, tensors, noted
         self._names = names_of(network)
         self._shapes = {name: tuple(weight.shape) for name, weight in plain_parameters(network).items()}
+        has_image_branch = any(image_branch_part(module) for module, _ in self._names)
         by_module: dict[str, dict[str, str]] = {}
         for key in map(parse_key, tensors):
             if low_noise is not None and key.low_noise != low_noise:
                 continue
+            if not has_image_branch and image_branch_part(key.module):
+                self.left_out.append(key.text)
+                continue
+            self._used.append(key.text)
             keys = by_module.setdefault(key.module, {})
             if key.part is None:
                 self.unknown.append(key.text)
@@ -223,6 +241,11 @@ class _Matching:
         if not misfits:
             if self.update.pairs or self.update.diffs:
                 return
+            if self.left_out:
+                raise WeightsError(
+                    f"{name} is for the image branch of Wan2.1-I2V only, which {type(self._network).__name__} does not "
+                    f"have: {_first(self.left_out)}. Leave it out."
+                )
             raise WeightsError(f"{name} has no weights in it, so it changes nothing. Download it again.")
         misfits = f"Of its {len(self._tensors)} keys {misfits}. Nothing of it was applied"
         if method := other_method(self.unknown):
@@ -239,6 +262,21 @@ class _Matching:
                 "get the LoRA for this model, or leave it out."
             )
         raise WeightsError(f"{name} does not fit {network}. {misfits}; get it for this model, or leave it out.")
+
+    def check_finite(self, name: str) -> None:
+        """Refuse values with which every picture would be black.
+
+        Raises:
+            WeightsError: a tensor has NaN or an infinite value; all such keys are counted.
+        """
+        wrong = [key for key in self._used if not _is_finite(self._tensors[key])]
+        if wrong:
+            raise WeightsError(not_finite(name, wrong, len(self._tensors)))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # torch compares no 8-bit numbers
+    return bool((tensor.float() if tensor.itemsize == 1 else tensor).isfinite().all())
 
 
 def _reshaped(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:

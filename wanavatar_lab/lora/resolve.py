@@ -3,13 +3,16 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.lora.base_model import STAGE_MODELS, base_of, network_widths
-from wanavatar_lab.lora.find import PICTURES, ROOTS, VIDEO, Adapter, find_adapters
+from wanavatar_lab.lora.find import PICTURES, ROOTS, VIDEO, Adapter, find_adapters, sidecar_of
 from wanavatar_lab.requests import Request, TextToImage
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.weights.safetensors_header import tensor_shapes
+from wanavatar_lab.weights.safetensors_header import read_header, tensor_shapes
+
+AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 NEAREST = 3  # names that an error suggests
 LISTED = 10  # names that an error lists if none is near
@@ -70,6 +73,25 @@ def check_loras(request: Request) -> None:
             problems.append((f"loras[{index}].name", wrong))
     if problems:
         raise RequestError(list(dict.fromkeys(problems)))
+
+
+def with_usual_weights(request: AnyRequest) -> AnyRequest:
+    """The request with a number for every weight: where it has none, the usual weight of the LoRA, else 1.
+
+    Raises:
+        RequestError: a name has no LoRA.
+        WeightsError: a file cannot be read.
+    """
+    named = getattr(request, "loras", ())
+    if all(weight is not None for lora in named for weight in vars(lora).values()):
+        return request
+    chosen = []
+    adapters = resolve((lora.name for lora in named), request.stage, read_settings().weights_dir)
+    for lora, adapter in zip(named, adapters, strict=True):
+        usual = sidecar_of(adapter, [read_header(file) for file in adapter.files.values()]).usual_weight
+        weights = {name: weight for name, weight in vars(lora).items() if weight is not None}
+        chosen.append({**dict.fromkeys(type(lora).model_fields, 1.0 if usual is None else usual), **weights})
+    return request.changed(loras=chosen)
 
 
 def _advice(name: str, known: list[str], others: set[str], folder: Path) -> str:

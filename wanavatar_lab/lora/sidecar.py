@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.requests.loras import MOST_WEIGHT
+from wanavatar_lab.requests.loras import LEAST_WEIGHT, MOST_WEIGHT
 
 _NOTES = (".json", ".civitai.info", ".metadata.json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -82,7 +82,7 @@ def read_sidecar(bases: Iterable[Path], metadata: Mapping[str, str]) -> Sidecar:
         preview=str(pictures[0]) if pictures else None,
         description=_text(sources, _DESCRIPTIONS),
         link=_text(sources, _LINKS) or (f"https://civitai.com/models/{model}" if model else ""),
-        usual_weight=next((weight for weight in weights if 0 < weight <= MOST_WEIGHT), None),
+        usual_weight=next((weight for weight in weights if weight and LEAST_WEIGHT <= weight <= MOST_WEIGHT), None),
         problem="; ".join(problems),
     )
 

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator
 
 from wanavatar_lab.requests.field_spec import spec
-from wanavatar_lab.requests.loras import MOST_LORAS, ImageLoraChoice, LoraChoice, read_adapters, refuse_repeated
+from wanavatar_lab.requests.loras import (
+    MOST_LORAS,
+    WEIGHTS_ALLOWED,
+    ImageLoraChoice,
+    LoraChoice,
+    read_adapters,
+    refuse_repeated,
+)
 from wanavatar_lab.requests.sizes import RESOLUTION_ALLOWED, read_resolution
 
 LONGEST_PROMPT = 10_000
@@ -56,7 +63,7 @@ Offload = Annotated[
 
 
 def _loras(help: str, weights: str) -> Any:
-    allowed = f"up to {MOST_LORAS} LoRAs, each a name with {weights} from 0 to 2"
+    allowed = f"up to {MOST_LORAS} LoRAs, each a name with {weights} {WEIGHTS_ALLOWED}"
     return spec("LoRAs", help, widget="loras", group="advanced", max_length=MOST_LORAS, allowed=allowed)
 
 

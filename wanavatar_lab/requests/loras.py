@@ -1,4 +1,7 @@
-"""How a request names a LoRA and its weights. LoRAs that a request does not name are not applied."""
+"""How a request names a LoRA and its weights. LoRAs that a request does not name are not applied.
+
+A weight that is not given is the LoRA's usual one, which is read when the run is submitted (`lora.resolve`).
+"""
 
 from typing import Annotated, Any
 
@@ -8,7 +11,8 @@ from wanavatar_lab.requests.field_spec import spec
 from wanavatar_lab.requests.request import Described, refused
 
 MOST_LORAS = 32
-MOST_WEIGHT = 2.0
+LEAST_WEIGHT, MOST_WEIGHT = -5.0, 5.0
+WEIGHTS_ALLOWED = f"from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}"
 
 _NAMED = "the name of a LoRA as the list of LoRAs shows it"
 
@@ -28,31 +32,33 @@ class WrittenAdapter(Described):
         name, *written = (part.strip() for part in value.split(":"))
         if len(written) > len(weights):
             text = ":".join(field.upper() for field in cls.model_fields)
-            raise refused(f"must be a LoRA as {text} (weights from 0 to {MOST_WEIGHT:g})")
+            raise refused(f"must be a LoRA as {text} (weights {WEIGHTS_ALLOWED})")
         # a single weight is meant for both noises
         written += written[-1:] * (len(weights) - len(written))
         return {"name": name, **dict(zip(weights, written, strict=False))}
 
 
 def _weight(label: str) -> Any:
-    # useful weights are seldom above 1.5, where a slider ends; larger ones can be typed
-    return spec(label, ge=0.0, le=MOST_WEIGHT, ui_range=(0.0, 1.5))
+    # most weights are between 0 and 1.5, where a slider ends; those of sliders and of distilled LoRAs can be typed
+    return spec(label, ge=LEAST_WEIGHT, le=MOST_WEIGHT, ui_range=(0.0, 1.5))
 
 
 class LoraChoice(WrittenAdapter):
     """A LoRA for video, with a weight for high noise (structure, pose) and one for low noise (detail)."""
 
-    high_weight: Annotated[float, _weight("High-noise weight")] = 1.0
-    """Strength in the noisy steps, which settle structure and pose. 0 turns it off."""
-    low_weight: Annotated[float, _weight("Low-noise weight")] = 1.0
-    """Strength in the last steps, which settle detail. 0 turns it off."""
+    high_weight: Annotated[float | None, _weight("High-noise weight")] = None
+    """Strength in the noisy steps, which settle structure and pose. 0 turns it off, below 0 reverses it. Automatic is
+    the usual weight of the LoRA."""
+    low_weight: Annotated[float | None, _weight("Low-noise weight")] = None
+    """Strength in the last steps, which settle detail. 0 turns it off, below 0 reverses it. Automatic is the usual
+    weight of the LoRA."""
 
 
 class ImageLoraChoice(WrittenAdapter):
     """A LoRA for pictures, with one weight."""
 
-    weight: Annotated[float, _weight("Weight")] = 1.0
-    """Strength of the adapter. 0 turns it off."""
+    weight: Annotated[float | None, _weight("Weight")] = None
+    """Strength of the adapter. 0 turns it off, below 0 reverses it. Automatic is its usual weight."""
 
 
 def read_adapters(value: Any) -> Any:

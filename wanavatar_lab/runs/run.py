@@ -40,7 +40,8 @@ RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}-[a-z][a-z0-9_]*")
 PREVIEW = "preview.webp"
 CANCEL_NOW = "now"  # in the file cancel: kill the worker without waiting for the stage
 _DRAFT = ".new-"  # before the id in a folder's name until the run is complete
-_STALE = 24 * 3600.0  # seconds; no client takes that long to write a draft, whatever the clocks of other machines say
+_LOCK = ".draft"  # in a draft: held by the client that writes it, until it is complete
+_STALE = 60.0  # seconds until a draft that nobody holds is removed; making its folder and its lock takes far less
 _LONGEST_TAIL = 256 * 1024  # bytes at the end of a log that are searched for its last lines: hundreds of long ones
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Run:
         """Give a draft its name; from then on it is listed."""
         run = Run(self.folder.with_name(self.id))
         self.folder.rename(run.folder)
+        (run.folder / _LOCK).unlink(missing_ok=True)
         return run
 
     def request(self) -> Request:
@@ -274,8 +276,9 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
                 if not (root / run_id).exists():
                     break
                 folder.rmdir()
-        run = Run(folder)
+        run, lock = Run(folder), None
         try:
+            lock = locks.take(folder / _LOCK, wait=False)
             files.write_json(folder / "request.json", request.to_json())
             keep_inputs(request, folder)
             run.write_status(status)
@@ -284,10 +287,14 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
             yield run
         finally:
             files.remove(folder)
+            if lock is not None:
+                locks.drop(lock)
 
 
 def remove_stale_drafts(root: Path) -> None:
-    """Remove drafts whose client died before it published them, a day ago or more."""
+    """Remove drafts whose client died before it published them, a minute ago or more."""
     for path in files.entries(root, f"{_DRAFT}*"):
-        if files.is_older(path, _STALE):  # not one that its client has published meanwhile
+        # not one that its client has published meanwhile, nor one that it still writes
+        held = os.path.isfile(path / _LOCK) and locks.is_locked(path / _LOCK)
+        if files.is_older(path, _STALE) and not held:
             files.remove_if_possible(path)

@@ -39,7 +39,7 @@ from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import segment_given
 from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
 from wanavatar_lab.s2v.transformer import PUBLISHED_INJECT_LAYERS, SegmentMemory, WanS2VTransformer3DModel
-from wanavatar_lab.wan.latents import MOTION_FRAMES, Frames, LatentCodec, Picture, picture_to_pixels
+from wanavatar_lab.wan.latents import MOTION_FRAMES, Frames, LatentCodec, Picture, check_finite, picture_to_pixels
 from wanavatar_lab.wan.scheduler import flow_unipc, set_flow_timesteps, with_flow_shift
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -326,6 +326,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         Raises:
             ValueError: an argument that does not fit; the text names it.
+            NotFinite: latents or frames are NaN or infinite; the text says in which step of which segment.
         """
         # 1. Check everything before anything is computed
         if output_type not in ("pt", "np", "pil", "segments"):
@@ -376,6 +377,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 for index in range(count):
                     with torch.no_grad():
                         # 3. Denoise a segment
+                        name = f"Speech to video, segment {index + 1} of {count}"
                         window = slice(index * frames_per_segment, (index + 1) * frames_per_segment)
                         pose = inpaint = None
                         if pose_video is not None:
@@ -405,12 +407,13 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                             memories=self._memories,
                             attention_kwargs=attention_kwargs,
                             after_step=after_step,
+                            label=name,
                         )
                         self._memories = []  # else keys and values of all blocks would be in memory while decoding
                         if denoised is None:
                             return
                         # 4. Decode it
-                        segment = WanS2VSegment(motion.decode(denoised), index, count, motion.start_frame)
+                        segment = WanS2VSegment(motion.decode(denoised, name), index, count, motion.start_frame)
                     length = segment.frames.shape[1]
                     yield segment
                     del segment  # hundreds of megabytes, which must not be in memory beside the next one's
@@ -479,6 +482,7 @@ def denoise_segment(
     guidance_scale: float = 4.5,
     memories: Sequence[SegmentMemory] = (),
     after_step: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None] | None = None,
+    label: str = "The segment",
     **conditions: Any,
 ) -> torch.Tensor | None:
     """Denoise one segment.
@@ -498,9 +502,13 @@ def denoise_segment(
         conditions: further arguments of the network, the same in every step: `ref_latents` and so on.
         after_step: called as `after_step(step, timestep, latents, noise_pred)`; returns the latents to continue with,
             or None to stop.
+        label: of the segment, for an error.
 
     Returns:
         Latents [1, C, F, h, w] in float32, or None when `after_step` stopped it.
+
+    Raises:
+        NotFinite: a step gave NaN or infinite values.
     """
     dtype = transformer.patch_embedding.weight.dtype
     timesteps = set_flow_timesteps(scheduler, num_inference_steps, latents.device)
@@ -537,6 +545,7 @@ def denoise_segment(
         if len(predictions) == 2:
             noise_pred = predictions[1] + guidance_scale * (predictions[0] - predictions[1])
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False)[0]
+        check_finite(latents, f"{label}: the latents after step {step + 1} of {len(timesteps)}")
         if after_step is not None:
             replaced = after_step(step, timestep, latents, noise_pred)
             if replaced is None:
@@ -574,11 +583,15 @@ class MotionContext:
             self.start_frame = 0
             self.motion_latents = codec.encode(self._frames, device)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """The segment's frames [1, F, 3, H, W] in [0, 1] on the CPU; the last of them are kept for the next segment."""
+    def decode(self, latents: torch.Tensor, name: str) -> torch.Tensor:
+        """The segment's frames [1, F, 3, H, W] in [0, 1] on the CPU; the last of them are kept for the next segment.
+
+        Args:
+            name: of the segment, for an error.
+        """
         # the latents before the new ones set the state of the causal decoder
         before = self.ref_latents if self.motion_latents is None else self.motion_latents
-        decoded = self._codec.decode(torch.cat([before, latents], dim=2))[:, :, -4 * latents.shape[2] :].cpu()
+        decoded = self._codec.decode(torch.cat([before, latents], dim=2), name)[:, :, -4 * latents.shape[2] :].cpu()
         if self.motion_latents is None:
             decoded = decoded[:, :, FIRST_FRAMES_DROPPED:]
         kept = min(self._frames.shape[2], decoded.shape[2])

@@ -1,7 +1,8 @@
 """What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from wanavatar_lab.requests.sizes import cut_off
 from wanavatar_lab.runs.finish import partial_file
 from wanavatar_lab.runs.inputs import name_originals, read_inputs
 from wanavatar_lab.runs.made_with import describe
+
+LOOK_EVERY = 0.05  # seconds: blocks of a toy network take microseconds, and a look at a network disk milliseconds
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,27 @@ class StageContext:
         """
         if (self.folder / "cancel").exists():
             raise Cancelled
+
+    @contextmanager
+    def cancellable(self, *networks: Any) -> Iterator[None]:
+        """Let these networks, modules of torch, look for a cancellation as `check` does before each of their blocks.
+
+        A call of a text encoder or an autoencoder takes as long as several steps.
+        """
+        next_look = 0.0
+
+        def look(*_: Any) -> None:
+            nonlocal next_look
+            if (now := time.monotonic()) >= next_look:
+                next_look = now + LOOK_EVERY
+                self.check()
+
+        hooks = [block.register_forward_pre_hook(look) for network in networks for block in _blocks(network)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def log(self, text: str) -> None:
         """Add a line to the run's log.
@@ -125,3 +149,11 @@ class StageContext:
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""
         self.facts.update(facts)
+
+
+def _blocks(network: Any) -> Iterator[Any]:
+    """The repeated parts of a network: items of its lists of modules that are more than a single layer."""
+    for module in network.modules():
+        # by name, since torch takes seconds to import and clients import this module
+        if type(module).__name__ in ("ModuleList", "Sequential"):
+            yield from (item for item in module if any(True for _ in item.children()))

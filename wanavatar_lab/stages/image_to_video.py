@@ -26,7 +26,7 @@ from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
-from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
+from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
 from wanavatar_lab.wan.load import (
     is_wan_folder,
     load_model,
@@ -91,6 +91,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.say_crop("last_image", picture.size, (width, height))
         last = _frame(picture, height, width)
     with (
+        context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         applied(request, experts, context.log) as loras,
         media.VideoWriter(
             context.folder / FILE,
@@ -133,9 +134,10 @@ def _segments(
     boundary = pipeline.config.boundary_ratio * NUM_TRAIN_TIMESTEPS
     count: dict[str, int] = {}
 
-    def on_step(_: Any, step: int, __: torch.Tensor, ___: dict[str, Any]) -> dict[str, Any]:
+    def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps, **count)
         context.check()
+        check_finite(tensors["latents"], f"{name}: the latents after step {step + 1} of {steps}")
         # the pipeline decides on a second pass before every step, but by the first expert's guidance only
         if step + 1 < steps and pipeline.scheduler.timesteps[step + 1] < boundary:
             pipeline._guidance_scale = low
@@ -146,6 +148,7 @@ def _segments(
     start, texts = first, None
     for index, length in enumerate(lengths):
         end = last if index + 1 == len(lengths) else None
+        name = f"Image to video, segment {index + 1} of {len(lengths)}"
         if len(lengths) > 1:  # a single segment is the whole clip, and nothing to count
             count.update(segment=index + 1, segments=len(lengths))
         context.progress("denoise", 0, steps, **count)
@@ -173,10 +176,10 @@ def _segments(
             generator=torch.Generator("cpu").manual_seed(context.seed + index),
             output_type="latent",
             callback_on_step_end=on_step,
-            callback_on_step_end_tensor_inputs=[],
+            callback_on_step_end_tensor_inputs=["latents"],
         ).frames
         context.progress("decode", 0, 1, **count)
-        frames = (LatentCodec(pipeline.vae).decode(latents) / 2 + 0.5).clamp(0, 1).cpu()
+        frames = (LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1).cpu()
         context.check()
         if index > 0:
             frames = joined(frames, start, first if end is None else end)

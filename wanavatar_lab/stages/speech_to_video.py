@@ -148,7 +148,10 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         callback_on_step_end=on_step,
         callback_on_step_end_tensor_inputs=("latents", "noise_pred"),
     )
-    with applied(request, [(pipeline.transformer, shares)], context.log) as loras:
+    with (
+        context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
+        applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+    ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)

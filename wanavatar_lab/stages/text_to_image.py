@@ -20,6 +20,7 @@ from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
 from wanavatar_lab.stages.models import StageModels
+from wanavatar_lab.wan.latents import check_finite, checked_decoder
 from wanavatar_lab.wan.load import load_model, load_part
 
 FILE = "picture.png"
@@ -116,23 +117,28 @@ def _draw(request: TextToImage, models: Models, context: StageContext) -> Image.
     def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         context.progress("denoise", step + 1, steps)
         context.check()
+        check_finite(tensors["latents"], f"Text to image: the latents after step {step + 1} of {steps}")
         last.append(tensors["latents"])
         if len(last) == 2:  # a single step has no direction
             preview.offer(lambda: _clean_latents(pipeline, last[0], last[1], step, columns))
         return {}
 
     context.progress("denoise", 0, steps)
-    return pipeline(
-        prompt=request.prompt,
-        width=width,
-        height=height,
-        num_inference_steps=steps,
-        guidance_scale=request.guidance_scale,
-        # noise of the CPU, so that a seed means the same picture on every device
-        generator=torch.Generator("cpu").manual_seed(context.seed),
-        callback_on_step_end=on_step,
-        callback_on_step_end_tensor_inputs=["latents"],
-    ).images[0]
+    with (
+        checked_decoder(pipeline.vae, "Text to image: the decoded pixels"),
+        context.cancellable(pipeline.text_encoder, pipeline.vae),
+    ):
+        return pipeline(
+            prompt=request.prompt,
+            width=width,
+            height=height,
+            num_inference_steps=steps,
+            guidance_scale=request.guidance_scale,
+            # noise of the CPU, so that a seed means the same picture on every device
+            generator=torch.Generator("cpu").manual_seed(context.seed),
+            callback_on_step_end=on_step,
+            callback_on_step_end_tensor_inputs=["latents"],
+        ).images[0]
 
 
 def _clean_latents(

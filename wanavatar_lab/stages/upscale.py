@@ -171,7 +171,8 @@ def enlarge(picture: Image.Image, network: Network, tile: int, context: StageCon
     context.progress("upscale", 0, len(parts))
     for number, part in enumerate(parts, start=1):
         try:
-            enlarged[_scaled(part.rows), _scaled(part.columns)] = _enlarged(pixels, part, network)
+            with context.cancellable(network.module):
+                enlarged[_scaled(part.rows), _scaled(part.columns)] = _enlarged(pixels, part, network)
         except Exception as error:
             if is_out_of_memory(error):
                 whole = f"{width}×{height} pixels at once" if tile == 0 else f"tiles of {tile} pixels"

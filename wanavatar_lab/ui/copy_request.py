@@ -36,7 +36,8 @@ def as_command(request: Request, seed: int | None = None) -> str:
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
         elif isinstance(value, list):
             for item in value:
-                words += [flag.removesuffix("s"), ":".join(str(part) for part in item.values())]
+                parts = ("auto" if part is None else str(part) for part in item.values())
+                words += [flag.removesuffix("s"), ":".join(parts)]
         else:
             # joined, so that a value that begins with a dash is not taken for an option
             words.append(f"{flag}={value}")

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora import Description, describe, find_adapters
+from wanavatar_lab.lora.keys import counts_in_words
 from wanavatar_lab.requests import FieldView, Request, TextToImage, fields_of
 from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
@@ -132,7 +133,8 @@ class LoraCard(LabBox):
         self.found = found
         self.use = widgets.Checkbox(style=LABEL_WIDTH, layout=WIDE)
         self._views = {name: view for name, view in fields_of(item).items() if name != "name"}
-        self.weights = {name: _weight(view, found.usual_weight) for name, view in self._views.items()}
+        self._usual = 1.0 if found.usual_weight is None else found.usual_weight
+        self.weights = {name: _weight(view, self._usual) for name, view in self._views.items()}
         self.triggers = [bare(widgets.Button) for _ in found.trigger_words]
         self._facts, self._problem, self._unseen = bare(widgets.HTML), found.problem, ""
         row = shared(widgets.Layout, **ROW)
@@ -153,9 +155,7 @@ class LoraCard(LabBox):
         self.use.value = choice is not None
         for name, box in self.weights.items():
             if choice is not None:
-                # the request allows more than the card offers, and what a program asks for is kept
-                box.max = max(box.max, choice[name])
-                box.value = choice[name]
+                box.value = self._usual if choice[name] is None else choice[name]
 
     def show_words(self) -> None:
         """Put its texts into the language shown."""
@@ -167,7 +167,8 @@ class LoraCard(LabBox):
             button.description = WORDS.text("add", word=word)
         rank = rank_of(found) and WORDS.text("rank", rank=rank_of(found))
         unseen = self._unseen and WORDS.text("preview", file=self._unseen)
-        text = small(" · ".join(filter(None, (found.kind, found.base, rank, found.description, unseen))))
+        facts = (found.kind, found.base, rank, left_out_in_words(found), found.description, unseen)
+        text = small(" · ".join(filter(None, facts)))
         self._facts.value = text + (alert(self._problem) if self._problem else "")
 
     def _preview(self) -> list[widgets.Widget]:
@@ -188,13 +189,9 @@ class LoraCard(LabBox):
         return [player]
 
 
-def _weight(view: FieldView, usual: float | None) -> widgets.BoundedFloatText:
+def _weight(view: FieldView, usual: float) -> widgets.BoundedFloatText:
     box = bounded_number(view)
-    if view.ui_range:
-        box.min, box.max = view.ui_range
-    start = view.default if usual is None else usual
-    box.max, box.value = max(box.max, start), start
-    box.step, box.style = 0.05, LABEL_WIDTH
+    box.value, box.step, box.style = usual, 0.05, LABEL_WIDTH
     return box
 
 
@@ -270,6 +267,13 @@ class LoraFolder:
             query: only those with each of these words in their name, kind, base, description or trigger words.
         """
         return [each for each in self.all if kind in ("", each.found.kind) and matches(query, *each.texts)]
+
+
+def left_out_in_words(found: Description) -> str:
+    """How many keys of which parts of Wan2.1-I2V are not applied, in the current language; empty if all are."""
+    if not found.left_out:
+        return ""
+    return WORDS.text("left_out", count=sum(found.left_out.values()), parts=counts_in_words(found.left_out))
 
 
 def rank_of(found: Description) -> str:

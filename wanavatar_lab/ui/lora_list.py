@@ -14,7 +14,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.ui.language import language, read_words, stage_name
 from wanavatar_lab.ui.listing import Listing
-from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder, rank_of
+from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder, left_out_in_words, rank_of
 from wanavatar_lab.ui.served_files import can_show, server_path
 from wanavatar_lab.ui.widget import script, styles
 
@@ -72,6 +72,7 @@ class LoraList(Listing):
             **{name: getattr(lora, name) for name in ("name", "kind", "base", "bytes", "description", "problem")},
             "rank": rank_of(lora),
             "usual": "" if lora.usual_weight is None else f"{lora.usual_weight:g}",
+            "left_out": left_out_in_words(lora),
             "pair": len(lora.files) > 1,
             "words": lora.trigger_words,
             "link": lora.link if lora.link.startswith(("https://", "http://")) else "",

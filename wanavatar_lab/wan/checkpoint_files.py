@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.errors import WeightsError, check_cancelled
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -269,6 +269,7 @@ def fill(
     """
     kept = set(in_float32)
     for name, tensor in tensors:
+        check_cancelled()
         wanted = torch.float32 if kept & set(name.split(".")) else dtype
         owner, _, leaf = name.rpartition(".")
         # a copy, since the tensor is a view into a mapped file

@@ -1,11 +1,15 @@
 """Pixels to latents and back: pictures, videos and Wan's VAE."""
 
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
+
+from wanavatar_lab.errors import NotFinite
 
 MOTION_FRAMES = 73  # frames that S2V was trained to continue from: 19 latents
 
@@ -70,6 +74,35 @@ def picture_to_pixels(
     return (pixels * 2 - 1)[None, :, None]
 
 
+def check_finite(values: torch.Tensor, where: str) -> None:
+    """Refuse NaN and infinite values; waits for the device, so call it once a step or less.
+
+    Args:
+        where: what `values` are, as `NotFinite` takes it.
+
+    Raises:
+        NotFinite: there are some.
+    """
+    ends = torch.stack(torch.aminmax(values))  # NaN if any value is; needs no memory of the size of `values`
+    if not ends.isfinite().all():
+        raise NotFinite(where)
+
+
+@contextmanager
+def checked_decoder(vae: Any, where: str) -> Iterator[None]:
+    """Refuse NaN and infinite values that the decoder of an autoencoder gives within the block.
+
+    What `decode` returns does not show them all, since it is clamped. The device is waited for once, at the end.
+
+    Raises:
+        NotFinite: there are some.
+    """
+    ends: list[torch.Tensor] = []
+    with vae.decoder.register_forward_hook(lambda *call: ends.append(torch.stack(torch.aminmax(call[2])))):
+        yield
+    check_finite(torch.stack(ends), where)
+
+
 class LatentCodec:
     """A Wan VAE whose latents are normalised, as the diffusion networks take them."""
 
@@ -84,10 +117,18 @@ class LatentCodec:
         latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
         return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32."""
+    def decode(self, latents: torch.Tensor, name: str = "The clip") -> torch.Tensor:
+        """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32.
+
+        Args:
+            name: of what is decoded, for an error.
+
+        Raises:
+            NotFinite: pixels are NaN or infinite.
+        """
         latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
-        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        with checked_decoder(self.vae, f"{name}: the decoded frames"):
+            return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device

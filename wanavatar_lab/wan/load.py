@@ -16,7 +16,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5EncoderModel
 
-from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.errors import WeightsError, check_cancelled
 from wanavatar_lab.wan import checkpoint_files as files
 from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
@@ -154,6 +154,7 @@ def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) 
     Raises:
         WeightsError: it cannot be read, or would execute code.
     """
+    check_cancelled()
     try:
         return from_pretrained(str(folder), local_files_only=True, **kwargs)
     except UnpicklingError as error:

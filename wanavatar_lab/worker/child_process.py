@@ -6,7 +6,9 @@ For the supervisors of this package and of training. Nothing here imports torch.
 import os
 import signal
 import sys
+import time
 
+_GUARD_NAP = 1.0  # seconds
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # from Linux's prctl.h
 
 
@@ -19,6 +21,27 @@ def die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(f"The parent, process {parent}, is gone.")
+
+
+def guard_group() -> None:
+    """Fork a process that kills this process's group when this process dies, however it dies.
+
+    What it has started is then not left behind, even when its supervisor is killed at the same moment. To be called
+    before there are threads; the process that calls it leads its group.
+    """
+    guarded = os.getpid()
+    if os.fork():
+        return
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # whoever waits for the end of a pipe or a lock waits for none of ours
+
+    def end(*_: object) -> None:
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, end)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+    while os.getppid() == guarded:  # where there is no such signal, the parent is looked for
+        time.sleep(_GUARD_NAP)
+    end()
 
 
 def adopt_orphans() -> None:

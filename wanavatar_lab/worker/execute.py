@@ -8,7 +8,15 @@ import secrets
 import sys
 import traceback
 
-from wanavatar_lab.errors import Cancelled, DiskFull, RunError, has_broken_gpu, is_out_of_main_memory, is_out_of_memory
+from wanavatar_lab.errors import (
+    Cancelled,
+    DiskFull,
+    RunError,
+    cancellable,
+    has_broken_gpu,
+    is_out_of_main_memory,
+    is_out_of_memory,
+)
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
 from wanavatar_lab.requests.fields import LARGEST_SEED
@@ -91,7 +99,8 @@ def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter
     meter.begin(LOADING, seed=seed)
     module = stage_module(request.stage)
     refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
-    models = cache.models(request, module)
+    with cancellable(context.check):
+        models = cache.models(request, module)
     context.check()
     meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.worker.child_process import die_with_parent
+from wanavatar_lab.worker.child_process import die_with_parent, guard_group
 from wanavatar_lab.worker.execute import choose_device, execute
 from wanavatar_lab.worker.model_cache import ModelCache
 
@@ -29,6 +29,7 @@ from wanavatar_lab.worker.model_cache import ModelCache
 def main(runs_dir: Path, supervisor: int) -> None:
     """Execute runs until killed, or until the process with the id `supervisor` is gone."""
     die_with_parent(supervisor)
+    guard_group()
     faulthandler.enable()
     channel = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:

@@ -20,6 +20,8 @@ from training.model.ema import averaged, new_ema
 from training.model.trainable import Trainable, make_trainable
 from training.train import train
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.lora import with_usual_weights
+from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
 Run = tuple[WanS2VTransformer3DModel, Trainable, torch.optim.Optimizer]
@@ -49,6 +51,18 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next_checkpoint(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4", "tensorboard"]
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-10"]
     assert sorted(path.name for path in (tmp_path / "checkpoint-4").iterdir()) == [WEIGHTS, FACTS, STATE]
+
+
+def test_a_checkpoint_says_the_weights_that_requests_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, trainable, optimizer = begun(tmp_path, audio_encoder_rate=1e-2)
+    folder = save_checkpoint(tmp_path / "run", 1, network, optimizer, {}, limit=1, origins=trainable.origins)
+    place = tmp_path / "weights" / "loras" / "mov" / "character"
+    place.mkdir(parents=True)
+    (folder / WEIGHTS).rename(place / "me.safetensors")
+    (folder / AUDIO_MODULES).rename(place / "me_parts.safetensors")
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path / "weights"))
+    loras = with_usual_weights(SpeechToVideo(image="a.png", audio="a.wav", loras="me,me_parts")).loras
+    assert [(lora.name, lora.high_weight, lora.low_weight) for lora in loras] == [("me", 0.5, 0.5), ("me_parts", 1, 1)]
 
 
 def test_a_checkpoint_that_fails_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

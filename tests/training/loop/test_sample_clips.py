@@ -1,10 +1,14 @@
 """Sample clips: held-out speech with its sound, before and after, as files and in TensorBoard."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     AUDIO,
     IMAGES,
@@ -14,17 +18,20 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from tests.training.test_encode import write_clip
 from training.config import TrainingConfig
 from training.config.recipes import pocket
-from training.data.samples import Samples
+from training.data.samples import NO_TEXT, Samples
 from training.encode import Encoders, encode
-from training.loop import validate
+from training.loop import sample_clips, validate
 from training.loop.run_folder import best_metric, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
+from training.model.adapter import add_adapter
 from training.prepare.clip_folder import read_clip
 from training.train import network_of, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import probe
 from wanavatar_lab.metrics.evaluate import evaluate
+from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.s2v.pipeline import denoise_segment
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +85,42 @@ def test_the_same_step_gives_the_same_clip(samples: Path, tmp_path: Path) -> Non
         made(samples, tmp_path / name, log).make(network, 0)
         log.close()
     assert np.array_equal(*shown) and shown[0].std() > 1
+
+
+def test_it_is_what_a_request_makes(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, network = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav"), network_of("pocket")
+    ups = add_adapter(network, 2, 2.0, seed=0)[1::2]
+    for up in ups:
+        torch.nn.init.normal_(up)
+    own, told, during = [up.detach().clone() for up in ups], dict[str, Any](), list[torch.Tensor]()
+
+    def denoising(network: Any, scheduler: Any, latents: torch.Tensor, **given: Any) -> torch.Tensor | None:
+        told.update(given, shift=scheduler.config.flow_shift)
+        during.extend(up.detach().clone() for up in ups)
+        return denoise_segment(network, scheduler, latents, **given)
+
+    monkeypatch.setattr(sample_clips, "denoise_segment", denoising)
+    log = Log(tmp_path, 0)
+    made(samples, tmp_path, log).make(network, 0)
+    log.close()
+    assert told["shift"] == request.the_flow_shift() == 3.0
+    assert told["guidance_scale"] == request.guidance_scale > 1
+    negative = Encoders.load("pocket", "cpu").pipeline.encode_prompt(request.negative_prompt)
+    assert torch.equal(told["prompt_embeds"][1], negative)
+    assert all(torch.equal(now, 0.5 * up) for now, up in zip(during, own, strict=True))
+    assert all(torch.equal(now, up) for now, up in zip(ups, own, strict=True))
+
+
+def test_a_folder_without_the_negative_prompt_is_read_and_said(
+    samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = shutil.copytree(samples, tmp_path / "samples")
+    save_file({"text": load_file(older / NO_TEXT)["text"]}, older / NO_TEXT)
+    log = Log(tmp_path, 0)
+    clips = made(older, tmp_path, log)
+    assert "has no negative prompt, so the empty one is used" in capsys.readouterr().out
+    assert len(clips.make(network_of("pocket"), 0)) == 1
+    log.close()
 
 
 def test_what_is_lacking_is_said(samples: Path, tmp_path: Path) -> None:

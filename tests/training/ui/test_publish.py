@@ -1,5 +1,6 @@
 """The LoRA of a run is added to the list, under a name of its own."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from tests.training.ui.made_run import write_checkpoint, write_run
 from tests.ui.looking import named, text
 from training.ui.publish import find_published, publish
 from training.ui.tryout import TryOut
+from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import SpeechToVideo
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.language import language
 
 
@@ -152,6 +155,29 @@ def test_a_lora_in_the_list_is_shown_when_the_notebook_is_opened_again(weights: 
     other = TryOut(run.parent, request, name="ann")
     assert other.published is None
     other.close()
+
+
+def test_parts_that_were_trained_in_full_are_tried_at_full_strength(
+    weights: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = run / "checkpoint-2" / "lora_weights.safetensors"
+    (run / "checkpoint-2" / "audio_modules.safetensors").write_bytes(lora.read_bytes())
+    submitted: list[SpeechToVideo] = []
+
+    def refuse_the_second(request: SpeechToVideo) -> jobs.Job:
+        submitted.append(request)
+        if len(submitted) == 2:
+            raise LabError("enough")
+        return jobs.Job(Run.create(request, runs_dir=run.parent / "runs"))
+
+    monkeypatch.setattr(jobs, "submit", refuse_the_second)
+    request = SpeechToVideo(profile="pocket", image="a.png", audio="a.wav", seed=1)
+    tryout = TryOut(run, request, name="ann", strength=0.25)
+    with pytest.raises(LabError, match="enough"):
+        asyncio.run(tryout.run())
+    tryout.close()
+    weights_of = [[(lora.name, lora.high_weight, lora.low_weight) for lora in each.loras] for each in submitted]
+    assert weights_of == [[], [("ann", 0.25, 0.25), ("ann_audio", 1.0, 1.0)]]
 
 
 def test_a_refusal_is_shown_under_the_buttons(weights: Path, run: Path) -> None:

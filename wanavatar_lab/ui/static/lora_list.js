@@ -30,6 +30,7 @@ function card(model, entry) {
     model.get("words")[`kind_${entry.kind}`] ?? entry.kind,
     entry.pair && say(model, "pair"),
     entry.usual && say(model, "usual", entry),
+    entry.left_out,
   ];
   const body = element("div", { className: "wl-listing-body" },
     element("strong", { textContent: entry.name }),
