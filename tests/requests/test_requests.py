@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import toys
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import (
     LANGUAGES,
@@ -204,8 +205,7 @@ def test_a_request_cannot_be_changed_in_place_and_can_be_a_key() -> None:
 
 @pytest.mark.parametrize("stage", ["text_to_image", "image_to_video", "speech_to_video"])
 def test_a_lora_in_a_prompt_is_sent_to_its_field(stage: str, tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"1")
-    files = {name: str(tmp_path / "a") for name in REQUIRED[stage] if name != "prompt"}
+    files = {name: str(toys.voice(tmp_path / "a.wav", 0.1)) for name in REQUIRED[stage] if name != "prompt"}
     plain = parse(stage, {**files, "prompt": "she <nods>, a < b, <lora> and lora:ann:0.8"})
     plain.check_inputs()
     for tag in ("<lora:ann:0.8>", "<lora:ann:0.8:0.6>", "< LoRA:Ann >", "<lyco:ann:1>"):
