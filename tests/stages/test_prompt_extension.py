@@ -201,7 +201,7 @@ def test_a_model_that_cannot_be_used_is_named_with_the_download(
     assert not (reciting / "code_was_run").exists()
 
 
-@pytest.mark.parametrize(("seed", "advice"), [(None, "give a seed"), (3, "give another seed")])
+@pytest.mark.parametrize(("seed", "advice"), [(None, "with a seed"), (3, "with another seed")])
 def test_an_empty_answer_is_an_error(tmp_path: Path, seed: int | None, advice: str) -> None:
     toy_qwen.reciting_model(tmp_path / toy_qwen.NAME, "")
     with pytest.raises(LabError, match=f"wrote nothing for this prompt.*{advice}"):

@@ -3,7 +3,7 @@
     wanavatar-lab extend-prompt speech-to-video "a woman talks"
 
 The reference's command line has the same step (`--use_prompt_extend`, wan/utils/prompt_extend.py of Wan2.2, commit
-42bf4cf), since its models were trained on long captions. The model is Qwen2.5-7B-Instruct; what it is told is in
+42bf4cf), and its README recommends it for videos with more detail. The model is Qwen2.5-7B-Instruct; what it is told is in
 `prompt_extension.toml`. Widgets import this module, so torch is imported only where the model runs.
 """
 
@@ -80,8 +80,8 @@ def extend_prompt(
         ) from error
     text = _shorten(_plain(reply), ended, _text_encoder_tokens(stage, weights_dir), say)
     if not text:
-        how = "another seed" if seed is not None else "a seed"
-        raise LabError(f"{MODEL.name} wrote nothing for this prompt. Change the prompt, or give {how}.")
+        how = "another" if seed is not None else "a"
+        raise LabError(f"{MODEL.name} wrote nothing for this prompt. Try again with {how} seed, or change the prompt.")
     return text
 
 
