@@ -72,6 +72,8 @@ def _model(words: Qwen2Tokenizer, width: int) -> Qwen2ForCausalLM:
 
 
 def _save(folder: Path, words: Qwen2Tokenizer, model: Qwen2ForCausalLM) -> Path:
+    # the published values, but for a penalty on repetition, which greedy search would use too
+    model.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder

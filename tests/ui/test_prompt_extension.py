@@ -63,6 +63,7 @@ def buttons(made: Form) -> set[str]:
 
 
 def test_the_command_proposes_and_a_person_uses_what_it_says(weights: Path) -> None:
+    # the one test that starts the program itself, which takes seconds to import torch
     made = form()
     named(made, "Extend…").click()
     assert alerts(made) == "" and named(made, "Proposal").value == SENTENCE

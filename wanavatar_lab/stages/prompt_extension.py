@@ -3,7 +3,7 @@
     wanavatar-lab extend-prompt speech-to-video "a woman talks"
 
 The reference's command line has the same step (`--use_prompt_extend`, wan/utils/prompt_extend.py of Wan2.2, commit
-42bf4cf), and its README recommends it for videos with more detail. The model is Qwen2.5-7B-Instruct; what it is told is in
+42bf4cf), and its README recommends it for more detail. The model is Qwen2.5-7B-Instruct; what it is told is in
 `prompt_extension.toml`. Widgets import this module, so torch is imported only where the model runs.
 """
 
