@@ -1,4 +1,4 @@
-"""The commands for stages, runs and LoRAs; `evaluate`, `plan` and `weights` have files of their own."""
+"""The commands for stages, runs and LoRAs; `evaluate`, `extend-prompt`, `plan` and `weights` have their own files."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ from typing import Any
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.evaluate import evaluate
+from wanavatar_lab.cli.extend_prompt import extend_prompt
 from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
@@ -138,6 +139,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cancel": cancel,
     "logs": logs,
     "loras": loras,
+    "extend-prompt": extend_prompt,
     "evaluate": evaluate,
     "settings": settings,
     "plan": plan,

@@ -8,10 +8,7 @@ print(panel.summary())            # its table
 The command runs in a process of its own, so that a kernel loads neither MediaPipe nor torch.
 """
 
-import asyncio
 import base64
-import json
-import sys
 import tempfile
 from collections.abc import Mapping
 from html import escape
@@ -24,6 +21,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.field_spec import spec
 from wanavatar_lab.requests.request import Described
+from wanavatar_lab.ui.command import run_command
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, small
 from wanavatar_lab.ui.file_field import FileControl
 from wanavatar_lab.ui.language import language, read_words
@@ -128,22 +126,7 @@ async def _evaluated(words: list[str]) -> tuple[list[Mapping[str, Any]], bytes]:
     """What the command prints and draws."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.svg"
-        command = [sys.executable, "-m", "wanavatar_lab", "evaluate", *words, "--json", "--picture", str(picture)]
-        child = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            out, errors = await child.communicate()
-        except asyncio.CancelledError:
-            child.kill()
-            await child.wait()
-            raise
-        try:
-            found = json.loads(out)
-        except ValueError:  # it crashed before it could say why
-            found = {"error": (errors.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]}
-        if child.returncode:
-            raise LabError(str(found["error"]))
+        found = await run_command("evaluate", *words, "--picture", str(picture))
         return found, picture.read_bytes()
 
 

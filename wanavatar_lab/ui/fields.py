@@ -18,6 +18,7 @@ from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.prompt_extension import PromptExtension
 from wanavatar_lab.ui.widget import LabBox
 
 # widget hints of fields that take a whole row of the form
@@ -126,10 +127,17 @@ class Control(LabBox):
 
 
 class TextControl(Control):
-    """A line of text, or several where the field's hint is `textarea`."""
+    """A line of text, or several where the field's hint is `textarea`; a prompt can be extended."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        super().__init__(view, [box := bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)], box=box)
+        box = bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)
+        self._extension = PromptExtension(self, request_class.stage) if view.name == "prompt" else None
+        super().__init__(view, [box, *([self._extension] if self._extension else [])], box=box)
+
+    def set_profile(self, profile: str) -> None:
+        """Offer what the profile can do with a prompt."""
+        if self._extension is not None:
+            self._extension.set_profile(profile)
 
     def _read(self) -> Any:
         return None if self.view.optional and not self._box.value.strip() else self._box.value

@@ -124,6 +124,7 @@ def load_model(
     may_lack: tuple[str, ...] = (),
     may_hold: tuple[str, ...] = (),
     variant: str | None = None,
+    **options: Any,
 ) -> Any:
     """A model in diffusers' or transformers' layout, whose own loaders draw at random what is missing and only warn.
 
@@ -133,11 +134,14 @@ def load_model(
         dtype: dtype of the weights.
         may_lack, may_hold: tensors that the files may lack, or hold beyond what the model needs.
         variant: as for `load_vae`.
+        options: others of `from_pretrained`.
 
     Raises:
         WeightsError: it cannot be read, or a tensor is missing or left over.
     """
-    model, info = load_part(model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True, variant=variant)
+    model, info = load_part(
+        model_class.from_pretrained, folder, dtype=dtype, output_loading_info=True, variant=variant, **options
+    )
     missing = sorted(set(info["missing_keys"]) - set(may_lack))
     left_over = sorted(set(info["unexpected_keys"]) - set(may_hold))
     problems = files.name_problems({"missing": missing, "left over": left_over})
