@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from training.config import TrainingConfig
 from training.config.recipes import RECIPES
 from training.data.segments import ASPECTS, LONGEST, SHORTEST, STEP
+from training.loop.out_of_memory import join_freed_memory
 from training.loop.step import Batch, Draws, train_step
 from training.model.activations import Activations, use_attention_backend
 from training.model.adapter import add_adapter
@@ -305,7 +306,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         del bench
         _free(device)
     if arguments.check:
-        result |= check(setting, config | _shallow(arguments.check), rank, size, device, dtype)
+        fewer = replace(setting, swap_blocks=min(setting.swap_blocks, arguments.check))
+        result |= check(fewer, config | _shallow(arguments.check), rank, size, device, dtype)
     return result
 
 
@@ -390,6 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = {name: value for name, value in RECIPES[arguments.recipe]().items() if hasattr(arguments, name)}
         parser.set_defaults(**recipe)
         arguments = parser.parse_args(argv)
+    join_freed_memory()
     print(json.dumps(measure(arguments)))
     return 0
 
