@@ -4,32 +4,38 @@
     python -m training.bench --plain                            PEFT's own layers and full checkpointing, to compare
     python -m training.bench --eager --offload 0 --attention-backend _native_cudnn
     python -m training.bench --base-dtype fp8 --offload 0
+    python -m training.bench --recipe s2v_14b_24gb --memory-gb 24 --shapes 6    a recipe, under a cap of GPU memory
     python -m training.bench --check 4 --steps 0                gradients against the plain step, in four blocks
     python -m training.bench --toy --device cpu
 
 A step is all that `training.train` does to one sample between two lines of its log: noise, prediction, loss, gradients,
-clipping and AdamW. Seconds are the median over the steps after the first one, in which blocks are compiled. It prints
-one line of JSON.
+clipping and AdamW. Seconds are the median over the steps after the first one, in which blocks are compiled. Peaks are
+those of the GPU from the first step on, and of the process's CPU RAM from its start. It prints one line of JSON.
 """
 
 import argparse
 import gc
 import json
+import math
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.config import TrainingConfig
+from training.config.recipes import RECIPES
+from training.data.segments import ASPECTS, LONGEST, SHORTEST, STEP
+from training.loop.out_of_memory import join_freed_memory
 from training.loop.step import Batch, Draws, train_step
 from training.model.activations import Activations, use_attention_backend
 from training.model.adapter import add_adapter
-from training.model.float8 import store_in_float8
+from training.model.trainable import new_optimizer, place
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
@@ -57,12 +63,16 @@ class Setting:
         lean: LoRA layers of this project; else PEFT's own under autocast, as in a plain trainer.
         float8: store the frozen weights of the blocks as float8.
         backend: of diffusers' attention dispatcher; None for its default.
+        swap_blocks: how many blocks have their frozen weights in CPU RAM.
+        optimizer: see `training.model.trainable.new_optimizer`.
     """
 
     activations: Activations
     lean: bool = True
     float8: bool = False
     backend: str | None = None
+    swap_blocks: int = 0
+    optimizer: str = "adamw"
 
 
 PLAIN = Setting(Activations(), lean=False)
@@ -92,22 +102,26 @@ class Bench:
         moved: bool = False,
     ) -> None:
         self.setting, self.device, self.dtype = setting, device, dtype
-        self.network = random_network(config, device, dtype)
+        # as a training loads it: into CPU RAM, where the GPU need not hold all of it
+        self.network = random_network(config, device, dtype, torch.device("cpu") if setting.swap_blocks else device)
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         if setting.backend:
             use_attention_backend(self.network, setting.backend)
-        self.trained = add_adapter(self.network, rank, rank / 2, seed=0, lean=setting.lean)
+        self.trained = add_adapter(self.network, rank, rank / 2, seed=0, lean=setting.lean, device=device)
+        swap = place(self.network, device, setting.float8, setting.swap_blocks)
         if moved:
             generator = torch.Generator(device).manual_seed(2)
             for matrix in self.trained[1::2]:
                 matrix.data.normal_(0, 1e-3, generator=generator)
-        if setting.float8:
-            store_in_float8(self.network)
         self.network.train()
-        setting.activations.install(self.network)
-        rates = {"lr": DEFAULTS["learning_rate"].default, "weight_decay": DEFAULTS["weight_decay"].default}
-        self.optimizer = torch.optim.AdamW(self.trained, **rates, fused=device.type == "cuda")
-        self.batch = random_batch(self.network, size, device)
+        setting.activations.install(self.network, swap)
+        rates = (DEFAULTS[name].default for name in ("weight_decay", "learning_rate"))
+        self.optimizer = new_optimizer([{"params": self.trained}], setting.optimizer, *rates)
+        self.resize(size)
+
+    def resize(self, size: Size) -> None:
+        """Continue with a sample of another size."""
+        self.batch = random_batch(self.network, size, self.device)
 
     def gradients(self, number: int = 0) -> list[Tensor]:
         """Gradients of each matrix of the LoRA in step `number`; they stay in place."""
@@ -135,8 +149,14 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
 
-def random_network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> WanS2VTransformer3DModel:
-    """A frozen network with weights drawn on the device, scaled so that activations keep their size."""
+def random_network(
+    config: dict[str, Any], device: torch.device, dtype: torch.dtype, home: torch.device | None = None
+) -> WanS2VTransformer3DModel:
+    """A frozen network with weights drawn on the device, scaled so that activations keep their size.
+
+    Args:
+        home: where the network is; None for the device.
+    """
     with torch.device("meta"):
         network = WanS2VTransformer3DModel(**config)
     float32 = set(network._keep_in_fp32_modules)
@@ -149,7 +169,7 @@ def random_network(config: dict[str, Any], device: torch.device, dtype: torch.dt
         values.normal_(0, fan_in**-0.5, generator=generator)
         if ".norm" in name and parameter.ndim == 1 and leaf == "weight":
             values += 1
-        setattr(network.get_submodule(owner), leaf, nn.Parameter(values, requires_grad=False))
+        setattr(network.get_submodule(owner), leaf, nn.Parameter(values.to(home or device), requires_grad=False))
     return network
 
 
@@ -198,29 +218,37 @@ def check(
 ) -> dict[str, float]:
     """Compare a setting's gradients with those of the plain step: cosines over all of them, and of the worst matrix.
 
-    The plain step gets the same weights, after storing them as float8 if the setting does: what is compared is the
-    computation.
+    The plain step has the weights as they were drawn. If the setting stores them as float8, `computation_…` compares
+    with a plain step on these rounded weights: how much of the difference is not due to the rounding.
     """
-    found, losses = [], []
-    for one in (setting, PLAIN):
+
+    def gradients(one: Setting) -> tuple[list[Tensor], float]:
         bench = Bench(one, config, rank, size, device, dtype, moved=True)
-        if setting.float8 and not one.float8:
-            store_in_float8(bench.network)
-        found.append([gradient.float().cpu() for gradient in bench.gradients()])
-        losses.append(float(bench.loss))
+        found = [gradient.float().cpu() for gradient in bench.gradients()], float(bench.loss)
         del bench
         _free(device)
+        return found
+
+    mine = gradients(setting)
+    compared = _compared(mine, gradients(PLAIN))
+    if setting.float8:
+        rounded = _compared(mine, gradients(replace(PLAIN, float8=True)))
+        compared |= {f"computation_{name}": value for name, value in rounded.items()}
+    return compared
+
+
+def _compared(mine: tuple[list[Tensor], float], plain: tuple[list[Tensor], float]) -> dict[str, float]:
     # in float64, since a sum of a hundred million float32 numbers is off by a hundredth; for each matrix the products
     # of the two gradients with themselves and with each other
-    pairs = ((mine.double(), plain.double()) for mine, plain in zip(*found, strict=True))
+    pairs = ((a.double(), b.double()) for a, b in zip(mine[0], plain[0], strict=True))
     each = torch.stack([torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum()]) for a, b in pairs])
     cosines = each[:, 2] / (each[:, 0] * each[:, 1]).sqrt()
-    mine, plain, mixed = each.sum(dim=0).tolist()
+    first, second, mixed = each.sum(dim=0).tolist()
     return {
-        "gradient_cosine": round(mixed / (mine * plain) ** 0.5, 6),
+        "gradient_cosine": round(mixed / (first * second) ** 0.5, 6),
         "gradient_cosine_of_the_worst_matrix": round(float(cosines.min()), 6),
-        "gradient_norm_ratio": round((mine / plain) ** 0.5, 6),
-        "loss_ratio": round(losses[0] / losses[1], 6),
+        "gradient_norm_ratio": round((first / second) ** 0.5, 6),
+        "loss_ratio": round(mine[1] / plain[1], 6),
     }
 
 
@@ -232,15 +260,25 @@ def _free(device: torch.device) -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the benchmark; keys name the figures and their units."""
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    # with its number, which a limit of memory needs
+    device = torch.device(arguments.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
     dtype = getattr(torch, arguments.dtype)
     config: dict[str, Any] = dict(TOY) if arguments.toy else {}
     if arguments.layers:
         config |= _shallow(arguments.layers)
     size = TOY_SIZE if arguments.toy else (arguments.height, arguments.width, arguments.frames)
     rank = 4 if arguments.toy else arguments.rank
+    if arguments.memory_gb and device.type == "cuda":
+        share = arguments.memory_gb * 1e9 / torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
     activations = Activations(arguments.keep_attention, arguments.offload, not arguments.eager)
-    setting = Setting(activations, True, arguments.base_dtype == "fp8", arguments.attention_backend)
+    setting = Setting(
+        activations,
+        float8=arguments.base_dtype == "fp8",
+        backend=arguments.attention_backend,
+        swap_blocks=arguments.swap_blocks,
+        optimizer=arguments.optimizer,
+    )
     if arguments.plain:
         setting = Setting(PLAIN.activations, lean=False, backend=arguments.attention_backend)
     kept = {name: getattr(setting.activations, name) for name in ("keep_attention", "offload")}
@@ -254,13 +292,41 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         **{name: "all" if blocks is None else blocks for name, blocks in kept.items()},
         "base": "fp8" if setting.float8 else arguments.dtype,
         "attention_backend": setting.backend or "native",
+        "swap_blocks": setting.swap_blocks,
+        "optimizer": setting.optimizer,
     }
+    if arguments.memory_gb:
+        result["memory_limit_gb"] = arguments.memory_gb
     if arguments.steps:
-        result |= _timed(Bench(setting, config, rank, size, device, dtype), arguments.steps, size, rank)
+        bench = Bench(setting, config, rank, size, device, dtype)
+        if arguments.shapes:
+            result |= _over_shapes(bench, shapes_of("pocket" if arguments.toy else "full", size)[-arguments.shapes :])
+        bench.resize(size)
+        result |= _timed(bench, arguments.steps, size, rank)
+        del bench
         _free(device)
     if arguments.check:
-        result |= check(setting, config | _shallow(arguments.check), rank, size, device, dtype)
+        fewer = replace(setting, swap_blocks=min(setting.swap_blocks, arguments.check))
+        result |= check(fewer, config | _shallow(arguments.check), rank, size, device, dtype)
     return result
+
+
+def shapes_of(profile: str, largest: Size) -> list[Size]:
+    """The sizes of a training's samples up to one size, by how many pixels they have."""
+    lengths = range(SHORTEST, LONGEST + 1, STEP)
+    sizes = [(height, width, frames) for width, height in ASPECTS[profile].values() for frames in lengths]
+    return sorted((size for size in sizes if math.prod(size) < math.prod(largest)), key=math.prod)
+
+
+def _over_shapes(bench: Bench, sizes: Sequence[Size]) -> dict[str, Any]:
+    """A step of each size."""
+    for number, size in enumerate(sizes):
+        bench.resize(size)
+        bench.step(number)
+    found: dict[str, Any] = {"shapes": 1 + len(sizes)}
+    if bench.device.type == "cuda":
+        found["peak_memory_of_shapes_gb"] = round(torch.cuda.max_memory_allocated(bench.device) / 1e9, 2)
+    return found
 
 
 def _timed(bench: Bench, steps: int, size: Size, rank: int) -> dict[str, Any]:
@@ -283,6 +349,7 @@ def _timed(bench: Bench, steps: int, size: Size, rank: int) -> dict[str, Any]:
     if on_gpu:
         found["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(bench.device) / 1e9, 2)
         found["peak_reserved_gb"] = round(torch.cuda.max_memory_reserved(bench.device) / 1e9, 2)
+        found["peak_host_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
     return found
 
 
@@ -311,11 +378,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--offload", type=blocks, metavar="BLOCKS", help="how many have kept tensors offloaded; default: all")
     add("--base-dtype", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
     add("--attention-backend", help="backend of diffusers' attention dispatcher, such as _native_cudnn")
+    add("--swap-blocks", type=int, default=0, help="how many blocks have their frozen weights in CPU RAM")
+    add("--optimizer", choices=["adamw", "adamw8bit"], default="adamw")
+    add("--recipe", choices=[name for name in RECIPES if name != "pocket"], help="settings that the others override")
+    add("--memory-gb", type=float, help="a limit of GPU memory, as a smaller GPU has it")
+    add("--shapes", type=int, default=0, help="first a step of each of so many other sizes of samples")
     add("--steps", type=int, default=3, help="timed steps, after one untimed; 0 for none")
     add("--check", type=int, default=0, metavar="BLOCKS", help="compare gradients with --plain in this many blocks")
     add("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the frozen weights")
-    add("--device", help="default: cuda if there is one, else cpu")
-    print(json.dumps(measure(parser.parse_args(argv))))
+    add("--device", help="default: cuda:0 if there is one, else cpu")
+    arguments = parser.parse_args(argv)
+    if arguments.recipe:
+        recipe = {name: value for name, value in RECIPES[arguments.recipe]().items() if hasattr(arguments, name)}
+        parser.set_defaults(**recipe)
+        arguments = parser.parse_args(argv)
+    join_freed_memory()
+    print(json.dumps(measure(arguments)))
     return 0
 
 

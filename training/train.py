@@ -15,7 +15,9 @@ import json
 import math
 import os
 import re
+import resource
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,7 +31,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.utils import broadcast_object_list, gather_object, set_seed  # type: ignore[import-untyped]
+from accelerate.utils import (  # type: ignore[import-untyped]
+    DistributedType,
+    broadcast_object_list,
+    gather_object,
+    set_seed,
+)
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -42,7 +49,7 @@ from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import BRANCHES, Losses, total
-from training.loop.out_of_memory import out_of_memory
+from training.loop.out_of_memory import join_freed_memory, out_of_memory
 from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.loop.run_log import Log
 from training.loop.sample_clips import SampleClips
@@ -53,7 +60,7 @@ from training.model.deepspeed_state import ShardedOptimizer, configure_deepspeed
 from training.model.ema import averaged, new_ema
 from training.model.full_finetune import PATTERNS, check_samples
 from training.model.shard_frozen import average_gradients, fsdp_requested, shard_frozen
-from training.model.trainable import make_trainable
+from training.model.trainable import make_trainable, new_optimizer
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_text
 from wanavatar_lab.profiles import PROFILES
@@ -99,6 +106,7 @@ def _train(config: TrainingConfig, network: WanS2VTransformer3DModel | None) -> 
         # cuBLAS reads it at its first use; without it, deterministic torch refuses matrix products on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    join_freed_memory()
     set_seed(config.seed)
     # no autocast: the network computes in its own dtype, see training.model.trainable
     accelerator = Accelerator(gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision="no")
@@ -165,8 +173,11 @@ class Trainer:
         )
 
         # what is trained
-        network.to(device)
-        self.trainable = make_trainable(network, config)
+        uses_zero = accelerator.state.deepspeed_plugin is not None
+        _check_memory_settings(config, accelerator.distributed_type != DistributedType.NO, uses_zero)
+        if not config.swap_blocks:
+            network.to(device)
+        self.trainable = make_trainable(network, config, device)
         self.trained = self.trainable.parameters
         newest = checkpoints(config.run)[-1:]
         seen = dict.fromkeys(gather_object([newest[0].name if newest else "none"]))
@@ -184,8 +195,7 @@ class Trainer:
         network.train()
 
         # the optimizer, and what the processes share of it and of the network
-        rates: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-        adamw = torch.optim.AdamW(self.trainable.groups, **rates, fused=device.type == "cuda")
+        adamw = new_optimizer(self.trainable.groups, config.optimizer, config.weight_decay, config.learning_rate)
         configure_deepspeed(accelerator, *sizes, config.max_grad_norm)
         self.is_sharded = fsdp_requested()
         if self.is_sharded:
@@ -194,7 +204,6 @@ class Trainer:
             self.wrapped, self.optimizer = network, accelerator.prepare_optimizer(adamw)
         else:
             self.wrapped, self.optimizer = accelerator.prepare(network, adamw)
-        uses_zero = accelerator.state.deepspeed_plugin is not None
         self.zero = ShardedOptimizer(self.optimizer.optimizer, self.trained) if uses_zero else None
         # the one whose state a checkpoint has: torch's own, or the whole of DeepSpeed's shares
         self.whole_optimizer: Any = self.zero or getattr(self.optimizer, "optimizer", self.optimizer)
@@ -316,7 +325,7 @@ class Trainer:
         if config.compile:  # a minute for each: one for each shape and each way in which blocks are computed
             values["compiled_graphs"] = compiled_graphs() - self.compiled_before
         if self.log:
-            self.log.write("train", self.step, values)
+            self.log.write("train", self.step, values | peak_memory(accelerator.device))
         accelerator.print(f"step {self.step} of {self.steps}  {said}", flush=True)
         if self.skipped_in_a_row >= config.skipped_steps_limit:
             self._give_up(said)
@@ -394,6 +403,29 @@ class NotFinite(LabError, FloatingPointError):
     """The gradients of too many steps in a row were not finite; nothing of them is in the weights."""
 
 
+def _check_memory_settings(config: TrainingConfig, shared: bool, uses_zero: bool) -> None:
+    """Refuse settings that save memory where they would not work.
+
+    Args:
+        shared: several processes train together.
+        uses_zero: they share the optimizer's state by DeepSpeed.
+
+    Raises:
+        LabError: there are some.
+    """
+    if config.swap_blocks and shared:
+        raise LabError(
+            f"swap_blocks is {config.swap_blocks}, which works on one GPU only: set it to 0, or start one process."
+        )
+    if config.swap_blocks and not config.gradient_checkpointing:
+        raise LabError(
+            f"swap_blocks is {config.swap_blocks} without gradient_checkpointing, so that the backward pass would need "
+            "all weights on the GPU: set gradient_checkpointing to true."
+        )
+    if uses_zero and config.optimizer != "adamw":
+        raise LabError(f"optimizer is {config.optimizer}, and DeepSpeed shares adamw only: set it to adamw.")
+
+
 class StopRequest:
     """Whether SIGTERM was sent to this process or to another of the same run.
 
@@ -469,6 +501,15 @@ def means(by_process: Sequence[Values]) -> dict[str, float]:
     joined = {name: [value for values in by_process for value in values.get(name, ())] for name in names}
     known = {name: [value for value in each if name == "loss" or math.isfinite(value)] for name, each in joined.items()}
     return {name: sum(each) / len(each) for name, each in known.items() if each}
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Most memory so far in GB: of tensors on the GPU, and of this process in CPU RAM."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    found = {"peak_cpu_memory_gb": host / 1e9}
+    if device.type == "cuda":
+        found["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return found
 
 
 def compiled_graphs() -> int:

@@ -172,8 +172,8 @@ def test_in_bfloat16_what_needs_float32_keeps_it(tmp_path: Path) -> None:
         assert parameter.dtype == wanted, name
     assert {part for name, _ in half.named_parameters() for part in name.split(".")} >= kept - {"norm1", "norm3"}
     found = flow(half, inputs, hidden_states=inputs["hidden_states"].bfloat16())
-    assert found.dtype == torch.bfloat16
-    assert relative_error(found, flow(model, inputs)) <= 0.03
+    assert found.dtype == torch.float32  # as the head computes it
+    assert relative_error(found, flow(model, inputs)) <= 0.01
 
 
 @pytest.mark.parametrize(

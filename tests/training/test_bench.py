@@ -20,7 +20,10 @@ def figures(capsys: pytest.CaptureFixture[str], words: str) -> dict[str, Any]:
 @pytest.mark.parametrize("words", ["--eager", "--eager --base-dtype fp8 --keep-attention 1 --offload 0"])
 def test_a_step_has_the_gradients_of_the_plain_one(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures(capsys, f"{words} --check 2")
-    assert 0.999 <= found["gradient_cosine"] <= 1 and found["gradient_cosine_of_the_worst_matrix"] > 0.99
+    # float8 rounds the weights: the plain step on rounded ones has the same gradients, that on the true ones nearly so
+    prefix = "computation_" if "fp8" in words else ""
+    assert 0.999 <= found[f"{prefix}gradient_cosine"] <= 1
+    assert found[f"{prefix}gradient_cosine_of_the_worst_matrix"] > 0.99 and 0.998 <= found["gradient_cosine"] <= 1
     assert abs(found["gradient_norm_ratio"] - 1) < 0.02 and found["step_s"] > 0
     assert "peak_memory_gb" not in found, "the memory of a CPU is not measured, so nothing is said of it"
     assert found["trained"] == 2 * 7040 and not found["plain"]

@@ -83,8 +83,7 @@ INSTEAD = {
     "after it; for a new run that starts with its weights: --init_from",
     "save_state": _FIXED,
     "use_ema": "--ema_decay 0.999",
-    "use_8bit_adam": "optimizer state in CPU RAM needs no GPU memory: accelerate launch --config_file "
-    "training/configs/zero2.yaml",
+    "use_8bit_adam": "--optimizer adamw8bit",
     "use_came": "AdamW is the optimizer; leave it out",
     "adam_beta1": _FIXED,
     "adam_beta2": _FIXED,
@@ -92,7 +91,7 @@ INSTEAD = {
     "scale_lr": "give the scaled rate: --learning_rate",
     "allow_tf32": "the network computes in bfloat16: --mixed_precision bf16",
     "multi_stream": "tensors are copied beside the computation already: --offload all",
-    "low_vram": "--base_dtype fp8 and --offload all",
+    "low_vram": "--recipe s2v_14b_24gb, or --base_dtype fp8, --swap_blocks 30 and --offload all",
     "use_deepspeed": _LAUNCHER,
     "local_rank": _LAUNCHER,
     "validation_epochs": "--validation_steps",

@@ -38,6 +38,16 @@ def s2v_14b_1gpu() -> dict[str, Any]:
     }
 
 
+def s2v_14b_48gb() -> dict[str, Any]:
+    """Wan2.2-S2V-14B in bfloat16 on one GPU with 48 GB, and 64 GB of CPU RAM."""
+    return s2v_14b_1gpu() | {"attention_backend": None, "swap_blocks": 24, "optimizer": "adamw8bit"}
+
+
+def s2v_14b_24gb() -> dict[str, Any]:
+    """Wan2.2-S2V-14B on one GPU with 24 GB, and 64 GB of CPU RAM: frozen weights in float8, a LoRA of rank 32."""
+    return s2v_14b_48gb() | {"rank": 32, "alpha": 16.0, "base_dtype": "fp8", "swap_blocks": 30}
+
+
 def s2v_14b_2gpu() -> dict[str, Any]:
     """The same on two GPUs: steps of 1 × 8 × 2 = 16 samples, as the predecessor has them, and half as many of them.
 
@@ -46,4 +56,4 @@ def s2v_14b_2gpu() -> dict[str, Any]:
     return s2v_14b_1gpu() | {"train_batch_size": 1, "gradient_accumulation_steps": 8}
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (pocket, s2v_14b_1gpu, s2v_14b_2gpu)}
+RECIPES = {recipe.__name__: recipe for recipe in (pocket, s2v_14b_1gpu, s2v_14b_48gb, s2v_14b_24gb, s2v_14b_2gpu)}

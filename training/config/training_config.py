@@ -47,14 +47,14 @@ _OLD_PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 # of its samples would not be those of one uninterrupted run
 FIXED_ON_RESUME = set(
     "profile rank alpha train_batch_size flow_shift loss loss_floor seed conditioning_dropout_prob ema_decay "
-    "base_dtype".split()
+    "base_dtype optimizer".split()
 )
 
 # headings of the fields in `--help`, by the first field of each group
 GROUPS = {
     "samples": "the run",
     "rank": "what is trained",
-    "learning_rate": "optimizer",
+    "optimizer": "optimizer",
     "num_train_epochs": "steps and samples",
     "flow_shift": "noise and loss",
     "checkpointing_steps": "checkpoints and validation",
@@ -98,6 +98,8 @@ class TrainingConfig(BaseModel):
     """Decay of the exponential moving average (EMA) of the trained weights, which is then what is validated and saved;
     0 for none."""
 
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW with its moments in float32 (adamw), or in 8 bits (adamw8bit), a quarter of the memory."""
     learning_rate: float = Field(1e-4, gt=0)
     """Learning rate of AdamW for the LoRA."""
     lr_scheduler: Literal["constant", "cosine"] = "constant"
@@ -155,6 +157,9 @@ class TrainingConfig(BaseModel):
     """bf16 computes the network in bfloat16, no in float32. Trained weights are always float32."""
     base_dtype: Literal["own", "fp8"] = "own"
     """How the frozen weights of the blocks are stored: own as they are computed, or as float8 (fp8)."""
+    swap_blocks: int = Field(0, ge=0)
+    """In how many blocks, from the last, the frozen weights are in CPU RAM and are copied to the GPU while the block
+    before computes; for one process, with gradient_checkpointing."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass instead of keeping them."""
     keep_attention: Blocks = Field(0, ge=0)

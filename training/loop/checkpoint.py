@@ -2,8 +2,8 @@
 
     <run>/checkpoint-50/lora_weights.safetensors    see `training.model.adapter`
                         audio_modules.safetensors   see `training.model.full_finetune`; if parts are trained in full
-                        state.safetensors           AdamW's moments, by the network's parameter names, and the values
-                                                    that the other files do not hold bit by bit
+                        state.safetensors           the optimizer's state, by the network's parameter names, and the
+                                                    values that the other files do not hold bit by bit
                         state.json                  the step, and the settings that a resumed run has to share
 
 The first two hold the averaged weights if the run has an EMA. A checkpoint is written into a temporary folder that is
@@ -12,6 +12,7 @@ None with a value that is not finite is written or read: every step from it woul
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from training.config.training_config import OLD_NAMES
 from training.data.whole_folder import remove_folder, remove_leftovers, whole_folder
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, checkpoints, noted_weight
 from training.model.adapter import adapter_tensors, load_adapter_tensors
-from training.model.deepspeed_state import MOMENTS, ShardedOptimizer
+from training.model.deepspeed_state import ShardedOptimizer
 from training.model.ema import averaged
 from training.model.full_finetune import part_tensors
 from wanavatar_lab.errors import LabError
@@ -33,7 +34,7 @@ from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
 STATE, FACTS = "state.safetensors", "state.json"
-_VALUE, _AVERAGE = "value", "average"
+_VALUE, _AVERAGE, _STEP = "value", "average", "step"
 _SKIPPED = "skipped_steps"
 
 
@@ -67,9 +68,9 @@ def save_checkpoint(
     folder, origins, parameters = run / f"checkpoint-{step}", origins or {}, trained_parameters(network)
     state: dict[str, Tensor] = {}
     for number, (name, parameter) in enumerate(parameters.items()):
-        # AdamW has none before its first step, which may have been skipped
-        moments = optimizer.state.get(parameter) or {moment: torch.zeros_like(parameter) for moment in MOMENTS}
-        state |= {f"{name}.{moment}": moments[moment] for moment in MOMENTS}
+        # none before the optimizer's first step, which may have been skipped
+        moments = {key: value for key, value in optimizer.state.get(parameter, {}).items() if key != _STEP}
+        state |= {f"{name}.{moment}": value for moment, value in moments.items()}
         # of a part trained in full its file has the difference only, whose rounding a resumed run would inherit
         if ema or name in origins:
             state[f"{name}.{_VALUE}"] = parameter
@@ -135,14 +136,22 @@ def load_checkpoint(
     step, parameters = int(saved["step"]), trained_parameters(network)
     made = step - skipped_steps(folder)
     fused = optimizer.param_groups[0].get("fused")
+    counts_in_tensors = isinstance(optimizer, torch.optim.AdamW | ShardedOptimizer)
+    by_name: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in state.items():
+        name, _, kind = key.rpartition(".")
+        by_name[name][kind] = value
     for name, parameter in parameters.items():
-        if (value := state.get(f"{name}.{_VALUE}")) is not None:
-            parameter.data.copy_(value)
-        optimizer.state[parameter] = {
-            # fused AdamW counts its steps on the device
-            "step": torch.tensor(float(made), device=parameter.device if fused else "cpu"),
-            **{moment: state[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS},
-        }
+        if _VALUE in by_name[name]:
+            parameter.data.copy_(by_name[name][_VALUE])
+        kinds = by_name[name].keys() - {_VALUE, _AVERAGE}
+        if not kinds:
+            continue
+        # fused AdamW counts its steps on the device, that of bitsandbytes in a plain number
+        counted = torch.tensor(float(made), device=parameter.device if fused else "cpu")
+        moments: dict[str, Any] = {kind: by_name[name][kind].to(parameter.device) for kind in kinds}
+        moments[_STEP] = counted if counts_in_tensors else made
+        optimizer.state[parameter] = moments
     if ema:
         ema.optimization_step = made
         ema.shadow_params = [state[f"{name}.{_AVERAGE}"].to(value.device) for name, value in parameters.items()]

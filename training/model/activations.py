@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from training.model.block_swap import BlockSwap
 from training.model.host_memory import HostMemory
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.block import WanS2VTransformerBlock
@@ -50,8 +51,12 @@ class Activations:
     offload: int | None = 0
     compile: bool = False
 
-    def install(self, network: WanS2VTransformer3DModel) -> None:
-        """Make the network compute its blocks like this, where gradients are needed."""
+    def install(self, network: WanS2VTransformer3DModel, swap: BlockSwap | None = None) -> None:
+        """Make the network compute its blocks like this, where gradients are needed.
+
+        Args:
+            swap: has the weights of some blocks, which are fetched wherever these compute.
+        """
         keeping, leaving = set(network.blocks[: self.keep_attention]), set(network.blocks[: self.offload])
         if self.compile:
             # a block is compiled in one piece with its checkpoint inside, so that the compiler knows what is kept
@@ -63,6 +68,8 @@ class Activations:
         host = HostMemory()
 
         def forward(block: WanS2VTransformerBlock, *arguments: Any, **options: Any) -> Tensor:
+            if swap is not None:
+                swap.onload(block)
             if not (torch.is_grad_enabled() and network.gradient_checkpointing):
                 return type(block).forward(block, *arguments, **options)
             tokens, text, temb, (cosine, sine), layout, audio, audio_global = arguments
@@ -72,7 +79,11 @@ class Activations:
             compute = kept if block in keeping else plain
             resident = [*block.parameters(), *block.buffers()]
             with host.hooks(resident) if block in leaving else nullcontext():
-                return compute(block, layout, tokens, text, temb, cosine, sine, audio, audio_global)
+                result = compute(block, layout, tokens, text, temb, cosine, sine, audio, audio_global)
+            if swap is not None and block in swap:
+                # called when its gradient is there, before the block is recomputed
+                result.register_hook(lambda _: swap.onload(block, backward=True))
+            return result
 
         # `forward` and not the module is replaced: FSDP gathers weights in hooks around it, outside of the checkpoint
         each: Any

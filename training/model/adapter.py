@@ -31,6 +31,7 @@ def add_adapter(
     seed: int,
     without: Collection[str] = (),
     lean: bool = True,
+    device: torch.device | None = None,
 ) -> list[nn.Parameter]:
     """Add a LoRA to every linear layer of the blocks, those that inject audio included.
 
@@ -38,12 +39,13 @@ def add_adapter(
     float32, whatever their dtype.
 
     Args:
-        network: without an adapter of this name, on one device.
+        network: without an adapter of this name.
         rank: of every matrix.
         alpha: the update is `alpha / rank` times the product of its two matrices.
         seed: of the first matrices.
         without: names of layers without a LoRA, since they are trained in full.
         lean: as `TrainedLinear`; False for PEFT's own layer, to compare with.
+        device: where its matrices are drawn, which decides their values; None for where the network is.
 
     Returns:
         The trained matrices: the first and the second of each layer.
@@ -59,14 +61,14 @@ def add_adapter(
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights="gaussian")
     if lean:
         config._register_custom_module({nn.Linear: TrainedLinear})
-    (device,) = {parameter.device for parameter in network.parameters()}
-    # drawn on the network's device: 700 million numbers take a CPU half a minute
+    device = device or network.device
+    # 700 million numbers take a CPU half a minute
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
         network.add_adapter(config, adapter_name=NAME)
     trained = [matrix for _, *matrices in _layers(network) for matrix in matrices]
     for matrix in trained:
-        matrix.data = matrix.data.float()
+        matrix.data = matrix.data.to(device, torch.float32)
         matrix.requires_grad_(True)
     return trained
 

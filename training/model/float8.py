@@ -5,6 +5,8 @@ powers of two, so converting a weight back to bfloat16 rounds nothing. The only 
 1/16 of the weight (e4m3 has three bits of mantissa).
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -45,8 +47,8 @@ class Float8Linear(nn.Linear):
         return self.weight.view(FLOAT8).to(dtype) * self.scale.to(dtype)
 
 
-def store_in_float8(network: nn.Module) -> int:
-    """Store every frozen linear layer of the blocks as float8, but not the LoRA's.
+def store_in_float8(blocks: Iterable[nn.Module]) -> int:
+    """Store every frozen linear layer of the blocks as float8, on their device, but not the LoRA's.
 
     Call it after the LoRA was added, since PEFT gives its matrices the dtype of the layer's weight.
 
@@ -54,8 +56,9 @@ def store_in_float8(network: nn.Module) -> int:
         The number of layers.
     """
     found = 0
-    for name, owner in list(network.named_modules()):
-        if not name.startswith("blocks.") or (isinstance(owner, BaseTunerLayer) and owner.merged):
+    modules = [found for block in blocks for found in block.named_modules()]
+    for name, owner in modules:
+        if isinstance(owner, BaseTunerLayer) and owner.merged:
             continue
         for leaf, layer in list(owner.named_children()):
             if type(layer) is nn.Linear and not layer.weight.requires_grad and not f".{name}.".count(".lora_"):

@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wanavatar_lab.memory.pinned import pinned_bytes
+
 LEAST_BYTES = 64 << 20  # smaller tensors stay: together they are little, and each copy has a fixed cost
 AHEAD = 2  # tensors to prefetch: a block keeps its input and its attention output
 
-_Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
-
 
 class HostMemory:
-    """Pinned buffers in CPU RAM, reused in every step.
+    """Pinned buffers in CPU RAM, reused in every step and for samples of every shape.
+
+    All buffers have the size of the largest tensor so far, and a tensor of any shape takes any of them: the memory
+    is what the largest sample needs, however many shapes there are.
 
     Args:
         least_bytes: smallest tensor that is offloaded; None for `LEAST_BYTES`.
@@ -28,7 +31,9 @@ class HostMemory:
 
     def __init__(self, least_bytes: int | None = None) -> None:
         self._least = LEAST_BYTES if least_bytes is None else least_bytes
-        self._free: dict[_Layout, list[Tensor]] = {}
+        self._free: list[Tensor] = []
+        self._largest = 0
+        self._in_use = 0
         self._stream: torch.cuda.Stream | None = None
         self._newest: weakref.ref[_Offloaded] | None = None
 
@@ -53,11 +58,25 @@ class HostMemory:
     def _unpack(self, packed: Any) -> Any:
         return packed.restore() if isinstance(packed, _Offloaded) else packed
 
+    @property
+    def nbytes(self) -> int:
+        """Of all buffers."""
+        return self._in_use + sum(buffer.nbytes for buffer in self._free)
+
     def _buffer(self, tensor: Tensor) -> Tensor:
-        free = self._free.setdefault(_layout(tensor), [])
-        if free:
-            return free.pop()
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        """Bytes, as many as the tensor has or more."""
+        if tensor.nbytes > self._largest:
+            # smaller buffers cannot serve this tensor, and those of the next samples can be as large
+            self._largest = tensor.nbytes
+            self._free.clear()
+        buffer = self._free.pop() if self._free else pinned_bytes(self._largest)
+        self._in_use += buffer.nbytes
+        return buffer
+
+    def _give_back(self, buffer: Tensor) -> None:
+        self._in_use -= buffer.nbytes
+        if buffer.nbytes == self._largest:
+            self._free.append(buffer)
 
     def _side(self, device: torch.device) -> torch.cuda.Stream | None:
         if device.type == "cuda" and self._stream is None:
@@ -70,36 +89,48 @@ class _Offloaded:
 
     def __init__(self, memory: HostMemory, tensor: Tensor, before: "weakref.ref[_Offloaded] | None") -> None:
         self.memory, self.device, self.before = memory, tensor.device, before
+        # kernels of the backward pass expect the strides of the forward pass
+        self.layout = tensor.shape, tensor.stride(), tensor.dtype
         self.buffer: Tensor | None = memory._buffer(tensor)
         self.fetched: Tensor | None = None
         self.done: torch.cuda.Event | None = None
         side = memory._side(tensor.device)
+        host = self._view(self.buffer)
         if side is None:
-            self.buffer.copy_(tensor)
+            host.copy_(tensor)
             return
         side.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(side):
-            self.buffer.copy_(tensor, non_blocking=True)
+            host.copy_(tensor, non_blocking=True)
         tensor.record_stream(side)
+
+    def __del__(self) -> None:
+        if self.buffer is not None:  # no backward pass used it
+            self.memory._give_back(self.buffer)
 
     def fetch(self) -> None:
         """Start to copy it back, once."""
         if self.buffer is None:
             return
-        side = self.memory._side(self.device)
-        shape, strides, dtype = _layout(self.buffer)
+        side, host = self.memory._side(self.device), self._view(self.buffer)
+        shape, strides, dtype = self.layout
         self.fetched = torch.empty_strided(shape, strides, dtype=dtype, device=self.device)
         if side is None:
-            self.fetched.copy_(self.buffer)
+            self.fetched.copy_(host)
         else:
             # work in the current stream may still read what had this memory before
             side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(side):
-                self.fetched.copy_(self.buffer, non_blocking=True)
+                self.fetched.copy_(host, non_blocking=True)
             self.done = side.record_event()
         # the next tensor is copied into this buffer in the same stream, hence after this copy
-        self.memory._free[_layout(self.buffer)].append(self.buffer)
+        self.memory._give_back(self.buffer)
         self.buffer = None
+
+    def _view(self, buffer: Tensor) -> Tensor:
+        shape, strides, dtype = self.layout
+        size = dtype.itemsize * shape.numel()
+        return buffer[:size].view(dtype).as_strided(shape, strides)
 
     def restore(self) -> Tensor:
         """The tensor on its device.
@@ -121,8 +152,3 @@ class _Offloaded:
             found.fetch()
             earlier = found
         return tensor
-
-
-def _layout(tensor: Tensor) -> _Layout:
-    # kernels of the backward pass expect the strides of the forward pass
-    return tensor.shape, tensor.stride(), tensor.dtype

@@ -65,10 +65,11 @@ class WanS2VTransformerBlock(nn.Module):
         audio_global: torch.Tensor,
         memory: BlockMemory | None = None,
     ) -> torch.Tensor:
-        """Transform the local tokens; returns them in the shape of `hidden_states`.
+        """Transform the local tokens; returns them in the shape and dtype of `hidden_states`.
 
         Args:
-            hidden_states: [B, L, C], video tokens first.
+            hidden_states: [B, L, C], video tokens first. Their sums keep this dtype; attention and feed-forward
+                compute in that of the text.
             encoder_hidden_states: projected text [B, text_len, C].
             temb: [B, 2, 6, C] in float32: modulation of the noisy tokens, and of the clean ones.
             rotary_emb: tables of the local tokens.
@@ -79,9 +80,9 @@ class WanS2VTransformerBlock(nn.Module):
         """
         table = self.scale_shift_table.unsqueeze(1) + temb.float()
         shift_msa, scale_msa, gate_msa, shift_ffn, scale_ffn, gate_ffn = table.unbind(dim=2)
-        boundary = layout.video_tokens
+        boundary, dtype = layout.video_tokens, encoder_hidden_states.dtype
 
-        normed = _modulate(self.norm1(hidden_states.float()), scale_msa, shift_msa, boundary).type_as(hidden_states)
+        normed = _modulate(self.norm1(hidden_states.float()), scale_msa, shift_msa, boundary).to(dtype)
         hidden_states = _gated_add(hidden_states, self.attn1(normed, rotary_emb=rotary_emb), gate_msa, boundary)
 
         key_value = memory.text if memory is not None else None
@@ -89,10 +90,10 @@ class WanS2VTransformerBlock(nn.Module):
             key_value = project_key_value(self.attn2, encoder_hidden_states)
             if memory is not None:
                 memory.text = key_value
-        normed = self.norm2(hidden_states.float()).type_as(hidden_states)
+        normed = self.norm2(hidden_states.float()).to(dtype)
         hidden_states = hidden_states + self.attn2(normed, key_value=key_value)
 
-        normed = _modulate(self.norm3(hidden_states.float()), scale_ffn, shift_ffn, boundary).type_as(hidden_states)
+        normed = _modulate(self.norm3(hidden_states.float()), scale_ffn, shift_ffn, boundary).to(dtype)
         hidden_states = _gated_add(hidden_states, self.ffn(normed), gate_ffn, boundary)
 
         if self.audio_injection is not None:
@@ -143,6 +144,7 @@ class WanS2VAudioInjection(nn.Module):
         per_frame = whole.reshape(batch * layout.frames, layout.tokens_per_frame, channels)
 
         normed = self.norm(per_frame, temb=audio_global[:, frames].reshape(batch * layout.frames, channels))
+        normed = normed.to(audio_tokens.dtype)
         key_value = memory.audio if memory is not None else None
         if key_value is None:
             key_value = project_key_value(self.attn, audio_tokens[:, frames].flatten(0, 1))

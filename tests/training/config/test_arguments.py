@@ -41,12 +41,14 @@ def test_old_names_count_as_the_new_ones_do(tmp_path: Path) -> None:
 # in the order of the fields, values that differ from the defaults
 OTHERS = """--samples a --run b --init_from c --profile pocket --seed 5 --deterministic --rank 7 --alpha 3
     --audio_encoder_rate 1e-6 --audio_injectors_rate 2e-6 --patch_embedding_rate 3e-6 --ema_decay 0.9
-    --learning_rate 2e-5 --lr_scheduler cosine --lr_warmup_steps 3 --weight_decay 0.1 --max_grad_norm 2
+    --optimizer adamw8bit --learning_rate 2e-5
+    --lr_scheduler cosine --lr_warmup_steps 3 --weight_decay 0.1 --max_grad_norm 2
     --skipped_steps_limit 2 --num_train_epochs 4 --max_train_steps 9 --train_batch_size 2
     --gradient_accumulation_steps 3 --flow_shift 2.5 --conditioning_dropout_prob 0.2 --loss paper --loss_floor 0.1
     --checkpointing_steps 6 --checkpoints_total_limit 4 --metric_for_best_model validation/face
     --greater_is_better true --early_stopping_patience 3 --validation_steps 8 --sample_every_n_steps 7
-    --num_inference_steps 5 --mixed_precision no --base_dtype fp8 --gradient_checkpointing false --keep_attention 2
+    --num_inference_steps 5 --mixed_precision no --base_dtype fp8 --swap_blocks 2 --gradient_checkpointing false
+    --keep_attention 2
     --offload all --compile --attention_backend native"""
 
 
@@ -120,7 +122,7 @@ def test_a_flag_of_the_predecessor_works_or_is_refused_with_what_replaces_it(nam
     with pytest.raises(LabError, match=f"^--{name} something is not an option here: ") as refused:
         read(*told, f"--{name}", "something")
     named = re.findall(r"--([a-z][a-z_]+)", str(refused.value).partition(":")[2])
-    elsewhere = {"data", "aspects", "frames", "inpaint", "config_file", "config", "logdir"}
+    elsewhere = {"data", "aspects", "frames", "inpaint", "config_file", "config", "logdir", "recipe"}
     assert set(named) <= TrainingConfig.model_fields.keys() | elsewhere
     assert (
         named

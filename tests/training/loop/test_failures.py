@@ -113,7 +113,9 @@ def test_what_is_lowered_already_is_not_named(tmp_path: Path) -> None:
     for setting in ("--gradient_checkpointing true", "--offload all", "--mixed_precision bf16", "--train_batch_size 1"):
         assert setting in said
     assert "--keep_attention 0" in said and "--base_dtype fp8" in said and "fsdp2" in said and "--rank 64" in said
+    assert "--swap_blocks" not in said and "--swap_blocks 24" in str(out_of_memory(error, rich, 1))
     lean = {"gradient_checkpointing": True, "offload": None, "mixed_precision": "bf16", "base_dtype": "fp8", "rank": 16}
+    lean |= {"optimizer": "adamw8bit", "swap_blocks": 30}
     said = str(out_of_memory(error, config_of(tmp_path, **lean), 1))
     assert said.startswith("The GPU has too little memory for this training. Try, one after another: encode shorter")
     assert out_of_memory(ValueError("other"), rich, 1) is None

@@ -119,8 +119,29 @@ def test_what_leaves_comes_back_as_it_was_and_its_buffers_serve_again() -> None:
             result = (turned * turned.exp()).sum()
         (found,) = torch.autograd.grad(result, first)
         assert torch.allclose(found, (1 + first) * first.exp())
-        buffers |= {buffer.data_ptr() for free in memory._free.values() for buffer in free}
+        buffers |= {buffer.data_ptr() for buffer in memory._free}
     assert 0 < len(buffers) <= 3
+
+
+def test_samples_of_other_shapes_share_the_buffers_of_the_largest() -> None:
+    memory = HostMemory(least_bytes=64)
+
+    def sample(*shape: int) -> None:
+        numbers = torch.ones(shape, requires_grad=True)
+        with memory.hooks():
+            result = numbers.exp().exp().sum()  # keeps both results of exp
+        result.backward()
+
+    shapes = [(4, 8), (10, 20), (20, 10), (5, 6, 7), (3, 50), (10, 20)]
+    largest = 0
+    for shape in shapes:
+        sample(*shape)
+        largest = max(largest, 4 * torch.Size(shape).numel())
+        assert memory.nbytes == 2 * largest
+    with memory.hooks():
+        unused = torch.ones(10, 20, requires_grad=True).exp().exp()
+    del unused  # without a backward pass, an error for example
+    assert memory.nbytes == 2 * largest == sum(buffer.nbytes for buffer in memory._free)
 
 
 def test_small_tensors_and_weights_stay() -> None:
