@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ class Log:
     """The log of one run, written by its first process.
 
     Lines of steps after `step`, from which the run resumes, are removed: those steps are computed again.
+
+    Raises:
+        DiskFull: by any method, there is no room.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -62,7 +66,9 @@ class Log:
             # damaged lines go too: a line that is cut short would swallow the next one
             kept = [line for line in lines if 0 <= logged_step(line) <= step]
             write_text(self.file, "".join(f"{line}\n" for line in kept))
-        self.board = SummaryWriter(run / TENSORBOARD, purge_step=step + 1 if step else None)
+        self._folder = run / TENSORBOARD
+        with self._writing():
+            self.board = SummaryWriter(self._folder, purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step; those that are not finite are left out."""
@@ -70,15 +76,17 @@ class Log:
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
         with report_write_errors(self.file), open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        for name, value in finite.items():
-            if kind == "train" or kind in CURVES:
-                tag = step_tag(name) if kind == "train" else f"{CURVES[kind]}/{name}"
-                self.board.add_scalar(tag, value, step)
+        if kind == "train" or kind in CURVES:
+            with self._writing():
+                for name, value in finite.items():
+                    tag = step_tag(name) if kind == "train" else f"{CURVES[kind]}/{name}"
+                    self.board.add_scalar(tag, value, step)
 
     def show_config(self, step: int, settings: Mapping[str, Any]) -> None:
         """Show the settings of a start, at the step from which it goes on, as a table in TensorBoard."""
         rows = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in settings.items())
-        self.board.add_text("config", f"| field | value |\n| --- | --- |\n{rows}", step)
+        with self._writing():
+            self.board.add_text("config", f"| field | value |\n| --- | --- |\n{rows}", step)
 
     def show_masks(self, name: str, step: int, frames: NDArray[np.uint8], face: Tensor, lip: Tensor) -> None:
         """Show frames [F, H, W, 3] beside each other, the face tinted green and the lips red by masks [F, h, w]."""
@@ -87,7 +95,8 @@ class Log:
         shown = torch.from_numpy(frames).float() / 255
         for weight, colour in zip(weights, _TINTS, strict=True):
             shown = torch.lerp(shown, torch.tensor(colour).expand_as(shown), 0.5 * weight)
-        self.board.add_image(name, torch.cat([*shown], dim=1), step, dataformats="HWC")
+        with self._writing():
+            self.board.add_image(name, torch.cat([*shown], dim=1), step, dataformats="HWC")
 
     def show_clip(self, name: str, step: int, frames: NDArray[np.uint8], fps: float, sound: Audio) -> None:
         """Show a clip [F, H, W, 3] and its sound in TensorBoard."""
@@ -98,9 +107,15 @@ class Log:
         height, width = frames.shape[1:3]
         moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=stream.getvalue())
         writer = self.board._get_file_writer()
-        writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
-        self.board.add_audio(f"{name}/sound", torch.from_numpy(sound.samples.mean(axis=1)), step, sound.rate)
+        with self._writing():
+            writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
+            self.board.add_audio(f"{name}/sound", torch.from_numpy(sound.samples.mean(axis=1)), step, sound.rate)
 
     def close(self) -> None:
         """Write what is buffered."""
-        self.board.close()
+        with self._writing():
+            self.board.close()
+
+    def _writing(self) -> AbstractContextManager[None]:
+        # a thread of the writer's writes, and what it could not is raised by a later call
+        return report_write_errors(self._folder)

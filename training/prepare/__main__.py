@@ -46,7 +46,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--align", action="store_true", help="shift the sound of clips that are out of sync by the measured lag"
     )
-    parser.add_argument("--keep-out-of-sync", action="store_true", help="train on clips that are out of sync too")
+    parser.add_argument(
+        "--keep-out-of-sync",
+        action="store_true",
+        help="train on clips too whose mouth is late or early, or does not follow the sound",
+    )
     parser.add_argument(
         "--zoom",
         action=argparse.BooleanOptionalAction,

@@ -60,7 +60,7 @@ class Options:
         hold_out: number of clips that are not trained on.
         workers: clips that are made at the same time.
         align: shift the sound of clips that are out of sync by the measured lag.
-        keep_out_of_sync: train on clips that are out of sync too.
+        keep_out_of_sync: train on clips too whose mouth is late or early, or does not follow the sound.
         zoom: crop clips to the face where it is small.
     """
 

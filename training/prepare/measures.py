@@ -144,10 +144,17 @@ class Observer:
         )
 
 
-def out_of_sync(measures: Measures) -> bool:
-    """Whether the mouth follows the sound, but so late or so early that viewers notice it."""
+def out_of_sync(measures: Measures) -> str:
+    """What is wrong, if the mouth follows the sound so late or so early that viewers notice it, or at no lag at all.
+
+    Empty if nothing is wrong, or if mouth and sound cannot be compared.
+    """
     lag, lag_r = measures.lag, measures.lag_r
-    return lag is not None and lag_r is not None and lag_r >= FOLLOWS and abs(lag) > IN_SYNC
+    if lag is None or lag_r is None:
+        return ""
+    if lag_r < FOLLOWS:
+        return f"its mouth does not follow its sound (r = {lag_r:.2f} at best)"
+    return f"out of sync by {lag:+d} frames" if abs(lag) > IN_SYNC else ""
 
 
 def perceptual_hash(frame: NDArray[np.uint8]) -> str:

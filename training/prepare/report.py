@@ -120,13 +120,18 @@ def divide(
     """Which clips are held out, in order, and which are left out of training, by name with the reason.
 
     Held out are the last clips without problems, and if these are too few, the last of the others. Left out are clips
-    out of sync, unless they are kept, and those that are the same as one that is held out.
+    out of sync, unless they are kept, those without a face if others have one, and those that are the same as one that
+    is held out.
 
     Raises:
         LabError: nothing would be left to train on.
     """
-    late = [clip for clip in clips if out_of_sync(clip.measures)]
-    left_out = {} if keep_out_of_sync else {clip.name: _why_late(clip.measures) for clip in late}
+    left_out: dict[str, str] = {}
+    if not keep_out_of_sync:
+        left_out |= {clip.name: why for clip in clips if (why := out_of_sync(clip.measures))}
+    unsynced = dict(left_out)
+    if any(clip.measures.face_found for clip in clips):  # else there are no landmarks
+        left_out |= {clip.name: "no face was found" for clip in clips if not clip.measures.face_found}
     usable = [clip for clip in clips if clip.name not in left_out]
     by_worth = sorted(range(len(usable)), key=lambda i: (bool(usable[i].problems), -i))
     held_out = [usable[i] for i in sorted(by_worth[:hold_out])]
@@ -136,21 +141,19 @@ def divide(
     # of two clips that are the same and both held out, both stay
     left_out = {name: why for name, why in left_out.items() if name not in names}
     if not any(clip.name not in names and clip.name not in left_out for clip in clips):
-        raise LabError(_nothing_left(len(clips), hold_out, left_out, late))
+        raise LabError(_nothing_left(len(clips), hold_out, left_out, unsynced))
     return held_out, left_out
 
 
-def _why_late(measures: Measures) -> str:
-    return f"out of sync by {measures.lag:+d} frames"
-
-
-def _nothing_left(count: int, hold_out: int, left_out: Mapping[str, str], late: Sequence[Prepared]) -> str:
+def _nothing_left(count: int, hold_out: int, left_out: Mapping[str, str], unsynced: Mapping[str, str]) -> str:
     parts = [f"There {'is' if count == 1 else 'are'} {count} clip{'s' * (count != 1)} and {hold_out} to be held out"]
     remedies = ["give more video", *(["hold out fewer (`--hold-out 0` is none)"] if hold_out else [])]
     if left_out:
         parts.append("left out are " + "; ".join(f"{name} ({why})" for name, why in left_out.items()))
-    if any(clip.name in left_out for clip in late):
-        remedies = ["`--align` to shift their sound by the measured lag", "`--keep-out-of-sync` to use them", *remedies]
+    if unsynced:
+        late = any(why.startswith("out of sync") for why in unsynced.values())
+        aligned = ["`--align` to shift their sound by the measured lag"] * late
+        remedies = [*aligned, "`--keep-out-of-sync` to use them", *remedies]
     return f"{', '.join(parts)}, which leaves none to train on. What helps: {', or '.join(remedies)}."
 
 

@@ -40,7 +40,7 @@ async def prepare_clips(
         missing: what a frame without a face gets, invalid or previous.
         hold_out: clips that are not trained on.
         align: shift the sound of clips that are out of sync by the measured lag.
-        keep_out_of_sync: train on clips that are out of sync too.
+        keep_out_of_sync: train on clips too whose mouth is late or early, or does not follow the sound.
         zoom: crop clips to the face where it is small.
 
     Raises:

@@ -50,6 +50,11 @@ def _use(clip: Clip) -> str:
     return "validation" if clip["held_out"] else "training"
 
 
+def _notes(clip: Clip) -> list[str]:
+    hdr = [f"HDR ({clip['hdr']}) mapped to SDR"] if clip.get("hdr") else []
+    return [*hdr, *clip.get("notes", ())]
+
+
 # name, meaning and text of each column
 COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
     ("clip", "folder in processed", lambda clip: clip["name"]),
@@ -66,8 +71,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
     ("flagged", "problems found", lambda clip: "; ".join(clip["problems"])),
     (
         "notes",
-        "what was done: aligned, zoomed, or one of several people taken",
-        lambda clip: "; ".join(clip.get("notes", ())),
+        "what was done: HDR mapped to SDR, aligned, zoomed, or one of several people taken",
+        lambda clip: "; ".join(_notes(clip)),
     ),
 )
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +24,7 @@ from training.loop.out_of_memory import out_of_memory
 from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics
 from training.loop.run_log import Log
 from training.train import train
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import DiskFull, LabError
 
 TRAIN = """
 import resource, sys
@@ -83,6 +86,22 @@ def test_a_log_is_shortened_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     log.write("train", 3, {"loss": 2.0})
     log.close()
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_a_disk_that_is_full_at_tensorboards_file_is_said(tmp_path: Path) -> None:
+    before, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    log = Log(tmp_path, 0)
+    noise = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)  # that of the writer's thread, which raises too
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+            with pytest.raises(DiskFull, match=f"There is no room for tensorboard in {tmp_path}"):
+                log.show_masks("masks", 0, noise, *(torch.zeros(4, 8, 8) for _ in range(2)))
+                log.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, old)
 
 
 def test_memory_that_ran_out_is_said_with_the_settings_that_have_room(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -99,3 +100,13 @@ def test_its_modules_bear_the_names_that_the_reference_gives_them() -> None:
     assert {f"{module.removeprefix('diffusion_model.')}.weight" for module in modules} <= known
     assert {f"{module}.{end}" for module in modules for end in ("lora_A.weight", "lora_B.weight")} <= tensors.keys()
     assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("4", "2")
+
+
+def test_the_published_network_gets_the_documented_modules() -> None:
+    with torch.device("meta"):
+        network = WanS2VTransformer3DModel()
+    trained = add_adapter(network, 128, 64.0, seed=0)
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, LoraLayer)]
+    injectors = [name for name in layers if ".audio_injection." in name]
+    assert (len(layers), len(injectors), len(trained)) == (460, 60, 2 * 460)
+    assert sum(matrix.numel() for matrix in trained) == 699_924_480  # "trained" in docs/measured/training.jsonl

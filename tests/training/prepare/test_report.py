@@ -15,7 +15,7 @@ from training.data.whole_folder import is_temporary, replace_folder, whole_folde
 from training.loop.loss import SMALLEST
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Dilation, MaskMaker
-from training.prepare.measures import SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
+from training.prepare.measures import FOLLOWS, SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
 from training.prepare.report import assess, divide, duplicates, report_json, report_lines
 from wanavatar_lab.errors import DiskFull, LabError
 
@@ -143,6 +143,19 @@ def test_what_is_out_of_sync_or_held_out_too_is_left_out_of_training() -> None:
     assert "left out: it is the same as 0, which is held out" in lines[4]
     report = report_json(clips, held_out, left_out, [], {})
     assert [each["left_out"] for each in report["clips"]] == [None, None, left_out["2"], None, None]
+
+
+def test_a_mouth_that_says_something_else_and_a_clip_without_a_face_are_left_out() -> None:
+    dubbed = replace(observed(seed=2), lag=3, lag_r=FOLLOWS - 0.01)
+    faceless = replace(observed(seed=3), face_found=0.0, lag=None, lag_r=None)
+    clips = assess(dict(clip(str(i), each) for i, each in enumerate([observed(seed=1), dubbed, faceless])))
+    words = {"1": "its mouth does not follow its sound (r = 0.29 at best)", "2": "no face was found"}
+    assert divide(clips, 0)[1] == words
+    assert divide(clips, 0, keep_out_of_sync=True)[1] == {"2": words["2"]}
+    # `--landmarks none` finds no face anywhere
+    assert divide(clips[2:], 0)[1] == {}
+    with pytest.raises(LabError, match=r"What helps: `--keep-out-of-sync` to use them, or give more video\.$"):
+        divide(clips[1:2], 0)
 
 
 def test_no_clip_left_to_train_on_is_told_with_what_to_do() -> None:

@@ -14,13 +14,21 @@ from wanavatar_lab.errors import LabError
 def test_a_row_for_each_clip_and_those_that_are_flagged_stand_out(tmp_path: Path) -> None:
     ann = Person(tmp_path)
     no_face = {"face_found": 0.0, "face_area": None, "lip_area": None, "lag": None, "lag_r": None}
-    write_report(ann, clip("video_000"), clip("video_001", problems=["no <face>"], held_out=True, **no_face))
+    late = {"left_out": "out of sync by +5 frames", "lag": 5, "hdr": "HLG", "notes": ["zoomed"]}
+    write_report(
+        ann,
+        clip("video_000"),
+        clip("video_001", problems=["no <face>"], held_out=True, **no_face),
+        clip("video_002", **late),
+    )
     text = ReportTable(ann).value
-    first, second = text.split("<tr")[2:]
+    first, second, third = text.split("<tr")[2:]
     assert "<td>2.1%</td>" in first and "<td>+0</td>" in first and "<td>training</td>" in first
     assert "style" not in first and "style" in second
     assert "no &lt;face&gt;" in second and "<td>unknown</td>" in second and "<td>validation</td>" in second
-    assert "2 clips, 6 s, 1 flagged" in text
+    assert "<td>nothing: out of sync by +5 frames</td>" in third and "<td>+5</td>" in third
+    assert "<td>HDR (HLG) mapped to SDR; zoomed</td>" in third
+    assert "3 clips, 6 s, 1 flagged" in text
     assert "b&lt;b&gt;.mp4: it has no sound" in text
 
 
