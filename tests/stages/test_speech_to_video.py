@@ -437,6 +437,31 @@ def test_hdr_is_read_as_sdr_and_the_log_says_so(tmp_path: Path, caplog: pytest.L
     assert "pose.mov is HDR (HLG)" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_an_animation_is_a_video_of_its_length_and_a_still_is_none(tmp_path: Path, suffix: str) -> None:
+    shades = [Image.new("RGB", (64, 64), (shade,) * 3) for shade in (0, 100, 200)]
+    shades[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=shades[1:], duration=250)
+    frames = speech_to_video.VideoFrames(str(tmp_path / f"a.{suffix}"), 64, 64)
+    assert frames.seconds == pytest.approx(0.75) and frames.shape == (3, 3, 64, 64)
+    read = frames[0:20].mean(dim=(1, 2, 3)) * 255
+    assert read.tolist() == pytest.approx([0] * 3 + [100] * 4 + [200] * 5, abs=4)  # the nearest ones
+    shades[0].save(tmp_path / f"still.{suffix}")
+    with pytest.raises(LabError, match=r"has no picture that moves\. Give a video, or an animated GIF"):
+        speech_to_video.VideoFrames(str(tmp_path / f"still.{suffix}"), 64, 64)
+
+
+def test_a_loss_in_an_input_is_said_once_in_the_log_with_the_users_file(place: Path) -> None:
+    voice = media.read_audio(toys.voice(place / "v.wav", 1.0))
+    media.write_audio(place / "s.wav", media.Audio(np.concatenate([voice.samples, -voice.samples], 1), voice.rate))
+    picture = toys.picture(place / "a.png").read_bytes()
+    (place / "cut.png").write_bytes(picture[: len(picture) * 9 // 10])
+    run = jobs.run_here(request(place, image=str(place / "cut.png"), audio=str(place / "s.wav")))
+    assert run.status().state == "succeeded"
+    log = (run.folder / "log.txt").read_text()
+    assert log.count(f"{place / 's.wav'} has one of its two channels inverted") == 1
+    assert log.count(f"{place / 'cut.png'} is cut short or damaged: ") == 1 and ".inputs" not in log
+
+
 def test_the_bare_pipeline_comes_in_process(place: Path) -> None:
     pipeline = wanavatar_lab.load("speech_to_video", profile="pocket", device="cpu")
     folder = place / "weights" / "pocket" / "speech_to_video"

@@ -13,7 +13,7 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import workload_of
@@ -249,6 +249,9 @@ class VideoFrames:
     Attributes:
         ndim, shape: as those of a tensor [F, C, height, width]; F counts the file's own frames.
         seconds: of the file; infinite for one picture.
+
+    Raises:
+        MediaError: it cannot be read, or has no picture that moves.
     """
 
     ndim: int = 4
@@ -261,7 +264,9 @@ class VideoFrames:
             info = media.probe(path)
             if info.hdr:
                 _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
-            frames = info.frames or 0
+            if not info.frames:
+                raise MediaError(f"{path} has no picture that moves. Give a video, or an animated GIF or WebP.")
+            frames = info.frames
             self.seconds = frames / (info.fps or FPS)
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
         self._frames: Iterator[np.ndarray] = iter(())
