@@ -521,6 +521,7 @@ CHANGED: dict[str, Callable[[Path], bytes]] = {
     "wrong_bytes_a_second.wav": lambda _: wav(form(1, 16, per_second=1), chunk(b"data", SAMPLES)),
     "half_a_sample.wav": lambda _: wav(FMT, chunk(b"data", SAMPLES[:-1])),
     "long_bext.wav": lambda _: wav(chunk(b"bext", bytes(200_000)), FMT, chunk(b"data", SAMPLES)),
+    "an_avif_behind.mp4": lambda plain: read("front.mp4")(plain) + read("a.avif")(plain),
     "zeros_behind.mp4": lambda plain: read("front.mp4")(plain) + bytes(100_000),
     "zeros_behind.mkv": lambda plain: read("a.mkv")(plain) + bytes(100_000),
     "twice.mp4": lambda plain: read("front.mp4")(plain) * 2,

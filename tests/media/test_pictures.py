@@ -252,7 +252,7 @@ CUT: dict[str, dict[str, Any]] = {
     "turned.jpg": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
     "clear.gif": {"transparency": 3},
     "lossless.webp": {"lossless": True},
-    **{f"a.{suffix}": {} for suffix in ("png", "jpg", "gif", "webp", "bmp", "tif", "ppm")},
+    **{f"a.{suffix}": {} for suffix in ("png", "jpg", "gif", "webp", "bmp", "tif", "ppm", "tga", "pcx")},
 }
 
 
@@ -266,7 +266,7 @@ def test_a_cut_picture_is_read_as_far_as_it_goes_and_the_loss_is_said(
     def rows_of(path: Path) -> NDArray[np.int64]:
         """In the order of the file."""
         read = np.rot90(np.asarray(read_picture(path)).astype(np.int64), int(name == "turned.jpg"))
-        return read[::-1] if name.endswith("bmp") else read
+        return read[::-1] if name.endswith(("bmp", "tga")) else read
 
     data, cut, whole = (tmp_path / name).read_bytes(), tmp_path / f"cut_{name}", rows_of(tmp_path / name)
     assert whole.shape == (144, 192, 3) and probe(tmp_path / name).missing == ""
@@ -341,8 +341,8 @@ def test_of_interlaced_rows_those_that_lack_are_like_the_ones_before(tmp_path: P
     assert np.abs(read - whole)[:60].max() <= 32 and "of 64 rows" in probe(path).missing
 
 
-@pytest.mark.parametrize(("suffix", "error"), [("ico", 0), ("jp2", 12)])
-def test_other_pictures_that_browsers_show_are_read(tmp_path: Path, suffix: str, error: int) -> None:
+@pytest.mark.parametrize(("suffix", "error"), [("ico", 0), ("jp2", 12), ("tga", 0), ("pcx", 0), ("sgi", 0), ("dds", 0)])
+def test_other_pictures_that_some_programs_show_are_read(tmp_path: Path, suffix: str, error: int) -> None:
     scene(48, 48).save(tmp_path / f"a.{suffix}")
     assert np.abs(middles(read_picture(tmp_path / f"a.{suffix}")) - PIXELS).max() <= error
     assert probe(tmp_path / f"a.{suffix}").kind == "picture"

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -188,6 +189,15 @@ def test_any_byte_that_a_file_lacks_is_said(tmp_path: Path, suffix: str) -> None
     with open(path, "ab") as file:  # what follows is none of it
         file.write(bytes(range(256)) * 8)
     assert probe(path).missing == ""
+
+
+def test_a_heic_behind_an_mp4_does_not_keep_it_from_being_read(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    path, photo = mux(tmp_path / "a.mp4", video="libx264", video_options=NO_B), tmp_path / "a.heic"
+    Image.fromarray(numbered(9)).save(photo)
+    path.write_bytes(path.read_bytes() + photo.read_bytes())
+    assert [number_in(frame) for frame in read_frames(path)] == list(range(24))
+    assert probe(path).frames == 24
 
 
 def test_frames_that_are_damaged_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

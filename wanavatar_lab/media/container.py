@@ -39,6 +39,7 @@ MAX_THREADS = 8
 LONGEST_PRIMING = Fraction(3, 10)  # seconds: 2,112 samples of AAC at 8 kHz are 0.26 s
 # of the outermost ones, those that a player needs
 MP4_BOXES = {b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp", b"mfra", b"meta"}
+PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis"}
 WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
 # format tags of plain samples, whose bytes a second are exact: PCM, float, A-law, µ-law, and those stated further on
 WAV_SAMPLES = {1, 3, 6, 7, 0xFFFE}
@@ -220,7 +221,7 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
             "max_pixels": str(settings.max_video_pixels),
         }
         instead, more, declared = _wav(path)
-        file = instead or f"file:{path.absolute()}"
+        file = instead or _before_a_picture(path) or f"file:{path.absolute()}"
         with av.open(file, "r", options=options | more, metadata_errors="replace") as container:
             source = Source(container, path, declared)
             if not source.streams:
@@ -323,6 +324,24 @@ def _declared_bytes(path: Path) -> int:
             if size < 8:  # to the end of the file, whatever that is, or never filled in
                 return 0
             end += size + (size & 1 if head[:4] == b"RIFF" else 0)
+
+
+def _before_a_picture(path: Path) -> io.BytesIO | None:
+    """Of an MP4 behind which a HEIC or AVIF was joined, the MP4 alone: FFmpeg would add a thousand streams, or hang."""
+    with open(path, "rb") as file:
+        place, brands = 0, 0
+        while True:
+            file.seek(place)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            if head[4:8] not in MP4_BOXES or size < 8:
+                return None
+            brands += head[4:8] == b"ftyp"
+            if brands > 1 and head[8:12] in PICTURE_BRANDS:
+                file.seek(0)
+                return io.BytesIO(file.read(place))
+            place += size
 
 
 def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None]:

@@ -25,6 +25,8 @@ from wanavatar_lab.settings import read_settings
 
 # What people have; others, such as EPS, which starts an interpreter, are refused.
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "ICO", "JPEG2000"]
+# begin so plainly that any data might be taken for them, and are read by the name of the file only
+FORMATS_BY_NAME = {".tga": "TGA", ".pcx": "PCX", ".sgi": "SGI", ".dds": "DDS", ".icns": "ICNS"}
 pillow_heif.register_heif_opener()
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 # how a picture is turned to stand upright, by its EXIF orientation
@@ -211,7 +213,7 @@ def _cut_picture(image: Image.Image, path: Path | str) -> tuple[Image.Image, Ima
                     break
             if len(both) < 2:
                 return None
-        elif kind in ("PNG", "GIF", "BMP", "TIFF", "PPM"):
+        elif kind in ("PNG", "GIF", "BMP", "TIFF", "PPM", "TGA", "PCX"):
             both = [_decoded(_opaque_gif(data), kind, over=value) for value in (0, 255)]
         else:
             return None
@@ -375,7 +377,8 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
                 source = existing_file(path, settings)
                 filled = next(_filled_webp(source), None)
-                image = stack.enter_context(Image.open(io.BytesIO(filled) if filled else source, formats=FORMATS))
+                formats = [*FORMATS, *filter(None, [FORMATS_BY_NAME.get(source.suffix.lower())])]
+                image = stack.enter_context(Image.open(io.BytesIO(filled) if filled else source, formats=formats))
             width, height = image.size
             if width * height > settings.max_picture_pixels:
                 raise MediaError(
