@@ -1,10 +1,12 @@
 """Videos read from files."""
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -59,6 +61,19 @@ def test_another_frame_rate_takes_the_nearest_frame_and_never_drifts(tmp_path: P
     for index, number in enumerate(numbers):
         distance = abs(Fraction(number, source) - Fraction(index, wanted))
         assert distance <= Fraction(1, 2 * source) or number == 40 * source - 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> None:
+    frames, path = [Image.fromarray(numbered(k)) for k in range(6)], tmp_path / f"a.{suffix}"
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=[100, 100, 300, 100, 100, 100], lossless=True
+    )
+    info = probe(path)
+    assert (info.kind, info.frames, info.duration, info.fps) == ("picture", 6, 0.8, 7.5)
+    assert [number_in(frame) for frame in read_frames(path)] == [0, 1, 2, 3, 4, 5]
+    assert [number_in(frame) for frame in read_frames(path, fps=10)] == [0, 1, 2, 2, 3, 3, 4, 5]
+    assert number_in(read_frame(path, 0.6)) == 4
 
 
 def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> None:
@@ -156,6 +171,35 @@ def test_a_cut_file_is_read_as_far_as_it_goes_and_the_loss_is_said(
     assert most >= (24 if suffix != "avi" else 23)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi"])
+def test_any_byte_that_a_file_lacks_is_said(tmp_path: Path, suffix: str) -> None:
+    """Lengths in seconds are rounded, and tell nothing of a track whose description is in the part that is gone."""
+    video, audio = READABLE[suffix], {"avi": "libmp3lame", "webm": "libopus"}.get(suffix, "aac")
+    path = mux(tmp_path / f"a.{suffix}", video=video, audio=audio, frames=[numbered(k) for k in range(8)])
+    data, cut = path.read_bytes(), tmp_path / f"cut.{suffix}"
+    assert probe(path).missing == read_audio(path).missing == ""
+    read_in_part = 0
+    for lost in (1, 20, 100, 300, 600):
+        cut.write_bytes(data[:-lost])
+        said = f"the file has {len(data) - lost:,} of {len(data):,} bytes"
+        with suppress(MediaError):  # an MP4 without any description
+            assert probe(cut).missing.endswith(said)
+            read_in_part += 1
+    assert read_in_part
+    with open(path, "ab") as file:  # what follows is none of it
+        file.write(bytes(range(256)) * 8)
+    assert probe(path).missing == ""
+
+
+def test_a_heic_behind_an_mp4_does_not_keep_it_from_being_read(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    path, photo = mux(tmp_path / "a.mp4", video="libx264", video_options=NO_B), tmp_path / "a.heic"
+    Image.fromarray(numbered(9)).save(photo)
+    path.write_bytes(path.read_bytes() + photo.read_bytes())
+    assert [number_in(frame) for frame in read_frames(path)] == list(range(24))
+    assert probe(path).frames == 24
+
+
 def test_frames_that_are_damaged_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = mux(tmp_path / "a.mov", video="png", pixels="rgb24")  # every frame a picture of its own
     data = path.read_bytes()
@@ -181,6 +225,12 @@ def test_a_live_recording_that_ends_within_a_block_is_read_up_to_there(
         numbers = [number_in(frame) for frame in read_frames(cut)]
         assert numbers == list(range(len(numbers)))
         assert 3 <= len(numbers) <= 18
+
+
+def test_a_webp_that_does_not_move_is_no_video(tmp_path: Path) -> None:
+    Image.fromarray(numbered(1)).save(tmp_path / "a.webp")
+    with pytest.raises(MediaError, match="no picture that moves"):
+        read_frames(tmp_path / "a.webp")
 
 
 def test_what_is_no_video_is_refused_in_clear_words(tmp_path: Path) -> None:
