@@ -3,14 +3,17 @@
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pillow_heif
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from wanavatar_lab.errors import MediaError
@@ -22,6 +25,8 @@ from wanavatar_lab.settings import read_settings
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF"]
 pillow_heif.register_heif_opener()
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
+# in the arguments of Pillow's decoders: 16 bits a channel, of which it keeps 8 unless the picture is grey
+SIXTEEN_BIT_DECODERS = (";16", "65535")
 COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
 OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -34,6 +39,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
 MAX_PNG_CHUNK = 64 << 20
 # Pillow keeps its limits and its strictness in module variables, which one reader at a time may change
 _pillow_settings = threading.Lock()
+# what each EXIF orientation asks of rows and columns, to show the picture upright
+_UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda levels: np.rot90(levels, 2),
+    4: np.flipud,
+    5: lambda levels: levels.swapaxes(0, 1),
+    6: lambda levels: np.rot90(levels, -1),
+    7: lambda levels: np.rot90(levels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+_PNG_HEADER = 33  # bytes of a PNG's signature and its first chunk, after which others may be put
+
+
+class Samples(NamedTuple):
+    """An upright picture with all that a file holds of it: levels `[H, W, C]`, with C 1 for grey, 3 RGB, 4 RGBA.
+
+    uint8 is in sRGB; uint16 in the space of `profile`, an ICC profile, or else in sRGB.
+    """
+
+    levels: NDArray[Any]
+    profile: bytes | None = None
 
 
 def read_picture(path: Path | str) -> Image.Image:
@@ -48,14 +74,27 @@ def read_picture(path: Path | str) -> Image.Image:
             (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
     with _opened(path) as image:
-        try:
-            image.load()
-        except OSError:
-            completed = _with_end_marker(image, path)
-            if completed is None:
-                raise
-            image = completed
-        return _rgb(_to_srgb(ImageOps.exif_transpose(image)), path)
+        return _rgb(_to_srgb(ImageOps.exif_transpose(_loaded(image, path))), path)
+
+
+def read_samples(path: Path | str) -> Samples:
+    """Read a picture as `read_picture` does, and keep its transparency, its 16 bits (PNG, TIFF, PPM), and grey as grey.
+
+    Raises:
+        MediaError: as `read_picture`.
+    """
+    with _opened(path) as image:
+        tiles = getattr(image, "tile", [])
+        decoder = str(tiles[0].args) if tiles else ""
+        image = _loaded(image, path)
+        if image.mode != "CMYK" and any(sign in decoder for sign in SIXTEEN_BIT_DECODERS):
+            return _sixteen_bits(image, path)
+        image = _to_srgb(ImageOps.exif_transpose(image))
+        if _has_transparency(image):
+            image = image.convert("RGBA")
+        elif image.mode != "L":
+            image = _rgb(image, path)
+        return Samples(np.asarray(image).reshape(image.height, image.width, -1))
 
 
 def is_picture(path: Path | str) -> bool:
@@ -82,11 +121,11 @@ def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
         return texts, str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
 
 
-def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str, str] | None = None) -> None:
+def write_picture(path: Path | str, image: Image.Image | Samples, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write PNG, JPEG or WebP, chosen by the suffix; whole or not at all. The same picture gives the same bytes.
 
     Args:
-        image: mode RGB or L, or RGBA where the format has transparency (not JPEG).
+        image: mode RGB or L, or RGBA where the format has transparency (not JPEG); 16 bits in PNG only.
         metadata: in PNG one text chunk per entry; in JPEG and WebP one JSON object in EXIF's ImageDescription.
 
     Raises:
@@ -97,23 +136,45 @@ def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str
     options = OPTIONS.get(path.suffix.lower())
     if options is None:
         raise MediaError(f"{path} does not end in {', '.join(OPTIONS)}. Choose one of these.")
-    modes = ("RGB", "L") if options["format"] == "JPEG" else ("RGB", "L", "RGBA")
-    if image.mode not in modes:
-        raise MediaError(f"The picture for {path} has mode {image.mode}; {options['format']} takes {', '.join(modes)}.")
-    clean = image.copy()
-    clean.info = {}  # Pillow would write what the picture's source file said: its profile, its comment, its time
-    memory = io.BytesIO()
-    try:
-        clean.save(memory, **options, **_metadata_options(options["format"], metadata or {}))
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
+    kind = options["format"]
+    if isinstance(image, Samples) and image.levels.dtype == np.uint16:
+        if kind != "PNG":
+            raise MediaError(f"The picture for {path} has 16 bits a channel; {kind} takes 8. Choose .png.")
+        data = _sixteen_bit_png(image, metadata or {})
+    else:
+        if isinstance(image, Samples):
+            levels = image.levels
+            clean = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+        else:
+            clean = image.copy()
+            clean.info = {}  # Pillow would write what the source file said: its profile, its comment, its time
+        modes = ("RGB", "L") if kind == "JPEG" else ("RGB", "L", "RGBA")
+        if clean.mode not in modes:
+            raise MediaError(f"The picture for {path} has mode {clean.mode}; {kind} takes {', '.join(modes)}.")
+        memory = io.BytesIO()
+        try:
+            clean.save(memory, **options, **_metadata_options(kind, metadata or {}))
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{path} cannot be written as {kind}: {error}.") from error
+        data = memory.getvalue()
     try:
         # written from memory, because Pillow's own writing loses the reason when the disk is full
-        write_bytes(path, memory.getvalue())
+        write_bytes(path, data)
     except OSError as error:
         raise MediaError(
             f"{path} cannot be written: {error.strerror}. Check the folder and its permissions."
         ) from error
+
+
+def _loaded(image: Image.Image, path: Path | str) -> Image.Image:
+    try:
+        image.load()
+    except OSError:
+        completed = _with_end_marker(image, path)
+        if completed is None:
+            raise
+        return completed
+    return image
 
 
 def _with_end_marker(image: Image.Image, path: Path | str) -> Image.Image | None:
@@ -203,10 +264,45 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
         return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise MediaError(f"{path} has floating-point samples, whose white is unknown. Save it with 8 or 16 bits.")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if _has_transparency(image):
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _sixteen_bits(image: Image.Image, path: Path | str) -> Samples:
+    """The samples of a file that `image`, its 8 bits, shows to be whole. OpenCV reads it, as Real-ESRGAN's program."""
+    levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels is None or levels.dtype != np.uint16 or levels.shape[:2] != image.size[::-1]:
+        raise MediaError(f"{path} has 16 bits a channel in a form that cannot be read. Save it as PNG.")
+    levels = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)(
+        _swapped(np.atleast_3d(levels))
+    )
+    profile = image.info.get("icc_profile")
+    kind = "GRAY" if levels.shape[2] == 1 else "RGB "
+    if profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space != kind:
+        profile = None  # as `_to_srgb`
+    return Samples(np.ascontiguousarray(levels), profile)
+
+
+def _sixteen_bit_png(picture: Samples, metadata: Mapping[str, str]) -> bytes:
+    """OpenCV's PNG, with the profile and one text chunk per entry."""
+    data = cv2.imencode(".png", _swapped(picture.levels))[1].tobytes()
+    chunks = io.BytesIO()
+    if picture.profile:
+        PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0", zlib.compress(picture.profile))
+    for name, text in metadata.items():
+        PngImagePlugin.putchunk(chunks, b"iTXt", name.encode("latin-1"), b"\0\0\0\0\0", text.encode())
+    return data[:_PNG_HEADER] + chunks.getvalue() + data[_PNG_HEADER:]
+
+
+def _swapped(levels: NDArray[Any]) -> NDArray[Any]:
+    """RGB as BGR, OpenCV's order, or back; grey and transparency stay."""
+    return levels if levels.shape[2] == 1 else levels[:, :, [2, 1, 0, 3][: levels.shape[2]]]
 
 
 def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
