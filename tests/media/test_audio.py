@@ -1,6 +1,7 @@
 """Sound read from and written to files."""
 
 import json
+import math
 import re
 import struct
 import wave
@@ -9,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
+import soxr  # type: ignore[import-untyped]
 
 from tests.media.samples import clicks, mux, onsets, tone
 from wanavatar_lab.errors import MediaError
@@ -83,6 +86,20 @@ def test_resampling_keeps_pitch_level_length_and_place(tmp_path: Path, rate: int
     assert len(read.samples) == wanted
     middle = slice(wanted // 10, -wanted // 10)
     assert np.abs(read.samples[middle] - tone(wanted, 1.0)[middle]).max() < 2e-4
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 15_999, 16_000, 22_050, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_voice_is_read_as_librosa_reads_it(tmp_path: Path, rate: int, channels: int) -> None:
+    """Wan2.2 reads audio by `librosa.load(path, sr=16000)`: the mean, soxr at HQ, ceil(n · 16000 / rate) samples."""
+    for length in (rate // 40, rate // 2, rate // 2 + 1, rate + 7):
+        samples = np.random.default_rng(length).normal(0, 0.1, (length, channels)).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+        mono, whole = samples.mean(axis=1), math.ceil(length * 16_000 / rate)
+        wanted = mono if rate == 16_000 else soxr.resample(mono, rate, 16_000, quality="HQ")[:whole]
+        found = read_audio(tmp_path / "a.wav", rate=16_000, mono=True).samples[:, 0]
+        assert len(found) == whole
+        assert np.abs(found - np.pad(wanted, (0, whole - len(wanted)))).max() <= 1e-6
 
 
 def test_mono_is_the_mean_of_stereo(tmp_path: Path) -> None:

@@ -89,13 +89,21 @@ def stereo_weights(channels: int, names: Sequence[str] = ()) -> NDArray[np.float
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
-    """Resample blocks `[n, C]` from `rate` to `wanted` Hz; the result is aligned with the input, without delay."""
+    """Resample blocks `[n, C]` from `rate` to `wanted` Hz; the result is aligned with the input, without delay.
+
+    It has as many samples as librosa's, through which Wan2.2 reads audio: a part of one at the end counts as one.
+    """
     if rate == wanted:
         yield from blocks
         return
     stream: soxr.ResampleStream | None = None
+    given = made = 0
     for block in blocks:
         stream = stream or soxr.ResampleStream(rate, wanted, block.shape[1], dtype="float32", quality="HQ")
-        yield stream.resample_chunk(block)
+        given += len(block)
+        found = stream.resample_chunk(block)
+        made += len(found)
+        yield found
     if stream is not None:
-        yield stream.resample_chunk(block[:0], last=True)
+        found = stream.resample_chunk(block[:0], last=True)
+        yield np.pad(found, ((0, max(0, -(-given * wanted // rate) - made - len(found))), (0, 0)))
