@@ -110,6 +110,12 @@ def is_picture(path: Path | str) -> bool:
         return False
 
 
+def is_animation(path: Path | str) -> bool:
+    """Whether a picture has more than one frame; errors as of `is_picture`, and for what is no picture."""
+    with _opened(path) as image:
+        return int(getattr(image, "n_frames", 1)) > 1
+
+
 def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
     """The text chunks of a PNG by name, and the description of any picture; what is damaged of them is left out.
 
