@@ -351,7 +351,7 @@ def test_segments_that_are_finished_are_kept_however_the_run_ends(
     assert status.state == ("cancelled" if end == "a cancel" else "failed")
     assert status.artifacts == [Artifact(kind="talking", path="talking.partial.mp4", role="partial")]
     kept = run.path(status.artifacts[0])
-    assert f"Its first 2.00 s are finished and kept in {kept}." in status.message
+    assert f". Its first 2.00 s are finished and kept in {kept}." in status.message
     clip = media.probe(kept)
     assert (clip.kind, clip.frames, clip.width, clip.missing) == ("video", 32, 64, "")
     assert media.read_audio(kept).seconds == pytest.approx(2.0, abs=0.03)
