@@ -5,6 +5,7 @@ What each holds is not written down here; `read_files` compares it with what FFm
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pillow_heif
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 from PIL import Image
@@ -81,6 +83,10 @@ def clear(count: int = 4) -> list[NDArray[np.uint8]]:
 X264 = {"video": "libx264"}
 BOTH = {"video": "libx264", "audio": "aac"}
 WAV = {"audio": "pcm_s16le", "sample_format": "s16"}
+EIGHT: dict[str, Any] = {"rate": 8_000, "samples": tone(8_000, 0.5)}
+BIG_ENDIAN = {"s16": "s16", "s24": "s32", "f32": "flt", "f64": "dbl"}
+PHONE = [0, 20, 41, 60, 100, 106, 160, 300]
+BEFORE, AS_THEY_ARE = [-9, -3, -1, 0, 2, 4, 6, 8], {"avoid_negative_ts": "disabled"}
 ODD: dict[str, dict[str, Any]] = {
     **{f"{rate}.wav": WAV | {"rate": rate, "samples": tone(rate, 0.3)} for rate in (8_000, 11_025, 22_050, 37_800)},
     **{f"{rate}.flac": WAV | {"audio": "flac", "rate": rate, "samples": tone(rate, 0.3)} for rate in (96_000, 192_000)},
@@ -168,6 +174,75 @@ ODD: dict[str, dict[str, Any]] = {
     "dash.mp4": BOTH | {"options": {"movflags": "dash+delay_moov", "frag_duration": "100000"}},
     "no_edit_list.mp4": BOTH | {"options": {"use_editlist": "0"}, "video_options": {"bf": "3"}},
     "chapters_at_end.mkv": BOTH | {"options": {"cues_to_front": "1", "reserve_index_space": "2000"}},
+    **{f"pcm_{kind}be.mov": {"audio": f"pcm_{kind}be", "sample_format": as_} for kind, as_ in BIG_ENDIAN.items()},
+    **{f"pcm_{kind}be.aiff": {"audio": f"pcm_{kind}be", "sample_format": as_} for kind, as_ in BIG_ENDIAN.items()},
+    "mulaw.wav": {"audio": "pcm_mulaw", "sample_format": "s16"},
+    **{f"{each}.wav": {"audio": each, "sample_format": "s16"} | EIGHT for each in ("adpcm_ima_wav", "adpcm_yamaha")},
+    "adpcm_g726.wav": {"audio": "adpcm_g726", "sample_format": "s16"} | EIGHT,
+    "adpcm.mov": {"audio": "adpcm_ima_qt", "sample_format": "s16"},
+    "call.amr": {"audio": "libopencore_amrnb", "sample_format": "s16"} | EIGHT,
+    "call.3gp": {"video": "h263", "frames": sized(96, 128), "audio": "libopencore_amrnb", "sample_format": "s16"}
+    | EIGHT,
+    "a.wv": {"audio": "wavpack", "sample_format": "s16"},
+    "a.tta": {"audio": "tta", "sample_format": "s16"},
+    "opus.m4a": {"audio": "libopus", "container": "mp4"},
+    "six_opus.webm": {"audio": "libopus", "rate": 48_000, "samples": tone(48_000, 0.5, 6)},
+    "opus_of_one_packet.opus": {"audio": "libopus", "rate": 48_000, "samples": tone(48_000, 0.02)},
+    "eac3.mp4": {"audio": "eac3", "rate": 48_000, "samples": tone(48_000, 0.5, 2)},
+    "mp3.mp4": {"video": "libx264", "audio": "libmp3lame"},
+    "pcm.mp4": X264 | WAV,
+    "alac.caf": {"audio": "alac", "sample_format": "s16"},
+    "latm.ts": {"video": "libx265", "audio": "aac", "video_options": X265, "options": {"mpegts_flags": "+latm"}},
+    "a.nut": BOTH,
+    "a.mxf": {"video": "mpeg2video", "fps": 25, "rate": 48_000, "samples": tone(48_000, 0.5)} | WAV,
+    "camcorder.dv": {"video": "dvvideo", "frames": sized(576, 720), "fps": 25},
+    "mpeg1.mpg": {"video": "mpeg1video", "fps": 25},
+    "cinepak.avi": {"video": "cinepak", "pixels": "rgb24"},
+    "svq1.mov": {"video": "svq1", "pixels": "yuv410p"},
+    "msmpeg4.avi": {"video": "msmpeg4"},
+    "v210.mov": {"video": "v210", "pixels": "yuv422p10le"},
+    "jpeg2000.mov": {"video": "jpeg2000", "pixels": "rgb24"},
+    "raw.avi": {"video": "rawvideo", "pixels": "bgr24"},
+    "raw.obu": {"video": "libsvtav1", "container": "obu", "video_options": AV1},
+    "moving.avif": {"video": "libsvtav1", "container": "avif", "video_options": AV1},
+    "av1.mp4": {"video": "libsvtav1", "audio": "aac", "video_options": AV1},
+    "av1_10.mkv": {"video": "libsvtav1", "pixels": "yuv420p10le", "video_options": AV1},
+    "vp9_444.webm": {"video": "libvpx-vp9", "pixels": "yuv444p", "video_options": VP9},
+    "vp9.mp4": {"video": "libvpx-vp9", "video_options": VP9},
+    "hevc_444.mp4": {"video": "libx265", "pixels": "yuv444p", "video_options": X265},
+    "hevc_12.mkv": {"video": "libx265", "pixels": "yuv420p12le", "video_options": X265},
+    "h264_444_10.mkv": X264 | {"pixels": "yuv444p10le"},
+    "rgb.mkv": {"video": "libx264rgb", "pixels": "rgb24"},
+    "open_gop.mp4": X264 | {"video_options": {"x264-params": "open-gop=1:keyint=4:bframes=3"}},
+    "prores_4444.mov": {"video": "prores_ks", "pixels": "yuv444p10le"},
+    "deep.mov": {"video": "png", "pixels": "rgb48be"},
+    "grey_16.mkv": {"video": "ffv1", "pixels": "gray16le"},
+    "clear_ffv1.mkv": {"video": "ffv1", "pixels": "yuva420p", "frames": clear()},
+    "phone.mp4": BOTH | {"fps": 90_000, "times": [0, 3_000, 6_100, 9_000, 15_000, 15_900, 24_000, 45_000]},
+    "phone.mov": {
+        "video": "libx265",
+        "audio": "aac",
+        "fps": 600,
+        "times": PHONE,
+        "video_options": X265,
+        "rotation": 90,
+    },
+    "sound_long_before_0.mkv": BOTH | {"audio_start": -0.5, "times": BEFORE, "options": AS_THEY_ARE},
+    "of_a_clock.mkv": BOTH | {"audio_start": 108_000.0, "times": [1_728_000 + k for k in range(8)]},
+    "of_a_clock.ts": BOTH | {"audio_start": 72_000.0, "times": [1_152_000 + k for k in range(8)]},
+    "late_picture.mkv": BOTH | {"times": list(range(16, 24))},
+    "late_picture.mp4": BOTH | {"times": list(range(16, 24))},
+    "pause.mp4": BOTH | {"times": [0, 1, 2, 3, 160, 161, 162, 163]},
+    "same_times.mkv": {"video": "ffv1", "times": [0, 1, 1, 2, 2, 3, 4, 5]},
+    "cmaf.mp4": BOTH | {"options": {"movflags": "cmaf+frag_keyframe"}},
+    "each_frame.mp4": BOTH | {"options": {"movflags": "frag_every_frame+empty_moov+default_base_moof"}},
+    "a.ismv": BOTH,
+    "hinted.mp4": BOTH | {"options": {"movflags": "rtphint"}},
+    "very_fast.mp4": X264 | {"fps": 1_000},
+    "slide_show.mkv": {"video": "ffv1", "fps": Fraction(1, 10)},
+    "very_wide_pixels.mp4": X264 | {"aspect": Fraction(10)},
+    "a_pixel.mkv": {"video": "ffv1", "pixels": "yuv444p", "frames": sized(1, 1)},
+    "slanted.mp4": BOTH | {"rotation": 45},
 }
 
 
@@ -202,6 +277,47 @@ def two_sounds(path: Path) -> None:
             file.mux(stream.encode(None))
 
 
+def many_tracks(path: Path) -> None:
+    """Two cameras, two languages and what a player needs for subtitles."""
+    with av.open(str(path), "w") as file:
+        pictures: list[Any] = [file.add_stream("libx264", rate=16) for _ in range(2)]
+        sounds: list[Any] = [file.add_stream("aac", rate=16_000, layout="mono") for _ in range(2)]
+        file.add_attachment("font.ttf", "application/x-truetype-font", bytes(5_000))
+        for size, picture in enumerate(pictures, 1):
+            picture.width, picture.height, picture.pix_fmt = 96 * size, 32 * size, "yuv420p"
+        for size, picture in enumerate(pictures, 1):
+            for index in range(8):
+                shown = np.kron(numbered(index), np.ones((size, size, 1), np.uint8))
+                frame: Any = av.VideoFrame.from_ndarray(shown, format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 16)
+                file.mux(picture.encode(frame))
+            file.mux(picture.encode(None))
+        for sound in sounds:
+            frame = av.AudioFrame.from_ndarray(tone(16_000, 0.5).reshape(1, -1), format="flt", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, 0
+            file.mux(sound.encode(frame))
+            file.mux(sound.encode(None))
+
+
+def with_cover(path: Path) -> None:
+    """Sound with a picture of its record."""
+    with av.open(str(path), "w") as file:
+        sound: Any = file.add_stream("flac" if path.suffix == ".flac" else "aac", rate=16_000, layout="mono")
+        cover: Any = file.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 24, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        file.start_encoding()
+        picture = av.VideoFrame.from_image(NOISE)
+        picture.pts = 0
+        file.mux(cover.encode(picture))
+        file.mux(cover.encode(None))
+        samples = np.rint(tone(16_000, 0.5) * 32_767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        file.mux(sound.encode(frame))
+        file.mux(sound.encode(None))
+
+
 def id3(size: int, picture: bytes = b"") -> bytes:
     """An ID3v2.3 tag with padding, and a cover."""
     apic = b"\0image/png\0\3\0" + picture
@@ -221,6 +337,13 @@ def wav(*chunks: bytes, head: bytes = b"RIFF", size: int | None = None) -> bytes
     return head + struct.pack(">I" if head == b"RIFX" else "<I", len(body) if size is None else size) + body
 
 
+def form(tag: int, bits: int, more: bytes = b"", per_second: int | None = None) -> bytes:
+    """A format chunk of one channel at 16 kHz."""
+    stated = 2_000 * bits if per_second is None else per_second
+    return chunk(b"fmt ", struct.pack("<HHIIHH", tag, 1, 16_000, stated, bits // 8, bits) + more)
+
+
+WAVE_EX = struct.pack("<HHIH", 22, 16, 4, 1) + bytes.fromhex("000000001000800000aa00389b71")
 FMT = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 16_000, 32_000, 2, 16))
 SAMPLES = np.rint(tone(16_000, 0.5)[:, 0] * 32_768).astype("<i2").tobytes()
 BIG = b"fmt \0\0\0\x10" + struct.pack(">HHIIHH", 1, 1, 16_000, 32_000, 2, 16) + b"data"
@@ -262,10 +385,20 @@ def without(data: bytes, marker: bytes) -> bytes:
     return data[: -len(marker)]
 
 
+def png(*chunks: bytes) -> bytes:
+    """NOISE, its pixels in these chunks."""
+    head = struct.pack(">IIBBBBB", 32, 24, 8, 2, 0, 0, 0)
+    named = ((b"IHDR", head), *((b"IDAT", each) for each in chunks), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in named
+    )
+
+
 NOISE = Image.fromarray(np.random.default_rng(2).integers(0, 255, (24, 32, 3), dtype=np.uint8))
 PNG, JPEG = io.BytesIO(), io.BytesIO()
 NOISE.save(PNG, "PNG")
 NOISE.save(JPEG, "JPEG")
+pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(NOISE)))
 
 
 def picture(mode: str = "RGB", frames: int = 1, **options: Any) -> Callable[[Path], None]:
@@ -286,6 +419,9 @@ WRITTEN: dict[str, Callable[[Path], None]] = {
     "empty_sound.mp4": lambda path: empty_track(path, "audio"),
     "empty_picture.mp4": lambda path: empty_track(path, "video"),
     "two_sounds.mkv": two_sounds,
+    "many_tracks.mkv": many_tracks,
+    "cover.mp4": with_cover,
+    "cover.flac": with_cover,
     "progressive.jpg": picture(progressive=True),
     "cmyk.jpg": picture("CMYK"),
     "grey.jpg": picture("L"),
@@ -312,6 +448,18 @@ WRITTEN: dict[str, Callable[[Path], None]] = {
     "interlaced.gif": picture("P", interlace=True),
     "clear.gif": picture("P", transparency=0),
     "a.ppm": picture(),
+    "a.ico": picture(),
+    "a.jp2": picture(),
+    "sixteen_bits.png": lambda path: Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32) * 80).save(path),
+    "soft.png": picture("P", transparency=bytes(range(256))),
+    "four_colours.png": lambda path: NOISE.quantize(4).save(path, bits=2),
+    "lab.tif": picture("LAB"),
+    "several.jpg": picture(frames=2, format="MPO"),
+    "restored.gif": picture("P", frames=4, disposal=2, duration=50),
+    "xmp.jpg": picture(xmp=b"<x:xmpmeta>" + b" " * 50_000),
+    "no_density.jpg": picture(dpi=(0, 0)),
+    "a_quarter.jpg": picture(subsampling="4:1:1"),
+    "bad_profile.jpg": picture(icc_profile=b"nonsense" * 40),
 }
 # bytes, made of those of plain files
 CHANGED: dict[str, Callable[[Path], bytes]] = {
@@ -360,6 +508,28 @@ CHANGED: dict[str, Callable[[Path], bytes]] = {
     ),
     "behind.png": lambda _: PNG.getvalue() + b"workflow" * 100,
     "without_its_end.png": lambda _: PNG.getvalue()[:-12],
+    "in_small_chunks.png": lambda _: png(*(pixels[place : place + 7] for place in range(0, len(pixels), 7))),
+    "empty_chunks.png": lambda _: png(b"", pixels, b""),
+    "more_than_its_pixels.png": lambda _: png(zlib.compress(zlib.decompress(pixels) + bytes(99))),
+    "twice.jpg": lambda _: JPEG.getvalue() * 2,
+    "filled.jpg": lambda _: JPEG.getvalue()[:2] + b"\xff\xff\xff" + JPEG.getvalue()[2:],
+    "u8_header.wav": lambda _: wav(form(1, 8), chunk(b"data", bytes(8_000))),
+    "float_header.wav": lambda _: wav(form(3, 32) + chunk(b"fact", bytes(4)), chunk(b"data", bytes(32_000))),
+    "extensible.wav": lambda _: wav(form(0xFFFE, 16, WAVE_EX), chunk(b"data", SAMPLES)),
+    "data_first.wav": lambda _: wav(chunk(b"data", SAMPLES), FMT),
+    "no_bytes_a_second.wav": lambda _: wav(form(1, 16, per_second=0), chunk(b"data", SAMPLES)),
+    "wrong_bytes_a_second.wav": lambda _: wav(form(1, 16, per_second=1), chunk(b"data", SAMPLES)),
+    "half_a_sample.wav": lambda _: wav(FMT, chunk(b"data", SAMPLES[:-1])),
+    "long_bext.wav": lambda _: wav(chunk(b"bext", bytes(200_000)), FMT, chunk(b"data", SAMPLES)),
+    "zeros_behind.mp4": lambda plain: read("front.mp4")(plain) + bytes(100_000),
+    "zeros_behind.mkv": lambda plain: read("a.mkv")(plain) + bytes(100_000),
+    "twice.mp4": lambda plain: read("front.mp4")(plain) * 2,
+    "twice.webm": lambda plain: read("vp8.webm")(plain) * 2,
+    "from_its_middle.mp3": lambda plain: read("a.mp3")(plain)[333:],
+    "large_cover.mp3": lambda plain: id3(10, PNG.getvalue() + bytes(1_500_000)) + read("a.mp3")(plain),
+    "UPPER.MP4": read("front.mp4"),
+    "-dash \U0001f600 %20'\".wav": read("pcm.wav"),
+    "가" * 83 + ".wav": read("pcm.wav"),
 }
 
 

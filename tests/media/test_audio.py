@@ -13,9 +13,9 @@ import pytest
 import soundfile
 import soxr  # type: ignore[import-untyped]
 
-from tests.media.samples import clicks, mux, onsets, tone
+from tests.media.samples import clicks, mux, number_in, numbered, onsets, tone
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import Audio, probe, read_audio, write_audio
+from wanavatar_lab.media import Audio, probe, read_audio, read_frames, write_audio
 
 VIDEO_AND_SOUND = {
     "mp4": ("libx264", "aac"),
@@ -196,6 +196,26 @@ def test_sound_that_begins_after_the_picture_gets_silence_in_front(tmp_path: Pat
     read = read_audio(path)
     assert onsets(read.samples, 48_000) == pytest.approx([0.75], abs=0.0015)
     assert read.seconds == pytest.approx(1.5, abs=0.0015)
+
+
+@pytest.mark.parametrize("start", [-0.75, 0.0, 108_000.0])
+def test_a_recording_begins_where_its_earliest_track_does(tmp_path: Path, start: float) -> None:
+    """Sound that begins long before 0 is no encoder's priming, and a live recording may count from a clock's time."""
+    path = mux(
+        tmp_path / "a.mkv",
+        video="libx264",
+        audio="pcm_s16le",
+        samples=clicks(48_000, 1.0, [0.25, 0.75]),
+        audio_start=start,
+        times=[round(start * 16) + k for k in range(16)],
+        frames=[numbered(k) for k in range(16)],
+        sample_format="s16",
+        options={"avoid_negative_ts": "disabled"},
+    )
+    assert onsets(read_audio(path).samples, 48_000) == pytest.approx([0.25, 0.75], abs=0.0015)
+    assert [number_in(frame) for frame in read_frames(path, fps=16)] == [*range(16)]
+    info = probe(path)
+    assert (info.frames, info.missing) == (16, "") and info.duration == pytest.approx(1.0, abs=0.07)
 
 
 def test_a_hole_in_the_timestamps_becomes_silence(tmp_path: Path) -> None:
@@ -403,6 +423,15 @@ def test_a_stream_whose_only_header_states_its_first_piece_is_read_whole(tmp_pat
     read = read_audio(tmp_path / "a.wav")
     assert np.abs(read.samples - samples).max() <= 0.5 / 32768
     assert probe(tmp_path / "a.wav").duration == 3.0
+
+
+@pytest.mark.parametrize("stated", [0, 1, 4_000_000])
+def test_a_wav_that_states_a_wrong_number_of_bytes_a_second_lacks_nothing(tmp_path: Path, stated: int) -> None:
+    data = bytearray(wav_bytes(tone(16_000, 1.0)))
+    data[28:32] = stated.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    read = read_audio(tmp_path / "a.wav")
+    assert (read.seconds, read.missing) == (1.0, "") and probe(tmp_path / "a.wav").duration == 1.0
 
 
 def test_what_follows_the_sound_of_a_wav_is_not_heard(tmp_path: Path) -> None:

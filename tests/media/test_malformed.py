@@ -143,7 +143,7 @@ def check(files: Sequence[Path]) -> dict[Path, Results]:
 
 def test_odd_files_are_read_as_whole_as_ffmpeg_and_browsers_have_them(plain: list[Path], tmp_path: Path) -> None:
     files = [*plain, *odd_files(tmp_path, plain[0].parent)]
-    assert len(files) >= 200
+    assert len(files) >= 300
     for path, result in check(files).items():
         assert result["look"]["end"] == "read", (path.name, result["look"])
         played = result["played"]

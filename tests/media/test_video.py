@@ -1,6 +1,7 @@
 """Videos read from files."""
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -154,6 +155,26 @@ def test_a_cut_file_is_read_as_far_as_it_goes_and_the_loss_is_said(
             assert re.search(r"\d s of \d\.\d\d s can be read|1 damaged packet", info.missing)
             assert f"cut.{suffix} is cut short or damaged" in caplog.text
     assert most >= (24 if suffix != "avi" else 23)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi"])
+def test_any_byte_that_a_file_lacks_is_said(tmp_path: Path, suffix: str) -> None:
+    """Lengths in seconds are rounded, and tell nothing of a track whose description is in the part that is gone."""
+    video, audio = READABLE[suffix], {"avi": "libmp3lame", "webm": "libopus"}.get(suffix, "aac")
+    path = mux(tmp_path / f"a.{suffix}", video=video, audio=audio, frames=[numbered(k) for k in range(8)])
+    data, cut = path.read_bytes(), tmp_path / f"cut.{suffix}"
+    assert probe(path).missing == read_audio(path).missing == ""
+    read_in_part = 0
+    for lost in (1, 20, 100, 300, 600):
+        cut.write_bytes(data[:-lost])
+        said = f"the file has {len(data) - lost:,} of {len(data):,} bytes"
+        with suppress(MediaError):  # an MP4 without any description
+            assert probe(cut).missing.endswith(said)
+            read_in_part += 1
+    assert read_in_part
+    with open(path, "ab") as file:  # what follows is none of it
+        file.write(bytes(range(256)) * 8)
+    assert probe(path).missing == ""
 
 
 def test_frames_that_are_damaged_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

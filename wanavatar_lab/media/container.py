@@ -36,6 +36,9 @@ from wanavatar_lab.settings import Settings
 FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"), parse_float=Fraction)
 ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
 MAX_THREADS = 8
+LONGEST_PRIMING = Fraction(3, 10)  # seconds: 2,112 samples of AAC at 8 kHz are 0.26 s
+# of the outermost ones, those that a player needs
+MP4_BOXES = {b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp", b"mfra", b"meta"}
 WAV_HEADER = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
 # format tags of plain samples, whose bytes a second are exact: PCM, float, A-law, µ-law, and those stated further on
 WAV_SAMPLES = {1, 3, 6, 7, 0xFFFE}
@@ -88,8 +91,8 @@ class Source:
         container: the file as PyAV opened it.
         path: of the file, for messages.
         streams: its audio and video streams that FFmpeg can decode, without cover art.
-        zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start below 0 is
-            an encoder's priming, which decoders drop, and does not move the zero.
+        zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start of sound
+            a little below 0 is an encoder's priming, which decoders drop, and does not move the zero.
         damaged: the start of every packet that was skipped, in seconds of the file's own time.
         length: seconds from there to where the header says that the last stream ends; None if it declares no length.
     """
@@ -104,16 +107,27 @@ class Source:
             and not stream.disposition & stream.disposition.attached_pic
         ]
         times = [(stream.start_time, stream.duration, stream.time_base or Fraction(0)) for stream in self.streams]
-        starts = [start * base for start, _, base in times if start is not None]
-        self.zero = max(Fraction(0), min(starts, default=Fraction(0)))
+        starts = [
+            max(Fraction(0), start * base)
+            if stream.type == "audio" and start * base > -LONGEST_PRIMING
+            else start * base
+            for stream, (start, _, base) in zip(self.streams, times, strict=True)
+            if start is not None
+        ]
+        self.zero = min(starts, default=Fraction(0))
         slack = FORMATS["declared_length_slack"].get(container.format.name)
         # an MP3's length is exact only with the header that also states the encoder's priming, which delays the start
         if length is None and slack is not None and (container.format.name != "mp3" or self.zero):
             ends = [(max(0, start or 0) + lasts) * base for start, lasts, base in times if lasts is not None]
             if not ends and container.duration is not None:
-                ends = [Fraction(max(0, container.start_time or 0) + container.duration, av.time_base)]
+                ends = [Fraction(container.duration, av.time_base)]
+                # Matroska's length counts from 0 and not from the start, which in live recordings may be a clock's time
+                if "matroska" not in container.format.name or ends[0] < self.zero:
+                    ends[0] += max(Fraction(0), self.zero)
             self.length = max(ends) - self.zero if ends else None
         self._slack = slack or Fraction(0)
+        declared, size = _declared_bytes(path), path.stat().st_size
+        self._cut = f"the file has {size:,} of {declared:,} bytes" if size < declared else ""
         # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
         self._found = self._read = self._before = Fraction(0)
         self.damaged: list[Fraction] = []
@@ -135,6 +149,8 @@ class Source:
         if self.damaged:
             count, first = len(self.damaged), float(max(Fraction(0), self.damaged[0] - self.zero))
             parts.append(f"{count} damaged packet{'s' if count > 1 else ''} skipped, the first near {first:.2f} s")
+        if self._cut:
+            parts.append(self._cut)
         return "; ".join(parts)
 
     def packets(self) -> Iterator["Packet[Stream]"]:
@@ -271,6 +287,44 @@ def _accepted_formats() -> str:
     return ",".join(sorted(name for name in names - set(FORMATS["refused"]) if not name.endswith("_pipe")))
 
 
+def _declared_bytes(path: Path) -> int:
+    """Where the outermost parts of an MP4, Matroska or AVI file declare to end, in bytes; 0 for other files, and for
+    live recordings, which do not state it.
+
+    Lengths in seconds are rounded, and tell nothing of a track whose description is cut off.
+    """
+    with open(path, "rb") as file:
+        head = file.read(64)
+        if head.startswith(
+            b"\x1a\x45\xdf\xa3"
+        ):  # EBML, then the segment, whose length has as many bytes as its zeros say
+            place = 4
+            for _ in range(2):
+                width = 9 - head[place].bit_length() if len(head) > place + 12 else 9
+                if width > 8:
+                    return 0
+                size = int.from_bytes(head[place : place + width], "big") - (1 << 7 * width)
+                place += width + size
+                if not head.startswith(b"\x18\x53\x80\x67", place):
+                    break
+                place += 4
+            return 0 if size == (1 << 7 * width) - 1 else place
+        end = 0
+        while True:
+            file.seek(end)
+            head = file.read(16)
+            if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+                size = 8 + int.from_bytes(head[4:8], "little")
+            elif head[4:8] in MP4_BOXES:
+                size = int.from_bytes(head[:4], "big")
+                size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            else:
+                return end
+            if size < 8:  # to the end of the file, whatever that is, or never filled in
+                return 0
+            end += size + (size & 1 if head[:4] == b"RIFF" else 0)
+
+
 def _wav(path: Path) -> tuple[io.BytesIO | None, dict[str, str], Fraction | None]:
     """For a WAV file: a file to open instead, options for FFmpeg, and the seconds of sound that its header declares.
 
@@ -323,7 +377,9 @@ def _wav_piece(data: mmap.mmap, head: int, stop: int) -> _WavPiece:
         elif name == b"data":
             start, size = place + 8, length
         place += 8 + length + length % 2
-    per_second, block = (max(1, int.from_bytes(form[at : at + count], "little")) for at, count in ((16, 4), (20, 2)))
+    rate, stated, block = (int.from_bytes(form[at : at + count], "little") for at, count in ((12, 4), (16, 4), (20, 2)))
+    # some writers leave the bytes a second wrong, which nobody needs
+    per_second, block = max(1, rate * block or stated), max(1, block)
     if size < UNKNOWN_WAV_SIZE and stop - place < max(8, LONGEST_WAV_TAG * per_second):
         return _WavPiece(form, start, min(start + size, stop), Fraction(size, per_second))
     # whole blocks of all channels, so that those of the next piece are not exchanged

@@ -1,9 +1,10 @@
-"""Frames of HDR and of wide-gamut video in the colours of BT.709, as a player shows them on an SDR screen.
+"""Pictures and frames of HDR and of wide gamuts in the colours of BT.709, as an SDR screen shows them.
 
-Phones film in HLG, films and games come in PQ, both with the primaries of BT.2020. Their code values taken for SDR
-look grey and dull. Here the light that a code value stands for is worked out (ITU-R BT.2100), the primaries are
-converted, what is brighter than an SDR screen is compressed, and the result is coded for the screen (ITU-R BT.1886).
-Reference white of HDR, 203 cd/m² (ITU-R BT.2408), becomes 238 of 255; what is darker than 0.7 of it keeps its light.
+Phones film in HLG, films and games come in PQ, cameras take HEIC in either, all with the primaries of BT.2020. Their
+code values taken for SDR look grey and dull. Here the light that a code value stands for is worked out (ITU-R BT.2100),
+the primaries are converted, what is brighter than an SDR screen is compressed, and the result is coded for the screen
+(ITU-R BT.1886). Reference white of HDR, 203 cd/m² (ITU-R BT.2408), becomes 238 of 255; what is darker than 0.7 of it
+keeps its light.
 """
 
 from functools import cache
@@ -45,9 +46,13 @@ def hdr_of(frame: VideoFrame) -> str:
     return HDR.get(frame.color_trc, "")
 
 
-def colours_to_map(frame: VideoFrame) -> tuple[str, int] | None:
-    """The HDR transfer function and the primaries of a frame; None if it is SDR with primaries like those of BT.709."""
-    hdr, primaries = hdr_of(frame), frame.color_primaries
+def colours_to_map(transfer: int, primaries: int) -> tuple[str, int] | None:
+    """What `ToBT709` is given for colours of this transfer function and these primaries (code points of ITU-T H.273).
+
+    Returns:
+        The HDR transfer function, or "", and the primaries; None for SDR with primaries like those of BT.709.
+    """
+    hdr = HDR.get(transfer, "")
     if hdr and primaries not in (*TO_BT709, ColorPrimaries.BT709):
         primaries = int(ColorPrimaries.BT2020)  # the only ones that BT.2100 has
     return (hdr, primaries) if hdr or primaries in TO_BT709 else None

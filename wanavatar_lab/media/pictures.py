@@ -2,31 +2,44 @@
 
 import io
 import json
+import logging
+import os
+import struct
 import threading
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import cv2
+import av
 import numpy as np
 import pillow_heif
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import write_bytes
 from wanavatar_lab.media.container import existing_file
+from wanavatar_lab.media.hdr import ToBT709, colours_to_map
 from wanavatar_lab.settings import read_settings
 
 # What people have; others, such as EPS, which starts an interpreter, are refused.
-FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "ICO", "JPEG2000"]
 pillow_heif.register_heif_opener()
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
-# in the arguments of Pillow's decoders: 16 bits a channel, of which it keeps 8 unless the picture is grey
-SIXTEEN_BIT_DECODERS = (";16", "65535")
+SIXTEEN_BIT_DECODERS = (";16", "65535")  # in the arguments of Pillow's decoders
+# how a picture is turned to stand upright, by its EXIF orientation
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MOST_FILLING = 64  # a WebP that declares more than so many times its size has no pixel row
+CODE_POINTS_WITHIN = 1 << 16  # bytes from the beginning of a file: both formats have them before the pixels
 COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
 OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -39,62 +52,99 @@ OPTIONS: dict[str, dict[str, Any]] = {
 MAX_PNG_CHUNK = 64 << 20
 # Pillow keeps its limits and its strictness in module variables, which one reader at a time may change
 _pillow_settings = threading.Lock()
-# what each EXIF orientation asks of rows and columns, to show the picture upright
-_UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    2: np.fliplr,
-    3: lambda levels: np.rot90(levels, 2),
-    4: np.flipud,
-    5: lambda levels: levels.swapaxes(0, 1),
-    6: lambda levels: np.rot90(levels, -1),
-    7: lambda levels: np.rot90(levels, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
-_PNG_HEADER = 33  # bytes of a PNG's signature and its first chunk, after which others may be put
+
+_log = logging.getLogger(__name__)
 
 
-class Samples(NamedTuple):
-    """An upright picture with all that a file holds of it: levels `[H, W, C]`, with C 1 for grey, 3 RGB, 4 RGBA.
+class Picture(NamedTuple):
+    """A picture as it was read.
 
-    uint8 is in sRGB; uint16 in the space of `profile`, an ICC profile, or else in sRGB.
+    Attributes:
+        image: upright, 8-bit RGB, or as `keep` says; what could not be read of it is white, or between rows of an
+            interlaced one like the row before.
+        hdr: "HLG" or "PQ" where the file is HDR, whose colours are mapped; else empty.
+        missing: what could not be read, in words; empty if nothing is known to be missing.
     """
 
-    levels: NDArray[Any]
-    profile: bytes | None = None
+    image: Image.Image
+    hdr: str
+    missing: str
 
 
 def read_picture(path: Path | str) -> Image.Image:
-    """Read a picture as upright 8-bit RGB.
+    """Read a picture as upright 8-bit RGB, as far as it can be decoded; a loss is logged.
 
     EXIF orientation is applied; transparency is laid over white; 16 bits are scaled to 8; an embedded colour
-    profile that fits the picture is converted to sRGB (CMYK without one by the plain formula); of an animation the
-    first frame is taken.
+    profile that fits the picture is converted to sRGB (CMYK without one by the plain formula); HDR and wide gamuts
+    that the file names by code points are mapped as those of video; of an animation the first frame is taken.
 
     Raises:
-        MediaError: no such file, not a picture, pixels that are damaged or missing, or larger than the settings allow
+        MediaError: no such file, not a picture, none of its pixels can be decoded, or larger than the settings allow
             (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
-    with _opened(path) as image:
-        return _rgb(_to_srgb(ImageOps.exif_transpose(_loaded(image, path))), path)
+    return _with_loss_logged(read_picture_and_loss(path), path)
 
 
-def read_samples(path: Path | str) -> Samples:
-    """Read a picture as `read_picture` does, and keep its transparency, its 16 bits (PNG, TIFF, PPM), and grey as grey.
+def read_kept_picture(path: Path | str) -> Image.Image:
+    """As `read_picture`, but of mode RGBA with its transparency, and L if it is grey."""
+    return _with_loss_logged(read_picture_and_loss(path, keep=True), path)
 
-    Raises:
-        MediaError: as `read_picture`.
+
+def read_picture_and_loss(path: Path | str, *, keep: bool = False) -> Picture:
+    """As `read_picture`, with what is missing of it, and without a word in the log but for the colour profile.
+
+    Args:
+        keep: transparency, as RGBA, and grey, as L, where nothing is missing.
     """
     with _opened(path) as image:
-        tiles = getattr(image, "tile", [])
+        lacking, missing = None, ""
+        try:
+            if next(_filled_webp(path), None):
+                raise OSError("it is shorter than it declares")
+            image.load()
+        except Exception:  # see _opened
+            found = _cut_picture(image, path)
+            if found is None:
+                raise
+            image, lacking, missing = found
+        upright, hdr = _in_bt709(image, path)
+        upright = _to_srgb(_turned(upright, image), path)
+        if lacking is not None:
+            upright = _filled(_rgb(upright, path), _turned(lacking, image))
+        elif keep and _has_transparency(upright):
+            upright = upright.convert("RGBA")
+        elif not keep or upright.mode != "L":
+            upright = _rgb(upright, path)
+        return Picture(upright, hdr, missing)
+
+
+def sixteen_bits(path: Path | str) -> tuple[int, bytes | None] | None:
+    """The EXIF orientation of a whole PNG, TIFF or PPM of 16 bits a channel, of which Pillow keeps 8 if it is coloured.
+
+    With it its ICC profile, if that is for RGB or grey as the picture is. None for other pictures, and where the file names other colours by code points, which are mapped to 8 bits.
+    """
+    with _opened(path) as image:
+        tiles = getattr(image, "tile", None)
         decoder = str(tiles[0].args) if tiles else ""
-        image = _loaded(image, path)
-        if image.mode != "CMYK" and any(sign in decoder for sign in SIXTEEN_BIT_DECODERS):
-            return _sixteen_bits(image, path)
-        image = _to_srgb(ImageOps.exif_transpose(image))
-        if _has_transparency(image):
-            image = image.convert("RGBA")
-        elif image.mode != "L":
-            image = _rgb(image, path)
-        return Samples(np.asarray(image).reshape(image.height, image.width, -1))
+        if image.mode == "CMYK" or not any(sign in decoder for sign in SIXTEEN_BIT_DECODERS):
+            return None
+        try:
+            image.load()
+        except OSError:
+            return None
+        if colours_to_map(*_code_points(image, path)) is not None:
+            return None
+        profile, kind = image.info.get("icc_profile"), COLOUR_SPACES.get(image.mode, "GRAY")
+        with suppress(OSError, ImageCms.PyCMSError):  # a damaged one says nothing
+            is_own = profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == kind
+            return _exif(image, ExifTags.Base.Orientation, 1), profile if is_own else None
+        return _exif(image, ExifTags.Base.Orientation, 1), None
+
+
+def is_animation(path: Path | str) -> bool:
+    """Whether a picture has more than one frame; errors as of `is_picture`, and for what is no picture."""
+    with _opened(path) as image:
+        return int(getattr(image, "n_frames", 1)) > 1
 
 
 def is_picture(path: Path | str) -> bool:
@@ -110,12 +160,6 @@ def is_picture(path: Path | str) -> bool:
         return False
 
 
-def is_animation(path: Path | str) -> bool:
-    """Whether a picture has more than one frame; errors as of `is_picture`, and for what is no picture."""
-    with _opened(path) as image:
-        return int(getattr(image, "n_frames", 1)) > 1
-
-
 def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
     """The text chunks of a PNG by name, and the description of any picture; what is damaged of them is left out.
 
@@ -124,14 +168,14 @@ def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
     """
     with _opened(path) as image:
         texts = {str(name): str(text) for name, text in getattr(image, "text", {}).items()}
-        return texts, str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+        return texts, str(_exif(image, ExifTags.Base.ImageDescription, ""))
 
 
-def write_picture(path: Path | str, image: Image.Image | Samples, *, metadata: Mapping[str, str] | None = None) -> None:
+def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write PNG, JPEG or WebP, chosen by the suffix; whole or not at all. The same picture gives the same bytes.
 
     Args:
-        image: mode RGB or L, or RGBA where the format has transparency (not JPEG); 16 bits in PNG only.
+        image: mode RGB or L, or RGBA where the format has transparency (not JPEG).
         metadata: in PNG one text chunk per entry; in JPEG and WebP one JSON object in EXIF's ImageDescription.
 
     Raises:
@@ -142,27 +186,21 @@ def write_picture(path: Path | str, image: Image.Image | Samples, *, metadata: M
     options = OPTIONS.get(path.suffix.lower())
     if options is None:
         raise MediaError(f"{path} does not end in {', '.join(OPTIONS)}. Choose one of these.")
-    kind = options["format"]
-    if isinstance(image, Samples) and image.levels.dtype == np.uint16:
-        if kind != "PNG":
-            raise MediaError(f"The picture for {path} has 16 bits a channel; {kind} takes 8. Choose .png.")
-        data = _sixteen_bit_png(image, metadata or {})
-    else:
-        if isinstance(image, Samples):
-            levels = image.levels
-            clean = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
-        else:
-            clean = image.copy()
-            clean.info = {}  # Pillow would write what the source file said: its profile, its comment, its time
-        modes = ("RGB", "L") if kind == "JPEG" else ("RGB", "L", "RGBA")
-        if clean.mode not in modes:
-            raise MediaError(f"The picture for {path} has mode {clean.mode}; {kind} takes {', '.join(modes)}.")
-        memory = io.BytesIO()
-        try:
-            clean.save(memory, **options, **_metadata_options(kind, metadata or {}))
-        except (OSError, ValueError) as error:
-            raise MediaError(f"{path} cannot be written as {kind}: {error}.") from error
-        data = memory.getvalue()
+    modes = ("RGB", "L") if options["format"] == "JPEG" else ("RGB", "L", "RGBA")
+    if image.mode not in modes:
+        raise MediaError(f"The picture for {path} has mode {image.mode}; {options['format']} takes {', '.join(modes)}.")
+    clean = image.copy()
+    clean.info = {}  # Pillow would write what the picture's source file said: its profile, its comment, its time
+    memory = io.BytesIO()
+    try:
+        clean.save(memory, **options, **_metadata_options(options["format"], metadata or {}))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
+    write_bytes_of_picture(path, memory.getvalue())
+
+
+def write_bytes_of_picture(path: Path, data: bytes) -> None:
+    """Write an encoded picture, whole or not at all; errors as of `write_picture`."""
     try:
         # written from memory, because Pillow's own writing loses the reason when the disk is full
         write_bytes(path, data)
@@ -172,29 +210,185 @@ def write_picture(path: Path | str, image: Image.Image | Samples, *, metadata: M
         ) from error
 
 
-def _loaded(image: Image.Image, path: Path | str) -> Image.Image:
-    try:
-        image.load()
-    except OSError:
-        completed = _with_end_marker(image, path)
-        if completed is None:
-            raise
-        return completed
+def _with_loss_logged(picture: Picture, path: Path | str) -> Image.Image:
+    if picture.hdr:
+        _log.warning("%s is HDR (%s); its colours are mapped to SDR, sRGB.", path, picture.hdr)
+    if picture.missing:
+        _log.warning("%s is cut short or damaged: %s.", path, picture.missing)
+    return picture.image
+
+
+def _cut_picture(image: Image.Image, path: Path | str) -> tuple[Image.Image, Image.Image | None, str] | None:
+    """What browsers show of a picture that is cut or damaged; None if no pixel of it can be decoded.
+
+    It is decoded twice with different values in place of what is missing, so that the pixels that differ are those.
+
+    Returns:
+        The picture, a mask "1" that is white where it is missing, and what is missing in words. Where a damaged file
+        has all its pixels, as a JPEG that lacks only its end marker has, there is no mask and nothing is missing.
+    """
+    kind, data = image.format, Path(path).read_bytes()
+    with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
+        if kind in ("JPEG", "MPO"):
+            scans = _scans(data)
+            if not scans.begun:
+                return None
+            data = data[: scans.end].rstrip(b"\xff")
+            both = [_decoded(data + filling * 1024 + b"\xff\xd9", "JPEG") for filling in (b"\0", b"\x55")]
+        elif kind == "WEBP":
+            both = []
+            for filled in _filled_webp(path):
+                with suppress(OSError):
+                    both.append(_decoded(filled, kind))
+                if len(both) == 2:
+                    break
+            if len(both) < 2:
+                return None
+        elif kind in ("PNG", "GIF", "BMP", "TIFF", "PPM"):
+            both = [_decoded(_opaque_gif(data), kind, over=value) for value in (0, 255)]
+        else:
+            return None
+        first, second = (np.asarray(each).reshape(*each.size[::-1], -1) for each in both)
+        missing = (first != second).any(axis=2)
+        if kind in ("JPEG", "MPO", "WEBP"):  # the first pixel that differs begins the filling, and all after it is that
+            missing |= np.logical_or.accumulate(missing.any(axis=1))[:, None]
+        height = len(missing)
+        rows = height - int(missing.any(axis=1).sum())
+        shown = _decoded(data, kind) if kind == "GIF" else both[0]
+        if image.info.get("progressive") and (scans.exact < scans.coefficients or missing.any()):
+            said = f"{scans.exact} of {scans.coefficients} coefficients can be read exactly"
+            return _decoded(data + b"\xff\xd9", "JPEG"), None, f"{said}, the last pass up to row {rows} of {height}"
+        if not missing.any():
+            return shown, None, ""
+    if missing.all():
+        return None
+    return shown, Image.fromarray(missing), f"{rows} of {height} rows can be read"
+
+
+class _Scans(NamedTuple):
+    """Of a JPEG: where its last whole segment ends, in bytes; how many scans begin before; of the 64 coefficients of
+    each component, how many have a scan with all their bits, and how many there are.
+    """
+
+    end: int
+    begun: int
+    exact: int
+    coefficients: int
+
+
+def _scans(data: bytes) -> _Scans:
+    exact, count, components, place = set[tuple[int, int]](), 0, 1, 2
+    while place + 1 < len(data):
+        if data[place] != 0xFF or data[place + 1] in (0, 0xFF, *range(0xD0, 0xD8)):
+            place += 1  # compressed data
+            continue
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        segment = data[place + 4 : place + 2 + length]
+        if place + max(4, 2 + length) > len(data):
+            return _Scans(place, count, len(exact), 64 * components)
+        if marker in (0xC0, 0xC1, 0xC2) and length >= 8:  # start of frame
+            components = segment[5]
+        elif marker == 0xDA and length >= 6:  # start of scan
+            count += 1
+            if not segment[-1] & 15:
+                bands = range(segment[-3], min(63, segment[-2]) + 1)
+                exact |= {(component, band) for component in segment[1:-3:2] for band in bands}
+        place += 2 + length
+    return _Scans(len(data), count, len(exact), 64 * components)
+
+
+def _filled(picture: Image.Image, missing: Image.Image) -> Image.Image:
+    """White for what is missing; between pixels that are there, as in an interlaced picture, the one before."""
+    pixels, holes = np.array(picture), np.asarray(missing)
+    for axis, index in ((1, np.arange(picture.width)), (0, np.arange(picture.height)[:, None])):
+        before = np.maximum.accumulate(np.where(holes, -1, index), axis)
+        after = np.flip(np.logical_or.accumulate(np.flip(~holes, axis), axis), axis)
+        between = holes & (before >= 0) & after
+        pixels = np.take_along_axis(pixels, np.where(between, before, index)[..., None], axis)
+        holes = holes & ~between
+    pixels[holes] = 255
+    return Image.fromarray(pixels)
+
+
+def _opaque_gif(data: bytes) -> bytes:
+    """A GIF whose first frame has no transparent colour, with which Pillow would cover what is missing."""
+    place = data.find(b"\x21\xf9\x04")
+    if not data.startswith(b"GIF8") or not 0 <= place < len(data) - 4:
+        return data
+    return data[: place + 3] + bytes([data[place + 3] & 0xFE]) + data[place + 4 :]
+
+
+def _filled_webp(path: Path | str) -> Iterator[bytes]:
+    """A WebP that is shorter than it declares, filled up in several ways, since its decoder takes whole files only.
+
+    It always takes zeros, which are the first, and some of the others. Nothing comes for any other file, and for one
+    that lacks nearly everything.
+    """
+    with open(path, "rb") as file:
+        head = file.read(12)
+        size, found = int.from_bytes(head[4:8], "little") + 8, os.fstat(file.fileno()).st_size
+        if head[:4] + head[8:] == b"RIFFWEBP" and found < size <= MOST_FILLING * found:
+            data = head + file.read()
+            yield data.ljust(size, b"\0")
+            yield data.ljust(size, b"\x55")
+            yield from ((data + bytes([byte])).ljust(size, b"\0") for byte in range(1, 256, 18))
+
+
+def _decoded(data: bytes, kind: str, *, over: int | None = None) -> Image.Image:
+    """A picture from memory; where `over` is given, pixels that are not in the file have this value in all bands."""
+    image = Image.open(io.BytesIO(data), formats=[kind])
+    if over is not None:
+        bands = len(image.getbands())
+        image.im = Image.new(image.mode, image.size, over if bands == 1 else (over,) * bands).im
+    image.load()
     return image
 
 
-def _with_end_marker(image: Image.Image, path: Path | str) -> Image.Image | None:
-    """A JPEG that has all its pixels and lacks its end, as browsers show it; None if it lacks pixels too.
+def _turned(image: Image.Image, source: Image.Image) -> Image.Image:
+    """The picture upright, by the EXIF orientation of `source`."""
+    method = UPRIGHT.get(_exif(source, ExifTags.Base.Orientation, 1))
+    return image if method is None else image.transpose(method)
 
-    What follows the last pixel is ignored. Where pixels are missing it is taken for them, so two fillings differ.
-    """
-    if image.format != "JPEG":
-        return None
-    data = Path(path).read_bytes().rstrip(b"\xff")
-    first, second = (
-        Image.open(io.BytesIO(data + filling * 1024 + b"\xff\xd9"), formats=["JPEG"]) for filling in (b"\0", b"\x55")
-    )
-    return first if first.tobytes() == second.tobytes() else None
+
+def _exif(image: Image.Image, tag: ExifTags.Base, otherwise: Any) -> Any:
+    """An entry of EXIF, or another value where there is none or EXIF is damaged."""
+    try:
+        return image.getexif().get(tag, otherwise)
+    except Exception:  # noqa: BLE001 - Pillow's parser raises nearly every kind of exception on damaged data
+        return otherwise
+
+
+def _in_bt709(image: Image.Image, path: Path | str) -> tuple[Image.Image, str]:
+    """The picture in the primaries of BT.709 if its file names others or HDR by code points, and which HDR that was."""
+    transfer, primaries = _code_points(image, path)
+    mapping = colours_to_map(transfer, primaries)
+    if mapping is None or image.mode not in ("RGB", "RGBA") or (not mapping[0] and image.info.get("icc_profile")):
+        return image, ""
+    if image.format == "HEIF":  # the plug-in has only the upper 8 bits, too few for the dark half of PQ
+        deep = np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
+        deep = deep if deep.dtype == np.uint16 else deep.astype(np.uint16) * 257
+    else:
+        deep = np.asarray(image).astype(np.uint16) * 257
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(deep[..., :3]), format="rgb48le")
+    mapped = Image.fromarray(ToBT709(*image.size, *mapping)(frame))
+    if image.mode == "RGBA":
+        mapped.putalpha(image.getchannel("A"))
+    return mapped, mapping[0]
+
+
+def _code_points(image: Image.Image, path: Path | str) -> tuple[int, int]:
+    """Transfer function and primaries that the file names by code points of ITU-T H.273; 2, unspecified, if none."""
+    if image.format == "HEIF":
+        named = image.info.get("nclx_profile") or {}
+        return named.get("transfer_characteristics", 2), named.get("color_primaries", 2)
+    with open(path, "rb") as file:
+        head = file.read(CODE_POINTS_WITHIN)
+    if image.format == "AVIF" and (place := head.find(b"colrnclx")) >= 0:
+        primaries, transfer = struct.unpack_from(">HH", head.ljust(place + 12, b"\2"), place + 8)
+        return transfer, primaries
+    if image.format == "PNG" and (place := head.find(b"\0\0\0\4cICP")) >= 0:
+        return head.ljust(place + 10, b"\2")[place + 9], head.ljust(place + 10, b"\2")[place + 8]
+    return 2, 2
 
 
 class _NotAPicture(MediaError):
@@ -212,7 +406,9 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             stack.enter_context(_set(Image, "MAX_IMAGE_PIXELS", None))
             stack.enter_context(_set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK))
             with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
-                image = stack.enter_context(Image.open(existing_file(path, settings), formats=FORMATS))
+                source = existing_file(path, settings)
+                filled = next(_filled_webp(source), None)
+                image = stack.enter_context(Image.open(io.BytesIO(filled) if filled else source, formats=FORMATS))
             width, height = image.size
             if width * height > settings.max_picture_pixels:
                 raise MediaError(
@@ -241,18 +437,22 @@ def _set(module: ModuleType, name: str, value: Any) -> Iterator[None]:
         setattr(module, name, before)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, path: Path | str) -> Image.Image:
     embedded = image.info.get("icc_profile")
     if not embedded or image.mode not in COLOUR_SPACES:
         return image
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    except (OSError, ImageCms.PyCMSError) as error:
+        _log.warning("The colour profile of %s is damaged (%s); its colours are taken for sRGB.", path, error)
+        return image
     if profile.profile.xcolor_space != COLOUR_SPACES[image.mode]:
         return image  # a profile for another kind of picture, left behind by an editor, says nothing about this one
     if image.mode in ("RGBA", "LA"):
         alpha = image.getchannel("A")
         opaque = image.convert(image.mode[:-1])
         opaque.info["icc_profile"] = embedded
-        opaque = _to_srgb(opaque).convert("RGB")
+        opaque = _to_srgb(opaque, path).convert("RGB")
         opaque.putalpha(alpha)
         return opaque
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -278,37 +478,6 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
 
 def _has_transparency(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-
-
-def _sixteen_bits(image: Image.Image, path: Path | str) -> Samples:
-    """The samples of a file that `image`, its 8 bits, shows to be whole. OpenCV reads it, as Real-ESRGAN's program."""
-    levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if levels is None or levels.dtype != np.uint16 or levels.shape[:2] != image.size[::-1]:
-        raise MediaError(f"{path} has 16 bits a channel in a form that cannot be read. Save it as PNG.")
-    levels = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)(
-        _swapped(np.atleast_3d(levels))
-    )
-    profile = image.info.get("icc_profile")
-    kind = "GRAY" if levels.shape[2] == 1 else "RGB "
-    if profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space != kind:
-        profile = None  # as `_to_srgb`
-    return Samples(np.ascontiguousarray(levels), profile)
-
-
-def _sixteen_bit_png(picture: Samples, metadata: Mapping[str, str]) -> bytes:
-    """OpenCV's PNG, with the profile and one text chunk per entry."""
-    data = cv2.imencode(".png", _swapped(picture.levels))[1].tobytes()
-    chunks = io.BytesIO()
-    if picture.profile:
-        PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0", zlib.compress(picture.profile))
-    for name, text in metadata.items():
-        PngImagePlugin.putchunk(chunks, b"iTXt", name.encode("latin-1"), b"\0\0\0\0\0", text.encode())
-    return data[:_PNG_HEADER] + chunks.getvalue() + data[_PNG_HEADER:]
-
-
-def _swapped(levels: NDArray[Any]) -> NDArray[Any]:
-    """RGB as BGR, OpenCV's order, or back; grey and transparency stay."""
-    return levels if levels.shape[2] == 1 else levels[:, :, [2, 1, 0, 3][: levels.shape[2]]]
 
 
 def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:

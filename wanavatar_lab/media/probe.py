@@ -16,7 +16,7 @@ from wanavatar_lab.media.audio import check_format
 from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
-from wanavatar_lab.media.pictures import is_picture, picture_texts, read_picture
+from wanavatar_lab.media.pictures import is_picture, picture_texts, read_picture_and_loss
 from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
@@ -33,8 +33,8 @@ class MediaInfo:
         duration: seconds, of the longer of picture and sound.
         audio_rate: Hz.
         audio_channels: 1 to 8.
-        hdr: "HLG" or "PQ" for a video of such frames, which are read as SDR; empty for others.
-        missing: what the file declares and does not have, in words; empty if nothing is known to be missing.
+        hdr: "HLG" or "PQ" for a picture or video of such colours, which are read as SDR; empty for others.
+        missing: what cannot be read of the file, in words; empty if nothing is known to be missing.
     """
 
     kind: Literal["picture", "video", "audio"]
@@ -60,8 +60,8 @@ def probe(path: Path | str) -> MediaInfo:
             the settings allow; audio may be longer than `max_audio_seconds`, since a part of it can be read.
     """
     if is_picture(path):
-        width, height = read_picture(path).size
-        return MediaInfo("picture", width, height)
+        picture = read_picture_and_loss(path)
+        return MediaInfo("picture", *picture.image.size, hdr=picture.hdr, missing=picture.missing)
     settings = read_settings()
     with reading(path, settings) as source:
         sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]

@@ -210,7 +210,7 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> Frame:
         transparent = any(component.is_alpha for component in frame.format.components)
-        colours = colours_to_map(frame)
+        colours = colours_to_map(frame.color_trc, frame.color_primaries)
         array: NDArray[Any]
         if colours is None or transparent:
             array = self._reformatted(frame, "rgba" if transparent else "rgb24").to_ndarray()

@@ -44,16 +44,19 @@ def finish_run(
     inputs = read_inputs(run.folder)
     parts, kept = _keep_partial(run) if state != "succeeded" else ([], "")
     _remove_scratch(run.folder)
+    kept = kept and f".{kept}"  # of the error, or of what was done last
     error = None if error is None else printable(error)
     # a damaged status, perhaps by what made the run end, does not keep it from being finished
     last = last or run.readable_status() or Status()
     if error and kept:
-        error = f"{error.rstrip('.')}.{kept}"
+        error = error.rstrip(".") + kept
     at = f" at {last.message}" if last.state == "running" and last.message else ""
     status = last.model_copy(
         update={
             "state": state,
-            "message": {"failed": error or "failed", "cancelled": f"cancelled{at}{kept and '.'}{kept}"}.get(state, "done"),
+            "message": {"failed": error or "failed", "cancelled": f"cancelled{at}{kept and '.'}{kept}"}.get(
+                state, "done"
+            ),
             "error": error,
             "artifacts": [*artifacts, *parts],
             "finished_at": time.time(),

@@ -1,5 +1,6 @@
 """What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,16 @@ class StageContext:
         with report_write_errors(path), open(path, "ab") as file:
             file.write(encoded(f"{time.strftime('%H:%M:%S')} {name_originals(text, self.folder)}\n"))
 
+    @contextmanager
+    def warnings_logged(self) -> Iterator[None]:
+        """Add to the run's log, once each, what this package warns of meanwhile, such as a loss in an input file."""
+        handler, package = _IntoLog(self), logging.getLogger("wanavatar_lab")
+        package.addHandler(handler)
+        try:
+            yield
+        finally:
+            package.removeHandler(handler)
+
     def partial(self, name: str) -> Path:
         """A hidden file to write the video `name` to until it is whole.
 
@@ -149,6 +160,18 @@ class StageContext:
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""
         self.facts.update(facts)
+
+
+class _IntoLog(logging.Handler):
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(logging.WARNING)
+        self._context, self._said = context, set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._said:
+            self._said.add(text)
+            self._context.log(text)
 
 
 def _blocks(network: Any) -> Iterator[Any]:

@@ -149,7 +149,7 @@ def run(
     context.check()
     enlarged = media.Samples(enlarge(levels, network, request.tile, context), profile)
     weights = {network.file: network.sha256}
-    media.write_picture(context.folder / FILE, enlarged, metadata=made_with or context.metadata(request, weights))
+    media.write_samples(context.folder / FILE, enlarged, metadata=made_with or context.metadata(request, weights))
     context.record(weights=weights, width=SCALE * width, height=SCALE * height)
     return [Artifact(kind=Upscale.artifact, path=FILE, role="upscaled")]
 

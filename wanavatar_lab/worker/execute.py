@@ -19,6 +19,7 @@ from wanavatar_lab.errors import (
 )
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
+from wanavatar_lab.requests import Request
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.inputs import as_submitted, check_unchanged
@@ -90,13 +91,20 @@ def choose_device() -> str:
 
 def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
     request = as_submitted(run.request(), run.folder)
-    request.check_inputs()
-    check_loras(request)
     seed = getattr(request, "seed", -1)
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)
     context = StageContext(run.folder, seed, meter.step, record.facts)
-    meter.begin(LOADING, seed=seed)
+    with context.warnings_logged():
+        return _run_in(context, request, run, cache, meter)
+
+
+def _run_in(
+    context: StageContext, request: Request, run: Run, cache: ModelCache, meter: ProgressMeter
+) -> list[Artifact]:
+    request.check_inputs()
+    check_loras(request)
+    meter.begin(LOADING, seed=context.seed)
     module = stage_module(request.stage)
     refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
     with cancellable(context.check):
