@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from wanavatar_lab.errors import MediaError
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 8_000, 192_000, 8  # Hz, Hz, channels
+# Hz, of files, which are resampled to within those: the sounds of old systems, and recorders of DXD and DSD. Others are
+# of a damaged header
+MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
 BLOCK = 1 << 16  # samples that are handled at a time
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 # What a surround channel adds to the left and to the right of stereo, as in ITU-R BS.775: the centre and the surround
@@ -66,6 +69,15 @@ def check_format(name: str, rate: int, channels: int) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
         raise MediaError(
             f"The sound of {name} has {channels} channels; it must have 1 to {MAX_CHANNELS}. Export it with 1 or 2."
+        )
+
+
+def check_file_rate(path: object, rate: int) -> None:
+    """Refuse the sound of a file with a rate that no recording has."""
+    if not MIN_FILE_RATE <= rate <= MAX_FILE_RATE:
+        raise MediaError(
+            f"{path} states {rate} Hz for its sound; {MIN_FILE_RATE:,} to {MAX_FILE_RATE:,} Hz can be read. Export it "
+            "again."
         )
 
 

@@ -121,7 +121,8 @@ def read_picture_and_loss(path: Path | str, *, keep: bool = False) -> Picture:
 def sixteen_bits(path: Path | str) -> tuple[int, bytes | None] | None:
     """The EXIF orientation of a whole PNG, TIFF or PPM of 16 bits a channel, of which Pillow keeps 8 if it is coloured.
 
-    With it its ICC profile, if that is for RGB or grey as the picture is. None for other pictures, and where the file names other colours by code points, which are mapped to 8 bits.
+    With it its ICC profile, if that is for RGB or grey as the picture is. None for other pictures, and where the file
+    names other colours by code points, which are mapped to 8 bits.
     """
     with _opened(path) as image:
         tiles = getattr(image, "tile", None)
