@@ -62,6 +62,19 @@ def test_another_frame_rate_takes_the_nearest_frame_and_never_drifts(tmp_path: P
         assert distance <= Fraction(1, 2 * source) or number == 40 * source - 1
 
 
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> None:
+    frames, path = [Image.fromarray(numbered(k)) for k in range(6)], tmp_path / f"a.{suffix}"
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=[100, 100, 300, 100, 100, 100], lossless=True
+    )
+    info = probe(path)
+    assert (info.kind, info.frames, info.duration, info.fps) == ("picture", 6, 0.8, 7.5)
+    assert [number_in(frame) for frame in read_frames(path)] == [0, 1, 2, 3, 4, 5]
+    assert [number_in(frame) for frame in read_frames(path, fps=10)] == [0, 1, 2, 2, 3, 3, 4, 5]
+    assert number_in(read_frame(path, 0.6)) == 4
+
+
 def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> None:
     times = [0, 1, 2, 20, 21, 60]
     path = mux(tmp_path / "a.mkv", video="libx264", fps=20, times=times, frames=[numbered(k) for k in range(6)])
@@ -202,6 +215,12 @@ def test_a_live_recording_that_ends_within_a_block_is_read_up_to_there(
         numbers = [number_in(frame) for frame in read_frames(cut)]
         assert numbers == list(range(len(numbers)))
         assert 3 <= len(numbers) <= 18
+
+
+def test_a_webp_that_does_not_move_is_no_video(tmp_path: Path) -> None:
+    Image.fromarray(numbered(1)).save(tmp_path / "a.webp")
+    with pytest.raises(MediaError, match="no picture that moves"):
+        read_frames(tmp_path / "a.webp")
 
 
 def test_what_is_no_video_is_refused_in_clear_words(tmp_path: Path) -> None:

@@ -254,6 +254,9 @@ def test_a_lora_in_a_prompt_is_sent_to_its_field(stage: str, tmp_path: Path) -> 
         ("speech_to_video", "step_cache", "teacache", "one of 'off', 'first_block'"),
         ("speech_to_video", "step_cache_threshold", 0, "a number above 0 and up to 1"),
         ("speech_to_video", "pose_video", 3, "the path of a video file, or empty"),
+        ("speech_to_video", "image_box", "0,0,512", "left, top, width and height of a part of the picture in pixels"),
+        ("speech_to_video", "image_box", "0,0,0,512", "such as 0,0,512,512, or empty"),
+        ("speech_to_video", "image_box", "-1,0,9,9", "such as 0,0,512,512, or empty"),
         ("speech_to_video", "resolution", "huge", "width x height such as '720x1280', each from 64 to 2048"),
         ("speech_to_video", "resolution", "700x1280", "the nearest is '704x1280'"),
         ("speech_to_video", "resolution", "32x99999", "the nearest is '64x2048'"),
@@ -402,9 +405,11 @@ def allowed_values(view: FieldView) -> st.SearchStrategy[Any]:
 
 sides = st.integers(SMALLEST_SIDE // 16, LARGEST_SIDE // 16).map(lambda n: 16 * n)
 resolutions = st.sampled_from(["auto", "480p", "720p"]) | st.builds("{}x{}".format, sides, sides)
+boxes = st.none() | st.builds("{},{},{},{}".format, *(st.integers(0, 9_999),) * 2, *(st.integers(1, 9_999),) * 2)
 allowed_requests = st.fixed_dictionaries(
     {name: allowed_values(view) for name, view in fields_of(SpeechToVideo).items()}
-    | {"resolution": resolutions, "pose_start": st.floats(0, 0.5, exclude_max=True), "pose_end": st.floats(0.5, 1)}
+    | {"resolution": resolutions, "image_box": boxes}
+    | {"pose_start": st.floats(0, 0.5, exclude_max=True), "pose_end": st.floats(0.5, 1)}
 ).map(lambda values: SpeechToVideo(**values | {"inpaint_mask": values["inpaint_video"] and "mask.png"}))
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import wanavatar_lab
-from tests import toys
+from tests import real_face, toys
 from tests.media.samples import mux
 from tests.s2v.toy import GOLDEN, golden_model, golden_tensors, toy_vae
 from training.pocket.saving import save_all_parts
@@ -423,16 +424,8 @@ def test_a_mask_is_white_where_the_clip_is_made_anew(tmp_path: Path) -> None:
     assert moving[slice(0, 6)].mean(dim=(1, 2, 3)).tolist() == [0, 0, 1, 1]
 
 
-def test_a_pose_may_be_a_picture_or_an_animation_too(place: Path) -> None:
-    levels = [Image.new("RGB", (64, 48), (25 * step,) * 3) for step in range(10)]
-    levels[4].save(place / "still.png")
-    still = speech_to_video.VideoFrames(str(place / "still.png"), 64, 64)
-    assert still[slice(16, 20)].unique().tolist() == pytest.approx([100 / 255])
-    levels[0].save(place / "moving.gif", save_all=True, append_images=levels[1:], duration=100)
-    moving = speech_to_video.VideoFrames(str(place / "moving.gif"), 64, 64)
-    assert moving.seconds == 1.0
-    shown = (moving[slice(0, 32)].mean(dim=(1, 2, 3)) * 255).round().tolist()
-    assert len(shown) == 16 and shown[0] == 0 and shown[-1] == 225 and shown == sorted(shown)
+def test_a_pose_may_be_a_picture_and_no_sound(place: Path) -> None:
+    Image.new("RGB", (64, 48), (100,) * 3).save(place / "still.png")
     plain = frames_of_run(place, num_inference_steps=1)
     assert not np.array_equal(plain, frames_of_run(place, num_inference_steps=1, pose_video=str(place / "still.png")))
     refused = jobs.run_here(request(place, pose_video=str(place / "v.wav"))).status()
@@ -451,6 +444,73 @@ def test_hdr_is_read_as_sdr_and_the_log_says_so(tmp_path: Path, caplog: pytest.L
     pose = speech_to_video.VideoFrames(str(path), 64, 64)
     assert pose[slice(0, 4)].min() >= 235 / 255
     assert "pose.mov is HDR (HLG)" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_an_animation_is_a_video_of_its_length_and_a_still_is_held(tmp_path: Path, suffix: str) -> None:
+    shades = [Image.new("RGB", (64, 64), (shade,) * 3) for shade in (0, 100, 200)]
+    shades[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=shades[1:], duration=250)
+    frames = speech_to_video.VideoFrames(str(tmp_path / f"a.{suffix}"), 64, 64)
+    assert frames.seconds == pytest.approx(0.75) and frames.shape == (3, 3, 64, 64)
+    read = frames[0:20].mean(dim=(1, 2, 3)) * 255
+    assert read.tolist() == pytest.approx([0] * 3 + [100] * 4 + [200] * 5, abs=4)  # the nearest ones
+    shades[1].save(tmp_path / f"still.{suffix}")
+    still = speech_to_video.VideoFrames(str(tmp_path / f"still.{suffix}"), 64, 64)
+    assert len(still[16:36]) == 20 and still[16:36].unique().tolist() == pytest.approx([100 / 255], abs=0.01)
+
+
+def test_a_loss_in_an_input_is_said_once_in_the_log_with_the_users_file(place: Path) -> None:
+    voice = media.read_audio(toys.voice(place / "v.wav", 1.0))
+    media.write_audio(place / "s.wav", media.Audio(np.concatenate([voice.samples, -voice.samples], 1), voice.rate))
+    picture = toys.picture(place / "a.png").read_bytes()
+    (place / "cut.png").write_bytes(picture[: len(picture) * 9 // 10])
+    run = jobs.run_here(request(place, image=str(place / "cut.png"), audio=str(place / "s.wav")))
+    assert run.status().state == "succeeded"
+    log = (run.folder / "log.txt").read_text()
+    assert log.count(f"{place / 's.wav'} has one of its two channels inverted") == 1
+    assert log.count(f"{place / 'cut.png'} is cut short or damaged: ") == 1 and ".inputs" not in log
+
+
+def test_of_two_people_each_is_named_by_a_box_before_the_run(tmp_path: Path, face_weights: Path) -> None:
+    person = Image.fromarray(real_face.portrait())
+    for name, at in (("across", (person.width, 40)), ("down", (30, person.height))):
+        two = Image.new("RGB", (person.width + at[0], person.height + at[1]), "gray")
+        two.paste(person, (0, 0))
+        two.paste(person, at)
+        two.save(tmp_path / f"{name}.png")
+    for image, box, boxes in (
+        ("across", None, [(0, 512), (512, 512)]),
+        ("down", None, [(0, 600), (600, 600)]),
+        ("across", "512,0,512,640", []),
+    ):
+        folder = tmp_path / f"{image} {box}"
+        folder.mkdir()
+        asked = SpeechToVideo(image=str(tmp_path / f"{image}.png"), audio="a.wav", image_box=box)
+        speech_to_video._say_who_is_in(asked.read_image(), asked, StageContext(folder, 0))
+        log = (folder / "log.txt").read_text() if boxes else ""
+        assert (folder / "log.txt").exists() == bool(boxes) == ("shows 2 faces" in log)
+        named = [[int(side) for side in one] for one in re.findall(r"(\d+),(\d+),(\d+),(\d+)", log)]
+        whole = Image.open(tmp_path / f"{image}.png").size
+        for (left, top, width, height), (begin, length) in zip(named, boxes, strict=True):
+            found = (left, width, top, height) if image == "across" else (top, height, left, width)
+            # half-way between equal faces
+            assert found[2:] == (0, whole[image == "across"])
+            assert found[:2] == pytest.approx((begin, length), abs=80) and left + width <= whole[0]
+
+
+def test_the_part_of_a_picture_that_is_asked_for_is_all_that_the_model_sees(place: Path) -> None:
+    whole = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 96, 3), np.uint8))
+    whole.save(place / "two.png")
+    whole.crop((48, 0, 96, 48)).save(place / "right.png")
+    part = frames_of_run(place, image=str(place / "two.png"), image_box="48, 0, 48, 48", resolution="auto")
+    assert np.array_equal(part, frames_of_run(place, image=str(place / "right.png"), resolution="auto"))
+
+
+@pytest.mark.parametrize("box", ["0,0,97,48", "60,0,48,48", "0,1,96,48"])
+def test_a_box_outside_of_the_picture_is_refused_at_submit(place: Path, box: str) -> None:
+    Image.new("RGB", (96, 48)).save(place / "two.png")
+    with pytest.raises(RequestError, match=f"image_box: must be within the picture, which has 96x48 pixels .*{box}"):
+        jobs.submit(request(place, image=str(place / "two.png"), image_box=box))
 
 
 def test_the_bare_pipeline_comes_in_process(place: Path) -> None:

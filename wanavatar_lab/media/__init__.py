@@ -5,7 +5,7 @@ missing is logged with both lengths and kept on the result (`Audio.missing`, `Me
 what is absent, empty, too large for the `Settings`, or holds nothing that can be decoded. Written files appear whole
 or not at all (`DiskFull` when there is no room).
 
-    pictures       read_picture, write_picture, is_animation
+    pictures       read_picture, write_picture
     samples        read_samples, write_samples, which keep transparency, 16 bits and grey
     audio          Audio
     audio_reader   read_audio, read_peaks (the outline of a recording, to be drawn)
@@ -21,7 +21,7 @@ or not at all (`DiskFull` when there is no room).
 from wanavatar_lab.media.audio import Audio
 from wanavatar_lab.media.audio_reader import Peaks, read_audio, read_peaks
 from wanavatar_lab.media.audio_writer import write_audio
-from wanavatar_lab.media.pictures import is_animation, read_picture, write_picture
+from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe, read_metadata
 from wanavatar_lab.media.samples import Samples, read_samples, write_samples
 from wanavatar_lab.media.video_reader import read_frame, read_frames
@@ -34,7 +34,6 @@ __all__ = [
     "Samples",
     "TalkingClipWriter",
     "VideoWriter",
-    "is_animation",
     "keep_partial",
     "probe",
     "read_audio",

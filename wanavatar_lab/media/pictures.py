@@ -38,6 +38,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+DEFAULT_DURATION = 100  # milliseconds that browsers show a frame of which the file says 0
 MOST_FILLING = 64  # a WebP that declares more than so many times its size has no pixel row
 CODE_POINTS_WITHIN = 1 << 16  # bytes from the beginning of a file: both formats have them before the pixels
 COLOUR_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
@@ -142,12 +144,6 @@ def sixteen_bits(path: Path | str) -> tuple[int, bytes | None] | None:
         return _exif(image, ExifTags.Base.Orientation, 1), None
 
 
-def is_animation(path: Path | str) -> bool:
-    """Whether a picture has more than one frame; errors as of `is_picture`, and for what is no picture."""
-    with _opened(path) as image:
-        return int(getattr(image, "n_frames", 1)) > 1
-
-
 def is_picture(path: Path | str) -> bool:
     """Whether the file begins as a picture of a known kind does.
 
@@ -159,6 +155,22 @@ def is_picture(path: Path | str) -> bool:
             return True
     except _NotAPicture:
         return False
+
+
+def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
+    """The frames of an animated GIF, PNG, WebP or AVIF as RGBA, and how long each is shown in milliseconds.
+
+    It ends where no further frame can be decoded. Of a picture that does not move there are none.
+
+    Raises:
+        MediaError: as `is_picture`, or not a picture.
+    """
+    with _opened(path) as image:
+        frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+        for index in range(frames if frames > 1 else 0):
+            image.seek(index)
+            frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            yield frame, max(1, round(image.info.get("duration") or DEFAULT_DURATION))
 
 
 def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:

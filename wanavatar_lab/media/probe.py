@@ -16,7 +16,7 @@ from wanavatar_lab.media.audio import check_file_rate
 from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
-from wanavatar_lab.media.pictures import is_picture, picture_texts, read_picture_and_loss
+from wanavatar_lab.media.pictures import animation, is_picture, picture_texts, read_picture_and_loss
 from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
@@ -26,7 +26,7 @@ class MediaInfo:
     """What a file holds; None where a kind has no such thing.
 
     Attributes:
-        kind: "picture" (an animation too), "video" (with or without sound) or "audio".
+        kind: "picture" (an animation too, which has frames and a duration), "video" (with or without sound) or "audio".
         width, height: pixels, upright and square.
         fps: frames per second, on average.
         frames: number of frames.
@@ -60,8 +60,11 @@ def probe(path: Path | str) -> MediaInfo:
             the settings allow; audio may be longer than `max_audio_seconds`, since a part of it can be read.
     """
     if is_picture(path):
-        picture = read_picture_and_loss(path)
-        return MediaInfo("picture", *picture.image.size, hdr=picture.hdr, missing=picture.missing)
+        picture, moving = read_picture_and_loss(path), dict[str, Any]()
+        if durations := [duration for _, duration in animation(path)]:
+            length = sum(durations) / 1000
+            moving = {"fps": len(durations) / length, "frames": len(durations), "duration": length}
+        return MediaInfo("picture", *picture.image.size, hdr=picture.hdr, missing=picture.missing, **moving)
     settings = read_settings()
     with reading(path, settings) as source:
         sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]

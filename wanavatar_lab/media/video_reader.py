@@ -1,7 +1,11 @@
-"""Read the frames of any video file that FFmpeg knows, upright, in square pixels, as RGB, as far as they decode."""
+"""Read the frames of a video as far as they decode, upright, in square pixels, as RGB.
+
+Any file that FFmpeg knows is read, and animated WebP, of which FFmpeg reads none.
+"""
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.container import Source, reading, threads
 from wanavatar_lab.media.hdr import ToBT709, colours_to_map, hdr_of
+from wanavatar_lab.media.pictures import animation
 from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
@@ -117,6 +122,14 @@ def quarter_turns(frame: VideoFrame) -> int:
 
 
 def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: Settings) -> Iterator[Frame]:
+    if _is_webp(path):  # of which FFmpeg takes none that moves
+        pictures = _timed_pictures(path, settings)
+        if (head := next(pictures, None)) is None:
+            raise MediaError(f"{path} has no picture that moves. Give a video file; a still is read as a picture.")
+        to_array = _Converter((head[1].width, head[1].height))
+        pictures = itertools.chain([head], pictures)
+        yield from map(to_array, _from_start(pictures, start) if fps is None else _at_rate(pictures, start, fps))
+        return
     with reading(path, settings) as source:
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
@@ -130,6 +143,24 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
         for frame in chosen:
             yield to_array(frame)
+
+
+def _is_webp(path: Path | str) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        head = file.read(12)
+        return head[:4] + head[8:] == b"RIFFWEBP"
+    return False
+
+
+def _timed_pictures(path: Path | str, settings: Settings) -> Iterator[Timed]:
+    """The frames of an animated picture, as `_timed` has those of a video."""
+    time = 0
+    for picture, duration in animation(path):
+        frame = VideoFrame.from_ndarray(np.asarray(picture), format="rgba")
+        frame.pts, frame.duration, frame.time_base = time, duration, Fraction(1, 1000)
+        check_length(Path(path), Fraction(time, 1000), settings)
+        yield Fraction(time, 1000), frame
+        time += duration
 
 
 def _timed(source: Source, stream: VideoStream, settings: Settings) -> Iterator[Timed]:

@@ -1,7 +1,8 @@
 """speech_to_video: a clip in which the person of a picture speaks a recording."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from wanavatar_lab.errors import MediaError, RequestError
 from wanavatar_lab.requests.field_spec import Words, spec, translated
@@ -19,11 +20,16 @@ from wanavatar_lab.requests.fields import (
 from wanavatar_lab.requests.request import Request, must_be
 from wanavatar_lab.requests.sizes import video_size
 
+if TYPE_CHECKING:  # clients that only submit do without
+    from PIL.Image import Image
+
 LONGEST_AUDIO = 86_400.0  # seconds: a day; `settings` limits how much of it is read
 # what the audio encoder takes, and the receptive field of one of its feature frames: 25 ms
 AUDIO_RATE, LEAST_SAMPLES = 16_000, 400
 
 _MASK_ALLOWED = "the path of a video or picture, white where the clip is regenerated, or empty"
+_BOX_ALLOWED = "left, top, width and height of a part of the picture in pixels, such as 0,0,512,512, or empty"
+_BOX = re.compile(r"\s*(\d{1,6})\s*[,;]\s*(\d{1,6})\s*[,;]\s*([1-9]\d{0,5})\s*[,;]\s*([1-9]\d{0,5})\s*")
 # both published with Wan2.2-S2V as its defaults (wan/configs/wan_s2v_14B.py, commit 42bf4cf)
 FLOW_SHIFT = 3.0
 NEGATIVE_PROMPT = (
@@ -44,6 +50,9 @@ class SpeechToVideo(Request):
 
     image: Annotated[str, spec("Picture", widget="picture")]
     """The person who speaks, with the face clearly visible."""
+    image_box: Annotated[str | None, spec("Part of the picture", group="advanced", allowed=_BOX_ALLOWED)] = None
+    """Left, top, width and height in pixels, such as 0,0,512,512; the rest is cut away. Of several people in the
+    picture it chooses who speaks."""
     audio: Annotated[str, spec("Voice", widget="audio")]
     """What the person says: any sound or video file."""
     audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
@@ -105,6 +114,8 @@ class SpeechToVideo(Request):
 
     def _conflicts(self) -> list[tuple[str, str]]:
         problems: list[tuple[str, str]] = []
+        if self.image_box is not None and not _BOX.fullmatch(self.image_box):
+            problems.append(("image_box", must_be(_BOX_ALLOWED, self.image_box)))
         if self.pose_start >= self.pose_end:
             problems.append(("pose_start", must_be(f"below pose_end, which is {self.pose_end:g}", self.pose_start)))
         if (self.inpaint_video is None) != (self.inpaint_mask is None):
@@ -118,7 +129,7 @@ class SpeechToVideo(Request):
         """Check the input files, and that there is enough sound to speak: the beginning of it is read.
 
         Raises:
-            RequestError: also for sound that cannot be read, or of less than 25 ms.
+            RequestError: also for sound that cannot be read, or of less than 25 ms, and a box outside the picture.
         """
         from wanavatar_lab.media import read_audio  # a good part of a second, which a form need not wait for
 
@@ -135,6 +146,29 @@ class SpeechToVideo(Request):
                 f"least {least:g} s are needed. Change audio_start or audio_duration, or the file."
             )
             raise RequestError([("audio", problem)])
+        if self.image_box is not None:
+            try:
+                self.read_image()
+            except MediaError as error:
+                raise RequestError([("image", str(error))]) from error
+
+    def read_image(self) -> "Image":
+        """The picture, or the part of it that `image_box` names.
+
+        Raises:
+            MediaError: it cannot be read.
+            RequestError: the box is not within it.
+        """
+        from wanavatar_lab.media import read_picture
+
+        picture = read_picture(self.image)
+        if self.image_box is None:
+            return picture
+        left, top, width, height = map(int, _BOX.fullmatch(self.image_box).groups())  # type: ignore[union-attr]
+        if left + width > picture.width or top + height > picture.height:
+            within = f"within the picture, which has {picture.width}x{picture.height} pixels"
+            raise RequestError([("image_box", must_be(within, self.image_box))])
+        return picture.crop((left, top, left + width, top + height))
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

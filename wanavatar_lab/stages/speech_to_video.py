@@ -1,10 +1,13 @@
 """A picture and a voice become a talking clip."""
 
+import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,11 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.memory import workload_of
+from wanavatar_lab.metrics.landmarks import Face
+from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -82,8 +87,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
-    picture = media.read_picture(request.image)
+    picture = request.read_image()
     width, height = request.size(picture.size)
+    _say_who_is_in(picture, request, context)
     # with silence of as many frames in front, the frames that a free start leaves out are none of the voice's
     lead = FIRST_FRAMES_DROPPED if request.lead_in and not request.start_from_image else 0
     voice, waveform, segments = _voice(request, lead)
@@ -225,6 +231,38 @@ def _say_what_is_left_out(
         )
 
 
+def _say_who_is_in(picture: Image.Image, request: SpeechToVideo, context: StageContext) -> None:
+    """Log if there are several faces, and the box of each person; nothing where MediaPipe's model is not there."""
+    try:
+        source = MediaPipeLandmarks()
+    except WeightsError:  # is not needed for speech
+        return
+    try:
+        with source.everyone(Path(request.image)) as faces_in:
+            faces = faces_in(np.asarray(picture), 0.0)
+    except LabError as error:
+        context.log(f"Whether image shows several people is not known. {error}")
+        return
+    if len(faces) > 1:
+        left, top = map(int, re.findall(r"\d+", request.image_box)[:2]) if request.image_box else (0, 0)
+        boxes = [(x + left, y + top, width, height) for x, y, width, height in boxes_of(faces, picture.size)]
+        each = " or ".join(",".join(map(str, box)) for box in boxes)
+        context.log(f"image shows {len(faces)} faces, any of which may speak. To choose one, set image_box to {each}.")
+
+
+def boxes_of(faces: Sequence[Face], size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of the part of a picture of this width and height that has one face only, for each.
+
+    It is cut half-way between neighbours, side by side or one above the other, whichever are farther apart.
+    """
+    centres = np.array([face.centre for face in faces])
+    axis = int(np.ptp(centres[:, 1]) > np.ptp(centres[:, 0]))
+    along = np.sort(centres[:, axis])
+    edges = [0, *(round(float(edge)) for edge in (along[:-1] + along[1:]) / 2), size[axis]]
+    spans = itertools.pairwise(edges)
+    return [(0, a, size[0], b - a) if axis else (a, 0, b - a, size[1]) for a, b in spans]
+
+
 def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:
     """Refuse a network that would ignore the mask: its further input channels are zeros until they are trained."""
     network = pipeline.transformer
@@ -266,12 +304,9 @@ class VideoFrames:
         if info.hdr:
             _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
         self.source_size = (info.width, info.height)
-        is_still = info.kind == "picture" and not media.is_animation(path)
-        self._still = media.read_picture(path) if is_still else None
-        frames, fps = info.frames or 1, info.fps or FPS
-        if info.kind == "picture" and not is_still:  # an animation does not list its frames
-            frames, fps = sum(1 for _ in media.read_frames(path, fps=FPS)), FPS
-        self.seconds = math.inf if is_still else frames / fps
+        self._still = media.read_picture(path) if info.frames is None else None
+        frames = info.frames or 1
+        self.seconds = math.inf if self._still else frames / (info.fps or FPS)
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
         self._frames: Iterator[np.ndarray] = iter(())
         self._place: float = math.inf  # of the next one of `_frames`; they are not open yet
