@@ -30,7 +30,8 @@ from wanavatar_lab.errors import Cancelled, LabError, RequestError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
-from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.runs.finish import finish_run
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.pipeline import MotionContext
 from wanavatar_lab.stages import speech_to_video
@@ -362,6 +363,8 @@ def test_segments_that_are_finished_are_kept_however_the_run_ends(
     assert max(np.abs(made.astype(int) - read).mean() for made, read in zip(shown, decoded, strict=True)) <= 12
     assert [made["role"] for made in run.manifest()["artifacts"]] == ["partial"]
     assert not [path for path in run.folder.iterdir() if path.suffix == ".mp4" and path != kept]
+    # where the worker is killed while it finishes the run, the supervisor finishes it again
+    assert finish_run(run, status.state, error=status.error, last=Status()).artifacts == status.artifacts
 
 
 @pytest.mark.slow
