@@ -83,7 +83,7 @@ format: setup ## put the code into ruff's form, and take outputs out of the note
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
 
 lock: setup ## write requirements.lock again; ARGS=--upgrade takes every current release
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --no-annotate --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS) pyproject.toml
 
 clean: ## remove the environment and every cache; runs, data and weights stay

@@ -12,7 +12,7 @@ from tests.stages_for_tests import Relax
 from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
 from wanavatar_lab.files import entries, files_below, is_older, remove, remove_if_possible, stat_if_possible
-from wanavatar_lab.lora.find import find_adapters
+from wanavatar_lab.lora.find import describe, find_adapters
 from wanavatar_lab.runs.run import Run, draft, list_runs, remove_stale_drafts
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.runs.trash import discard, discarded, empty
@@ -157,11 +157,12 @@ def test_uploads_left_behind_go_and_others_stay(tmp_path: Path, after_listing: A
     assert os.listdir(tmp_path) == ["arrived.png"]
 
 
-def test_only_regular_files_are_loras(tmp_path: Path) -> None:
+def test_only_regular_files_are_loras_and_others_are_said(tmp_path: Path) -> None:
     folder = tmp_path / "loras" / "img"
     folder.mkdir(parents=True)
     bad_entries(folder, "style{}.safetensors")
-    assert [adapter.name for adapter in find_adapters(tmp_path)] == ["style3"]
+    listed = describe(find_adapters(tmp_path), tmp_path)
+    assert [one.name for one in listed if "cannot be read" in one.problem] == ["style0", "style1", "style2", "style3"]
 
 
 def test_only_folders_are_checkpoints_and_leftovers_go(tmp_path: Path) -> None:

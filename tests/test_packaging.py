@@ -21,7 +21,8 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+# a line per package, with the hashes of its files
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
 
 DECLARED = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
 MACHINES = [
@@ -35,14 +36,14 @@ def pins(machine: dict[str, str]) -> Iterator[tuple[NormalizedName, str]]:
     """Every (name, version) that the lock gives this machine."""
     for line in LOCK:
         if not line.startswith("#"):
-            pin = Requirement(line)
+            pin = Requirement(line.partition("--hash")[0])
             if pin.marker is None or pin.marker.evaluate(dict(machine)):
                 (only,) = pin.specifier
                 yield canonicalize_name(pin.name), only.version
 
 
-def test_lock_is_exact_pins_and_nothing_else() -> None:
-    said = re.compile(r"[a-z0-9][a-z0-9-]*==[0-9][a-z0-9.]*( ; [^/@]+)?")
+def test_lock_is_exact_pins_with_hashes_and_nothing_else() -> None:
+    said = re.compile(r"[a-z0-9][a-z0-9-]*==[0-9][a-z0-9.]*( ; [^/@]+?)?( +--hash=sha256:[0-9a-f]{64})+")
     assert [line for line in LOCK if not line.startswith("#") and not said.fullmatch(line)] == []
     # neither a host nor a folder of the machine that wrote it
     assert [line for line in LOCK if "/" in line or "\\" in line] == []
@@ -65,7 +66,8 @@ def test_conda_environment_installs_the_same_pins() -> None:
     plain = [item for item in environment["dependencies"] if isinstance(item, str)]
     (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
     assert environment["name"] == PROJECT["project"]["name"]
-    assert pip == ["-r requirements.lock", "-e ."]
+    # without this project, which has no hash: pip then refuses it beside packages that have one
+    assert pip == ["-r requirements.lock"]
     # a package taken from conda as well would be another release than the pin
     assert plain == ["python=3.12", "pip"]
     assert SpecifierSet(PROJECT["project"]["requires-python"]).contains("3.12")

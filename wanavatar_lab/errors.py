@@ -101,7 +101,8 @@ def is_out_of_main_memory(error: BaseException) -> bool:
     return any(
         isinstance(link, MemoryError)
         or getattr(link, "errno", None) == errno.ENOMEM
-        or "can't allocate memory" in str(link)  # torch's words
+        # torch's words, and the dynamic linker's for a library that has no room
+        or any(words in str(link) for words in ("can't allocate memory", "failed to map segment from shared object"))
         for link in causes(error)
     )
 

@@ -186,15 +186,24 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
     return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
 
 
-def files_below(folder: Path, pattern: str = "*") -> list[Path]:
-    """The regular files in `folder` and in the folders below it, by path; links to folders are not followed."""
-    found = (
-        Path(parent) / name
-        for parent, _, names in os.walk(folder)  # passes over what it cannot list
-        for name in names
-        if fnmatchcase(name, pattern)
-    )
-    return sorted(path for path in found if os.path.isfile(path))
+def files_below(folder: Path, pattern: str = "*", *, regular: bool = True, follow_links: bool = False) -> list[Path]:
+    """The files in `folder` and in the folders below it, by path.
+
+    Args:
+        pattern: as of `entries`.
+        regular: without links that lead nowhere, named pipes and the like, which are not to be opened.
+        follow_links: also below links to folders; a folder that is reached twice counts once.
+    """
+    found, seen = list[Path](), set[str]()
+    for parent, folders, names in os.walk(folder, followlinks=follow_links):  # passes over what it cannot list
+        if follow_links:
+            folders.sort()
+            if (place := os.path.realpath(parent)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+        found += [Path(parent) / name for name in names if fnmatchcase(name, pattern)]
+    return sorted(path for path in found if not regular or os.path.isfile(path))
 
 
 def stat_if_possible(path: Path, *, follow: bool = True) -> os.stat_result | None:

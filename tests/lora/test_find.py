@@ -222,6 +222,26 @@ def test_a_damaged_file_is_listed_with_its_problem(tmp_path: Path, damage: bytes
     assert "broken.safetensors" in by_name["broken"].problem
 
 
+def test_what_is_no_file_is_listed_with_its_problem_and_never_opened(tmp_path: Path) -> None:
+    put(tmp_path, "loras/mov/ann")
+    os.mkfifo(tmp_path / "loras/mov/pipe.safetensors")
+    (tmp_path / "loras/mov/self.safetensors").symlink_to("self.safetensors")
+    problems = {one.name: one.problem for one in describe(find_adapters(tmp_path), tmp_path)}
+    assert problems["ann"] == ""
+    assert "pipe.safetensors cannot be read: it is not a regular file" in problems["pipe"]
+    assert "self.safetensors cannot be read (" in problems["self"]
+
+
+def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+    put(tmp_path / "other", "loras/mov/people/ann")
+    (tmp_path / "weights/loras").mkdir(parents=True)
+    (tmp_path / "weights/loras/mov").symlink_to(tmp_path / "other/loras/mov")
+    (tmp_path / "other/loras/mov/again").symlink_to(".")
+    found = describe(find_adapters(tmp_path / "weights"), tmp_path / "weights")
+    assert [(one.name, one.kind, one.problem) for one in found] == [("ann", "people", "")]
+    assert [one.name for one in find_adapters(tmp_path / "other")] == ["ann"]
+
+
 @pytest.mark.parametrize("alpha", [torch.ones(2), torch.ones(0)])
 def test_an_alpha_that_is_no_single_number_is_a_problem(tmp_path: Path, alpha: torch.Tensor) -> None:
     put(tmp_path, "loras/mov/ann")

@@ -1,6 +1,7 @@
 """Sound read from and written to files."""
 
 import json
+import math
 import re
 import struct
 import wave
@@ -9,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
+import soxr  # type: ignore[import-untyped]
 
 from tests.media.samples import clicks, mux, number_in, numbered, onsets, tone
 from wanavatar_lab.errors import MediaError
@@ -83,6 +86,42 @@ def test_resampling_keeps_pitch_level_length_and_place(tmp_path: Path, rate: int
     assert len(read.samples) == wanted
     middle = slice(wanted // 10, -wanted // 10)
     assert np.abs(read.samples[middle] - tone(wanted, 1.0)[middle]).max() < 2e-4
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 15_999, 16_000, 22_050, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_voice_is_read_as_librosa_reads_it(tmp_path: Path, rate: int, channels: int) -> None:
+    """Wan2.2 reads audio by `librosa.load(path, sr=16000)`: the mean, soxr at HQ, ceil(n · 16000 / rate) samples."""
+    for length in (rate // 40, rate // 2, rate // 2 + 1, rate + 7):
+        samples = np.random.default_rng(length).normal(0, 0.1, (length, channels)).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+        mono, whole = samples.mean(axis=1), math.ceil(length * 16_000 / rate)
+        wanted = mono if rate == 16_000 else soxr.resample(mono, rate, 16_000, quality="HQ")[:whole]
+        found = read_audio(tmp_path / "a.wav", rate=16_000, mono=True).samples[:, 0]
+        assert len(found) == whole
+        assert np.abs(found - np.pad(wanted, (0, whole - len(wanted)))).max() <= 1e-6
+
+
+@pytest.mark.parametrize(("rate", "own"), [(4_000, 8_000), (7_350, 8_000), (384_000, 192_000)])
+def test_other_rates_are_resampled_to_the_nearest(tmp_path: Path, rate: int, own: int) -> None:
+    (tmp_path / "a.wav").write_bytes(wav_bytes(tone(rate, 1.0), rate))
+    assert probe(tmp_path / "a.wav").audio_rate == rate
+    for wanted in (None, 16_000):
+        read = read_audio(tmp_path / "a.wav", rate=wanted)
+        assert read.rate == (wanted or own) and len(read.samples) == read.rate
+        middle = slice(read.rate // 10, -read.rate // 10)
+        assert np.abs(read.samples[middle] - tone(read.rate, 1.0)[middle]).max() < 2e-3
+
+
+def test_many_channels_become_their_mean(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As `librosa.load` makes of them."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (8_000, 12)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    assert probe(tmp_path / "a.wav").audio_channels == 12
+    for mono in (True, False):
+        read = read_audio(tmp_path / "a.wav", mono=mono)
+        assert np.allclose(read.samples, samples.mean(axis=1, keepdims=True), atol=1e-6)
+    assert "a.wav has 12 channels, which are mixed into one" in caplog.text
 
 
 def test_mono_is_the_mean_of_stereo(tmp_path: Path) -> None:
@@ -258,7 +297,7 @@ def test_what_is_no_sound_is_refused_in_clear_words(tmp_path: Path) -> None:
     mux(tmp_path / "silent.mp4", video="libx264")
     with wave.open(str(tmp_path / "nothing.wav"), "wb") as nothing:
         nothing.setparams((1, 2, 16_000, 0, "NONE", ""))
-    mux(tmp_path / "slow.wav", audio="pcm_s16le", rate=4_000, samples=tone(4_000, 0.5), sample_format="s16")
+    (tmp_path / "slow.wav").write_bytes(wav_bytes(tone(4_000, 0.5), rate=400))
     for name, said in {
         "missing.wav": "There is no file",
         ".": "is a folder",
@@ -266,7 +305,7 @@ def test_what_is_no_sound_is_refused_in_clear_words(tmp_path: Path) -> None:
         "text.mp4": "cannot be read",
         "silent.mp4": "has no sound",
         "nothing.wav": "no sound",
-        "slow.wav": "4000 Hz",
+        "slow.wav": "400 Hz",
     }.items():
         with pytest.raises(MediaError, match=said):
             read_audio(tmp_path / name)

@@ -14,11 +14,20 @@ import pillow_heif
 import pytest
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, features
 
 from tests.media.samples import mux
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import probe, read_metadata, read_picture, write_picture
+from wanavatar_lab.media import (
+    Samples,
+    probe,
+    read_metadata,
+    read_picture,
+    read_samples,
+    write_picture,
+    write_samples,
+)
+from wanavatar_lab.media.pictures import picture_texts
 
 PIXELS = np.array(
     [[[200, 30, 30], [30, 200, 30], [30, 30, 200]], [[250, 250, 0], [0, 0, 0], [255, 255, 255]]], np.uint8
@@ -459,3 +468,49 @@ def test_avif_is_read_where_pillow_has_it(tmp_path: Path) -> None:
         pytest.skip("this Pillow was built without AVIF")
     scene().save(tmp_path / "a.avif", quality=95)
     assert np.abs(middles(read_picture(tmp_path / "a.avif")) - PIXELS).max() <= 40
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_samples_of_16_bits_are_upright_and_keep_their_profile(orientation: int, channels: int, tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (5, 7, channels)).astype(np.uint16)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB" if channels == 1 else "sRGB")).tobytes()
+    write_samples(tmp_path / "a.png", Samples(levels, profile), metadata={"prompt": "눈 雪"})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    chunk = io.BytesIO()
+    PngImagePlugin.putchunk(chunk, b"eXIf", exif.tobytes()[6:])
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:33] + chunk.getvalue() + whole[33:])
+    found, kept = read_samples(tmp_path / "a.png")
+    # Pillow turns each 8-bit plane; the high and the low byte of a sample go the same way
+    planes = [
+        np.asarray(ImageOps.exif_transpose(with_exif(Image.fromarray(plane), exif)))
+        for channel in range(channels)
+        for plane in ((levels[:, :, channel] >> 8).astype(np.uint8), (levels[:, :, channel] & 255).astype(np.uint8))
+    ]
+    wanted = np.dstack([high.astype(np.uint16) << 8 | low for high, low in zip(planes[::2], planes[1::2], strict=True)])
+    assert found.dtype == np.uint16 and np.array_equal(found, wanted)
+    assert kept == (None if channels == 1 else profile), "a profile of other colours says nothing about grey"
+    assert picture_texts(tmp_path / "a.png")[0] == {"prompt": "눈 雪"}
+
+
+def with_exif(image: Image.Image, exif: Image.Exif) -> Image.Image:
+    image.info["exif"] = exif.tobytes()
+    return image
+
+
+def test_samples_of_8_bits_keep_transparency_and_grey(tmp_path: Path) -> None:
+    clear = Image.new("P", (4, 3))
+    clear.putpalette([10, 20, 30, 200, 100, 50])
+    clear.putpixel((0, 0), 1)
+    clear.save(tmp_path / "p.png", transparency=1)
+    levels = read_samples(tmp_path / "p.png").levels
+    assert levels[0, 0].tolist() == [200, 100, 50, 0] and levels[2, 3].tolist() == [10, 20, 30, 255]
+    Image.new("1", (4, 3), 1).save(tmp_path / "one.png")
+    Image.new("L", (4, 3), 77).save(tmp_path / "grey.png")
+    Image.new("CMYK", (4, 3)).save(tmp_path / "print.tif")
+    assert read_samples(tmp_path / "grey.png").levels.tolist() == [[[77]] * 4] * 3
+    assert read_samples(tmp_path / "print.tif").levels.tolist() == [[[255] * 3] * 4] * 3
+    with pytest.raises(MediaError, match=r"a\.jpg does not end in \.png"):
+        write_samples(tmp_path / "a.jpg", Samples(np.zeros((3, 4, 3), np.uint16)))

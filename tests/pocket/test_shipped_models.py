@@ -196,7 +196,7 @@ def test_enlarging_beats_bicubic(tmp_path: Path) -> None:
     pictures = Pictures.draw(4, 128, 1, "held_out")
     gains = []
     for small, large in zip(enlarging.as_pictures(pictures.small), enlarging.as_pictures(pictures.large), strict=True):
-        made = enlarge(small, network, 0, StageContext(tmp_path, 0))
+        made = Image.fromarray(enlarge(np.asarray(small), network, 0, StageContext(tmp_path, 0)))
         plain = small.resize(large.size, Image.Resampling.BICUBIC)
         gains.append(enlarging.psnr(made, large) - enlarging.psnr(plain, large))
     assert np.mean(gains) >= 1

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.stages_for_tests import AcceleratorError, OutOfMemoryError
-from wanavatar_lab.errors import LabError, WeightsError, has_broken_gpu
+from wanavatar_lab.errors import LabError, MediaError, WeightsError, has_broken_gpu
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.worker.error_messages import LONGEST, explain
 
 RUN = Run(Path("runs/20260101-120000-ab12-relax"))
-DAMAGED = WeightsError("The weights are damaged. Download them again.")
 
 
 def raised_from(error: BaseException, cause: BaseException) -> BaseException:
@@ -25,12 +24,17 @@ def raised_from(error: BaseException, cause: BaseException) -> BaseException:
         (MemoryError(), "The machine ran out of memory"),
         (OSError(12, "Cannot allocate memory"), "The machine ran out of memory"),
         (OutOfMemoryError("Tried to allocate 20.00 GiB"), "The GPU ran out of memory"),
+        (ImportError("libopenblas.so: failed to map segment from shared object"), "The machine ran out of memory"),
+        (OSError(24, "Too many open files"), "The system did not allow another open file. Raise the limit"),
         (OSError(28, "No space left on device"), "There is no room for the result"),
-        (ValueError("invalid header"), "The weights are damaged"),
+        (ValueError("invalid header"), "The file is damaged"),
     ],
 )
-def test_weights_are_not_called_damaged_for_lack_of_something_else(cause: BaseException, text: str) -> None:
-    assert explain(raised_from(WeightsError(str(DAMAGED)), cause), RUN).startswith(text)
+@pytest.mark.parametrize("kind", [WeightsError, MediaError])
+def test_a_file_is_not_called_damaged_for_lack_of_something_else(
+    kind: type[LabError], cause: BaseException, text: str
+) -> None:
+    assert explain(raised_from(kind("The file is damaged. Download it again."), cause), RUN).startswith(text)
 
 
 def test_a_stages_own_message_about_memory_stays() -> None:

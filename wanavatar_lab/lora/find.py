@@ -90,13 +90,16 @@ class Description:
 def find_adapters(weights_dir: Path | str) -> list[Adapter]:
     """All LoRAs under the weights folder, by kind and name. No file is opened.
 
+    Links to folders are followed, as other programs' folders of LoRAs are often linked. What is no regular file is
+    listed too, so that `describe` can name it.
+
     Args:
         weights_dir: the folder that holds `loras`.
     """
     found: list[tuple[str, tuple[str, ...], dict[str, Path]]] = []
     for root in ROOTS:
         by_folder: dict[Path, list[Path]] = {}
-        for path in files_below(Path(weights_dir) / root, "*.safetensors"):
+        for path in files_below(Path(weights_dir) / root, "*.safetensors", regular=False, follow_links=True):
             by_folder.setdefault(path.parent, []).append(path)
         for folder, files in by_folder.items():
             parts = folder.relative_to(Path(weights_dir) / root).parts

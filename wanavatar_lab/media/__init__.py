@@ -6,6 +6,7 @@ what is absent, empty, too large for the `Settings`, or holds nothing that can b
 or not at all (`DiskFull` when there is no room).
 
     pictures       read_picture, write_picture
+    samples        read_samples, write_samples, which keep transparency, 16 bits and grey
     audio          Audio
     audio_reader   read_audio, read_peaks (the outline of a recording, to be drawn)
     audio_writer   write_audio
@@ -22,6 +23,7 @@ from wanavatar_lab.media.audio_reader import Peaks, read_audio, read_peaks
 from wanavatar_lab.media.audio_writer import write_audio
 from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe, read_metadata
+from wanavatar_lab.media.samples import Samples, read_samples, write_samples
 from wanavatar_lab.media.video_reader import read_frame, read_frames
 from wanavatar_lab.media.video_writer import TalkingClipWriter, VideoWriter, keep_partial, write_talking_clip
 
@@ -29,6 +31,7 @@ __all__ = [
     "Audio",
     "MediaInfo",
     "Peaks",
+    "Samples",
     "TalkingClipWriter",
     "VideoWriter",
     "keep_partial",
@@ -39,7 +42,9 @@ __all__ = [
     "read_metadata",
     "read_peaks",
     "read_picture",
+    "read_samples",
     "write_audio",
     "write_picture",
+    "write_samples",
     "write_talking_clip",
 ]

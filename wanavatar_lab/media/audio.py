@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from wanavatar_lab.errors import MediaError
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 8_000, 192_000, 8  # Hz, Hz, channels
+# Hz, of files, which are resampled to within those: the sounds of old systems, and recorders of DXD and DSD. Others are
+# of a damaged header
+MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
 BLOCK = 1 << 16  # samples that are handled at a time
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 # What a surround channel adds to the left and to the right of stereo, as in ITU-R BS.775: the centre and the surround
@@ -69,6 +72,15 @@ def check_format(name: str, rate: int, channels: int) -> None:
         )
 
 
+def check_file_rate(path: object, rate: int) -> None:
+    """Refuse the sound of a file with a rate that no recording has."""
+    if not MIN_FILE_RATE <= rate <= MAX_FILE_RATE:
+        raise MediaError(
+            f"{path} states {rate} Hz for its sound; {MIN_FILE_RATE:,} to {MAX_FILE_RATE:,} Hz can be read. Export it "
+            "again."
+        )
+
+
 def check_finite(name: str, samples: NDArray[np.float32]) -> None:
     """Refuse samples that are NaN or infinite; `name` is how the message calls the sound."""
     if not np.isfinite(samples).all():
@@ -89,13 +101,21 @@ def stereo_weights(channels: int, names: Sequence[str] = ()) -> NDArray[np.float
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
-    """Resample blocks `[n, C]` from `rate` to `wanted` Hz; the result is aligned with the input, without delay."""
+    """Resample blocks `[n, C]` from `rate` to `wanted` Hz; the result is aligned with the input, without delay.
+
+    It has as many samples as librosa's, through which Wan2.2 reads audio: a part of one at the end counts as one.
+    """
     if rate == wanted:
         yield from blocks
         return
     stream: soxr.ResampleStream | None = None
+    given = made = 0
     for block in blocks:
         stream = stream or soxr.ResampleStream(rate, wanted, block.shape[1], dtype="float32", quality="HQ")
-        yield stream.resample_chunk(block)
+        given += len(block)
+        found = stream.resample_chunk(block)
+        made += len(found)
+        yield found
     if stream is not None:
-        yield stream.resample_chunk(block[:0], last=True)
+        found = stream.resample_chunk(block[:0], last=True)
+        yield np.pad(found, ((0, max(0, -(-given * wanted // rate) - made - len(found))), (0, 0)))

@@ -19,7 +19,18 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.audio import BLOCK, Audio, check_finite, check_format, resampled, stereo_weights
+from wanavatar_lab.media.audio import (
+    BLOCK,
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    Audio,
+    check_file_rate,
+    check_finite,
+    check_format,
+    resampled,
+    stereo_weights,
+)
 from wanavatar_lab.media.container import Source, reading, threads
 from wanavatar_lab.media.timing import exact_seconds
 from wanavatar_lab.settings import Settings, read_settings
@@ -61,15 +72,16 @@ def read_audio(
     front, holes in the timestamps are filled with silence, and an encoder's priming and padding are left out.
 
     Args:
-        rate: Hz to resample to (soxr, HQ); the file's own rate if None.
+        rate: Hz to resample to (soxr, HQ); the file's own rate if None, or the nearest from 8 to 192 kHz.
         mono: mix the channels into one. Of two channels this is the mean, or the louder one if one of them is the
             other one inverted (which is logged); surround sound is mixed so that a voice in the centre keeps its level.
+            More than 8 channels are mixed in any case, into their mean, which is logged.
         start: seconds from the file's zero where the result begins.
         duration: seconds at most; to the end if None.
 
     Raises:
         MediaError: no such file, no sound that can be decoded, samples that are not finite, nothing after `start`, a
-            rate outside 8 to 192 kHz, more than 8 channels, or larger than the settings allow (`max_media_bytes`,
+            `rate` outside 8 to 192 kHz, or larger than the settings allow (`max_media_bytes`,
             which the decoded samples must not exceed either, and `max_audio_seconds`, which counts up to the end of
             the part that is read).
     """
@@ -81,15 +93,20 @@ def read_audio(
     if rate is not None:
         check_format("the result", rate, 1)
     with _sound(path, settings) as sound:
+        rate = rate or min(max(sound.rate, MIN_RATE), MAX_RATE)
         first = round(begin * sound.rate)
         last = None if length is None else first + max(1, round(length * sound.rate))
         part = _part(sound.blocks, path, first, last)
-        if mono and len(sound.channels) > 2:
+        if len(sound.channels) > MAX_CHANNELS:
+            # of no layout that is known; each may be a microphone of its own
+            _log.warning("%s has %d channels, which are mixed into one.", path, len(sound.channels))
+            part = (block.mean(axis=1, keepdims=True, dtype=np.float32) for block in part)
+        elif mono and len(sound.channels) > 2:
             # the power of left and right together, so that what is in the centre alone keeps its level
             weights = stereo_weights(len(sound.channels), sound.channels).sum(axis=1, keepdims=True) * 0.5**0.5
             part = (block @ weights for block in part)
         blocks, size = [], 0
-        for block in resampled(part, sound.rate, rate or sound.rate):
+        for block in resampled(part, sound.rate, rate):
             size += block.nbytes
             if size > settings.max_media_bytes:
                 raise MediaError(
@@ -103,7 +120,7 @@ def read_audio(
     samples = np.concatenate(blocks)
     if mono and samples.shape[1] == 2:
         samples = _mixed(samples, path)
-    return Audio(samples, rate or sound.rate, sound.source.missing)
+    return Audio(samples, rate, sound.source.missing)
 
 
 def read_peaks(path: Path | str, count: int = 400) -> Peaks:
@@ -173,7 +190,7 @@ def _sound(path: Path | str, settings: Settings) -> Iterator[_Sound]:
         if head is None:
             raise MediaError(f"{path} has no sound in it: not one sample can be decoded. Give another file.")
         rate, channels = head.sample_rate, [channel.name for channel in head.layout.channels]
-        check_format(f"{path}", rate, len(channels))
+        check_file_rate(path, rate)
         blocks = _positioned(itertools.chain([head], frames), rate, len(channels), source, settings)
         yield _Sound(source, rate, channels, _without_padding(blocks, _declared_end(source, stream, rate), rate))
 

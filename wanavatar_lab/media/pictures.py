@@ -29,6 +29,7 @@ FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "
 FORMATS_BY_NAME = {".tga": "TGA", ".pcx": "PCX", ".sgi": "SGI", ".dds": "DDS", ".icns": "ICNS"}
 pillow_heif.register_heif_opener()
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
+SIXTEEN_BIT_DECODERS = (";16", "65535")  # in the arguments of Pillow's decoders
 # how a picture is turned to stand upright, by its EXIF orientation
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,7 +64,7 @@ class Picture(NamedTuple):
     """A picture as it was read.
 
     Attributes:
-        image: upright, 8-bit RGB; what could not be read of it is white, or between rows of an
+        image: upright, 8-bit RGB, or as `keep` says; what could not be read of it is white, or between rows of an
             interlaced one like the row before.
         hdr: "HLG" or "PQ" where the file is HDR, whose colours are mapped; else empty.
         missing: what could not be read, in words; empty if nothing is known to be missing.
@@ -85,16 +86,20 @@ def read_picture(path: Path | str) -> Image.Image:
         MediaError: no such file, not a picture, none of its pixels can be decoded, or larger than the settings allow
             (`max_picture_pixels`, `max_media_bytes`). What is damaged beside the pixels, such as a comment, is ignored.
     """
-    image, hdr, missing = read_picture_and_loss(path)
-    if hdr:
-        _log.warning("%s is HDR (%s); its colours are mapped to SDR, sRGB.", path, hdr)
-    if missing:
-        _log.warning("%s is cut short or damaged: %s.", path, missing)
-    return image
+    return _with_loss_logged(read_picture_and_loss(path), path)
 
 
-def read_picture_and_loss(path: Path | str) -> Picture:
-    """As `read_picture`, with what is missing of it, and without a word in the log but for the colour profile."""
+def read_kept_picture(path: Path | str) -> Image.Image:
+    """As `read_picture`, but of mode RGBA with its transparency, and L if it is grey."""
+    return _with_loss_logged(read_picture_and_loss(path, keep=True), path)
+
+
+def read_picture_and_loss(path: Path | str, *, keep: bool = False) -> Picture:
+    """As `read_picture`, with what is missing of it, and without a word in the log but for the colour profile.
+
+    Args:
+        keep: transparency, as RGBA, and grey, as L, where nothing is missing.
+    """
     with _opened(path) as image:
         lacking, missing = None, ""
         try:
@@ -107,10 +112,38 @@ def read_picture_and_loss(path: Path | str) -> Picture:
                 raise
             image, lacking, missing = found
         upright, hdr = _in_bt709(image, path)
-        upright = _rgb(_to_srgb(_turned(upright, image), path), path)
+        upright = _to_srgb(_turned(upright, image), path)
         if lacking is not None:
-            upright = _filled(upright, _turned(lacking, image))
+            upright = _filled(_rgb(upright, path), _turned(lacking, image))
+        elif keep and _has_transparency(upright):
+            upright = upright.convert("RGBA")
+        elif not keep or upright.mode != "L":
+            upright = _rgb(upright, path)
         return Picture(upright, hdr, missing)
+
+
+def sixteen_bits(path: Path | str) -> tuple[int, bytes | None] | None:
+    """The EXIF orientation of a whole PNG, TIFF or PPM of 16 bits a channel, of which Pillow keeps 8 if it is coloured.
+
+    With it its ICC profile, if that is for RGB or grey as the picture is. None for other pictures, and where the file
+    names other colours by code points, which are mapped to 8 bits.
+    """
+    with _opened(path) as image:
+        tiles = getattr(image, "tile", None)
+        decoder = str(tiles[0].args) if tiles else ""
+        if image.mode == "CMYK" or not any(sign in decoder for sign in SIXTEEN_BIT_DECODERS):
+            return None
+        try:
+            image.load()
+        except OSError:
+            return None
+        if colours_to_map(*_code_points(image, path)) is not None:
+            return None
+        profile, kind = image.info.get("icc_profile"), COLOUR_SPACES.get(image.mode, "GRAY")
+        with suppress(OSError, ImageCms.PyCMSError):  # a damaged one says nothing
+            is_own = profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == kind
+            return _exif(image, ExifTags.Base.Orientation, 1), profile if is_own else None
+        return _exif(image, ExifTags.Base.Orientation, 1), None
 
 
 def is_picture(path: Path | str) -> bool:
@@ -178,13 +211,26 @@ def write_picture(path: Path | str, image: Image.Image, *, metadata: Mapping[str
         clean.save(memory, **options, **_metadata_options(options["format"], metadata or {}))
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be written as {options['format']}: {error}.") from error
+    write_bytes_of_picture(path, memory.getvalue())
+
+
+def write_bytes_of_picture(path: Path, data: bytes) -> None:
+    """Write an encoded picture, whole or not at all; errors as of `write_picture`."""
     try:
         # written from memory, because Pillow's own writing loses the reason when the disk is full
-        write_bytes(path, memory.getvalue())
+        write_bytes(path, data)
     except OSError as error:
         raise MediaError(
             f"{path} cannot be written: {error.strerror}. Check the folder and its permissions."
         ) from error
+
+
+def _with_loss_logged(picture: Picture, path: Path | str) -> Image.Image:
+    if picture.hdr:
+        _log.warning("%s is HDR (%s); its colours are mapped to SDR, sRGB.", path, picture.hdr)
+    if picture.missing:
+        _log.warning("%s is cut short or damaged: %s.", path, picture.missing)
+    return picture.image
 
 
 def _cut_picture(image: Image.Image, path: Path | str) -> tuple[Image.Image, Image.Image | None, str] | None:
@@ -440,10 +486,14 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
         return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise MediaError(f"{path} has floating-point samples, whose white is unknown. Save it with 8 or 16 bits.")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if _has_transparency(image):
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:

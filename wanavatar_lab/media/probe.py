@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media.audio import check_format
+from wanavatar_lab.media.audio import check_file_rate
 from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
@@ -32,7 +32,7 @@ class MediaInfo:
         frames: number of frames.
         duration: seconds, of the longer of picture and sound.
         audio_rate: Hz.
-        audio_channels: 1 to 8.
+        audio_channels: as many as the file has.
         hdr: "HLG" or "PQ" for a picture or video of such colours, which are read as SDR; empty for others.
         missing: what cannot be read of the file, in words; empty if nothing is known to be missing.
     """
@@ -71,7 +71,7 @@ def probe(path: Path | str) -> MediaInfo:
         known: dict[str, Any] = {}
         if sounds and sounds[0].rate:
             known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
-            check_format(f"{path}", sounds[0].rate, sounds[0].channels)
+            check_file_rate(path, sounds[0].rate)
         if sounds and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
             for _ in source.packets():
                 pass

@@ -44,10 +44,12 @@ def finish_run(
     inputs = read_inputs(run.folder)
     parts, kept = _keep_partial(run) if state != "succeeded" else ([], "")
     _remove_scratch(run.folder)
+    kept = kept and f".{kept}"  # of the error, or of what was done last
     error = None if error is None else printable(error)
     # a damaged status, perhaps by what made the run end, does not keep it from being finished
     last = last or run.readable_status() or Status()
-    error = f"{error}{kept}" if error else error
+    if error and kept:
+        error = error.rstrip(".") + kept
     at = f" at {last.message}" if last.state == "running" and last.message else ""
     status = last.model_copy(
         update={
@@ -81,12 +83,13 @@ def partial_file(folder: Path, name: str) -> Path:
 def _keep_partial(run: Run) -> tuple[list[Artifact], str]:
     """Artifacts of what was finished of the videos of a run that has ended early, and a sentence that says so."""
     artifacts, said = [], ""
-    for hidden in entries(run.folder, partial_file(Path(), "*.mp4").name):
+    # hidden ones, and those that lost this in a process which was killed as it finished the run
+    for found in entries(run.folder, f"*.{PARTIAL}.mp4"):
         from wanavatar_lab.media import keep_partial  # takes half a second, and few runs end so
 
-        path = hidden.with_name(hidden.name.removeprefix("."))
+        path = found.with_name(found.name.removeprefix("."))
         try:
-            seconds = keep_partial(hidden, path)
+            seconds = keep_partial(found, path)
         except Exception as fault:  # noqa: BLE001  a run has to end, also where its partial file is damaged
             said += f" What was finished of it could not be kept ({fault})."
             continue

@@ -79,17 +79,19 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         WeightsError: a LoRA does not fit the network.
         Cancelled: the run was cancelled.
     """
-    picture = media.read_picture(request.image)
-    width, height = request.size(picture.size)
-    context.say_crop("image", picture.size, (width, height), by_choice="x" in request.resolution)
+    pictures = {
+        name: media.read_picture(path)
+        for name in ("image", "last_image")
+        if (path := getattr(request, name)) is not None
+    }
+    width, height = request.size(pictures["image"].size)
+    for name, picture in pictures.items():
+        by_choice = name == "image" and "x" in request.resolution
+        context.say_crop(name, picture.size, (width, height), by_choice=by_choice)
+    frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
     models.say_cut_prompts(request, context)
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
-    first, last = _frame(picture, height, width), None
-    if request.last_image is not None:
-        picture = media.read_picture(request.last_image)
-        context.say_crop("last_image", picture.size, (width, height))
-        last = _frame(picture, height, width)
     with (
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         applied(request, experts, context.log) as loras,
@@ -100,7 +102,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
             partial=context.partial(FILE),
         ) as writer,
     ):
-        for segment in _segments(request, models, context, first, last):
+        for segment in _segments(request, models, context, frames["image"], frames.get("last_image")):
             for frame in segment[0].unbind(dim=1):
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
             writer.flush()

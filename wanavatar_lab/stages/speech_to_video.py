@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -18,7 +18,6 @@ from PIL import Image
 from wanavatar_lab import media
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
-from wanavatar_lab.media.pictures import is_picture
 from wanavatar_lab.memory import workload_of
 from wanavatar_lab.metrics.landmarks import Face
 from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
@@ -91,11 +90,16 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     picture = request.read_image()
     width, height = request.size(picture.size)
     _say_who_is_in(picture, request, context)
-    _say_what_is_left_out(request, picture.size, (width, height), context)
-    models.say_cut_prompts(request, context)
     # with silence of as many frames in front, the frames that a free start leaves out are none of the voice's
     lead = FIRST_FRAMES_DROPPED if request.lead_in and not request.start_from_image else 0
     voice, waveform, segments = _voice(request, lead)
+    videos: dict[str, Any] = {
+        name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask", lead=lead)
+        for name in BEYOND_ITS_END
+        if (path := getattr(request, name)) is not None
+    }
+    _say_what_is_left_out(request, picture.size, (width, height), videos, voice, context)
+    models.say_cut_prompts(request, context)
     if request.inpaint_video is not None:
         models.widen()
     context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
@@ -123,16 +127,6 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         if loras.at_step(step + 1):
             pipeline.forget_projections()
 
-    videos: dict[str, Any] = {
-        name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask", lead=lead)
-        for name in BEYOND_ITS_END
-        if (path := getattr(request, name)) is not None
-    }
-    for name, video in videos.items():
-        if video.seconds < voice.seconds:
-            context.log(
-                f"{name} lasts {video.seconds:.2f} s and the voice {voice.seconds:.2f} s: {BEYOND_ITS_END[name]}."
-            )
     context.progress("denoise", 0, steps, segment=1, segments=segments)
     stream = pipeline.stream(
         image=picture,
@@ -210,14 +204,21 @@ def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, 
 
 
 def _say_what_is_left_out(
-    request: SpeechToVideo, picture: tuple[int, int], size: tuple[int, int], context: StageContext
+    request: SpeechToVideo,
+    picture: tuple[int, int],
+    size: tuple[int, int],
+    videos: Mapping[str, "VideoFrames"],
+    voice: media.Audio,
+    context: StageContext,
 ) -> None:
-    """Log what a frame of this width and height does not show of the inputs."""
+    """Log what a clip of this width and height does not show of the inputs."""
     context.say_crop("image", picture, size, by_choice="x" in request.resolution)
-    for name in ("pose_video", "inpaint_video", "inpaint_mask"):
-        if (path := getattr(request, name)) is not None:
-            info = media.probe(path)
-            context.say_crop(name, (info.width or size[0], info.height or size[1]), size)
+    for name, video in videos.items():
+        context.say_crop(name, video.source_size, size)
+        if video.seconds < voice.seconds:
+            context.log(
+                f"{name} lasts {video.seconds:.2f} s and the voice {voice.seconds:.2f} s: {BEYOND_ITS_END[name]}."
+            )
     steps = request.num_inference_steps
     posed = sum(request.pose_start <= step / steps < request.pose_end for step in range(steps))
     if request.pose_video is not None and posed < steps:
@@ -279,33 +280,33 @@ class VideoFrames:
     Beyond the file's end there are none, so that n may be less than was asked for.
 
     Args:
-        path: a video; a mask may be one picture for all frames.
+        path: a video, an animation, or one picture for all frames.
         height, width: to which they are scaled, in pixels.
         is_mask: C is 1, with 1 where the file is white; else it is 3.
         lead: how often the first frame is shown before the clip begins.
 
     Attributes:
         ndim, shape: as those of a tensor [F, C, height, width]; F counts the file's own frames.
+        source_size: width and height of the file's frames.
         seconds: of the file; infinite for one picture.
 
     Raises:
-        MediaError: it cannot be read, or has no picture that moves.
+        MediaError: it cannot be read, or has no picture.
     """
 
     ndim: int = 4
 
     def __init__(self, path: str, height: int, width: int, is_mask: bool = False, lead: int = 0) -> None:
         self.path, self.size, self.is_mask, self.lead = path, (height, width), is_mask, lead
-        self._still = media.read_picture(path) if is_mask and is_picture(path) else None
-        self.seconds, frames = math.inf, 1
-        if self._still is None:
-            info = media.probe(path)
-            if info.hdr:
-                _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
-            if not info.frames:
-                raise MediaError(f"{path} has no picture that moves. Give a video, or an animated GIF or WebP.")
-            frames = info.frames
-            self.seconds = frames / (info.fps or FPS)
+        info = media.probe(path)
+        if info.width is None or info.height is None:
+            raise MediaError(f"{path} has sound and no picture. Give a video or a picture.")
+        if info.hdr:
+            _log.warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
+        self.source_size = (info.width, info.height)
+        self._still = media.read_picture(path) if info.frames is None else None
+        frames = info.frames or 1
+        self.seconds = math.inf if self._still else frames / (info.fps or FPS)
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
         self._frames: Iterator[np.ndarray] = iter(())
         self._place: float = math.inf  # of the next one of `_frames`; they are not open yet

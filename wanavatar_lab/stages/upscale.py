@@ -9,13 +9,14 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from numpy.typing import NDArray
 from spandrel import MAIN_REGISTRY, UnsupportedModelError
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from wanavatar_lab.weights import missing_weights
 FILE = "upscaled.png"
 SCALE = 2
 TILE_PAD = 10  # pixels of the picture around a tile that the network sees too, as RealESRGANer's default
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, as OpenCV's conversion, which RealESRGANer calls
 GROWTH = 32  # channels by which spandrel's dense blocks grow: the published width
 # where training programs put the state dict, in the order in which spandrel looks: an average before what was averaged
 CONTAINERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
@@ -86,7 +88,7 @@ class Models:
             self._read = None  # before the next one is read, so that no more than one is in memory
             self._read = mark, read_network(path, self.device)
         network = self._read[1]
-        network.module.to(network.device)
+        network.module.to(network.device, network.dtype)  # a picture of 16 bits may have changed it
         return network
 
     def offload_to_host(self) -> None:
@@ -122,7 +124,7 @@ def load(profile: Profile, device: str) -> Models:
 def run(
     request: Upscale, models: Models, context: StageContext, *, made_with: Mapping[str, str] | None = None
 ) -> list[Artifact]:
-    """Enlarge the picture; transparency is laid over white.
+    """Enlarge the picture; its transparency, its 16 bits, and grey as grey are kept, as by RealESRGANer.
 
     Args:
         made_with: what the file says of how it was made, where the picture is enlarged in a run of another stage.
@@ -133,46 +135,55 @@ def run(
         LabError: the network fails on it.
         Cancelled: the run was cancelled.
     """
-    picture = media.read_picture(request.image)
-    pixels, limit = SCALE * SCALE * picture.width * picture.height, read_settings().max_picture_pixels
+    levels, profile = media.read_samples(request.image)
+    height, width, _ = levels.shape
+    pixels, limit = SCALE * SCALE * width * height, read_settings().max_picture_pixels
     if pixels > limit:
         raise MediaError(
-            f"{request.image} has {picture.width}×{picture.height} pixels, so the result would have {pixels:,}; the "
+            f"{request.image} has {width}×{height} pixels, so the result would have {pixels:,}; the "
             f"limit is {limit:,}. Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
         )
     network = models.network(request.weights)
+    if levels.dtype == np.uint16:  # half precision has 11 bits
+        network = replace(network, module=network.module.float(), dtype=torch.float32)
     context.check()
-    enlarged = enlarge(picture, network, request.tile, context)
+    enlarged = media.Samples(enlarge(levels, network, request.tile, context), profile)
     weights = {network.file: network.sha256}
-    media.write_picture(context.folder / FILE, enlarged, metadata=made_with or context.metadata(request, weights))
-    context.record(weights=weights, width=enlarged.width, height=enlarged.height)
+    media.write_samples(context.folder / FILE, enlarged, metadata=made_with or context.metadata(request, weights))
+    context.record(weights=weights, width=SCALE * width, height=SCALE * height)
     return [Artifact(kind=Upscale.artifact, path=FILE, role="upscaled")]
 
 
 @torch.inference_mode()
-def enlarge(picture: Image.Image, network: Network, tile: int, context: StageContext) -> Image.Image:
-    """The RGB picture at twice its width and height.
+def enlarge(levels: NDArray[Any], network: Network, tile: int, context: StageContext) -> NDArray[Any]:
+    """A picture at twice its width and height.
 
     Args:
-        picture: RGB.
+        levels: [H, W, C] in uint8 or uint16, with C 1 for grey, 3 for RGB, or 4 for RGBA, whose transparency goes
+            through the network by itself, as a grey picture.
         network: from `Models.network`.
         tile: side of a tile in pixels of the picture, 0 for the whole; an odd one counts as the next even one.
         context: gets the progress, and is checked for a cancellation, after every tile.
+
+    Returns:
+        [2H, 2W, C] in the dtype of `levels`.
 
     Raises:
         LabError: there is not enough memory for a tile, or the network's output is not finite.
         Cancelled: the run was cancelled.
     """
+    rows, columns, channels = levels.shape
     # mirrored at the last row and column where they are odd in number; numpy repeats a single one
-    pixels = np.pad(np.asarray(picture), [(0, picture.height % 2), (0, picture.width % 2), (0, 0)], mode="reflect")
+    pixels = np.pad(levels, [(0, rows % 2), (0, columns % 2), (0, 0)], mode="reflect")
     height, width = pixels.shape[:2]
-    enlarged = np.empty((height * SCALE, width * SCALE, 3), np.uint8)
-    parts = list(tiles(height, width, tile))
+    enlarged = np.empty((height * SCALE, width * SCALE, channels), levels.dtype)
+    groups = [slice(0, 3), slice(3, 4)][: 1 if channels < 4 else 2]
+    parts = [(group, part) for group in groups for part in tiles(height, width, tile)]
     context.progress("upscale", 0, len(parts))
-    for number, part in enumerate(parts, start=1):
+    for number, (group, part) in enumerate(parts, start=1):
         try:
             with context.cancellable(network.module):
-                enlarged[_scaled(part.rows), _scaled(part.columns)] = _enlarged(pixels, part, network)
+                made = _enlarged(pixels[:, :, group], part, network)
         except Exception as error:
             if is_out_of_memory(error):
                 whole = f"{width}×{height} pixels at once" if tile == 0 else f"tiles of {tile} pixels"
@@ -180,9 +191,10 @@ def enlarge(picture: Image.Image, network: Network, tile: int, context: StageCon
                     f"There is not enough memory for {whole}. Choose a smaller tile, such as 256."
                 ) from error
             raise
+        enlarged[_scaled(part.rows), _scaled(part.columns), group] = made
         context.progress("upscale", number, len(parts))
         context.check()
-    return Image.fromarray(enlarged[: picture.height * SCALE, : picture.width * SCALE])
+    return enlarged[: rows * SCALE, : columns * SCALE]
 
 
 @dataclass(frozen=True)
@@ -282,10 +294,11 @@ def _scaled(part: slice, origin: int = 0) -> slice:
     return slice((part.start - origin) * SCALE, (part.stop - origin) * SCALE)
 
 
-def _enlarged(pixels: np.ndarray, part: Tile, network: Network) -> np.ndarray:
-    """A tile of a picture uint8 [H, W, 3], at twice its size and without the overlap."""
+def _enlarged(pixels: NDArray[Any], part: Tile, network: Network) -> NDArray[Any]:
+    """A tile of a picture uint8 or uint16 [H, W, 1 or 3], at twice its size and without the overlap."""
+    most = np.iinfo(pixels.dtype).max
     seen = pixels[part.seen_rows, part.seen_columns]
-    given = torch.from_numpy(seen.transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    given = torch.from_numpy(seen.transpose(2, 0, 1).astype(np.float32) / most)[None].expand(-1, 3, -1, -1)
     given = given.to(network.device, network.dtype, memory_format=torch.channels_last)
     enlarged = network.module(given)[0].float()
     if not bool(enlarged.isfinite().all()):
@@ -294,4 +307,7 @@ def _enlarged(pixels: np.ndarray, part: Tile, network: Network) -> np.ndarray:
             "again, or set WANAVATAR_DEVICE=cpu to compute in float32."
         )
     enlarged = enlarged[:, _scaled(part.rows, part.seen_rows.start), _scaled(part.columns, part.seen_columns.start)]
-    return (enlarged.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    enlarged = enlarged.clamp(0, 1)
+    if pixels.shape[2] == 1:
+        enlarged = (enlarged * enlarged.new_tensor(LUMA).view(3, 1, 1)).sum(dim=0, keepdim=True)
+    return (enlarged * most).round().permute(1, 2, 0).cpu().numpy().astype(pixels.dtype)

@@ -1,8 +1,17 @@
 """The error messages of failed runs: what was wrong and what to do."""
 
+import errno
 from pathlib import Path
 
-from wanavatar_lab.errors import DiskFull, LabError, WeightsError, causes, is_out_of_gpu_memory, is_out_of_main_memory
+from wanavatar_lab.errors import (
+    DiskFull,
+    LabError,
+    MediaError,
+    WeightsError,
+    causes,
+    is_out_of_gpu_memory,
+    is_out_of_main_memory,
+)
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full
 from wanavatar_lab.runs.inputs import name_originals
 from wanavatar_lab.runs.run import Run
@@ -20,6 +29,10 @@ _MEMORY_FULL = (
 _NO_THREAD = (
     "The system did not allow another thread. Raise the limits on processes and memory (ulimit -u, ulimit -v), or end "
     "other programs; then run it again."
+)
+_NO_FILE = (
+    "The system did not allow another open file. Raise the limit on open files (ulimit -n), or end other programs; "
+    "then run it again."
 )
 
 
@@ -64,12 +77,14 @@ def _message(error: BaseException, run: Run) -> str:
     exhausted = None
     if any("can't start new thread" in str(link) for link in causes(error)):
         exhausted = _NO_THREAD
+    elif any(getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) for link in causes(error)):
+        exhausted = _NO_FILE
     elif is_out_of_gpu_memory(error):
         exhausted = _GPU_FULL
     elif is_out_of_main_memory(error):
         exhausted = _MEMORY_FULL
-    # weights are not damaged if reading them failed for lack of memory or threads; other messages name their remedy
-    if isinstance(error, LabError) and (exhausted is None or not isinstance(error, WeightsError)):
+    # a file is not damaged if reading it failed for lack of memory, threads or handles; other errors name their remedy
+    if isinstance(error, LabError) and (exhausted is None or not isinstance(error, WeightsError | MediaError)):
         return str(error)
     if exhausted is not None:
         return exhausted

@@ -53,7 +53,8 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         context = StageContext(Path(folder), seed=0)
         for small, large in zip(given, true, strict=True):
-            by_network, by_bicubic = enlarge(small, network, 0, context), bicubic(small)
+            by_network = Image.fromarray(enlarge(np.asarray(small), network, 0, context))
+            by_bicubic = bicubic(small)
             ours.append(psnr(by_network, large))
             plain.append(psnr(by_bicubic, large))
             shown = (small.resize(large.size, Image.Resampling.NEAREST), by_bicubic, by_network, large)
