@@ -95,6 +95,7 @@ class WanS2VTransformerBlock(nn.Module):
 
         normed = _modulate(self.norm3(hidden_states.float()), scale_ffn, shift_ffn, boundary).to(dtype)
         hidden_states = _gated_add(hidden_states, self.ffn(normed), gate_ffn, boundary)
+        del normed  # memory that the injection of the audio needs
 
         if self.audio_injection is not None:
             hidden_states = self.audio_injection(hidden_states, audio_tokens, audio_global, layout, memory)
@@ -159,8 +160,9 @@ def apply_rotary_emb(states: torch.Tensor, rotary_emb: tuple[torch.Tensor, torch
     """Rotate neighbouring channel pairs of `states` [B, L, heads, D] by the tables [1, L, 1, D/2], in float32."""
     cosine, sine = rotary_emb
     even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    return rotated.flatten(-2).type_as(states)
+    # rounded before they are joined, since a pass needs most memory here
+    rotated = [(even * cosine - odd * sine).type_as(states), (even * sine + odd * cosine).type_as(states)]
+    return torch.stack(rotated, dim=-1).flatten(-2)
 
 
 def project_key_value(attn: WanAttention, states: torch.Tensor) -> KeyValue:
@@ -188,15 +190,25 @@ class WanS2VAttnProcessor:
         key_value: KeyValue | None = None,
     ) -> torch.Tensor:
         """Attend from `hidden_states` [B, L, C]; returns [B, L, C]."""
-        if key_value is None and attn.fused_projections:
-            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
-            key, value = attn.norm_k(key).unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
+
+        def headed(states: torch.Tensor, norm: nn.Module | None = None) -> torch.Tensor:
+            states = (states if norm is None else norm(states)).unflatten(2, (attn.heads, -1))
+            return states if norm is None or rotary_emb is None else apply_rotary_emb(states, rotary_emb)
+
+        if key_value is not None:
+            query, (key, value) = headed(attn.to_q(hidden_states), attn.norm_q), key_value
+        elif attn.fused_projections:
+            projected = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+            query, key, value = (
+                headed(projected[0], attn.norm_q),
+                headed(projected[1], attn.norm_k),
+                headed(projected[2]),
+            )
         else:
-            query = attn.to_q(hidden_states)
-            key, value = key_value or project_key_value(attn, hidden_states)
-        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
-        if rotary_emb is not None:
-            query, key = apply_rotary_emb(query, rotary_emb), apply_rotary_emb(key, rotary_emb)
+            # values last, since rotation needs most memory
+            query = headed(attn.to_q(hidden_states), attn.norm_q)
+            key = headed(attn.to_k(hidden_states), attn.norm_k)
+            value = headed(attn.to_v(hidden_states))
         hidden_states = dispatch_attention_fn(
             query,
             key,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from wanavatar_lab.errors import LabError, RequestError, WeightsError
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.command import run_command
@@ -39,7 +40,7 @@ class PromptExtension(LabBox):
 
     def set_profile(self, profile: str) -> None:
         """Appear where prompts of the stage and the profile can be extended."""
-        if profile == "pocket":
+        if not PROFILES[profile].extends_prompts:
             self.layout.display = "none"
             return
         from wanavatar_lab.stages.prompt_extension import STAGES  # a form of pocket is there sooner without it
