@@ -67,7 +67,7 @@ def test_a_file_goes_to_a_panel_that_takes_it(runs: list[Run]) -> None:
     assert panel.artifact == runs[0].folder / "made.png"
     hear(panel, kind="change", run=runs[0].id)
     (second,) = below(panel)
-    assert second.form.request() == TextToImage(prompt="An old sailor", profile="pocket")
+    assert second.form.request() == TextToImage(prompt="An old sailor", profile="pocket", seed=7)
     hear(panel, kind="use", run=runs[0].id)  # which text to image has no use for
     assert below(panel)[0].form.request_class is SpeechToVideo
     panel.change(Upscale(image=str(runs[0].folder / "made.png"), profile="pocket"))
@@ -81,7 +81,7 @@ def test_a_run_is_run_again(runs: list[Run], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("wanavatar_lab.jobs.submit", asked.append)
     panel = GalleryPanel()
     hear(panel, kind="again", run=runs[0].id)
-    assert asked == [TextToImage(prompt="An old sailor", profile="pocket")]
+    assert asked == [TextToImage(prompt="An old sailor", profile="pocket", seed=7)]
     assert len(list_jobs()) == 2
 
 

@@ -197,19 +197,24 @@ class NumberControl(Control):
 
 
 class SeedControl(NumberControl):
-    """The seed: -1 draws one when the run starts; the button draws one now, so that it can be used again."""
+    """The seed: -1 draws one when the run starts; the buttons draw one now, or take the one that a run has used."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._dice = bare(widgets.Button)
-        super().__init__(view, request_class, self._dice)
-        self._dice.on_click(self._draw)
+        self._dice, self._last = bare(widgets.Button), bare(widgets.Button, disabled=True)
+        self._used: int | None = None
+        super().__init__(view, request_class, self._dice, self._last)
+        self._dice.on_click(lambda _: self.change(secrets.randbelow(int(self.view.maximum or _UNBOUNDED) + 1)))
+        self._last.on_click(lambda _: self.change(self._used))
 
-    def _draw(self, _: object) -> None:
-        self._box.value = secrets.randbelow(int(self.view.maximum or _UNBOUNDED) + 1)
+    def offer(self, seed: int) -> None:
+        """Offer the seed that a run has used, which may have been drawn."""
+        self._used, self._last.disabled = seed, False
+        self._last.tooltip = str(seed)
 
     def _write_labels(self) -> None:
         super()._write_labels()
         self._dice.description = WORDS.text("dice")
+        self._last.description = WORDS.text("last_seed")
 
 
 def bounded_number(view: FieldView) -> widgets.BoundedIntText | widgets.BoundedFloatText:

@@ -170,6 +170,11 @@ class Form(LabBox):
             self.set(loras=[*chosen, usual.get(name, {"name": name})])
         self.expand()
 
+    def offer_seed(self, seed: int | None) -> None:
+        """Offer the seed that a run has used; None where it is not known yet."""
+        if seed is not None and isinstance(control := self.controls.get("seed"), fields.SeedControl):
+            control.offer(seed)
+
     @property
     def takes(self) -> frozenset[str]:
         """Suffixes of the pictures, recordings and videos that some field takes."""

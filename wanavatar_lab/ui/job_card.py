@@ -16,7 +16,7 @@ import traitlets
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
-from wanavatar_lab.requests import Words
+from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, stage_name
@@ -149,6 +149,8 @@ class JobCard(LabWidget):
             # a trait that is set to the value it has sends nothing
             for name in SHOWN:
                 setattr(self, name, getattr(status, name))
+            if self._stage in STAGE_REQUESTS and "seed" not in STAGE_REQUESTS[self._stage].model_fields:
+                self.seed = None  # one is drawn for every run, and this stage has no use for it
             self.error = status.error or ""
             # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
             begin = status.started_at or status.submitted_at or status.finished_at or time.time()

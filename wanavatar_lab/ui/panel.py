@@ -163,7 +163,10 @@ class Panel(LabBox):
         from wanavatar_lab.ui.job_card import JobCard
 
         self.job, self.artifacts = job, []
-        refill(self._card, JobCard(job.id, reveal=reveal))
+        card = JobCard(job.id, reveal=reveal)
+        card.observe(lambda change: self.form.offer_seed(change["new"]), "seed")
+        self.form.offer_seed(card.seed)
+        refill(self._card, card)
         refill(self._result)
         self.show_words()
 

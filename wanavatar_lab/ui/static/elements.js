@@ -45,6 +45,20 @@ function say(model, name, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 }
 
+// A page that was not opened on this machine has no access to the clipboard: the browser's older command copies then.
+async function copyText(text, near) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = element("textarea", { value: text, readOnly: true });
+    near.after(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    near.focus();
+  }
+}
+
 // 75 → 1:15
 function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));

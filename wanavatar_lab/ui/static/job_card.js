@@ -1,4 +1,5 @@
 const BRIEF = 10; // seconds, below which tenths are shown
+const SHORTLY = 1500; // milliseconds for which it is said that something was copied
 
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-job");
@@ -10,6 +11,7 @@ function render({ model, el }) {
   const cancel = button();
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
+  const seed = element("button", { type: "button", className: "wl-job-seed" });
   const now = element("output", { "aria-live": "polite" });
   const error = element("div", { className: "wl-error", role: "alert" });
   const preview = element("img", { className: "wl-job-preview" });
@@ -21,7 +23,7 @@ function render({ model, el }) {
     { className: "wl-card" },
     element("div", { className: "wl-row wl-job-head" }, title, state, cancel),
     bar,
-    element("div", { className: "wl-row wl-job-facts" }, now, facts),
+    element("div", { className: "wl-row wl-job-facts" }, now, facts, seed),
     preview,
     error,
     id,
@@ -34,6 +36,12 @@ function render({ model, el }) {
     cancel.disabled = true;
     cancel.textContent = say(model, "cancelling");
     model.send({ kind: "cancel" });
+  });
+
+  seed.addEventListener("click", async () => {
+    await copyText(String(model.get("seed")), seed);
+    seed.textContent = say(model, "seed_copied");
+    setTimeout(() => (seed.textContent = say(model, "seed", { seed: model.get("seed") })), SHORTLY);
   });
 
   const traits =
@@ -73,8 +81,10 @@ function render({ model, el }) {
     }
     if (going && value.eta_seconds !== null) more.push(say(model, "left", { time: clock(value.eta_seconds) }));
     if (value.memory_bytes) more.push(say(model, "memory", { memory: size(value.memory_bytes) }));
-    if (value.seed !== null) more.push(say(model, "seed", value));
     facts.textContent = more.join(" · ");
+    seed.hidden = value.seed === null;
+    seed.textContent = say(model, "seed", value);
+    seed.title = say(model, "copy_seed");
   });
 
   function phaseName(phase) {
