@@ -22,7 +22,7 @@ _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 _LOOKS: dict[Any, tuple[Any, dict[str, str]]] = {
     **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
     **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
-    **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
+    **dict.fromkeys((widgets.FloatText, widgets.BoundedFloatText), (DescriptionStyle, {})),
     widgets.Dropdown: (DescriptionStyle, WIDE),
     widgets.Button: (widgets.ButtonStyle, AS_WIDE_AS_ITS_WORDS),
     widgets.HTML: (HTMLStyle, {}),
@@ -65,9 +65,10 @@ def heading(level: int, title: str, text: str) -> str:
     return f'<div lang="{language.code}"><h{level}>{escape(title)}</h{level}><p>{escape(text)}</p></div>'
 
 
-def small(text: str) -> str:
-    """Help under a control, in the language shown, as HTML."""
-    return f'<div class="wl-help" lang="{language.code}"><small>{escape(printable(text))}</small></div>'
+def small(text: str, lead: str = "") -> str:
+    """Help under a control, in the language shown, as HTML; `lead` stands before it and apart."""
+    first = f'<span class="wl-range">{escape(lead)}</span> ' if lead else ""
+    return f'<div class="wl-help" lang="{language.code}"><small>{first}{escape(printable(text))}</small></div>'
 
 
 def alert(text: str) -> str:
