@@ -237,11 +237,11 @@ def range_of(view: FieldView) -> str:
     if not bounds:
         return ""
     above = view.minimum is None and "low" in bounds
-    keys = {
-        2: "above_up_to" if above else "range",
-        1: "above" if above else "at_least" if "low" in bounds else "at_most",
-    }
-    text = WORDS.text(keys[len(bounds)], **bounds)
+    if len(bounds) == 2:
+        key = "above_up_to" if above else "range"
+    else:
+        key = "at_most" if "high" in bounds else "above" if above else "at_least"
+    text = WORDS.text(key, **bounds)
     return WORDS.text("stepped", range=text, step=view.step) if view.step else text
 
 
@@ -251,9 +251,8 @@ def number_input(view: FieldView) -> widgets.FloatText:
     It has no bounds of its own: it would silently replace a number outside by the nearest one inside.
     """
     lowest = view.minimum if view.minimum is not None else view.above
-    low, high = (
-        bound if bound is not None else zero for bound, zero in ((lowest, -math.inf), (view.maximum, math.inf))
-    )
+    low = -math.inf if lowest is None else lowest
+    high = math.inf if view.maximum is None else view.maximum
     if view.kind == "int":
         # a browser counts steps from 0: from a lower bound that is no multiple, arrows would miss every allowed number
         arrow: float = view.step if view.step and not int(low) % view.step else 1
