@@ -81,6 +81,27 @@ def test_a_wrong_value_stands_at_its_field_and_nothing_is_queued() -> None:
     assert (len(list_jobs()), cards(panel)) == (before, [])
 
 
+def test_a_stage_without_its_weights_is_refused_at_once_with_the_command_that_downloads_them(tmp_path: Path) -> None:
+    before = len(list_jobs())
+    panel = Panel(SpeechToVideo, image=str(made_runs.picture(tmp_path / "a.png", side=32)), prompt="she speaks")
+    panel.form.set(audio=str(made_runs.sound(tmp_path / "v.wav", seconds=0.5)))
+    assert panel.form.problems() == {}
+    named(panel, "Models").value = "full"  # as soon as it is chosen
+    command = "wanavatar-lab weights download Wan2.2-S2V-14B"
+    assert f'<code class="wl-code">{command}</code>' in alerts(panel) and "`" not in alerts(panel)
+    named(panel, "Run").click()
+    with pytest.raises(RequestError, match=command):
+        asyncio.run(panel.run())
+    assert (len(list_jobs()), cards(panel)) == (before, [])
+    language.code = "ko"
+    assert "설치되어 있지 않습니다" in alerts(panel) and command in alerts(panel)
+    language.code = "en"
+    named(panel, "Models").value = "pocket"
+    assert alerts(panel) == ""
+    picture = Panel(TextToImage, prompt="a cat", profile="full")
+    assert "accept the licence at https://huggingface.co/black-forest-labs/FLUX.2-klein-9B" in alerts(picture)
+
+
 def test_a_run_that_fails_is_said_in_full() -> None:
     panel = Panel(Relax, fault="weights")
     with pytest.raises(RunError, match=r"The run \S+ failed: The weights of relax are missing. Get them."):

@@ -1,5 +1,6 @@
 """Small parts of forms and panels: boxes, buttons, choices and HTML texts, with layouts that many of them share."""
 
+import re
 from functools import cache
 from html import escape
 from typing import Any, TypeVar
@@ -68,9 +69,15 @@ def heading(level: int, title: str, text: str) -> str:
 def small(text: str, lead: str = "") -> str:
     """Help under a control, in the language shown, as HTML; `lead` stands before it and apart."""
     first = f'<span class="wl-range">{escape(lead)}</span> ' if lead else ""
-    return f'<div class="wl-help" lang="{language.code}"><small>{first}{escape(printable(text))}</small></div>'
+    return f'<div class="wl-help" lang="{language.code}"><small>{first}{with_code(text)}</small></div>'
 
 
 def alert(text: str) -> str:
-    """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(printable(text))}</div>'
+    """An error as HTML that a screen reader reads out as soon as it appears; what is in backticks is code."""
+    shown = with_code(text)
+    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{shown}</div>'
+
+
+def with_code(text: str) -> str:
+    """A text as HTML in which a command in backticks can be selected at a click."""
+    return re.sub(r"`([^`]+)`", r'<code class="wl-code">\1</code>', escape(printable(text)))

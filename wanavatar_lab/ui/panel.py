@@ -147,6 +147,10 @@ class Panel(LabBox):
         request = self.form.request()
         if request is None:
             raise RequestError([*self.form.problems().items()])
+        if lacking := self.form.lacking():
+            refused = RequestError([("profile", lacking)])  # not when its turn comes in the queue
+            self.form.show(refused)
+            raise refused
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
             # it starts the worker's supervisor and writes to disk, which must not block other widgets

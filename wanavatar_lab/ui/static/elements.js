@@ -59,6 +59,12 @@ async function copyText(text, near) {
   }
 }
 
+// A text in which a command in backticks can be selected at a click, as elements.py: with_code makes it.
+function withCode(text) {
+  return text.split(/`([^`]+)`/).map((part, index) =>
+    index % 2 ? element("code", { className: "wl-code", textContent: part }) : part);
+}
+
 // 75 → 1:15
 function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));

@@ -93,7 +93,7 @@ function render({ model, el }) {
   }
 
   follow(model, signal, "error", () => {
-    error.textContent = model.get("error");
+    error.replaceChildren(...withCode(model.get("error")));
     error.hidden = !model.get("error");
   });
   follow(model, signal, "log words", () => {
