@@ -8,7 +8,7 @@ import pytest
 from tests.lora.files import save, tiny
 from tests.ui import made_runs
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import Job, list_jobs
 from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
@@ -78,7 +78,12 @@ def test_a_file_goes_to_a_panel_that_takes_it(runs: list[Run]) -> None:
 
 def test_a_run_is_run_again(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("wanavatar_lab.jobs.submit", asked.append)
+
+    def submit(request: Any) -> Job:
+        asked.append(request)
+        return Job(runs[0])
+
+    monkeypatch.setattr("wanavatar_lab.jobs.submit", submit)
     panel = GalleryPanel()
     hear(panel, kind="again", run=runs[0].id)
     assert asked == [TextToImage(prompt="An old sailor", profile="pocket", seed=7)]

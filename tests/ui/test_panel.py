@@ -145,7 +145,7 @@ def test_a_new_panel_finds_the_run_that_goes_on() -> None:
     asyncio.run(person())
 
 
-def test_a_later_run_takes_the_place_of_the_earlier_one() -> None:
+def test_a_later_run_keeps_the_card_of_the_one_that_goes_on_and_of_the_last_result() -> None:
     panel = Panel(Relax, hold_at=1)
 
     async def person() -> None:
@@ -155,11 +155,19 @@ def test_a_later_run_takes_the_place_of_the_earlier_one() -> None:
         panel.form.set(hold_at=-1)
         named(panel, "Run").click()
         await until(lambda: job_of(panel) != first)
-        assert [card.run_id for card in cards(panel)] == [job_of(panel).id]
+        assert [card.run_id for card in cards(panel)] == [first.id, job_of(panel).id]
         let_go(first)
         await until(lambda: panel.artifact)
         assert panel.artifact == job_of(panel).run.folder / "result.npy"
-        assert eventually(lambda: first.status().state == "succeeded")
+        assert first.status().state == "succeeded"
+        await until(lambda: [card.run_id for card in cards(panel)] == [job_of(panel).id])  # whose result is shown
+        second = job_of(panel)
+        panel.form.set(hold_at=1)
+        named(panel, "Run").click()
+        await until(lambda: job_of(panel) != second)
+        assert [card.run_id for card in cards(panel)] == [job_of(panel).id, second.id]
+        let_go(job_of(panel))
+        await until(lambda: panel.artifact)
 
     asyncio.run(person())
 

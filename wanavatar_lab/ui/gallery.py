@@ -43,6 +43,10 @@ COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
 class Gallery(Listing):
     """The runs of the runs folder, and the LoRAs of the weights folder.
 
+    Args:
+        runs_dir: the runs folder; None for that of the settings.
+        unfinished: whether runs are listed that are queued or running; not where `RunningJobs` shows them already.
+
     Attributes:
         kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
         undo: the run that was deleted last, while it can be restored.
@@ -60,8 +64,8 @@ class Gallery(Listing):
     compared: traitlets.List[Any] = traitlets.List().tag(sync=True)
     comparison = anywidget.WidgetTrait().tag(sync=True)
 
-    def __init__(self, runs_dir: Path | str | None = None) -> None:
-        self._catalogue, self._loras = Catalogue(runs_dir), LoraFolder()
+    def __init__(self, runs_dir: Path | str | None = None, *, unfinished: bool = True) -> None:
+        self._catalogue, self._loras, self._unfinished = Catalogue(runs_dir), LoraFolder(), unfinished
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
         self.observe(lambda _: self._show(), "family")
@@ -141,8 +145,9 @@ class Gallery(Listing):
         return runs or loras
 
     def _find(self) -> Sequence["Entry | LoraEntry"]:
+        runs = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
         found: list[Entry | LoraEntry] = [
-            *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
+            *(entry for entry in runs if entry.ended or self._unfinished),
             *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
         return sorted(found, key=lambda entry: (entry.time, entry.id), reverse=True)

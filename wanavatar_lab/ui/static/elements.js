@@ -65,6 +65,21 @@ function withCode(text) {
     index % 2 ? element("code", { className: "wl-code", textContent: part }) : part);
 }
 
+// Scrolls to what `find` returns as soon as it is in the page and visible, where the model asks for that: once, and not
+// at every reload.
+function revealOnce(model, signal, find, block) {
+  if (!model.get("reveal")) return;
+  requestAnimationFrame(function reveal() {
+    const target = find();
+    if (signal.aborted) return;
+    if (!target?.isConnected || !target.offsetHeight) return requestAnimationFrame(reveal);
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    target.scrollIntoView({ block, behavior: calm ? "instant" : "smooth" });
+    model.set("reveal", false);
+    model.save_changes();
+  });
+}
+
 // 75 → 1:15
 function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));

@@ -7,6 +7,9 @@ function render({ model, el }) {
 
   const title = element("strong");
   const state = element("span", { className: "wl-job-state" });
+  const prompt = element("div", { className: "wl-job-prompt" });
+  const thumbnail = element("img", { className: "wl-job-thumbnail", alt: "", loading: "lazy" });
+  thumbnail.addEventListener("error", () => (thumbnail.hidden = true)); // it was deleted, or the page serves no files
   const id = element("div", { className: "wl-soft wl-job-id" });
   const cancel = button();
   const bar = element("progress", { max: 1 });
@@ -21,7 +24,8 @@ function render({ model, el }) {
   const card = element(
     "section",
     { className: "wl-card" },
-    element("div", { className: "wl-row wl-job-head" }, title, state, cancel),
+    element("div", { className: "wl-job-top" }, thumbnail,
+      element("div", { className: "wl-job-about" }, element("div", { className: "wl-row wl-job-head" }, title, state, cancel), prompt)),
     bar,
     element("div", { className: "wl-row wl-job-facts" }, now, facts, seed),
     preview,
@@ -92,6 +96,12 @@ function render({ model, el }) {
     return words[`phase_${phase}`] ?? phase;
   }
 
+  follow(model, signal, "prompt thumbnail", () => {
+    prompt.textContent = prompt.title = model.get("prompt");
+    prompt.hidden = !model.get("prompt");
+    thumbnail.hidden = !model.get("thumbnail");
+    if (model.get("thumbnail")) thumbnail.src = fileUrl(model.get("thumbnail"));
+  });
   follow(model, signal, "error", () => {
     error.replaceChildren(...withCode(model.get("error")));
     error.hidden = !model.get("error");
@@ -111,15 +121,7 @@ function render({ model, el }) {
     preview.alt = say(model, "preview");
     if (path) preview.src = fileUrl(path, model.get("preview_version"));
   });
-  if (model.get("reveal")) requestAnimationFrame(reveal);
-
-  function reveal() {
-    if (signal.aborted) return;
-    if (!el.isConnected || !el.offsetHeight) return requestAnimationFrame(reveal);
-    card.scrollIntoView({ block: "nearest" });
-    model.set("reveal", false); // once, not at every reload
-    model.save_changes();
-  }
+  follow(model, signal, "reveal", () => revealOnce(model, signal, () => card, "nearest"));
 
   return () => ending.abort();
 }
