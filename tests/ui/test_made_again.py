@@ -130,7 +130,7 @@ def test_an_earlier_result_is_chosen_as_a_file_by_its_thumbnail(drawn: tuple[Pan
     named(form, "Picture").value = "earlier"
     (strip,) = [each for each in everything(form) if isinstance(each, Strip)]
     (item,) = [item for item in strip.items if item["id"] == str(run.folder / "picture.png")]
-    assert (item["seed"], item["title"]) == (run.status().seed, PROMPT)
+    assert (item["seed"], item["title"]) == (run.status().seed, f"picture.png · {PROMPT}")
     labels = [label for label, path in named(form, "Picture: Earlier result").options if path == item["id"]]
     assert len(labels) == 1 and f"seed {run.status().seed}" in labels[0]
     strip.chosen = item["id"]  # as the page does

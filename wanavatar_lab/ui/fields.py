@@ -24,7 +24,7 @@ from wanavatar_lab.ui.prompt_extension import PromptExtension
 from wanavatar_lab.ui.widget import LabBox
 
 # widget hints of fields that take a whole row of the form
-WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weights"})
+WIDE_HINTS = frozenset({"textarea", "seed", "loras", "picture", "audio", "video", "weights"})
 USUAL_SIZES = ((480, 832), (832, 480), (720, 1280), (1280, 720))  # what Wan2.2 was trained for
 WORDS = read_words(__file__, "fields")
 
