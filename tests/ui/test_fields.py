@@ -79,7 +79,8 @@ def test_a_unit_is_shown_unless_it_is_a_word_of_the_label(label: str, unit: str,
     ],
 )
 def test_the_range_of_a_number_is_said(values: dict[str, Any], shown: str) -> None:
-    view = replace(fields_of(SpeechToVideo)["flow_shift"], **dict.fromkeys(("minimum", "above", "maximum")) | values)
+    bounds: dict[str, Any] = {"minimum": None, "above": None, "maximum": None}
+    view = replace(fields_of(SpeechToVideo)["flow_shift"], **bounds | values)
     assert range_of(view) == shown
     assert shown in text(CONTROLS[view.widget](view, SpeechToVideo))
 

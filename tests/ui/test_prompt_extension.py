@@ -166,7 +166,8 @@ def test_without_the_model_it_says_how_to_download_it(tmp_path: Path, monkeypatc
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
     made = form()
     assert buttons(made) == set()
-    assert f"To extend prompts, download the language model (15.2 GB): {DOWNLOAD}" in text(made)
+    said = f'To extend prompts, download the language model (15.2 GB): <code class="wl-code">{DOWNLOAD}</code>'
+    assert said in text(made)
     assert DOWNLOAD not in text(form(profile="pocket"))
     toy_qwen.random_model(tmp_path / toy_qwen.NAME)
     language.code = "zh"
