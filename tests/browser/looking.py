@@ -16,6 +16,15 @@ FRAME = """video => {
   return { data: [...data], width, height };
 }"""
 
+# whether all of a picture or clip is to be seen in its box: neither ends cut off nor a side squeezed
+WHOLE = """shown => {
+  const [mine, box] = [shown, shown.closest("li, button")].map((each) => each.getBoundingClientRect());
+  const across = mine.left >= box.left - 1 && mine.right <= box.right + 1;
+  const inside = across && mine.top >= box.top - 1 && mine.bottom <= box.bottom + 1;
+  const drawn = (shown.naturalWidth ?? shown.videoWidth) > 0;
+  return inside && drawn && getComputedStyle(shown).objectFit === "contain" && mine.height <= mine.width + 1;
+}"""
+
 # what has the focus; `seen` where it is within the window and under nothing else, `ring` where it looks focused
 FOCUSED = """() => {
   const it = document.activeElement;

@@ -50,8 +50,12 @@ class Visitor:
             expect(self.the("button", "Run").or_(self.the("button", "Run another one"))).to_be_visible()
 
     def run(self) -> Locator:
+        cards = self.page.locator(".wl-job:visible")
+        before = self.page.locator(".wl-job-id").all_text_contents()
         self.the("button", "Run").click()
-        return self.page.locator(".wl-job:visible")
+        find = "before => [...document.querySelectorAll('.wl-job-id')].map((each) => each.textContent)"
+        find += ".find((id) => id && !before.includes(id))"  # the result of an earlier run keeps its card
+        return cards.filter(has_text=str(self.page.wait_for_function(find, arg=before).json_value()))
 
     def wait(self, card: Locator) -> None:
         expect(card.locator("[data-state='succeeded']")).to_be_visible(timeout=PATIENCE)
@@ -106,7 +110,7 @@ def make(visitor: Visitor, *, everything: bool) -> None:
             expect(card.get_by_text("step 5 of 8")).to_be_visible(timeout=PATIENCE)
             visitor.take("running")
         visitor.wait(card)
-    video = visitor.page.locator("video:visible")
+    video = visitor.page.locator(".wl-player video:visible")
     video.evaluate("video => { video.currentTime = 2.4; }")
     visitor.page.wait_for_function("video => video.readyState >= 3 && !video.seeking", arg=video.element_handle())
     visitor.page.wait_for_timeout(2000)  # until the player's wheel, which says that it waits, has faded

@@ -95,10 +95,10 @@ def test_three_segments_are_one_clip(place: Path, models: image_to_video.Models,
         path, steps = clip(long, models, place / "long", seed=7)
     assert (seeds, sum(encoded)) == ([7, 8, 9], 1)
     assert media.probe(path).frames == len(written) == 25
-    assert [(s.phase, s.step, s.segment, s.segments) for s in steps] == [
-        (phase, step, segment, 3)
-        for segment in (1, 2, 3)
-        for phase, step in (("denoise", 0), ("denoise", 1), ("denoise", 2), ("decode", 0))
+    # nine frames are three latent frames, which are decoded one by one
+    phases = [("denoise", step, 2) for step in range(3)] + [("decode", step, 3) for step in range(4)]
+    assert [(s.phase, s.step, s.steps, s.segment, s.segments) for s in steps] == [
+        (*phase, segment, 3) for segment in (1, 2, 3) for phase in phases
     ]
     again, _ = clip(long, models, place / "again", seed=7)
     assert path.read_bytes() == again.read_bytes()

@@ -35,7 +35,8 @@ from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.pipeline import MotionContext
 from wanavatar_lab.stages import speech_to_video
-from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.context import StageContext, Step
+from wanavatar_lab.worker.progress import ProgressMeter
 
 STEPS = 3
 
@@ -106,6 +107,35 @@ def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> 
     assert said.weights == facts["facts"]["weights"]
     assert said.inputs["audio"]["sha256"] == sha256_of(voice)
     assert str(place).encode() not in run.path(status.artifacts[0]).read_bytes()
+
+
+def test_decoding_has_its_part_of_the_progress_and_of_the_time_left(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Status] = []
+    report = ProgressMeter.step
+
+    def watched(meter: ProgressMeter, step: Step) -> None:
+        report(meter, step)
+        said.append(meter.status)
+
+    monkeypatch.setattr(ProgressMeter, "step", watched)
+    assert jobs.run_here(request(place, seconds=2.0)).status().state == "succeeded"
+    # the second segment is decoded together with the 19 latents before it, the first with that of the picture alone
+    phases = [
+        [("denoise", step, STEPS) for step in range(STEPS + 1)] + [("decode", step, many) for step in range(many + 1)]
+        for many in (1 + 4, 19 + 4)
+    ]
+    found = [(status.phase, status.step, status.steps, status.segment) for status in said]
+    assert found == [(*phase, index) for index, segment in enumerate(phases, 1) for phase in segment]
+    fractions = [status.fraction for status in said]
+    assert fractions == sorted(fractions)
+    for segment in (1, 2):
+        of_segment = [status for status in said if status.segment == segment]
+        denoised = max(status.fraction for status in of_segment if status.phase == "denoise")
+        decoded = max(status.fraction for status in of_segment if status.phase == "decode")
+        assert denoised < decoded == min(0.99, segment / 2)
+    assert all(status.eta_seconds is not None for status in said if status.phase == "decode")
 
 
 def test_the_log_says_what_the_clip_leaves_out(place: Path) -> None:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 NAMED = (
     widgets.Text,
     widgets.Textarea,
-    widgets.BoundedIntText,
+    widgets.FloatText,
     widgets.BoundedFloatText,
     widgets.Checkbox,
     widgets.Dropdown,

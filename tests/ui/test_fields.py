@@ -8,7 +8,7 @@ import pytest
 
 from tests.ui.looking import NAMED, alerts, everything, named, text
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, ImageToVideo, SpeechToVideo, TextToImage, fields_of
-from wanavatar_lab.ui.fields import Control
+from wanavatar_lab.ui.fields import Control, range_of
 from wanavatar_lab.ui.form import CONTROLS, Form
 from wanavatar_lab.ui.language import language
 
@@ -63,6 +63,26 @@ def test_a_unit_is_shown_unless_it_is_a_word_of_the_label(label: str, unit: str,
     view = fields_of(SpeechToVideo)["audio_duration"]
     view = replace(view, labels=dict.fromkeys(LANGUAGES, label), unit_labels=dict.fromkeys(LANGUAGES, unit))
     assert CONTROLS[view.widget](view, SpeechToVideo).label == shown
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"minimum": 1.0, "maximum": 100.0}, "1 to 100"),
+        ({"minimum": -1, "maximum": 2**32 - 1}, "-1 to 4294967295"),
+        ({"above": 0.0, "maximum": 20.0}, "above 0, up to 20"),
+        ({"above": 0.0}, "above 0"),
+        ({"minimum": 0.5}, "at least 0.5"),
+        ({"maximum": 3}, "at most 3"),
+        ({"minimum": 4, "maximum": 400, "step": 4}, "4 to 400, in steps of 4"),
+        ({}, ""),
+    ],
+)
+def test_the_range_of_a_number_is_said(values: dict[str, Any], shown: str) -> None:
+    bounds: dict[str, Any] = {"minimum": None, "above": None, "maximum": None}
+    view = replace(fields_of(SpeechToVideo)["flow_shift"], **bounds | values)
+    assert range_of(view) == shown
+    assert shown in text(CONTROLS[view.widget](view, SpeechToVideo))
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

@@ -54,7 +54,7 @@ def test_a_new_field_appears_with_no_line_of_code() -> None:
     form = Form(Warmer, prompt="a cat")
     form.expand()
     box = named(form, "Warmth (s)")
-    assert (box.value, box.min, box.max) == (0.5, 0.0, 2.0)
+    assert (box.value, "0 to 2<" in text(form)) == (0.5, True)
     assert "How warm the light is." in text(form)
     language.code = "ko"
     assert box.description == "따뜻함(초)"
@@ -182,6 +182,27 @@ def test_none_leaves_a_field_to_the_profile() -> None:
     assert form.values()["num_inference_steps"] == 8
     form.set(profile="full")
     assert form.values()["num_inference_steps"] == 40
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (99.0, "must be an integer from 1 to 12 (got 99)"),
+        (0.0, "must be an integer from 1 to 12 (got 0)"),
+        (1.5, "must be an integer from 1 to 12 (got 1.5)"),
+    ],
+)
+def test_a_number_out_of_its_range_stays_as_typed_and_is_refused_with_the_range(number: float, message: str) -> None:
+    form = Form(TextToImage, prompt="a cat")
+    steps = named(form, "Steps")
+    steps.value = number
+    assert form.problems() == {"num_inference_steps": message}
+    assert "1 to 12" in text(form) and message in alerts(form)
+    assert form.request() is None and steps.value == number
+    steps.value = 12.0
+    assert form.problems() == {} and form.request() == TextToImage(
+        prompt="a cat", profile="pocket", num_inference_steps=12
+    )
 
 
 def test_text_is_read_as_everywhere() -> None:

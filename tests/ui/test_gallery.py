@@ -104,7 +104,10 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     assert gallery.actions == ["use", "again"]
     gallery.receive({"kind": "use", "run": family[2].id})
     gallery.receive({"kind": "again", "run": family[0].id})
-    assert got == [(family[2].folder / "talking.mp4", "talking"), TextToImage(prompt="An old sailor")]
+    gallery.receive({"kind": "new_seed", "run": family[0].id})
+    again = TextToImage(prompt="An old sailor", seed=7)  # as was drawn
+    assert got == [(family[2].folder / "talking.mp4", "talking"), again, TextToImage(prompt="An old sailor")]
+    assert [entry["seeded"] for entry in gallery.entries] == [True, False, True]
 
 
 @pytest.mark.parametrize("action", ["again", "change"])

@@ -8,7 +8,7 @@ import pytest
 from tests.lora.files import save, tiny
 from tests.ui import made_runs
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import Job, list_jobs
 from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
@@ -67,7 +67,7 @@ def test_a_file_goes_to_a_panel_that_takes_it(runs: list[Run]) -> None:
     assert panel.artifact == runs[0].folder / "made.png"
     hear(panel, kind="change", run=runs[0].id)
     (second,) = below(panel)
-    assert second.form.request() == TextToImage(prompt="An old sailor", profile="pocket")
+    assert second.form.request() == TextToImage(prompt="An old sailor", profile="pocket", seed=7)
     hear(panel, kind="use", run=runs[0].id)  # which text to image has no use for
     assert below(panel)[0].form.request_class is SpeechToVideo
     panel.change(Upscale(image=str(runs[0].folder / "made.png"), profile="pocket"))
@@ -78,10 +78,15 @@ def test_a_file_goes_to_a_panel_that_takes_it(runs: list[Run]) -> None:
 
 def test_a_run_is_run_again(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("wanavatar_lab.jobs.submit", asked.append)
+
+    def submit(request: Any) -> Job:
+        asked.append(request)
+        return Job(runs[0])
+
+    monkeypatch.setattr("wanavatar_lab.jobs.submit", submit)
     panel = GalleryPanel()
     hear(panel, kind="again", run=runs[0].id)
-    assert asked == [TextToImage(prompt="An old sailor", profile="pocket")]
+    assert asked == [TextToImage(prompt="An old sailor", profile="pocket", seed=7)]
     assert len(list_jobs()) == 2
 
 

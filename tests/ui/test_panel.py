@@ -81,6 +81,27 @@ def test_a_wrong_value_stands_at_its_field_and_nothing_is_queued() -> None:
     assert (len(list_jobs()), cards(panel)) == (before, [])
 
 
+def test_a_stage_without_its_weights_is_refused_at_once_with_the_command_that_downloads_them(tmp_path: Path) -> None:
+    before = len(list_jobs())
+    panel = Panel(SpeechToVideo, image=str(made_runs.picture(tmp_path / "a.png", side=32)), prompt="she speaks")
+    panel.form.set(audio=str(made_runs.sound(tmp_path / "v.wav", seconds=0.5)))
+    assert panel.form.problems() == {}
+    named(panel, "Models").value = "full"  # as soon as it is chosen
+    command = "wanavatar-lab weights download Wan2.2-S2V-14B"
+    assert f'<code class="wl-code">{command}</code>' in alerts(panel) and "`" not in alerts(panel)
+    named(panel, "Run").click()
+    with pytest.raises(RequestError, match=command):
+        asyncio.run(panel.run())
+    assert (len(list_jobs()), cards(panel)) == (before, [])
+    language.code = "ko"
+    assert "설치되어 있지 않습니다" in alerts(panel) and command in alerts(panel)
+    language.code = "en"
+    named(panel, "Models").value = "pocket"
+    assert alerts(panel) == ""
+    picture = Panel(TextToImage, prompt="a cat", profile="full")
+    assert "accept the licence at https://huggingface.co/black-forest-labs/FLUX.2-klein-9B" in alerts(picture)
+
+
 def test_a_run_that_fails_is_said_in_full() -> None:
     panel = Panel(Relax, fault="weights")
     with pytest.raises(RunError, match=r"The run \S+ failed: The weights of relax are missing. Get them."):
@@ -124,7 +145,7 @@ def test_a_new_panel_finds_the_run_that_goes_on() -> None:
     asyncio.run(person())
 
 
-def test_a_later_run_takes_the_place_of_the_earlier_one() -> None:
+def test_a_later_run_keeps_the_card_of_the_one_that_goes_on_and_of_the_last_result() -> None:
     panel = Panel(Relax, hold_at=1)
 
     async def person() -> None:
@@ -134,11 +155,19 @@ def test_a_later_run_takes_the_place_of_the_earlier_one() -> None:
         panel.form.set(hold_at=-1)
         named(panel, "Run").click()
         await until(lambda: job_of(panel) != first)
-        assert [card.run_id for card in cards(panel)] == [job_of(panel).id]
+        assert [card.run_id for card in cards(panel)] == [first.id, job_of(panel).id]
         let_go(first)
         await until(lambda: panel.artifact)
         assert panel.artifact == job_of(panel).run.folder / "result.npy"
-        assert eventually(lambda: first.status().state == "succeeded")
+        assert first.status().state == "succeeded"
+        await until(lambda: [card.run_id for card in cards(panel)] == [job_of(panel).id])  # whose result is shown
+        second = job_of(panel)
+        panel.form.set(hold_at=1)
+        named(panel, "Run").click()
+        await until(lambda: job_of(panel) != second)
+        assert [card.run_id for card in cards(panel)] == [job_of(panel).id, second.id]
+        let_go(job_of(panel))
+        await until(lambda: panel.artifact)
 
     asyncio.run(person())
 

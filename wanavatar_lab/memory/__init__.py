@@ -19,7 +19,7 @@ Only the last three import torch; the others ask it for a GPU's memory at most.
 from wanavatar_lab.memory.activations import activation_bytes
 from wanavatar_lab.memory.choose_offload import Choice, choose
 from wanavatar_lab.memory.components import Component, stage_components
-from wanavatar_lab.memory.estimate_time import expected_seconds
+from wanavatar_lab.memory.estimate_time import decoding_share, expected_seconds
 from wanavatar_lab.memory.machine import Gpu, Machine, free_host_bytes, other_machine, this_machine
 from wanavatar_lab.memory.plan import Plan, plan
 from wanavatar_lab.memory.workload import Workload, usual_workload, workload_of
@@ -33,6 +33,7 @@ __all__ = [
     "Workload",
     "activation_bytes",
     "choose",
+    "decoding_share",
     "expected_seconds",
     "free_host_bytes",
     "other_machine",

@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from wanavatar_lab.memory.activations import tiles_of
 from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.machine import Machine
-from wanavatar_lab.memory.workload import TEXT_TOKENS, Workload
+from wanavatar_lab.memory.workload import LATENT_FRAMES, TEXT_TOKENS, Workload
 
 # operations per second in bfloat16 and in float32, by words of the GPU's name; the first match counts
 RATES: dict[str, tuple[float, float]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -17,6 +18,7 @@ RATES: dict[str, tuple[float, float]] = tomllib.loads(Path(__file__).with_suffix
 # 720x1280): docs/measured/stages_80gb.json.
 EFFICIENCY = 0.55
 
+LEAST_SHARE = 1e-3  # a phase always has some of a progress bar
 # multiply-adds per pixel and frame to decode, times the square of the finest width; estimated by hand from the layers
 _WAN_DECODER = 450
 _FLUX_DECODER = 260
@@ -35,15 +37,44 @@ def expected_seconds(
         machine: whose first GPU computes.
         tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
     """
-    name = machine.gpus[0].name if machine.gpus else None
-    for words, (bfloat16_rate, float32_rate) in RATES.items():
-        if name is not None and re.search(rf"\b{words}\b", name):
-            seconds = 0.0
-            for component in components:
-                in_float32 = component.gpu_bytes > 3 * component.parameters
-                seconds += _flops(workload, component, tiled) / (float32_rate if in_float32 else bfloat16_rate)
-            return seconds / EFFICIENCY
-    return None
+    rates = _rates(machine)
+    if rates is None:
+        return None
+    return sum(_flops(workload, component, tiled) / _rate(component, rates) for component in components) / EFFICIENCY
+
+
+def decoding_share(
+    workload: Workload, components: Sequence[Component], latents: int, machine: Machine, *, tiled: bool
+) -> float:
+    """Estimated share of the time of a segment that its decoding takes, above 0 and below 1; the rest is denoising.
+
+    On a CPU, and on a GPU that is not in the table, all operations count alike.
+
+    Args:
+        workload: of the segment.
+        components: of the stage.
+        latents: latent frames that are decoded; of speech to video also those before the new ones.
+        machine: whose first GPU computes.
+        tiled: whether the autoencoder works in tiles.
+    """
+    rates = _rates(machine) or (1.0, 1.0)
+    one, decoded = replace(workload, segments=1), replace(workload, segments=1, frames=LATENT_FRAMES * latents)
+    seconds = {
+        phase: sum(_flops(load, each, tiled) / _rate(each, rates) for each in components if each.name in names)
+        for phase, load, names in (("denoise", one, DENOISERS), ("decode", decoded, ("vae",)))
+    }
+    share = seconds["decode"] / (sum(seconds.values()) or 1.0)
+    return min(max(share, LEAST_SHARE), 1 - LEAST_SHARE)
+
+
+def _rates(machine: Machine) -> tuple[float, float] | None:
+    """Operations per second of the first GPU in bfloat16 and in float32; None if it is not in the table."""
+    name = (machine.gpus[0].name if machine.gpus else None) or ""
+    return next((rates for words, rates in RATES.items() if re.search(rf"\b{words}\b", name)), None)
+
+
+def _rate(component: Component, rates: tuple[float, float]) -> float:
+    return rates[component.gpu_bytes > 3 * component.parameters]
 
 
 def _flops(workload: Workload, component: Component, tiled: bool) -> float:

@@ -106,6 +106,16 @@ class Run:
             extra_module(str(values.get("stage")))
         return Request.from_json(values)
 
+    def repeatable_request(self) -> Request:
+        """The request with the seed that was used, also where it was drawn: running it again makes the same.
+
+        Raises:
+            RunError: the request or the status is damaged.
+            RequestError: its stage is unknown, or it does not fit this release.
+        """
+        request, seed = self.request(), self.status().seed
+        return request if seed is None or "seed" not in type(request).model_fields else request.changed(seed=seed)
+
     def status(self) -> Status:
         """The status as last written. `jobs.Job.status` also detects a dead worker, and adds the place in the queue.
 

@@ -17,18 +17,23 @@ from wanavatar_lab.runs.finish import partial_file
 from wanavatar_lab.runs.inputs import name_originals, read_inputs
 from wanavatar_lab.runs.made_with import describe
 
+WHOLE = (0.0, 1.0)
 LOOK_EVERY = 0.05  # seconds: blocks of a toy network take microseconds, and a look at a network disk milliseconds
 
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a stage: `step` of `steps` of `phase` is done, in `segment` of `segments` (from 1)."""
+    """Progress of a stage: `step` of `steps` of `phase` is done, in `segment` of `segments` (from 1).
+
+    The phase takes the part of the segment, or of the run where there are none, from `part[0]` to `part[1]`.
+    """
 
     phase: str
     step: int
     steps: int
     segment: int | None = None
     segments: int | None = None
+    part: tuple[float, float] = WHOLE
 
 
 @dataclass
@@ -49,17 +54,24 @@ class StageContext:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def progress(
-        self, phase: str, step: int, steps: int, *, segment: int | None = None, segments: int | None = None
+        self,
+        phase: str,
+        step: int,
+        steps: int,
+        *,
+        segment: int | None = None,
+        segments: int | None = None,
+        part: tuple[float, float] = WHOLE,
     ) -> None:
         """Report that `step` of `steps` of a phase are done; 0 when the phase begins.
 
-        Only phases of more than one step move the run's progress bar.
+        Only phases of more than one step, or of a part of the time, move the run's progress bar.
 
         Raises:
             DiskFull: there is no room for the status, and so none for the artifact.
         """
         if self.on_step is not None:
-            self.on_step(Step(phase, step, steps, segment, segments))
+            self.on_step(Step(phase, step, steps, segment, segments, part))
 
     def check(self) -> None:
         """Stop if the run was cancelled; costs one look at the disk. To be called at least once per denoising step.

@@ -20,12 +20,14 @@ from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora.apply import ONLY_HIGH, ONLY_LOW, applied
 from wanavatar_lab.memory import workload_of
+from wanavatar_lab.memory.workload import LATENT_FRAMES
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
+from wanavatar_lab.stages.segment_progress import SegmentProgress
 from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
 from wanavatar_lab.wan.load import (
     is_wan_folder,
@@ -90,10 +92,15 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.say_crop(name, picture.size, (width, height), by_choice=by_choice)
     frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
     models.say_cut_prompts(request, context)
-    context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
+    workload = workload_of(request, (width, height))
+    context.say_placement(models.apply_offload(request.offload, workload))
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
+    lengths = request.segments()
+    # a single segment is the whole clip, and nothing to count
+    progress = SegmentProgress(context, workload, models, len(lengths) if len(lengths) > 1 else None)
     with (
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
+        progress.watching(models.pipeline.vae),
         applied(request, experts, context.log) as loras,
         media.VideoWriter(
             context.folder / FILE,
@@ -102,7 +109,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
             partial=context.partial(FILE),
         ) as writer,
     ):
-        for segment in _segments(request, models, context, frames["image"], frames.get("last_image")):
+        for segment in _segments(request, models, context, progress, frames["image"], frames.get("last_image")):
             for frame in segment[0].unbind(dim=1):
                 writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
             writer.flush()
@@ -125,7 +132,12 @@ def _frame(picture: Image.Image, height: int, width: int) -> torch.Tensor:
 
 @torch.no_grad()
 def _segments(
-    request: ImageToVideo, models: Models, context: StageContext, first: torch.Tensor, last: torch.Tensor | None
+    request: ImageToVideo,
+    models: Models,
+    context: StageContext,
+    progress: SegmentProgress,
+    first: torch.Tensor,
+    last: torch.Tensor | None,
 ) -> Iterator[torch.Tensor]:
     """Frames [1, 3, F, H, W] in [0, 1] on the CPU, segment by segment.
 
@@ -134,10 +146,9 @@ def _segments(
     pipeline, preview = models.pipeline, LatentPreview(context, models.colours)
     lengths, steps, low = request.segments(), request.num_inference_steps, request.low_noise_guidance_scale()
     boundary = pipeline.config.boundary_ratio * NUM_TRAIN_TIMESTEPS
-    count: dict[str, int] = {}
 
     def on_step(_: Any, step: int, __: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
-        context.progress("denoise", step + 1, steps, **count)
+        progress.denoised(step + 1)
         context.check()
         check_finite(tensors["latents"], f"{name}: the latents after step {step + 1} of {steps}")
         # the pipeline decides on a second pass before every step, but by the first expert's guidance only
@@ -151,9 +162,7 @@ def _segments(
     for index, length in enumerate(lengths):
         end = last if index + 1 == len(lengths) else None
         name = f"Image to video, segment {index + 1} of {len(lengths)}"
-        if len(lengths) > 1:  # a single segment is the whole clip, and nothing to count
-            count.update(segment=index + 1, segments=len(lengths))
-        context.progress("denoise", 0, steps, **count)
+        progress.begin(-(-length // LATENT_FRAMES))
         # encoded once, whatever the number of segments
         texts = texts or pipeline.encode_prompt(
             request.prompt,
@@ -180,7 +189,6 @@ def _segments(
             callback_on_step_end=on_step,
             callback_on_step_end_tensor_inputs=["latents"],
         ).frames
-        context.progress("decode", 0, 1, **count)
         frames = (LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1).cpu()
         context.check()
         if index > 0:

@@ -19,6 +19,7 @@ from wanavatar_lab import media
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.memory import workload_of
+from wanavatar_lab.memory.workload import LATENT_FRAMES
 from wanavatar_lab.metrics.landmarks import Face
 from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 from wanavatar_lab.profiles import Profile
@@ -33,7 +34,8 @@ from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
-from wanavatar_lab.wan.latents import picture_to_pixels
+from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
 FILE = "talking.mp4"
@@ -102,7 +104,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     models.say_cut_prompts(request, context)
     if request.inpaint_video is not None:
         models.widen()
-    context.say_placement(models.apply_offload(request.offload, workload_of(request, (width, height))))
+    workload = workload_of(request, (width, height))
+    context.say_placement(models.apply_offload(request.offload, workload))
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
     if pipeline.transformer.is_cache_enabled:
@@ -117,9 +120,12 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     # of the LoRAs' low-noise weights, in each step of a segment, 0 to 1
     shares = shares_by_progress(steps) if request.lora_schedule == "progress" else shares_by_noise(sigmas[:steps])
     preview = LatentPreview(context, models.colours)
+    progress = SegmentProgress(context, workload, models, segments)
+    # each segment is decoded together with the latents before it, which for a free start are the reference alone
+    new, before = request.frames_per_segment // LATENT_FRAMES, (MOTION_FRAMES + 3) // LATENT_FRAMES
 
     def on_step(_: Any, step: int, __: torch.Tensor, facts: dict[str, Any]) -> None:
-        context.progress("denoise", step + 1, steps, segment=facts["segment"] + 1, segments=segments)
+        progress.denoised(step + 1)
         context.check()
         # the sample without noise that this step points at
         preview.offer(lambda: middle_frame(facts["latents"] - sigmas[step + 1] * facts["noise_pred"]))
@@ -127,7 +133,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         if loras.at_step(step + 1):
             pipeline.forget_projections()
 
-    context.progress("denoise", 0, steps, segment=1, segments=segments)
+    progress.begin(new + (before if request.start_from_image else 1))
     stream = pipeline.stream(
         image=picture,
         audio=waveform,
@@ -150,6 +156,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     )
     with (
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
+        progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
     ):
         if request.inpaint_video is not None:
@@ -170,6 +177,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
                     writer.write((frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
                 writer.flush()
                 context.check()
+                if segment.index + 1 < segments:
+                    progress.begin(new + before)
                 segment = None  # hundreds of megabytes, which must not be in memory beside those of the next one
                 segment = next(stream, None)
     context.record(

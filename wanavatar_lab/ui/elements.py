@@ -1,5 +1,6 @@
 """Small parts of forms and panels: boxes, buttons, choices and HTML texts, with layouts that many of them share."""
 
+import re
 from functools import cache
 from html import escape
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ _Widget = TypeVar("_Widget", bound=widgets.DOMWidget)
 _LOOKS: dict[Any, tuple[Any, dict[str, str]]] = {
     **dict.fromkeys((widgets.VBox, widgets.HBox), (None, {})),
     **dict.fromkeys((widgets.Text, widgets.Textarea), (TextStyle, WIDE)),
-    **dict.fromkeys((widgets.BoundedIntText, widgets.BoundedFloatText), (DescriptionStyle, {})),
+    **dict.fromkeys((widgets.FloatText, widgets.BoundedFloatText), (DescriptionStyle, {})),
     widgets.Dropdown: (DescriptionStyle, WIDE),
     widgets.Button: (widgets.ButtonStyle, AS_WIDE_AS_ITS_WORDS),
     widgets.HTML: (HTMLStyle, {}),
@@ -65,11 +66,18 @@ def heading(level: int, title: str, text: str) -> str:
     return f'<div lang="{language.code}"><h{level}>{escape(title)}</h{level}><p>{escape(text)}</p></div>'
 
 
-def small(text: str) -> str:
-    """Help under a control, in the language shown, as HTML."""
-    return f'<div class="wl-help" lang="{language.code}"><small>{escape(printable(text))}</small></div>'
+def small(text: str, lead: str = "") -> str:
+    """Help under a control, in the language shown, as HTML; `lead` stands before it and apart."""
+    first = f'<span class="wl-range">{escape(lead)}</span> ' if lead else ""
+    return f'<div class="wl-help" lang="{language.code}"><small>{first}{with_code(text)}</small></div>'
 
 
 def alert(text: str) -> str:
-    """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(printable(text))}</div>'
+    """An error as HTML that a screen reader reads out as soon as it appears; what is in backticks is code."""
+    shown = with_code(text)
+    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{shown}</div>'
+
+
+def with_code(text: str) -> str:
+    """A text as HTML in which a command in backticks can be selected at a click."""
+    return re.sub(r"`([^`]+)`", r'<code class="wl-code">\1</code>', escape(printable(text)))

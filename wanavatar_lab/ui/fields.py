@@ -4,6 +4,7 @@ Every control has a label, help and an error below it, and a value in the reques
 `file_field`, LoRAs in `lora_cards`.
 """
 
+import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import traitlets
 
 from wanavatar_lab.profiles import PROFILES, SIZE_MULTIPLE
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
+from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
 from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small
 from wanavatar_lab.ui.language import language, read_words
@@ -22,11 +24,10 @@ from wanavatar_lab.ui.prompt_extension import PromptExtension
 from wanavatar_lab.ui.widget import LabBox
 
 # widget hints of fields that take a whole row of the form
-WIDE_HINTS = frozenset({"textarea", "loras", "picture", "audio", "video", "weights"})
+WIDE_HINTS = frozenset({"textarea", "seed", "loras", "picture", "audio", "video", "weights"})
 USUAL_SIZES = ((480, 832), (832, 480), (720, 1280), (1280, 720))  # what Wan2.2 was trained for
 WORDS = read_words(__file__, "fields")
 
-_UNBOUNDED = 10**9  # magnitude of a bound where the field has none: browsers need one
 _OTHER = "other"
 
 
@@ -116,9 +117,13 @@ class Control(LabBox):
             self._by_program = before
 
     def _annotate(self) -> None:
-        help_text = language.of(self.view.help)
-        notes = [small(help_text) if help_text else "", alert(self.error) if self.error else ""]
+        help_text, allowed = language.of(self.view.help), self._range()
+        notes = [small(help_text, allowed) if help_text or allowed else "", alert(self.error) if self.error else ""]
         self._note.value = "\n".join(filter(None, notes))
+
+    def _range(self) -> str:
+        """The numbers that are allowed, in the language shown; "" where any value is or the inputs show all."""
+        return ""
 
     def _changed(self, _: object = None) -> None:
         if not self._by_program:
@@ -166,10 +171,10 @@ class SelectControl(Control):
 
 
 class NumberControl(Control):
-    """A number within its bounds (one outside becomes the nearer bound), or automatic where the field is optional."""
+    """A number, or automatic where the field is optional. Its range is shown, and one outside of it is an error."""
 
     def __init__(self, view: FieldView, request_class: type[Request], *beside: widgets.Widget) -> None:
-        box = bounded_number(view)
+        box = number_input(view)
         self._automatic = widgets.Checkbox(value=True, indent=False) if view.optional else None
         row = [box, *([self._automatic] if self._automatic else []), *beside]
         super().__init__(view, [widgets.HBox(row, layout=shared(widgets.Layout, **ROW))], box=box)
@@ -178,13 +183,20 @@ class NumberControl(Control):
             self._automatic.observe(self._switched, "value")
 
     def _read(self) -> Any:
-        return None if self._automatic is not None and self._automatic.value else self._box.value
+        if self._automatic is not None and self._automatic.value:
+            return None
+        # an integer field refuses 1.5 with its reason, where an input for integers would make it 1
+        value = self._box.value
+        return int(value) if self.view.kind == "int" and value.is_integer() else value
 
     def _write(self, value: Any) -> None:
         if self._automatic is not None:
             self._automatic.value = value is None
         if value is not None:
-            self._box.value = int(value) if self.view.kind == "int" else float(value)
+            self._box.value = float(value)
+
+    def _range(self) -> str:
+        return range_of(self.view)
 
     def _switched(self, change: Any) -> None:
         self._box.disabled = change["new"]
@@ -197,34 +209,57 @@ class NumberControl(Control):
 
 
 class SeedControl(NumberControl):
-    """The seed: -1 draws one when the run starts; the button draws one now, so that it can be used again."""
+    """The seed: -1 draws one when the run starts; the buttons draw one now, or take the one that a run has used."""
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
-        self._dice = bare(widgets.Button)
-        super().__init__(view, request_class, self._dice)
-        self._dice.on_click(self._draw)
+        self._dice, self._last = bare(widgets.Button), bare(widgets.Button, disabled=True)
+        self._used: int | None = None
+        super().__init__(view, request_class, self._dice, self._last)
+        self._dice.on_click(lambda _: self.change(secrets.randbelow(LARGEST_SEED + 1)))
+        self._last.on_click(lambda _: self.change(self._used))
 
-    def _draw(self, _: object) -> None:
-        self._box.value = secrets.randbelow(int(self.view.maximum or _UNBOUNDED) + 1)
+    def offer(self, seed: int) -> None:
+        """Offer the seed that a run has used, which may have been drawn."""
+        self._used, self._last.disabled = seed, False
+        self._last.tooltip = str(seed)
 
     def _write_labels(self) -> None:
         super()._write_labels()
         self._dice.description = WORDS.text("dice")
+        self._last.description = WORDS.text("last_seed")
 
 
-def bounded_number(view: FieldView) -> widgets.BoundedIntText | widgets.BoundedFloatText:
-    """The input for a number of this field, without its label, at zero or at the bound nearest to it."""
+def range_of(view: FieldView) -> str:
+    """The numbers that a field allows, in the language shown; "" where any number is."""
+    bounds: dict[str, str] = {}
+    for name, bound in (("low", view.above if view.minimum is None else view.minimum), ("high", view.maximum)):
+        bounds |= {} if bound is None else {name: f"{bound:.10g}"}
+    if not bounds:
+        return ""
+    above = view.minimum is None and "low" in bounds
+    if len(bounds) == 2:
+        key = "above_up_to" if above else "range"
+    else:
+        key = "at_most" if "high" in bounds else "above" if above else "at_least"
+    text = WORDS.text(key, **bounds)
+    return WORDS.text("stepped", range=text, step=view.step) if view.step else text
+
+
+def number_input(view: FieldView) -> widgets.FloatText:
+    """The input for a number of this field, without its label, at zero or at the bound nearest to it.
+
+    It has no bounds of its own: it would silently replace a number outside by the nearest one inside.
+    """
     lowest = view.minimum if view.minimum is not None else view.above
-    low = -_UNBOUNDED if lowest is None else lowest
-    high = _UNBOUNDED if view.maximum is None else view.maximum
-    start = min(max(low, 0), high)
+    low = -math.inf if lowest is None else lowest
+    high = math.inf if view.maximum is None else view.maximum
     if view.kind == "int":
         # a browser counts steps from 0: from a lower bound that is no multiple, arrows would miss every allowed number
-        step = view.step if view.step and not int(low) % view.step else 1
-        return bare(widgets.BoundedIntText, min=int(low), max=int(high), value=int(start), step=step)
-    # an arrow key crosses a range as of a weight, 0 to 2, in 200 steps, and a wide one at a useful pace
-    arrow = 0.01 if high - low <= 2 else 0.1
-    return bare(widgets.BoundedFloatText, min=low, max=high, value=start, step=arrow)
+        arrow: float = view.step if view.step and not int(low) % view.step else 1
+    else:
+        # an arrow key crosses a range as of a weight, 0 to 2, in 200 steps, and a wide one at a useful pace
+        arrow = 0.01 if high - low <= 2 else 0.1
+    return bare(widgets.FloatText, value=float(min(max(low, 0), high)), step=arrow)
 
 
 class SizeControl(Control):

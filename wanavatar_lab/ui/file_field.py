@@ -8,8 +8,9 @@ import hashlib
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
@@ -23,6 +24,9 @@ from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.history import Thumbnail
 
 MOST_LISTED = 40  # earlier results in a choice, which a person still reads through
 LONGEST_PROMPT = 40  # characters of it there
@@ -61,7 +65,8 @@ class FileControl(Control):
         }
         self._refresh, self._take = bare(widgets.Button), bare(widgets.Button)
         self._pages = {name: widgets.VBox([box], _dom_classes=["wl-file-which"]) for name, box in self._inputs.items()}
-        self._pages["earlier"].children += (self._refresh,)
+        self._strip = bare(widgets.VBox)  # of the results that can be chosen, made when they are first listed
+        self._pages["earlier"].children += (self._refresh, self._strip)
         self._pages["upload"] = widgets.VBox()
         self._second = bare(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
@@ -142,6 +147,8 @@ class FileControl(Control):
             page.layout.display = None if name == way else "none"
         self._frame.layout.display = None if self._video else "none"
         box = self._inputs.get(way)
+        for strip in self._strip.children:
+            strip.chosen = self._inputs["earlier"].value
         notes = []
         if isinstance(box, widgets.Dropdown) and len(box.options) == 1:
             notes.append(WORDS.text("none"))
@@ -213,10 +220,22 @@ class FileControl(Control):
         self._show()
 
     def _list_earlier(self) -> None:
+        from wanavatar_lab.ui.history import Strip  # its script is read only where someone looks for a result
+
         found = earlier(MADE[self.view.widget])
+        box = self._inputs["earlier"]
         with self._writing():
-            set_options(self._inputs["earlier"], [(WORDS.text("choose"), ""), *found])
+            set_options(box, [(WORDS.text("choose"), ""), *((label, item.id) for label, item in found)])
+        if not self._strip.children:
+            self._strip.children = [strip := Strip()]
+            strip.observe(lambda change: self._chosen(change["new"]), "chosen")
+        self._strip.children[0].show([item for _, item in found])
         self._open()
+
+    def _chosen(self, path: str) -> None:
+        """A thumbnail was chosen, or it shows what is."""
+        if path and path != self._inputs["earlier"].value:
+            self._inputs["earlier"].value = path
 
     def _write_labels(self) -> None:
         label = language.of(self.view.labels)
@@ -260,19 +279,30 @@ def sample(name: str) -> str:
     return str(path)
 
 
-def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> list[tuple[str, str]]:
-    """Artifacts of these kinds of earlier runs, newest first: label and path of each; at most `MOST_LISTED`."""
-    found: list[tuple[str, str]] = []
+def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> list[tuple[str, "Thumbnail"]]:
+    """Artifacts of these kinds of earlier runs, newest first, at most `MOST_LISTED`.
+
+    Returns:
+        For each its label, and its thumbnail, whose id is the path.
+    """
+    from wanavatar_lab.ui.history import thumbnail
+
+    found: list[tuple[str, Thumbnail]] = []
     for run in list_runs(runs_dir):
         with suppress(RunError):  # deleted since it was listed, or its request is damaged
             status = run.status()
             if made := [artifact for artifact in status.artifacts if artifact.kind in kinds]:
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at))
                 prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
-                title = " · ".join(filter(None, (stage_name(run.stage), when, prompt)))
+                shown = [thumbnail(run, status, run.path(artifact)) for artifact in made]
+                seed = "" if shown[0].seed is None else WORDS.text("seed", seed=shown[0].seed)
+                title = " · ".join(filter(None, (stage_name(run.stage), when, prompt, seed)))
                 is_alone = len(made) == 1 and made[0].role != PARTIAL
                 labels = [title] if is_alone else [f"{title} · {artifact.path}" for artifact in made]
-                found += zip(labels, [str(run.path(artifact)) for artifact in made], strict=True)
+                items = [replace(item, id=str(run.path(artifact))) for item, artifact in zip(shown, made, strict=True)]
+                if not is_alone:  # of two that show the same, the one of this name
+                    items = [replace(item, title=f"{Path(item.id).name} · {item.title}") for item in items]
+                found += zip(labels, items, strict=True)
         if len(found) >= MOST_LISTED:
             break
     return found[:MOST_LISTED]

@@ -16,6 +16,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.requests.upscale import WEIGHTS_SUFFIXES
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui import fields
 from wanavatar_lab.ui.elements import alert, bare, shared
 from wanavatar_lab.ui.file_field import TAKEN, FileControl
@@ -137,6 +138,8 @@ class Form(LabBox):
                 self.made[name].value = read[name]
             else:
                 self._waiting[name] = read[name]
+        if "profile" in values:
+            self.made["profile"].error = self.lacking()
         self.touched |= set(values)
         self._tell_controls()
 
@@ -169,6 +172,11 @@ class Form(LabBox):
             usual = {card.found.name: card.choice() for card in cards.cards} if isinstance(cards, LoraCards) else {}
             self.set(loras=[*chosen, usual.get(name, {"name": name})])
         self.expand()
+
+    def offer_seed(self, seed: int | None) -> None:
+        """Offer the seed that a run has used; None where it is not known yet."""
+        if seed is not None and isinstance(control := self.controls.get("seed"), fields.SeedControl):
+            control.offer(seed)
 
     @property
     def takes(self) -> frozenset[str]:
@@ -221,12 +229,34 @@ class Form(LabBox):
             control.error = "; ".join(texts[name])
         self._problem.value = alert("; ".join(texts[""])) if texts[""] else ""
 
+    def lacking(self) -> str:
+        """Why the stage cannot run with its profile: which weights have to be downloaded, and how; "" if none."""
+        stage, profile = self.request_class.stage, PROFILES[self.profile]
+        own = self.made.get("weights")
+        if stage not in profile.locations or (own is not None and own.value) or self._waiting.get("weights"):
+            return ""
+        from wanavatar_lab.weights import amount, licence_page, look, missing_weights, weights_at  # for such forms only
+
+        folder = read_settings().weights_dir
+        location = profile.weights(stage, folder)
+        weights = weights_at(location)
+        if weights is None or weights.ships:
+            return "" if location.exists() else str(missing_weights(stage, location))
+        if (state := look(weights, folder).state) == "present":
+            return ""
+        command = f"wanavatar-lab weights download {weights.name}"
+        text = WORDS.text(state, name=weights.name, size=amount(weights.size), command=command)
+        page = licence_page(weights)
+        return " ".join(filter(None, (text, WORDS.text("licence", url=page) if page else "")))
+
     def problems(self) -> dict[str, str]:
         """The errors shown at fields, by their names."""
         return {name: control.error for name, control in self.made.items() if control.error}
 
     def show_words(self) -> None:
-        """Put the button's text into the language shown."""
+        """Put the button's text into the language shown, and what is said of weights."""
+        if "profile" in self.touched:
+            self.made["profile"].error = self.lacking()
         self._toggle.description = WORDS.text("expanded" if self.expanded else "collapsed")
 
     def _group(self, group: str) -> list[str]:
@@ -260,6 +290,8 @@ class Form(LabBox):
             self._request()
         except RequestError as error:
             problems = dict(error.problems)
+        if lacking := self.lacking():
+            problems.setdefault("profile", lacking)
         for other, control in self.made.items():
             if other == name or other not in problems:  # another's error may have been a conflict with this one
                 control.error = problems.get(other, "")

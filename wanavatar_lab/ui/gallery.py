@@ -36,12 +36,16 @@ COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
-NO_RUN = {"ended": False, "known": False, "parents": 0, "children": 0, "compares": "", "source": ""}
+NO_RUN = {"ended": False, "known": False, "seeded": False, "parents": 0, "children": 0, "compares": "", "source": ""}
 COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
 
 
 class Gallery(Listing):
     """The runs of the runs folder, and the LoRAs of the weights folder.
+
+    Args:
+        runs_dir: the runs folder; None for that of the settings.
+        unfinished: whether runs are listed that are queued or running; not where `RunningJobs` shows them already.
 
     Attributes:
         kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
@@ -60,8 +64,8 @@ class Gallery(Listing):
     compared: traitlets.List[Any] = traitlets.List().tag(sync=True)
     comparison = anywidget.WidgetTrait().tag(sync=True)
 
-    def __init__(self, runs_dir: Path | str | None = None) -> None:
-        self._catalogue, self._loras = Catalogue(runs_dir), LoraFolder()
+    def __init__(self, runs_dir: Path | str | None = None, *, unfinished: bool = True) -> None:
+        self._catalogue, self._loras, self._unfinished = Catalogue(runs_dir), LoraFolder(), unfinished
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
         self.observe(lambda _: self._show(), "family")
@@ -70,8 +74,9 @@ class Gallery(Listing):
         """Call `listener` when a person presses the button of an action; without a listener, it has no button.
 
         Args:
-            action: `use`, with a file and its kind; `again`, with the request of a run, to be run as it is; `change`,
-                with the request of a run, to be changed first; `lora`, with a LoRA's name, a stage and a profile.
+            action: `use`, with a file and its kind; `again`, with the request of a run and its seed, which makes the
+                same again, or with seed -1 where another one is asked for; `change`, with the request of a run and its
+                seed, to be changed first; `lora`, with a LoRA's name, a stage and a profile.
             listener: what is called.
         """
         self._listeners[action].append(listener)
@@ -140,8 +145,9 @@ class Gallery(Listing):
         return runs or loras
 
     def _find(self) -> Sequence["Entry | LoraEntry"]:
+        runs = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
         found: list[Entry | LoraEntry] = [
-            *self._catalogue.find(kind=self.kind, query=self.query, family=self.family),
+            *(entry for entry in runs if entry.ended or self._unfinished),
             *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
         ]
         return sorted(found, key=lambda entry: (entry.time, entry.id), reverse=True)
@@ -152,6 +158,7 @@ class Gallery(Listing):
     def _run_card(self, entry: "Entry") -> dict[str, Any]:
         picture = _picture(entry.file)
         compares = picture["kind"] if picture is not None and picture["kind"] in COMPARED else ""
+        known = entry.stage in STAGE_REQUESTS and entry.state != "damaged"
         return {
             "id": entry.id,
             "stage": stage_name(entry.stage),
@@ -161,7 +168,8 @@ class Gallery(Listing):
             "picture": picture,
             "usable": entry.file is not None,
             "ended": entry.ended,
-            "known": entry.stage in STAGE_REQUESTS and entry.state != "damaged",
+            "known": known,
+            "seeded": known and "seed" in fields_of(STAGE_REQUESTS[entry.stage]),
             "parents": len(self._catalogue.parents(entry.id)),
             "children": len(self._catalogue.children(entry.id)),
             "compares": compares,
@@ -204,10 +212,12 @@ class Gallery(Listing):
                 self._tell(LORA, found.name, *found.fits[0].split("/"))
             case "use":
                 self._tell("use", self._result(run_id), self._entry(run_id).kind)
-            case "again" | "change" as action:
+            case "again" | "new_seed" | "change" as action:
                 run = self._run(run_id)
-                request = run.request()
-                self._tell(action, request)
+                request = run.repeatable_request()
+                if action == "new_seed":
+                    request = request.changed(seed=-1)
+                self._tell("change" if action == "change" else "again", request)
                 if (run.folder / "manifest.json").exists() and (changed := changed_since(request, run.manifest())):
                     self.notice = self.WORDS.text("changed", files=files.printable(", ".join(changed)))
             case "compare" if "with" in content:

@@ -24,7 +24,7 @@ LONGEST_TITLE = 60  # characters in a line of `listing`
 
 
 class GalleryPanel(PanelHost):
-    """The gallery, cards of unfinished runs, and the panel of the stage in which something is used or changed.
+    """The queue, the gallery, and the panel of the stage in which something is used or changed.
 
     Args:
         kind: what is shown at first: picture, video, talking, lora; "" shows everything.
@@ -32,7 +32,8 @@ class GalleryPanel(PanelHost):
         profile: which models a panel begins with.
 
     Attributes:
-        gallery: the runs and LoRAs.
+        running: the runs of the queue.
+        gallery: the runs that have ended, and the LoRAs.
         panel: where something was used last; None until then.
 
     Raises:
@@ -43,15 +44,16 @@ class GalleryPanel(PanelHost):
         known = [*dict.fromkeys(request.artifact for request in STAGE_REQUESTS.values() if request.artifact), LORA]
         if kind and kind not in known:
             raise RequestError([("kind", f"{shown(kind)} is not a kind of artifact; {suggestion(kind, known)}")])
-        self.gallery = Gallery()
         self.panel: Panel | None = None
+        self.gallery = Gallery(unfinished=False)
+        self.running = RunningJobs(elsewhere=lambda: self.panel.run_ids if self.panel else ())
         self._profile = profile
         self._used: Path | None = None
         self._place = widgets.VBox()
         self.gallery.kind, self.gallery.query = kind, query
-        self.connect(self.gallery)
+        self.connect(self.gallery, self.running)
         head = widgets.HBox([LanguageSwitch()], layout={"justify_content": "flex-end"})
-        super().__init__([head, self.gallery, RunningJobs(), self._place], _dom_classes=["wl-has-language"])
+        super().__init__([head, self.running, self.gallery, self._place], _dom_classes=["wl-has-language"])
 
     @property
     def artifact(self) -> Path | None:

@@ -20,7 +20,7 @@ from wanavatar_lab.requests import FieldView, Request, TextToImage, fields_of
 from wanavatar_lab.requests.loras import read_adapters
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.elements import LABEL_WIDTH, ROW, WIDE, alert, bare, shared, small
-from wanavatar_lab.ui.fields import Control, bounded_number
+from wanavatar_lab.ui.fields import Control, number_input, range_of
 from wanavatar_lab.ui.language import language, matches, read_words
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, loop_runs
@@ -163,6 +163,7 @@ class LoraCard(LabBox):
         self.use.description = WORDS.text("use", name=name)
         for field, box in self.weights.items():
             box.description = WORDS.text("weight", name=name, label=language.of(self._views[field].labels))
+            box.tooltip = range_of(self._views[field])
         for word, button in zip(found.trigger_words, self.triggers, strict=True):
             button.description = WORDS.text("add", word=word)
         rank = rank_of(found) and WORDS.text("rank", rank=rank_of(found))
@@ -189,8 +190,8 @@ class LoraCard(LabBox):
         return [player]
 
 
-def _weight(view: FieldView, usual: float) -> widgets.BoundedFloatText:
-    box = bounded_number(view)
+def _weight(view: FieldView, usual: float) -> widgets.FloatText:
+    box = number_input(view)
     box.value, box.step, box.style = usual, 0.05, LABEL_WIDTH
     return box
 

@@ -63,9 +63,9 @@ class Page(PanelHost):
         from wanavatar_lab.ui.gallery import Gallery
         from wanavatar_lab.ui.job_card import RunningJobs
 
-        gallery = Gallery()
-        self.connect(gallery)
-        return widgets.VBox([RunningJobs(), gallery])
+        gallery, running = Gallery(unfinished=False), RunningJobs()
+        self.connect(gallery, running)
+        return widgets.VBox([running, gallery])
 
     def open_panel(self, stage: str) -> Panel:
         """Show the tab of a stage."""

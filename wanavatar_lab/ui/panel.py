@@ -1,4 +1,4 @@
-"""A stage in a notebook: its form, a button that runs it, the card of the last run, and its result.
+"""A stage in a notebook: its form, a button that runs it, the cards of its runs, a result, and the earlier ones.
 
 panel = Panel(SpeechToVideo, profile="pocket", audio="voice.wav")
 panel                     # in a notebook: shows it
@@ -9,7 +9,7 @@ panel.artifact            # what the next cell takes
 import asyncio
 import importlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -24,6 +24,7 @@ from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
+from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
@@ -31,6 +32,8 @@ from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
     from wanavatar_lab.ui.gallery import Gallery
+    from wanavatar_lab.ui.history import History
+    from wanavatar_lab.ui.job_card import RunningJobs
 
 POLL_SECONDS = 0.2
 # the stages to which a file goes that the panel in use does not take, in this order
@@ -40,6 +43,9 @@ WORDS = read_words(__file__, "panel")
 
 class Panel(LabBox):
     """One stage.
+
+    Every unfinished run of the panel has its card. The newest result is shown until there is another, or until an
+    earlier one is chosen in the strip below it.
 
     A run continues when the page is closed; the next panel of the same stage and profile shows it again.
 
@@ -58,14 +64,16 @@ class Panel(LabBox):
         self.artifacts: list[Path] = []
         self._title, self._hint = bare(widgets.HTML, "wl-panel-title"), bare(widgets.HTML)
         self._button = bare(widgets.Button, "wl-run", button_style="primary")
-        self._card, self._result = bare(widgets.VBox), bare(widgets.VBox)
+        self._cards, self._result, self._earlier = (bare(widgets.VBox) for _ in range(3))
+        self._shown = ""  # the run whose result is shown
+        self._history: History | None = None
         foot = bare(widgets.VBox, "wl-panel-foot", children=[self._button])
         inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
-        outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._card, self._result])
+        outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._cards, self._result, self._earlier])
         body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
         self._dropped = bare(widgets.VBox, "wl-panel-drop")  # receives files that are dropped on the panel
         head = bare(widgets.HBox, "wl-panel-head", children=[self._title, LanguageSwitch()])
-        look = Look()
+        self._look = look = Look()
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=["wl-panel"])
         self._button.on_click(lambda _: start(self._pressed()))
         self._attach_again()
@@ -99,6 +107,20 @@ class Panel(LabBox):
             raise RunError(f"The run {job.id} {how}")
         return self.artifacts
 
+    @property
+    def cards(self) -> list[JobCard]:
+        """The cards shown: those of unfinished runs, and that of the result."""
+        return list(self._cards.children)
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs whose cards are shown."""
+        return [card.run_id for card in self.cards]
+
+    def reveal(self) -> None:
+        """Let the page scroll to the panel."""
+        self._look.reveal = True
+
     def close(self) -> None:
         """Close the panel. Its run continues."""
         self.job = None  # its result is not shown here any more
@@ -111,8 +133,8 @@ class Panel(LabBox):
         hints = [WORDS.text(name) for name in ("hint", *(["drop"] if self._dropped.children else []))]
         hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
         shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
-        self._hint.value = "" if self._card.children else shown  # the style sheet hides an empty text
-        active = any(card.active for card in self._card.children)
+        self._hint.value = "" if self.cards else shown  # the style sheet hides an empty text
+        active = any(card.active for card in self.cards)
         self._button.description = WORDS.text("running" if active else "run")
 
     def _make_the_rest(self) -> None:
@@ -132,21 +154,36 @@ class Panel(LabBox):
             zone.observe(arrived, "path")
             self._dropped.children = [zone]
             self.show_words()
+        from wanavatar_lab.ui.history import History
+
+        self._history = history = History(self.form.request_class.stage)
+        history.on("choose", self.present)
+        history.on("settings", lambda run: self.form.fill(run.repeatable_request()))
+        history.on("reuse_seed", lambda run: self.form.set(seed=run.status().seed))
+        history.on("again", lambda run: start(self._pressed(run.repeatable_request())))
+        history.on("new_seed", lambda run: start(self._pressed(run.request().changed(seed=-1))))
+        history.chosen = self._shown
+        self._earlier.children = [history]
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
 
-    async def _pressed(self) -> None:
+    async def _pressed(self, request: Request | None = None) -> None:
         try:
-            await self._follow(await self._submit())
+            await self._follow(await self._submit(request))
         except RequestError:
             return  # the form shows it
         except (LabError, OSError) as error:
             self.form.show(error if isinstance(error, LabError) else LabError(str(error)))
 
-    async def _submit(self) -> jobs.Job:
-        request = self.form.request()
+    async def _submit(self, request: Request | None = None) -> jobs.Job:
+        """Submit a request; None is that of the form."""
+        request = request or self.form.request()
         if request is None:
             raise RequestError([*self.form.problems().items()])
+        if request.profile == self.form.profile and (lacking := self.form.lacking()):
+            refused = RequestError([("profile", lacking)])  # not when its turn comes in the queue
+            self.form.show(refused)
+            raise refused
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
             # it starts the worker's supervisor and writes to disk, which must not block other widgets
@@ -159,29 +196,63 @@ class Panel(LabBox):
         self._show_card(job, reveal=True)
         return job
 
-    def _show_card(self, job: jobs.Job, *, reveal: bool = False) -> None:
-        from wanavatar_lab.ui.job_card import JobCard
-
-        self.job, self.artifacts = job, []
-        refill(self._card, JobCard(job.id, reveal=reveal))
-        refill(self._result)
+    def present(self, run: Run) -> None:
+        """Show what a run has made, beside the cards of those that are unfinished."""
+        status = run.status()
+        if not status.ended:
+            return
+        self._shown = run.id
+        if run.id not in self.run_ids:
+            self._keep(lambda card: card.active, JobCard(run.id))
+        else:
+            self._keep(lambda card: card.active or card.run_id == run.id or card.state != "succeeded")
+        shown = []
+        if status.state == "succeeded":
+            shown = [result_of(run)]
+        elif status.artifacts:
+            shown = [view_of([run.path(artifact) for artifact in status.artifacts])]
+        refill(self._result, *shown)
+        if self._history is not None:
+            self._history.look()
+            self._history.chosen = run.id
+        if status.seed is not None:
+            self.form.offer_seed(status.seed)
         self.show_words()
 
+    def _show_card(self, job: jobs.Job, *, reveal: bool = False) -> None:
+        self.job, self.artifacts = job, []
+        card = JobCard(job.id, reveal=reveal)
+        card.observe(lambda change: self.form.offer_seed(change["new"]), "seed")
+        self.form.offer_seed(card.seed)
+        self._keep(lambda each: each.active or each.run_id == self._shown, card)
+        self.show_words()
+
+    def _keep(self, wanted: Callable[[JobCard], bool], *new: JobCard) -> None:
+        """Close the cards that are not wanted, and add new ones: unfinished runs first, the result's card last."""
+        kept = [card for card in self.cards if wanted(card)]
+        for card in self.cards:
+            if card not in kept:
+                card.close()
+        self._cards.children = sorted([*kept, *new], key=lambda card: not card.active)
+
     async def _follow(self, job: jobs.Job) -> Status | None:
-        """Wait until a run has ended and show its result, if it is still the last one; None if it was deleted."""
-        (card,) = self._card.children
+        """Wait until a run has ended and show its result; None if it was deleted."""
+        card = next(card for card in self.cards if card.run_id == job.id)
         status: Status | None = await card.watch()
-        if self.job is not job:  # a later run took its card
-            while not (status := job.status()).ended:
-                await asyncio.sleep(POLL_SECONDS)
+        if self.comm is None:
             return status
-        if status is not None and status.state == "succeeded":
+        if status is not None and status.state == "succeeded" and self.job == job:
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
-            refill(self._result, result_of(job.run))
-        elif status is not None and status.artifacts:
-            refill(self._result, view_of([job.run.path(artifact) for artifact in status.artifacts]))
+        shown = next((each.job.status() for each in self.cards if each.job and each.run_id == self._shown), None)
+        newer = shown is not None and status is not None and (shown.finished_at or 0.0) > (status.finished_at or 0.0)
+        if status is not None and not newer and (status.state == "succeeded" or status.artifacts):
+            self.present(job.run)
+        elif self._history is not None:
+            self._history.look()
+        if newer:  # of two runs that ended at about the same time the other was seen first
+            self._keep(lambda each: each.active or each.run_id == self._shown or each.state != "succeeded")
         self.show_words()
         return status
 
@@ -208,9 +279,9 @@ class PanelHost(LabBox):
 
     stage_in_use = ""
 
-    def connect(self, gallery: "Gallery") -> None:
-        """Do what the buttons of a gallery ask for."""
-        gallery.on("again", jobs.submit)
+    def connect(self, gallery: "Gallery", running: "RunningJobs") -> None:
+        """Do what the buttons of a gallery ask for; what is run again appears among the runs under way."""
+        gallery.on("again", lambda request: running.reveal(jobs.submit(request).id))
         gallery.on("use", lambda path, _: self.use(path))
         gallery.on("change", self.change)
         gallery.on("lora", self.use_lora)
@@ -223,17 +294,22 @@ class PanelHost(LabBox):
         """
         for stage in filter(None, (self.stage_in_use, *TAKERS)):
             if fields_for(STAGE_REQUESTS[stage], path):
-                self.open_panel(stage).form.take(path)
+                self._shown(stage).form.take(path)
                 return
         raise LabError(f"The stages have no use for {path.name}; they take pictures, recordings and videos.")
 
     def use_lora(self, name: str, stage: str, profile: str) -> None:
         """Switch a LoRA on in the panel of a stage."""
-        self.open_panel(stage).form.use_lora(name, profile)
+        self._shown(stage).form.use_lora(name, profile)
 
     def change(self, request: Request) -> None:
         """Show a request in the panel of its stage, to be changed and run."""
-        self.open_panel(request.stage).form.fill(request)
+        self._shown(request.stage).form.fill(request)
+
+    def _shown(self, stage: str) -> Panel:
+        panel = self.open_panel(stage)
+        panel.reveal()
+        return panel
 
     @abstractmethod
     def open_panel(self, stage: str) -> Panel:

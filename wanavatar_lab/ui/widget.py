@@ -118,14 +118,18 @@ def contents(box: widgets.Widget) -> Iterator[widgets.Widget]:
 class Look(anywidget.AnyWidget):
     """An invisible widget that brings the style sheet of forms, panels and the page; any number of them, one sheet.
 
+    The panel that it is a part of runs at Ctrl+Enter.
+
     Attributes:
         drawn: whether a page has drawn it, and so what it is a part of.
+        reveal: the page scrolls to the panel that it is a part of, once.
     """
 
-    _esm = (STATIC / "look.js").read_text(encoding="utf-8")
+    _esm = script("look")
     _css = styles("panel", "page")
 
     drawn = traitlets.Bool(False).tag(sync=True)
+    reveal = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__(layout={"display": "none"})

@@ -16,7 +16,9 @@ from wanavatar_lab.weights.table import (
     amount,
     append_download_command,
     find_weights,
+    licence_page,
     missing_weights,
+    weights_at,
 )
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "append_download_command",
     "download",
     "find_weights",
+    "licence_page",
     "look",
     "missing_weights",
     "verify",
+    "weights_at",
 ]

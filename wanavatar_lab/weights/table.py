@@ -141,6 +141,11 @@ def weights_at(location: Path) -> Weights | None:
     return next((weights for weights in WEIGHTS.values() if weights.place in around), None)
 
 
+def licence_page(weights: Weights) -> str:
+    """Where the licence has to be accepted before a download; empty where nobody asks for that."""
+    return f"https://huggingface.co/{weights.source}" if weights.gated else ""
+
+
 def missing_weights(stage: str, location: Path, otherwise: str = "") -> WeightsError:
     """The error of a stage whose weights are not at `location`; `otherwise` says what else can be done."""
     weights = weights_at(location)
@@ -171,9 +176,8 @@ def download_command(weights: Weights) -> str:
     """A sentence with the command that brings the weights."""
     if weights.ships:
         return f"They ship with the repository: `git checkout -- weights/{weights.place}` brings them back."
-    licence = (
-        f", once you have accepted the licence at https://huggingface.co/{weights.source}" if weights.gated else ""
-    )
+    page = licence_page(weights)
+    licence = f", once you have accepted the licence at {page}" if page else ""
     return (
         f"`wanavatar-lab weights download {weights.name}` gets what is missing ({amount(weights.size)} in all)"
         f"{licence}."

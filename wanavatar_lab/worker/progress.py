@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.stages.context import Step
+from wanavatar_lab.stages.context import WHOLE, Step
 
 MOST_WRITES = 10  # per second: as often as a page looks; a new phase or segment is always written
 ALMOST = 0.99  # the most that is shown before the run has ended
@@ -51,7 +51,9 @@ class ProgressMeter:
         message, fraction = step.phase, 0.0
         if step.steps > 1:
             message += f" {step.step}/{step.steps}"
-            fraction = step.step / step.steps
+        if step.steps > 1 or step.part != WHOLE:
+            begin, end = step.part
+            fraction = begin + (end - begin) * step.step / step.steps
             if step.segment and step.segments:
                 fraction = (step.segment - 1 + fraction) / step.segments
         if step.segments:
@@ -64,9 +66,8 @@ class ProgressMeter:
             (first, start), (last, end) = self._done[0], self._done[-1]
             left = (1.0 - fraction) * (last - first) / (end - start)
             eta = round(max(0.0, left - (self._last_report - last)), 1)
-        self.status = before.model_copy(
-            update={**asdict(step), "message": message, "fraction": fraction, "eta_seconds": eta}
-        )
+        shown = {name: value for name, value in asdict(step).items() if name != "part"}
+        self.status = before.model_copy(update={**shown, "message": message, "fraction": fraction, "eta_seconds": eta})
         changed = (before.phase, before.segment) != (step.phase, step.segment)
         if changed or self._last_report - self._last_write >= 1 / MOST_WRITES:
             self._write()

@@ -45,6 +45,41 @@ function say(model, name, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 }
 
+// A page that was not opened on this machine has no access to the clipboard: the browser's older command copies then.
+async function copyText(text, near) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = element("textarea", { value: text, readOnly: true });
+    near.after(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    near.focus();
+  }
+}
+
+// A text in which a command in backticks can be selected at a click, as elements.py: with_code makes it.
+function withCode(text) {
+  return text.split(/`([^`]+)`/).map((part, index) =>
+    index % 2 ? element("code", { className: "wl-code", textContent: part }) : part);
+}
+
+// Scrolls to what `find` returns as soon as it is in the page and visible, where the model asks for that: once, and not
+// at every reload.
+function revealOnce(model, signal, find, block) {
+  if (!model.get("reveal")) return;
+  requestAnimationFrame(function reveal() {
+    const target = find();
+    if (signal.aborted) return;
+    if (!target?.isConnected || !target.offsetHeight) return requestAnimationFrame(reveal);
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    target.scrollIntoView({ block, behavior: calm ? "instant" : "smooth" });
+    model.set("reveal", false);
+    model.save_changes();
+  });
+}
+
 // 75 → 1:15
 function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));

@@ -83,6 +83,7 @@ function card(model, entry, shown, compare, narrow) {
     element("summary", { className: "wl-button", textContent: say(model, "more_actions") }));
   const items = element("div", { className: "wl-card wl-gallery-items" });
   if (entry.known && actions.includes("again")) items.append(act("again", "again"));
+  if (entry.seeded && actions.includes("again")) items.append(act("new_seed", "new_seed"));
   if (entry.known && actions.includes("change")) items.append(act("change", "change"));
   if (entry.source) items.append(act("compare_source", "compare", { with: entry.source }));
   if (entry.known) {

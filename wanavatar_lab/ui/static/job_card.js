@@ -1,4 +1,5 @@
 const BRIEF = 10; // seconds, below which tenths are shown
+const SHORTLY = 1500; // milliseconds for which it is said that something was copied
 
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-job");
@@ -6,10 +7,14 @@ function render({ model, el }) {
 
   const title = element("strong");
   const state = element("span", { className: "wl-job-state" });
+  const prompt = element("div", { className: "wl-job-prompt" });
+  const thumbnail = element("img", { className: "wl-job-thumbnail", alt: "", loading: "lazy" });
+  thumbnail.addEventListener("error", () => (thumbnail.hidden = true)); // it was deleted, or the page serves no files
   const id = element("div", { className: "wl-soft wl-job-id" });
   const cancel = button();
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
+  const seed = element("button", { type: "button", className: "wl-job-seed" });
   const now = element("output", { "aria-live": "polite" });
   const error = element("div", { className: "wl-error", role: "alert" });
   const preview = element("img", { className: "wl-job-preview" });
@@ -19,9 +24,10 @@ function render({ model, el }) {
   const card = element(
     "section",
     { className: "wl-card" },
-    element("div", { className: "wl-row wl-job-head" }, title, state, cancel),
+    element("div", { className: "wl-job-top" }, thumbnail,
+      element("div", { className: "wl-job-about" }, element("div", { className: "wl-row wl-job-head" }, title, state, cancel), prompt)),
     bar,
-    element("div", { className: "wl-row wl-job-facts" }, now, facts),
+    element("div", { className: "wl-row wl-job-facts" }, now, facts, seed),
     preview,
     error,
     id,
@@ -34,6 +40,12 @@ function render({ model, el }) {
     cancel.disabled = true;
     cancel.textContent = say(model, "cancelling");
     model.send({ kind: "cancel" });
+  });
+
+  seed.addEventListener("click", async () => {
+    await copyText(String(model.get("seed")), seed);
+    seed.textContent = say(model, "seed_copied");
+    setTimeout(() => (seed.textContent = say(model, "seed", { seed: model.get("seed") })), SHORTLY);
   });
 
   const traits =
@@ -73,8 +85,10 @@ function render({ model, el }) {
     }
     if (going && value.eta_seconds !== null) more.push(say(model, "left", { time: clock(value.eta_seconds) }));
     if (value.memory_bytes) more.push(say(model, "memory", { memory: size(value.memory_bytes) }));
-    if (value.seed !== null) more.push(say(model, "seed", value));
     facts.textContent = more.join(" · ");
+    seed.hidden = value.seed === null;
+    seed.textContent = say(model, "seed", value);
+    seed.title = say(model, "copy_seed");
   });
 
   function phaseName(phase) {
@@ -82,8 +96,14 @@ function render({ model, el }) {
     return words[`phase_${phase}`] ?? phase;
   }
 
+  follow(model, signal, "prompt thumbnail", () => {
+    prompt.textContent = prompt.title = model.get("prompt");
+    prompt.hidden = !model.get("prompt");
+    thumbnail.hidden = !model.get("thumbnail");
+    if (model.get("thumbnail")) thumbnail.src = fileUrl(model.get("thumbnail"));
+  });
   follow(model, signal, "error", () => {
-    error.textContent = model.get("error");
+    error.replaceChildren(...withCode(model.get("error")));
     error.hidden = !model.get("error");
   });
   follow(model, signal, "log words", () => {
@@ -101,15 +121,7 @@ function render({ model, el }) {
     preview.alt = say(model, "preview");
     if (path) preview.src = fileUrl(path, model.get("preview_version"));
   });
-  if (model.get("reveal")) requestAnimationFrame(reveal);
-
-  function reveal() {
-    if (signal.aborted) return;
-    if (!el.isConnected || !el.offsetHeight) return requestAnimationFrame(reveal);
-    card.scrollIntoView({ block: "nearest" });
-    model.set("reveal", false); // once, not at every reload
-    model.save_changes();
-  }
+  follow(model, signal, "reveal", () => revealOnce(model, signal, () => card, "nearest"));
 
   return () => ending.abort();
 }

@@ -50,7 +50,7 @@ function listing({ model, el }, className, { label, traits, head = [], bars = []
     list.setAttribute("aria-label", say(model, label));
   });
   follow(model, signal, "notice", () => {
-    notice.textContent = model.get("notice");
+    notice.replaceChildren(...withCode(model.get("notice")));
     notice.hidden = !model.get("notice");
   });
 

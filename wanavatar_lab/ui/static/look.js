@@ -1,14 +1,37 @@
-// A file dropped outside every drop zone: the browser would open it, and unsaved input would be lost.
+// What a panel does as a whole: it runs at Ctrl+Enter and comes into the window when asked to. And a file dropped outside
+// every drop zone, which the browser would open, so that unsaved input would be lost, is not taken.
 
-function render({ model }) {
+function render({ model, el }) {
   const ending = new AbortController();
+  const { signal } = ending;
+  const panel = () => el.closest(".wl-panel");
+
+  function run(event) {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+    const start = panel()?.querySelector(".wl-run");
+    if (!start || start.disabled) return;
+    // Lab would run the notebook's cell, and with it make the panel anew
+    event.preventDefault();
+    event.stopPropagation();
+    const field = document.activeElement;
+    field?.blur(); // numbers and paths are sent when they are left
+    start.click();
+    field?.focus({ preventScroll: true });
+  }
+  // a view is rendered before it is in the page
+  requestAnimationFrame(function attach() {
+    if (signal.aborted) return;
+    if (!el.isConnected) return requestAnimationFrame(attach);
+    panel()?.addEventListener("keydown", run, { capture: true, signal });
+  });
+  follow(model, signal, "reveal", () => revealOnce(model, signal, panel, "start"));
   // on the window, so that drop zones, Lab's file browser among them, handle the event first
   for (const kind of ["dragover", "drop"]) {
     window.addEventListener(kind, (event) => {
       if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
       event.dataTransfer.dropEffect = "none"; // the pointer shows that nothing takes it here
-    }, { signal: ending.signal });
+    }, { signal });
   }
   // after the first paint: the kernel makes the remaining widgets when it receives this
   requestAnimationFrame(() => setTimeout(() => {
