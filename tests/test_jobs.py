@@ -205,7 +205,7 @@ def test_results_are_awaited_without_blocking(shared_queue: QueueUnderTest) -> N
         artifacts = await good.result()
         with pytest.raises(RunError, match=r"failed: The weights of relax are missing"):
             await bad.result()
-        return [artifact.path for artifact in artifacts]
+        return [artifact.file for artifact in artifacts]
 
     async def beside() -> int:
         beats = 0

@@ -4,11 +4,13 @@ States: queued → running → succeeded, failed or cancelled; a queued run can 
 Phases: start, load and run, which are the same for every stage, then the stage's own: encode, denoise, decode, ...
 """
 
+import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from wanavatar_lab.errors import LabError
 
@@ -25,20 +27,32 @@ Seconds = Annotated[float, Field(ge=0, le=253402300799)]
 
 
 class Artifact(BaseModel):
-    """A file that a run made.
+    """A file that a run made. A stage makes it as `Artifact(kind="picture", path="picture.png")`.
 
     Attributes:
         kind: what it is: picture, video, talking, audio, ...
-        path: relative to the run's folder, with `/`.
+        file: relative to the run's folder, with `/`; `path` where it is made, and in JSON.
         role: which of several it is, where a stage makes more than one; `PARTIAL` for what was finished of a video
             when its run ended early.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     kind: str
-    path: str
+    file: str = Field(alias="path")
     role: str = ""
+    _folder: Path | None = PrivateAttr(None)  # of the run; never in JSON, so that a run's folder can be moved
+
+    @property
+    def path(self) -> str:
+        """The file, absolute once it is read from a run; as the stage gave it before."""
+        return self.file if self._folder is None else os.path.join(self._folder, self.file)
+
+    def within(self, folder: Path) -> "Artifact":
+        """The same, of the run in this folder."""
+        placed = self.model_copy()
+        placed._folder = folder.absolute()
+        return placed
 
 
 def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
@@ -50,7 +64,7 @@ def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
     for artifact in artifacts:
         if kind in ("", artifact.kind):
             return artifact
-    made = ", ".join(artifact.path for artifact in artifacts) or "nothing"
+    made = ", ".join(artifact.file for artifact in artifacts) or "nothing"
     raise LabError(f"The run succeeded and should have made a {kind or 'file'}, but made {made}.")
 
 
@@ -82,6 +96,10 @@ class Status(BaseModel):
     def ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.state not in ("queued", "running")
+
+    def within(self, folder: Path) -> "Status":
+        """The same, of the run in this folder: the paths of its artifacts are absolute."""
+        return self.model_copy(update={"artifacts": [artifact.within(folder) for artifact in self.artifacts]})
 
     def started(self) -> "Status":
         """The first status of a run that is executed from now on."""

@@ -271,7 +271,7 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
                 prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
                 title = " · ".join(filter(None, (stage_name(run.stage), when, prompt)))
                 is_alone = len(made) == 1 and made[0].role != PARTIAL
-                labels = [title] if is_alone else [f"{title} · {artifact.path}" for artifact in made]
+                labels = [title] if is_alone else [f"{title} · {artifact.file}" for artifact in made]
                 found += zip(labels, [str(run.path(artifact)) for artifact in made], strict=True)
         if len(found) >= MOST_LISTED:
             break
