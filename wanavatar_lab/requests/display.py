@@ -42,7 +42,7 @@ def signature_of(model: "type[Request]") -> inspect.Signature:
     """The constructor's arguments with plain types, a choice as `Literal`, so that editors and Tab know the choices."""
     parameters = []
     for name, view in fields_of(model).items():
-        kind = Literal.__getitem__(tuple(view.options)) if view.options else _TYPES.get(view.kind, Any)
+        kind: Any = Literal.__getitem__(tuple(view.options)) if view.options else _TYPES.get(view.kind, Any)
         default = inspect.Parameter.empty if view.required else view.default
         parameters.append(
             inspect.Parameter(

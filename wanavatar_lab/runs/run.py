@@ -184,6 +184,12 @@ class Run:
             raise RunError(f"The run {self.id} has no manifest yet; it gets one when it ends.")
         return self.read_json("manifest.json")
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The state, what was made, and the request."""
+        from wanavatar_lab.runs.display import run_bundle
+
+        return run_bundle(self, self.status())
+
     def path(self, artifact: Artifact) -> Path:
         """The file of an artifact."""
         return self.folder / artifact.file

@@ -6,9 +6,9 @@ Phases: start, load and run, which are the same for every stage, then the stage'
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -53,6 +53,15 @@ class Artifact(BaseModel):
         placed = self.model_copy()
         placed._folder = folder.absolute()
         return placed
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [("kind", self.kind), ("path", self.path), *([("role", self.role)] if self.role else [])]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The picture or a player, as far as a notebook shows it."""
+        from wanavatar_lab.runs.display import artifact_html
+
+        return {"text/plain": repr(self), "text/html": artifact_html(self)}
 
 
 def main_artifact(artifacts: Sequence[Artifact], kind: str) -> Artifact:
@@ -100,6 +109,12 @@ class Status(BaseModel):
     def within(self, folder: Path) -> "Status":
         """The same, of the run in this folder: the paths of its artifacts are absolute."""
         return self.model_copy(update={"artifacts": [artifact.within(folder) for artifact in self.artifacts]})
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The state, a bar, and what was made."""
+        from wanavatar_lab.runs.display import artifacts_html, status_html, status_text
+
+        return {"text/plain": status_text(self), "text/html": status_html(self) + artifacts_html(self)}
 
     def started(self) -> "Status":
         """The first status of a run that is executed from now on."""
