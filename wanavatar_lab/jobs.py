@@ -33,6 +33,8 @@ from wanavatar_lab.worker.supervisor import MOST_STARTS, start_supervisor
 if TYPE_CHECKING:
     import asyncio
 
+__all__ = ["Job", "attach", "list_jobs", "run_here", "submit"]
+
 # seconds between looks at a run that is waited for: the first finds short runs at once, the last costs little
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2
 
@@ -291,3 +293,7 @@ def _fail(run: Run, error: str) -> Status:
         # failed all the same, and the next look tries again to write it down
         error = f"{error} This could not be written into its folder: {fault}"
         return status.model_copy(update={"state": "failed", "error": error, "message": error})
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,3 +43,7 @@ __all__ = [
     "write_picture",
     "write_talking_clip",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,3 +31,7 @@ __all__ = [
     "segment_borders",
     "srgb_to_lab",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -45,6 +45,8 @@ from wanavatar_lab.metrics.picture_faults import (
     stretches,
 )
 
+__all__ = ["MEASURES", "Borders", "Evaluation", "Identity", "Lips", "Measure", "evaluate", "pairs", "table"]
+
 REACH_SECONDS = 0.5  # the largest lag of lips that is tried
 # a mouth whose opening is not known in more than this share of the frames is not compared with the sound
 MOST_UNKNOWN = 0.5
@@ -524,3 +526,7 @@ def _borders(change: NDArray[np.float64], borders: list[int], notes: list[str]) 
     largest = int(change.argmax())
     jumps = [float(change[border - 1] / median) for border in borders]
     return Borders(median, borders, jumps, largest + 1, float(change[largest] / median))
+
+
+def __dir__() -> list[str]:
+    return __all__

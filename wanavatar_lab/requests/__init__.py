@@ -38,3 +38,7 @@ __all__ = [
     "parse",
     "plain_defaults",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from wanavatar_lab.errors import LabError
 
+__all__ = ["PARTIAL", "Artifact", "Status", "main_artifact"]
+
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 STARTING = "start"  # phase: the worker process starts and imports
@@ -121,3 +123,7 @@ class Status(BaseModel):
         return self.model_copy(
             update={"state": "running", "phase": STARTING, "message": STARTING, "started_at": time.time()}
         )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -35,3 +35,7 @@ __all__ = [
     "missing_weights",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
