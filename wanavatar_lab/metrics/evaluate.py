@@ -8,6 +8,7 @@ Frames are read one by one, so a clip of any length takes the same memory. The s
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -216,7 +217,7 @@ class Evaluation:
 
 
 def evaluate(
-    clip: Path | str,
+    clip: os.PathLike[str] | str,
     *,
     faces: str = "auto",
     reference: Path | str | None = None,
@@ -273,7 +274,7 @@ def evaluate(
     wobble = flicker(tracks.luma)
     texture = flicker(tracks.detail)
     return Evaluation(
-        clip=str(clip),
+        clip=os.fspath(clip),
         seconds=round(count / fps, 4),
         fps=fps,
         frames=count,

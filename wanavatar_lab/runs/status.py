@@ -50,6 +50,10 @@ class Artifact(BaseModel):
         """The file, absolute once it is read from a run; as the stage gave it before."""
         return self.file if self._folder is None else os.path.join(self._folder, self.file)
 
+    def __fspath__(self) -> str:
+        """The path, for `open`, `Path`, and a request that takes the file as its input."""
+        return self.path
+
     def within(self, folder: Path) -> "Artifact":
         """The same, of the run in this folder."""
         placed = self.model_copy()

@@ -350,9 +350,12 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._interrupt = False
 
         def segments() -> Iterator[WanS2VSegment]:
+            bar: Any = None  # over the steps of all segments
+
             def after_step(
                 step: int, timestep: torch.Tensor, latents: torch.Tensor, noise_pred: torch.Tensor
             ) -> torch.Tensor | None:
+                bar.update()
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents, "noise_pred": noise_pred}
                     wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
@@ -369,6 +372,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     features = speech if isinstance(speech, AudioFeatures) else self.encode_audio(speech)
                     count = features.num_segments(FPS, frames_per_segment)
                     count = min(num_segments, count) if num_segments else count
+                    bar = self.progress_bar(total=count * num_inference_steps)
                     embeds = [self.encode_prompt(text) if isinstance(text, str) else text.to(device) for text in texts]
                     codec = LatentCodec(self.vae)
                     motion = MotionContext(codec, picture, motion_frames, start_from_image, device)
@@ -422,6 +426,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     if index + 1 < count:
                         motion.advance(length)
             finally:
+                if bar is not None:
+                    bar.close()
                 self._memories = []
                 self.maybe_free_model_hooks()
 

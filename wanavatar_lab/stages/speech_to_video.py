@@ -51,6 +51,7 @@ class Models(StageModels):
         """Load the pipeline into main memory."""
         components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
         self.pipeline = WanSpeechToVideoPipeline(**components)
+        self.pipeline.set_progress_bar_config(disable=True)  # the run's status has it
 
     def widen(self) -> None:
         """Let the network see which pixels are given, before it is placed on a device; others are not affected.
