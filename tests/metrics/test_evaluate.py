@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import PNGFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -116,11 +117,11 @@ def test_the_curves_of_the_lips_are_those_of_the_clip(tmp_path: Path) -> None:
     (axes,) = figure.axes
     seconds, mouth = axes.lines[0].get_data()
     assert np.allclose(seconds, (np.arange(64) + 0.5) / FPS) and np.allclose(mouth, opening / opening.max(), atol=1e-3)
-    heard = axes.collections[0].get_paths()[0].vertices[1:65, 1]
+    heard = np.asarray(axes.collections[0].get_paths()[0].vertices)[1:65, 1]
     assert np.allclose(heard, level / level.max(), atol=0.05)
     found = evaluate(clip)
     assert axes.get_title(loc="right") == f"r {found.measures()['lip_r']:.2f}, lips 125 ms late"
-    picture = Image.open(io.BytesIO(figure._repr_png_()))
+    picture = Image.open(io.BytesIO(PNGFormatter()(figure)))
     assert picture.width > 1000 and picture.format == "PNG"
     assert np.array_equal(metrics.lip_curves(found).axes[0].lines[0].get_ydata(), mouth)
 

@@ -11,8 +11,11 @@ from typing import Any, ClassVar, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 from tests import toys
+from wanavatar_lab import requests
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import (
     LANGUAGES,
@@ -31,6 +34,7 @@ from wanavatar_lab.requests import (
     parse,
     plain_defaults,
 )
+from wanavatar_lab.requests.complete import offer_choices
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, NAMED_AREAS, SMALLEST_SIDE, cut_off, fit_into
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -569,3 +573,34 @@ def test_a_custom_stage_without_specs_shows_itself() -> None:
     assert repr(Plain(text="b")) == "Plain(profile='full', text='b')"
     assert "* text     b   (default a)" in Plain(text="b")._repr_mimebundle_()["text/plain"]
     assert "text: default 'a'" in (Plain.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "offered"),
+    [
+        ("SpeechToVideo(offload=", ["'auto'", "'none'", "'model'", "'group'", "'fp8'"]),
+        ("x = SpeechToVideo(\n    image='a (1).png', audio=\"v\",\n    offload='g", ["group"]),
+        ("requests.SpeechToVideo(size(3, 4), sample_solver='dpm+", ["dpm++"]),
+        ("SpeechToVideo(resolution='4", ["480p"]),
+        ("SpeechToVideo(lead_in=", ["True", "False"]),
+        ("made.changed(aspect='", ["portrait", "landscape", "square"]),
+        ("SpeechToVideo(nothing='", []),
+        ("SpeechToVideo(seed=", []),
+        ("dict(offload='", []),
+        ("made.seed(aspect='", []),
+        ("SpeechToVideo(loras=[dict(offload='", []),
+        ("offload='", []),
+    ],
+)
+def test_tab_offers_the_choices_of_a_field(code: str, offered: list[str]) -> None:
+    names = {"SpeechToVideo": SpeechToVideo, "requests": requests, "made": TextToImage(prompt="x"), "dict": dict}
+    shell = InteractiveShell()
+    shell.user_ns |= names
+    offer_choices(shell)
+    offer_choices(shell)  # as after a reload, without offering everything twice
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(code, len(code)))
+    ours = [one.text for one in found if one._origin.endswith("requests_choices")]
+    assert sorted(ours) == sorted(offered)
+    if offered:
+        assert len(found) == len(offered), "no files and no names beside the choices"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 LINES = 5  # of text for each phase of a run: one whenever another fifth of the run is done
 LARGEST_EMBEDDED = 4 * 1024**2  # bytes of a clip or a recording; a notebook with a few of them still opens at once
 STILL_SIDE = 1024  # longest side in pixels of an embedded picture or poster
-TALLEST = 480  # pixels of a picture or a player on the page, so that a portrait one is seen whole
+# pixels of a picture or a player on the page: one of `pocket` is large enough to be seen, a portrait one seen whole
+LOWEST, TALLEST = 240, 480
 STATE_COLOURS = {"succeeded": "#2e7d32", "failed": "#c62828", "cancelled": "#8a6d00"}
 
 
@@ -87,7 +88,7 @@ def status_html(status: Status, title: str = "", note: str = "") -> str:
     head = f'<b>{escape(title)}</b> <span style="{FAINT}">{escape(note)}</span><br>' if title else ""
     return (
         f'<div style="max-width: 40em; margin: 4px 0">{head}<span style="color: {colour}; font-weight: 600">'
-        f"{escape(status.state)}</span>{escape(progress_line(status).removeprefix(status.state))}{seed}"
+        f"{escape(status.state)}</span> {escape(progress_line(status).removeprefix(status.state).strip())}{seed}"
         f'<div role="progressbar" aria-valuenow="{status.fraction:.0%}" style="height: 6px; margin-top: 4px; border: '
         f'{FRAME}; border-radius: 3px; overflow: hidden"><div style="{done}"></div></div></div>'
     )
@@ -139,7 +140,7 @@ def _media_html(path: Path) -> tuple[str, str]:
         return "", size
     from wanavatar_lab.media import probe  # slow to import, and most clients show nothing
 
-    info, style = probe(path), f"max-width: 100%; max-height: {TALLEST}px"
+    info, style = probe(path), f"max-width: 100%; min-height: {LOWEST}px; max-height: {TALLEST}px; object-fit: contain"
     facts = [f"{info.width}×{info.height}"] if info.width else []
     facts += [f"{info.duration:.2f} s"] if info.duration and info.kind != "picture" else []
     facts += [f"{info.fps:g} frames per second"] if info.fps and info.kind == "video" else []
