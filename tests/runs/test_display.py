@@ -60,7 +60,7 @@ def test_a_clip_plays_with_a_poster_or_is_its_first_frame(tmp_path: Path, monkey
     assert "64×96, 0.12 s, 16 frames per second" in html
     monkeypatch.setattr(display, "LARGEST_EMBEDDED", 10)
     html = shown(tmp_path, "video", "a.mp4")
-    assert "<video" not in html and "too large to embed" in html and len(embedded(html, "img", "src")) == 1
+    assert "<video" not in html and "that is not embedded" in html and len(embedded(html, "img", "src")) == 1
 
 
 def test_what_cannot_be_shown_says_why(tmp_path: Path) -> None:

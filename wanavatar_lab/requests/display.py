@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
+from wanavatar_lab.files import printable
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.field_spec import FieldView, fields_of
 
@@ -128,7 +129,7 @@ def in_words(view: FieldView, value: Any) -> str:
     if isinstance(value, tuple):
         parts = [["auto" if part is None else str(part) for part in one.model_dump().values()] for one in value]
         return ", ".join(map(":".join, parts)) or "–"
-    return _short(f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())) or "–"
+    return _short(f"{value:g}" if isinstance(value, float) else " ".join(printable(str(value)).split())) or "–"
 
 
 def _short(text: str) -> str:

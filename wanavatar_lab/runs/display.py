@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.files import printable
 from wanavatar_lab.requests.display import ACCENT, FAINT, FRAME
 from wanavatar_lab.runs.status import Artifact, Status
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from wanavatar_lab.runs.run import Run
 
 LINES = 5  # of text for each phase of a run: one whenever another fifth of the run is done
-LARGEST_EMBEDDED = 4 * 1024**2  # bytes of a clip or a recording; a notebook with a few of them still opens at once
+LARGEST_EMBEDDED = 2 * 1024**2  # bytes of a clip or a recording; a notebook with a few of them still opens at once
+NOT_PLAYED = (".avi", ".mkv")  # by browsers
 STILL_SIDE = 1024  # longest side in pixels of an embedded picture or poster
 # pixels of a picture or a player on the page: one of `pocket` is large enough to be seen, a portrait one seen whole
 LOWEST, TALLEST = 240, 480
@@ -66,7 +68,7 @@ def status_text(status: Status, title: str = "") -> str:
     """The progress, the seed, and the files that were made, a line each."""
     lines = [f"{title}: {progress_line(status)}" if title else progress_line(status)]
     lines += [f"  seed {status.seed}"] if status.seed is not None else []
-    return "\n".join([*lines, *(f"  {artifact.path}" for artifact in status.artifacts)])
+    return "\n".join([*lines, *(f"  {printable(artifact.path)}" for artifact in status.artifacts)])
 
 
 def title_of(run: "Run") -> str:
@@ -123,7 +125,8 @@ def artifact_html(artifact: Artifact) -> str:
     except (MediaError, OSError) as error:
         shown, facts = "", str(error)
     role = f", {artifact.role}" if artifact.role else ""
-    caption = f"{escape(artifact.kind + role)} <code>{escape(str(path))}</code> {escape(facts)}"
+    named = f"{escape(artifact.kind + role)} <code>{escape(printable(str(path)))}</code>"
+    caption = f"{named} {escape(printable(facts))}"
     return f'<figure style="margin: 4px 0">{shown}<figcaption style="{FAINT}">{caption}</figcaption></figure>'
 
 
@@ -145,16 +148,16 @@ def _media_html(path: Path) -> tuple[str, str]:
     facts += [f"{info.duration:.2f} s"] if info.duration and info.kind != "picture" else []
     facts += [f"{info.fps:g} frames per second"] if info.fps and info.kind == "video" else []
     said = ", ".join([*facts, size])
-    alt = f'alt="{escape(path.name, quote=True)}"'
+    alt = f'alt="{escape(printable(path.name), quote=True)}"'
     if info.kind == "picture":
         return f'<img src="{_data(_still(path, info.kind), "image/jpeg")}" {alt} style="{style}">', said
-    small = path.stat().st_size <= LARGEST_EMBEDDED
+    small = path.stat().st_size <= LARGEST_EMBEDDED and path.suffix.lower() not in NOT_PLAYED
     source = f' src="{_data(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "")}"' if small else ""
     if info.kind == "audio":
         return (f"<audio controls{source}></audio>" if small else ""), said
     poster = _data(_still(path, info.kind), "image/jpeg")
     if not small:
-        return f'<img src="{poster}" {alt} style="{style}">', f"{said}; the first frame of a clip too large to embed"
+        return f'<img src="{poster}" {alt} style="{style}">', f"{said}; the first frame of a clip that is not embedded"
     return f'<video controls loop preload="metadata" poster="{poster}"{source} style="{style}"></video>', said
 
 

@@ -71,7 +71,10 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are missing, or not what the network needs.
     """
-    return Models.load(SpeechToVideo.stage, profile, device)
+    models = Models.load(SpeechToVideo.stage, profile, device)
+    # for a call of the bare pipeline, as `wanavatar_lab.load` gives it; `run` says the size
+    models.pipeline.usual_area = min(models.pipeline.usual_area, profile.auto_area)
+    return models
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
