@@ -5,6 +5,7 @@ at the top of a file or inside a function. docs/architecture.md has the same ord
 """
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,24 @@ WITHOUT_TORCH = (
     "wanavatar_lab.worker.supervisor",
     "wanavatar_lab.ui",
     "training.ui",
+)
+
+# Modules that people import from: Tab, `dir` and `help` show their API and nothing that they import themselves.
+PUBLIC = (
+    "wanavatar_lab",
+    "wanavatar_lab.errors",
+    "wanavatar_lab.jobs",
+    "wanavatar_lab.lora",
+    "wanavatar_lab.media",
+    "wanavatar_lab.metrics",
+    "wanavatar_lab.metrics.evaluate",
+    "wanavatar_lab.metrics.lip_sync",
+    "wanavatar_lab.pipeline",
+    "wanavatar_lab.requests",
+    "wanavatar_lab.runs",
+    "wanavatar_lab.runs.status",
+    "wanavatar_lab.settings",
+    "wanavatar_lab.weights",
 )
 
 MOST_TOP_FILES = 8
@@ -150,6 +169,28 @@ def test_every_room_has_its_layer(package: str) -> None:
     known = {room for layer in LAYERS[package] for room in layer} | ({"__init__"} if package == "training" else set())
     assert rooms - known == set(), "give a new room its place in LAYERS"
     assert known - rooms - {"__init__"} == set(), "a room that is gone leaves LAYERS"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_module_shows_its_api_only(name: str) -> None:
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__) == sorted(set(module.__all__))
+    assert all(hasattr(module, each) and not each.startswith("_") for each in module.__all__)
+    assert "Path" not in dir(module)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "wanavatar_lab").glob("*/__init__.py")), ids=lambda path: path.parent.name
+)
+def test_a_room_that_offers_names_says_which(path: Path) -> None:
+    """A package that takes names from its own files is a place to import them from."""
+    room = f"wanavatar_lab.{path.parent.name}"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    offers = any(isinstance(node, ast.ImportFrom) and within(node.module or "", room) for node in tree.body)
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    said = any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in tree.body)
+    if offers and path.parent.name != "cli":  # a program, which takes its parts to call them
+        assert said and "__dir__" in names
 
 
 def test_few_files_at_the_top() -> None:

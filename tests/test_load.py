@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
@@ -92,6 +93,13 @@ def test_loras_are_loaded_weighed_and_taken_out(stage: str, tmp_path: Path) -> N
     pipeline.unload_lora_weights()
     assert pipeline.get_list_adapters() == {}
     assert torch.equal(make(pipeline), before)
+
+
+def test_the_pipeline_of_a_profile_makes_clips_of_its_usual_size() -> None:
+    pipeline = load("speech_to_video")
+    call = {"prompt": "a person speaks", "negative_prompt": "", "frames_per_segment": 4, "num_inference_steps": 1}
+    made = pipeline(np.zeros((300, 300, 3), np.uint8), torch.sin(torch.arange(3000) / 20), motion_frames=5, **call)
+    assert made.frames.shape == (1, 1, 128, 128, 3)
 
 
 @every_stage

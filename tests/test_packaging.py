@@ -144,3 +144,22 @@ def test_a_missing_need_is_an_error_and_not_a_skip(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "needs Chromium" in done.stderr
+
+
+@pytest.mark.slow  # a run of `pocket` and one of its bare pipeline: a minute on two cores
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    copy(ROOT / "data" / "samples" / "avatar_woman.png", tmp_path / "a.png")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "WANAVATAR_RUNS_DIR": str(tmp_path / "runs"),
+        "WANAVATAR_WORKER_IDLE_SECONDS": "1",
+    }
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    (said,) = [line.partition("# ")[2] for line in code.splitlines() if line.startswith("print(clip")]
+    assert ran.stdout.splitlines() == [said]
+    assert "Speech to video: succeeded in" in ran.stderr
+    assert (tmp_path / "lips.png").stat().st_size > 10_000

@@ -8,11 +8,15 @@
 Nothing heavy is imported before it is used.
 """
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wanavatar_lab import errors, jobs, media, metrics, pipeline, requests, runs
     from wanavatar_lab.runs.made_with import MadeWith
+
+__all__ = ["errors", "jobs", "load", "media", "metrics", "pipeline", "read_settings", "requests", "runs"]
 
 
 def load(stage: str, profile: str = "full", device: str | None = None, offload: str = "auto") -> Any:
@@ -56,3 +60,14 @@ def read_settings(path: Path | str) -> "MadeWith":
     from wanavatar_lab.runs import made_with
 
     return made_with.read_settings(path)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import a room when it is first used, as in `wanavatar_lab.jobs`."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

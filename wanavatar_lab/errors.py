@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+__all__ = ["Cancelled", "DiskFull", "LabError", "MediaError", "NotFinite", "RequestError", "RunError", "WeightsError"]
+
 # exit codes of every command; 128 + n is what shells report for a process that signal n has ended
 SUCCEEDED, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -128,3 +130,7 @@ def _has_cause(error: BaseException, name: str, *texts: str) -> bool:
         name in (kind.__name__ for kind in type(link).__mro__) or any(text in str(link) for text in texts)
         for link in causes(error)
     )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """Submit a request, watch it, cancel it, find it again.
 
     job = submit(SpeechToVideo(image="a.png", audio="v.wav", profile="pocket"))
-    job.wait()                        # or: artifacts = await job.result()
+    status = job.wait()               # shows its progress, raises if it fails; or: artifacts = await job.result()
     attach(job.id).status()           # later, from any process, also after this one has died
 
 The work is done by processes that outlive the client: see `wanavatar_lab.worker.supervisor`.
@@ -11,14 +11,17 @@ Nothing here imports torch.
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.lora import check_loras, with_usual_weights
 from wanavatar_lab.requests import Request
+from wanavatar_lab.runs import display
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, draft, list_runs, runs_folder
 from wanavatar_lab.runs.status import Artifact, Status
@@ -27,8 +30,15 @@ from wanavatar_lab.worker.error_messages import supervisor_died, worker_died
 from wanavatar_lab.worker.queue import RunQueue
 from wanavatar_lab.worker.supervisor import MOST_STARTS, start_supervisor
 
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Job", "attach", "list_jobs", "run_here", "submit"]
+
 # seconds between looks at a run that is waited for: the first finds short runs at once, the last costs little
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2
+
+_followed: set["asyncio.Task[None]"] = set()  # of jobs that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -71,19 +81,29 @@ class Job:
         message = "not queued" if ahead is None else f"{ahead} run{'s' * (ahead != 1)} ahead" if ahead else "next"
         return status.model_copy(update={"queue_place": place, "message": message})
 
-    def wait(self, timeout: float | None = None) -> Status:
-        """Wait until it has ended, or for `timeout` seconds; the status then, which may be that it still runs."""
+    def wait(self, timeout: float | None = None, *, check: bool = True, progress: bool = True) -> Status:
+        """Wait until it has ended, and show its progress: a bar in a notebook, lines of text elsewhere.
+
+        Args:
+            timeout: seconds; the status after them may be that it still runs. None waits for as long as it takes.
+            check: raise where it failed or was cancelled; without it the status says so.
+            progress: show it.
+
+        Raises:
+            RunError: it failed or was cancelled, with the run's error; or its folder is gone or damaged.
+        """
+        view = self._view(progress)
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         nap = _SHORTEST_NAP
-        while not (status := self.status()).ended:
+        while not view(status := self.status()).ended:
             if (left := deadline - time.monotonic()) <= 0:
-                break
+                return status
             time.sleep(min(nap, left))
             nap = min(2 * nap, _LONGEST_NAP)
-        return status
+        return self._checked(status) if check else status
 
-    async def result(self) -> list[Artifact]:
-        """Wait without blocking the event loop. Cancelling the wait does not cancel the run.
+    async def result(self, *, progress: bool = True) -> list[Artifact]:
+        """Wait without blocking the event loop, as `wait` does. Cancelling the wait does not cancel the run.
 
         Returns:
             What it made.
@@ -93,11 +113,55 @@ class Job:
         """
         import asyncio  # slow to import, and only asynchronous clients need it
 
-        while not (status := self.status()).ended:
+        view = self._view(progress)
+        while not view(status := self.status()).ended:
             await asyncio.sleep(_LONGEST_NAP)
+        return self._checked(status).artifacts
+
+    def _view(self, progress: bool) -> Callable[[Status], Status]:
+        """Shows a status, if `progress`, and returns it."""
+        view = display.ProgressView(display.title_of(self.run), self.id) if progress else None
+
+        def show(status: Status) -> Status:
+            if view is not None:
+                view.show(status)
+            return status
+
+        return show
+
+    def _checked(self, status: Status) -> Status:
         if status.state != "succeeded":
             raise RunError(f"The run {self.id} {'failed: ' if status.error else 'was '}{status.message}")
-        return status.artifacts
+        return status
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The state, what was made, and the request."""
+        return display.run_bundle(self.run, self.status())
+
+    def _ipython_display_(self) -> None:
+        """Show it; where a person looks at a notebook, what is shown follows the run until it has ended."""
+        output = display.LiveOutput()
+        output.show(self._repr_mimebundle_())
+        if display.in_live_notebook() and not self.status().ended:
+            import asyncio
+
+            task = asyncio.get_running_loop().create_task(self._follow(output))
+            _followed.add(task)  # else it may be collected while it waits
+            task.add_done_callback(_followed.discard)
+
+    async def _follow(self, output: "display.LiveOutput") -> None:
+        import asyncio
+
+        while True:
+            await asyncio.sleep(_LONGEST_NAP)
+            try:
+                status = self.status()
+            except RunError as error:  # deleted meanwhile
+                output.show({"text/plain": str(error)})
+                return
+            output.show(display.run_bundle(self.run, status))
+            if status.ended:
+                return
 
     def cancel(self, *, now: bool = False) -> None:
         """Request cancellation. A queued run ends at once, a running one within a denoising step.
@@ -118,7 +182,7 @@ class Job:
                 self.run.request_cancel(now=now)
 
     def artifacts(self) -> list[Artifact]:
-        """What it made; empty until it has succeeded. `job.run.path(artifact)` is the file."""
+        """What it made, with absolute paths; empty until it has ended."""
         return self.status().artifacts
 
 
@@ -229,3 +293,7 @@ def _fail(run: Run, error: str) -> Status:
         # failed all the same, and the next look tries again to write it down
         error = f"{error} This could not be written into its folder: {fault}"
         return status.model_copy(update={"state": "failed", "error": error, "message": error})
+
+
+def __dir__() -> list[str]:
+    return __all__

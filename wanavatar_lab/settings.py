@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanavatar_lab.errors import LabError
 
+__all__ = ["Settings", "read_settings"]
+
 
 class Settings(BaseModel):
     """Folders, limits on input, and how the worker behaves. Durations are seconds."""
@@ -84,3 +86,7 @@ def _settings_file(environ: Mapping[str, str]) -> Path | None:
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
     usual = Path(home) / "wanavatar-lab" / "settings.toml"
     return usual if home and usual.is_file() else None
+
+
+def __dir__() -> list[str]:
+    return __all__

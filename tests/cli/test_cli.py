@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.queue_for_tests import eventually
 from wanavatar_lab import jobs, locks
 from wanavatar_lab.cli import main
-from wanavatar_lab.cli.output import clock, progress_line
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
 from wanavatar_lab.runs import list_runs
+from wanavatar_lab.runs.display import clock, progress_line
 from wanavatar_lab.runs.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]

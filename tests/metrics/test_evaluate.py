@@ -1,6 +1,7 @@
 """The evaluation of clips from their files: what was put into a clip is found where it was put, and nothing else."""
 
 import dataclasses
+import io
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import PNGFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +24,7 @@ from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
 from wanavatar_lab.metrics.evaluate import evaluate, pairs
 from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
+from wanavatar_lab.runs import Artifact
 
 FPS = 16
 
@@ -103,6 +106,24 @@ def test_a_known_mouth_gives_its_own_correlation(tmp_path: Path) -> None:
     quiet = metrics.lip_sync(opening, sound)
     assert quiet.silence and quiet.speech
     assert found.measures()["lip_silence"] == pytest.approx(100 * quiet.silence / quiet.speech, rel=0.02)
+
+
+def test_the_curves_of_the_lips_are_those_of_the_clip(tmp_path: Path) -> None:
+    sound = voice(4)
+    level = metrics.loudness(sound, frames=64)
+    opening = 0.1 + np.roll(level, 2) / level.max()
+    clip = drawn(tmp_path / "clip.mp4", opening, sound)
+    figure = metrics.lip_curves(Artifact(kind="talking", path="clip.mp4").within(tmp_path))
+    (axes,) = figure.axes
+    seconds, mouth = axes.lines[0].get_data()
+    assert np.allclose(seconds, (np.arange(64) + 0.5) / FPS) and np.allclose(mouth, opening / opening.max(), atol=1e-3)
+    heard = np.asarray(axes.collections[0].get_paths()[0].vertices)[1:65, 1]
+    assert np.allclose(heard, level / level.max(), atol=0.05)
+    found = evaluate(clip)
+    assert axes.get_title(loc="right") == f"r {found.measures()['lip_r']:.2f}, lips 125 ms late"
+    picture = Image.open(io.BytesIO(PNGFormatter()(figure)))
+    assert picture.width > 1000 and picture.format == "PNG"
+    assert np.array_equal(metrics.lip_curves(found).axes[0].lines[0].get_ydata(), mouth)
 
 
 def test_a_still_mouth_is_as_open_in_silence_as_in_speech(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """Requests: what is accepted, in which words the rest is refused, and that every field can be read by people."""
 
+import inspect
 import json
 import math
+import pydoc
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 from tests import toys
+from wanavatar_lab import requests
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import (
     LANGUAGES,
@@ -29,6 +34,7 @@ from wanavatar_lab.requests import (
     parse,
     plain_defaults,
 )
+from wanavatar_lab.requests.complete import offer_choices
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, NAMED_AREAS, SMALLEST_SIDE, cut_off, fit_into
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -508,3 +514,98 @@ def test_a_new_field_needs_no_other_line() -> None:
     assert (view.labels["ko"], view.widget, view.default, view.allowed) == ("Sharpness", "float", 0.5, "a number")
     with pytest.raises(RequestError, match=r"sharpness: must be a number.* \(got 'much'\)"):
         Longer(image="a.png", sharpness="much")
+
+
+# --- how a request shows itself
+
+
+def test_help_is_the_fields_and_the_stages_own_methods() -> None:
+    for stage, request in STAGE_REQUESTS.items():
+        text = pydoc.plain(pydoc.render_doc(request))
+        assert len(text.splitlines()) < 160, stage
+        assert "model_validate" not in text and "with_absolute_paths" in text
+        for name, view in fields_of(request).items():
+            (said,) = [line for line in text.splitlines() if line.startswith(f" |  {name}: ")]
+            assert ("required" in said) is view.required
+    lines = [line.removeprefix(" |  ") for line in pydoc.plain(pydoc.render_doc(SpeechToVideo)).splitlines()]
+    place = lines.index("num_inference_steps: default 25, in pocket 8")
+    assert lines[place + 1].startswith("    An integer from 1 to 100, in steps. Denoising steps.")
+    assert lines[lines.index("offload: default 'auto'") + 1].startswith("    One of 'auto', 'none', 'model', 'group',")
+    assert SpeechToVideo.model_json_schema()["description"].endswith("of any length.")
+
+
+def test_tab_shows_fields_and_methods_of_the_package_only() -> None:
+    request = TextToImage(prompt="x")
+    shown = [name for name in dir(request) if not name.startswith("_")]
+    assert {"prompt", "seed", "changed", "size", "to_json"} <= set(shown)
+    assert not {"model_dump", "copy", "json", "labels"} & set(shown)
+    signature = inspect.signature(TextToImage)
+    assert get_args(signature.parameters["aspect"].annotation) == ("portrait", "landscape", "square")
+    assert get_args(signature.parameters["profile"].annotation) == tuple(PROFILES)
+    assert signature.parameters["width"].annotation == int | None
+    assert list(signature.parameters) == list(fields_of(TextToImage))
+
+
+def test_a_request_marks_what_differs_from_its_profile() -> None:
+    request = SpeechToVideo(
+        profile="pocket", image="<a>.png", audio="v.wav", num_inference_steps=8, seed=3, loras="ann:0.5", flow_shift=5
+    )
+    assert repr(request).startswith("SpeechToVideo(profile='pocket', image='<a>.png', audio='v.wav', flow_shift=5.0, ")
+    assert eval(repr(request), {"SpeechToVideo": SpeechToVideo, "LoraChoice": LoraChoice}) == request
+    bundle = request._repr_mimebundle_()
+    marked = {line.split()[1]: line for line in bundle["text/plain"].splitlines() if line.startswith("*")}
+    assert list(marked) == ["profile", "image", "audio", "flow_shift", "seed", "loras"]
+    assert marked["seed"].split("  ", 1)[1].strip() == "3   (default -1)"
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", bundle["text/html"])[1:]
+    bold = [re.findall(r"<b>(.*?)</b>", row) for row in rows]
+    assert [cells for cells in bold if cells] == [
+        ["profile", "pocket"],
+        ["image", "&lt;a&gt;.png"],
+        ["audio", "v.wav"],
+        ["flow_shift", "5"],
+        ["seed", "3"],
+        ["loras", "ann:0.5:0.5"],
+    ]
+    assert len(rows) == len(fields_of(SpeechToVideo)) and "8 steps" in bundle["text/html"]
+
+
+def test_a_custom_stage_without_specs_shows_itself() -> None:
+    class Plain(Request):
+        stage: ClassVar[str] = "plain"
+        text: str = "a"
+        many: list[int] = []
+
+    assert repr(Plain(text="b")) == "Plain(profile='full', text='b')"
+    assert "* text     b   (default a)" in Plain(text="b")._repr_mimebundle_()["text/plain"]
+    assert "text: default 'a'" in (Plain.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "offered"),
+    [
+        ("SpeechToVideo(offload=", ["'auto'", "'none'", "'model'", "'group'", "'fp8'"]),
+        ("x = SpeechToVideo(\n    image='a (1).png', audio=\"v\",\n    offload='g", ["group"]),
+        ("requests.SpeechToVideo(size(3, 4), sample_solver='dpm+", ["dpm++"]),
+        ("SpeechToVideo(resolution='4", ["480p"]),
+        ("SpeechToVideo(lead_in=", ["True", "False"]),
+        ("made.changed(aspect='", ["portrait", "landscape", "square"]),
+        ("SpeechToVideo(nothing='", []),
+        ("SpeechToVideo(seed=", []),
+        ("dict(offload='", []),
+        ("made.seed(aspect='", []),
+        ("SpeechToVideo(loras=[dict(offload='", []),
+        ("offload='", []),
+    ],
+)
+def test_tab_offers_the_choices_of_a_field(code: str, offered: list[str]) -> None:
+    names = {"SpeechToVideo": SpeechToVideo, "requests": requests, "made": TextToImage(prompt="x"), "dict": dict}
+    shell = InteractiveShell()
+    shell.user_ns |= names
+    offer_choices(shell)
+    offer_choices(shell)  # as after a reload, without offering everything twice
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(code, len(code)))
+    ours = [one.text for one in found if one._origin.endswith("requests_choices")]
+    assert sorted(ours) == sorted(offered)
+    if offered:
+        assert len(found) == len(offered), "no files and no names beside the choices"

@@ -22,8 +22,9 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import attach, list_jobs, run_here
 from wanavatar_lab.requests import TextToImage
 from wanavatar_lab.requests.custom_stages import extra_stages, register_extra_stages
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import RUN_ID, Run, list_runs
-from wanavatar_lab.runs.status import Status
+from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.runs.trash import discard
 from wanavatar_lab.stages import stage_module
 
@@ -53,12 +54,38 @@ def test_an_unknown_run_is_refused(queue_settings: Path, run_id: str) -> None:
         attach(run_id)
 
 
-def test_foreign_and_damaged_folders_are_left_out_and_said_once(
+def test_an_artifact_is_found_from_any_folder_and_stored_relative(
+    queue_settings: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = Run.create(Relax(), runs_dir=os.path.relpath(queue_settings))
+    (run.folder / "parts").mkdir()
+    (run.folder / "parts" / "a.txt").write_text("found")
+    run.write_status(Status(artifacts=[Artifact(kind="text", path="parts/a.txt")]))
+    monkeypatch.chdir(tmp_path)
+    (artifact,) = run.status().artifacts
+    assert (artifact.file, Path(artifact.path)) == ("parts/a.txt", run.folder / "parts" / "a.txt")
+    assert Path(artifact.path).is_absolute() and Path(artifact.path).read_text() == "found"
+    assert run.path(artifact) == Path(artifact.path)
+    stored = [{"kind": "text", "path": "parts/a.txt", "role": ""}]
+    assert json.loads((run.folder / "status.json").read_text())["artifacts"] == stored
+    run.write_status(run.status())
+    assert json.loads((run.folder / "status.json").read_text())["artifacts"] == stored
+    ended = finish_run(run, "succeeded", artifacts=[artifact])
+    assert ended == run.status() and ended.artifacts == [artifact]
+    assert run.manifest()["artifacts"][0]["path"] == "parts/a.txt"
+    moved = Run(run.folder.rename(queue_settings / f"{run.id}-moved"))
+    assert Path(moved.status().artifacts[0].path).read_text() == "found"
+
+
+def test_renamed_and_damaged_runs_are_left_out_and_said_once(
     queue_settings: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, damaged = Run.create(Relax()), Run.create(Relax())
+    good, damaged, renamed = (Run.create(Relax()) for _ in range(3))
+    renamed.folder.rename(queue_settings / "my best one")
     (damaged.folder / "status.json").write_text('{"state": "runn')
-    (queue_settings / "holiday pictures").mkdir()
+    # as of `make demo` and of trainings
+    (queue_settings / "demo").mkdir()
+    (queue_settings / "train-demo" / "pocket").mkdir(parents=True)
     (queue_settings / "20260101-120000-ab12-relax").mkdir()
     (queue_settings / "notes.txt").touch()
     with caplog.at_level(logging.WARNING):
@@ -66,7 +93,7 @@ def test_foreign_and_damaged_folders_are_left_out_and_said_once(
         assert [job.id for job in list_jobs()] == [good.id]
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 3
-    assert "holiday pictures" in said and damaged.id in said and "20260101-120000-ab12-relax" in said
+    assert "my best one" in said and "demo" not in said and damaged.id in said and "20260101-120000-ab12-relax" in said
     with pytest.raises(RunError, match="not the status of a run"):
         damaged.status()
 

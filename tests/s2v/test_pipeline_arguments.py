@@ -111,6 +111,15 @@ def test_a_size_that_is_not_given_follows_the_picture(
         assert made.shape == (1, 5, *size, 3)
 
 
+def test_the_bar_counts_the_steps_of_all_segments(capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = WanSpeechToVideoPipeline(**shared_pipe().components)
+    clip(pipe, num_inference_steps=3)
+    assert "6/6" in capsys.readouterr().err
+    pipe.set_progress_bar_config(disable=True)
+    clip(pipe, num_inference_steps=3)
+    assert capsys.readouterr().err == ""
+
+
 def test_noise_comes_from_a_generator_or_as_latents() -> None:
     def seeded() -> torch.Generator:
         return torch.Generator().manual_seed(4)

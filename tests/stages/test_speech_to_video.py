@@ -31,7 +31,7 @@ from wanavatar_lab.files import sha256_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.finish import finish_run
-from wanavatar_lab.runs.status import Artifact, Status
+from wanavatar_lab.runs.status import Status
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.pipeline import MotionContext
 from wanavatar_lab.stages import speech_to_video
@@ -381,7 +381,8 @@ def test_segments_that_are_finished_are_kept_however_the_run_ends(
     run = jobs.run_here(request(place, seconds=2.3, num_inference_steps=1))
     status = run.status()
     assert status.state == ("cancelled" if end == "a cancel" else "failed")
-    assert status.artifacts == [Artifact(kind="talking", path="talking.partial.mp4", role="partial")]
+    made = [(artifact.kind, artifact.file, artifact.role) for artifact in status.artifacts]
+    assert made == [("talking", "talking.partial.mp4", "partial")]
     kept = run.path(status.artifacts[0])
     assert f". Its first 2.00 s are finished and kept in {kept}." in status.message
     clip = media.probe(kept)
@@ -406,7 +407,7 @@ def test_segments_that_are_finished_are_kept_when_the_worker_is_killed(place: Pa
         assert time.monotonic() < deadline
         time.sleep(0.02)
     job.cancel(now=True)
-    status = job.wait(30)
+    status = job.wait(30, check=False)
     assert status.state == "cancelled"
     (kept,) = status.artifacts
     # the muxer may hold back a frame until the sound beside it comes
@@ -583,7 +584,7 @@ def test_cancel_takes_effect_within_one_denoising_step(place: Path) -> None:
         time.sleep(0.02)
     before = job.status()
     job.cancel()
-    status = job.wait(30)
+    status = job.wait(30, check=False)
     assert status.state == "cancelled"
     done = (status.segment or 1) * 20 + (status.step or 0)
     assert done <= (before.segment or 1) * 20 + (before.step or 0) + 2, "one step that ran, one that had begun"

@@ -192,7 +192,7 @@ def test_cancel_takes_effect_within_one_denoising_step(place: Path) -> None:
         time.sleep(0.02)
     before = job.status()
     job.cancel()
-    status = job.wait(30)
+    status = job.wait(30, check=False)
     assert status.state == "cancelled"
     assert (status.step or 0) <= (before.step or 0) + 2, "one step that ran, one that had begun"
     assert not list(job.run.folder.glob("*.png"))

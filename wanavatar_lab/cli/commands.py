@@ -13,7 +13,7 @@ from typing import Any
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.evaluate import evaluate
 from wanavatar_lab.cli.extend_prompt import extend_prompt
-from wanavatar_lab.cli.output import ProgressLine, answer, clock, complain, lora_lines, progress_line, say
+from wanavatar_lab.cli.output import ProgressLine, answer, complain, lora_lines, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
@@ -22,6 +22,7 @@ from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.runs import made_with
+from wanavatar_lab.runs.display import clock, progress_line
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.settings import read_settings

@@ -12,7 +12,6 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import printable
 from wanavatar_lab.lora import Description
 from wanavatar_lab.lora.keys import counts_in_words
-from wanavatar_lab.runs.status import Status
 
 
 def answer(value: Any) -> None:
@@ -52,22 +51,6 @@ def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = N
     say("\n".join(f"wanavatar-lab: {line}" for line in lines))
 
 
-def progress_line(status: Status) -> str:
-    """One line with a run's progress."""
-    if status.state == "queued":
-        place = f", position {status.queue_place}" if status.queue_place is not None else ""
-        return f"queued{place}"
-    parts = [status.phase or status.state]
-    if status.segment is not None and status.segments is not None:
-        parts.append(f"segment {status.segment} of {status.segments}")
-    if status.step is not None and status.steps is not None:
-        parts.append(f"step {status.step} of {status.steps}")
-    parts.append(f"{status.fraction:.0%}")
-    if status.eta_seconds is not None:
-        parts.append(f"{clock(status.eta_seconds)} left")
-    return ", ".join(parts)
-
-
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
     """The list of LoRAs: a line each, then its usual weight, trigger words, keys left out and problems."""
     for lora in loras:
@@ -92,13 +75,6 @@ def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
 
 def _range(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g}"
-
-
-def clock(seconds: float) -> str:
-    """A duration as 0:42, 12:05 or 1:02:09."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class ProgressLine:

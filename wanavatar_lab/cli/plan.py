@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from wanavatar_lab.cli.output import answer, clock
+from wanavatar_lab.cli.output import answer
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usual_workload
 from wanavatar_lab.memory import plan as make_plan
@@ -13,6 +13,7 @@ from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import must_be
+from wanavatar_lab.runs.display import clock
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import amount
 

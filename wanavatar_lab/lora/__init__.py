@@ -17,3 +17,7 @@ from wanavatar_lab.lora.find import Adapter, Description, describe, find_adapter
 from wanavatar_lab.lora.resolve import check_loras, with_usual_weights
 
 __all__ = ["Adapter", "Description", "check_loras", "describe", "find_adapters", "with_usual_weights"]
+
+
+def __dir__() -> list[str]:
+    return __all__

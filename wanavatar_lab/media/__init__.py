@@ -48,3 +48,7 @@ __all__ = [
     "write_samples",
     "write_talking_clip",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,3 +43,7 @@ __all__ = [
     "usual_workload",
     "workload_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,6 +8,7 @@ Frames are read one by one, so a clip of any length takes the same memory. The s
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -44,6 +45,8 @@ from wanavatar_lab.metrics.picture_faults import (
     largest_cell_change,
     stretches,
 )
+
+__all__ = ["MEASURES", "Borders", "Evaluation", "Identity", "Lips", "Measure", "evaluate", "pairs", "table"]
 
 REACH_SECONDS = 0.5  # the largest lag of lips that is tried
 # a mouth whose opening is not known in more than this share of the frames is not compared with the sound
@@ -214,7 +217,7 @@ class Evaluation:
 
 
 def evaluate(
-    clip: Path | str,
+    clip: os.PathLike[str] | str,
     *,
     faces: str = "auto",
     reference: Path | str | None = None,
@@ -271,7 +274,7 @@ def evaluate(
     wobble = flicker(tracks.luma)
     texture = flicker(tracks.detail)
     return Evaluation(
-        clip=str(clip),
+        clip=os.fspath(clip),
         seconds=round(count / fps, 4),
         fps=fps,
         frames=count,
@@ -524,3 +527,7 @@ def _borders(change: NDArray[np.float64], borders: list[int], notes: list[str]) 
     largest = int(change.argmax())
     jumps = [float(change[border - 1] / median) for border in borders]
     return Borders(median, borders, jumps, largest + 1, float(change[largest] / median))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,7 @@
 """The picture of an evaluation: the mouth against the loudness over the seconds, and the numbers beside it."""
 
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from wanavatar_lab.files import whole_file
-from wanavatar_lab.metrics.evaluate import MEASURES, Evaluation
+from wanavatar_lab.metrics.evaluate import MEASURES, Evaluation, evaluate
+
+__all__ = ["draw", "lip_curves"]
 
 # from the palette of Okabe and Ito, distinct to the colour-blind
 BLUE, ORANGE, RED, GREY = "#0072b2", "#e69f00", "#d55e00", "#8a8a8a"
@@ -30,6 +34,41 @@ def draw(found: Sequence[tuple[Evaluation, Evaluation | None]], path: Path | str
     figure = _of_pair(*found[0]) if len(found) == 1 else _of_many(found)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=130, facecolor=PAPER)
+
+
+class _Picture(Figure):
+    """A figure that a notebook shows without pyplot, which would show it twice."""
+
+    def _repr_png_(self) -> bytes:
+        memory = io.BytesIO()
+        self.savefig(memory, format="png", dpi=130, facecolor=PAPER)
+        return memory.getvalue()
+
+
+def lip_curves(clip: os.PathLike[str] | str | Evaluation, *, faces: str = "auto") -> Figure:
+    """The opening of the mouth against the loudness, over the seconds of a clip; shown where a cell ends in it.
+
+    Args:
+        clip: a video with sound, an artifact, or what `evaluate` found of one.
+        faces: see `face_readers.reader_for`.
+
+    Returns:
+        One axes: the loudness as an area, the opening as a line, each as a share of its largest value. The title has
+        Pearson's r of both, and by how much the lips are late or early where r is highest.
+
+    Raises:
+        MediaError, WeightsError, LabError: as `evaluate`.
+    """
+    found = clip if isinstance(clip, Evaluation) else evaluate(clip, faces=faces)
+    figure = _Picture(figsize=(9, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    axes = figure.add_subplot()
+    _lips_of(axes, found, BLUE, found.seconds)
+    measures = found.measures()
+    said, late = f"r {shown('lip_r', measures['lip_r'])}", measures["lip_lag_ms"]
+    if late is not None:
+        said += f", lips {abs(late):.0f} ms {'late' if late > 0 else 'early'}" if late else ", lips in time"
+    axes.set_title(said, loc="right", color=INK, fontsize=10, pad=36)
+    return figure
 
 
 def shown(name: str, value: float | None) -> str:
@@ -167,3 +206,7 @@ def _of_many(found: Sequence[tuple[Evaluation, Evaluation | None]]) -> Figure:
         names = [Path(folder).name for folder in folders] if folders[0] != folders[1] else ["first", "other"]
         figure.legend(series, names, loc="outside upper right", ncols=2, frameon=False, fontsize=10)
     return figure
+
+
+def __dir__() -> list[str]:
+    return __all__

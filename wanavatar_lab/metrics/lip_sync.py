@@ -5,6 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = [
+    "FPS",
+    "RATE",
+    "LipSync",
+    "best_lag",
+    "correlation",
+    "decibels",
+    "lip_sync",
+    "loudness",
+    "opening_by_sound",
+    "silent_frames",
+]
+
 FPS = 16  # of the clips that Wan2.2-S2V makes
 RATE = 16_000  # samples per second, as wav2vec2 takes them
 # frames quieter than this share of a clip's loud speech are silent: -34 dB
@@ -147,3 +160,7 @@ def _at_lag(mouth: NDArray[np.float64], sound: NDArray[np.float64], lag: int) ->
     if lag >= 0:
         return correlation(mouth[lag:], sound[: len(sound) - lag])
     return correlation(mouth[:lag], sound[-lag:])
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,3 +31,7 @@ __all__ = [
     "report",
     "talking_avatar",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,6 +8,7 @@ command line and REST. `fields_of(SpeechToVideo)` describes each field in plain 
 """
 
 from wanavatar_lab.errors import RequestError
+from wanavatar_lab.requests.complete import offer_choices
 from wanavatar_lab.requests.field_spec import LANGUAGES, FieldView, Words, fields_of
 from wanavatar_lab.requests.image_to_video import ImageToVideo
 from wanavatar_lab.requests.loras import ImageLoraChoice, LoraChoice
@@ -19,6 +20,8 @@ from wanavatar_lab.requests.upscale import Upscale
 STAGE_REQUESTS.update({request.stage: request for request in (TextToImage, Upscale, ImageToVideo, SpeechToVideo)})
 
 from_json = Request.from_json
+
+offer_choices()
 
 __all__ = [
     "LANGUAGES",
@@ -38,3 +41,7 @@ __all__ = [
     "parse",
     "plain_defaults",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,6 +24,7 @@ FILE_WIDGETS = {
     "video": "a video file",
     "weights": "a weights file",
 }
+FIELDS = "\n\nFields:\n\n"  # in the docstring of a request, between what it is and its fields
 _TRANSLATIONS: dict[str, Words] = json.loads((Path(__file__).parent / "words.json").read_text(encoding="utf-8"))
 
 
@@ -126,6 +127,8 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldView]:
 def describe_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Add to the JSON schema of a request what a form needs: labels, help, widget, options, ..."""
     added = ("labels", "help", "widget", "unit", "unit_labels", "group", "options", "ui_range", "step", "allowed")
+    if "description" in schema:  # which has every field below
+        schema["description"] = schema["description"].partition(FIELDS)[0]
     for name, view in fields_of(model).items():
         shown = {key: getattr(view, key) for key in added}
         schema["properties"][name] |= {"title": view.labels["en"], "description": view.help["en"], **shown}

@@ -1,20 +1,27 @@
 """What all requests share: reading, checking and writing values, defaults of a profile, and error messages."""
 
 import difflib
+import inspect
 import numbers
 import os
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.profiles import PROFILES, Profile
-from wanavatar_lab.requests.field_spec import Words, describe_schema, fields_of, spec, translated
+from wanavatar_lab.requests import display
+from wanavatar_lab.requests.field_spec import FIELDS, Words, describe_schema, fields_of, spec, translated
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # which has no public name
 
 STAGE_REQUESTS: dict[str, "type[Request]"] = {}  # by stage; the package's __init__ and custom stages fill it
 
@@ -68,7 +75,16 @@ class Described(BaseModel):
         return value
 
 
-class Request(Described):
+class _RequestType(ModelMetaclass):
+    """What `help`, `dir` and Tab show of a request's class: what is the stage's, and nothing of what pydantic adds."""
+
+    def __dir__(cls) -> list[str]:
+        own = [vars(kind) for kind in cls.__mro__ if isinstance(kind, _RequestType)]
+        hidden = {"labels", "help"}  # in every language, for forms
+        return sorted({name for names in own for name in names if not name.startswith(("_", "model_"))} - hidden)
+
+
+class Request(Described, metaclass=_RequestType):
     """The parameters of a stage, checked. Each stage has a subclass with its fields.
 
     A field that is not given takes its default from the profile. Values may be text, as command lines and papermill
@@ -106,7 +122,21 @@ class Request(Described):
         super().__pydantic_init_subclass__(**kwargs)
         stage = getattr(cls, "stage", "")
         cls.labels = cls.labels or translated(stage.replace("_", " ").capitalize())
-        cls.help = cls.help or translated((cls.__doc__ or "").strip().partition("\n")[0])
+        summary = inspect.cleandoc(cls.__doc__ or "")
+        cls.help = cls.help or translated(summary.partition("\n")[0])
+        cls.__doc__ = f"{summary}{FIELDS}{display.help_of(cls)}"
+        cls.__signature__ = display.signature_of(cls)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*type(self).model_fields, *dir(type(self))])
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What makes it again: the required fields, and those that differ from the profile's defaults."""
+        return display.named_values(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """A table for a notebook, lines for a terminal; both mark what differs from the profile's defaults."""
+        return {"text/plain": display.as_text(self), "text/html": display.as_html(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -200,12 +230,11 @@ def plain_defaults(stage: str, profile: str = "full") -> dict[str, Any]:
         raise _unknown("stage", stage, STAGE_REQUESTS)
     if profile not in PROFILES:
         raise _unknown("profile", profile, PROFILES)
-    overrides = {**PROFILES[profile].default_overrides(stage), "profile": profile}
     defaults: dict[str, Any] = {}
-    for name, view in fields_of(STAGE_REQUESTS[stage]).items():
-        value = overrides.get(name, view.default)
+    views = fields_of(STAGE_REQUESTS[stage])
+    for name, value in display.defaults_of(STAGE_REQUESTS[stage], profile).items():
         if value is None:
-            value = "" if view.kind == "str" else "auto"
+            value = "" if views[name].kind == "str" else "auto"
         defaults[name] = list(value) if isinstance(value, tuple) else value
     return defaults
 

@@ -71,7 +71,7 @@ def finish_run(
         short = {"id": run.id, "state": state, "error": error, "seed": status.seed}
         reserved_space.write_last(path, _json({**short, "incomplete": f"{type(fault).__name__}: {fault}"}))
     reserved_space.write_last(run.folder / "status.json", status.model_dump_json(indent=2) + "\n")
-    return status
+    return status.within(run.folder)
 
 
 def partial_file(folder: Path, name: str) -> Path:

@@ -126,7 +126,7 @@ class Run:
         if self.folder.is_symlink():
             raise RunError(f"{self.folder} is a link, and links are not followed. Move the run's folder there instead.")
         try:
-            return Status.model_validate_json(files.read_file(path))
+            return Status.model_validate_json(files.read_file(path)).within(self.folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
         except OSError as error:
@@ -194,9 +194,15 @@ class Run:
             raise RunError(f"The run {self.id} has no manifest yet; it gets one when it ends.")
         return self.read_json("manifest.json")
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The state, what was made, and the request."""
+        from wanavatar_lab.runs.display import run_bundle
+
+        return run_bundle(self, self.status())
+
     def path(self, artifact: Artifact) -> Path:
         """The file of an artifact."""
-        return self.folder / artifact.path
+        return self.folder / artifact.file
 
     def request_cancel(self, *, now: bool = False) -> None:
         """Request cancellation, which the executing process checks for; with `now` the worker is killed."""
@@ -244,15 +250,22 @@ def runs_folder(runs_dir: Path | str | None = None) -> Path:
 
 
 def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
-    """All runs, newest first. A folder that is no run is left out, with one warning in the log of this process."""
+    """All runs, newest first.
+
+    A run that is damaged or was renamed is left out, with one warning in the log of this process; other folders, such
+    as `runs/demo` and those of trainings, are passed over.
+    """
     root = runs_folder(runs_dir)
     found: list[tuple[float, Path]] = []
     for folder in files.entries(root):
         if folder.name.startswith(".") or not os.path.isdir(folder):
             continue
+        named = RUN_ID.fullmatch(folder.name) is not None
+        if not named and not (folder / "request.json").exists():
+            continue
         try:
-            if not RUN_ID.fullmatch(folder.name):
-                raise RunError(f"{folder} is in the folder of runs and is not named like one.")
+            if not named:
+                raise RunError(f"{folder} holds a run and is not named like one; give it the id in its manifest.json.")
             found.append((Run(folder).status().submitted_at or 0.0, folder))
         except LabError as error:
             # one that was deleted since the listing is no damaged one

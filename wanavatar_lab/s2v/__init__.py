@@ -10,3 +10,7 @@ __all__ = [
     "WanSpeechToVideoOutput",
     "WanSpeechToVideoPipeline",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

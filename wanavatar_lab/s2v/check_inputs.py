@@ -14,6 +14,7 @@ from wanavatar_lab.wan.latents import Picture, as_picture
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
+USUAL_AREA = NAMED_AREAS["480p"]  # pixels of a clip whose size is not given: Wan's 480p
 LEAST_PIXELS = PACKED_SIDE  # or the oldest motion frames would have no token
 
 # argument → which values fit, and what an error says is needed
@@ -33,10 +34,10 @@ _NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def size_of_clip(image: Picture, height: int | None, width: int | None) -> tuple[int, int]:
+def size_of_clip(image: Picture, height: int | None, width: int | None, area: int = USUAL_AREA) -> tuple[int, int]:
     """Height and width in pixels; what is None is computed from the picture's shape.
 
-    Both are multiples of 64 of at most Wan's 480p, which the network was trained at; one alone is a multiple of 16.
+    Both are multiples of 64 of at most `area` pixels; one alone is a multiple of 16.
 
     Raises:
         ValueError: the picture is of no known kind.
@@ -52,7 +53,7 @@ def size_of_clip(image: Picture, height: int | None, width: int | None) -> tuple
         return allowed(width * rows / columns), width
     if height is not None:
         return height, allowed(height * columns / rows)
-    width, height = fit_into(NAMED_AREAS["480p"], (columns, rows), PACKED_SIDE)
+    width, height = fit_into(area, (columns, rows), PACKED_SIDE)
     return height, width
 
 

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from wanavatar_lab.s2v.audio_features import AudioFeatures, encode_audio
-from wanavatar_lab.s2v.check_inputs import check_arguments, cut_audio, size_of_clip
+from wanavatar_lab.s2v.check_inputs import USUAL_AREA, check_arguments, cut_audio, size_of_clip
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import segment_given
 from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
@@ -104,6 +104,9 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         scheduler: a flow solver of diffusers; None takes UniPC as the reference configures it.
         text_encoder, tokenizer: UMT5; may be None when prompt embeddings are given.
         audio_encoder, audio_processor: wav2vec2; may be None when audio features are given.
+
+    Attributes:
+        usual_area: pixels of a clip whose size is not given, at most.
     """
 
     # in the order in which they are called: diffusers sends a network away when the one after it is called
@@ -133,6 +136,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             audio_encoder=audio_encoder,
             audio_processor=audio_processor,
         )
+        self.usual_area = USUAL_AREA
         self._interrupt = False
         self._memories: list[SegmentMemory] = []  # of the running segment, one per prompt
 
@@ -299,7 +303,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             audio: mono waveform [T] at 16 kHz; or give `audio_features` [layers, T, dim] at 50 Hz instead.
             prompt, negative_prompt: text; or give `prompt_embeds` and `negative_prompt_embeds` [1, L, text_dim].
             height, width: in pixels, multiples of 16, at least 64. None follows the picture's shape: in multiples
-                of 64 within the area of 480 × 832 without both, else at the side that is given.
+                of 64 within `usual_area`, that of 480 × 832, without both, else at the side that is given.
             audio_start, audio_duration: seconds of the audio to use; None takes all up to its end.
             pose_video: [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start; black beyond its end.
             pose_start, pose_end: share of the denoising steps (0 to 1) between which the pose is used.
@@ -331,7 +335,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         # 1. Check everything before anything is computed
         if output_type not in ("pt", "np", "pil", "segments"):
             raise ValueError(f"output_type is {output_type!r}; need 'pt', 'np', 'pil' or 'segments'.")
-        height, width = size_of_clip(image, height, width)
+        height, width = size_of_clip(image, height, width, self.usual_area)
         check_arguments(locals(), self.transformer.config)
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
         if unknown:
@@ -350,9 +354,12 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._interrupt = False
 
         def segments() -> Iterator[WanS2VSegment]:
+            bar: Any = None  # over the steps of all segments
+
             def after_step(
                 step: int, timestep: torch.Tensor, latents: torch.Tensor, noise_pred: torch.Tensor
             ) -> torch.Tensor | None:
+                bar.update()
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents, "noise_pred": noise_pred}
                     wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
@@ -369,6 +376,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     features = speech if isinstance(speech, AudioFeatures) else self.encode_audio(speech)
                     count = features.num_segments(FPS, frames_per_segment)
                     count = min(num_segments, count) if num_segments else count
+                    bar = self.progress_bar(total=count * num_inference_steps)
                     embeds = [self.encode_prompt(text) if isinstance(text, str) else text.to(device) for text in texts]
                     codec = LatentCodec(self.vae)
                     motion = MotionContext(codec, picture, motion_frames, start_from_image, device)
@@ -422,6 +430,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     if index + 1 < count:
                         motion.advance(length)
             finally:
+                if bar is not None:
+                    bar.close()
                 self._memories = []
                 self.maybe_free_model_hooks()
 

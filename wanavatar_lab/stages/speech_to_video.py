@@ -57,6 +57,7 @@ class Models(StageModels):
         """Load the pipeline into main memory."""
         components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
         self.pipeline = WanSpeechToVideoPipeline(**components)
+        self.pipeline.set_progress_bar_config(disable=True)  # the run's status has it
 
     def widen(self) -> None:
         """Let the network see which pixels are given, before it is placed on a device; others are not affected.
@@ -76,7 +77,10 @@ def load(profile: Profile, device: str) -> Models:
     Raises:
         WeightsError: they are missing, or not what the network needs.
     """
-    return Models.load(SpeechToVideo.stage, profile, device)
+    models = Models.load(SpeechToVideo.stage, profile, device)
+    # for a call of the bare pipeline, as `wanavatar_lab.load` gives it; `run` says the size
+    models.pipeline.usual_area = min(models.pipeline.usual_area, profile.auto_area)
+    return models
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:

@@ -298,7 +298,7 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
                 seed = "" if shown[0].seed is None else WORDS.text("seed", seed=shown[0].seed)
                 title = " · ".join(filter(None, (stage_name(run.stage), when, prompt, seed)))
                 is_alone = len(made) == 1 and made[0].role != PARTIAL
-                labels = [title] if is_alone else [f"{title} · {artifact.path}" for artifact in made]
+                labels = [title] if is_alone else [f"{title} · {artifact.file}" for artifact in made]
                 items = [replace(item, id=str(run.path(artifact))) for item, artifact in zip(shown, made, strict=True)]
                 if not is_alone:  # of two that show the same, the one of this name
                     items = [replace(item, title=f"{Path(item.id).name} · {item.title}") for item in items]

@@ -70,7 +70,7 @@ class Sweep:
         try:
             for values, job in zip(_grid(self.axes), self.jobs, strict=True):
                 try:
-                    await job.result()
+                    await job.result(progress=False)
                     found.append(SweepResult(values, job, self._file(job, job.run.status())))
                 except RunError as error:
                     found.append(SweepResult(values, job, None, str(error)))

@@ -6,3 +6,7 @@ from diffusers import SchedulerMixin
 from wanavatar_lab.wan.scheduler import WanDPMSolverScheduler, WanUniPCScheduler
 
 __all__ = ["SchedulerMixin", "WanDPMSolverScheduler", "WanUniPCScheduler"]
+
+
+def __dir__() -> list[str]:
+    return __all__

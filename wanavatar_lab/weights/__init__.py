@@ -39,3 +39,7 @@ __all__ = [
     "verify",
     "weights_at",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

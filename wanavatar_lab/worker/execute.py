@@ -116,5 +116,5 @@ def _run_in(
     for artifact in artifacts:
         path = run.path(artifact)
         if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):
-            raise RunError(f"The stage {request.stage} returned {artifact.path!r}, which is no file in {run.folder}.")
+            raise RunError(f"The stage {request.stage} returned {artifact.file!r}, which is no file in {run.folder}.")
     return artifacts
