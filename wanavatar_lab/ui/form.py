@@ -69,6 +69,7 @@ class Form(LabBox):
         self.made: dict[str, fields.Control] = {}
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
+        self._listeners: list[Callable[[], None]] = []
         self._problem = bare(widgets.HTML)
         self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
@@ -115,6 +116,22 @@ class Form(LabBox):
         self.make_all()
         self._advanced.layout.display = None if wanted else "none"
         self.show_words()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change of values, by a person or a program."""
+        self._listeners.append(listener)
+
+    def chosen(self) -> dict[str, Any]:
+        """The values of fields that keep theirs; all others follow the profile."""
+        given = self._waiting | {name: control.value for name, control in self.made.items()}
+        return {name: given[name] for name in self.views if name in self.touched}
+
+    def reset(self, **values: Any) -> None:
+        """Let every field follow the profile again, but for these."""
+        self.make_all()
+        self.touched.clear()
+        self.set(**values)
+        self.show(None)
 
     def values(self) -> dict[str, Any]:
         """The value of every field."""
@@ -268,6 +285,8 @@ class Form(LabBox):
     def _tell_controls(self) -> None:
         for control in self.made.values():
             control.form_changed()
+        for listener in self._listeners:
+            listener()
 
     def _set_profile(self, profile: str) -> None:
         self.made["profile"].value = profile

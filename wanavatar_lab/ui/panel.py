@@ -24,6 +24,7 @@ from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
+from wanavatar_lab.ui.form_memory import FormMemory
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
@@ -59,7 +60,8 @@ class Panel(LabBox):
         self._title, self._hint = bare(widgets.HTML, "wl-panel-title"), bare(widgets.HTML)
         self._button = bare(widgets.Button, "wl-run", button_style="primary")
         self._card, self._result = bare(widgets.VBox), bare(widgets.VBox)
-        foot = bare(widgets.VBox, "wl-panel-foot", children=[self._button])
+        self._memory = FormMemory(self.form)
+        foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
         inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
         outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._card, self._result])
         body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
@@ -147,6 +149,7 @@ class Panel(LabBox):
         request = self.form.request()
         if request is None:
             raise RequestError([*self.form.problems().items()])
+        self._memory.settled = True  # what runs is what the form shows
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
             # it starts the worker's supervisor and writes to disk, which must not block other widgets

@@ -1,0 +1,70 @@
+"""What a browser remembers: what was typed, the language and the theme, over a reload and a kernel's restart."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import open_in_lab, picture_of
+from tests.browser.servers import Server, write_notebook
+
+pytestmark = pytest.mark.chromium
+
+CELL = """
+from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.ui.panel import Panel
+Panel(TextToImage, profile="pocket", prompt="{prompt}")
+"""
+
+
+def test_a_reload_of_the_page_loses_nothing(app: Server, page: Page) -> None:
+    page.goto(app.url)
+    page.get_by_role("textbox", name="Prompt").fill("a woman in a red coat")
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_role("spinbutton", name="Seed").fill("42")
+    page.get_by_role("spinbutton", name="Seed").press("Tab")
+    expect(page.get_by_role("button", name="Reset the form")).to_be_visible()
+    page.get_by_role("combobox", name="Language").select_option("ko")
+    expect(page.get_by_role("tab", name="갤러리")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("tab", name="갤러리")).to_be_visible()
+    expect(page.get_by_role("textbox", name="프롬프트")).to_have_value("a woman in a red coat")
+    expect(page.get_by_role("spinbutton", name="시드")).to_have_value("42")
+    picture_of(page, "memory-korean")
+
+    page.get_by_role("button", name="입력 초기화").click()
+    expect(page.get_by_role("textbox", name="프롬프트")).to_have_value("")
+    page.reload()
+    expect(page.get_by_role("textbox", name="프롬프트")).to_have_value("")
+    expect(page.get_by_role("button", name="입력 초기화")).to_have_count(0)
+
+
+def test_the_browsers_language_comes_first(app: Server, chromium: Browser) -> None:
+    context = chromium.new_context(locale="zh-TW")
+    page = context.new_page()
+    page.goto(app.url)
+    expect(page.get_by_role("tab", name="作品库")).to_be_visible()
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    context.close()
+
+
+def test_a_restart_of_labs_kernel_loses_nothing(lab: Server, place: Path, page: Page) -> None:
+    write_notebook(place / "notebooks" / "typed.ipynb", CELL.format(prompt="a dog"))
+    open_in_lab(page, lab, "typed")
+    prompt = page.get_by_role("textbox", name="Prompt")
+    expect(prompt).to_have_value("a dog")
+    prompt.fill("a cat")
+    page.get_by_role("combobox", name="Language").select_option("zh")
+    expect(page.get_by_role("button", name="恢复初始设置")).to_be_visible()
+    before = lab.kernels()
+    open_in_lab(page, lab, "typed")  # another page, and its cell again
+    expect(page.get_by_role("textbox", name="提示词")).to_have_value("a cat")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    open_in_lab(page, lab, "typed")
+    expect(page.get_by_role("textbox", name="提示词")).to_have_value("a cat")
+    assert lab.kernels() - before
+
+    # a parameter that was changed in the notebook is not overridden
+    write_notebook(place / "notebooks" / "changed.ipynb", CELL.format(prompt="a bird"))
+    open_in_lab(page, lab, "changed")
+    expect(page.get_by_role("textbox", name="提示词")).to_have_value("a bird")
