@@ -68,3 +68,34 @@ def test_a_restart_of_labs_kernel_loses_nothing(lab: Server, place: Path, page: 
     write_notebook(place / "notebooks" / "changed.ipynb", CELL.format(prompt="a bird"))
     open_in_lab(page, lab, "changed")
     expect(page.get_by_role("textbox", name="提示词")).to_have_value("a bird")
+
+
+BRIGHTNESS = """selector => {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.fillStyle = getComputedStyle(document.querySelector(selector)).backgroundColor;
+  probe.fillRect(0, 0, 1, 1);
+  return Math.max(...probe.getImageData(0, 0, 1, 1).data.slice(0, 3));
+}"""
+
+
+def test_the_theme_follows_the_system_and_what_is_chosen_is_remembered(app: Server, chromium: Browser) -> None:
+    context = chromium.new_context(color_scheme="dark", viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.goto(app.url)
+    theme = page.get_by_role("combobox", name="Theme")
+    expect(theme).to_have_value("system")
+    expect(page).to_have_title("WanAvatar Lab")
+    assert page.locator("link[rel=icon]").get_attribute("href").startswith("data:image/svg+xml,%3Csvg")  # type: ignore[union-attr]
+    for selector in ("body", ".wl-panel-form", ".wl-panel-form textarea"):
+        assert page.evaluate(BRIGHTNESS, selector) < 60, selector
+    page.emulate_media(color_scheme="light")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true")
+    assert page.evaluate(BRIGHTNESS, ".wl-panel-form") > 240
+    theme.select_option(label="Dark")
+    assert page.evaluate(BRIGHTNESS, ".wl-panel-form") < 60
+    page.reload()
+    expect(theme).to_have_value("dark")
+    assert page.evaluate(BRIGHTNESS, ".wl-panel-form") < 60
+    assert page.evaluate("() => getComputedStyle(document.documentElement).colorScheme") == "dark"
+    picture_of(page, "memory-dark")
+    context.close()

@@ -5,7 +5,10 @@ function render({ model, el }) {
   el.append(reset);
 
   if (!model.get("settled")) model.send({ kind: "remembered", values: memory.get(name) });
-  reset.addEventListener("click", () => model.send({ kind: "reset" }));
+  reset.addEventListener("click", () => {
+    memory.forget(name); // at once, in case that the page is left before the kernel answers
+    model.send({ kind: "reset" });
+  });
   follow(model, ending.signal, "words changed", () => {
     reset.textContent = say(model, "reset");
     el.hidden = !model.get("changed");
