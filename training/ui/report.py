@@ -27,6 +27,8 @@ SHOWN, TALL = 8, 160  # frames of a clip, and their height in pixels, shown at 1
 _LOOK = (
     ".wl-report { border-collapse: collapse; text-align: left; white-space: nowrap }"
     ".wl-report td { font-variant-numeric: tabular-nums }"
+    # the last two, problems and notes, are sentences
+    ".wl-report td:nth-last-child(-n+2) { white-space: normal; min-width: 16em }"
     ".wl-report :is(th, td) { padding: 3px 14px 3px 4px } .wl-report thead th { opacity: 0.85; font-weight: 600 }"
     # else the widget's box would grow to the width of the table, which could then not be scrolled
     ".widget-html-content:has(.wl-report) { min-width: 0; max-width: 100% }"

@@ -209,7 +209,7 @@ class Form(LabBox):
             raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
         control = self.controls[field if field in names else names[0]]
         assert isinstance(control, FileControl)
-        control.pick(str(path))
+        control.take(str(path))
 
     def request(self) -> Request | None:
         """The request that the form describes, its files checked to exist; or None, with the errors shown."""

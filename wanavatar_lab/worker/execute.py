@@ -96,7 +96,7 @@ def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)
     context = StageContext(run.folder, seed, meter.step, record.facts)
-    meter.begin(LOADING, seed=seed)
+    meter.begin(LOADING, seed=seed if hasattr(request, "seed") else None)
     module = stage_module(request.stage)
     refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
     with cancellable(context.check):

@@ -60,7 +60,7 @@ function render({ model, el }) {
     if (value.state === "queued" && value.queue_place) steps.push(say(model, "place", { place: value.queue_place }));
     if (value.state === "running") {
       if (value.phase) steps.push(phaseName(value.phase));
-      if (value.steps > 1) steps.push(say(model, "step", value));
+      if (value.steps > 1 && value.step !== null) steps.push(say(model, "step", value));
       if (value.segments) steps.push(say(model, "segment", value));
     }
     now.textContent = steps.join(say(model, "separator"));
