@@ -10,6 +10,7 @@ from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
 from wanavatar_lab.files import printable
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.messages import in_language
 
 LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
@@ -71,5 +72,8 @@ def small(text: str) -> str:
 
 
 def alert(text: str) -> str:
-    """An error as HTML that a screen reader reads out as soon as it appears."""
-    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{escape(printable(text))}</div>'
+    """An error, in the language shown, as HTML that a screen reader reads out as soon as it appears."""
+    said = escape(printable(in_language(text)))
+    return (
+        f'<div class="wl-alert" lang="{language.code}" role="alert" style="color:var(--wl-bad, #b3261e)">{said}</div>'
+    )

@@ -70,7 +70,7 @@ class Form(LabBox):
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
         self._listeners: list[Callable[[], None]] = []
-        self._problem = bare(widgets.HTML)
+        self._problem, self._said = bare(widgets.HTML), ""
         self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
         basic = bare(widgets.VBox, "wl-fields", children=self._make(self._group("basic")))
@@ -236,14 +236,16 @@ class Form(LabBox):
             self.expand()
         for name, control in self.made.items():
             control.error = "; ".join(texts[name])
-        self._problem.value = alert("; ".join(texts[""])) if texts[""] else ""
+        self._said = "; ".join(texts[""])
+        self.show_words()
 
     def problems(self) -> dict[str, str]:
         """The errors shown at fields, by their names."""
         return {name: control.error for name, control in self.made.items() if control.error}
 
     def show_words(self) -> None:
-        """Put the button's text into the language shown."""
+        """Put the button's text and the error above all into the language shown."""
+        self._problem.value = alert(self._said) if self._said else ""
         self._toggle.description = WORDS.text("expanded" if self.expanded else "collapsed")
 
     def _group(self, group: str) -> list[str]:
