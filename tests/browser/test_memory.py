@@ -1,5 +1,6 @@
 """What a browser remembers: what was typed, the language and the theme, over a reload and a kernel's restart."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import open_in_lab, picture_of
 from tests.browser.servers import Server, write_notebook
+from tests.stages_for_tests import Relax
+from wanavatar_lab.jobs import submit
 
 pytestmark = pytest.mark.chromium
 
@@ -99,3 +102,31 @@ def test_the_theme_follows_the_system_and_what_is_chosen_is_remembered(app: Serv
     assert page.evaluate("() => getComputedStyle(document.documentElement).colorScheme") == "dark"
     picture_of(page, "memory-dark")
     context.close()
+
+
+# Chromium without a window always has the focus
+ELSEWHERE = """() => {
+  document.hasFocus = () => false;
+  window.rung = 0;
+  window.AudioContext = class extends AudioContext {
+    constructor() {
+      super();
+      window.rung += 1;
+    }
+  };
+}"""
+
+
+def test_the_tabs_title_tells_how_a_run_goes(app: Server, page: Page) -> None:
+    job = submit(Relax(profile="pocket", steps=80, step_seconds=0.05))
+    page.goto(app.url)
+    page.get_by_role("tab", name="Gallery").click()
+    card = page.get_by_role("region", name="Relax").filter(has_text=job.id)
+    card.get_by_role("checkbox", name="Sound at the end").check()
+    expect(page).to_have_title(re.compile(r"^\d+ % · WanAvatar Lab$"))
+    page.evaluate(ELSEWHERE)
+    expect(page).to_have_title("✓ WanAvatar Lab")
+    page.evaluate("() => window.dispatchEvent(new Event('focus'))")
+    expect(page).to_have_title("WanAvatar Lab")
+    assert page.evaluate("() => window.rung") == 1
+    job.wait(20)

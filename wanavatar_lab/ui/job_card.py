@@ -49,7 +49,7 @@ class JobCard(LabWidget):
         RunError: there is no such run.
     """
 
-    _esm = script("job_card")
+    _esm = script("notice", "job_card")
     _css = styles("job_card")
     # which the card of a training extends
     WORDS: ClassVar[dict[str, Words]] = read_words(__file__, "states", "job_card")

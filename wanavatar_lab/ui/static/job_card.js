@@ -10,6 +10,9 @@ function render({ model, el }) {
   const cancel = button();
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
+  const sound = element("input", { type: "checkbox", checked: Boolean(memory.get("sound")) });
+  const soundName = element("span");
+  const sounds = element("label", { className: "wl-soft wl-job-sound" }, sound, soundName);
   const now = element("output", { "aria-live": "polite" });
   const error = element("div", { className: "wl-error", role: "alert" });
   const preview = element("img", { className: "wl-job-preview" });
@@ -22,6 +25,7 @@ function render({ model, el }) {
     element("div", { className: "wl-row wl-job-head" }, title, state, cancel),
     bar,
     element("div", { className: "wl-row wl-job-facts" }, now, facts),
+    sounds,
     preview,
     error,
     id,
@@ -36,11 +40,19 @@ function render({ model, el }) {
     model.send({ kind: "cancel" });
   });
 
+  sound.addEventListener("change", () => {
+    memory.set("sound", sound.checked);
+    if (sound.checked) ring(true); // what it is like; and this click allows it later
+  });
+
   const traits =
     "words title run_id state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed elapsed cancelling";
   follow(model, signal, traits, () => {
     const value = Object.fromEntries(traits.split(" ").map((name) => [name, model.get(name)]));
     const going = value.state === "queued" || value.state === "running";
+    if (value.run_id) noticeRun(value.run_id, value.state, value.fraction);
+    sounds.hidden = !going;
+    soundName.textContent = say(model, "sound");
     card.dataset.state = value.state;
     card.setAttribute("aria-label", value.title || say(model, "none"));
     title.textContent = value.title || say(model, "none");
@@ -111,7 +123,10 @@ function render({ model, el }) {
     model.save_changes();
   }
 
-  return () => ending.abort();
+  return () => {
+    noticeRun(model.get("run_id"), "", 0); // no longer watched here
+    ending.abort();
+  };
 }
 
 export default { render };
