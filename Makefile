@@ -56,7 +56,7 @@ lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/wanavatar_lab/ui/lab_config:$(JUPYT
 lab: setup ## the notebooks in JupyterLab; PORT=8888, IP=127.0.0.1
 	@echo "JupyterLab listens on $(IP) and asks for a token: open the address with ?token= that it prints."
 	$(BIN)/python -m jupyterlab --ip=$(IP) --port=$(PORT) --no-browser $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
-		--LabApp.default_url=/lab/tree/notebooks --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+		--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
 
 web: export JUPYTER_PATH := $(CURDIR)/wanavatar_lab/ui/voila_templates:$(JUPYTER_PATH)
 web: setup ## the same widgets as one page, by Voilà; PORT=8888, IP=127.0.0.1

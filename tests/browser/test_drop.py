@@ -1,10 +1,11 @@
 """Files dropped anywhere on a panel arrive in its fields, in Lab and in Voilà."""
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Show, nameless, picture_of
 from tests.browser.servers import Server
@@ -33,6 +34,12 @@ DROP = """([selector, files]) => {
 }"""
 
 
+def expect_path(field: Locator, label: str, path: str) -> None:
+    """The field shows the path of the file that it has, whose name may go on."""
+    box = field.get_by_role("textbox", name=f"{label}: File path")
+    expect(box).to_have_value(re.compile(re.escape(path)))
+
+
 def drop(page: Page, selector: str, *files: Path) -> list[bool]:
     sent = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in files]
     said: list[bool] = page.evaluate(DROP, [selector, sent])
@@ -47,16 +54,16 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     expect(page.get_by_text("Drop files anywhere on this panel.")).to_be_visible()
     assert drop(page, ".wl-panel-title h3", face, voice) == [True, True, True, False]
     picture, recording = page.locator(".wl-of-image"), page.locator(".wl-of-audio")
-    expect(picture.get_by_text(f"Selected: {server.folder}/data/uploads/face-{server.kind}")).to_be_visible()
+    expect_path(picture, "Picture", f"{server.folder}/data/uploads/face-{server.kind}")
     expect(picture.locator("img")).to_have_js_property("naturalWidth", 96)
-    expect(recording.get_by_text(f"Selected: {server.folder}/data/uploads/voice-{server.kind}")).to_be_visible()
+    expect_path(recording, "Voice", f"{server.folder}/data/uploads/voice-{server.kind}")
     expect(recording.get_by_text("2.0 s of 2.0 s")).to_be_visible()
     picture_of(page, f"drop-{server.kind}")
 
     # a video has a use in three fields: where it is let go says which is meant
     drop(page, ".wl-of-audio .wl-help", clip)
-    expect(recording.get_by_text(f"Selected: {server.folder}/data/uploads/clip-{server.kind}")).to_be_visible()
-    expect(picture.get_by_text(f"uploads/face-{server.kind}")).to_be_visible()
+    expect_path(recording, "Voice", f"{server.folder}/data/uploads/clip-{server.kind}")
+    expect_path(picture, "Picture", f"uploads/face-{server.kind}")
 
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
@@ -87,10 +94,10 @@ def test_what_is_dropped_beside_a_panel_loses_nothing(show: Show, page: Page, tm
     carry(page, face, panel["x"] - 12, panel["y"] + 60)
     picture = page.locator(".wl-of-image")
     if server.kind == "voila":  # where there is nothing that it could be meant for but the one panel in sight
-        expect(picture.get_by_text(f"Selected: {server.folder}/data/uploads/beside-voila")).to_be_visible()
+        expect_path(picture, "Picture", f"{server.folder}/data/uploads/beside-voila")
     else:
         page.wait_for_timeout(1000)  # in which a page that is left would be gone
-        expect(picture.get_by_text("Selected:")).to_have_count(0)
+        expect(picture.get_by_role("textbox", name="Picture: File path")).to_have_count(0)
     assert (page.url, page.context.pages) == (address, [page])  # some browsers open the file in another tab
     expect(prompt).to_have_value("what was written")
     picture_of(page, f"drop-{server.kind}-beside")

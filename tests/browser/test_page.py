@@ -103,7 +103,7 @@ def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page,
     expect(page.get_by_role("combobox", name="语言")).to_be_visible()
     assert nameless(page) == []
     page.goto(f"{gallery.url}/?theme=dark")
-    page.get_by_role("tab", name="Gallery").click()
+    page.get_by_role("tab", name="作品库").click()
     expect(page.locator(f"[data-run='{runs[0]}'] img")).to_be_visible()
     page.wait_for_timeout(500)
     picture_of(page, "page-gallery-dark")

@@ -26,7 +26,7 @@ def test_an_empty_prompt_becomes_a_talking_clip(app: Server, page: Page) -> None
     run.click()
     prompt = page.get_by_role("textbox", name="Prompt").and_(seen)
     field = page.locator(".wl-field").filter(has=prompt)
-    expect(field.get_by_role("alert")).to_have_text("must be text of 1 to 10000 characters (got '')")
+    expect(field.get_by_role("alert")).to_have_text("is empty; give text of 1 to 10000 characters")
     picture_of(page, "stranger-1-empty")
     assert len(list_jobs()) == before
 

@@ -13,13 +13,16 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from tests.queue_for_tests import eventually
 from wanavatar_lab import jobs, locks
 from wanavatar_lab.cli import main
+from wanavatar_lab.cli.output import run_lines
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
 from wanavatar_lab.runs import list_runs
 from wanavatar_lab.runs.display import clock, progress_line
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -465,6 +468,17 @@ def test_runs_are_listed_newest_first(studio: Shell) -> None:
     assert [run["id"] for run in studio.json("runs", "--limit", "2")] == [second, first]
     lines = studio("runs", "--limit", "1").stdout.splitlines()
     assert len(lines) == 1 and lines[0].split()[:2] == [second, "succeeded"]
+    short, failed = Status(state="succeeded", submitted_at=1.0), Status(state="failed", submitted_at=1.0)
+    prompts = {"a": "a cat on\na mat", "b": "달리는 고양이", "c": ""}
+    listed = []
+    for name, prompt in prompts.items():
+        (run := Run(studio.folder / "listed" / name)).folder.mkdir(parents=True)
+        (run.folder / "request.json").write_text(json.dumps({"prompt": prompt}))
+        listed.append((run, failed if name == "c" else short, f"ended\nas {name}"))
+    table = [*run_lines(listed)]
+    assert [line.split("  ")[0] for line in table] == ["a", "b", "c"]
+    assert "a cat on a mat" in table[0] and "달리는 고양이" in table[1]
+    assert len({cell_len(line[: line.index("ended as")]) for line in table}) == 1  # one column, whatever stands before
 
 
 # --- the progress line

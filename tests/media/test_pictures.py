@@ -403,6 +403,8 @@ def test_what_is_no_picture_is_refused_in_clear_words(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(MediaError, match=said):
             read_picture(tmp_path / name)
+    with pytest.raises(MediaError, match=r"cannot be read as a picture .* for example as PNG or JPEG"):
+        probe(tmp_path / "text.png")  # as an upload is checked, whatever it is
 
 
 def test_a_picture_that_unpacks_to_too_much_is_refused_before_it_does(

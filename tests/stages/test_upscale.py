@@ -236,6 +236,7 @@ def test_transparency_16_bits_and_grey_are_kept(
     cv2.imwrite(str(tmp_path / f"a{suffix}"), given.clip(0, most).astype(dtype))
     run = jobs.run_here(Upscale(image=tmp_path / f"a{suffix}", weights=weights, tile=0))
     made = cv2.imread(str(run.path(run.status().artifacts[0])), cv2.IMREAD_UNCHANGED)
+    assert run.status().seed is None  # nothing is drawn at random
     read = cv2.imread(str(tmp_path / f"a{suffix}"), cv2.IMREAD_UNCHANGED)
     assert made is not None and read is not None
     wanted = made_by_real_esrgan(read, weights)

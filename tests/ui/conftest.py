@@ -14,4 +14,4 @@ __all__ = ["queue_settings_fixture", "shared_queue_fixture"]
 def english() -> Iterator[None]:
     language.code = "en"
     yield
-    language.code = "en"
+    language.code, language.settled = "en", False

@@ -64,6 +64,16 @@ def test_samples_that_ship_can_be_chosen() -> None:
     assert "korean.wav" in text(form.controls["audio"])
 
 
+def test_a_file_that_comes_from_elsewhere_is_shown_as_a_path(place: Path) -> None:
+    form = Form(SpeechToVideo)
+    named(form, "Picture: Sample").label = "avatar_woman.png"
+    face = place / "face.png"
+    Image.new("RGB", (64, 64)).save(face)
+    form.take(face)
+    assert named(form, "Picture").label == "File path"
+    assert named(form, "Picture: File path").value == form.controls["image"].value == str(face)
+
+
 def test_a_sample_is_named_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     form = Form(SpeechToVideo, audio=file_field.sample("korean.wav"))

@@ -110,6 +110,18 @@ def test_events_hand_on_files_and_requests(family: list[Run]) -> None:
     assert [entry["seeded"] for entry in gallery.entries] == [True, False, True]
 
 
+def test_of_a_picture_in_two_sizes_the_larger_is_used(served: Path) -> None:
+    small, large = (made_runs.picture(served / name, side=side) for name, side in (("picture.png", 32), ("up.png", 64)))
+    run = made_runs.ended_run(TextToImage(prompt="a cat"), [("picture", small), ("picture", large)])
+    status = run.status()
+    made = [status.artifacts[0], status.artifacts[1].model_copy(update={"role": "upscaled"})]
+    run.write_status(status.model_copy(update={"artifacts": made}))
+    gallery, used = Gallery(), list[Path]()
+    gallery.on("use", lambda path, _: used.append(path))
+    gallery.receive({"kind": "use", "run": run.id})
+    assert used == [run.folder / "up.png"]
+
+
 @pytest.mark.parametrize("action", ["again", "change"])
 def test_a_run_whose_input_has_changed_since_says_so(served: Path, action: str) -> None:
     given = made_runs.picture(served / "given.png", side=64)

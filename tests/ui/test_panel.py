@@ -69,9 +69,9 @@ def test_a_wrong_value_stands_at_its_field_and_nothing_is_queued() -> None:
     before = len(list_jobs())
     panel = Panel(TextToImage)
     named(panel, "Run").click()
-    assert panel.form.problems() == {"prompt": "must be text of 1 to 10000 characters (got '')"}
-    assert "must be text of 1 to 10000 characters" in alerts(panel)
-    with pytest.raises(RequestError, match="prompt: must be text of 1 to 10000 characters"):
+    assert panel.form.problems() == {"prompt": "is empty; give text of 1 to 10000 characters"}
+    assert "is empty; give text of 1 to 10000 characters" in alerts(panel)
+    with pytest.raises(RequestError, match="prompt: is empty; give text of 1 to 10000 characters"):
         asyncio.run(panel.run())
     with pytest.raises(RequestError, match="steps: must be an integer"):
         Panel(Relax, steps=0)
@@ -224,7 +224,7 @@ def test_a_dropped_file_goes_to_the_field_under_it_or_to_the_one_it_is_for(
     voice = drop(made_runs.sound(tmp_path / "dropped voice.wav", seconds=0.5))
     values = panel.form.values()
     assert (values["image"], values["audio"]) == (str(face), str(voice))
-    assert named(panel, "Picture: Sample").value == ""  # the sample is chosen no more
+    assert named(panel, "Picture: File path").value == str(face)  # the sample is chosen no more
     clip = drop(made_runs.clip(tmp_path / "dropped clip.mp4", 0.5, side=32), "audio")
     values = panel.form.values()
     assert (values["image"], values["audio"]) == (str(face), str(clip))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.ui import made_runs
 from wanavatar_lab.errors import LabError, MediaError
-from wanavatar_lab.media import read_frame, read_picture
+from wanavatar_lab.media import VideoWriter, read_frame, read_picture
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.player import Compare, Player, copy_of, show
 from wanavatar_lab.ui.sweep import ContactSheet
@@ -48,6 +48,10 @@ def test_sound_and_pictures(made: Path) -> None:
 def test_a_pair(made: Path) -> None:
     pair = Player(made / "talking.mp4", made / "talking.mp4", labels=("25 steps", "4 steps"))
     assert (len(pair.paths), pair.labels) == (2, ["25 steps", "4 steps"])
+    assert pair.heard
+    with VideoWriter(made / "silent.mp4", fps=16) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    assert not Player(made / "silent.mp4", made / "silent.mp4").heard  # so that no label says "sound on"
     with pytest.raises(LabError, match="are picture and video; give two of a kind"):
         Player(made / "talking.mp4", made / "small.png")
 

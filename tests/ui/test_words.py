@@ -11,7 +11,7 @@ import pytest
 
 from tests.ui.looking import everything
 from tests.ui.made_runs import picture
-from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS
+from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, fields_of
 from wanavatar_lab.ui.evaluation import EvaluationPanel
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 from wanavatar_lab.ui.language import language
@@ -23,7 +23,7 @@ from wanavatar_lab.ui.sweep import ContactSheet
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/ui/words/*.json"))
 SCRIPTS = {"ko": re.compile("[가-힣]"), "zh": re.compile("[一-鿿]")}
-NAMES = re.compile(r"\b(LoRAs?|Python|CLI|Papermill|REST)\b")  # the same everywhere
+NAMES = re.compile(r"\b(LoRAs?|Python|CLI|Papermill|REST|UniPC|DPM)\b")  # the same everywhere
 LETTER = re.compile(r"[A-Za-z]{2}")
 
 
@@ -44,6 +44,43 @@ def test_a_table_has_every_language(table: str) -> None:
         for code, script in SCRIPTS.items():
             plain = NAMES.sub("", re.sub(r"\{\w*\}", "", words[code]))
             assert script.search(plain) or not LETTER.search(plain), f"{key} is not in {code}: {words[code]}"
+
+
+def texts_in(code: str) -> Iterator[str]:
+    """Every text of a language, those of requests too."""
+    for table in [*TABLES, "wanavatar_lab/requests/words.json"]:
+        yield from (words[code] for words in json.loads((ROOT / table).read_text(encoding="utf-8")).values())
+
+
+def test_chinese_has_the_marks_of_chinese() -> None:
+    for text in texts_in("zh"):
+        assert not re.search("[一-鿿}] *[,;:()!?](?![^{]*})|[,;:()!?] *[一-鿿]", text.replace("{unit}", "单位")), text
+
+
+# a thing has one name, which is the one that the field uses, and none that a dictionary gives
+@pytest.mark.parametrize(
+    ("code", "no"),
+    [
+        ("zh", "随机种子"),
+        ("zh", "口袋"),
+        ("zh", "说话视频"),
+        ("zh", "已折叠"),
+        ("zh", "尚无"),
+        ("ko", "(접힘)"),
+        ("ko", "한눈에"),
+    ],
+)
+def test_a_thing_has_one_name(code: str, no: str) -> None:
+    assert not [text for text in texts_in(code) if no in text]
+
+
+def test_both_names_of_a_profile_stand_in_its_choice_and_its_help() -> None:
+    view = fields_of(STAGE_REQUESTS["upscale"])["profile"]
+    names = {"ko": ("전체(full)", "포켓(pocket)"), "zh": ("完整（full）", "精简（pocket）")}
+    for code, of_profiles in names.items():
+        choice = [words[code] for words in view.options.values()]
+        assert all(name in text for name, text in zip(of_profiles, choice, strict=True))
+        assert all(name in view.help[code] for name in of_profiles)
 
 
 def visible(widget: Any) -> Iterator[str]:

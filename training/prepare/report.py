@@ -201,8 +201,9 @@ def report_lines(
     """The report for people: a summary, a line per clip, and what was refused."""
     out = {clip.name for clip in held_out}
     seconds = sum(clip.seconds for clip in clips)
+    flagged = sum(bool(clip.problems) for clip in clips)
     lines = [
-        f"{len(clips)} clips, {seconds:.0f} s; {sum(bool(clip.problems) for clip in clips)} of them flagged",
+        f"{len(clips)} clip{'s' * (len(clips) != 1)}, {seconds:.0f} s; {flagged} of them flagged",
         f"{len(clips) - len(held_out) - len(left_out)} to train on, {len(held_out)} held out, {len(left_out)} left out",
     ]
     for clip in clips:

@@ -19,91 +19,100 @@ from training.prepare.draw_masks import Masks
 from training.prepare.sheets import overlaid
 from training.ui.person import Person, need
 from training.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html
+from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import view_of
-from wanavatar_lab.ui.widget import Look
+from wanavatar_lab.ui.widget import Look, Translated
 
 Clip = Mapping[str, Any]
 SHOWN, TALL = 8, 160  # frames of a clip, and their height in pixels, shown at 112 px for dense displays
 _LOOK = (
     ".wl-report { border-collapse: collapse; text-align: left; white-space: nowrap }"
     ".wl-report td { font-variant-numeric: tabular-nums }"
+    # the last two, problems and notes, are sentences
+    ".wl-report td:nth-last-child(-n+2) { white-space: normal; min-width: 16em }"
     ".wl-report :is(th, td) { padding: 3px 14px 3px 4px } .wl-report thead th { opacity: 0.85; font-weight: 600 }"
     # else the widget's box would grow to the width of the table, which could then not be scrolled
     ".widget-html-content:has(.wl-report) { min-width: 0; max-width: 100% }"
     ".wl-report caption { text-align: left; font-weight: 600; padding: 4px }"
 )
 _FLAGGED = "background: color-mix(in srgb, #e69f00 22%, transparent)"
+WORDS = read_words(__file__, "report")
 
 
 def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1%}"
+    return WORDS.text("none") if value is None else f"{value:.1%}"
 
 
 def _known(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)
+    return WORDS.text("unknown") if value is None else format(value, form)
 
 
 def _use(clip: Clip) -> str:
     # reports of earlier releases do not have it: all of their clips were used
     if why := clip.get("left_out"):
-        return f"nothing: {why}"
-    return "validation" if clip["held_out"] else "training"
+        return WORDS.text("nothing", why=why)
+    return WORDS.text("validation" if clip["held_out"] else "training")
 
 
 def _notes(clip: Clip) -> list[str]:
-    hdr = [f"HDR ({clip['hdr']}) mapped to SDR"] if clip.get("hdr") else []
+    hdr = [WORDS.text("hdr", kind=clip["hdr"])] if clip.get("hdr") else []
     return [*hdr, *clip.get("notes", ())]
 
 
-# name, meaning and text of each column
-COLUMNS: tuple[tuple[str, str, Callable[[Clip], str]], ...] = (
-    ("clip", "folder in processed", lambda clip: clip["name"]),
-    ("video", "source file and start", lambda clip: f"{clip['video']} from {clip['start']:.1f} s"),
-    ("seconds", "length", lambda clip: f"{clip['seconds']:.1f}"),
-    ("face", "share of the frames with a face", lambda clip: f"{clip['face_found']:.0%}"),
-    ("face area", "share of the picture covered by the mask", lambda clip: _share(clip["face_area"])),
-    ("lip area", "share of the picture covered by the mask", lambda clip: _share(clip["lip_area"])),
-    ("lag", "frames by which the mouth trails the sound", lambda clip: _known(clip["lag"], "+d")),
-    ("sync r", "correlation of mouth opening and loudness at that lag", lambda clip: _known(clip["lag_r"], ".2f")),
-    ("sharpness", "variance of the Laplacian of the face", lambda clip: f"{clip['sharpness']:.0f}"),
-    ("speech", "level of loud speech, dBFS", lambda clip: f"{clip['speech']:.0f}"),
-    ("used for", "training or validation, or why for neither", lambda clip: _use(clip)),
-    ("flagged", "problems found", lambda clip: "; ".join(clip["problems"])),
-    (
-        "notes",
-        "what was done: HDR mapped to SDR, aligned, zoomed, or one of several people taken",
-        lambda clip: "; ".join(_notes(clip)),
-    ),
+def _video(clip: Clip) -> str:
+    return WORDS.text("video_from", video=clip["video"], start=f"{clip['start']:.1f}")
+
+
+# key of the name and, with "_says", of the meaning, and text of each column
+COLUMNS: tuple[tuple[str, Callable[[Clip], str]], ...] = (
+    ("clip", lambda clip: clip["name"]),
+    ("video", _video),
+    ("seconds", lambda clip: f"{clip['seconds']:.1f}"),
+    ("face", lambda clip: f"{clip['face_found']:.0%}"),
+    ("face_area", lambda clip: _share(clip["face_area"])),
+    ("lip_area", lambda clip: _share(clip["lip_area"])),
+    ("lag", lambda clip: _known(clip["lag"], "+d")),
+    ("sync", lambda clip: _known(clip["lag_r"], ".2f")),
+    ("sharpness", lambda clip: f"{clip['sharpness']:.0f}"),
+    ("speech", lambda clip: f"{clip['speech']:.0f}"),
+    ("used", _use),
+    ("flagged", lambda clip: "; ".join(clip["problems"])),
+    ("notes", lambda clip: "; ".join(_notes(clip))),
 )
 
 
-class ReportTable(widgets.HTML):
-    """The report of a person's clips, a row each, flagged ones highlighted.
+class ReportTable(Translated, widgets.HTML):
+    """The report of a person's clips, a row each, flagged ones highlighted, with its heads in the language shown.
 
     Raises:
         LabError: nothing was prepared.
     """
 
     def __init__(self, person: Person) -> None:
-        report = _read_report(person)
-        head = "".join(f'<th scope="col" title="{escape(says)}">{escape(name)}</th>' for name, says, _ in COLUMNS)
+        self._report = _read_report(person)
+        super().__init__()
+
+    def show_words(self) -> None:
+        """Write the table in the language shown; problems and notes are English, as the report has them."""
+        report = self._report
+        names = [(escape(WORDS.text(key)), escape(WORDS.text(f"{key}_says"))) for key, _ in COLUMNS]
+        head = "".join(f'<th scope="col" title="{says}">{name}</th>' for name, says in names)
         rows = ""
         for clip in report["clips"]:
-            first, *others = (escape(write(clip)) for _, _, write in COLUMNS)
+            first, *others = (escape(write(clip)) for _, write in COLUMNS)
             style = f' style="{_FLAGGED}"' if clip["problems"] else ""
             rows += f'<tr{style}><th scope="row">{first}</th>{"".join(f"<td>{each}</td>" for each in others)}</tr>'
-        count = len(report["clips"])
-        caption = f"{count} clip{'s' * (count != 1)}, {report['seconds']:.0f} s, {len(report['flagged'])} flagged"
-        meanings = "".join(
-            f"<dt><strong>{escape(name)}</strong></dt><dd>{escape(says)}</dd>" for name, says, _ in COLUMNS
-        )
+        count, flagged = len(report["clips"]), len(report["flagged"])
+        clips = WORDS.text("one" if count == 1 else "many", count=count)
+        caption = WORDS.text("caption", clips=clips, seconds=f"{report['seconds']:.0f}", flagged=flagged)
+        meanings = "".join(f"<dt><strong>{name}</strong></dt><dd>{says}</dd>" for name, says in names)
         refused = "".join(f"<li>{escape(each['video'])}: {escape(each['why'])}</li>" for each in report["refused"])
-        super().__init__(
-            value=f'<div role="region" aria-label="{caption}" tabindex="0" style="overflow-x: auto">'
+        self.value = (
+            f'<div role="region" aria-label="{caption}" tabindex="0" lang="{language.code}" style="overflow-x: auto">'
             f'<style>{_LOOK}</style><table class="wl-report"><caption>{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-            f"<details><summary>Meaning of the columns</summary><dl>{meanings}</dl></details>"
-            + (f"<p>Refused:</p><ul>{refused}</ul>" if refused else "")
+            f"<details><summary>{WORDS.text('meaning')}</summary><dl>{meanings}</dl></details>"
+            + (f"<p>{WORDS.text('refused')}</p><ul>{refused}</ul>" if refused else "")
         )
 
 

@@ -250,7 +250,8 @@ class RunCard(JobCard):
     def show(self, ending: Ending, step: int, steps: int, elapsed: float, left: float | None, log: str | None) -> None:
         """Show the state of the run, with times in seconds; a log that is None is unchanged."""
         with self.hold_sync():
-            self.state, self.error = STATES[ending.state], ending.why
+            self.state = STATES[ending.state]
+            self._say(ending.why)
             self.step, self.steps, self.fraction = step or None, steps, step / steps
             self.elapsed, self.eta_seconds = elapsed, left
             if log is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.evaluate import evaluate
 from wanavatar_lab.cli.extend_prompt import extend_prompt
-from wanavatar_lab.cli.output import ProgressLine, answer, complain, lora_lines, say
+from wanavatar_lab.cli.output import ProgressLine, answer, complain, lora_lines, run_lines, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
@@ -66,7 +66,7 @@ def runs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer([_facts(job, status) for job, status in listed])
     elif listed:
-        answer("\n".join(f"{job.id}  {status.state:<9}  {_summary(status)}" for job, status in listed))
+        answer("\n".join(run_lines((job.run, status, _summary(status)) for job, status in listed)))
     else:
         say("No runs yet.")
     return SUCCEEDED

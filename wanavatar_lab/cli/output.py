@@ -1,17 +1,26 @@
 """Output of the command line: results on standard output, progress and errors on standard error."""
 
+import io
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.status import Status as Spinner
+from rich.table import Table
+from rich.text import Text
 
-from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.files import printable
 from wanavatar_lab.lora import Description
 from wanavatar_lab.lora.keys import counts_in_words
+from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import Status
+
+WIDEST_LINE = 10_000  # characters: an error message is not cut
+LONGEST_PROMPT = 40  # characters of it in the list of runs
 
 
 def answer(value: Any) -> None:
@@ -49,6 +58,27 @@ def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = N
         return
     lines = [f"{field}: {message}" if field else message for field, message in problems] or [str(error)]
     say("\n".join(f"wanavatar-lab: {line}" for line in lines))
+
+
+def run_lines(runs: Iterable[tuple[Run, Status, str]]) -> Iterator[str]:
+    """The list of runs in columns: id, state, time, beginning of the prompt, and how it goes or ended."""
+    table = Table.grid("", "", "", "", "", padding=(0, 2, 0, 0))
+    for run, status, summary in runs:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at)) if status.submitted_at else ""
+        table.add_row(*(Text(" ".join(text.split())) for text in (run.id, status.state, when, _prompt(run), summary)))
+    console = Console(width=WIDEST_LINE, file=io.StringIO(), color_system=None)  # whatever the terminal's width is
+    with console.capture() as captured:
+        console.print(table)
+    yield from (line.rstrip() for line in captured.get().splitlines())
+
+
+def _prompt(run: Run) -> str:
+    """The beginning of a run's prompt, in one line; empty for a run without one, or whose request is damaged."""
+    try:
+        prompt = " ".join(str(run.read_json("request.json").get("prompt") or "").split())
+    except RunError:
+        return ""
+    return printable(prompt if len(prompt) <= LONGEST_PROMPT else prompt[: LONGEST_PROMPT - 1] + "…")
 
 
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:

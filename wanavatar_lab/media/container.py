@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import logging
+import mimetypes
 import mmap
 import os
 import re
@@ -232,9 +233,11 @@ def reading(path: Path | str, settings: Settings) -> Iterator[Source]:
                 if source.missing:
                     _log.warning("%s is cut short or damaged: %s.", path, source.missing)
     except av.FFmpegError as error:
+        is_named_picture = (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
+        kind, format = ("a picture", "PNG or JPEG") if is_named_picture else ("video or audio", "MP4 or WAV")
         raise MediaError(
-            f"{path} cannot be read as video or audio ({error.strerror}). "
-            "It is damaged or of another kind; export it again, for example as MP4 or WAV."
+            f"{path} cannot be read as {kind} ({error.strerror}). "
+            f"It is damaged or of another kind; export it again, for example as {format}."
         ) from error
     except (OSError, OverflowError, UnicodeError) as error:
         raise MediaError(f"{path} cannot be read: {error}. Check its permissions, or export it again.") from error

@@ -290,6 +290,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> RequestError:
             message = f"there is no such field; {suggestion(name, views)}"
         elif entry["type"] == "missing":
             message = f"is required: {views[name].allowed}"
+        elif name in views and isinstance(entry["input"], str) and not entry["input"].strip():
+            message = f"is empty; give {views[name].allowed}"
         elif entry["type"] == "refused" or name not in views:
             message = f"{entry['msg']} (got {shown(entry['input'])})"
         else:

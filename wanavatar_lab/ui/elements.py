@@ -11,6 +11,7 @@ from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
 from wanavatar_lab.files import printable
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.messages import in_language
 
 LABEL_WIDTH = {"description_width": "initial"}
 WIDE = {"width": "auto"}
@@ -73,9 +74,11 @@ def small(text: str, lead: str = "") -> str:
 
 
 def alert(text: str) -> str:
-    """An error as HTML that a screen reader reads out as soon as it appears; what is in backticks is code."""
-    shown = with_code(text)
-    return f'<div class="wl-alert" role="alert" style="color:var(--wl-bad, #b3261e)">{shown}</div>'
+    """An error in the language shown, as HTML that a screen reader reads out at once; what is in backticks is code."""
+    said = with_code(in_language(text))
+    return (
+        f'<div class="wl-alert" lang="{language.code}" role="alert" style="color:var(--wl-bad, #b3261e)">{said}</div>'
+    )
 
 
 def with_code(text: str) -> str:

@@ -99,6 +99,12 @@ class FileControl(Control):
                 with self._writing():  # or the waveform would change the fields in turn
                     waveform.choose(*(control.value for control in self._part))
 
+    def take(self, path: str) -> None:
+        """Take a file that came from elsewhere, as one that was dropped: the way shown becomes its path."""
+        with self._writing():
+            self._inputs["path"].value, self._way.value = printable(path), "path"
+        self.pick(path)
+
     def pick(self, path: str) -> None:
         """Take this file on behalf of a person; of a video, where a picture is wanted, its first frame."""
         with self._writing():  # what is selected in other ways no longer counts, and can be selected again

@@ -70,7 +70,8 @@ class Form(LabBox):
         self.made: dict[str, fields.Control] = {}
         self.touched: set[str] = set()
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
-        self._problem = bare(widgets.HTML)
+        self._listeners: list[Callable[[], None]] = []
+        self._problem, self._said = bare(widgets.HTML), ""
         self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
         basic = bare(widgets.VBox, "wl-fields", children=self._make(self._group("basic")))
@@ -116,6 +117,22 @@ class Form(LabBox):
         self.make_all()
         self._advanced.layout.display = None if wanted else "none"
         self.show_words()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change of values, by a person or a program."""
+        self._listeners.append(listener)
+
+    def chosen(self) -> dict[str, Any]:
+        """The values of fields that keep theirs; all others follow the profile."""
+        given = self._waiting | {name: control.value for name, control in self.made.items()}
+        return {name: given[name] for name in self.views if name in self.touched}
+
+    def reset(self, **values: Any) -> None:
+        """Let every field follow the profile again, but for these."""
+        self.make_all()
+        self.touched.clear()
+        self.set(**values)
+        self.show(None)
 
     def values(self) -> dict[str, Any]:
         """The value of every field."""
@@ -200,7 +217,7 @@ class Form(LabBox):
             raise LabError(f"{stage} has no use for {Path(path).name}; it takes other kinds of files.")
         control = self.controls[field if field in names else names[0]]
         assert isinstance(control, FileControl)
-        control.pick(str(path))
+        control.take(str(path))
 
     def request(self) -> Request | None:
         """The request that the form describes, its files checked to exist; or None, with the errors shown."""
@@ -227,7 +244,8 @@ class Form(LabBox):
             self.expand()
         for name, control in self.made.items():
             control.error = "; ".join(texts[name])
-        self._problem.value = alert("; ".join(texts[""])) if texts[""] else ""
+        self._said = "; ".join(texts[""])
+        self.show_words()
 
     def lacking(self) -> str:
         """Why the stage cannot run with its profile: which weights have to be downloaded, and how; "" if none."""
@@ -254,9 +272,10 @@ class Form(LabBox):
         return {name: control.error for name, control in self.made.items() if control.error}
 
     def show_words(self) -> None:
-        """Put the button's text into the language shown, and what is said of weights."""
+        """Put the button's text, what is said of weights and the error above all into the language shown."""
         if "profile" in self.touched:
             self.made["profile"].error = self.lacking()
+        self._problem.value = alert(self._said) if self._said else ""
         self._toggle.description = WORDS.text("expanded" if self.expanded else "collapsed")
 
     def _group(self, group: str) -> list[str]:
@@ -300,6 +319,8 @@ class Form(LabBox):
     def _tell_controls(self) -> None:
         for control in self.made.values():
             control.form_changed()
+        for listener in self._listeners:
+            listener()
 
     def _set_profile(self, profile: str) -> None:
         self.made["profile"].value = profile

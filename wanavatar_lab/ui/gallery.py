@@ -378,7 +378,9 @@ def _read(run: Run) -> Entry | None:
     if status.artifacts and all(artifact.kind != kind for artifact in status.artifacts):
         kind = status.artifacts[0].kind
     title = files.printable(title)
-    file = next((run.path(artifact) for artifact in status.artifacts if artifact.kind == kind), None)
+    made = [artifact for artifact in status.artifacts if artifact.kind == kind]
+    made.sort(key=lambda artifact: artifact.role != "upscaled")  # of a picture in two sizes, the larger
+    file = run.path(made[0]) if made else None
     head = f"{run.folder.parent}/"
     owners = [path.removeprefix(head).partition("/")[0] for path in inputs if path.startswith(head)]
     parents = tuple(dict.fromkeys(owner for owner in owners if RUN_ID.fullmatch(owner)))

@@ -24,6 +24,7 @@ from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, Look, loop_runs, repeat, script, start, styles
 from wanavatar_lab.worker.queue import RunQueue
@@ -58,7 +59,7 @@ class JobCard(LabWidget):
         RunError: there is no such run.
     """
 
-    _esm = script("job_card")
+    _esm = script("notice", "job_card")
     _css = styles("job_card")
     # which the card of a training extends
     WORDS: ClassVar[dict[str, Words]] = read_words(__file__, "states", "job_card")
@@ -90,6 +91,7 @@ class JobCard(LabWidget):
         self.job: jobs.Job | None = None
         self._stage = stage
         self._log_seen: tuple[int, int] | None = None
+        self._said = ""  # the error as it was raised
         super().__init__(reveal=reveal, state="pending" if stage else "")
         if run_id:
             self.attach(run_id)
@@ -142,7 +144,8 @@ class JobCard(LabWidget):
         try:
             self.job.cancel()
         except (LabError, OSError) as fault:
-            self.cancelling, self.error = False, str(fault)
+            self.cancelling = False
+            self._say(str(fault))
 
     def look(self) -> bool:
         """Read the run's folder and show what changed; whether nothing will change any more."""
@@ -156,15 +159,16 @@ class JobCard(LabWidget):
             preview = self._preview(self.job)
         except (LabError, OSError) as fault:
             # deleted, or damaged: it will not change, and the card shows why
-            self.state, self.error, self.cancelling = "gone", str(fault), False
+            self.state, self.cancelling = "gone", False
+            self._say(str(fault))
             return True
         with self.hold_sync():
             # a trait that is set to the value it has sends nothing
             for name in SHOWN:
                 setattr(self, name, getattr(status, name))
             if self._stage in STAGE_REQUESTS and "seed" not in STAGE_REQUESTS[self._stage].model_fields:
-                self.seed = None  # one is drawn for every run, and this stage has no use for it
-            self.error = status.error or ""
+                self.seed = None  # of runs of before; this stage has no use for it
+            self._say(status.error or "")
             # by the clock that wrote the times, since the page's may differ; in whole seconds while it grows
             begin = status.started_at or status.submitted_at or status.finished_at or time.time()
             self.elapsed = round(status.finished_at - begin, 1) if status.finished_at else int(time.time() - begin)
@@ -175,9 +179,13 @@ class JobCard(LabWidget):
         return status.ended
 
     def show_words(self) -> None:
-        """Put every text into the language shown, the stage's name too."""
+        """Put every text into the language shown, the stage's name and the error too."""
         super().show_words()
         self.title = stage_name(self._stage)
+        self._say(self._said)
+
+    def _say(self, error: str) -> None:
+        self._said, self.error = error, in_language(error)
 
     def _preview(self, job: jobs.Job) -> tuple[str, str]:
         for name in PREVIEWS:

@@ -18,9 +18,19 @@ NAMES = {"en": "English", "ko": "한국어", "zh": "中文"}
 
 
 class Language(traitlets.HasTraits):
-    """The language shown. All widgets of a kernel share one, `language`."""
+    """The language shown. All widgets of a kernel share one, `language`.
+
+    Attributes:
+        code: the language; one of `LANGUAGES`.
+        settled: whether a person, a program or the browser has chosen it; until then it is the default.
+    """
 
     code = traitlets.Enum(LANGUAGES, default_value="en")
+    settled = traitlets.Bool(False)
+
+    @traitlets.observe("code")
+    def _chosen(self, _: object) -> None:
+        self.settled = True
 
     def of(self, words: Words) -> str:
         """The text of `words` in this language."""

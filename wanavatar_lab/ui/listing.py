@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import traitlets
 
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.widget import LabWidget, repeat
 
 PAGE = 24  # entries shown at first, and added at each click on "Show more"; 2, 3 and 4 columns all divide it
@@ -57,7 +58,7 @@ class Listing(LabWidget):
             if self._look():
                 self._show()
         except OSError as error:
-            self.notice = str(error)  # the disk may be back at the next refresh
+            self.notice = in_language(str(error))  # the disk may be back at the next refresh
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a button asks for; an error becomes the notice."""
@@ -65,7 +66,7 @@ class Listing(LabWidget):
         try:
             self._act(content)
         except (LabError, OSError) as error:
-            self.notice = str(error)
+            self.notice = in_language(str(error))
 
     def show_words(self) -> None:
         """Put every text into the language shown, those of the entries too."""

@@ -40,7 +40,7 @@ class Page(PanelHost):
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
         self._title = bare(widgets.HTML)
-        head = bare(widgets.HBox, "wl-page-head", children=[self._title, LanguageSwitch()])
+        head = bare(widgets.HBox, "wl-page-head", children=[self._title, ThemeSwitch(), LanguageSwitch()])
         super().__init__([Look(), Heartbeat(), head, self._tab], _dom_classes=["wl-page", "wl-has-language"])
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self._tab.selected_index = 0
@@ -82,6 +82,14 @@ class Page(PanelHost):
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self.stage_in_use = panel.form.request_class.stage
+
+
+class ThemeSwitch(LabWidget):
+    """A menu of the themes of a page that has its own: the system's, light or dark, which its browser remembers."""
+
+    _esm = script("theme_switch")
+    _css = styles()
+    WORDS = read_words(__file__, "theme_switch")
 
 
 class Heartbeat(LabWidget):

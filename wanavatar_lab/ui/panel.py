@@ -24,6 +24,7 @@ from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
+from wanavatar_lab.ui.form_memory import FormMemory
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.served_files import can_show
@@ -67,7 +68,8 @@ class Panel(LabBox):
         self._cards, self._result, self._earlier = (bare(widgets.VBox) for _ in range(3))
         self._shown = ""  # the run whose result is shown
         self._history: History | None = None
-        foot = bare(widgets.VBox, "wl-panel-foot", children=[self._button])
+        self._memory = FormMemory(self.form)
+        foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
         inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
         outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._cards, self._result, self._earlier])
         body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
@@ -184,6 +186,7 @@ class Panel(LabBox):
             refused = RequestError([("profile", lacking)])  # not when its turn comes in the queue
             self.form.show(refused)
             raise refused
+        self._memory.settled = True  # what runs is what the form shows
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
             # it starts the worker's supervisor and writes to disk, which must not block other widgets

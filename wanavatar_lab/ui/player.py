@@ -59,6 +59,7 @@ class Player(LabWidget):
     fps = traitlets.Float(None, allow_none=True).tag(sync=True)
     frames = traitlets.Int(None, allow_none=True).tag(sync=True)
     peaks = traitlets.List(traitlets.Float()).tag(sync=True)
+    heard = traitlets.Bool(False).tag(sync=True)  # whether the first file has sound
     loop = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, *paths: Path | str, labels: Sequence[str] | None = None) -> None:
@@ -82,6 +83,7 @@ class Player(LabWidget):
             kind=kinds[0],
             fps=info.fps,
             frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
+            heard=info.audio_rate is not None,
             peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
 

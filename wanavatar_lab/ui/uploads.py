@@ -28,6 +28,7 @@ from wanavatar_lab.errors import DiskFull, LabError, MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, entries, is_older, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_path, uploads_folder
 from wanavatar_lab.ui.widget import LabWidget, script, start, styles
 
@@ -137,7 +138,7 @@ class Upload(LabWidget):
         self.path = str(path)
 
     def _fail(self, error: Exception) -> None:
-        self._drop("failed", str(error))
+        self._drop("failed", in_language(str(error)))
         self.send({"kind": "refused", "id": self._id})
 
     def _drop(self, state: str, error: str) -> None:

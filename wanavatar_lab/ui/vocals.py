@@ -67,18 +67,22 @@ class VoiceButton(LabBox):
 
     def __init__(self, control: "FileControl") -> None:
         self._control = control
-        self._button, self._note = bare(widgets.Button), bare(widgets.HTML)
-        installed = importlib.util.find_spec("audio_separator") is not None
-        super().__init__([self._button if installed else self._note], layout=shared(widgets.Layout))
+        self._button, self._note, self._asked = bare(widgets.Button), bare(widgets.HTML), False
+        super().__init__([self._button, self._note], layout=shared(widgets.Layout))
         self._button.on_click(lambda _: start(self._pressed()))
 
     def show_words(self) -> None:
         """Put the button and the note into the language shown."""
         self._button.description = WORDS.text("separating" if self._button.disabled else "separate")
-        self._note.value = small(WORDS.text("missing", command=INSTALL))
+        # the style sheet hides an empty text
+        self._note.value = small(WORDS.text("missing", command=INSTALL)) if self._asked else ""
 
     async def _pressed(self) -> None:
         recording = self._control.value
+        self._asked = importlib.util.find_spec("audio_separator") is None
+        if self._asked:
+            self.show_words()
+            return
         if not recording or self._button.disabled:
             return
         self._button.disabled = True
@@ -89,7 +93,7 @@ class VoiceButton(LabBox):
             self._control.error = str(error)
         else:
             if self._control.value == recording:  # no other was chosen meanwhile
-                self._control.pick(str(voice))
+                self._control.take(str(voice))
         finally:
             self._button.disabled = False
             self.show_words()

@@ -9,6 +9,7 @@ import traitlets
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import Peaks, probe, read_peaks
 from wanavatar_lab.ui.language import read_words
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.served_files import server_path
 from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
@@ -73,7 +74,7 @@ class Waveform(LabWidget):
         try:
             self._draw(await asyncio.to_thread(read_peaks, path))
         except MediaError as error:
-            self.error = str(error)
+            self.error = in_language(str(error))
 
     def _draw(self, found: Peaks) -> None:
         whole = self.end >= self.duration

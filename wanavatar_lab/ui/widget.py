@@ -156,8 +156,12 @@ class Look(anywidget.AnyWidget):
 class LanguageSwitch(LabWidget):
     """A native menu of the languages, each by its own name: all widgets of the kernel follow it, typed values stay.
 
+    The first page of a kernel begins with the language that was chosen in its browser before, or else with the
+    browser's own.
+
     Attributes:
         code: the language shown; setting it switches all widgets of this kernel.
+        settled: as `Language.settled`.
     """
 
     _esm = script("language_switch")
@@ -165,20 +169,22 @@ class LanguageSwitch(LabWidget):
     WORDS = read_words(__file__, "language_switch")
 
     code = traitlets.Unicode("en").tag(sync=True)
+    settled = traitlets.Bool(False).tag(sync=True)
     names = traitlets.Dict(NAMES).tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__(code=language.code)
-        self.observe(self._switch, "code")
+        self.observe(self._switch, ["code", "settled"])
 
     def show_words(self) -> None:
         """Put every text into the language shown, and follow a switch made elsewhere."""
         super().show_words()
-        self.code = language.code
+        with self.hold_sync():
+            self.code, self.settled = language.code, language.settled
 
-    def _switch(self, change: dict[str, str]) -> None:
-        if change["new"] in NAMES:
-            language.code = change["new"]
+    def _switch(self, _: object) -> None:
+        if self.code in NAMES:
+            language.code, language.settled = self.code, self.settled or language.settled
 
 
 def loop_runs() -> bool:

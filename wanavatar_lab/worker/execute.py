@@ -104,7 +104,7 @@ def _run_in(
 ) -> list[Artifact]:
     request.check_inputs()
     check_loras(request)
-    meter.begin(LOADING, seed=context.seed)
+    meter.begin(LOADING, seed=context.seed if hasattr(request, "seed") else None)
     module = stage_module(request.stage)
     refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
     with cancellable(context.check):

@@ -33,7 +33,7 @@ class ProgressMeter:
         self._done: deque[tuple[float, float]] = deque(maxlen=16)
         _reset_peak_memory()
 
-    def begin(self, phase: str, **fields: int) -> None:
+    def begin(self, phase: str, **fields: int | None) -> None:
         """A phase without steps begins; `fields` of the status become known with it."""
         self._charge(self.status.phase)
         self.status = self.status.model_copy(update={"phase": phase, "message": phase, **fields})

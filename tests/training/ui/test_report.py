@@ -9,6 +9,7 @@ from tests.training.ui.made_run import clip, write_report
 from training.ui.person import Person
 from training.ui.report import ReportTable, used_clips
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.language import language
 
 
 def test_a_row_for_each_clip_and_those_that_are_flagged_stand_out(tmp_path: Path) -> None:
@@ -30,6 +31,20 @@ def test_a_row_for_each_clip_and_those_that_are_flagged_stand_out(tmp_path: Path
     assert "<td>HDR (HLG) mapped to SDR; zoomed</td>" in third
     assert "3 clips, 6 s, 1 flagged" in text
     assert "b&lt;b&gt;.mp4: it has no sound" in text
+
+
+def test_its_heads_follow_the_language(tmp_path: Path) -> None:
+    ann = Person(tmp_path)
+    write_report(ann, clip("video_000"))
+    table = ReportTable(ann)
+    assert "1 clip, " in table.value and ">used for</th>" in table.value
+    try:
+        language.code = "ko"
+        assert "영상 1개, " in table.value and ">용도</th>" in table.value and "<td>학습</td>" in table.value
+        language.code = "zh"
+        assert ">用途</th>" in table.value and "各列含义" in table.value and "used for" not in table.value
+    finally:
+        language.code = "en"
 
 
 def test_the_clips_that_are_trained_on_need_no_report(tmp_path: Path) -> None:

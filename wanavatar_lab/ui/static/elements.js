@@ -94,3 +94,29 @@ function size(bytes) {
   }
   return `${bytes} B`;
 }
+
+// What this browser remembers between pages: the language, the theme, what was typed. A page that may store nothing, as
+// in a sandboxed frame, remembers nothing.
+const memory = {
+  get(name) {
+    try {
+      return JSON.parse(localStorage.getItem(`wanavatar.${name}`));
+    } catch {
+      return null;
+    }
+  },
+  set(name, value) {
+    try {
+      localStorage.setItem(`wanavatar.${name}`, JSON.stringify(value));
+    } catch (error) {
+      console.warn(`WanAvatar Lab: this browser does not remember ${name}.`, error);
+    }
+  },
+  forget(name) {
+    try {
+      localStorage.removeItem(`wanavatar.${name}`);
+    } catch {
+      // then it was not remembered either
+    }
+  },
+};

@@ -15,6 +15,9 @@ function render({ model, el }) {
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
   const seed = element("button", { type: "button", className: "wl-job-seed" });
+  const sound = element("input", { type: "checkbox", checked: Boolean(memory.get("sound")) });
+  const soundName = element("span");
+  const sounds = element("label", { className: "wl-soft wl-job-sound" }, sound, soundName);
   const now = element("output", { "aria-live": "polite" });
   const error = element("div", { className: "wl-error", role: "alert" });
   const preview = element("img", { className: "wl-job-preview" });
@@ -28,6 +31,7 @@ function render({ model, el }) {
       element("div", { className: "wl-job-about" }, element("div", { className: "wl-row wl-job-head" }, title, state, cancel), prompt)),
     bar,
     element("div", { className: "wl-row wl-job-facts" }, now, facts, seed),
+    sounds,
     preview,
     error,
     id,
@@ -48,11 +52,19 @@ function render({ model, el }) {
     setTimeout(() => (seed.textContent = say(model, "seed", { seed: model.get("seed") })), SHORTLY);
   });
 
+  sound.addEventListener("change", () => {
+    memory.set("sound", sound.checked);
+    if (sound.checked) ring(true); // what it is like; and this click allows it later
+  });
+
   const traits =
     "words title run_id state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed elapsed cancelling";
   follow(model, signal, traits, () => {
     const value = Object.fromEntries(traits.split(" ").map((name) => [name, model.get(name)]));
     const going = value.state === "queued" || value.state === "running";
+    if (value.run_id) noticeRun(value.run_id, value.state, value.fraction);
+    sounds.hidden = !going;
+    soundName.textContent = say(model, "sound");
     card.dataset.state = value.state;
     card.setAttribute("aria-label", value.title || say(model, "none"));
     title.textContent = value.title || say(model, "none");
@@ -72,7 +84,7 @@ function render({ model, el }) {
     if (value.state === "queued" && value.queue_place) steps.push(say(model, "place", { place: value.queue_place }));
     if (value.state === "running") {
       if (value.phase) steps.push(phaseName(value.phase));
-      if (value.steps > 1) steps.push(say(model, "step", value));
+      if (value.steps > 1 && value.step !== null) steps.push(say(model, "step", value));
       if (value.segments) steps.push(say(model, "segment", value));
     }
     now.textContent = steps.join(say(model, "separator"));
@@ -123,7 +135,10 @@ function render({ model, el }) {
   });
   follow(model, signal, "reveal", () => revealOnce(model, signal, () => card, "nearest"));
 
-  return () => ending.abort();
+  return () => {
+    noticeRun(model.get("run_id"), "", 0); // no longer watched here
+    ending.abort();
+  };
 }
 
 export default { render };

@@ -23,7 +23,7 @@ function build(model, el, signal) {
     const broken = element("div", { className: "wl-error", role: "alert", hidden: true });
     follow(model, signal, "words labels", () => {
       const name = model.get("labels")[index] ?? "";
-      const isHeard = media.length > 1 && index === 0 && kind === "video";
+      const isHeard = media.length > 1 && index === 0 && kind === "video" && model.get("heard");
       caption.textContent = isHeard ? say(model, "with_sound", { name }) : name;
       const text = say(model, kind, { name });
       if (kind === "picture") medium.alt = text;

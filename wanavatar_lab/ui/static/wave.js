@@ -28,7 +28,7 @@ function drawWave(canvas, peaks, { at = 0, from = 0, to = 1 }) {
   context.fillRect(Math.min(at * width, width - 2), 0, 2, height);
 }
 
-// Draws now, while the medium plays, and whenever the canvas is resized or the medium seeks.
+// Draws now, while the medium plays, and whenever the canvas is resized, the theme changes or the medium seeks.
 function keepDrawn(canvas, medium, signal, draw) {
   let frame = 0;
   const loop = () => {
@@ -43,8 +43,11 @@ function keepDrawn(canvas, medium, signal, draw) {
   }
   const resizes = new ResizeObserver(draw);
   resizes.observe(canvas);
+  const themes = new MutationObserver(draw); // Lab and the page mark the body with it
+  themes.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   signal.addEventListener("abort", () => {
     resizes.disconnect();
+    themes.disconnect();
     cancelAnimationFrame(frame);
   });
 }
