@@ -10,6 +10,7 @@ import ipywidgets
 import pytest
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, let_go
+from tests.ui import made_runs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
 from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
@@ -34,6 +35,21 @@ def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LabError, match="hidden name"):
         server_path(tmp_path / ".trash" / "x.png")
     assert can_show("x.png") and not can_show("/etc/passwd")
+
+
+def test_runs_outside_of_the_root_are_shown_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, runs = tmp_path / "root", tmp_path / "large disk" / "runs"
+    root.mkdir()
+    picture = made_runs.picture(runs / "a run" / "picture.png", side=8)
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(root))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
+    path = server_path(picture)
+    assert (root / path).samefile(picture) and path.startswith("data/runs/")
+    assert server_path(picture) == path  # the same link again
+    with pytest.raises(LabError, match="WANAVATAR_SERVER_ROOT"):
+        server_path(tmp_path / "large disk" / "else.png")
+    allowed = json.loads((REPOSITORY / "voila.json").read_text())["VoilaConfiguration"]["file_allowlist"]
+    assert any(re.fullmatch(pattern, path) for pattern in allowed)
 
 
 def test_the_root_is_the_repository_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

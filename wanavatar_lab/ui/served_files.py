@@ -2,14 +2,18 @@
 
 A kernel does not know the address of its page, and Lab and Voilà serve files at different ones. So a widget carries
 `server_path(file)`, and `static/urls.js` makes the URL from the page's own configuration; no file is embedded.
+
+A runs folder outside of the server's root, on a larger disk for instance, is served through a link below it.
 """
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.settings import read_settings
 
 # kind of a file by its suffix: what the widgets show, and what an upload may be
@@ -38,7 +42,8 @@ def uploads_folder() -> Path:
 def server_path(path: Path | str) -> str:
     """The path of a file relative to the server's root, with `/`.
 
-    A relative `path` counts from this process's working folder, as everywhere.
+    A relative `path` counts from this process's working folder, as everywhere. For a file of a runs folder outside of
+    the root a link to that folder is made in `data/runs`.
 
     Raises:
         LabError: the file is outside the server's root, or has a hidden name, which servers refuse to serve, or a
@@ -49,6 +54,8 @@ def server_path(path: Path | str) -> str:
     absolute = Path(os.path.abspath(path))
     if not absolute.is_relative_to(root):
         absolute, root = absolute.resolve(), root.resolve()
+    if not absolute.is_relative_to(root):
+        absolute = _through_a_link(absolute, root)
     if not absolute.is_relative_to(root):
         raise LabError(
             f"{absolute} is outside of {root}, the folder that the page is served from, so the page cannot show it. "
@@ -62,6 +69,21 @@ def server_path(path: Path | str) -> str:
             f"{printable(str(absolute))} has a name that is not in UTF-8, so the page cannot show it. Rename it."
         )
     return below.as_posix()
+
+
+def _through_a_link(path: Path, root: Path) -> Path:
+    """A file of the runs folder by a link below the root; any other file, and on a disk without links, as it is."""
+    runs = runs_folder().resolve()
+    if not path.is_relative_to(runs):
+        return path
+    link = root / "data" / "runs" / hashlib.sha256(os.fsencode(runs)).hexdigest()[:8]
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(runs, target_is_directory=True)
+    except OSError:
+        return path  # and `server_path` says what to do
+    return link / path.relative_to(runs)
 
 
 def can_show(path: Path | str) -> bool:
