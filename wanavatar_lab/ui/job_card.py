@@ -20,6 +20,7 @@ from wanavatar_lab.requests import Words
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, stage_name
+from wanavatar_lab.ui.record import Record, record_of_run
 from wanavatar_lab.ui.served_files import server_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, loop_runs, repeat, script, start, styles
 from wanavatar_lab.worker.queue import RunQueue
@@ -100,6 +101,7 @@ class JobCard(LabWidget):
             self.show_words()
         if not self.look() and loop_runs():
             start(self.watch())
+        self.keep()
 
     async def watch(self) -> Status | None:
         """Follow the run until it has ended, without blocking; returns its last status, None if it is gone.
@@ -109,7 +111,13 @@ class JobCard(LabWidget):
         job = self.job
         while job is not None and self.job is job and not self.look():
             await asyncio.sleep(POLL_SECONDS)
+        if not self.active:
+            self.keep()
         return job.status() if job is not None and self.state != "gone" else None
+
+    def record(self) -> Record:
+        """The run, with what it made."""
+        return Record() if self.job is None else record_of_run(self.job.run)
 
     def close(self) -> None:
         """Close the card; the run continues."""
@@ -172,6 +180,21 @@ class JobCard(LabWidget):
                 version = path.stat().st_mtime_ns
                 return server_path(path), str(version)
         return "", ""
+
+
+async def progress_lines(*jobs_in_order: jobs.Job) -> None:
+    """Print the progress of runs until they have ended, about six lines for each, where a notebook runs headless."""
+    # a page does without it
+    from wanavatar_lab.pipeline.progress import TYPICAL, UNKNOWN, Forecast, on_progress
+
+    requests = [job.run.request() for job in jobs_in_order]
+    forecast = Forecast([(each.stage, TYPICAL[each.profile].get(each.stage, UNKNOWN)) for each in requests])
+    show = on_progress()
+    for index, job in enumerate(jobs_in_order):
+        while not (status := job.status()).ended:
+            show(forecast.progress(index, status))
+            await asyncio.sleep(POLL_SECONDS)
+        show(forecast.progress(index, status))
 
 
 class RunningJobs(LabBox):

@@ -25,6 +25,15 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, shared
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.record import (
+    Record,
+    is_headless,
+    joined,
+    record_of,
+    record_of_file,
+    record_of_form,
+    record_of_run,
+)
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
 from wanavatar_lab.worker.queue import RunQueue
@@ -90,6 +99,10 @@ class Panel(LabBox):
         """
         job = await self._submit()
         try:
+            if is_headless():
+                from wanavatar_lab.ui.job_card import progress_lines
+
+                await progress_lines(job)
             status = await self._follow(job)
         except (KeyboardInterrupt, asyncio.CancelledError):
             job.cancel()
@@ -98,6 +111,14 @@ class Panel(LabBox):
             how = "was deleted" if status is None else f"failed: {status.error}" if status.error else "was cancelled"
             raise RunError(f"The run {job.id} {how}")
         return self.artifacts
+
+    def record(self) -> Record:
+        """The last run with its result; without one, the values that the form was given."""
+        if self.job is None:
+            given = {name: control.value for name, control in self.form.made.items() if name in self.form.touched}
+            return record_of_form(self.form.request_class, self.form.profile, given)
+        shown = joined(map(record_of, self._result.children))
+        return record_of_run(self.job.run, shown)
 
     def close(self) -> None:
         """Close the panel. Its run continues."""
@@ -183,6 +204,7 @@ class Panel(LabBox):
         elif status is not None and status.artifacts:
             refill(self._result, view_of([job.run.path(artifact) for artifact in status.artifacts]))
         self.show_words()
+        self.keep()
         return status
 
     def _attach_again(self) -> None:
@@ -261,7 +283,7 @@ def result_of(run: Run) -> widgets.Widget:
         if before is not None and can_show(before) and can_show(run.path(after)):
             return Compare(before, run.path(after))
     except LabError as error:
-        return widgets.HTML(alert(str(error)))
+        return Unseen(error)
     return view_of([run.path(artifact) for artifact in made])
 
 
@@ -272,4 +294,16 @@ def view_of(files: Sequence[Path | str]) -> widgets.Widget:
     try:
         return show(files)
     except LabError as error:
-        return widgets.HTML(alert(str(error)))
+        return Unseen(error, files)
+
+
+class Unseen(LabBox):
+    """Why the page cannot show files; a notebook keeps them all the same."""
+
+    def __init__(self, why: LabError, files: Sequence[Path | str] = ()) -> None:
+        self._files = files
+        super().__init__([widgets.HTML(alert(str(why)))])
+
+    def record(self) -> Record:
+        """The files."""
+        return joined(map(record_of_file, self._files), across=True)
