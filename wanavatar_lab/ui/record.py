@@ -33,26 +33,26 @@ NOT_PLAYED = (".avi", ".mkv")  # by browsers
 VIEW = "application/vnd.jupyter.widget-view+json"
 WORDS = read_words(__file__, "states", "record")
 
-# Lab gives a view that cannot be drawn the class of widgets itself; of one that is alive, a child has it. A page
-# exported with the widgets' state, whose scripts are elsewhere, has it too.
-_LOOK = f"""
+# The first rule hides a view that cannot be drawn: Lab gives it the class of widgets, as an exported page does where it
+# has the widgets' state, whose scripts are elsewhere. The second hides the record below a view that is alive in Lab.
+_LOOK = """
 .jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ * .wl-record),
-.jp-OutputArea-child:has(> [data-mime-type="{VIEW}"]:not(.jupyter-widgets)) + *:has(.wl-record) {{ display: none }}
-.wl-record {{ font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 4px 0 12px }}
-.wl-record :is(h3, h4) {{ margin: 0 0 6px; font-size: 16px }}
-.wl-record blockquote {{ margin: 0 0 8px; padding: 0 0 0 12px; border-left: 3px solid #8888; font-style: italic }}
-.wl-record .wl-kept {{ display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; margin: 6px 0 }}
-.wl-record .wl-facts {{ flex: 1 1 280px; min-width: 0 }}
-.wl-record figure {{ margin: 0; max-width: 100% }}
-.wl-record figure :is(img, video) {{ display: block; width: 100%; height: auto; border-radius: 10px }}
-.wl-record figcaption {{ font-size: 12px; opacity: 0.8; margin-top: 4px; overflow-wrap: anywhere }}
-.wl-record dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0 0 8px }}
-.wl-record dt {{ float: none; width: auto; white-space: nowrap; opacity: 0.7; font-weight: 400 }}
-.wl-record dd {{ margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }}
-.wl-record table {{ border-collapse: collapse; margin: 6px 0 }}
-.wl-record :is(th, td) {{ padding: 4px 8px; text-align: left; vertical-align: top }}
-.wl-record details {{ margin: 2px 0 }}
-.wl-record pre {{ white-space: pre-wrap; font-size: 12px }}
+.jp-OutputArea-child:has(> .jp-OutputArea-output.lm-Panel:not(.jupyter-widgets)) + *:has(.wl-record) { display: none }
+.wl-record { font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 4px 0 12px }
+.wl-record :is(h3, h4) { margin: 0 0 6px; font-size: 16px }
+.wl-record blockquote { margin: 0 0 8px; padding: 0 0 0 12px; border-left: 3px solid #8888; font-style: italic }
+.wl-record .wl-kept { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; margin: 6px 0 }
+.wl-record .wl-facts { flex: 1 1 280px; min-width: 0 }
+.wl-record figure { margin: 0; max-width: 100% }
+.wl-record figure :is(img, video) { display: block; width: 100%; height: auto; border-radius: 10px }
+.wl-record figcaption { font-size: 12px; opacity: 0.8; margin-top: 4px; overflow-wrap: anywhere }
+.wl-record dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0 0 8px }
+.wl-record dt { float: none; width: auto; white-space: nowrap; opacity: 0.7; font-weight: 400 }
+.wl-record dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
+.wl-record table { border-collapse: collapse; margin: 6px 0 }
+.wl-record :is(th, td) { padding: 4px 8px; text-align: left; vertical-align: top }
+.wl-record details { margin: 2px 0 }
+.wl-record pre { white-space: pre-wrap; font-size: 12px }
 """
 
 
@@ -193,7 +193,7 @@ def record_of_run(run: "Run", shown: Record | None = None) -> Record:
     kind = type(request)
     everything = request.to_json() | ({"seed": status.seed} if status.seed is not None else {})
     changed = {name: everything[name] for name in changed_values(request, status.seed) if name != "profile"}
-    prompt = str(changed.pop("prompt", "") or "")
+    prompt, _ = str(everything.get("prompt") or ""), changed.pop("prompt", None)
     values = {**({"seed": changed.pop("seed", status.seed)} if "seed" in everything else {}), **changed}
     facts = settings_of(kind, values)
     begun = status.started_at or status.submitted_at

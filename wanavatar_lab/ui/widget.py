@@ -49,6 +49,7 @@ class Recorded:
     """A widget that leaves a record below its view in the notebook: see `ui/record.py`."""
 
     _handles: tuple[Any, ...] = ()  # of its records in the notebook
+    _asked = 0  # how often it was to be written
 
     def record(self) -> Record:
         """What it shows now; by default, the records of what is in it."""
@@ -64,8 +65,11 @@ class Recorded:
             start(self._keep())
 
     async def _keep(self) -> None:
+        self._asked = asked = self._asked + 1
         # pictures and clips are read, which takes tenths of a second in which nothing else would answer
-        self._write(await asyncio.to_thread(self.record))
+        record = await asyncio.to_thread(self.record)
+        if asked == self._asked:  # a later one may have been faster
+            self._write(record)
 
     def _write(self, record: Record) -> None:
         for handle in self._handles:
