@@ -140,13 +140,6 @@ from wanavatar_lab.ui.sweep import ContactSheet
 sheet = ContactSheet(["Seed 1"], ["Steps 2"])
 sheet
 """
-# records are written in the background, while a person goes on
-WRITTEN = """
-import asyncio
-from wanavatar_lab.ui import widget
-while widget._running:
-    await asyncio.sleep(0.02)
-"""
 
 
 @pytest.mark.parametrize("interactive", [True, False])
@@ -154,8 +147,8 @@ def test_a_notebook_has_the_record_of_what_was_shown_last(interactive: bool, pla
     picture = made_runs.picture(place / "made.png", side=32)
     environ = {"WANAVATAR_SERVER_ROOT": str(place)}
     notebook = nbformat.v4.new_notebook()
-    fill = f"sheet.fill(0, 0, {str(picture)!r})\nsheet.keep()"
-    sources = (CELL.format(environ=environ, interactive=interactive), fill, WRITTEN)
+    fill = f"sheet.fill(0, 0, {str(picture)!r})\nawait sheet.keep()"
+    sources = (CELL.format(environ=environ, interactive=interactive), fill)
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(place)}}).execute()
     *view, kept = [output.data for output in notebook.cells[0].outputs]

@@ -127,7 +127,7 @@ class TrainingCard(TrainingPanel):
             if say is not None:
                 say(self)
             if self.ending.state != "running" or self._closed:
-                self.keep()
+                await self.keep()
                 return
             await asyncio.sleep(POLL_SECONDS)
 

@@ -109,7 +109,7 @@ class TryOut(TrainingPanel):
             raise
         self.clips = [without, with_it]
         _replace(self._shown, side_by_side([(without, with_it, self._labels())]))
-        self.keep()
+        await self.keep()
         return self.clips
 
     def summary(self) -> str:

@@ -88,7 +88,7 @@ class EvaluationPanel(LabBox):
             self._button.disabled = False
             self.show_words()
         refill(self._players, *_players(clips))
-        self.keep()
+        await self.keep()
         return self.found
 
     def record(self) -> Record:

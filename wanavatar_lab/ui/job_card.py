@@ -101,7 +101,6 @@ class JobCard(LabWidget):
             self.show_words()
         if not self.look() and loop_runs():
             start(self.watch())
-        self.keep()
 
     async def watch(self) -> Status | None:
         """Follow the run until it has ended, without blocking; returns its last status, None if it is gone.
@@ -112,7 +111,7 @@ class JobCard(LabWidget):
         while job is not None and self.job is job and not self.look():
             await asyncio.sleep(POLL_SECONDS)
         if not self.active:
-            self.keep()
+            await self.keep()
         return job.status() if job is not None and self.state != "gone" else None
 
     def record(self) -> Record:

@@ -204,7 +204,7 @@ class Panel(LabBox):
         elif status is not None and status.artifacts:
             refill(self._result, view_of([job.run.path(artifact) for artifact in status.artifacts]))
         self.show_words()
-        self.keep()
+        await self.keep()
         return status
 
     def _attach_again(self) -> None:

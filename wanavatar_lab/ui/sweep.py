@@ -27,7 +27,7 @@ from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import MOST_EMBEDDED, Record, is_headless, record_of_file, table
 from wanavatar_lab.ui.served_files import kind_of, server_path, server_root
-from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
 MOST_RUNS = 256  # a sheet beyond that is a typing error rather than an experiment
 POLL_SECONDS = 0.5
@@ -88,7 +88,7 @@ class Sweep:
             raise
         for sheet in self._sheets:
             self._fill(sheet, range(len(self.jobs)))
-            sheet.keep()
+            await sheet.keep()
         return found
 
     def cancel(self) -> None:
@@ -111,7 +111,7 @@ class Sweep:
         def fill() -> bool:
             waiting[:] = self._fill(sheet, waiting)
             if not waiting:
-                sheet.keep()
+                start(sheet.keep())
             return not waiting
 
         self._sheets.append(sheet)

@@ -55,16 +55,10 @@ class Recorded:
         """What it shows now; by default, the records of what is in it."""
         return joined(map(record_of, getattr(self, "children", ())), across=isinstance(self, widgets.HBox))
 
-    def keep(self) -> None:
+    async def keep(self) -> None:
         """Write what it shows now into the notebook, as at the end of a run."""
         if not self._handles:
             return
-        if is_headless():  # the kernel may end with this cell
-            self._write(self.record())
-        else:
-            start(self._keep())
-
-    async def _keep(self) -> None:
         self._asked = asked = self._asked + 1
         # pictures and clips are read, which takes tenths of a second in which nothing else would answer
         record = await asyncio.to_thread(self.record)
@@ -86,7 +80,7 @@ class Recorded:
         if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):  # whose page is never saved
             handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
             self._handles = (*self._handles, handle)
-            self.keep()
+            self._write(self.record())  # before the cell ends, after which nbclient takes nothing more
 
 
 class Translated(Recorded, widgets.Widget):
