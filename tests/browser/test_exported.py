@@ -3,42 +3,16 @@
 from pathlib import Path
 
 import pytest
-from nbconvert import HTMLExporter
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import open_in_lab, picture_of
+from tests.browser.exported import TROUBLE, exported
 from tests.browser.servers import TOKEN, Server, write_notebook
 from tests.notebooks.papermill_lines import papermill
 from tests.ui import made_runs
 from wanavatar_lab.requests import SpeechToVideo, TextToImage
 
 pytestmark = pytest.mark.chromium
-
-# the width of every picture, and of the poster of every clip: 0 for one that is not drawn
-WIDTHS = """async () => {
-  const widthOf = async (source) => {
-    const picture = Object.assign(new Image(), { src: source });
-    await picture.decode().catch(() => {});
-    return picture.naturalWidth;
-  };
-  const pictures = [...document.images].map((picture) => picture.naturalWidth);
-  const posters = [...document.querySelectorAll("video")].map((video) => widthOf(video.poster));
-  return { pictures, posters: await Promise.all(posters) };
-}"""
-TROUBLE = "Error displaying widget"
-
-
-def exported(notebook: Path, page: Page) -> dict[str, list[int]]:
-    """Open a notebook's HTML without a server or a network; the widths of its pictures and posters."""
-    html, _ = HTMLExporter().from_filename(str(notebook))
-    file = notebook.with_suffix(".html")
-    file.write_text(html, encoding="utf-8")
-    page.context.set_offline(True)
-    page.goto(file.as_uri())
-    found: dict[str, list[int]] = page.evaluate(WIDTHS)
-    assert TROUBLE not in page.locator("body").inner_text()
-    assert all(width > 0 for widths in found.values() for width in widths), found
-    return found
 
 
 def test_a_run_is_seen_in_the_exported_notebook(place: Path, page: Page) -> None:
