@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_in_lab, picture_of
+from tests.browser.conftest import Show, open_in_lab, picture_of
 from tests.browser.exported import TROUBLE, exported
 from tests.browser.servers import TOKEN, Server, write_notebook
 from tests.notebooks.papermill_lines import papermill
@@ -79,3 +79,19 @@ JobCard(job.id)
     expect(page.get_by_text(TROUBLE)).to_be_hidden()
     picture_of(page, "saved-by-hand")
     assert exported(notebook, page)["pictures"] == [256]
+
+
+def test_the_page_which_is_never_saved_has_no_records(place: Path, voila: Server, page: Page) -> None:
+    picture = made_runs.picture(place / "runs" / "c.png")
+    source = f"from wanavatar_lab.ui.player import Player\nPlayer({str(picture)!r})"
+    write_notebook(place / "notebooks" / "page.ipynb", source)
+    page.goto(f"{voila.url}/voila/render/notebooks/page.ipynb")
+    expect(page.locator(".wl img")).to_have_js_property("naturalWidth", 256)
+    expect(page.locator(".wl-record")).to_have_count(0)
+
+
+def test_a_runs_folder_outside_of_the_servers_is_seen(place: Path, show: Show, page: Page, tmp_path: Path) -> None:
+    picture = made_runs.picture(tmp_path / "elsewhere" / "d.png")
+    environ = f"import os\nos.environ['WANAVATAR_RUNS_DIR'] = {str(picture.parent)!r}"
+    show("outside", f"{environ}\nfrom wanavatar_lab.ui.player import Player\nPlayer({str(picture)!r})")
+    expect(page.locator(".wl img")).to_have_js_property("naturalWidth", 256)

@@ -17,7 +17,8 @@ from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import WORDS, Heartbeat, Page
 from wanavatar_lab.ui.panel import Panel
-from wanavatar_lab.ui.served_files import can_show, server_path, server_root
+from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.served_files import can_show, is_sent, server_path, server_root
 from wanavatar_lab.ui.widget import LanguageSwitch, loop_runs, start
 
 
@@ -37,19 +38,17 @@ def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pyt
     assert can_show("x.png") and not can_show("/etc/passwd")
 
 
-def test_runs_outside_of_the_root_are_shown_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_outside_of_the_root_are_sent_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, runs = tmp_path / "root", tmp_path / "large disk" / "runs"
-    root.mkdir()
     picture = made_runs.picture(runs / "a run" / "picture.png", side=8)
+    served = made_runs.picture(root / "served.png", side=8)
     monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(root))
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
-    path = server_path(picture)
-    assert (root / path).samefile(picture) and path.startswith("data/runs/")
-    assert server_path(picture) == path  # the same link again
+    assert is_sent(picture) and not is_sent(served)
+    assert not is_sent(tmp_path / "large disk" / "else.png")  # any other file of this machine
+    assert Player(picture, served).paths == ["", "served.png"]
     with pytest.raises(LabError, match="WANAVATAR_SERVER_ROOT"):
-        server_path(tmp_path / "large disk" / "else.png")
-    allowed = json.loads((REPOSITORY / "voila.json").read_text())["VoilaConfiguration"]["file_allowlist"]
-    assert any(re.fullmatch(pattern, path) for pattern in allowed)
+        server_path(picture)
 
 
 def test_the_root_is_the_repository_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.media import probe, read_frame, read_peaks, read_picture
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import Record, joined, record_of_file
-from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
+from wanavatar_lab.ui.served_files import KINDS, is_sent, kind_of, server_path
 from wanavatar_lab.ui.widget import LabWidget, Recorded, script, start, styles
 
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
@@ -40,7 +40,7 @@ class Player(LabWidget):
         labels: the caption of each; the files' names if None.
 
     Attributes:
-        paths: relative to the server's root; one, or two in sync.
+        paths: relative to the server's root; one, or two in sync; "" for one that the kernel sends.
         kind: video, audio or picture.
         loop: whether it plays repeatedly.
 
@@ -77,7 +77,7 @@ class Player(LabWidget):
         info = infos[0]
         has_waveform = info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
         super().__init__(
-            paths=[server_path(path) for path in files],
+            paths=["" if is_sent(path) else server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
             version=str(max(path.stat().st_mtime_ns for path in files)),
             kind=kinds[0],

@@ -3,10 +3,10 @@
 A kernel does not know the address of its page, and Lab and Voilà serve files at different ones. So a widget carries
 `server_path(file)`, and `static/urls.js` makes the URL from the page's own configuration; no file is embedded.
 
-A runs folder outside of the server's root, on a larger disk for instance, is served through a link below it.
+Servers follow no link out of their root. So files of a runs folder outside of it, on a larger disk for instance, are
+sent by the kernel to a player.
 """
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -42,8 +42,7 @@ def uploads_folder() -> Path:
 def server_path(path: Path | str) -> str:
     """The path of a file relative to the server's root, with `/`.
 
-    A relative `path` counts from this process's working folder, as everywhere. For a file of a runs folder outside of
-    the root a link to that folder is made in `data/runs`.
+    A relative `path` counts from this process's working folder, as everywhere.
 
     Raises:
         LabError: the file is outside the server's root, or has a hidden name, which servers refuse to serve, or a
@@ -54,8 +53,6 @@ def server_path(path: Path | str) -> str:
     absolute = Path(os.path.abspath(path))
     if not absolute.is_relative_to(root):
         absolute, root = absolute.resolve(), root.resolve()
-    if not absolute.is_relative_to(root):
-        absolute = _through_a_link(absolute, root)
     if not absolute.is_relative_to(root):
         raise LabError(
             f"{absolute} is outside of {root}, the folder that the page is served from, so the page cannot show it. "
@@ -71,19 +68,11 @@ def server_path(path: Path | str) -> str:
     return below.as_posix()
 
 
-def _through_a_link(path: Path, root: Path) -> Path:
-    """A file of the runs folder by a link below the root; any other file, and on a disk without links, as it is."""
-    runs = runs_folder().resolve()
-    if not path.is_relative_to(runs):
-        return path
-    link = root / "data" / "runs" / hashlib.sha256(os.fsencode(runs)).hexdigest()[:8]
-    try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            link.symlink_to(runs, target_is_directory=True)
-    except OSError:
-        return path  # and `server_path` says what to do
-    return link / path.relative_to(runs)
+def is_sent(path: Path | str) -> bool:
+    """Whether the kernel sends a file to the page, as it does one of a runs folder outside of the server's root."""
+    absolute = Path(os.path.abspath(path))
+    inside = any(absolute.is_relative_to(root) for root in (server_root(), server_root().resolve()))
+    return not inside and not can_show(path) and absolute.resolve().is_relative_to(runs_folder().resolve())
 
 
 def can_show(path: Path | str) -> bool:
