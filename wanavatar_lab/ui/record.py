@@ -41,7 +41,7 @@ _LOOK = """
 .wl-record { font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 4px 0 12px }
 .wl-record :is(h3, h4) { margin: 0 0 6px; font-size: 16px }
 .wl-record blockquote { margin: 0 0 8px; padding: 0 0 0 12px; border-left: 3px solid #8888; font-style: italic }
-.wl-record .wl-kept { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; margin: 6px 0 }
+.wl-record .wl-kept { display: flex; flex-wrap: wrap; gap: 14px 20px; align-items: flex-start; margin: 6px 0 }
 .wl-record .wl-facts { flex: 1 1 280px; min-width: 0 }
 .wl-record figure { margin: 0; max-width: 100% }
 .wl-record figure :is(img, video) { display: block; width: 100%; height: auto; border-radius: 10px }
@@ -275,7 +275,7 @@ def _list(facts: Iterable[tuple[str, str]]) -> str:
 
 def _shown_width(width: int, height: int, side: int) -> int:
     """Pixels of the page across a picture: small ones are enlarged, and tall ones fit into a window with their text."""
-    widest, highest, least = (760, 520, 256) if side == PICTURE_SIDE else (240, 260, 160)
+    widest, highest, least = (760, 520, 240) if side == PICTURE_SIDE else (240, 260, 160)
     return round(width * min(widest / width, highest / height, max(1.0, least / width)))
 
 
