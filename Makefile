@@ -19,10 +19,6 @@ help: ## this list
 setup: ## make .venv hold what requirements.lock says; every other target does this first
 	@$(PYTHON3) .ci/environment.py
 
-# A kernel's working folder is its notebook's, so what every face shares is said in full.
-demo train-demo lab web api: export WANAVATAR_RUNS_DIR ?= $(CURDIR)/runs
-demo train-demo lab web api: export WANAVATAR_WEIGHTS ?= $(CURDIR)/weights
-
 demo: setup ## a sentence and a voice become a talking avatar, on any CPU, in runs/demo
 	$(BIN)/python -m wanavatar_lab.cli.run_notebook notebooks/05_pipeline.ipynb runs/demo/05_pipeline.ipynb \
 		-p profile pocket -p interactive False $(ARGS)
@@ -48,15 +44,18 @@ test-multi-gpu: setup ## what needs two NVIDIA GPUs or more
 test-browser: setup ## what needs Chromium
 	$(PYTEST) -m chromium --need chromium $(ARGS)
 
-# Both are served from here, so that what lies in runs and data has the same address in both.
-lab web: export WANAVATAR_SERVER_ROOT := $(CURDIR)
+# A parent folder shows files outside of the repository too. The page serves only what voila.json lists, from here.
+lab: export WANAVATAR_SERVER_ROOT ?= $(CURDIR)
+web: export WANAVATAR_SERVER_ROOT := $(CURDIR)
 
 # Lab's settings unless one has one's own: it does not ask whether it may fetch news from elsewhere
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/wanavatar_lab/ui/lab_config:$(JUPYTER_CONFIG_PATH)
 lab: setup ## the notebooks in JupyterLab; PORT=8888, IP=127.0.0.1
 	@echo "JupyterLab listens on $(IP) and asks for a token: open the address with ?token= that it prints."
-	$(BIN)/python -m jupyterlab --ip=$(IP) --port=$(PORT) --no-browser $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
-		--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+	$(BIN)/python -m jupyterlab --ip=$(IP) --port=$(PORT) --no-browser $(AS_ROOT) \
+		--ServerApp.root_dir="$(WANAVATAR_SERVER_ROOT)" \
+		--LabApp.default_url="/lab/tree/$(patsubst $(WANAVATAR_SERVER_ROOT)/%,%,$(CURDIR)/notebooks/00_check.ipynb)" \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
 
 web: export JUPYTER_PATH := $(CURDIR)/wanavatar_lab/ui/voila_templates:$(JUPYTER_PATH)
 web: setup ## the same widgets as one page, by Voilà; PORT=8888, IP=127.0.0.1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.settings import Settings, read_settings
 
@@ -16,6 +17,15 @@ def written(file: Path, text: str) -> Path:
 
 def test_without_any_the_defaults_hold() -> None:
     assert read_settings({}) == Settings()
+
+
+def test_default_folders_are_the_repositorys_wherever_the_process_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = read_settings({})
+    assert (found.runs_dir, found.weights_dir) == (REPOSITORY / "runs", REPOSITORY / "weights")
+    assert read_settings({"WANAVATAR_RUNS_DIR": "mine"}).runs_dir == Path("mine")
 
 
 def test_the_environment_sets_them() -> None:

@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wanavatar_lab.errors import LabError
 
 __all__ = ["Settings", "read_settings"]
+# The folder of the repository: a kernel's working folder is its notebook's, so no default may depend on that. Where the
+# package is installed without the repository, defaults are below the working folder.
+_BESIDE = Path(__file__).resolve().parent.parent
+CHECKOUT = _BESIDE if (_BESIDE / "notebooks").is_dir() else Path()
 
 
 class Settings(BaseModel):
@@ -24,10 +28,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runs_dir: Path = Field(default=Path("runs"), description="a folder per run")
-    weights_dir: Path = Field(default=Path("weights"), description="model weights and LoRAs")
+    runs_dir: Path = Field(default=CHECKOUT / "runs", description="a folder per run")
+    weights_dir: Path = Field(default=CHECKOUT / "weights", description="model weights and LoRAs")
     server_root: Path = Field(
-        default=Path(__file__).resolve().parent.parent,
+        default=CHECKOUT,
         description="the folder that JupyterLab or Voilà serves; a page shows only files below it",
     )
     max_picture_pixels: int = Field(default=100_000_000, gt=0, description="largest picture that is read")

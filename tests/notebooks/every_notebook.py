@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.exported import exported
+from tests.browser.served import launched_chromium
 from tests.notebooks import test_copies
 from tests.notebooks.papermill_lines import papermill, queue_of
 from tests.queue_for_tests import REPOSITORY
@@ -31,6 +33,7 @@ class Case:
         seen: the request of the last run then, in part.
         mistyped: a name that it does not have, and the one that is meant.
         wrong: a parameter with a value of another kind, and what is to be given.
+        drawn: pictures, and clips with a poster, that its HTML shows at least, as it is committed.
     """
 
     given: dict[str, str]
@@ -39,6 +42,7 @@ class Case:
     seen: dict[str, object]
     mistyped: tuple[str, str]
     wrong: tuple[str, str, str]
+    drawn: tuple[int, int] = (0, 0)
 
 
 STAGES = ("text_to_image", "upscale", "image_to_video", "speech_to_video")
@@ -58,6 +62,7 @@ CASES: dict[str, Case] = {
         seen={"seed": 7, "num_inference_steps": 2, "upscale": False},
         mistyped=("num_inference_step", "num_inference_steps"),
         wrong=("seed", "half", "an integer"),
+        drawn=(2, 0),
     ),
     "02_upscale": Case(
         given={"image": str(SAMPLES / "avatar_man.png"), "tile": "64"},
@@ -66,6 +71,7 @@ CASES: dict[str, Case] = {
         seen={"tile": 64},
         mistyped=("tiles", "tile"),
         wrong=("tile", "large", "0, or an integer"),
+        drawn=(2, 0),
     ),
     "03_image_to_video": Case(
         given={"prompt": "he nods", "frame_num": "9", "num_inference_steps": "2", "resolution": "96x96", "seed": "3"},
@@ -74,6 +80,7 @@ CASES: dict[str, Case] = {
         seen={"prompt": "he nods", "frame_num": 9, "resolution": "96x96"},
         mistyped=("frames_num", "frame_num"),
         wrong=("flow_shift", "much", "a number"),
+        drawn=(0, 1),
     ),
     "04_speech_to_video": Case(
         given={"audio": str(SAMPLES / "korean.wav"), "audio_duration": "1.5", "num_inference_steps": "2", "seed": "3"},
@@ -82,6 +89,7 @@ CASES: dict[str, Case] = {
         seen={"audio_duration": 1.5, "num_inference_steps": 2},
         mistyped=("guidance_scal", "guidance_scale"),
         wrong=("start_from_image", "perhaps", "true or false"),
+        drawn=(0, 1),
     ),
     "05_pipeline": Case(
         given={"audio": str(SAMPLES / "korean.wav"), "audio_duration": "1.0", "seed": "2"},
@@ -90,6 +98,7 @@ CASES: dict[str, Case] = {
         seen={"audio_duration": 1.0, "seed": 2},
         mistyped=("motion_promt", "motion_prompt"),
         wrong=("audio_duration", "long", "a number"),
+        drawn=(2, 2),
     ),
     "06_gallery": Case(
         given={"kind": "talking", "query": "speaks"},
@@ -98,6 +107,7 @@ CASES: dict[str, Case] = {
         seen={},
         mistyped=("kinds", "kind"),
         wrong=("kind", "7", "text"),
+        drawn=(8, 0),
     ),
     "10_prepare": Case(
         given={"person": "other", "clips": "3", "seconds": "4"},
@@ -106,6 +116,7 @@ CASES: dict[str, Case] = {
         seen={},
         mistyped=("holdout", "hold_out"),
         wrong=("clips", "many", "an integer"),
+        drawn=(6, 0),
     ),
     "11_train": Case(
         given={
@@ -128,6 +139,7 @@ CASES: dict[str, Case] = {
         seen={},
         mistyped=("persons", "person"),
         wrong=("person", "7", "text"),
+        drawn=(6, 0),
     ),
     "13_use": Case(
         given={"person": "other", "lora_name": "somebody", "lora_strength": "1.0", "seed": "3"},
@@ -136,6 +148,7 @@ CASES: dict[str, Case] = {
         seen={"loras": [{"name": "somebody", "high_weight": 1.0, "low_weight": 1.0}], "seed": 3},
         mistyped=("lora_strenght", "lora_strength"),
         wrong=("lora_strength", "much", "a number"),
+        drawn=(0, 2),
     ),
     "14_evaluate": Case(
         given={"faces": "pocket"},
@@ -144,6 +157,7 @@ CASES: dict[str, Case] = {
         seen={},
         mistyped=("references", "reference"),
         wrong=("other", "7", "text"),
+        drawn=(1, 1),
     ),
     "app": Case(
         given={"profile": "full"},
@@ -187,6 +201,15 @@ def test_as_it_is_committed(name: str, place: Path) -> None:
     assert done.code == 0, done.told
     assert made_since(before) == list(CASES[name].made)
     assert all(job.status().state == "succeeded" for job in list_jobs())
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("name", CASES)
+def test_its_html_shows_its_results_without_a_server(name: str, place: Path) -> None:
+    with launched_chromium() as browser:
+        found = exported(place / "committed" / f"{name}.ipynb", browser.new_page())
+    pictures, posters = CASES[name].drawn
+    assert len(found["pictures"]) >= pictures and len(found["posters"]) >= posters, found
 
 
 @pytest.mark.parametrize("name", CASES)

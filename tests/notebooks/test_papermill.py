@@ -3,12 +3,14 @@
 Every notebook, whole, is run by `make notebooks`: see `every_notebook.py`.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.notebooks.papermill_lines import papermill, queue_of
+from tests.queue_for_tests import REPOSITORY
 from tests.ui import made_runs
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.requests import TextToImage
@@ -57,3 +59,14 @@ def test_what_does_not_fit_is_refused_with_its_name(place: Path, name: str, word
     assert done.code != 0
     assert f"RequestError: {complaint}" in done.told
     assert len(list_jobs()) == before
+
+
+def test_a_kernel_in_any_folder_finds_the_repositorys_weights_without_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in [name for name in os.environ if name.startswith("WANAVATAR_")]:
+        monkeypatch.delenv(variable)
+    done = papermill("00_check", tmp_path, "--cwd", str(REPOSITORY / "notebooks"))
+    assert done.code == 0, done.told
+    places = [line for line in done.said.splitlines() if str(REPOSITORY / "weights" / "pocket") in line]
+    assert places and all("present" in line for line in places), done.said

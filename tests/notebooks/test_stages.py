@@ -1,5 +1,6 @@
 """The notebooks of the stages, run by papermill on the toy models that ship, and what their parameters are called."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,16 @@ def said(notebook: Any) -> str:
 
 
 def made(notebook: Any) -> tuple[Path, Any]:
-    """The file that it says it made, and the request of its run."""
-    path = Path(said(notebook).strip())
+    """The file that it says it made, after the progress of its run, and the request of that."""
+    *progress, last = said(notebook).splitlines()
+    path = Path(last)
     job = list_jobs()[0]
     assert path.parent == job.run.folder and path.is_file()
+    assert progress[-1].startswith(f"{job.run.stage}: done in ")
+    (kept,) = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert list(kept) == ["image/png", "text/html", "text/plain"]  # and no view, which would need this kernel
+    assert f"Seed {job.status().seed}" in kept["text/plain"] or "seed" not in job.run.request().to_json()
+    assert f'title="{os.path.relpath(path)}"' in kept["text/html"] and "data:image/webp;base64," in kept["text/html"]
     return path, job.run.request()
 
 
@@ -98,8 +105,9 @@ def test_where_somebody_looks_on_it_waits_for_the_button(name: str, place: Path)
     assert len(list_jobs()) == before
     # what is shown is told to the page, and no picture or sound is in the file
     assert len(nbformat.writes(notebook)) < 600_000
-    (shown,) = [output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    assert "application/vnd.jupyter.widget-view+json" in shown
+    shown, kept = [output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert "application/vnd.jupyter.widget-view+json" in shown and shown["text/html"] == ""
+    assert "not run yet" in kept["text/plain"] and "not run yet" in kept["text/html"]
 
 
 @pytest.mark.parametrize("name", [Path(path).stem for path in NOTEBOOKS.values()])

@@ -10,6 +10,7 @@ import ipywidgets
 import pytest
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go
+from tests.ui import made_runs
 from tests.ui.looking import named, text
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
@@ -17,7 +18,8 @@ from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import WORDS, Heartbeat, Page
 from wanavatar_lab.ui.panel import Panel
-from wanavatar_lab.ui.served_files import can_show, server_path, server_root
+from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.served_files import can_show, is_sent, server_path, server_root
 from wanavatar_lab.ui.widget import LanguageSwitch, loop_runs, start
 
 
@@ -35,6 +37,19 @@ def test_a_path_is_relative_to_the_servers_root(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LabError, match="hidden name"):
         server_path(tmp_path / ".trash" / "x.png")
     assert can_show("x.png") and not can_show("/etc/passwd")
+
+
+def test_runs_outside_of_the_root_are_sent_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, runs = tmp_path / "root", tmp_path / "large disk" / "runs"
+    picture = made_runs.picture(runs / "a run" / "picture.png", side=8)
+    served = made_runs.picture(root / "served.png", side=8)
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(root))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
+    assert is_sent(picture) and not is_sent(served)
+    assert not is_sent(tmp_path / "large disk" / "else.png")  # any other file of this machine
+    assert Player(picture, served).paths == ["", "served.png"]
+    with pytest.raises(LabError, match="WANAVATAR_SERVER_ROOT"):
+        server_path(picture)
 
 
 def test_the_root_is_the_repository_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,5 +80,5 @@ def test_where_nobody_looks_on_lines_are_printed(
 ) -> None:
     links = [Link("a.npy", Relax(profile="pocket", seed=1))]
     asyncio.run(follow(links, False))
-    assert capsys.readouterr().out.splitlines()[-1].startswith("relax (1 of 1): done in ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("relax: done in ")
     assert displayed == []

@@ -21,7 +21,8 @@ from training.ui.person import Person, need
 from training.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import view_of
-from wanavatar_lab.ui.widget import Look, Translated
+from wanavatar_lab.ui.record import Record
+from wanavatar_lab.ui.widget import Column, Look, Translated
 
 Clip = Mapping[str, Any]
 SHOWN, TALL = 8, 160  # frames of a clip, and their height in pixels, shown at 112 px for dense displays
@@ -115,6 +116,10 @@ class ReportTable(Translated, widgets.HTML):
             + (f"<p>{WORDS.text('refused')}</p><ul>{refused}</ul>" if refused else "")
         )
 
+    def record(self) -> Record:
+        """The table."""
+        return Record(self.value)
+
 
 def contact_sheets(person: Person) -> widgets.Widget:
     """An overview of all clips, and the sheet of each in an accordion that opens at the first flagged one.
@@ -131,7 +136,7 @@ def contact_sheets(person: Person) -> widgets.Widget:
         "<p>Green is the face, red the lips; a red border marks a frame without a face. Below, loudness in grey and "
         "mouth opening in red.</p>"
     )
-    return widgets.VBox([Look(), view_of([person.data / "contact_sheet.png"]), widgets.HTML(says), each])
+    return Column([Look(), view_of([person.data / "contact_sheet.png"]), widgets.HTML(says), each])
 
 
 def used_clips(person: Person) -> list[Path]:

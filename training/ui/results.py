@@ -12,6 +12,7 @@ from training.loop.run_folder import CONFIG, WEIGHTS, checkpoints, read_metrics
 from training.ui.clips import labels_of, sampled, side_by_side
 from training.ui.curves import Line, changes, of_kind
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.widget import Column
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ class Results:
         """Per held-out sample, the base model's clip beside the latest, and the latest beside the original."""
         pairs = [pair for each in sampled(self.run) for pair in ((each.first, each.last), (each.last, each.true))]
         if not pairs:
-            return widgets.HTML("<p>The run has no sample clips: train with sample_every_n_steps above 0.</p>")
-        return widgets.VBox(side_by_side([(*pair, labels_of(pair)) for pair in pairs]))
+            return Column(
+                [widgets.HTML("<p>The run has no sample clips: train with sample_every_n_steps above 0.</p>")]
+            )
+        return Column(side_by_side([(*pair, labels_of(pair)) for pair in pairs]))
 
 
 def read_results(run: Path) -> Results:

@@ -30,11 +30,13 @@ from training.ui.machine_use import Use
 from training.ui.plots import plots_html
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.files import printable
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.record import Record, is_headless
 
 POLL_SECONDS = 1.0  # a step takes a second or more
 LOG_LINES, LOG_BYTES = 20, 16_384
@@ -99,7 +101,7 @@ class TrainingCard(TrainingPanel):
         if state(self.config.run).state != "running":
             self.start()
         try:
-            await self.watch()
+            await self.watch(_lines() if is_headless() else None)
         except (KeyboardInterrupt, asyncio.CancelledError):
             if state(self.config.run).state == "running":  # it may have finished just now
                 stop(self.config.run)
@@ -117,12 +119,15 @@ class TrainingCard(TrainingPanel):
         start(self.config, *self._how)
         self.look()
 
-    async def watch(self) -> None:
-        """Show the run until it ends or the card is closed, without blocking."""
+    async def watch(self, say: Callable[["TrainingCard"], None] | None = None) -> None:
+        """Show the run until it ends or the card is closed, without blocking; `say` is called at every look."""
         while True:
             # read in a thread, since plotting takes tenths of a second; widgets belong to this thread
             self._show(await asyncio.to_thread(self._read))
+            if say is not None:
+                say(self)
             if self.ending.state != "running" or self._closed:
+                await self.keep()
                 return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -204,6 +209,12 @@ class TrainingCard(TrainingPanel):
         words = language.of(WORDS["resume"]).format(step=saved[0]) if saved else language.of(WORDS["start"])
         self._start.description = words
 
+    def summary(self) -> str:
+        """Loss, learning rate and pace of the last step, in a line."""
+        steps = of_kind(self._lines, "train")
+        paces = [line["seconds"] for line in steps[-RECENT:] if "seconds" in line]
+        return self._summary(steps, sum(paces) / len(paces) if paces else None)
+
     def _summary(self, steps: list[Line], pace: float | None) -> str:
         if not steps:
             known = {"not started": "not_started", "running": "begins"}.get(self.ending.state)
@@ -218,6 +229,20 @@ class TrainingCard(TrainingPanel):
         if pace is not None:
             said.append(language.of(WORDS["pace"]).format(seconds=f"{pace:.2g}" if pace < 1 else f"{pace:.1f}"))
         return " · ".join(said)
+
+
+def _lines() -> Callable[[TrainingCard], None]:
+    """A callback of `watch` that prints the progress, for a notebook that runs headless: about a dozen lines."""
+    told: tuple[str, int] | None = None
+
+    def say(card: TrainingCard) -> None:
+        nonlocal told
+        now = card.ending.state, 10 * card.step // max(1, card.steps)
+        if now != told:
+            told = now
+            print(f"{now[0]}, step {card.step} of {card.steps} · {card.summary()}", flush=True)
+
+    return say
 
 
 @dataclass(frozen=True)
@@ -258,6 +283,12 @@ class RunCard(JobCard):
                 self.log = log
             if ending.state != "running":
                 self.cancelling = False
+
+    def record(self) -> Record:
+        """State, step and time of the training."""
+        how = language.of(self.WORDS[self.state]) if self.state in self.WORDS else ""
+        said = f"{self.title} · {how} · {self.step or 0} / {self.steps} · {self.elapsed:.0f} s"
+        return Record(f"<p>{escape(said)}<br>{escape(printable(self.error or self.run_id))}</p>", said)
 
     def cancel(self) -> None:
         """Request the end of the run."""

@@ -7,10 +7,10 @@ import ipywidgets as widgets
 
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.widget import LanguageSwitch, Look
+from wanavatar_lab.ui.widget import LanguageSwitch, Look, Recorded
 
 
-class TrainingPanel(widgets.VBox):
+class TrainingPanel(Recorded, widgets.VBox):
     """A panel; a subclass puts its texts into `show_words`, which is called now and at every change of the language.
 
     Args:

@@ -21,9 +21,10 @@ from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, ROW, alert
-from wanavatar_lab.ui.job_card import JobCard
+from wanavatar_lab.ui.job_card import JobCard, progress_lines
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.record import is_headless
 
 WORDS = read_words(__file__, "tryout")
 
@@ -96,6 +97,8 @@ class TryOut(TrainingPanel):
         try:
             for request in requests:
                 submitted.append(await asyncio.to_thread(jobs.submit, request))
+            if is_headless():
+                await progress_lines(*submitted)
             cards = [JobCard(job.id) for job in submitted]
             _replace(self._cards, cards)
             without, with_it = [_clip(job, await card.watch()) for job, card in zip(submitted, cards, strict=True)]
@@ -106,6 +109,7 @@ class TryOut(TrainingPanel):
             raise
         self.clips = [without, with_it]
         _replace(self._shown, side_by_side([(without, with_it, self._labels())]))
+        await self.keep()
         return self.clips
 
     def summary(self) -> str:

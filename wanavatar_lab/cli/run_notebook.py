@@ -10,6 +10,7 @@ starts. Exit codes: 0 success, 1 a cell failed, 2 a parameter was refused (nothi
 import argparse
 import ast
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
     """
     values = read_parameters(notebook, texts)
     out.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["JPY_SESSION_NAME"] = str(out.absolute())  # as Jupyter tells a kernel where its notebook is
     try:
         papermill.execute_notebook(
             str(notebook),

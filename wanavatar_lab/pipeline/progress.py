@@ -68,8 +68,9 @@ class Progress:
         else:
             what = now.message or now.state
         last = now.ended and self.number == self.count
+        place = f" ({self.number} of {self.count})" if self.count > 1 else ""
         left = "" if last else f"; about {self.seconds_left:.0f} s left"
-        return f"{self.stage} ({self.number} of {self.count}): {what}{left}"
+        return f"{self.stage}{place}: {what}{left}"
 
 
 class Forecast:

@@ -17,7 +17,7 @@ def as_python(request: Request, seed: int | None = None) -> str:
     Args:
         seed: the seed that was drawn, where the request leaves it to be drawn.
     """
-    lines = "".join(f"    {name}={value!r},\n" for name, value in _values(request, seed).items())
+    lines = "".join(f"    {name}={value!r},\n" for name, value in changed_values(request, seed).items())
     name = type(request).__name__
     if type(request).__module__.startswith("wanavatar_lab.requests."):
         head, made = f"from wanavatar_lab.requests import {name}\n", f"{name}(\n{lines})"
@@ -30,7 +30,7 @@ def as_python(request: Request, seed: int | None = None) -> str:
 def as_command(request: Request, seed: int | None = None) -> str:
     """A line for a shell."""
     words = ["wanavatar-lab", request.stage.replace("_", "-")]
-    for name, value in _values(request, seed).items():
+    for name, value in changed_values(request, seed).items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
@@ -53,7 +53,7 @@ def as_papermill(request: Request, seed: int | None = None) -> str:
     if request.stage not in NOTEBOOKS:
         raise LabError(f"The stage {request.stage} has no notebook, so papermill cannot run it.")
     words = ["papermill", NOTEBOOKS[request.stage], f"runs/{request.stage}.ipynb", "-p", "interactive", "False"]
-    for name, value in _values(request, seed).items():
+    for name, value in changed_values(request, seed).items():
         if isinstance(value, list):
             words += ["-y", json.dumps({name: value}, ensure_ascii=False)]
         elif isinstance(value, str):
@@ -63,7 +63,7 @@ def as_papermill(request: Request, seed: int | None = None) -> str:
     return shlex.join(words)
 
 
-def _values(request: Request, seed: int | None) -> dict[str, Any]:
+def changed_values(request: Request, seed: int | None) -> dict[str, Any]:
     """The profile and the values that differ from its defaults, in plain types."""
     values = request.to_json()
     if seed is not None and "seed" in values:

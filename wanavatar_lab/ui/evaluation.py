@@ -25,6 +25,7 @@ from wanavatar_lab.ui.command import run_command
 from wanavatar_lab.ui.elements import alert, bare, heading, refill, small
 from wanavatar_lab.ui.file_field import FileControl
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.record import Record, joined, record_of
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, start
 
@@ -87,7 +88,12 @@ class EvaluationPanel(LabBox):
             self._button.disabled = False
             self.show_words()
         refill(self._players, *_players(clips))
+        await self.keep()
         return self.found
+
+    def record(self) -> Record:
+        """What was measured, with the clips."""
+        return joined(map(record_of, (self._title, self._notes, self._picture, *self._players.children)))
 
     def summary(self) -> str:
         """The table of the measures, and what could not be measured."""

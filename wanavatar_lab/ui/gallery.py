@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import language, matches, read_words, shorten, stage_name
 from wanavatar_lab.ui.listing import Listing
 from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder
-from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.record import Record, joined, record_of_file
+from wanavatar_lab.ui.served_files import can_show, kind_of, server_path, server_root
 from wanavatar_lab.ui.widget import script, styles
 
 LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, which distinguishes them from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
 MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a clip
+MOST_KEPT, KEPT_SIDE = 12, 320  # entries that a notebook keeps, and the longest side of their pictures in pixels
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
 NO_RUN = {"ended": False, "known": False, "seeded": False, "parents": 0, "children": 0, "compares": "", "source": ""}
@@ -123,6 +126,18 @@ class Gallery(Listing):
     def stop_comparing(self) -> None:
         """End the comparison, or the choice of runs for one."""
         self._show_comparison([], None)
+
+    def record(self) -> Record:
+        """The newest entries found, with their pictures."""
+        cells = [self._kept(entry) for entry in self.entries[:MOST_KEPT]]
+        said = Record(f"<p>{len(cells)} / {self.total}</p>", f"{len(cells)} / {self.total}")
+        return joined([joined(cells, across=True), said])
+
+    def _kept(self, entry: Mapping[str, Any]) -> Record:
+        title = f"{entry['stage']} · {shorten(entry['title'], LONGEST_TITLE)}"
+        if not entry["picture"]:
+            return Record(f"<p>{escape(title)}</p>", title)
+        return record_of_file(server_root() / entry["picture"]["path"], title, side=KEPT_SIDE, embed=0)
 
     def close(self) -> None:
         """Close the widget, and its comparison."""

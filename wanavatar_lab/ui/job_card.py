@@ -25,6 +25,7 @@ from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.record import Record, record_of_run
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, Look, loop_runs, repeat, script, start, styles
 from wanavatar_lab.worker.queue import RunQueue
@@ -124,7 +125,13 @@ class JobCard(LabWidget):
         job = self.job
         while job is not None and self.job is job and not self.look():
             await asyncio.sleep(POLL_SECONDS)
+        if not self.active:
+            await self.keep()
         return job.status() if job is not None and self.state != "gone" else None
+
+    def record(self) -> Record:
+        """The run, with what it made."""
+        return Record() if self.job is None else record_of_run(self.job.run)
 
     def close(self) -> None:
         """Close the card; the run continues."""
@@ -207,6 +214,21 @@ def _about(run: Run) -> tuple[str, str]:
     text = str(values.get("prompt") or "") or ", ".join(path.name for path in given)
     pictures = [path for path in given if kind_of(path) == "picture" and can_show(path)]
     return shorten(text, LONGEST_PROMPT), server_path(pictures[0]) if pictures else ""
+
+
+async def progress_lines(*jobs_in_order: jobs.Job) -> None:
+    """Print the progress of runs until they have ended, about six lines for each, where a notebook runs headless."""
+    # a page does without it
+    from wanavatar_lab.pipeline.progress import TYPICAL, UNKNOWN, Forecast, on_progress
+
+    requests = [job.run.request() for job in jobs_in_order]
+    forecast = Forecast([(each.stage, TYPICAL[each.profile].get(each.stage, UNKNOWN)) for each in requests])
+    show = on_progress()
+    for index, job in enumerate(jobs_in_order):
+        while not (status := job.status()).ended:
+            show(forecast.progress(index, status))
+            await asyncio.sleep(POLL_SECONDS)
+        show(forecast.progress(index, status))
 
 
 class RunningJobs(LabBox):

@@ -27,6 +27,15 @@ from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.form_memory import FormMemory
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.record import (
+    Record,
+    is_headless,
+    joined,
+    record_of,
+    record_of_file,
+    record_of_form,
+    record_of_run,
+)
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, start
 from wanavatar_lab.worker.queue import RunQueue
@@ -100,6 +109,10 @@ class Panel(LabBox):
         """
         job = await self._submit()
         try:
+            if is_headless():
+                from wanavatar_lab.ui.job_card import progress_lines
+
+                await progress_lines(job)
             status = await self._follow(job)
         except (KeyboardInterrupt, asyncio.CancelledError):
             job.cancel()
@@ -122,6 +135,14 @@ class Panel(LabBox):
     def reveal(self) -> None:
         """Let the page scroll to the panel."""
         self._look.reveal = True
+
+    def record(self) -> Record:
+        """The last run with its result; without one, the values that the form was given."""
+        if self.job is None:
+            given = {name: control.value for name, control in self.form.made.items() if name in self.form.touched}
+            return record_of_form(self.form.request_class, self.form.profile, given)
+        shown = joined(map(record_of, self._result.children))
+        return record_of_run(self.job.run, shown)
 
     def close(self) -> None:
         """Close the panel. Its run continues."""
@@ -257,6 +278,7 @@ class Panel(LabBox):
         if newer:  # of two runs that ended at about the same time the other was seen first
             self._keep(lambda each: each.active or each.run_id == self._shown or each.state != "succeeded")
         self.show_words()
+        await self.keep()
         return status
 
     def _attach_again(self) -> None:
@@ -340,7 +362,7 @@ def result_of(run: Run) -> widgets.Widget:
         if before is not None and can_show(before) and can_show(run.path(after)):
             return Compare(before, run.path(after))
     except LabError as error:
-        return widgets.HTML(alert(str(error)))
+        return Unseen(error)
     return view_of([run.path(artifact) for artifact in made])
 
 
@@ -351,4 +373,16 @@ def view_of(files: Sequence[Path | str]) -> widgets.Widget:
     try:
         return show(files)
     except LabError as error:
-        return widgets.HTML(alert(str(error)))
+        return Unseen(error, files)
+
+
+class Unseen(LabBox):
+    """Why the page cannot show files; a notebook keeps them all the same."""
+
+    def __init__(self, why: LabError, files: Sequence[Path | str] = ()) -> None:
+        self._files = files
+        super().__init__([widgets.HTML(alert(str(why)))])
+
+    def record(self) -> Record:
+        """The files."""
+        return joined(map(record_of_file, self._files), across=True)

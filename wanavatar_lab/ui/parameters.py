@@ -10,6 +10,8 @@ that cell itself, in the history of its kernel.
 Papermill's `-p` turns what looks like a number, True, False or None into that, before a notebook sees it: `-p prompt
 1984` is the number 1984, and `-p person 007` is 7. A whole number for a text is taken as text, with a warning, since
 zeros before it are lost; any other is refused. `-r` passes every text as it is.
+
+`interactive`, which every notebook has, decides whether its widgets are shown or recorded: see `ui/record.py`.
 """
 
 import ast
@@ -20,6 +22,7 @@ from typing import Any
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.requests import FieldView, Request, fields_of
 from wanavatar_lab.requests.request import must_be, suggestion
+from wanavatar_lab.ui.record import run_headless
 
 DEFAULT = "default"  # stands in the cell for a value that depends on the profile
 OPEN = (DEFAULT, "auto")  # texts in whose place a number may be given
@@ -52,7 +55,7 @@ def check_parameters(names: MutableMapping[str, Any], request_class: type[Reques
 
     A whole number for a text becomes text in `names`, which is logged.
 
-    Without papermill's cell, as in JupyterLab, nothing is checked.
+    Without papermill's cell, as in JupyterLab, nothing is checked. With `interactive` False, widgets are recorded.
 
     Args:
         names: of the notebook, with their values: `globals()`.
@@ -81,6 +84,7 @@ def check_parameters(names: MutableMapping[str, Any], request_class: type[Reques
             problems.append((name, must_be(KINDS[type(known[name])], names[name])))
     if problems:
         raise RequestError(problems)
+    run_headless(not names.get("interactive", True))
 
 
 def _cells(history: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

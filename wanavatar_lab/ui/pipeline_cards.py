@@ -54,3 +54,4 @@ async def follow(links: Sequence[pipeline.Link], interactive: bool) -> list[pipe
         return await pipeline.follow(links, lambda _: None, cards.attach)  # the cards follow the runs by themselves
     finally:
         cards.end()
+        await cards.keep()

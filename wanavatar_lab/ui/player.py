@@ -20,8 +20,9 @@ from PIL import Image
 from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.media import probe, read_frame, read_peaks, read_picture
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.served_files import KINDS, kind_of, server_path
-from wanavatar_lab.ui.widget import LabWidget, script, start, styles
+from wanavatar_lab.ui.record import Record, joined, record_of_file
+from wanavatar_lab.ui.served_files import KINDS, is_sent, kind_of, server_path
+from wanavatar_lab.ui.widget import LabWidget, Recorded, script, start, styles
 
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
 LONGEST_WAVEFORM = 120.0  # seconds; decoding more would block the kernel noticeably
@@ -39,7 +40,7 @@ class Player(LabWidget):
         labels: the caption of each; the files' names if None.
 
     Attributes:
-        paths: relative to the server's root; one, or two in sync.
+        paths: relative to the server's root; one, or two in sync; "" for one that the kernel sends.
         kind: video, audio or picture.
         loop: whether it plays repeatedly.
 
@@ -77,7 +78,7 @@ class Player(LabWidget):
         info = infos[0]
         has_waveform = info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
         super().__init__(
-            paths=[server_path(path) for path in files],
+            paths=["" if is_sent(path) else server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
             version=str(max(path.stat().st_mtime_ns for path in files)),
             kind=kinds[0],
@@ -86,6 +87,11 @@ class Player(LabWidget):
             heard=info.audio_rate is not None,
             peaks=read_peaks(files[0]).levels if has_waveform else [],
         )
+
+    def record(self) -> Record:
+        """The files, with their labels where these are not their names."""
+        named = zip(self._files, self.labels, strict=True)
+        return joined((record_of_file(path, "" if label == path.name else label) for path, label in named), across=True)
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Send copies of the files to a page that serves none."""
@@ -144,7 +150,11 @@ def show(artifacts: Sequence[Path | str]) -> ipywidgets.Widget:
     if not shown:
         made = ", ".join(path.name for path in paths) or "nothing"
         raise LabError(f"The run made {made}: there is no picture, clip or sound to show.")
-    return shown[0] if len(shown) == 1 else ipywidgets.HBox(shown, _dom_classes=["wl-shown"])
+    return shown[0] if len(shown) == 1 else Players(shown, _dom_classes=["wl-shown"])
+
+
+class Players(Recorded, ipywidgets.HBox):
+    """Players beside each other."""
 
 
 class Compare(LabWidget):
@@ -178,6 +188,7 @@ class Compare(LabWidget):
         for path, info in zip((before, after), infos, strict=True):
             if info.kind != "picture":
                 raise LabError(f"{path} is a file of kind {info.kind}; give a picture, or two clips to Player.")
+        self._files = Path(before), Path(after)
         super().__init__(
             before=server_path(before),
             after=server_path(after),
@@ -185,3 +196,9 @@ class Compare(LabWidget):
             sizes=[f"{info.width} × {info.height}" for info in infos],
             ratio=(infos[1].width or 1) / (infos[1].height or 1),
         )
+
+    def record(self) -> Record:
+        """Both pictures, beside each other."""
+        named = self.labels or [self.WORDS.text("before"), self.WORDS.text("after")]
+        both = zip(self._files, named, strict=True)
+        return joined((record_of_file(path, label) for path, label in both), across=True)

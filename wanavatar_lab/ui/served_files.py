@@ -2,6 +2,9 @@
 
 A kernel does not know the address of its page, and Lab and Voilà serve files at different ones. So a widget carries
 `server_path(file)`, and `static/urls.js` makes the URL from the page's own configuration; no file is embedded.
+
+Servers follow no link out of their root. So files of a runs folder outside of it, on a larger disk for instance, are
+sent by the kernel to a player.
 """
 
 import os
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.settings import read_settings
 
 # kind of a file by its suffix: what the widgets show, and what an upload may be
@@ -62,6 +66,13 @@ def server_path(path: Path | str) -> str:
             f"{printable(str(absolute))} has a name that is not in UTF-8, so the page cannot show it. Rename it."
         )
     return below.as_posix()
+
+
+def is_sent(path: Path | str) -> bool:
+    """Whether the kernel sends a file to the page, as it does one of a runs folder outside of the server's root."""
+    absolute = Path(os.path.abspath(path))
+    inside = any(absolute.is_relative_to(root) for root in (server_root(), server_root().resolve()))
+    return not inside and not can_show(path) and absolute.resolve().is_relative_to(runs_folder().resolve())
 
 
 def can_show(path: Path | str) -> bool:

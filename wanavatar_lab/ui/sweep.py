@@ -9,13 +9,15 @@ import asyncio
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from wanavatar_lab.errors import LabError, RequestError, RunError
+from wanavatar_lab.files import printable
 from wanavatar_lab.jobs import Job, submit
 from wanavatar_lab.lora import check_loras
 from wanavatar_lab.requests import Request, fields_of
@@ -23,11 +25,13 @@ from wanavatar_lab.requests.request import must_be, suggestion
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.served_files import kind_of, server_path
-from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
+from wanavatar_lab.ui.record import MOST_EMBEDDED, Record, is_headless, record_of_file, table
+from wanavatar_lab.ui.served_files import kind_of, server_path, server_root
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
 MOST_RUNS = 256  # a sheet beyond that is a typing error rather than an experiment
 POLL_SECONDS = 0.5
+SHEET_SIDE = 384  # longest side in pixels of a picture that a notebook keeps of a cell
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Sweep:
     request: Request
     axes: Mapping[str, Sequence[Any]]
     jobs: Sequence[Job]
+    _sheets: "list[ContactSheet]" = field(default_factory=list, compare=False, repr=False)
 
     async def results(self) -> list[SweepResult]:
         """Wait until all have ended, without blocking. A failed run does not hide the others.
@@ -68,6 +73,10 @@ class Sweep:
         """
         found = []
         try:
+            if is_headless():
+                from wanavatar_lab.ui.job_card import progress_lines
+
+                await progress_lines(*self.jobs)
             for values, job in zip(_grid(self.axes), self.jobs, strict=True):
                 try:
                     await job.result(progress=False)
@@ -77,6 +86,9 @@ class Sweep:
         except (KeyboardInterrupt, asyncio.CancelledError):
             self.cancel()
             raise
+        for sheet in self._sheets:
+            self._fill(sheet, range(len(self.jobs)))
+            await sheet.keep()
         return found
 
     def cancel(self) -> None:
@@ -98,8 +110,11 @@ class Sweep:
 
         def fill() -> bool:
             waiting[:] = self._fill(sheet, waiting)
+            if not waiting:
+                start(sheet.keep())
             return not waiting
 
+        self._sheets.append(sheet)
         if not fill():
             repeat(fill, POLL_SECONDS, sheet)
         return sheet
@@ -238,6 +253,19 @@ class ContactSheet(LabWidget):
             error: the reason in full, if there is more to say.
         """
         self._put(row, column, {"why": why, "error": error})
+
+    def record(self) -> Record:
+        """The table, with its files; clips are embedded while all of them together are small."""
+        embed = MOST_EMBEDDED // (len(self.rows) * len(self.columns))
+
+        def in_cell(cell: dict[str, str] | None) -> Record:
+            if cell is None:
+                return Record("…")
+            if "path" not in cell:
+                return Record(f"<p>{escape(self.WORDS.text(cell['why']))} {escape(printable(cell['error']))}</p>")
+            return record_of_file(server_root() / cell["path"], side=SHEET_SIDE, embed=embed)
+
+        return table(self.rows, self.columns, [[in_cell(cell) for cell in line] for line in self.cells])
 
     def _put(self, row: int, column: int, cell: dict[str, str]) -> None:
         cells = [list(line) for line in self.cells]  # a change in place would not be noticed

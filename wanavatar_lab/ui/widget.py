@@ -1,4 +1,5 @@
-"""What all widgets of this package share: texts in the language shown, closing, scripts, style sheets, background work.
+"""What all widgets of this package share: texts in the language shown, closing, scripts, style sheets, background work,
+and the record that a notebook keeps of them.
 
 `LabWidget` is an anywidget with a view of its own: plain scripts of `static/`, without a build. `LabBox` is a column of
 ipywidgets. `Look` carries the style sheet of boxes to the page, and `LanguageSwitch` is the menu of languages.
@@ -7,6 +8,7 @@ What a button, a message or a timer begins must not block the kernel's event loo
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ import traitlets
 
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import NAMES, language, read_words
+from wanavatar_lab.ui.record import VIEW, Record, is_headless, joined, record_of
 
 STATIC = Path(__file__).parent / "static"
 
@@ -42,7 +45,45 @@ def _joined(names: Sequence[str], suffix: str) -> str:
     return "\n".join((STATIC / f"{name}{suffix}").read_text(encoding="utf-8") for name in names)
 
 
-class Translated(widgets.Widget):
+class Recorded:
+    """A widget that leaves a record below its view in the notebook: see `ui/record.py`."""
+
+    _handles: tuple[Any, ...] = ()  # of its records in the notebook
+    _asked = 0  # how often it was to be written
+
+    def record(self) -> Record:
+        """What it shows now; by default, the records of what is in it."""
+        return joined(map(record_of, getattr(self, "children", ())), across=isinstance(self, widgets.HBox))
+
+    async def keep(self) -> None:
+        """Write what it shows now into the notebook, as at the end of a run."""
+        if not self._handles:
+            return
+        self._asked = asked = self._asked + 1
+        # pictures and clips are read, which takes tenths of a second in which nothing else would answer
+        record = await asyncio.to_thread(self.record)
+        if asked == self._asked:  # a later one may have been faster
+            self._write(record)
+
+    def _write(self, record: Record) -> None:
+        for handle in self._handles:
+            handle.update(record.bundle(), raw=True)
+
+    def _ipython_display_(self, **_: Any) -> None:
+        from IPython.display import display  # only a kernel has it
+
+        if not is_headless():
+            shown: Any = self._repr_mimebundle_()  # type: ignore[attr-defined]
+            view = {VIEW: (shown[0] if isinstance(shown, tuple) else shown)[VIEW]}
+            # otherwise empty, since the record below says it
+            display({**view, "text/html": "", "text/plain": type(self).__name__}, raw=True)
+        if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):  # whose page is never saved
+            handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
+            self._handles = (*self._handles, handle)
+            self._write(self.record())  # before the cell ends, after which nbclient takes nothing more
+
+
+class Translated(Recorded, widgets.Widget):
     """A widget whose texts follow the language until `close`.
 
     `show_words` is called at the end of `__init__`, so a subclass sets what it uses before that.
@@ -106,6 +147,10 @@ class LabBox(Translated, widgets.VBox):
         for child in [*contents(self)]:
             child.close()
         super().close()
+
+
+class Column(Recorded, widgets.VBox):
+    """A column of widgets of other owners, which a notebook keeps."""
 
 
 def contents(box: widgets.Widget) -> Iterator[widgets.Widget]:

@@ -103,6 +103,10 @@ def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> No
     assert (said(card).state, said(card).error) == ("failed", "Rank 1 was <killed>.")
     assert said(card).log == "begins\nends with <this>"
     assert said(card).run_id == str(config.run) and said(card).eta_seconds is None
+    kept = card.record()  # of the notebook: state, numbers and plots
+    assert "Failed · 2 / 2" in kept.text
+    for shown in ("Rank 1 was &lt;killed&gt;.", "loss 0.5000", 'aria-label="Loss: per step, all branches; step"'):
+        assert shown in kept.html
     language.code = "ko"
     assert "스텝 2/2 · 손실 0.5000 · 스텝당 2.0초" in text(card) and "검증 오차" in text(card)
     assert said(card).words["failed"] == "실패"

@@ -34,7 +34,7 @@ function build(model, el, signal) {
     return element("figure", {}, medium, broken, caption);
   });
   const root = element("div", {}, element("div", { className: "wl-player-row" }, ...figures));
-  if (!servesFiles) root.append(askForCopies(model, media, signal));
+  if (!servesFiles || model.get("paths").includes("")) root.append(askForCopies(model, media, signal));
   if (kind === "picture") return root;
   const peaks = model.get("peaks");
   if (peaks.length) root.append(waveform(model, media[0], peaks, signal));
@@ -48,7 +48,7 @@ function build(model, el, signal) {
   return root;
 }
 
-// Where the page serves no files, the kernel sends a small one whole, and of a large one a picture.
+// Where the page serves no files, or not those of another folder, the kernel sends a small one whole, and of a large one a picture.
 function askForCopies(model, media, signal) {
   const note = element("div", { className: "wl-soft", role: "note" });
   const names = new Map(); // of the texts that say what is shown
@@ -57,7 +57,7 @@ function askForCopies(model, media, signal) {
   hear(model, signal, (content, buffers) => {
     const medium = content.kind === "copy" && media[content.index];
     if (!medium) return;
-    names.set(content.index, !buffers.length ? "no_copy" : content.whole ? "copy" : "poster");
+    names.set(content.index, servesFiles ? "outside" : !buffers.length ? "no_copy" : content.whole ? "copy" : "poster");
     tell();
     if (!buffers.length) return;
     const url = URL.createObjectURL(new Blob([buffers[0]], { type: content.type }));
@@ -69,7 +69,7 @@ function askForCopies(model, media, signal) {
 }
 
 function one(kind, path, version, index, count) {
-  const src = servesFiles ? fileUrl(path, version) : "";
+  const src = servesFiles && path ? fileUrl(path, version) : "";
   if (kind === "picture") {
     const picture = element("img", { ...(src && { src }), loading: "lazy" });
     // a wide one, such as a contact sheet, may be lower than the minimum height
