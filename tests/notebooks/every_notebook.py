@@ -97,7 +97,7 @@ CASES: dict[str, Case] = {
         found=r"talking\.mp4$",
         seen={},
         mistyped=("kinds", "kind"),
-        wrong=("kind", "7", "text"),
+        wrong=("kind", "7.5", "text"),
     ),
     "10_prepare": Case(
         given={"person": "other", "clips": "3", "seconds": "4"},
@@ -127,7 +127,7 @@ CASES: dict[str, Case] = {
         found=r"^rank 4, alpha 16, [\s\S]*^held-out lip error [+-]\d+\.\d% against the base$",
         seen={},
         mistyped=("persons", "person"),
-        wrong=("person", "7", "text"),
+        wrong=("person", "7.5", "text"),
     ),
     "13_use": Case(
         given={"person": "other", "lora_name": "somebody", "lora_strength": "1.0", "seed": "3"},
@@ -143,7 +143,7 @@ CASES: dict[str, Case] = {
         found=r"^Lips follow the sound, r +-?\d\.\d\d$[\s\S]*^Frames with a face, % +100$",
         seen={},
         mistyped=("references", "reference"),
-        wrong=("other", "7", "text"),
+        wrong=("other", "7.5", "text"),
     ),
     "app": Case(
         given={"profile": "full"},
@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
         found=r"^$",
         seen={},
         mistyped=("profiles", "profile"),
-        wrong=("profile", "7", "text"),
+        wrong=("profile", "7.5", "text"),
     ),
 }
 
