@@ -55,6 +55,29 @@ def only_the_stages_that_ship() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def every_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder with toy networks of every stage that draws; nothing is written to it."""
+    from tests import toy_flux, toys  # most tests need no network
+    from tests.toy_i2v import i2v_pipeline
+    from training.pocket.saving import save_all_parts
+
+    folder = tmp_path_factory.mktemp("weights")
+    toys.pocket_weights(folder)
+    toy_flux.pocket_weights(folder)
+    save_all_parts(i2v_pipeline(), "image_to_video", folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, every_toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for weights, LoRAs and runs, with the networks of `every_toy`; many modules have one of their own."""
+    (tmp_path / "pocket").symlink_to(every_toy / "pocket")
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
 def face_landmarker() -> Path:
     """MediaPipe's face landmarker; where set-up could not fetch it, the test is skipped with the reason."""
     from tests.real_face import require_face_landmarker

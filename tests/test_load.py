@@ -12,11 +12,8 @@ from diffusers import DiffusionPipeline, Flux2KleinPipeline, WanImageToVideoPipe
 from torch import nn
 
 import wanavatar_lab
-from tests import toy_flux, toys
 from tests.lora.files import merged, whole_file
 from tests.memory.test_model_offload import clip, moving, picture
-from tests.toy_i2v import i2v_pipeline
-from training.pocket.saving import save_all_parts
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory import Choice, apply_offload
 from wanavatar_lab.memory.apply_offload import networks
@@ -37,18 +34,9 @@ KINDS = {
 every_stage = pytest.mark.parametrize("stage", MAKE)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    toys.pocket_weights(folder)
-    toy_flux.pocket_weights(folder)
-    save_all_parts(i2v_pipeline(), "image_to_video", folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def toy_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(weights))
+def toy_weights(every_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(every_toy))
 
 
 def load(stage: str, device: str = "cpu", offload: str = "auto") -> Any:

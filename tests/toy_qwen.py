@@ -24,7 +24,7 @@ def random_model(folder: Path, seed: int = 0) -> Path:
 
 
 def reciting_model(folder: Path, sentence: str) -> Path:
-    """Write one that says `sentence`, in which no word is there twice, whatever it is told.
+    """Write a model that answers every prompt with `sentence`, whose words all differ.
 
     Its layers add nothing, and its output layer leads from each word to the next.
     """

@@ -17,7 +17,6 @@ import argparse
 import gc
 import json
 import math
-import resource
 import statistics
 import sys
 import time
@@ -39,6 +38,7 @@ from training.model.trainable import new_optimizer, place
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
+from wanavatar_lab.memory.machine import peak_host_bytes
 from wanavatar_lab.memory.workload import TEXT_TOKENS
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.latents import MOTION_FRAMES
@@ -349,7 +349,7 @@ def _timed(bench: Bench, steps: int, size: Size, rank: int) -> dict[str, Any]:
     if on_gpu:
         found["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(bench.device) / 1e9, 2)
         found["peak_reserved_gb"] = round(torch.cuda.max_memory_reserved(bench.device) / 1e9, 2)
-        found["peak_host_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+        found["peak_host_memory_gb"] = round(peak_host_bytes() / 1e9, 2)
     return found
 
 

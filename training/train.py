@@ -15,9 +15,7 @@ import json
 import math
 import os
 import re
-import resource
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -63,6 +61,7 @@ from training.model.shard_frozen import average_gradients, fsdp_requested, shard
 from training.model.trainable import make_trainable, new_optimizer
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_text
+from wanavatar_lab.memory.machine import peak_host_bytes
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
@@ -505,8 +504,7 @@ def means(by_process: Sequence[Values]) -> dict[str, float]:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Most memory so far in GB: of tensors on the GPU, and of this process in CPU RAM."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    found = {"peak_cpu_memory_gb": host / 1e9}
+    found = {"peak_cpu_memory_gb": peak_host_bytes() / 1e9}
     if device.type == "cuda":
         found["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return found

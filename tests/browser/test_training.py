@@ -180,7 +180,7 @@ def test_its_numbers_are_in_tensorboard_within_the_page(lab: Server, place: Path
     opened(page, lab, place, "11_train", **PARAMETERS)
     page.get_by_role("button", name="Open TensorBoard").click()
     board = page.frame_locator("iframe[title=TensorBoard]")
-    for group in ("clips", "train", "validation"):
+    for group in ("clips", "loss", "validation"):
         expect(board.get_by_text(group, exact=True).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("link", name="http://127.0.0.1:")).to_be_visible()
     page.locator("iframe").scroll_into_view_if_needed()
@@ -191,7 +191,7 @@ def test_a_run_is_read(lab: Server, place: Path, page: Page, trained: Person) ->
     opened(page, lab, place, "12_results")
     video = page.locator("video")
     expect(video).to_have_count(4, timeout=PATIENCE)  # before and after; after and the true one
-    for title in ("Loss", "Held-out error relative to the base model", "Gradient norm", "Error by branch",
+    for title in ("Loss:", "Loss by branch", "Held-out error relative to the base model", "Gradient norm",
                   "Early and late in the run", "Held-out lips by noise level", "Training by bucket of σ",
                   "Masks of "):  # fmt: skip
         expect(page.get_by_role("img", name=re.compile(f"^{title}"))).to_be_visible()

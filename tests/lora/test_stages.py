@@ -16,7 +16,6 @@ from tests import toy_flux, toys
 from tests.lora.files import State, merged, save, tiny, whole_file
 from tests.s2v.toy import flow, relative_error
 from tests.toy_i2v import i2v_pipeline
-from training.pocket.saving import save_all_parts
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.lora import apply
@@ -27,23 +26,6 @@ from wanavatar_lab.stages import image_to_video, speech_to_video, text_to_image
 from wanavatar_lab.stages.context import StageContext
 
 Adapt = Callable[[nn.Module], nn.Module]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    toys.pocket_weights(folder)
-    toy_flux.pocket_weights(folder)
-    save_all_parts(i2v_pipeline(), "image_to_video", folder)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "pocket").symlink_to(shared / "pocket")
-    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
-    return tmp_path
 
 
 class Calls:

@@ -535,7 +535,7 @@ CHANGED: dict[str, Callable[[Path], bytes]] = {
 
 
 def odd_files(folder: Path, plain: Path) -> list[Path]:
-    """Whole files that are unusual, all of which some player or browser takes.
+    """Unusual but complete files; each is opened by some player or browser.
 
     Args:
         plain: the folder of `plain_files`.

@@ -106,7 +106,7 @@ CASES: dict[str, Case] = {
         found=r"talking\.mp4$",
         seen={},
         mistyped=("kinds", "kind"),
-        wrong=("kind", "7", "text"),
+        wrong=("kind", "7.5", "text"),
         drawn=(8, 0),
     ),
     "10_prepare": Case(
@@ -138,7 +138,7 @@ CASES: dict[str, Case] = {
         found=r"^rank 4, alpha 16, [\s\S]*^held-out lip error [+-]\d+\.\d% against the base$",
         seen={},
         mistyped=("persons", "person"),
-        wrong=("person", "7", "text"),
+        wrong=("person", "7.5", "text"),
         drawn=(6, 0),
     ),
     "13_use": Case(
@@ -156,7 +156,7 @@ CASES: dict[str, Case] = {
         found=r"^Lips follow the sound, r +-?\d\.\d\d$[\s\S]*^Frames with a face, % +100$",
         seen={},
         mistyped=("references", "reference"),
-        wrong=("other", "7", "text"),
+        wrong=("other", "7.5", "text"),
         drawn=(1, 1),
     ),
     "app": Case(
@@ -165,7 +165,7 @@ CASES: dict[str, Case] = {
         found=r"^$",
         seen={},
         mistyped=("profiles", "profile"),
-        wrong=("profile", "7", "text"),
+        wrong=("profile", "7.5", "text"),
     ),
 }
 

@@ -14,7 +14,6 @@ from torch import nn
 from tests import toy_flux, toys
 from tests.lora.files import save, whole_file
 from tests.toy_i2v import i2v_pipeline
-from training.pocket.saving import save_all_parts
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import Cancelled, NotFinite, cancellable
 from wanavatar_lab.profiles import PROFILES
@@ -29,23 +28,6 @@ STAGES: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {
     "image_to_video": ("Image to video", "mov/move", lambda: i2v_pipeline().transformer),
     "speech_to_video": ("Speech to video", "mov/move", toys.s2v_transformer),
 }
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    toys.pocket_weights(folder)
-    toy_flux.pocket_weights(folder)
-    save_all_parts(i2v_pipeline(), "image_to_video", folder)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "pocket").symlink_to(shared / "pocket")
-    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
-    return tmp_path
 
 
 def request(stage: str, place: Path, **fields: Any) -> Request:

@@ -133,7 +133,7 @@ class Given(LatentCodec):
 
 
 def test_motion_is_what_inference_continues_from_after_as_many_frames(folder: Path, encoders: Encoders) -> None:
-    """A first segment of 20 frames, of which 17 are kept, and then one more."""
+    """The first segment has 20 frames and drops 3; one continuation follows."""
     (entry,) = (entry for entry in Samples(folder / "samples").entries if "-next-" in entry.name)
     trained = load_file(folder / "samples" / f"{entry.name}.safetensors")["motion"]
     clip = read_clip(folder / "video_000")

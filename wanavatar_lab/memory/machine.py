@@ -1,5 +1,8 @@
 """Memory of a machine: of its GPUs and of the host. Torch is imported only to query a GPU."""
 
+import re
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +91,12 @@ def free_host_bytes() -> int:
     statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     container = int(limit.read_text()) - int(used.read_text()) + int(statistics.get("inactive_file", 0))
     return min(system, max(0, container))
+
+
+def peak_host_bytes() -> int:
+    """The peak of this process's resident set."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

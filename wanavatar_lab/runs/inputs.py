@@ -50,8 +50,7 @@ class InputFile(BaseModel):
 
     def facts(self) -> dict[str, object]:
         """What the manifest says of it."""
-        modified = datetime.fromtimestamp(self.state[1] / 1e9, UTC).isoformat(timespec="microseconds")
-        return {"bytes": self.bytes, "sha256": self.sha256, "modified_at": modified}
+        return {"bytes": self.bytes, "sha256": self.sha256, "modified_at": _modified_at(self.state[1])}
 
 
 _BY_FIELD = TypeAdapter(dict[str, InputFile])
@@ -168,13 +167,16 @@ def changed_since(request: Request, manifest: dict[str, object]) -> list[str]:
         one = noted.get(name, {}) if isinstance(noted, dict) else {}
         if "sha256" in one and os.path.isfile(path):
             found = path.stat()
-            modified = datetime.fromtimestamp(found.st_mtime_ns / 1e9, UTC).isoformat(timespec="microseconds")
             same = found.st_size == one.get("bytes") and (
-                modified == one.get("modified_at") or sha256_of(path) == one["sha256"]
+                _modified_at(found.st_mtime_ns) == one.get("modified_at") or sha256_of(path) == one["sha256"]
             )
             if not same:
                 changed.append(path.name)
     return changed
+
+
+def _modified_at(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="microseconds")
 
 
 def _is_same(one: InputFile, path: Path) -> bool:

@@ -1,14 +1,13 @@
 """From a stage's steps to the run's status: fraction, time left, peak memory, seconds per phase."""
 
 import os
-import re
-import resource
 import sys
 import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 
+from wanavatar_lab.memory.machine import peak_host_bytes
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.context import WHOLE, Step
 
@@ -92,11 +91,7 @@ def peak_memory() -> int:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
-    status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_host_bytes()
 
 
 def _reset_peak_memory() -> None:

@@ -27,7 +27,7 @@ def break_samples(folder: Path, *names: str, value: float = float("nan")) -> Non
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    """Samples of which one has a latent that is no number; three of the six steps of a run meet it."""
+    """Samples, one with a NaN in its latent; three of the six steps of a run use it."""
     write_samples(tmp_path / "samples", held_out=0)
     break_samples(tmp_path / "samples", BROKEN)
     return tmp_path / "samples"

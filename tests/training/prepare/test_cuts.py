@@ -25,7 +25,7 @@ def test_a_long_recording_is_cut_in_its_pauses() -> None:
     sound = speech((False, 10), (True, 120), (False, 6), (True, 130), (False, 8), (True, 110), (False, 10))
     cuts = cut_at_silences(sound)
     assert [span.through_speech for span in cuts.spans] == [False] * 3 and not cuts.too_short
-    # each border lies in a pause: 130 to 136, 266 to 274
+    # every cut is inside a pause: frames 130 to 136, 266 to 274
     (first, second, third) = cuts.spans
     assert (first.start, third.end) == (10 - 4, 384 + 4)
     assert first.end == second.start and 131 <= first.end <= 135
