@@ -174,23 +174,23 @@ def test_two_thousand_runs_are_listed(queue_settings: Path) -> None:
 def test_readers_never_see_half_a_status(queue_settings: Path) -> None:
     run = Run.create(Relax())
     code = (
-        "import sys, time; from pathlib import Path; from wanavatar_lab.runs.run import Run\n"
+        "import sys; from pathlib import Path; from wanavatar_lab.runs.run import Run\n"
         "from wanavatar_lab.runs.status import Status\n"
-        "run = Run(Path(sys.argv[1])); end = time.monotonic() + 1.5; step = 0\n"
-        "while time.monotonic() < end:\n"
+        "run = Run(Path(sys.argv[1])); step = 0\n"
+        "while not Path(sys.argv[2]).exists():\n"
         "    step += 1\n"
-        "    run.write_status(Status(step=step, message='x' * (step % 5000)), sync=not step % 9)\n"
-        "print(step)"
+        "    run.write_status(Status(step=step, message='x' * (step % 5000)), sync=not step % 9)"
     )
-    command = [sys.executable, "-c", code, str(run.folder)]
-    writer = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    counts = [0, 0, 0]
+    enough = run.folder.parent / "enough"  # by counts, since a busy machine makes of any time nothing
+    writer = subprocess.Popen([sys.executable, "-c", code, str(run.folder), str(enough)], cwd=REPOSITORY)
+    counts, written = [0, 0, 0], 300
     faults: list[BaseException] = []
 
     def read(number: int) -> None:
         last = 0
         try:
-            while writer.poll() is None:
+            while last < written or counts[number] < 100:
+                assert writer.poll() is None
                 step = run.status().step or 0
                 assert step >= last
                 last, counts[number] = step, counts[number] + 1
@@ -202,10 +202,9 @@ def test_readers_never_see_half_a_status(queue_settings: Path) -> None:
         reader.start()
     for reader in readers:
         reader.join()
-    written = int(writer.communicate()[0])
-    assert faults == []
-    assert written > 10 and min(counts) > 10
-    assert run.status().step == written
+    enough.touch()
+    assert writer.wait() == 0 and faults == []
+    assert (run.status().step or 0) >= written
 
 
 def test_the_log_shows_its_last_lines_and_what_a_progress_bar_ended_with(queue_settings: Path) -> None:
