@@ -48,7 +48,7 @@ def test_a_picture_is_kept_with_its_size_and_a_link(place: Path) -> None:
 
 def test_a_small_clip_is_kept_whole_and_a_larger_one_as_its_first_frame(place: Path) -> None:
     clip = made_runs.clip(place / "talking.mp4", 1.0, side=64)
-    whole, poster = record_of_file(clip), record_of_file(clip, embed=clip.stat().st_size - 1)
+    whole, poster = record_of_file(clip), record_of_file(clip, largest=clip.stat().st_size - 1)
     assert [(name, kind) for name, kind, _ in media(whole)] == [("poster", "image/webp"), ("src", "video/mp4")]
     assert media(whole)[1][2] == clip.read_bytes()
     assert [(name, kind) for name, kind, _ in media(poster)] == [("src", "image/webp")]

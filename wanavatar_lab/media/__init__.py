@@ -14,6 +14,7 @@ or not at all (`DiskFull` when there is no room).
     hdr            HDR and wide-gamut frames in the colours of BT.709
     video_writer   VideoWriter, TalkingClipWriter and write_talking_clip (picture and voice in sync), keep_partial
     probe          probe, MediaInfo, read_metadata (what write_picture and VideoWriter were given)
+    embed          a file inside a page, as HTML
     container      opening files for reading and writing, and what is missing of them
     timing         frame rates and times as exact fractions
 """

@@ -2,12 +2,9 @@
 
     ProgressView("Speech to video").show(status)     # a bar that lives in a notebook, lines of text elsewhere
 
-What a notebook keeps needs neither this machine nor a server: pictures and posters are embedded, and clips and sound of
-up to `LARGEST_EMBEDDED` bytes too.
+What a notebook keeps needs neither this machine nor a server: see `wanavatar_lab.media.embed`.
 """
 
-import base64
-import io
 import mimetypes
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,11 +21,6 @@ if TYPE_CHECKING:
     from wanavatar_lab.runs.run import Run
 
 LINES = 5  # of text for each phase of a run: one whenever another fifth of the run is done
-LARGEST_EMBEDDED = 2 * 1024**2  # bytes of a clip or a recording; a notebook with a few of them still opens at once
-NOT_PLAYED = (".avi", ".mkv")  # by browsers
-STILL_SIDE = 1024  # longest side in pixels of an embedded picture or poster
-# pixels of a picture or a player on the page: one of `pocket` is large enough to be seen, a portrait one seen whole
-LOWEST, TALLEST = 240, 480
 STATE_COLOURS = {"succeeded": "#2e7d32", "failed": "#c62828", "cancelled": "#8a6d00"}
 
 
@@ -119,63 +111,24 @@ def artifacts_html(status: Status) -> str:
 
 def artifact_html(artifact: Artifact) -> str:
     """The picture, or a player with a poster, and below it the path and what is in the file."""
-    path = Path(artifact.path)
+    path, shown, width = Path(artifact.path), "", "auto"
     try:
-        shown, facts = _media_html(path)
+        facts = _size_in_words(path.stat().st_size)
+        if (mimetypes.guess_type(path.name)[0] or "").startswith(("image/", "video/", "audio/")):
+            from wanavatar_lab.media.embed import embed  # slow to import, and most clients show nothing
+
+            media = embed(path)
+            shown, facts = media.html, f"{media.facts} · {facts}"
+            width = f"{media.width}px" if media.width else width
+            if media.info.kind == "video" and not media.whole:
+                facts += " · the first frame; the clip is not embedded"
     except (MediaError, OSError) as error:
-        shown, facts = "", str(error)
+        facts = str(error)
     role = f", {artifact.role}" if artifact.role else ""
     named = f"{escape(artifact.kind + role)} <code>{escape(printable(str(path)))}</code>"
     caption = f"{named} {escape(printable(facts))}"
-    return f'<figure style="margin: 4px 0">{shown}<figcaption style="{FAINT}">{caption}</figcaption></figure>'
-
-
-def _media_html(path: Path) -> tuple[str, str]:
-    """What shows a file, and its facts in words; nothing of a file that is neither seen nor heard.
-
-    Raises:
-        MediaError: it cannot be read.
-        OSError: it is gone.
-    """
-    kind = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
-    size = _size_in_words(path.stat().st_size)
-    if kind not in ("image", "video", "audio"):
-        return "", size
-    from wanavatar_lab.media import probe  # slow to import, and most clients show nothing
-
-    info, style = probe(path), f"max-width: 100%; min-height: {LOWEST}px; max-height: {TALLEST}px; object-fit: contain"
-    facts = [f"{info.width}×{info.height}"] if info.width else []
-    facts += [f"{info.duration:.2f} s"] if info.duration and info.kind != "picture" else []
-    facts += [f"{info.fps:g} frames per second"] if info.fps and info.kind == "video" else []
-    said = ", ".join([*facts, size])
-    alt = f'alt="{escape(printable(path.name), quote=True)}"'
-    if info.kind == "picture":
-        return f'<img src="{_data(_still(path, info.kind), "image/jpeg")}" {alt} style="{style}">', said
-    small = path.stat().st_size <= LARGEST_EMBEDDED and path.suffix.lower() not in NOT_PLAYED
-    source = f' src="{_data(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "")}"' if small else ""
-    if info.kind == "audio":
-        return (f"<audio controls{source}></audio>" if small else ""), said
-    poster = _data(_still(path, info.kind), "image/jpeg")
-    if not small:
-        return f'<img src="{poster}" {alt} style="{style}">', f"{said}; the first frame of a clip that is not embedded"
-    return f'<video controls loop preload="metadata" poster="{poster}"{source} style="{style}"></video>', said
-
-
-def _still(path: Path, kind: str) -> bytes:
-    """A picture, or the first frame of a clip, as a JPEG of at most `STILL_SIDE` pixels."""
-    from PIL import Image
-
-    from wanavatar_lab.media import read_frame, read_picture
-
-    picture = read_picture(path) if kind == "picture" else Image.fromarray(read_frame(path, 0.0))
-    picture.thumbnail((STILL_SIDE, STILL_SIDE))
-    memory = io.BytesIO()
-    picture.save(memory, "JPEG", quality=88)
-    return memory.getvalue()
-
-
-def _data(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    figure = f'<figure style="margin: 4px 0; max-width: 100%; width: {width}">'
+    return f'{figure}{shown}<figcaption style="{FAINT}">{caption}</figcaption></figure>'
 
 
 def _size_in_words(size: int) -> str:

@@ -137,7 +137,7 @@ class Gallery(Listing):
         title = f"{entry['stage']} · {shorten(entry['title'], LONGEST_TITLE)}"
         if not entry["picture"]:
             return Record(f"<p>{escape(title)}</p>", title)
-        return record_of_file(server_root() / entry["picture"]["path"], title, side=KEPT_SIDE, embed=0)
+        return record_of_file(server_root() / entry["picture"]["path"], title, side=KEPT_SIDE, largest=0)
 
     def close(self) -> None:
         """Close the widget, and its comparison."""

@@ -6,8 +6,6 @@ hidden. A notebook that runs headless, with `interactive` False, gets the record
 """
 
 import base64
-import io
-import mimetypes
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,10 +24,8 @@ from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 if TYPE_CHECKING:
     from wanavatar_lab.runs.run import Run
 
-MOST_EMBEDDED = 2 * 1024**2  # bytes of a file that is embedded whole; of a larger one a picture and a link are kept
-PICTURE_SIDE, PNG_SIDE = 1024, 512  # longest sides in pixels of an embedded picture, and of its copy as image/png
+PNG_SIDE = 512  # longest side in pixels of a picture's copy as image/png, for formats without HTML
 LONGEST_VALUE = 400  # characters of a setting
-NOT_PLAYED = (".avi", ".mkv")  # by browsers
 VIEW = "application/vnd.jupyter.widget-view+json"
 WORDS = read_words(__file__, "states", "record")
 
@@ -44,7 +40,7 @@ _LOOK = """
 .wl-record .wl-kept { display: flex; flex-wrap: wrap; gap: 14px 20px; align-items: flex-start; margin: 6px 0 }
 .wl-record .wl-facts { flex: 1 1 280px; min-width: 0 }
 .wl-record figure { margin: 0; max-width: 100% }
-.wl-record figure :is(img, video) { display: block; width: 100%; height: auto; border-radius: 10px }
+.wl-record figure :is(img, video) { border-radius: 10px }
 .wl-record figcaption { font-size: 12px; opacity: 0.8; margin-top: 4px; overflow-wrap: anywhere }
 .wl-record dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0 0 8px }
 .wl-record dt { float: none; width: auto; white-space: nowrap; opacity: 0.7; font-weight: 400 }
@@ -124,55 +120,32 @@ def record_of(widget: Any) -> Record:
     return joined(inside, across=isinstance(widget, widgets.HBox))
 
 
-def record_of_file(
-    path: Path | str, label: str = "", *, side: int = PICTURE_SIDE, embed: int = MOST_EMBEDDED
-) -> Record:
+def record_of_file(path: Path | str, label: str = "", **limits: int) -> Record:
     """A picture, clip or recording with its name, size and a link: embedded where it is small.
 
     Args:
         path: the file; where it is gone or damaged, the record says so.
         label: its caption, besides.
-        side: longest side in pixels of a picture, or of the frame that stands for a clip.
-        embed: bytes of a clip or recording that is embedded whole.
+        limits: `side` and `largest` of `wanavatar_lab.media.embed.embed`.
     """
-    from PIL import Image  # media is slow to import, and a panel without a result does not need it
-
-    from wanavatar_lab.media import probe, read_frame, read_picture
+    from wanavatar_lab.media.embed import embed, encoded  # slow to import, and a panel without a result needs none
 
     path = Path(path)
     place = relative(path)
     target = f'href="{escape(quote(place), quote=True)}" target="_blank" title="{escape(printable(place), quote=True)}"'
     link = f"<a {target}>{escape(printable(path.name))}</a>"
     try:
-        info, size = probe(path), path.stat().st_size
-        frame = read_picture(path) if info.kind == "picture" else None
-        if info.kind == "video":
-            frame = Image.fromarray(read_frame(path, 0.0))
-        plays = info.kind != "picture" and path.suffix.lower() not in NOT_PLAYED
-        whole = path.read_bytes() if plays and size <= embed else b""
+        shown = embed(path, label, **limits)
     except (LabError, OSError) as error:
         return Record(f"<p>{link}: {escape(printable(str(error)))}</p>", f"{printable(place)}: {error}")
-    facts = [f"{info.width} × {info.height}"] if info.width else []
-    facts += [f"{info.duration:.2f} s"] if info.duration else []
-    facts += [f"{info.fps:g} fps"] if info.fps else []
-    name = escape(label or path.name, quote=True)
-    said = " · ".join(facts)
-    poster = "" if frame is None else _data("image/webp", _encoded(frame, side, "WEBP", quality=90))
-    drawn = f'<img alt="{name}" src="{poster}">' if frame is not None else ""
-    source = _data(mimetypes.guess_type(path)[0] or "", whole) if whole else ""
-    if info.kind == "video" and whole:
-        sized = f'width="{info.width}" height="{info.height}" poster="{poster}"'
-        drawn = f'<video controls loop playsinline aria-label="{name}" {sized} src="{source}"></video>'
-    elif info.kind == "video":
-        drawn = f"<a {target}>{drawn}</a>"
-    elif info.kind == "audio" and whole:
-        drawn = f'<audio controls aria-label="{name}" src="{source}"></audio>'
+    is_poster = shown.info.kind == "video" and not shown.whole
+    drawn = f"<a {target}>{shown.html}</a>" if is_poster else shown.html
     heading = f"<strong>{escape(label)}</strong><br>" if label else ""
-    width = "auto" if frame is None else f"{_shown_width(*frame.size, side)}px"
+    width = "auto" if shown.width is None else f"{shown.width}px"
     return Record(
-        f'<figure style="width: {width}">{drawn}<figcaption>{heading}{said} · {link}</figcaption></figure>',
-        f"{printable(label or place)}: {said}" + (f", {printable(place)}" if label else ""),
-        b"" if frame is None else _encoded(frame, PNG_SIDE, "PNG"),
+        f'<figure style="width: {width}">{drawn}<figcaption>{heading}{shown.facts} · {link}</figcaption></figure>',
+        f"{printable(label or place)}: {shown.facts}" + (f", {printable(place)}" if label else ""),
+        b"" if shown.still is None else encoded(shown.still, PNG_SIDE, "PNG"),
     )
 
 
@@ -271,20 +244,3 @@ def _quote(prompt: str) -> str:
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(label)}</dt><dd>{escape(printable(text))}</dd>' for label, text in facts)}</dl>"
-
-
-def _shown_width(width: int, height: int, side: int) -> int:
-    """Pixels of the page across a picture: small ones are enlarged, and tall ones fit into a window with their text."""
-    widest, highest, least = (760, 520, 240) if side == PICTURE_SIDE else (240, 260, 160)
-    return round(width * min(widest / width, highest / height, max(1.0, least / width)))
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _encoded(picture: Any, side: int, form: str, **options: Any) -> bytes:
-    smaller, memory = picture.copy(), io.BytesIO()
-    smaller.thumbnail((side, side))
-    smaller.save(memory, form, **options)
-    return memory.getvalue()

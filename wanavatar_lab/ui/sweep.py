@@ -25,7 +25,7 @@ from wanavatar_lab.requests.request import must_be, suggestion
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.record import MOST_EMBEDDED, Record, is_headless, record_of_file, table
+from wanavatar_lab.ui.record import Record, is_headless, record_of_file, table
 from wanavatar_lab.ui.served_files import kind_of, server_path, server_root
 from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
@@ -256,14 +256,16 @@ class ContactSheet(LabWidget):
 
     def record(self) -> Record:
         """The table, with its files; clips are embedded while all of them together are small."""
-        embed = MOST_EMBEDDED // (len(self.rows) * len(self.columns))
+        from wanavatar_lab.media.embed import LARGEST_EMBEDDED  # slow to import
+
+        largest = LARGEST_EMBEDDED // (len(self.rows) * len(self.columns))
 
         def in_cell(cell: dict[str, str] | None) -> Record:
             if cell is None:
                 return Record("…")
             if "path" not in cell:
                 return Record(f"<p>{escape(self.WORDS.text(cell['why']))} {escape(printable(cell['error']))}</p>")
-            return record_of_file(server_root() / cell["path"], side=SHEET_SIDE, embed=embed)
+            return record_of_file(server_root() / cell["path"], side=SHEET_SIDE, largest=largest)
 
         return table(self.rows, self.columns, [[in_cell(cell) for cell in line] for line in self.cells])
 
