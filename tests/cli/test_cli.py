@@ -80,6 +80,7 @@ class Shell:
             "WANAVATAR_EXTRA_STAGES": "paint=paint_stage",
             "WANAVATAR_WORKER_IDLE_SECONDS": "20",
             "WANAVATAR_DEVICE": "cpu",
+            "WANAVATAR_RUNS_DIR": str(folder / "runs"),
         }
 
     def start(self, *words: str) -> subprocess.Popen[str]:
