@@ -75,7 +75,7 @@ def test_the_clip_has_the_frames_asked_for_and_says_what_made_it(place: Path) ->
     status = run.status()
     assert status.state == "succeeded", status.error
     (artifact,) = status.artifacts
-    assert (artifact.kind, artifact.path) == ("video", "moving.mp4")
+    assert (artifact.kind, artifact.file) == ("video", "moving.mp4")
     clip = media.probe(run.path(artifact))
     assert (clip.width, clip.height, clip.fps, clip.frames) == (64, 64, 16, 9)
     facts = run.manifest()

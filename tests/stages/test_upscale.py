@@ -58,7 +58,7 @@ def upscaled(run: Run) -> np.ndarray:
     status = run.status()
     assert status.state == "succeeded", status.error
     (artifact,) = status.artifacts
-    assert (artifact.kind, artifact.role, artifact.path) == ("picture", "upscaled", "upscaled.png")
+    assert (artifact.kind, artifact.role, artifact.file) == ("picture", "upscaled", "upscaled.png")
     return levels(run.path(artifact))
 
 
