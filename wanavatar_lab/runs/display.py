@@ -118,16 +118,19 @@ def artifacts_html(status: Status) -> str:
 
 
 def artifact_html(artifact: Artifact) -> str:
-    """The picture, or a player with a poster, and below it the path and what is in the file."""
+    """The picture, or a player with a poster, and below it the name, with the path as its tooltip, and the facts."""
     path = Path(artifact.path)
     try:
         shown, facts = _media_html(path)
     except (MediaError, OSError) as error:
         shown, facts = "", str(error)
     role = f", {artifact.role}" if artifact.role else ""
-    named = f"{escape(artifact.kind + role)} <code>{escape(printable(str(path)))}</code>"
+    place = escape(printable(str(path)), quote=True)
+    named = f'{escape(artifact.kind + role)} <code title="{place}">{escape(printable(path.name))}</code>'
     caption = f"{named} {escape(printable(facts))}"
-    return f'<figure style="margin: 4px 0">{shown}<figcaption style="{FAINT}">{caption}</figcaption></figure>'
+    # as wide as the picture above it, however long the text: else two results do not fit beside each other
+    narrow = f"{FAINT}; width: 0; min-width: max(100%, {LOWEST}px); overflow-wrap: anywhere"
+    return f'<figure style="margin: 4px 0">{shown}<figcaption style="{narrow}">{caption}</figcaption></figure>'
 
 
 def _media_html(path: Path) -> tuple[str, str]:
