@@ -47,6 +47,7 @@ def measure(clip: os.PathLike[str] | str, opening: ArrayLike | Sequence[float | 
     Raises:
         MediaError: the clip cannot be read.
     """
+    clip = Path(clip)
     frames = sum(1 for _ in media.read_frames(clip))
     sound = media.read_audio(clip, rate=RATE, mono=True)
     lips, reason = None, "nothing here reads the mouths of such pictures"
