@@ -21,7 +21,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     steps_done,
 )
 from wanavatar_lab.errors import RequestError, RunError
-from wanavatar_lab.jobs import attach, list_jobs, submit
+from wanavatar_lab.jobs import Job, attach, list_jobs, submit
 from wanavatar_lab.runs.run import list_runs
 
 
@@ -197,6 +197,22 @@ def test_a_client_killed_at_work_loses_nothing(shared_queue: QueueUnderTest) -> 
     assert job.status().state == "running"
     let_go(job)
     assert job.wait(PATIENCE).state == "succeeded"
+
+
+def test_a_wait_that_is_cancelled_cancels_the_run_where_that_is_asked_for(shared_queue: QueueUnderTest) -> None:
+    async def stopped(job: Job, cancel: bool) -> None:
+        wait = asyncio.create_task(job.result(cancel=cancel))
+        await asyncio.sleep(0)  # it waits by now
+        wait.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wait
+
+    going, ending = shared_queue.submit(hold_at=1), shared_queue.submit(hold_at=1)
+    for job in (going, ending):
+        asyncio.run(stopped(job, job == ending))
+    assert ending.status().state == "cancelled"  # at once, since it was queued
+    let_go(going)
+    assert going.wait(PATIENCE).state == "succeeded"
 
 
 def test_results_are_awaited_without_blocking(shared_queue: QueueUnderTest) -> None:

@@ -1,5 +1,6 @@
 """`wanavatar_lab.load` gives a diffusers pipeline, and what diffusers' documentation does with one works."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers import DiffusionPipeline, Flux2KleinPipeline, WanImageToVideoPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 import wanavatar_lab
 from tests.lora.files import merged, whole_file
@@ -249,3 +252,15 @@ def test_on_a_gpu_too(stage: str, offload: str, tmp_path: Path) -> None:
         pipeline.enable_model_cpu_offload()
         assert like(wanted)
         assert all(parameter.device.type == "cpu" for parameter in pipeline.transformer.parameters())
+
+
+def test_loading_shows_bars_in_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = (diffusers_logging, transformers_logging)
+    load("text_to_image")
+    assert "Loading" not in capsys.readouterr().err
+    assert all(library.is_progress_bar_enabled() for library in libraries)  # of whoever loads something by himself
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    load("text_to_image")
+    assert "Loading pipeline components" in capsys.readouterr().err

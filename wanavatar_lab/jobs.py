@@ -102,8 +102,12 @@ class Job:
             nap = min(2 * nap, _LONGEST_NAP)
         return self._checked(status) if check else status
 
-    async def result(self, *, progress: bool = True) -> list[Artifact]:
-        """Wait without blocking the event loop, as `wait` does. Cancelling the wait does not cancel the run.
+    async def result(self, *, progress: bool = True, cancel: bool = False) -> list[Artifact]:
+        """Wait without blocking the event loop, as `wait` does.
+
+        Args:
+            progress: show it.
+            cancel: cancel the run where the wait is cancelled, as by the stop button of a notebook; else it goes on.
 
         Returns:
             What it made.
@@ -114,8 +118,13 @@ class Job:
         import asyncio  # slow to import, and only asynchronous clients need it
 
         view = self._view(progress)
-        while not view(status := self.status()).ended:
-            await asyncio.sleep(_LONGEST_NAP)
+        try:
+            while not view(status := self.status()).ended:
+                await asyncio.sleep(_LONGEST_NAP)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            if cancel:
+                self.cancel()
+            raise
         return self._checked(status).artifacts
 
     def _view(self, progress: bool) -> Callable[[Status], Status]:

@@ -21,7 +21,7 @@ from wanavatar_lab import metrics
 from wanavatar_lab.cli import main
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
-from wanavatar_lab.metrics.evaluate import evaluate, pairs
+from wanavatar_lab.metrics.evaluate import Evaluation, evaluate, pairs
 from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
 from wanavatar_lab.runs import Artifact
@@ -340,6 +340,7 @@ def test_the_command_prints_json_and_draws(two: list[str], tmp_path: Path, capsy
     (pair,) = json.loads(capsys.readouterr().out)
     assert [pair[side]["measures"]["lip_lag_ms"] for side in ("clip", "other")] == [0, 187.5]
     assert pair["clip"] == json.loads(json.dumps(evaluate(two[0]).to_json()))
+    assert Evaluation.from_json(pair["clip"]) == evaluate(two[0])
     assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -14,7 +14,7 @@ from wanavatar_lab.errors import DiskFull, LabError, RequestError
 from wanavatar_lab.jobs import list_jobs
 from wanavatar_lab.media import Audio, write_talking_clip
 from wanavatar_lab.metrics import loudness
-from wanavatar_lab.pipeline import Link, Progress, follow, hand_over, make_folder, measure, talking_avatar
+from wanavatar_lab.pipeline import Link, Made, Progress, follow, hand_over, make_folder, measure, talking_avatar
 
 __all__ = ["queue_settings_fixture", "shared_queue_fixture"]
 
@@ -41,6 +41,10 @@ def test_each_link_takes_what_another_made(shared_queue: QueueUnderTest, tmp_pat
     assert hand_over(made, out) == [out / "a.npy", out / "b.npy", out / "c.npy"]
     assert sorted(path.name for path in out.iterdir()) == ["a.npy", "b.npy", "c.npy"]
     assert np.array_equal(np.load(out / "b.npy"), np.load(out / "c.npy"))
+
+    alone = Made.of(made[1].job, "other.npy")
+    assert (alone.path, alone.status, alone.link.request) == (made[1].path, made[1].status, made[1].job.run.request())
+    assert hand_over([alone], out) == [out / "other.npy"]
 
 
 def test_a_link_that_fails_ends_the_chain(shared_queue: QueueUnderTest) -> None:
@@ -154,6 +158,11 @@ def test_lips_are_measured_against_the_sound_of_the_file(tmp_path: Path) -> None
     assert found.sound == pytest.approx(2.0, abs=1 / 16)
     assert found.lips is not None
     assert (found.lips.lag, round(found.lips.r_at_lag, 2)) == (2, 1.0)
+    # frames without a face are taken to be between their neighbours
+    unseen = [None if 10 <= i < 12 else each for i, each in enumerate(np.roll(loudness(sound, frames=32), 2))]
+    assert (part := measure(clip, unseen).lips) is not None
+    assert part.lag == 2 and part.r_at_lag == pytest.approx(1.0, abs=0.05)
+    assert "nothing here reads" in measure(clip, [None] * 32).why_no_lips
 
 
 def test_why_lips_were_not_measured_is_said(tmp_path: Path) -> None:

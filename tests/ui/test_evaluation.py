@@ -11,7 +11,8 @@ from tests.real_face import voice
 from tests.ui.looking import everything
 from wanavatar_lab import metrics
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.evaluation import EvaluationPanel
+from wanavatar_lab.metrics.evaluate import evaluate
+from wanavatar_lab.ui.evaluation import EvaluationPanel, evaluated
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.player import Player
 
@@ -37,6 +38,12 @@ def test_two_clips_are_measured_and_shown_in_sync(clips: list[str]) -> None:
     (player,) = [each for each in everything(panel) if isinstance(each, Player) and len(each.paths) == 2]
     assert player.paths == ["a.mp4", "b.mp4"]
     panel.close()
+
+
+def test_one_clip_is_measured_without_a_panel(clips: list[str]) -> None:
+    assert asyncio.run(evaluated(clips[1], faces="drawn")) == evaluate(clips[1], faces="drawn")
+    with pytest.raises(LabError, match=r"There is no .*gone\.mp4"):
+        asyncio.run(evaluated("gone.mp4"))
 
 
 def test_what_goes_wrong_is_said_in_the_panel(tmp_path: Path, clips: list[str]) -> None:

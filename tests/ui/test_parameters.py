@@ -103,3 +103,7 @@ def test_the_newest_given_cell_counts() -> None:
 def test_fields_are_chosen_but_those_left_to_the_profile() -> None:
     values = chosen(TextToImage, notebook("seed = 7"))
     assert values == {"profile": "pocket", "prompt": "a cat", "num_inference_steps": 4, "seed": 7}
+    written = chosen(TextToImage, notebook("seed = 7"), without=("prompt", "seed"))
+    assert written == {"profile": "pocket", "num_inference_steps": 4}
+    with pytest.raises(RequestError, match=r"sede: this notebook has no such parameter; did you mean 'seed'\?"):
+        chosen(TextToImage, notebook("sede = 7"), without=("prompt", "seed"))

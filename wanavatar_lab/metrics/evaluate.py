@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -214,6 +214,14 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values, with the numbers of the table as `measures`."""
         return {"measures": self.measures(), **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote."""
+        parts: dict[str, Any] = {"lips": Lips, "identity": Identity, "borders": Borders}
+        read = {name: kind(**data[name]) for name, kind in parts.items() if data[name] is not None}
+        spans = {name: [(start, end) for start, end in data[name]] for name in ("black", "frozen")}
+        return cls(**{name: value for name, value in data.items() if name != "measures"} | read | spans)
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from wanavatar_lab import media, metrics
@@ -36,21 +37,25 @@ class Measures:
     why_no_lips: str = ""
 
 
-def measure(clip: Path, opening: ArrayLike | None) -> Measures:
+def measure(clip: os.PathLike[str] | str, opening: ArrayLike | Sequence[float | None] | None) -> Measures:
     """Measure a talking clip from its decoded picture and sound.
 
     Args:
-        opening: how far the mouth is open in every frame, [F]; None if it is not known.
+        opening: how far the mouth is open in every frame, [F], None in it where no face was found; None if all are
+            unknown.
 
     Raises:
         MediaError: the clip cannot be read.
     """
+    clip = Path(clip)
     frames = sum(1 for _ in media.read_frames(clip))
     sound = media.read_audio(clip, rate=RATE, mono=True)
     lips, reason = None, "nothing here reads the mouths of such pictures"
-    if opening is not None:
+    mouth = np.array(np.nan if opening is None else opening, dtype=np.float64, ndmin=1)
+    if (seen := np.isfinite(mouth)).any():
+        mouth = np.interp(np.arange(len(mouth)), np.flatnonzero(seen), mouth[seen])
         try:
-            lips, reason = metrics.lip_sync(opening, sound.samples[:, 0]), ""
+            lips, reason = metrics.lip_sync(mouth, sound.samples[:, 0]), ""
         except ValueError as error:  # a mouth that never moves or a voice that is silent: a finding, not a fault
             reason = str(error)
     fps = media.probe(clip).fps or metrics.FPS

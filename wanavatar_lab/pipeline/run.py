@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
@@ -29,6 +30,21 @@ class Made:
     job: jobs.Job
     status: Status
     path: Path
+
+    @classmethod
+    def of(cls, job: jobs.Job, link: Link | str) -> Self:
+        """What a job that succeeded has made.
+
+        Args:
+            job: of the link.
+            link: the link, or the name of its result where the job was submitted by itself.
+
+        Raises:
+            LabError: it made nothing of its stage's kind, or its folder is gone or damaged.
+        """
+        link = Link(link, job.run.request()) if isinstance(link, str) else link
+        status = job.status()
+        return cls(link, job, status, job.run.path(main_artifact(status.artifacts, link.request.artifact)))
 
 
 async def follow(
@@ -71,7 +87,6 @@ async def follow(
             raise LabError(f"{stage} was cancelled. {run}")
         if status.state != "succeeded":
             raise LabError(f"{stage} failed: {status.error or status.message} {run}")
-        path = job.run.path(main_artifact(status.artifacts, link.request.artifact))
-        made[link.file] = Made(link, job, status, path)
+        made[link.file] = Made.of(job, link)
         show(forecast.progress(index, status))
     return list(made.values())

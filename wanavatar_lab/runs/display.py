@@ -110,7 +110,7 @@ def artifacts_html(status: Status) -> str:
 
 
 def artifact_html(artifact: Artifact) -> str:
-    """The picture, or a player with a poster, and below it the path and what is in the file."""
+    """The picture, or a player with a poster, and below it the name, with the path as its tooltip, and the facts."""
     path, shown, width = Path(artifact.path), "", "auto"
     try:
         facts = _size_in_words(path.stat().st_size)
@@ -125,9 +125,11 @@ def artifact_html(artifact: Artifact) -> str:
     except (MediaError, OSError) as error:
         facts = str(error)
     role = f", {artifact.role}" if artifact.role else ""
-    named = f"{escape(artifact.kind + role)} <code>{escape(printable(str(path)))}</code>"
+    place = escape(printable(str(path)), quote=True)
+    named = f'{escape(artifact.kind + role)} <code title="{place}">{escape(printable(path.name))}</code>'
     caption = f"{named} {escape(printable(facts))}"
-    figure = f'<figure style="margin: 4px 0; max-width: 100%; width: {width}">'
+    # as wide as what is shown, however long the text: else two results do not fit beside each other
+    figure = f'<figure style="margin: 4px 0; max-width: 100%; width: {width}; overflow-wrap: anywhere">'
     return f'{figure}{shown}<figcaption style="{FAINT}">{caption}</figcaption></figure>'
 
 

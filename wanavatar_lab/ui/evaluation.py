@@ -4,16 +4,18 @@ panel = EvaluationPanel(clip="runs/…/talking.mp4", other="")
 await panel.run()                 # measure now, if nobody is there to press
 panel.found                       # the JSON of the command
 print(panel.summary())            # its table
+found = await evaluated(clip)     # the same of one clip, without a panel
 
 The command runs in a process of its own, so that a kernel loads neither MediaPipe nor torch.
 """
 
 import base64
+import os
 import tempfile
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import ipywidgets as widgets
 
@@ -28,6 +30,9 @@ from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.record import Record, joined, record_of
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, start
+
+if TYPE_CHECKING:
+    from wanavatar_lab.metrics.evaluate import Evaluation
 
 WORDS = read_words(__file__, "evaluation")
 
@@ -126,6 +131,24 @@ class EvaluationPanel(LabBox):
         except (LabError, OSError) as error:
             self._problem = str(error)
             self.show_words()
+
+
+async def evaluated(clip: os.PathLike[str] | str, *, faces: str = "auto") -> "Evaluation":
+    """`metrics.evaluate` of a clip, by the command.
+
+    Cancelling the wait (the stop button of a notebook, a cancelled task) ends the command.
+
+    Args:
+        clip: a video, or an artifact.
+        faces: what reads the faces, see `metrics.face_readers`.
+
+    Raises:
+        LabError: it cannot be measured; the text says why.
+    """
+    (found,) = await run_command("evaluate", os.fspath(clip), "--faces", faces)
+    from wanavatar_lab.metrics.evaluate import Evaluation  # slow to import, and a panel imports this module
+
+    return Evaluation.from_json(found["clip"])
 
 
 async def _evaluated(words: list[str]) -> tuple[list[Mapping[str, Any]], bytes]:

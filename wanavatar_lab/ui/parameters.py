@@ -16,7 +16,7 @@ zeros before it are lost; any other is refused. `-r` passes every text as it is.
 
 import ast
 import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
 from wanavatar_lab.errors import RequestError
@@ -36,18 +36,22 @@ _INJECTED = "# Parameters\n"  # the first line of papermill's cell
 _log = logging.getLogger(__name__)
 
 
-def chosen(request_class: type[Request], names: MutableMapping[str, Any]) -> dict[str, Any]:
+def chosen(
+    request_class: type[Request], names: MutableMapping[str, Any], *, without: Collection[str] = ()
+) -> dict[str, Any]:
     """The values that a notebook gives to fields, without those that it leaves to the profile.
 
     Args:
         request_class: whose fields.
         names: as for `check_parameters`.
+        without: fields that the cell writes out itself; they are checked all the same.
 
     Raises:
         RequestError: as `check_parameters`.
     """
     check_parameters(names, request_class)
-    return {name: names[name] for name in fields_of(request_class) if names.get(name, DEFAULT) != DEFAULT}
+    given = [name for name in fields_of(request_class) if name not in without and names.get(name, DEFAULT) != DEFAULT]
+    return {name: names[name] for name in given}
 
 
 def check_parameters(names: MutableMapping[str, Any], request_class: type[Request] | None = None) -> None:

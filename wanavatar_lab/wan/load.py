@@ -4,7 +4,9 @@ Wan-AI publishes the VAE and the text encoder as files of torch beside the netwo
 is downloaded, and nothing in a file is executed.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,8 +15,10 @@ import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from wanavatar_lab.errors import WeightsError, check_cancelled
 from wanavatar_lab.wan import checkpoint_files as files
@@ -160,7 +164,8 @@ def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) 
     """
     check_cancelled()
     try:
-        return from_pretrained(str(folder), local_files_only=True, **kwargs)
+        with _bars_in_a_terminal_only():
+            return from_pretrained(str(folder), local_files_only=True, **kwargs)
     except UnpicklingError as error:
         raise WeightsError(
             f"{folder} was refused: a file of it is damaged, or holds more than tensors, which could run code when "
@@ -168,6 +173,22 @@ def load_part(from_pretrained: Callable[..., Any], folder: Path, **kwargs: Any) 
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{folder} cannot be read: {error}") from error
+
+
+@contextmanager
+def _bars_in_a_terminal_only() -> Iterator[None]:
+    """No progress bars of diffusers and transformers elsewhere: a notebook and a log would keep every one of them."""
+    if sys.stderr.isatty():
+        yield
+        return
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def is_wan_folder(folder: Path) -> bool:
