@@ -43,7 +43,7 @@ from wanavatar_lab.worker.queue import RunQueue
 if TYPE_CHECKING:
     from wanavatar_lab.ui.gallery import Gallery
     from wanavatar_lab.ui.history import History
-    from wanavatar_lab.ui.job_card import RunningJobs
+    from wanavatar_lab.ui.queue_view import QueueView
 
 POLL_SECONDS = 0.2
 # the stages to which a file goes that the panel in use does not take, in this order
@@ -304,7 +304,7 @@ class PanelHost(LabBox):
 
     stage_in_use = ""
 
-    def connect(self, gallery: "Gallery", running: "RunningJobs") -> None:
+    def connect(self, gallery: "Gallery", running: "QueueView") -> None:
         """Do what the buttons of a gallery ask for; what is run again appears among the runs under way."""
         gallery.on("again", lambda request: running.reveal(jobs.submit(request).id))
         gallery.on("use", lambda path, _: self.use(path))
