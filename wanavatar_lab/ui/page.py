@@ -43,12 +43,11 @@ class Page(PanelHost):
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
         self._title = bare(widgets.HTML)
-        self._queue = widgets.Button(_dom_classes=["wl-queue-link"])  # hidden while the queue is empty
-        switches = [self._queue, ThemeSwitch(), LanguageSwitch()]
-        head = bare(widgets.HBox, "wl-page-head", children=[self._title, *switches])
+        self._queue: widgets.Button | None = None  # made when the queue is first in use, and hidden while it is empty
+        self._switches = [ThemeSwitch(), LanguageSwitch()]
+        self._head = head = bare(widgets.HBox, "wl-page-head", children=[self._title, *self._switches])
         super().__init__([Look(), Heartbeat(), head, self._tab], _dom_classes=["wl-page", "wl-has-language"])
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
-        self._queue.on_click(lambda _: self.show_queue())
         self._tab.selected_index = 0
         self._open(0)
         self.look()
@@ -64,6 +63,12 @@ class Page(PanelHost):
         """Show in the head how many runs the queue has, and whether it is paused."""
         queue = RunQueue(runs_folder())
         count, paused = len(queue.run_ids()), queue.is_paused()
+        if self._queue is None:
+            if not count and not paused:
+                return
+            self._queue = widgets.Button(_dom_classes=["wl-queue-link"])
+            self._queue.on_click(lambda _: self.show_queue())
+            self._head.children = [self._title, self._queue, *self._switches]
         self._queue.description = WORDS.text("queue_paused" if paused else "queue", count=count)
         self._queue.layout.display = None if count or paused else "none"
 
