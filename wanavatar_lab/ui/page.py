@@ -1,4 +1,5 @@
-"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, the LoRAs and the gallery.
+"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the LoRAs
+and the gallery.
 
 A tab is built when it is first opened, so that the page appears at once. A heartbeat shows when the kernel or the
 server is gone.
@@ -12,6 +13,7 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from wanavatar_lab.pipeline.links import TalkingAvatar
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
@@ -32,12 +34,13 @@ class Page(PanelHost):
     """The page.
 
     Args:
-        tabs: from left to right; if None, one for each stage, the LoRAs and the gallery.
+        tabs: from left to right; if None, one for each stage, all of them in a row, the LoRAs and the gallery.
         profile: which models the stages' panels begin with.
     """
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
         ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
+        ours += [(TalkingAvatar.labels, partial(_pipeline, profile))]
         ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
@@ -107,6 +110,12 @@ class Page(PanelHost):
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self.stage_in_use = panel.form.request_class.stage
+
+
+def _pipeline(profile: str) -> widgets.Widget:
+    from wanavatar_lab.ui.pipeline import Pipeline  # as the LoRAs
+
+    return Pipeline(profile=profile)
 
 
 class ThemeSwitch(LabWidget):
