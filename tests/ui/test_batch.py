@@ -58,7 +58,7 @@ def test_the_form_queues_as_many_as_it_says_and_shows_one_strip(queue: QueueUnde
         assert "Batch 0 of 3 finished" in text(panel).replace("<strong>", "").replace("</strong>", "")
         # one card, of the one that is running, and a thumbnail for each
         await until(lambda: panel.run_ids == [batch.jobs[0].id])
-        assert [(item["seed"], item["state"]) for item in batch.strip.items][1:] == [(None, "queued")] * 2
+        assert [(item["seed"], item["state"]) for item in batch.strip.items][1:] == [(6, "queued"), (7, "queued")]
         batch.jobs[2].move("first")
         let_go(batch.jobs[0])
         await until(lambda: batch.strip.items[2]["state"] == "running")

@@ -104,7 +104,7 @@ class TalkingAvatar(Request):
     stage: ClassVar[str] = "talking_avatar"
     labels: ClassVar[Words] = translated("Pipeline")
     help: ClassVar[Words] = translated(
-        "All stages in a row: from a sentence or a picture, and a voice, to a talking clip."
+        "All stages in a row: from a sentence or a picture and a voice to a talking clip."
     )
     artifact: ClassVar[str] = "talking"
     suffix: ClassVar[str] = ".mp4"

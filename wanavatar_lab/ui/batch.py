@@ -7,6 +7,7 @@ Batch(runs)                # in a notebook: shows it
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from html import escape
 from typing import Annotated, Any
 
@@ -106,6 +107,9 @@ class Batch(LabBox):
                 if item is None:
                     status = job.status()
                     item = thumbnail(job.run, status)
+                    if item.seed is None:  # it has not begun
+                        seed = job.run.read_json("request.json").get("seed", -1)
+                        item = replace(item, seed=None if seed < 0 else seed)
                     if status.ended:
                         self._ended[job.id] = item
                 shown.append(item)

@@ -306,8 +306,10 @@ class Panel(LabBox):
         self._earlier.children = [*self._batches, *([self._history] if self._history else [])]
         pending = list(several)
         while pending and self.comm is not None:
-            # of those that have ended meanwhile the result is shown too
-            job = next((each for each in batch.unfinished if each in pending), pending[0])
+            left = batch.unfinished
+            # first those that have ended meanwhile, whose results are older
+            ended = [each for each in pending if each not in left]
+            job = ended[0] if ended else next(each for each in left if each in pending)
             pending.remove(job)
             with suppress(RunError):  # it was deleted
                 if job.id not in self.run_ids:
