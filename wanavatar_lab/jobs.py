@@ -264,7 +264,8 @@ def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
 def list_queue(*, runs_dir: Path | str | None = None) -> list[Job]:
     """The jobs that have not ended, in the order in which they run: first the one that is running, if one is."""
     queue = RunQueue(runs_folder(runs_dir))
-    _tend(queue, start=False)
+    with suppress(locks.NoLocks):
+        _tend(queue, start=False)
     runs = [Run(queue.root / run_id) for run_id in queue.run_ids()]
     return [Job(run) for run in runs if run.readable_status() is not None]
 
