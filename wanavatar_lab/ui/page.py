@@ -13,8 +13,8 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from wanavatar_lab.pipeline.links import TalkingAvatar
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
@@ -40,7 +40,7 @@ class Page(PanelHost):
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
         ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
-        ours += [(TalkingAvatar.labels, partial(_pipeline, profile))]
+        ours += [(translated("Pipeline"), partial(_pipeline, profile))]
         ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
