@@ -128,7 +128,7 @@ def test_a_picture_that_is_given_stands_first_and_a_stage_that_is_cancelled_is_s
         pipeline.steps.receive({"kind": "cancel"})
         with pytest.raises(LabError, match="image_to_video was cancelled"):
             await running
-        assert states(pipeline) == ["succeeded", "succeeded", "cancelled", "pending"]
+        assert states(pipeline) == ["succeeded", "succeeded", "cancelled", "pending"] and pipeline.steps.chosen == 2
         assert [path.name for path in pipeline.artifacts] == ["upscaled.png"]
         pipeline.steps.chosen = 0
         assert large(pipeline) == ["face.png"]

@@ -46,6 +46,7 @@ class Steps(LabWidget):
         chosen: which of them is chosen, from 0.
         busy: whether stages run, so that none can be changed.
         seconds_left: of all stages, while they run.
+        reveal: the page scrolls to the stages, once, if they are out of sight.
     """
 
     _esm = script("pipeline_steps")
@@ -56,6 +57,7 @@ class Steps(LabWidget):
     chosen = traitlets.Int(0).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     seconds_left = traitlets.Int(None, allow_none=True).tag(sync=True)
+    reveal = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, owner: "Pipeline") -> None:
         self._owner = owner
@@ -317,8 +319,8 @@ class Pipeline(LabBox):
         for place in places:
             self.steps.change(place, state="pending", fraction=0.0, seed=None, said="", path="")
         self._ready()
-        self.steps.busy = True
-        self.show_words()
+        self.steps.busy = self.steps.reveal = True
+        self._show_large()
         lines = pipeline.on_progress() if is_headless() else None
 
         def begun(index: int, job: Job) -> None:
@@ -360,6 +362,7 @@ class Pipeline(LabBox):
         """Show how the stage has ended that was queued last, also where it failed or was cancelled."""
         if self._job is not None and (status := self._job.run.readable_status()) is not None:
             self._show_status(status)
+            self.steps.chosen = self._at  # with the reason, and the button that tries again
 
     def _show_status(self, status: Status) -> None:
         facts = {name: getattr(status, name) for name in _OF_STATUS}

@@ -38,6 +38,8 @@ function render({ model, el }) {
     left.textContent = seconds === null ? "" : say(model, "time_left", { time: clock(seconds) });
   });
 
+  follow(model, signal, "reveal", () => revealOnce(model, signal, () => el, "nearest"));
+
   function described(step) {
     if (step.given) return "";
     const parts = [say(model, step.state)];
