@@ -3,6 +3,8 @@
     job = submit(SpeechToVideo(image="a.png", audio="v.wav", profile="pocket"))
     status = job.wait()               # shows its progress, raises if it fails; or: artifacts = await job.result()
     attach(job.id).status()           # later, from any process, also after this one has died
+    job.move("first")                 # it is next; list_queue() has the order
+    pause(); resume()                 # no run starts meanwhile
 
 The work is done by processes that outlive the client: see `wanavatar_lab.worker.supervisor`.
 Nothing here imports torch.
@@ -33,7 +35,18 @@ from wanavatar_lab.worker.supervisor import MOST_STARTS, start_supervisor
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Job", "attach", "list_jobs", "run_here", "submit"]
+__all__ = [
+    "Job",
+    "attach",
+    "cancel_all",
+    "is_paused",
+    "list_jobs",
+    "list_queue",
+    "pause",
+    "resume",
+    "run_here",
+    "submit",
+]
 
 # seconds between looks at a run that is waited for: the first finds short runs at once, the last costs little
 _SHORTEST_NAP, _LONGEST_NAP = 0.02, 0.2
@@ -79,7 +92,9 @@ class Job:
             return status
         ahead = None if place is None else place - 1
         message = "not queued" if ahead is None else f"{ahead} run{'s' * (ahead != 1)} ahead" if ahead else "next"
-        return status.model_copy(update={"queue_place": place, "message": message})
+        paused = place is not None and queue.is_paused()
+        message += "; the queue is paused" * paused
+        return status.model_copy(update={"queue_place": place, "queue_paused": paused, "message": message})
 
     def wait(self, timeout: float | None = None, *, check: bool = True, progress: bool = True) -> Status:
         """Wait until it has ended, and show its progress: a bar in a notebook, lines of text elsewhere.
@@ -190,6 +205,20 @@ class Job:
             elif not status.ended:
                 self.run.request_cancel(now=now)
 
+    def move(self, to: str) -> None:
+        """Change its place in the queue, for all clients.
+
+        Args:
+            to: first, up, down or last among the runs that wait, or the id of another one, before which it goes.
+
+        Raises:
+            RunError: it does not wait (any more), or there is no such place.
+        """
+        queue = RunQueue(self.run.folder.parent)
+        queue.prepare()
+        with queue.locked():
+            queue.move(self.id, to)
+
     def artifacts(self) -> list[Artifact]:
         """What it made, with absolute paths; empty until it has ended."""
         return self.status().artifacts
@@ -241,6 +270,39 @@ def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
     return [Job(run) for run in list_runs(queue.root)]
 
 
+def list_queue(*, runs_dir: Path | str | None = None) -> list[Job]:
+    """The jobs that have not ended, in the order in which they run: first the one that is running, if one is."""
+    queue = RunQueue(runs_folder(runs_dir))
+    with suppress(locks.NoLocks):
+        _tend(queue, start=False)
+    runs = [Run(queue.root / run_id) for run_id in queue.run_ids()]
+    return [Job(run) for run in runs if run.readable_status() is not None]
+
+
+def cancel_all(*, runs_dir: Path | str | None = None) -> list[Job]:
+    """Cancel all jobs of the queue, the last one first, so that none starts meanwhile; returns them in their order."""
+    found = list_queue(runs_dir=runs_dir)
+    for job in reversed(found):
+        with suppress(RunError):  # it was deleted since
+            job.cancel()
+    return found
+
+
+def pause(*, runs_dir: Path | str | None = None) -> None:
+    """Let no run of the queue start, for all clients, until `resume`; one that is running goes on to its end."""
+    _set_paused(runs_dir, True)
+
+
+def resume(*, runs_dir: Path | str | None = None) -> None:
+    """Continue a paused queue."""
+    _tend(_set_paused(runs_dir, False), start=True)
+
+
+def is_paused(*, runs_dir: Path | str | None = None) -> bool:
+    """Whether the queue is paused."""
+    return RunQueue(runs_folder(runs_dir)).is_paused()
+
+
 def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     """Execute a request in this process, without queue or worker, in the very same steps: for debugging.
 
@@ -259,7 +321,7 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
 
 
 def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status | None:
-    """If no supervisor lives, finish the run that it left behind; with `start`, start one if runs are queued.
+    """If no supervisor lives, finish the run that it left behind; with `start`, start one if runs may be taken.
 
     Nothing where there is no queue, or a read-only one.
 
@@ -277,7 +339,7 @@ def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status
             return None
         try:
             queue.finish_abandoned()
-            run_ids, starts = queue.run_ids() if start else [], queue.starts()
+            run_ids, starts = queue.takeable() if start else [], queue.starts()
             if run_ids and starts < MOST_STARTS:
                 start_supervisor(queue, lock)
             elif waiting is not None and waiting.id in run_ids and waiting.status().state == "queued":
@@ -289,6 +351,14 @@ def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status
             return None
         finally:
             locks.drop(lock)
+
+
+def _set_paused(runs_dir: Path | str | None, paused: bool) -> RunQueue:
+    queue = RunQueue(runs_folder(runs_dir))
+    queue.prepare()
+    with queue.locked():
+        queue.set_paused(paused)
+    return queue
 
 
 def _fail(run: Run, error: str) -> Status:

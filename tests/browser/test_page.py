@@ -17,6 +17,8 @@ from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
 
 pytestmark = pytest.mark.chromium
 
+PLACE = "part => { const box = part.getBoundingClientRect(); return [box.x, box.y + scrollY]; }"
+
 
 @pytest.fixture
 def runs(place: Path, tmp_path: Path) -> list[str]:
@@ -107,6 +109,19 @@ def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page,
     expect(page.locator(f"[data-run='{runs[0]}'] img")).to_be_visible()
     page.wait_for_timeout(500)
     picture_of(page, "page-gallery-dark")
+
+
+def test_the_head_stays_in_its_place_on_every_tab(app: Server, page: Page) -> None:
+    page.goto(app.url)
+    expect(page.get_by_role("tab")).to_have_count(7)
+    places = set()
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        expect(tab).to_have_attribute("aria-selected", "true")
+        expect(page.locator(".widget-tab-contents > :visible").first).to_be_visible()
+        head = page.get_by_role("heading", level=1), page.get_by_role("combobox", name="Language").first
+        places.add(str([part.evaluate(PLACE) for part in (*head, page.get_by_role("tablist"))]))
+    assert len(places) == 1, "a scroll bar or a longer text moves it"
 
 
 def test_runs_under_way_are_there_after_a_reload(gallery: Server, page: Page) -> None:

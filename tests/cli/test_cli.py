@@ -203,6 +203,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
         (["status", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),
         (["cancel", "../../etc"], ["There is no run '../../etc'"]),
         (["runs", "--limt", "3"], ["runs has no option '--limt'"]),
+        (["queue"], ["required: ACTION"]),
         ([], ["required: COMMAND"]),
     ],
 )
@@ -482,6 +483,30 @@ def test_runs_are_listed_newest_first(studio: Shell) -> None:
     assert len({cell_len(line[: line.index("ended as")]) for line in table}) == 1  # one column, whatever stands before
 
 
+def test_the_queue_is_reordered_paused_and_cancelled(studio: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--runs-dir", str(studio.folder / "runs")]
+
+    def queue(*words: str) -> tuple[int, str, str]:
+        return (main(["queue", *words, *where]), *capsys.readouterr())
+
+    known = studio.ids()
+    assert queue("pause")[0] == 0
+    clients = [studio.start("paint", *where)]
+    first = eventually(lambda: next(iter(studio.ids() - known), ""), 60)
+    clients.append(studio.start("paint", *where))
+    second = eventually(lambda: next(iter(studio.ids() - known - {first}), ""), 60)
+    _, out, err = queue("move", second, "first")
+    assert [line.split()[0] for line in out.splitlines()] == [second, first]
+    assert "queued, position 1, the queue is paused" in out and "The queue is paused" in err
+    code, _, err = queue("move", first, "second")
+    assert code == 2 and "none of first, up, down, last" in err
+    assert json.loads(queue("cancel", "--json")[1]) == {"paused": True, "runs": [], "cancelled": [second, first]}
+    for client in clients:
+        _, err = client.communicate(timeout=60)
+        assert client.returncode == 1 and "The queue is paused" in err
+    assert json.loads(queue("resume", "--json")[1]) == {"paused": False, "runs": []}
+
+
 # --- the progress line
 
 
@@ -489,6 +514,7 @@ def test_runs_are_listed_newest_first(studio: Shell) -> None:
     ("status", "line"),
     [
         (Status(state="queued", queue_place=2), "queued, position 2"),
+        (Status(state="queued", queue_place=1, queue_paused=True), "queued, position 1, the queue is paused"),
         (Status(state="running", phase="load"), "load, 0%"),
         (
             Status(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.queue_for_tests import QueueUnderTest, eventually, queue_settings_fixture, shared_queue_fixture
 from tests.stages_for_tests import Relax
@@ -12,9 +13,20 @@ from tests.toys import voice
 from wanavatar_lab import files
 from wanavatar_lab.errors import DiskFull, LabError, RequestError
 from wanavatar_lab.jobs import list_jobs
-from wanavatar_lab.media import Audio, write_talking_clip
+from wanavatar_lab.media import Audio, write_picture, write_talking_clip
 from wanavatar_lab.metrics import loudness
-from wanavatar_lab.pipeline import Link, Made, Progress, follow, hand_over, make_folder, measure, talking_avatar
+from wanavatar_lab.pipeline import (
+    Link,
+    Made,
+    Progress,
+    TalkingAvatar,
+    follow,
+    hand_over,
+    make_folder,
+    measure,
+    talking_avatar,
+)
+from wanavatar_lab.requests import SpeechToVideo
 
 __all__ = ["queue_settings_fixture", "shared_queue_fixture"]
 
@@ -45,6 +57,20 @@ def test_each_link_takes_what_another_made(shared_queue: QueueUnderTest, tmp_pat
     alone = Made.of(made[1].job, "other.npy")
     assert (alone.path, alone.status, alone.link.request) == (made[1].path, made[1].status, made[1].job.run.request())
     assert hand_over([alone], out) == [out / "other.npy"]
+
+
+def test_results_that_are_kept_are_taken_and_not_made_again(shared_queue: QueueUnderTest) -> None:
+    links = [relax("a.npy"), relax("b.npy", start="a.npy"), relax("c.npy", start="b.npy")]
+    first = {one.link.file: one for one in asyncio.run(follow(links, nothing, runs_dir=shared_queue.runs_dir))}
+    before, seen, begun = len(list_jobs(runs_dir=shared_queue.runs_dir)), list[Progress](), list[int]()
+    kept = {file: one for file, one in first.items() if file != "b.npy"}
+    made = asyncio.run(
+        follow(links, seen.append, lambda index, _: begun.append(index), kept=kept, runs_dir=shared_queue.runs_dir)
+    )
+    assert len(list_jobs(runs_dir=shared_queue.runs_dir)) == before + 1 and begun == [1]
+    assert [one.job for one in made] == [first["a.npy"].job, made[1].job, first["c.npy"].job]
+    assert made[1].job != first["b.npy"].job and made[1].job.run.manifest()["parents"] == [first["a.npy"].job.id]
+    assert {(progress.number, progress.count) for progress in seen} == {(1, 1)}
 
 
 def test_a_link_that_fails_ends_the_chain(shared_queue: QueueUnderTest) -> None:
@@ -129,6 +155,31 @@ def test_the_chain_to_a_talking_avatar(tmp_path: Path) -> None:
     assert links[3].request.to_json()["audio_duration"] * 16 == links[3].request.to_json()["frames_per_segment"] == 80
     assert {link.request.to_json().get("seed", 5) for link in links} == {5}
     assert {link.request.profile for link in links} == {"pocket"}
+
+
+def test_a_picture_stands_for_the_prompt(tmp_path: Path) -> None:
+    write_picture(picture := tmp_path / "face.png", Image.new("RGB", (64, 64)))
+    asked = TalkingAvatar(
+        profile="pocket", picture=str(picture), audio=voice(tmp_path / "v.wav"), talking_prompt="he sings", seed=3
+    )
+    links = asked.links()
+    assert [(link.request.stage, dict(link.takes)) for link in links] == [
+        ("upscale", {}),
+        ("image_to_video", {}),
+        ("speech_to_video", {}),
+    ]
+    assert {link.request.to_json()["image"] for link in links} == {str(picture)}
+    assert links[2].request.to_json()["prompt"] == "he sings"
+    usual = asked.changed(talking_prompt=None).links()[2].request.to_json()
+    assert usual["prompt"] == SpeechToVideo.model_fields["prompt"].default and usual["audio_duration"] is None
+    for values, said in (
+        ({}, "prompt: is required, unless a picture"),
+        ({"prompt": "a man", "picture": "a.png"}, "two"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            TalkingAvatar(profile="pocket", audio="v.wav", **values)
+    with pytest.raises(RequestError, match=r"^picture: .*none\.png' does not exist"):
+        asked.changed(picture=str(tmp_path / "none.png")).check_inputs()
 
 
 def test_all_that_is_wrong_is_said_once_by_the_names_of_the_chain(tmp_path: Path) -> None:

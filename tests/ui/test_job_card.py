@@ -9,7 +9,7 @@ import pytest
 from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.ui import made_runs
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.requests import TextToImage
+from wanavatar_lab.requests import TextToImage, Upscale
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.job_card import LOG_CHARACTERS, LOG_LINES, JobCard
 from wanavatar_lab.ui.language import language
@@ -101,6 +101,13 @@ def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(queue_settin
     shutil.rmtree(run.folder)
     assert card.look()
     assert card.state == "gone" and run.id in card.error
+
+
+def test_a_stage_without_a_seed_shows_none(queue_settings: Path, tmp_path: Path) -> None:
+    run = made_runs.ended_run(Upscale(image=str(made_runs.picture(tmp_path / "a.png", side=8))))
+    assert run.status().seed == 7  # as runs of before have it
+    assert JobCard(run.id).seed is None
+    assert JobCard(made_runs.ended_run(TextToImage(prompt="a face")).id).seed == 7
 
 
 def test_the_log_is_capped(queue_settings: Path) -> None:

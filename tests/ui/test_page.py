@@ -11,14 +11,14 @@ import pytest
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go
 from tests.ui import made_runs
-from tests.ui.looking import named, text
+from tests.ui.looking import named
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, TextToImage
-from wanavatar_lab.ui.job_card import MOST_CARDS, RunningJobs
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import WORDS, Heartbeat, Page
 from wanavatar_lab.ui.panel import Panel
 from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.queue_view import QueueView
 from wanavatar_lab.ui.served_files import can_show, is_sent, server_path, server_root
 from wanavatar_lab.ui.widget import LanguageSwitch, loop_runs, start
 
@@ -114,17 +114,23 @@ def test_a_tab_is_built_when_it_is_opened() -> None:
 
 
 def test_a_run_is_run_again_from_the_page(shared_queue: QueueUnderTest) -> None:
-    job = shared_queue.submit(steps=2, seed=11)
+    job = shared_queue.submit(steps=2, seed=11, hold_at=1)
+    let_go(job)
     job.wait(20)
     page = Page()
     page._tab.selected_index = len(page.tabs) - 1
     ongoing, gallery = page._places[-1].children[0].children
     gallery.receive({"kind": "again", "run": job.id})
     assert gallery.notice == ""
-    ongoing.look()
-    (card,) = ongoing.cards
+    (card,) = eventually(lambda: seen(ongoing).cards)
     assert card.job is not None and card.reveal
     assert card.run_id != job.id and card.job.run.request() == job.run.request()
+    page.look()
+    assert named(page, "Queue: 1")
+    page._tab.selected_index = 0
+    named(page, "Queue: 1").click()
+    assert page._tab.selected_index == len(page.tabs) - 1
+    let_go(card.job)
     card.job.wait(20)
     ongoing.close()
 
@@ -163,52 +169,10 @@ def test_the_heartbeat_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heartbeat.kernel_id == ""  # this is no kernel
 
 
-def seen(queue: RunningJobs) -> RunningJobs:
+def seen(queue: QueueView) -> QueueView:
     """The queue, once it has looked again."""
     queue.look()
     return queue
-
-
-def test_what_is_under_way_has_a_card(shared_queue: QueueUnderTest) -> None:
-    first, second = shared_queue.submit(hold_at=1, steps=2), shared_queue.submit()
-    ongoing = RunningJobs()
-    assert [card.run_id for card in ongoing.cards] == [first.id, second.id]
-    assert "2 runs in the queue" in text(ongoing)
-    shared_queue.worker_at(first, step=1)
-    let_go(first)
-    second.wait(20)
-    assert eventually(lambda: seen(ongoing).cards == ())  # the gallery has them
-    assert "in the queue" not in text(ongoing)
-    third, fourth = shared_queue.submit(hold_at=1, steps=2), shared_queue.submit(fault="weights")
-    shared_queue.worker_at(third, step=1)
-    ongoing.look()
-    let_go(third)
-    fourth.wait(20)
-    assert eventually(lambda: "in the queue" not in text(seen(ongoing)))
-    assert [(card.run_id, card.state) for card in ongoing.cards] == [(fourth.id, "failed")]  # its reason is only here
-    ongoing.close()
-
-
-def test_the_queue_leaves_out_what_stands_elsewhere_and_cancels_all(shared_queue: QueueUnderTest) -> None:
-    first = shared_queue.submit(hold_at=1, steps=2)
-    shared_queue.worker_at(first, step=1)
-    rest = [shared_queue.submit() for _ in range(MOST_CARDS + 2)]
-    shown_elsewhere = [first.id]
-    queue = RunningJobs(elsewhere=lambda: shown_elsewhere)
-    assert [card.run_id for card in queue.cards] == [job.id for job in rest[:MOST_CARDS]]
-    assert f"{len(rest)} runs in the queue, the first {MOST_CARDS} are shown" in text(queue)
-    queue.reveal(rest[1].id)
-    assert [card.reveal for card in queue.cards][:3] == [False, True, False]
-    named(queue, "Cancel all").click()
-    assert {job.status().state for job in rest} == {"cancelled"}
-    assert first.status().state == "running"  # whose card, with its own button, is elsewhere
-    shown_elsewhere.clear()
-    queue.look()
-    named(queue, "Cancel all").click()
-    assert eventually(lambda: first.status().state == "cancelled")
-    assert eventually(lambda: seen(queue).cards == ())
-    assert "in the queue" not in text(queue)
-    queue.close()
 
 
 def test_work_is_done_with_or_without_a_loop() -> None:

@@ -12,12 +12,15 @@ import pytest
 from tests.ui.looking import everything
 from tests.ui.made_runs import picture
 from wanavatar_lab.requests import LANGUAGES, STAGE_REQUESTS, fields_of
+from wanavatar_lab.ui.batch import Batch
 from wanavatar_lab.ui.evaluation import EvaluationPanel
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.page import Page
 from wanavatar_lab.ui.panel import Panel
+from wanavatar_lab.ui.pipeline import Pipeline
 from wanavatar_lab.ui.player import Player
+from wanavatar_lab.ui.queue_view import QueueView
 from wanavatar_lab.ui.sweep import ContactSheet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +104,9 @@ def test_nothing_on_the_page_stays_in_english(code: str, tmp_path: Path, monkeyp
         Page(),
         GalleryPanel(),
         EvaluationPanel(),
+        Pipeline(),
+        QueueView(),
+        Batch(()),
         ContactSheet(["1"], ["2"]),
         Player(picture(tmp_path / "a.png")),
         *panels,

@@ -2,6 +2,7 @@
 
     wanavatar-lab speech-to-video --profile pocket --image a.png --audio v.wav --seed 1 --out d.mp4
     wanavatar-lab loras | runs | status ID | attach ID | logs ID | cancel ID
+    wanavatar-lab queue list | move ID first | pause | resume | cancel
     wanavatar-lab extend-prompt speech-to-video "a woman talks"
     wanavatar-lab evaluate CLIP [OTHER] --picture measures.png
     wanavatar-lab settings d.mp4

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from wanavatar_lab.cli import evaluate, extend_prompt, plan
+from wanavatar_lab.cli import evaluate, extend_prompt, plan, queue
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
@@ -89,6 +89,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
             _add_output(command, None)
         else:
             _add_common(command)
+    queue.add_actions(_add(commands, "queue", "List, reorder, pause, resume or cancel the runs that have not ended."))
     extending = _add(commands, "extend-prompt", "Write a longer prompt from a short one, with a language model.")
     extend_prompt.add_options(extending)
     _add_json(extending)

@@ -1,4 +1,5 @@
-"""The commands for stages, runs and LoRAs; `evaluate`, `extend-prompt`, `plan` and `weights` have their own files."""
+"""The commands for stages, runs and LoRAs; `evaluate`, `extend-prompt`, `plan`, `queue` and `weights` have their own
+files."""
 
 import argparse
 import os
@@ -15,6 +16,7 @@ from wanavatar_lab.cli.evaluate import evaluate
 from wanavatar_lab.cli.extend_prompt import extend_prompt
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, lora_lines, run_lines, say
 from wanavatar_lab.cli.plan import plan
+from wanavatar_lab.cli.queue import PAUSED, queue
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
@@ -144,12 +146,15 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": evaluate,
     "settings": settings,
     "plan": plan,
+    "queue": queue,
     "weights": weights,
 }
 
 
 def _follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> int:
     """Show progress until the run has ended, then print or copy its result. Ctrl-C cancels the run."""
+    if job.status().queue_paused:
+        say(PAUSED)
     try:
         ended = _wait(job)
     except RunError as error:  # the request is fine; the run's folder was removed meanwhile

@@ -13,7 +13,7 @@ report     measures of the talking clip, a report as text, copies of the files
 No torch is imported.
 """
 
-from wanavatar_lab.pipeline.links import Link, talking_avatar
+from wanavatar_lab.pipeline.links import Link, TalkingAvatar, talking_avatar
 from wanavatar_lab.pipeline.progress import Progress, Typical, on_progress
 from wanavatar_lab.pipeline.report import hand_over, make_folder, measure, report
 from wanavatar_lab.pipeline.run import Made, follow
@@ -22,6 +22,7 @@ __all__ = [
     "Link",
     "Made",
     "Progress",
+    "TalkingAvatar",
     "Typical",
     "follow",
     "hand_over",

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.pipeline.progress import TYPICAL, UNKNOWN, Typical
-from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale, Words
+from wanavatar_lab.requests.field_spec import spec, translated
+from wanavatar_lab.requests.fields import LONGEST_PROMPT, Seed
+from wanavatar_lab.requests.speech_to_video import LONGEST_AUDIO
 
 PICTURE = "picture.png"
+# the arguments of `talking_avatar` that become a stage's prompt
+_PROMPTS: dict[type[Request], dict[str, str]] = {
+    ImageToVideo: {"prompt": "motion_prompt"},
+    SpeechToVideo: {"prompt": "talking_prompt"},
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,16 @@ class Link:
 
 
 def talking_avatar(
-    *, profile: str, prompt: str, motion_prompt: str, audio: str, audio_duration: float = 5.0, seed: int = 1
+    *,
+    profile: str,
+    audio: str,
+    prompt: str | None = None,
+    picture: str | None = None,
+    motion_prompt: str | None = None,
+    talking_prompt: str | None = None,
+    audio_start: float = 0.0,
+    audio_duration: float | None = 5.0,
+    seed: int = 1,
 ) -> list[Link]:
     """From a sentence and a voice to a picture, the same at twice the size, a clip that moves and one that talks.
 
@@ -37,37 +54,102 @@ def talking_avatar(
 
     Args:
         profile: which models: full or pocket.
-        prompt: who and what the picture shows.
-        motion_prompt: what happens in the moving clip.
         audio: the recording that is spoken.
-        audio_duration: seconds of it; 5 is one segment of 80 frames, the shortest that the models were made for.
+        prompt: who and what the picture shows.
+        picture: a file instead of a prompt; there are three links then.
+        motion_prompt: what happens in the moving clip.
+        talking_prompt: how the person speaks and moves; None is the stage's default.
+        audio_start: where it begins, in seconds.
+        audio_duration: seconds of it, or None for all; 5 is one segment of 80 frames, the shortest that the models were
+            made for.
         seed: of every stage; -1 draws one for each.
 
     Raises:
         RequestError: every value that is not allowed, by its name here.
     """
-    wanted: tuple[tuple[str, type[Request], dict[str, Any]], ...] = (
-        (PICTURE, TextToImage, {"prompt": prompt, "upscale": False, "seed": seed}),
+    wanted: list[tuple[str, type[Request], dict[str, Any]]] = [
+        (PICTURE, TextToImage, {"prompt": "" if prompt is None else prompt, "upscale": False, "seed": seed}),
         ("upscaled.png", Upscale, {}),
-        ("moving.mp4", ImageToVideo, {"prompt": motion_prompt, "seed": seed}),
-        ("talking.mp4", SpeechToVideo, {"audio": audio, "audio_duration": audio_duration, "seed": seed}),
-    )
+        ("moving.mp4", ImageToVideo, {"prompt": motion_prompt or "", "seed": seed}),
+    ]
+    spoken = {"audio": audio, "audio_start": audio_start, "audio_duration": audio_duration, "seed": seed}
+    wanted += [("talking.mp4", SpeechToVideo, spoken | ({} if talking_prompt is None else {"prompt": talking_prompt}))]
+    if picture is not None:
+        wanted = [(file, kind, {"image": picture, **values}) for file, kind, values in wanted[1:]]
     problems: list[tuple[str, str]] = []
     links: list[Link] = []
     for file, kind, values in wanted:
-        takes = {} if file == PICTURE else {"image": PICTURE}
+        takes = {} if file == PICTURE or picture is not None else {"image": PICTURE}
         try:
             request = kind(profile=profile, **values, **takes)
         except RequestError as error:
-            renamed = {"prompt": "motion_prompt"} if kind is ImageToVideo else {}
+            renamed = {"image": "picture", **_PROMPTS.get(kind, {})}
             problems += [(renamed.get(name, name), message) for name, message in error.problems]
         else:
             links.append(Link(file, request, takes, TYPICAL[profile][kind.stage]))
     if problems:
         # every stage refuses a wrong seed or profile, in the same words
         raise RequestError(list(dict.fromkeys(problems)))
-    check(links)
+    try:
+        check(links)
+    except RequestError as error:
+        named = [("picture" if name == "image" else name, message) for name, message in error.problems]
+        raise RequestError(list(dict.fromkeys(named))) from None
     return links
+
+
+class TalkingAvatar(Request):
+    """What a form asks for to make a talking avatar: the arguments of `talking_avatar`."""
+
+    stage: ClassVar[str] = "talking_avatar"
+    labels: ClassVar[Words] = translated("Pipeline")
+    help: ClassVar[Words] = translated(
+        "All stages in a row: from a sentence or a picture and a voice to a talking clip."
+    )
+    artifact: ClassVar[str] = "talking"
+    suffix: ClassVar[str] = ".mp4"
+
+    prompt: Annotated[str | None, spec("Prompt", widget="textarea", max_length=LONGEST_PROMPT)] = None
+    """Who and what the picture shows. Leave it empty to give a picture instead."""
+    picture: Annotated[str | None, spec("Picture", widget="picture")] = None
+    """A picture of your own instead of a prompt, with the face clearly visible."""
+    audio: Annotated[str, spec("Voice", widget="audio")]
+    """What the person says: any sound or video file."""
+    audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
+    """Start in the recording."""
+    audio_duration: Annotated[
+        float | None, spec("Voice length", unit="s", group="advanced", gt=0.0, le=LONGEST_AUDIO)
+    ] = None
+    """How much of the recording is used. Automatic goes to its end."""
+    motion_prompt: Annotated[str | None, spec("Motion", widget="textarea", max_length=LONGEST_PROMPT)] = None
+    """What moves in the clip without sound, and how: the person, the camera, the light."""
+    talking_prompt: Annotated[str | None, spec("Speaking", widget="textarea", max_length=LONGEST_PROMPT)] = None
+    """How the person speaks and moves, and what the scene is like. Empty uses the default of speech to video."""
+    seed: Seed = -1
+
+    def _conflicts(self) -> list[tuple[str, str]]:
+        if not (self.prompt or "").strip() and self.picture is None:
+            return [("prompt", "is required, unless a picture is given")]
+        if (self.prompt or "").strip() and self.picture is not None:
+            return [("picture", "is not used with a prompt; empty one of the two")]
+        return []
+
+    def links(self) -> list[Link]:
+        """The links of its chain.
+
+        Raises:
+            RequestError: as `talking_avatar`.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return talking_avatar(**{**values, "prompt": None if self.picture else self.prompt})
+
+    def check_inputs(self) -> None:
+        """Check everything that its stages will be given.
+
+        Raises:
+            RequestError: as `talking_avatar`.
+        """
+        self.links()
 
 
 def check(links: Sequence[Link]) -> None:

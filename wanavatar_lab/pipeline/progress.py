@@ -63,7 +63,7 @@ class Progress:
         elif now.state == "running" and now.steps is not None and now.steps > 1:
             segment = f" of segment {now.segment} of {now.segments}" if (now.segments or 1) > 1 else ""
             what = f"{now.phase}, step {now.step} of {now.steps}{segment}"
-        elif now.state == "queued" and (now.queue_place or 1) == 1:
+        elif now.state == "queued" and (now.queue_place or 1) == 1 and not now.queue_paused:
             what = "starting"
         else:
             what = now.message or now.state

@@ -1,7 +1,7 @@
 """Run a chain: submit each link when its inputs exist, and wait for it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -52,6 +52,7 @@ async def follow(
     show: Callable[[Progress], None],
     begun: Callable[[int, jobs.Job], None] = lambda _, __: None,
     *,
+    kept: Mapping[str, Made] | None = None,
     runs_dir: Path | str | None = None,
 ) -> list[Made]:
     """Run the links one after the other, without blocking the event loop.
@@ -62,6 +63,7 @@ async def follow(
         links: each takes files of earlier ones only.
         show: called with the progress a few times a second.
         begun: called when a link's run is submitted, with the link's index and the run.
+        kept: results of links, by their file, that are not run again.
         runs_dir: where runs are; None for the settings'.
 
     Raises:
@@ -69,15 +71,16 @@ async def follow(
         LabError: a run failed or was cancelled by someone else; the text says which, why, and where its log is.
     """
     check(links)
-    forecast = Forecast([(link.request.stage, link.typical) for link in links])
-    made: dict[str, Made] = {}
-    for index, link in enumerate(links):
+    made: dict[str, Made] = dict(kept or {})
+    ahead = [(index, link) for index, link in enumerate(links) if link.file not in made]
+    forecast = Forecast([(link.request.stage, link.typical) for _, link in ahead])
+    for number, (index, link) in enumerate(ahead):
         taken = {name: str(made[file].path) for name, file in link.takes.items()}
         job = jobs.submit(link.request.changed(**taken), runs_dir=runs_dir)
         begun(index, job)
         try:
             while not (status := job.status()).ended:
-                show(forecast.progress(index, status))
+                show(forecast.progress(number, status))
                 await asyncio.sleep(POLL_SECONDS)
         except (KeyboardInterrupt, asyncio.CancelledError):
             job.cancel()
@@ -88,5 +91,5 @@ async def follow(
         if status.state != "succeeded":
             raise LabError(f"{stage} failed: {status.error or status.message} {run}")
         made[link.file] = Made.of(job, link)
-        show(forecast.progress(index, status))
-    return list(made.values())
+        show(forecast.progress(number, status))
+    return [made[link.file] for link in links]

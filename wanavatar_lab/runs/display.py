@@ -38,7 +38,7 @@ def progress_line(status: Status) -> str:
     """One line with a run's progress, or with how it ended."""
     if status.state == "queued":
         place = f", position {status.queue_place}" if status.queue_place is not None else ""
-        return f"queued{place}"
+        return f"queued{place}{', the queue is paused' if status.queue_paused else ''}"
     if status.ended:
         took = ""
         if status.started_at is not None and status.finished_at is not None:
@@ -189,7 +189,8 @@ class ProgressView:
             text = f"{self._title}: {progress_line(status)}"
             self._output.show({"text/plain": text, "text/html": status_html(status, self._title, self._note)})
             return
-        said = (status.state, status.phase, status.segment, int(status.fraction * LINES), status.queue_place)
+        place = status.queue_place, status.queue_paused
+        said = (status.state, status.phase, status.segment, int(status.fraction * LINES), place)
         if said != self._said:
             self._said = said
             stream = sys.stderr if _kernel() is None else sys.stdout

@@ -102,6 +102,7 @@ class Status(BaseModel):
     memory_bytes: int | None = Field(default=None, description="peak of the GPU if it is used, else of the process")
     seed: int | None = Field(default=None, description="the seed that is used")
     queue_place: int | None = Field(default=None, description="1 = next; only when state is queued")
+    queue_paused: bool = Field(default=False, description="no run may start; only when state is queued")
     submitted_at: Seconds | None = None
     started_at: Seconds | None = None
     finished_at: Seconds | None = None

@@ -249,23 +249,10 @@ class Form(LabBox):
 
     def lacking(self) -> str:
         """Why the stage cannot run with its profile: which weights have to be downloaded, and how; "" if none."""
-        stage, profile = self.request_class.stage, PROFILES[self.profile]
         own = self.made.get("weights")
-        if stage not in profile.locations or (own is not None and own.value) or self._waiting.get("weights"):
+        if (own is not None and own.value) or self._waiting.get("weights"):
             return ""
-        from wanavatar_lab.weights import amount, licence_page, look, missing_weights, weights_at  # for such forms only
-
-        folder = read_settings().weights_dir
-        location = profile.weights(stage, folder)
-        weights = weights_at(location)
-        if weights is None or weights.ships:
-            return "" if location.exists() else str(missing_weights(stage, location))
-        if (state := look(weights, folder).state) == "present":
-            return ""
-        command = f"wanavatar-lab weights download {weights.name}"
-        text = WORDS.text(state, name=weights.name, size=amount(weights.size), command=command)
-        page = licence_page(weights)
-        return " ".join(filter(None, (text, WORDS.text("licence", url=page) if page else "")))
+        return weights_lacking(self.request_class.stage, self.profile)
 
     def problems(self) -> dict[str, str]:
         """The errors shown at fields, by their names."""
@@ -332,6 +319,26 @@ class Form(LabBox):
         if name != "profile" and name not in self.touched:
             control.value = overrides.get(name, control.view.default)
         control.set_profile(self.profile)
+
+
+def weights_lacking(stage: str, profile: str) -> str:
+    """Which weights a stage lacks in a profile, and how they are downloaded, in the language shown; "" if none."""
+    where = PROFILES[profile]
+    if stage not in where.locations:
+        return ""
+    from wanavatar_lab.weights import amount, licence_page, look, missing_weights, weights_at  # for such forms only
+
+    folder = read_settings().weights_dir
+    location = where.weights(stage, folder)
+    weights = weights_at(location)
+    if weights is None or weights.ships:
+        return "" if location.exists() else str(missing_weights(stage, location))
+    if (state := look(weights, folder).state) == "present":
+        return ""
+    command = f"wanavatar-lab weights download {weights.name}"
+    text = WORDS.text(state, name=weights.name, size=amount(weights.size), command=command)
+    page = licence_page(weights)
+    return " ".join(filter(None, (text, WORDS.text("licence", url=page) if page else "")))
 
 
 def _equal(first: Any, second: Any) -> bool:

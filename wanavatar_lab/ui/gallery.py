@@ -48,7 +48,7 @@ class Gallery(Listing):
 
     Args:
         runs_dir: the runs folder; None for that of the settings.
-        unfinished: whether runs are listed that are queued or running; not where `RunningJobs` shows them already.
+        unfinished: whether runs are listed that are queued or running; not where `QueueView` shows them already.
 
     Attributes:
         kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.

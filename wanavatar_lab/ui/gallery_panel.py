@@ -15,9 +15,9 @@ from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.requests.request import shown, suggestion
 from wanavatar_lab.ui.elements import refill
 from wanavatar_lab.ui.gallery import LORA, Gallery
-from wanavatar_lab.ui.job_card import RunningJobs
 from wanavatar_lab.ui.language import shorten
 from wanavatar_lab.ui.panel import Panel, PanelHost
+from wanavatar_lab.ui.queue_view import QueueView
 from wanavatar_lab.ui.widget import LanguageSwitch
 
 LONGEST_TITLE = 60  # characters in a line of `listing`
@@ -46,7 +46,7 @@ class GalleryPanel(PanelHost):
             raise RequestError([("kind", f"{shown(kind)} is not a kind of artifact; {suggestion(kind, known)}")])
         self.panel: Panel | None = None
         self.gallery = Gallery(unfinished=False)
-        self.running = RunningJobs(elsewhere=lambda: self.panel.run_ids if self.panel else ())
+        self.running = QueueView(elsewhere=lambda: self.panel.run_ids if self.panel else ())
         self._profile = profile
         self._used: Path | None = None
         self._place = widgets.VBox()

@@ -8,38 +8,32 @@ Everything shown is read from the run's folder, so a card made later, in another
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
-from wanavatar_lab.runs.run import Run, runs_folder
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
-from wanavatar_lab.ui.elements import bare
-from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
+from wanavatar_lab.ui.language import read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.record import Record, record_of_run
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
-from wanavatar_lab.ui.widget import LabBox, LabWidget, Look, loop_runs, repeat, script, start, styles
-from wanavatar_lab.worker.queue import RunQueue
+from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
 POLL_SECONDS = 0.2
-MOST_CARDS, LOOK_SECONDS = 8, 1.0  # of `RunningJobs`; each card is read from the disk five times a second
 LOG_LINES, LOG_CHARACTERS = 40, 8000
 LONGEST_PROMPT = 300  # characters of it on a card, which shows two lines
 PREVIEWS = ("preview.webp", "preview.png")  # of the latents, where a stage writes one
 # fields of the status that are traits of the card under the same name
-SHOWN = "state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed".split()
-
-
-QUEUE_WORDS = read_words(__file__, "running_jobs")
+SHOWN = (
+    "state phase step steps segment segments fraction eta_seconds memory_bytes queue_place queue_paused seed".split()
+)
 
 
 class JobCard(LabWidget):
@@ -79,6 +73,7 @@ class JobCard(LabWidget):
     eta_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
     memory_bytes = traitlets.Int(None, allow_none=True).tag(sync=True)
     queue_place = traitlets.Int(None, allow_none=True).tag(sync=True)
+    queue_paused = traitlets.Bool(False).tag(sync=True)
     seed = traitlets.Int(None, allow_none=True).tag(sync=True)
     elapsed = traitlets.Float(0.0).tag(sync=True)
     error = traitlets.Unicode("").tag(sync=True)
@@ -112,7 +107,7 @@ class JobCard(LabWidget):
         self._stage, self._log_seen = self.job.run.stage, None
         with self.hold_sync():
             self.run_id, self.cancelling, self.preview, self.log = run_id, False, "", ""
-            self.prompt, self.thumbnail = _about(self.job.run)
+            self.prompt, self.thumbnail = about(self.job.run)
             self.show_words()
         if not self.look() and loop_runs():
             start(self.watch())
@@ -139,9 +134,14 @@ class JobCard(LabWidget):
         super().close()
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
-        """Cancel the run where the page asks for it."""
+        """Cancel the run, or continue the paused queue, where the page asks for it."""
         if content.get("kind") == "cancel":
             self.cancel()
+        elif content.get("kind") == "resume":
+            try:
+                jobs.resume()
+            except (LabError, OSError) as fault:
+                self._say(str(fault))
 
     def cancel(self) -> None:
         """Cancel the run; `cancelling` acknowledges it at once."""
@@ -204,7 +204,7 @@ class JobCard(LabWidget):
         return "", ""
 
 
-def _about(run: Run) -> tuple[str, str]:
+def about(run: Run) -> tuple[str, str]:
     """The prompt of a run, or else the names of its input files, and the picture that it was given, for the page."""
     try:
         values = run.read_json("request.json")
@@ -229,77 +229,3 @@ async def progress_lines(*jobs_in_order: jobs.Job) -> None:
             show(forecast.progress(index, status))
             await asyncio.sleep(POLL_SECONDS)
         show(forecast.progress(index, status))
-
-
-class RunningJobs(LabBox):
-    """The queue of all clients: a card for each run that is queued or running, in their order, and what cancels all.
-
-    The card of a run that failed stays while there is room; the others end up in the gallery.
-
-    Args:
-        elsewhere: the runs whose cards the page shows elsewhere, which are left out here.
-    """
-
-    def __init__(self, elsewhere: Callable[[], Collection[str]] = tuple) -> None:
-        self._elsewhere = elsewhere
-        self._waiting: list[str] = []
-        self._cards: dict[str, JobCard] = {}
-        self._count, self._cancel, self._place = bare(widgets.HTML), bare(widgets.Button), bare(widgets.VBox)
-        # with a layout of its own, since it is hidden while the queue is empty
-        self._head = widgets.HBox([self._count, self._cancel], _dom_classes=["wl-queue-head"])
-        self._cancel.on_click(lambda _: self.cancel_all())
-        super().__init__([Look(), self._head, self._place], _dom_classes=["wl-queue"])
-        self.look()
-        repeat(self.look, LOOK_SECONDS, self)
-
-    @property
-    def cards(self) -> tuple[JobCard, ...]:
-        """The cards shown."""
-        return tuple(self._cards.values())
-
-    def look(self) -> None:
-        """Add runs that were submitted since, and remove those that have ended without an error."""
-        elsewhere = self._elsewhere()
-        waiting = [run_id for run_id in RunQueue(runs_folder()).run_ids() if run_id not in elsewhere]
-        for run_id in waiting[:MOST_CARDS]:
-            self._add(run_id)
-        for run_id, card in [*self._cards.items()]:
-            ended = run_id not in waiting and card.look()
-            room = card.state == "failed" and len(self._cards) <= MOST_CARDS
-            if run_id in elsewhere or (ended and not room):
-                self._cards.pop(run_id).close()
-        if self._place.children != self.cards:  # the same ones again send nothing
-            self._place.children = self.cards
-        if waiting != self._waiting:
-            self._waiting = waiting
-            self.show_words()
-
-    def reveal(self, run_id: str) -> None:
-        """Show the card of a run that was just submitted, and let the page scroll to it."""
-        self.look()
-        if run_id in self._cards:  # not beyond the most that are shown
-            self._cards[run_id].reveal = True
-
-    def cancel_all(self) -> None:
-        """Cancel every run of the queue that is shown here, the last one first, so that none starts meanwhile."""
-        for run_id in reversed(self._waiting):
-            with suppress(RunError):  # it was deleted since
-                if run_id in self._cards:
-                    self._cards[run_id].cancel()
-                else:
-                    jobs.attach(run_id).cancel()
-        self.look()
-
-    def show_words(self) -> None:
-        """Say in the language shown how many runs there are."""
-        count = len(self._waiting)
-        key = "one" if count == 1 else "more" if count > MOST_CARDS else "many"
-        text = QUEUE_WORDS.text(key, count=count, shown=MOST_CARDS)
-        self._count.value = f'<strong lang="{language.code}">{escape(text)}</strong>'
-        self._cancel.description = QUEUE_WORDS.text("cancel_all")
-        self._head.layout.display = None if count else "none"
-
-    def _add(self, run_id: str) -> None:
-        if run_id not in self._cards:
-            with suppress(RunError):  # its ticket is written before its folder has its name: the next look finds it
-                self._cards[run_id] = JobCard(run_id)

@@ -1,4 +1,5 @@
-"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, the LoRAs and the gallery.
+"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the LoRAs
+and the gallery.
 
 A tab is built when it is first opened, so that the page appears at once. A heartbeat shows when the kernel or the
 server is gone.
@@ -13,13 +14,17 @@ import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.requests.field_spec import translated
+from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import Panel, PanelHost
-from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, script, styles
+from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, repeat, script, styles
+from wanavatar_lab.worker.queue import RunQueue
 
 NAME = "WanAvatar Lab"
 PATIENCE_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 WORDS = read_words(__file__, "page")
 
 Tab = tuple[Words, Callable[[], widgets.Widget]]  # its title, and a function that makes its content
@@ -29,27 +34,50 @@ class Page(PanelHost):
     """The page.
 
     Args:
-        tabs: from left to right; if None, one for each stage, the LoRAs and the gallery.
+        tabs: from left to right; if None, one for each stage, all of them in a row, the LoRAs and the gallery.
         profile: which models the stages' panels begin with.
     """
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
         ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
+        ours += [(translated("Pipeline"), partial(_pipeline, profile))]
         ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
         self._title = bare(widgets.HTML)
-        head = bare(widgets.HBox, "wl-page-head", children=[self._title, ThemeSwitch(), LanguageSwitch()])
+        self._queue: widgets.Button | None = None  # made when the queue is first in use, and hidden while it is empty
+        self._switches = [ThemeSwitch(), LanguageSwitch()]
+        self._head = head = bare(widgets.HBox, "wl-page-head", children=[self._title, *self._switches])
         super().__init__([Look(), Heartbeat(), head, self._tab], _dom_classes=["wl-page", "wl-has-language"])
         self._tab.observe(lambda change: self._open(change["new"]), "selected_index")
         self._tab.selected_index = 0
         self._open(0)
+        self.look()
+        repeat(self.look, LOOK_SECONDS, self)
 
     def show_words(self) -> None:
         """Put the title and the names of the tabs into the language shown."""
         self._title.value = heading(1, NAME, WORDS.text("lead"))
+        self.look()
         self._tab.titles = [language.of(title) for title, _ in self.tabs]
+
+    def look(self) -> None:
+        """Show in the head how many runs the queue has, and whether it is paused."""
+        queue = RunQueue(runs_folder())
+        count, paused = len(queue.run_ids()), queue.is_paused()
+        if self._queue is None:
+            if not count and not paused:
+                return
+            self._queue = widgets.Button(_dom_classes=["wl-queue-link"])
+            self._queue.on_click(lambda _: self.show_queue())
+            self._head.children = [self._title, self._queue, *self._switches]
+        self._queue.description = WORDS.text("queue_paused" if paused else "queue", count=count)
+        self._queue.layout.display = None if count or paused else "none"
+
+    def show_queue(self) -> None:
+        """Show the tab with the queue."""
+        self._tab.selected_index = len(self.tabs) - 1
 
     def _loras(self) -> widgets.Widget:
         from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
@@ -61,9 +89,9 @@ class Page(PanelHost):
     def _runs_and_gallery(self) -> widgets.Widget:
         """The unfinished runs, and all results; a run that is run again appears among the former."""
         from wanavatar_lab.ui.gallery import Gallery
-        from wanavatar_lab.ui.job_card import RunningJobs
+        from wanavatar_lab.ui.queue_view import QueueView
 
-        gallery, running = Gallery(unfinished=False), RunningJobs()
+        gallery, running = Gallery(unfinished=False), QueueView()
         self.connect(gallery, running)
         return widgets.VBox([running, gallery])
 
@@ -82,6 +110,12 @@ class Page(PanelHost):
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self.stage_in_use = panel.form.request_class.stage
+
+
+def _pipeline(profile: str) -> widgets.Widget:
+    from wanavatar_lab.ui.pipeline import Pipeline  # as the LoRAs
+
+    return Pipeline(profile=profile)
 
 
 class ThemeSwitch(LabWidget):

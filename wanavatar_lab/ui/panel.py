@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
@@ -41,14 +41,17 @@ from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, sta
 from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
+    from wanavatar_lab.ui.batch import Batch, HowMany
     from wanavatar_lab.ui.gallery import Gallery
     from wanavatar_lab.ui.history import History
-    from wanavatar_lab.ui.job_card import RunningJobs
+    from wanavatar_lab.ui.queue_view import QueueView
 
 POLL_SECONDS = 0.2
 # the stages to which a file goes that the panel in use does not take, in this order
 TAKERS = ("speech_to_video", "image_to_video", "upscale")
 WORDS = read_words(__file__, "panel")
+
+_Submitted = TypeVar("_Submitted")
 
 
 class Panel(LabBox):
@@ -77,9 +80,11 @@ class Panel(LabBox):
         self._cards, self._result, self._earlier = (bare(widgets.VBox) for _ in range(3))
         self._shown = ""  # the run whose result is shown
         self._history: History | None = None
+        self._batches: list[Batch] = []  # shown above the earlier results
+        self._how_many: HowMany | None = None
         self._memory = FormMemory(self.form)
-        foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
-        inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
+        self._foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
+        inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, self._foot])
         outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._cards, self._result, self._earlier])
         body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
         self._dropped = bare(widgets.VBox, "wl-panel-drop")  # receives files that are dropped on the panel
@@ -137,12 +142,14 @@ class Panel(LabBox):
         self._look.reveal = True
 
     def record(self) -> Record:
-        """The last run with its result; without one, the values that the form was given."""
+        """The last run with its result, and the batches shown; without a run, the values that the form was given."""
         if self.job is None:
             given = {name: control.value for name, control in self.form.made.items() if name in self.form.touched}
             return record_of_form(self.form.request_class, self.form.profile, given)
-        shown = joined(map(record_of, self._result.children))
-        return record_of_run(self.job.run, shown)
+        if any(self.job in batch.jobs for batch in self._batches):
+            return joined(map(record_of, self._batches))
+        last = record_of_run(self.job.run, joined(map(record_of, self._result.children)))
+        return joined([last, *map(record_of, self._batches)])
 
     def close(self) -> None:
         """Close the panel. Its run continues."""
@@ -177,8 +184,12 @@ class Panel(LabBox):
             zone.observe(arrived, "path")
             self._dropped.children = [zone]
             self.show_words()
+        from wanavatar_lab.ui.batch import HowMany
         from wanavatar_lab.ui.history import History
 
+        if "seed" in self.form.views:
+            self._how_many = HowMany(self.form.request_class)
+            self._foot.children = [self._button, self._how_many, self._memory]
         self._history = history = History(self.form.request_class.stage)
         history.on("choose", self.present)
         history.on("settings", lambda run: self.form.fill(run.repeatable_request()))
@@ -186,13 +197,22 @@ class Panel(LabBox):
         history.on("again", lambda run: start(self._pressed(run.repeatable_request())))
         history.on("new_seed", lambda run: start(self._pressed(run.request().changed(seed=-1))))
         history.chosen = self._shown
-        self._earlier.children = [history]
+        self._earlier.children = [*self._batches, history]
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
 
     async def _pressed(self, request: Request | None = None) -> None:
+        """Run a request; None is that of the form, as often as it says beside the button."""
+        count = 1
+        if request is None and self._how_many is not None:
+            if not self._how_many.allowed:
+                return
+            count = self._how_many.value
         try:
-            await self._follow(await self._submit(request))
+            if count > 1:
+                await self._follow_all(await self._submit_batch(count))
+            else:
+                await self._follow(await self._submit(request))
         except RequestError:
             return  # the form shows it
         except (LabError, OSError) as error:
@@ -200,6 +220,20 @@ class Panel(LabBox):
 
     async def _submit(self, request: Request | None = None) -> jobs.Job:
         """Submit a request; None is that of the form."""
+        request = self._ready(request)
+        job = await self._queued(lambda: jobs.submit(request))
+        self._show_card(job, reveal=True)
+        return job
+
+    async def _submit_batch(self, count: int) -> list[jobs.Job]:
+        """Submit the form's request so many times, with other seeds."""
+        from wanavatar_lab.ui.batch import submit_batch
+
+        request = self._ready(None)
+        return await self._queued(lambda: submit_batch(request, count))
+
+    def _ready(self, request: Request | None) -> Request:
+        """A request that can be submitted; None is that of the form."""
         request = request or self.form.request()
         if request is None:
             raise RequestError([*self.form.problems().items()])
@@ -207,18 +241,19 @@ class Panel(LabBox):
             refused = RequestError([("profile", lacking)])  # not when its turn comes in the queue
             self.form.show(refused)
             raise refused
+        return request
+
+    async def _queued(self, submit: Callable[[], _Submitted]) -> _Submitted:
         self._memory.settled = True  # what runs is what the form shows
         self._button.disabled = True  # until it is submitted: a second click would mean a second run
         try:
             # it starts the worker's supervisor and writes to disk, which must not block other widgets
-            job = await asyncio.to_thread(jobs.submit, request)
+            return await asyncio.to_thread(submit)
         except RequestError as error:
             self.form.show(error)
             raise
         finally:
             self._button.disabled = False
-        self._show_card(job, reveal=True)
-        return job
 
     def present(self, run: Run) -> None:
         """Show what a run has made, beside the cards of those that are unfinished."""
@@ -259,6 +294,30 @@ class Panel(LabBox):
                 card.close()
         self._cards.children = sorted([*kept, *new], key=lambda card: not card.active)
 
+    async def _follow_all(self, several: Sequence[jobs.Job]) -> None:
+        """Show runs as one strip, with a card for the one that is running, and each result as it comes."""
+        from wanavatar_lab.ui.batch import Batch
+
+        batch = Batch(several, self.present)
+        for before in [each for each in self._batches if not each.unfinished]:
+            self._batches.remove(before)
+            before.close()
+        self._batches.append(batch)
+        self._earlier.children = [*self._batches, *([self._history] if self._history else [])]
+        pending = list(several)
+        while pending and self.comm is not None:
+            left = batch.unfinished
+            # first those that have ended meanwhile, whose results are older
+            ended = [each for each in pending if each not in left]
+            job = ended[0] if ended else next(each for each in left if each in pending)
+            pending.remove(job)
+            with suppress(RunError):  # it was deleted
+                if job.id not in self.run_ids:
+                    self._show_card(job, reveal=len(pending) == len(several) - 1)
+                await self._follow(job)
+            batch.look()
+        await self.keep()
+
     async def _follow(self, job: jobs.Job) -> Status | None:
         """Wait until a run has ended and show its result; None if it was deleted."""
         card = next(card for card in self.cards if card.run_id == job.id)
@@ -282,17 +341,19 @@ class Panel(LabBox):
         return status
 
     def _attach_again(self) -> None:
-        """Show the newest unfinished run of this stage and profile."""
-        for run_id in reversed(RunQueue(runs_folder()).run_ids()):
+        """Show the unfinished runs of this stage and profile: one with a card, several as a batch."""
+        wanted = (self.form.request_class.stage, self.form.profile)
+        found = []
+        for run_id in RunQueue(runs_folder()).run_ids():
             with suppress(RunError):  # its ticket is written before its folder has its name
                 job = jobs.attach(run_id)
                 stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
-                wanted = (self.form.request_class.stage, self.form.profile)
                 if (stage, profile) == wanted and not job.status().ended:
-                    self._show_card(job)
-                    if loop_runs():
-                        start(self._follow(job))
-                    return
+                    found.append(job)
+        if found:
+            self._show_card(found[0])
+            if loop_runs():
+                start(self._follow_all(found) if len(found) > 1 else self._follow(found[0]))
 
 
 class PanelHost(LabBox):
@@ -304,7 +365,7 @@ class PanelHost(LabBox):
 
     stage_in_use = ""
 
-    def connect(self, gallery: "Gallery", running: "RunningJobs") -> None:
+    def connect(self, gallery: "Gallery", running: "QueueView") -> None:
         """Do what the buttons of a gallery ask for; what is run again appears among the runs under way."""
         gallery.on("again", lambda request: running.reveal(jobs.submit(request).id))
         gallery.on("use", lambda path, _: self.use(path))

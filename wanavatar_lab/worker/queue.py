@@ -2,6 +2,7 @@
 
     <runs_dir>/.worker/queue/000000000007.<run id>    a ticket: a run that has not ended; lower numbers go first
                        queue.lock                     held for milliseconds to read or change the order
+                       paused                         exists while no run may start
                        lock                           held by the supervisor while it lives; contains its process id
                        starts                         how many supervisors in a row died before they took a run
                        worker.log                     what supervisor and worker print between runs
@@ -9,6 +10,7 @@
 Clients of several machines may share a runs folder on a disk whose locks work between them.
 """
 
+import difflib
 import json
 import logging
 import os
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wanavatar_lab import locks
+from wanavatar_lab.errors import RunError
 from wanavatar_lab.files import entries, read_file, remove, report_write_errors
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, list_runs
@@ -26,6 +29,7 @@ from wanavatar_lab.worker.error_messages import worker_died
 _LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
 _LONGEST_LINE = 1000  # bytes of the log; the error that quotes its last line has to fit into a status
 _TICKET = re.compile(r"(\d{12})\.(.+)")
+PLACES = ("first", "up", "down", "last")  # where a waiting run can be moved, besides before another one
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class RunQueue:
         self.folder = root / ".worker"
         self.log = self.folder / "worker.log"
         self._lock, self._queue_lock, self._starts = (self.folder / name for name in ("lock", "queue.lock", "starts"))
+        self._paused = self.folder / "paused"
 
     def prepare(self) -> None:
         """Make the queue's files, with all the blocks that the supervisor will need.
@@ -121,12 +126,73 @@ class RunQueue:
         """The ids of all runs with a ticket, the next one first."""
         return list(self._tickets())
 
+    def takeable(self) -> list[str]:
+        """The ids of the runs that need a supervisor: all with a ticket, and none while the queue is paused."""
+        return [] if self.is_paused() else self.run_ids()
+
+    def waiting(self) -> list[str]:
+        """The ids of the runs that have not started, the next one first."""
+        queue = self.run_ids()
+        head = Run(self.root / queue[0]).readable_status() if queue else None  # only the first can have started
+        return queue[head is not None and head.state != "queued" :]
+
+    def is_paused(self) -> bool:
+        """Whether no run may start; one that has started goes on."""
+        return self._paused.exists()
+
+    def set_paused(self, paused: bool) -> None:
+        """Locked. Let no run start from now on, or let them start again."""
+        if paused:
+            with report_write_errors(self._paused):
+                self._paused.touch()
+        else:
+            self._paused.unlink(missing_ok=True)
+
     def add(self, run_id: str) -> None:
         """Locked. Give a run the last ticket."""
         tickets = self._tickets()
         number = max(tickets.values(), default=0) + 1
         with report_write_errors(self.folder / "queue"):
             self._ticket(number, run_id).touch(exist_ok=False)
+
+    def move(self, run_id: str, to: str) -> None:
+        """Locked. Change the place of a waiting run among the others that wait.
+
+        Tickets are renamed one at a time and none of these renames but the last changes the order: whoever is killed
+        meanwhile has moved the run or has not.
+
+        Args:
+            run_id: of the run.
+            to: one of `PLACES`, or the id of another waiting run, before which it goes.
+
+        Raises:
+            RunError: one of the two does not wait, or there is no such place.
+        """
+        waiting = self.waiting()
+        if run_id not in waiting:
+            raise RunError(f"{run_id} does not wait in the queue, so it cannot be moved there.")
+        others = [each for each in waiting if each != run_id]
+        now = waiting.index(run_id)
+        places = dict(zip(PLACES, (0, max(now - 1, 0), min(now + 1, len(others)), len(others)), strict=True))
+        if to != run_id and to not in places and to not in others:
+            near = difflib.get_close_matches(to, [*places, *others], n=1)
+            advice = f"did you mean {near[0]}?" if near else "give the id of a run that waits"
+            raise RunError(f"{run_id} cannot be moved to {to!r}, which is none of {', '.join(PLACES)}; {advice}")
+        place = now if to == run_id else places[to] if to in places else others.index(to)
+        if place == now:
+            return
+        tickets, started = self._tickets(), [each for each in self.run_ids() if each not in waiting]
+        before = [*started, *others[:place]]
+        number = tickets[before[-1]] + 1 if before else 0
+        in_the_way: list[str] = []
+        for each, its in tickets.items():
+            if number <= its <= number + len(in_the_way):
+                in_the_way.append(each)
+        with report_write_errors(self.folder / "queue"):
+            for each in reversed(in_the_way):  # up to the first number that is free
+                self._ticket(tickets[each], each).rename(self._ticket(tickets[each] + 1, each))
+                tickets[each] += 1
+            self._ticket(tickets[run_id], run_id).rename(self._ticket(number, run_id))
 
     def remove(self, run_id: str) -> None:
         """Locked. Remove a run's ticket, if it has one."""

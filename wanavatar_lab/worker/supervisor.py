@@ -6,7 +6,7 @@
 
 It imports no torch and loads no model, so hardly anything can kill it, and when a worker dies it is there to report it.
 The first `jobs.submit` starts it in a session of its own: it outlives that client, and exits after
-`worker_idle_seconds` without a run. In the foreground, for a service:
+`worker_idle_seconds` without a run, also where runs wait in a queue that is paused. In the foreground, for a service:
 
     python -m wanavatar_lab.worker.supervisor --runs-dir runs
 
@@ -113,7 +113,7 @@ def monitor(queue: RunQueue, lock: int) -> None:
         with queue.locked():
             queue.finish_abandoned()
             # a client that found the lock held until now has started no supervisor
-            if not queue.run_ids() or queue.starts() >= MOST_STARTS:
+            if not queue.takeable() or queue.starts() >= MOST_STARTS:
                 os.close(lock)
                 return
             if code != 0:
@@ -170,7 +170,7 @@ class Supervisor:
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
         while self._queue.is_claimed_by(self._lock):
-            run = self._take() if self._queue.run_ids() else None
+            run = self._take() if self._queue.takeable() else None
             if self._queue.starts():  # this supervisor has come so far that starting them works
                 self._queue.count_starts(0)
             if run is not None:
@@ -182,7 +182,7 @@ class Supervisor:
                 # before the lock is free, so that the next supervisor's worker finds the GPU free too
                 self._stop_worker()
                 with self._queue.locked():
-                    if not self._queue.run_ids():
+                    if not self._queue.takeable():  # a client that continues a paused queue starts another one
                         os.close(self._lock)
                         return
 
@@ -190,7 +190,7 @@ class Supervisor:
         """Mark the next run as running and return it; finish on the way those that are cancelled or damaged."""
         with self._queue.locked():
             self._queue.finish_abandoned()
-            for run in self._queue.runs():
+            for run in [] if self._queue.is_paused() else self._queue.runs():
                 try:
                     status = run.status()
                     if status.state == "running":

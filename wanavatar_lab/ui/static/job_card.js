@@ -11,7 +11,7 @@ function render({ model, el }) {
   const thumbnail = element("img", { className: "wl-job-thumbnail", alt: "", loading: "lazy" });
   thumbnail.addEventListener("error", () => (thumbnail.hidden = true)); // it was deleted, or the page serves no files
   const id = element("div", { className: "wl-soft wl-job-id" });
-  const cancel = button();
+  const [resume, cancel] = [button(), button()];
   const bar = element("progress", { max: 1 });
   const facts = element("span", { className: "wl-soft" });
   const seed = element("button", { type: "button", className: "wl-job-seed" });
@@ -28,7 +28,7 @@ function render({ model, el }) {
     "section",
     { className: "wl-card" },
     element("div", { className: "wl-job-top" }, thumbnail,
-      element("div", { className: "wl-job-about" }, element("div", { className: "wl-row wl-job-head" }, title, state, cancel), prompt)),
+      element("div", { className: "wl-job-about" }, element("div", { className: "wl-row wl-job-head" }, title, state, resume, cancel), prompt)),
     bar,
     element("div", { className: "wl-row wl-job-facts" }, now, facts, seed),
     sounds,
@@ -46,6 +46,8 @@ function render({ model, el }) {
     model.send({ kind: "cancel" });
   });
 
+  resume.addEventListener("click", () => model.send({ kind: "resume" }));
+
   seed.addEventListener("click", async () => {
     await copyText(String(model.get("seed")), seed);
     seed.textContent = say(model, "seed_copied");
@@ -58,7 +60,7 @@ function render({ model, el }) {
   });
 
   const traits =
-    "words title run_id state phase step steps segment segments fraction eta_seconds memory_bytes queue_place seed elapsed cancelling";
+    "words title run_id state phase step steps segment segments fraction eta_seconds memory_bytes queue_place queue_paused seed elapsed cancelling";
   follow(model, signal, traits, () => {
     const value = Object.fromEntries(traits.split(" ").map((name) => [name, model.get(name)]));
     const going = value.state === "queued" || value.state === "running";
@@ -71,6 +73,8 @@ function render({ model, el }) {
     state.textContent = value.state ? say(model, value.state) : "";
     state.hidden = !value.state;
     id.textContent = value.run_id;
+    resume.hidden = !(value.state === "queued" && value.queue_paused);
+    resume.textContent = say(model, "resume");
     cancel.hidden = !going;
     cancel.disabled = value.cancelling;
     cancel.textContent = say(model, value.cancelling ? "cancelling" : "cancel");
@@ -82,6 +86,7 @@ function render({ model, el }) {
 
     const steps = [];
     if (value.state === "queued" && value.queue_place) steps.push(say(model, "place", { place: value.queue_place }));
+    if (value.state === "queued" && value.queue_paused) steps.push(say(model, "paused"));
     if (value.state === "running") {
       if (value.phase) steps.push(phaseName(value.phase));
       if (value.steps > 1 && value.step !== null) steps.push(say(model, "step", value));
