@@ -78,7 +78,7 @@ class FileControl(Control):
         self._samples = {path.name: str(path) for path in samples(view.widget)}
         voice = [VoiceButton(self)] if view.widget == "audio" else []
         parts = [self._way, *self._pages.values(), self._frame, self._shown, self._preview, *voice]
-        super().__init__(view, parts, "wl-file")
+        super().__init__(view, parts, "wl-file", *(f"wl-takes-{kind}" for kind in TAKEN[view.widget]))
         self.value = None
         self._way.observe(self._go, "value")
         for box in self._inputs.values():

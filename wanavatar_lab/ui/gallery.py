@@ -39,7 +39,11 @@ MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a
 MOST_KEPT, KEPT_SIDE = 12, 320  # entries that a notebook keeps, and the longest side of their pictures in pixels
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
-NO_RUN = {"ended": False, "known": False, "seeded": False, "parents": 0, "children": 0, "compares": "", "source": ""}
+NO_RUN: dict[str, Any] = {
+    **dict.fromkeys(("ended", "known", "seeded"), False),
+    **dict.fromkeys(("parents", "children"), 0),
+    **dict.fromkeys(("compares", "source", "file"), ""),
+}
 COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
 
 
@@ -57,7 +61,7 @@ class Gallery(Listing):
         comparison: the widget that shows both; None while there are not two.
     """
 
-    _esm = script("listing", "comparing", "gallery")
+    _esm = script("listing", "comparing", "dragging", "gallery")
     _css = styles("listing", "gallery")
     WORDS = read_words(__file__, "listing", "states", "gallery")
 
@@ -181,6 +185,7 @@ class Gallery(Listing):
             "title": entry.title,
             "time": entry.time,
             "picture": picture,
+            "file": "" if entry.file is None else entry.file.relative_to(self._catalogue.root / entry.id).as_posix(),
             "usable": entry.file is not None,
             "ended": entry.ended,
             "known": known,

@@ -53,7 +53,8 @@ class GalleryPanel(PanelHost):
         self.gallery.kind, self.gallery.query = kind, query
         self.connect(self.gallery, self.running)
         head = widgets.HBox([LanguageSwitch()], layout={"justify_content": "flex-end"})
-        super().__init__([head, self.running, self.gallery, self._place], _dom_classes=["wl-has-language"])
+        results = widgets.VBox([self.drop_zone(), self.running, self.gallery], _dom_classes=["wl-results"])
+        super().__init__([head, results, self._place], _dom_classes=["wl-has-language"])
 
     @property
     def artifact(self) -> Path | None:

@@ -35,6 +35,7 @@ class Thumbnail:
 
     Attributes:
         id: what `chosen` is while it is chosen.
+        run, file: whose it is, and its name in the run's folder, by which it is dragged; "" where there is none.
         path: of its file, for the page; "" where the page cannot show one.
         kind: of that file: picture, video or audio.
         title: its prompt, or the name of what it was made from.
@@ -45,6 +46,8 @@ class Thumbnail:
     """
 
     id: str
+    run: str = ""
+    file: str = ""
     path: str = ""
     kind: str = ""
     title: str = ""
@@ -64,7 +67,7 @@ class Strip(LabWidget):
         notice: the last error.
     """
 
-    _esm = script("history")
+    _esm = script("dragging", "history")
     _css = styles("history")
     WORDS = read_words(__file__, "states", "history")
 
@@ -161,6 +164,8 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
     shown = file is not None and bool(kind_of(file)) and can_show(file)
     return Thumbnail(
         id=run.id,
+        run=run.id,
+        file=file.relative_to(run.folder).as_posix() if file is not None else "",
         path=server_path(file) if file is not None and shown else "",
         kind=kind_of(file) if file is not None and shown else "",
         title=shorten(str(values.get("prompt") or "") or ", ".join(given), LONGEST_TITLE),

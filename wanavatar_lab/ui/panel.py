@@ -41,6 +41,7 @@ from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, loop_runs, sta
 from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
+    from wanavatar_lab.ui.drop_zone import DropZone
     from wanavatar_lab.ui.gallery import Gallery
     from wanavatar_lab.ui.history import History
     from wanavatar_lab.ui.job_card import RunningJobs
@@ -66,7 +67,12 @@ class Panel(LabBox):
 
     Raises:
         RequestError: there is no such field, or a value is not allowed.
+
+    Attributes:
+        host: what opens the panels of other stages; None for a panel that stands alone.
     """
+
+    host: "PanelHost | None" = None
 
     def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
         self.form = Form(request_class, profile=profile, **values)
@@ -153,7 +159,8 @@ class Panel(LabBox):
         """Put title, hints and button into the language shown."""
         request_class = self.form.request_class
         self._title.value = heading(3, language.of(request_class.labels), language.of(request_class.help))
-        hints = [WORDS.text(name) for name in ("hint", *(["drop"] if self._dropped.children else []))]
+        drop = ("drop",) if self.form.takes else ()
+        hints = [WORDS.text(name) for name in ("hint", *((*drop, "settings") if self._dropped.children else ()))]
         hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
         shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
         self._hint.value = "" if self.cards else shown  # the style sheet hides an empty text
@@ -165,20 +172,11 @@ class Panel(LabBox):
         if self.comm is None:  # closed meanwhile
             return
         self.form.make_all()
-        if self.form.takes:
-            from wanavatar_lab.ui.uploads import Upload  # a panel without files does not need its script
-
-            zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
-
-            def arrived(change: Any) -> None:
-                if change["new"]:  # it is empty while another file arrives
-                    self.form.take(change["new"], zone.field)
-
-            zone.observe(arrived, "path")
-            self._dropped.children = [zone]
-            self.show_words()
+        from wanavatar_lab.ui.drop_zone import SAYS_HOW, DropZone  # as below: a panel is drawn sooner without it
         from wanavatar_lab.ui.history import History
 
+        self._dropped.children = [DropZone("wl-panel", self.form.takes | SAYS_HOW, self._take_file)]
+        self.show_words()
         self._history = history = History(self.form.request_class.stage)
         history.on("choose", self.present)
         history.on("settings", lambda run: self.form.fill(run.repeatable_request()))
@@ -189,6 +187,11 @@ class Panel(LabBox):
         self._earlier.children = [history]
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
+
+    async def _take_file(self, path: Path, field: str) -> str:
+        from wanavatar_lab.ui.drop_zone import take_into
+
+        return await take_into(self.form, path, field, self.host.form_of if self.host else None)
 
     async def _pressed(self, request: Request | None = None) -> None:
         try:
@@ -331,8 +334,32 @@ class PanelHost(LabBox):
         """Show a request in the panel of its stage, to be changed and run."""
         self._shown(request.stage).form.fill(request)
 
+    def form_of(self, stage: str) -> Form:
+        """Show the panel of a stage, and return its form.
+
+        Raises:
+            LabError: there is no such stage.
+        """
+        if stage not in STAGE_REQUESTS:
+            raise LabError(f"It was made by the stage {stage!r}, which this page does not have.")
+        return self._shown(stage).form
+
+    def drop_zone(self) -> "DropZone":
+        """Opens the panel of the stage that made a file, with its settings, where one is dropped on the results."""
+        from wanavatar_lab.ui.drop_zone import SAYS_HOW, DropZone
+
+        return DropZone("wl-results", SAYS_HOW, self._restore)
+
+    async def _restore(self, path: Path, _field: str) -> str:
+        from wanavatar_lab.runs.made_with import read_settings
+        from wanavatar_lab.ui.drop_zone import restore
+
+        made = await asyncio.to_thread(read_settings, path)
+        return await restore(self.form_of(made.stage), made, path)
+
     def _shown(self, stage: str) -> Panel:
         panel = self.open_panel(stage)
+        panel.host = self
         panel.reveal()
         return panel
 

@@ -22,6 +22,7 @@ function render({ model, el, host }) {
     card: (entry, old) => {
       const same = old && entry.picture && JSON.stringify(old.entry.picture) === JSON.stringify(entry.picture);
       const shown = same ? old.node.querySelector(".wl-listing-picture") : picture(model, entry, (clip) => seen.observe(clip));
+      if (!same && entry.file) draggable(shown, () => ({ run: entry.id, file: entry.file, ...entry.picture }));
       return card(model, entry, shown, compare, (values) => narrow(values)); // `narrow` is defined by the time it is clicked
     },
     shown: compare.mark,

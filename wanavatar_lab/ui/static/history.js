@@ -89,7 +89,9 @@ function render({ model, el }) {
       model.save_changes();
       model.send({ kind: "choose", run: item.id });
     });
-    return element("li", {}, made);
+    const place = element("li", {}, made);
+    if (item.file) draggable(place, () => item);
+    return place;
   }
 
   return () => {
