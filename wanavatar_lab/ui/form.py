@@ -111,6 +111,8 @@ class Form(LabBox):
                 if name in self._waiting:
                     self.made[name].value = self._waiting.pop(name)
             self._tell_controls()
+        for control in self.made.values():
+            control.complete()
 
     def expand(self, wanted: bool = True) -> None:
         """Show the advanced fields, or hide them."""

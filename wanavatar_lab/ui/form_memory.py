@@ -40,7 +40,7 @@ class FormMemory(LabWidget):
     settled = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, form: Form) -> None:
-        self._form, self._begun = form, _plain(form.chosen())
+        self._form, self._begun = form, plain(form.chosen())
         text = json.dumps(self._begun, sort_keys=True)
         key = f"form.{form.request_class.stage}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         super().__init__(key=key, values=self._begun)
@@ -57,12 +57,12 @@ class FormMemory(LabWidget):
             self._form.reset(**self._begun)
 
     def _follow(self) -> None:
-        values = _plain(self._form.chosen())
+        values = plain(self._form.chosen())
         with self.hold_sync():
             self.values, self.changed = values, values != self._begun
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of fields as JSON types."""
     found: dict[str, Any] = json.loads(json.dumps(values, default=_dumped))
     return found

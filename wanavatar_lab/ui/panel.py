@@ -84,8 +84,8 @@ class Panel(LabBox):
         self._shown = ""  # the run whose result is shown
         self._history: History | None = None
         self._memory = FormMemory(self.form)
-        foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
-        inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
+        self._foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
+        inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, self._foot])
         outputs = bare(widgets.VBox, "wl-panel-made", children=[self._hint, self._cards, self._result, self._earlier])
         body = bare(widgets.HBox, "wl-panel-body", children=[inputs, outputs])
         self._dropped = bare(widgets.VBox, "wl-panel-drop")  # receives files that are dropped on the panel
@@ -174,7 +174,9 @@ class Panel(LabBox):
         self.form.make_all()
         from wanavatar_lab.ui.drop_zone import SAYS_HOW, DropZone  # as below: a panel is drawn sooner without it
         from wanavatar_lab.ui.history import History
+        from wanavatar_lab.ui.presets import Presets
 
+        self._foot.children = [self._button, Presets(self.form), self._memory]
         self._dropped.children = [DropZone("wl-panel", self.form.takes | SAYS_HOW, self._take_file)]
         self.show_words()
         self._history = history = History(self.form.request_class.stage)
