@@ -22,7 +22,7 @@ from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
-from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ class FileControl(Control):
             return
         self._previewed = path
         refill(self._preview)
-        if path is None or not can_show(path):
+        # a player shows what the kernel sends, too
+        if path is None or not (can_show(path) or (self.view.widget != "audio" and is_sent(path))):
             return
         from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
         from wanavatar_lab.ui.waveform import Waveform

@@ -64,12 +64,13 @@ class GalleryPanel(PanelHost):
     def listing(self, most: int = 20) -> str:
         """The entries found, newest first, a line for each: time, stage, prompt, and path of the file.
 
-        Paths are relative to the folder that the page is served from.
+        Paths are relative to the folder that the page is served from, or absolute outside of it.
         """
         lines = []
         for entry in self.gallery.entries[:most]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
-            where = entry["picture"]["path"] if entry["picture"] else f"{entry['id']} ({entry['state']})"
+            file = self.gallery.file_of(entry["id"])
+            where = f"{entry['id']} ({entry['state']})" if file is None else entry["picture"]["path"] or str(file)
             lines.append("  ".join([when, entry["stage"], shorten(entry["title"], LONGEST_TITLE), where]))
         return "\n".join([*lines, f"{len(lines)} of {self.gallery.total}"])
 

@@ -20,7 +20,8 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words, shorten
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
-from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
+from wanavatar_lab.ui.thumbnails import answer
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
 MOST_RUNS = 24  # in the strip of a stage; the gallery has them all
 LOOK_SECONDS = 3.0
@@ -36,8 +37,8 @@ class Thumbnail:
     Attributes:
         id: what `chosen` is while it is chosen.
         run, file: whose it is, and its name in the run's folder, by which it is dragged; "" where there is none.
-        path: of its file, for the page; "" where the page cannot show one.
-        kind: of that file: picture, video or audio.
+        path: of its file, for the page; "" where the server does not serve it.
+        kind: of that file: picture, video or audio; "" where there is none.
         title: its prompt, or the name of what it was made from.
         state: of its run.
         seed: that made it; None where the stage has none.
@@ -67,7 +68,7 @@ class Strip(LabWidget):
         notice: the last error.
     """
 
-    _esm = script("dragging", "history")
+    _esm = script("thumbnails", "dragging", "history")
     _css = styles("history")
     WORDS = read_words(__file__, "states", "history")
 
@@ -79,6 +80,12 @@ class Strip(LabWidget):
     def show(self, thumbnails: Sequence[Thumbnail]) -> None:
         """Replace the thumbnails."""
         self.items = [asdict(each) for each in thumbnails]
+
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Send a thumbnail that the page cannot get from its server."""
+        if content.get("kind") == "thumbnail":
+            item = next((item for item in self.items if item["id"] == content.get("id")), None)
+            start(answer(self, content, runs_folder() / item["run"] / item["file"] if item else None))
 
 
 class History(Strip):
@@ -121,6 +128,9 @@ class History(Strip):
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a person asks for with a run."""
+        if content.get("kind") == "thumbnail":
+            super().receive(content, buffers)
+            return
         self.notice = ""
         try:
             run = Run.open(str(content.get("run", "")))
@@ -161,13 +171,13 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
             changed = {name: values[name] for name in views if name not in apart and name in values}
             changed = {name: value for name, value in changed.items() if _plain(value, views[name]) != defaults[name]}
             settings = labelled(kind, changed)
-    shown = file is not None and bool(kind_of(file)) and can_show(file)
+    kind_of_file = kind_of(file) if file is not None else ""
     return Thumbnail(
         id=run.id,
         run=run.id,
         file=file.relative_to(run.folder).as_posix() if file is not None else "",
-        path=server_path(file) if file is not None and shown else "",
-        kind=kind_of(file) if file is not None and shown else "",
+        path=server_path(file) if file is not None and kind_of_file and can_show(file) else "",
+        kind=kind_of_file,
         title=shorten(str(values.get("prompt") or "") or ", ".join(given), LONGEST_TITLE),
         state=status.state,
         seed=status.seed if "seed" in views else None,

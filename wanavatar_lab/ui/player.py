@@ -21,7 +21,7 @@ from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.media import probe, read_frame, read_peaks, read_picture
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import Record, joined, record_of_file
-from wanavatar_lab.ui.served_files import KINDS, is_sent, kind_of, server_path
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_path
 from wanavatar_lab.ui.widget import LabWidget, Recorded, script, start, styles
 
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
@@ -134,7 +134,8 @@ def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidge
     """
     infos = [probe(path) for path in (first, second)]
     one, other = ((info.width or 1) / (info.height or 1) for info in infos)
-    if all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
+    served = can_show(first) and can_show(second)
+    if served and all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
         return Compare(first, second, labels=labels)
     return Player(first, second, labels=labels)
 

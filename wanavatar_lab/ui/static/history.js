@@ -21,6 +21,7 @@ function render({ model, el }) {
     }
   }, { root: null, rootMargin: "100px" });
 
+  const sent = thumbnails(model, signal);
   const cards = new Map(); // unchanged ones stay in place, and with them the focus
   follow(model, signal, "items words", () => {
     const items = model.get("items");
@@ -71,7 +72,10 @@ function render({ model, el }) {
     const made = element("button", { type: "button", className: "wl-history-item" });
     made.setAttribute("aria-label", [item.title, described(item)].filter(Boolean).join(" · "));
     made.title = [item.title, described(item)].filter(Boolean).join("\n");
-    if (item.path && item.kind === "picture") {
+    const nothing = () => element("span", { className: "wl-soft", textContent: say(model, item.kind === "audio" ? "sound" : item.state) });
+    if (sent.needed(item.path) && ["picture", "video"].includes(item.kind)) {
+      made.append(sent.image(item.id, nothing));
+    } else if (item.path && item.kind === "picture") {
       made.append(element("img", { src: fileUrl(item.path), loading: "lazy", alt: "", draggable: false }));
     } else if (item.path && item.kind === "video") {
       const clip = element("video", { muted: true, playsInline: true, preload: "metadata", tabIndex: -1, "data-src": fileUrl(item.path), "aria-hidden": "true" });
@@ -80,7 +84,7 @@ function render({ model, el }) {
       made.append(clip);
       seen.observe(clip);
     } else {
-      made.append(element("span", { className: "wl-soft", textContent: say(model, item.kind === "audio" ? "sound" : item.state) }));
+      made.append(nothing());
     }
     const below = item.seed === null ? "" : String(item.seed);
     made.append(element("span", { className: "wl-history-seed", textContent: below }));

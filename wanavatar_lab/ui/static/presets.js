@@ -5,11 +5,11 @@ function render({ model, el }) {
   const shipped = element("div");
   const own = element("div");
   const name = element("input", { type: "text", maxLength: 60 });
-  const save = element("button", { type: "submit", className: "wl-button" });
+  const save = button();
   const gone = element("div", { className: "wl-row wl-presets-gone", role: "status" }, element("span"), element("button", { type: "button", className: "wl-link" }));
   const notice = element("div", { className: "wl-error", role: "alert" });
   const file = element("button", { type: "button", className: "wl-menu-item" });
-  const form = element("form", { className: "wl-menu-row" }, name, save);
+  const form = element("div", { className: "wl-menu-row wl-presets-new" }, name, save);
   const line = element("hr");
   card.append(shipped, line, own, gone, form, notice, element("hr"), element("div", { className: "wl-menu-row" }, file));
   el.append(root);
@@ -53,9 +53,7 @@ function render({ model, el }) {
       renamed = "";
       showOwn();
     };
-    const made = element("form", { className: "wl-menu-row" }, box);
-    made.addEventListener("submit", (event) => {
-      event.preventDefault();
+    onEnter(box, () => {
       if (box.value.trim() !== each) model.send({ kind: "rename", name: each, to: box.value });
       end();
     });
@@ -64,17 +62,18 @@ function render({ model, el }) {
       event.stopPropagation();
       end();
     });
-    return made;
+    return element("div", { className: "wl-menu-row" }, box);
   }
 
   const nameSave = () => (save.textContent = say(model, model.get("own").includes(name.value.trim()) ? "replace" : "save"));
   name.addEventListener("input", nameSave);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  const saveIt = () => {
     if (!name.value.trim()) return name.focus();
     model.send({ kind: "save", name: name.value });
     name.value = "";
-  });
+  };
+  onEnter(name, saveIt);
+  save.addEventListener("click", saveIt);
   gone.lastChild.addEventListener("click", () => model.send({ kind: "undo" }));
   file.addEventListener("click", () => {
     root.open = false;
