@@ -77,8 +77,8 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     picture_of(page, "dragging-over")
     page.mouse.up()
     path = page.get_by_role("textbox", name="Picture: File path").and_(page.locator(":visible"))
-    expect(path).to_have_value(f"{drawn}/picture.png")
-    expect(picture.locator("img")).to_have_js_property("naturalWidth", 128)
+    expect(path).to_have_value(f"{drawn}/upscaled.png")  # of its two sizes the larger
+    expect(picture.locator("img")).to_have_js_property("naturalWidth", 256)
 
     the(page, "combobox", "Voice: Sample").select_option(label="english_female.wav")
     fill(page, "To (s)", "0.6")
@@ -86,6 +86,17 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     fill(page, "Seed", "6")
     spoken = run(page, 1)
     request = list_jobs()[0].run.request()
+
+    # without a mouse, and to the disk
+    with page.expect_download() as download:
+        the(page, "link", "Download").click()
+    assert download.value.suggested_filename == f"{spoken.name}-talking.mp4"
+    assert download.value.path().read_bytes() == (spoken / "talking.mp4").read_bytes()
+    page.get_by_text("Use in").and_(page.locator(":visible")).click()
+    page.locator(".wl-history:visible").get_by_role("button", name="Image to video").click()
+    expect(page.get_by_role("tab", name="Image to video")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".wl-of-image:visible img")).to_have_js_property("naturalWidth", 128)  # the first frame
+    page.get_by_role("tab", name="Speech to video").click()
 
     # a copy under another name, as one that was sent and kept elsewhere
     clip, copy = tmp_path / "a talk.mp4", tmp_path / "kept.png"

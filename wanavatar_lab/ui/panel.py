@@ -166,6 +166,8 @@ class Panel(LabBox):
         self._hint.value = "" if self.cards else shown  # the style sheet hides an empty text
         active = any(card.active for card in self.cards)
         self._button.description = WORDS.text("running" if active else "run")
+        if self._history is not None:
+            self._history.uses = self._uses()
 
     def _make_the_rest(self) -> None:
         """Make what the panel can be drawn without, and import what shows pictures and plays sound."""
@@ -185,10 +187,27 @@ class Panel(LabBox):
         history.on("reuse_seed", lambda run: self.form.set(seed=run.status().seed))
         history.on("again", lambda run: start(self._pressed(run.repeatable_request())))
         history.on("new_seed", lambda run: start(self._pressed(run.request().changed(seed=-1))))
+        history.on("use", self._use)
         history.chosen = self._shown
+        history.uses = self._uses()
         self._earlier.children = [history]
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
+
+    def _uses(self) -> dict[str, list[dict[str, str]]]:
+        """The stages whose forms are here and take a result, by the kind of its file."""
+        here = STAGE_REQUESTS.values() if self.host else [self.form.request_class]
+        return {
+            kind: [
+                {"stage": request.stage, "label": language.of(request.labels)}
+                for request in here
+                if fields_for(request, f"result{suffix}")
+            ]
+            for kind, suffix in (("picture", ".png"), ("video", ".mp4"), ("audio", ".wav"))
+        }
+
+    def _use(self, _: Run, path: Path, stage: str) -> None:
+        (self.host.form_of(stage) if self.host else self.form).take(path)
 
     async def _take_file(self, path: Path, field: str) -> str:
         from wanavatar_lab.ui.drop_zone import take_into

@@ -38,16 +38,18 @@ function render({ model, el }) {
     const ids = new Set(items.map((item) => item.id));
     for (const id of cards.keys()) if (!ids.has(id)) cards.delete(id);
   });
-  follow(model, signal, "items chosen actions words", () => {
+  follow(model, signal, "items chosen actions uses words", () => {
     const chosen = model.get("items").find((item) => item.id === model.get("chosen"));
     for (const [id, { node }] of cards) node.firstChild.setAttribute("aria-pressed", String(id === chosen?.id));
     about.hidden = !chosen;
+    const uses = model.get("uses")[chosen?.kind] ?? [];
     row.hidden = !model.get("actions").length;
     if (!chosen) return;
     title.textContent = title.title = chosen.title;
     facts.textContent = described(chosen);
-    if (row.dataset.of === `${model.get("lang")} ${chosen.id} ${model.get("actions")}`) return;
-    row.dataset.of = `${model.get("lang")} ${chosen.id} ${model.get("actions")}`;
+    const shownFor = JSON.stringify([model.get("lang"), chosen.id, model.get("actions"), uses]);
+    if (row.dataset.of === shownFor) return;
+    row.dataset.of = shownFor;
     const usable = model.get("actions").filter((name) => chosen.seed !== null || !name.includes("seed"));
     row.replaceChildren(...usable.map((name) => {
       const made = button();
@@ -55,11 +57,32 @@ function render({ model, el }) {
       made.addEventListener("click", () => model.send({ kind: name, run: chosen.id }));
       return made;
     }));
+    const elsewhere = element("span", { className: "wl-history-elsewhere" });
+    if (uses.length) elsewhere.append(useIn(chosen, uses));
+    if (chosen.link && servesFiles) {
+      const name = `${chosen.run}-${chosen.file.split("/").at(-1)}`;
+      elsewhere.append(element("a", { className: "wl-link", href: fileUrl(chosen.link), download: name, textContent: say(model, "download") }));
+    }
+    row.append(elsewhere);
   });
   follow(model, signal, "notice", () => {
     notice.replaceChildren(...withCode(model.get("notice")));
     notice.hidden = !model.get("notice");
   });
+
+  function useIn(chosen, uses) {
+    const { root, summary, card } = menu(signal);
+    summary.textContent = say(model, "use");
+    card.append(...uses.map(({ stage, label }) => {
+      const made = element("button", { type: "button", className: "wl-menu-item", textContent: label });
+      made.addEventListener("click", () => {
+        root.open = false;
+        model.send({ kind: "use", run: chosen.id, stage });
+      });
+      return element("div", { className: "wl-menu-row" }, made);
+    }));
+    return root;
+  }
 
   function described(item) {
     const when = new Date(item.time * 1000).toLocaleString(model.get("lang"), { dateStyle: "medium", timeStyle: "short" });
