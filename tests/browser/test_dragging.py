@@ -87,6 +87,11 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     spoken = run(page, 1)
     request = list_jobs()[0].run.request()
 
+    # the result itself, into the field of the picture
+    page.locator(".wl-panel-made:visible figure").drag_to(picture, source_position={"x": 30, "y": 30})
+    expect(path).to_have_value(f"{spoken}/talking.mp4")
+    expect(picture.locator("img")).to_have_js_property("naturalWidth", 128)  # its first frame
+
     # without a mouse, and to the disk
     with page.expect_download() as download:
         the(page, "link", "Download").click()
@@ -140,8 +145,9 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     expect(the(page, "textbox", "Prompt")).to_have_value(PROMPT)
     picture_of(page, "dragging-foreign")
     assert nameless(page) == []
-    uploads = place / "data" / "uploads"
-    assert [each.name for each in uploads.glob("*.*") if each.suffix != ".lock"] == ["kept.png"]  # the only input
+    # of all files that came only the input is kept, and the frame of the clip
+    uploads = {each.name.partition("-0s-")[0] for each in (place / "data" / "uploads").glob("*.png")}
+    assert uploads == {"kept.png", "talking"} and not [*(place / "data" / "uploads").glob("*.mp4")]
 
 
 def test_in_lab_a_card_of_the_gallery_is_dragged_into_a_field(lab: Server, place: Path, page: Page) -> None:

@@ -70,6 +70,20 @@ def test_presets_survive_a_reload_and_are_in_lab_too(app: Server, lab: Server, p
     expect(the(page, "textbox", "Prompt")).to_have_value(PROMPT)
     expect(the(page, "textbox", "Prompt")).to_be_focused()
 
+    # a file is chosen where one cannot be dropped
+    the(page, "textbox", "Prompt").fill("another one")
+    for menu_or_gallery in (menu, page.locator(".wl-gallery:visible")):
+        if menu_or_gallery is menu:
+            menu.get_by_text("Presets").click()
+        else:
+            the(page, "button", "Reset the form").click()
+            page.get_by_role("tab", name="Gallery").click()
+        with page.expect_file_chooser() as chooser:
+            menu_or_gallery.get_by_role("button", name="Settings from a file…").click()
+        chooser.value.set_files(made / "picture.png")
+        expect(the(page, "textbox", "Prompt")).to_have_value(PROMPT)
+        expect(the(page, "spinbutton", "Seed")).to_have_value("9")
+
     write_notebook(place / "notebooks" / "presets.ipynb", LAB_CELL)
     open_in_lab(page, lab, "presets")
     menu.get_by_text("Presets").click()

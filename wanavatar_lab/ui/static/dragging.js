@@ -24,6 +24,7 @@ function draggable(node, facts) {
     leave = new AbortController();
     document.body.dataset.wlDrags = kind; // fields that take it are marked
     openTabs(leave.signal);
+    waitForZones(leave.signal, { run, file });
     event.stopPropagation();
   });
   node.addEventListener("dragend", () => {
@@ -51,4 +52,31 @@ function openTabs(signal) {
     }, SPRING);
   }, { capture: true, signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
+}
+
+// The field at a place of a panel, by its name; "" where there is none.
+function fieldAt(target) {
+  const classes = [...(target.closest(".wl-file")?.classList ?? [])];
+  return classes.find((name) => name.startsWith("wl-of-"))?.slice("wl-of-".length) ?? "";
+}
+
+// A panel of a tab that has just opened gets its drop zone a moment later: what is let go there before is kept for it.
+function waitForZones(signal, result) {
+  const early = (event) => {
+    const panel = event.target.closest?.(".wl-panel");
+    return panel && !panel.querySelector(".wl-upload-around") ? panel : null;
+  };
+  document.addEventListener("dragover", (event) => early(event) && event.preventDefault(), { signal });
+  document.addEventListener("drop", (event) => {
+    const panel = early(event);
+    if (!panel) return;
+    event.preventDefault();
+    const field = fieldAt(event.target);
+    requestAnimationFrame(function give() {
+      if (!panel.isConnected) return;
+      const zone = panel.querySelector(".wl-upload-around");
+      if (!zone) return setTimeout(give, 50);
+      zone.dispatchEvent(new CustomEvent("wl-result", { detail: { ...result, field } }));
+    });
+  }, { signal });
 }

@@ -162,13 +162,14 @@ function render({ model, el }) {
       const found = el.closest(`.${around}`);
       return found && found === (event.target.closest(`.${around}`) ?? (types.includes(RESULT) ? null : inSight())) ? found : null;
     };
-    const fieldAt = (event) => event.target.closest(".wl-file");
     // a file dropped outside all of them is for the visible one; in Lab it may be meant for Lab itself
     const inSight = () => {
       const takers = [...document.querySelectorAll(`.${around}:has(.wl-upload-around)`)];
       const seen = takers.filter((taker) => taker.getClientRects().length);
       return inVoila && seen.length === 1 ? seen[0] : null;
     };
+    const take = (result) => model.send({ kind: "result", ...result });
+    el.addEventListener("wl-result", (event) => take(event.detail), { signal });
     let marked = null;
     const mark = (found) => {
       marked?.classList.remove("wl-over");
@@ -177,7 +178,7 @@ function render({ model, el }) {
     };
     document.addEventListener("dragover", (event) => {
       const found = place(event);
-      const target = found && (fieldAt(event) ?? found); // of a file that is let go in a field, it is the field
+      const target = found && (event.target.closest(".wl-file") ?? found); // of a file that is let go in a field, it is the field
       if (target !== marked) mark(target);
       if (!found) return;
       event.dataTransfer.dropEffect = "copy";
@@ -193,10 +194,9 @@ function render({ model, el }) {
       if (!found) return;
       event.preventDefault();
       event.stopPropagation();
-      const classes = [...(fieldAt(event)?.classList ?? [])];
-      const field = classes.find((name) => name.startsWith("wl-of-"))?.slice("wl-of-".length) ?? "";
+      const field = fieldAt(event.target);
       const result = event.dataTransfer.getData(RESULT);
-      if (result) model.send({ kind: "result", ...JSON.parse(result), field });
+      if (result) take({ ...JSON.parse(result), field });
       else sendAll([...event.dataTransfer.files], field);
     }, hears);
   }
