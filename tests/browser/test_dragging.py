@@ -39,6 +39,25 @@ def drop_file(page: Page, file: Path, target: Locator) -> None:
     carry(page, file, *middle(target))
 
 
+def grasp(page: Page, source: Locator) -> None:
+    """Begin to drag something by its upper left part, before anything scrolls."""
+    source.scroll_into_view_if_needed()
+    box = source.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 25, box["y"] + 25)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 45, box["y"] + 35, steps=4)
+
+
+def drag(page: Page, source: Locator, target: Locator) -> None:
+    """Drag something into something else of the page."""
+    grasp(page, source)
+    x, y = middle(target)
+    page.mouse.move(x, y, steps=4)
+    page.mouse.move(x + 2, y)
+    page.mouse.up()
+
+
 def run(page: Page, count: int) -> Path:
     """Press Run, and wait for the run's folder; it is the `count`th of the stage's strip."""
     before = len(list_jobs())
@@ -66,8 +85,7 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     drawn = run(page, 1)
 
     # a result is dragged over the tab of another stage, which opens, and into a field there
-    page.mouse.move(*middle(page.locator(".wl-history-item:visible")))
-    page.mouse.down()
+    grasp(page, page.locator(".wl-history-item:visible"))
     tab = middle(page.get_by_role("tab", name="Speech to video"))
     page.mouse.move(*tab, steps=4)
     page.mouse.move(tab[0] + 2, tab[1])
@@ -88,7 +106,7 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     request = list_jobs()[0].run.request()
 
     # the result itself, into the field of the picture
-    page.locator(".wl-panel-made:visible figure").drag_to(picture, source_position={"x": 30, "y": 30})
+    drag(page, page.locator(".wl-panel-made:visible figure"), picture)
     expect(path).to_have_value(f"{spoken}/talking.mp4")
     expect(picture.locator("img")).to_have_js_property("naturalWidth", 128)  # its first frame
 
@@ -159,11 +177,7 @@ def test_in_lab_a_card_of_the_gallery_is_dragged_into_a_field(lab: Server, place
     panel = page.locator(".wl-panel")
     path = panel.get_by_role("textbox", name="Picture: File path")
     expect(path).to_have_value(re.compile("upscaled.png"))
-    talking = cards.first.locator("video")
-    talking.scroll_into_view_if_needed()
-    box = panel.locator(".wl-of-audio").bounding_box()
-    assert box is not None
-    talking.drag_to(panel.locator(".wl-of-audio"), source_position={"x": 20, "y": 20})
+    drag(page, cards.first.locator("video"), panel.locator(".wl-of-audio"))
     recording = panel.get_by_role("textbox", name="Voice: File path")
     expect(recording).to_have_value(re.compile(r"-speech_to_video/talking[.]mp4"))
     picture_of(page, "dragging-lab")
