@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanavatar_lab.errors import LabError
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "config_folder", "read_settings"]
 # The folder of the repository: a kernel's working folder is its notebook's, so no default may depend on that. Where the
 # package is installed without the repository, defaults are below the working folder.
 _BESIDE = Path(__file__).resolve().parent.parent
@@ -87,9 +87,24 @@ def _settings_file(environ: Mapping[str, str]) -> Path | None:
     """The settings file: the one that a variable names must exist, the usual one need not."""
     if environ.get("WANAVATAR_SETTINGS"):
         return Path(environ["WANAVATAR_SETTINGS"])
-    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
+    home = _config_home(environ)
     usual = Path(home) / "wanavatar-lab" / "settings.toml"
     return usual if home and usual.is_file() else None
+
+
+def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of what one person has set: the settings file, and presets.
+
+    Raises:
+        LabError: the environment names none.
+    """
+    if not (home := _config_home(environ)):
+        raise LabError("Presets are kept in a person's home folder, and there is none: set HOME or XDG_CONFIG_HOME.")
+    return Path(home) / "wanavatar-lab"
+
+
+def _config_home(environ: Mapping[str, str]) -> str:
+    return environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ from tests.stages_for_tests import Relax
 from wanavatar_lab import runs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.runs import Artifact, Run, Status
+from wanavatar_lab.runs.marks import Marks, write_marks
 
 
 def made() -> tuple[Run, Run, Run]:
@@ -36,6 +37,7 @@ def made() -> tuple[Run, Run, Run]:
 
 def test_rows_have_the_request_the_seed_that_was_used_and_what_came_of_it(queue_settings: Path) -> None:
     done, waiting, damaged = made()
+    write_marks(done, Marks(favourite=True, tags=("kept",)))
     last, second, first = runs.records()
     assert [row["id"] for row in (first, second, last)] == [done.id, waiting.id, damaged.id]
     assert first == {
@@ -47,6 +49,8 @@ def test_rows_have_the_request_the_seed_that_was_used_and_what_came_of_it(queue_
         "memory_bytes": 5000,
         "result": str(done.folder / "result.npy"),
         "error": None,
+        "favourite": True,
+        "tags": ["kept"],
         **Relax(profile="pocket", steps=1, seed=41).to_json(),
     }
     assert (second["state"], second["seconds"], second["seed"], second["steps"]) == ("queued", None, -1, 2)
@@ -61,7 +65,8 @@ def test_the_table_needs_pandas_and_says_so(queue_settings: Path, monkeypatch: p
 
 def test_the_table_is_a_data_frame_by_id(queue_settings: Path) -> None:
     pandas = pytest.importorskip("pandas", reason="runs.table() needs pandas, which set-up does not install")
-    assert list(runs.table().columns) == ["stage", "state", "submitted", "seconds", "memory_bytes", "result", "error"]
+    columns = ["stage", "state", "submitted", "seconds", "memory_bytes", "result", "error", "favourite", "tags"]
+    assert list(runs.table().columns) == columns
     done, waiting, _ = made()
     frame = runs.table()
     assert isinstance(frame, pandas.DataFrame) and len(frame) == 3

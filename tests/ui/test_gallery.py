@@ -1,11 +1,14 @@
 """The gallery: what it lists, finds, hands on, copies and deletes."""
 
+import io
 import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import papermill.cli
 import pytest
+from PIL import Image
 
 from tests.stages_for_tests import Relax
 from tests.ui import made_runs, measure_gallery
@@ -16,8 +19,11 @@ from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
 from wanavatar_lab.ui.gallery import Catalogue, Gallery
+from wanavatar_lab.ui.gallery_panel import GalleryPanel
+from wanavatar_lab.ui.history import History
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.listing import PAGE
+from wanavatar_lab.ui.widget import LabWidget
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +254,93 @@ def test_the_benchmark_says_its_figures(capsys: pytest.CaptureFixture[str], monk
     figures = {line[:26].strip(): float(line[26:]) for line in capsys.readouterr().out.splitlines()}
     assert figures["runs"] == 12 and figures["kilobytes sent"] > 1
     assert {"listed", "searched", "refreshed, nothing new"} <= set(figures)
+
+
+def test_favourites_and_tags_are_kept_filter_and_are_seen_by_another_page(family: list[Run]) -> None:
+    gallery, other = Gallery(), Gallery()
+    gallery.receive({"kind": "star", "run": family[0].id, "on": True})
+    gallery.receive({"kind": "tag", "run": family[1].id, "tags": " Ann,  lips， ann,"})
+    other.refresh()
+    for each in (gallery, other, Gallery()):
+        assert each.tags == ["Ann", "lips"]
+        assert [(entry["favourite"], entry["tags"]) for entry in each.entries] == [
+            (False, []),
+            (False, ["Ann", "lips"]),
+            (True, []),
+        ]
+    gallery.favourites = True
+    assert shown(gallery) == [family[0].id] == [path.parent.name for path in gallery.files()]
+    gallery.favourites, gallery.tag = False, "lips"
+    assert shown(gallery) == [family[1].id]
+    gallery.tag, gallery.query = "", "ANN"
+    assert shown(gallery) == [family[1].id]
+    other.receive({"kind": "star", "run": family[0].id, "on": False})
+    gallery.query, gallery.favourites = "", True
+    gallery.refresh()
+    assert shown(gallery) == []
+    gallery.receive({"kind": "tag", "run": family[1].id, "tags": "x" * 41})
+    assert gallery.notice == "A tag has at most 40 characters (got 41)."
+    gallery.receive({"kind": "tag", "run": family[1].id, "tags": ""})
+    assert gallery.tags == []
+
+
+def test_damaged_marks_are_not_overwritten(family: list[Run], caplog: pytest.LogCaptureFixture) -> None:
+    (family[0].folder / "marks.json").write_text("{")
+    gallery = Gallery()
+    assert "Shown without its marks" in caplog.text and not gallery.entries[-1]["favourite"]
+    gallery.receive({"kind": "star", "run": family[0].id, "on": True})
+    assert "does not hold marks of a run" in gallery.notice
+    assert (family[0].folder / "marks.json").read_text() == "{"
+
+
+def test_several_runs_are_marked_deleted_and_brought_back_at_once(family: list[Run]) -> None:
+    gallery, ids = Gallery(), [run.id for run in family[:2]]
+    gallery.receive({"kind": "tag", "run": ids[0], "tags": "old"})
+    gallery.receive({"kind": "each", "act": "tag", "runs": ids, "tags": "both, old"})
+    gallery.receive({"kind": "each", "act": "star", "runs": ids, "on": True})
+    marks = {entry["id"]: (entry["favourite"], entry["tags"]) for entry in gallery.entries}
+    assert [marks[each] for each in ids] == [(True, ["old", "both"]), (True, ["both", "old"])]
+    unfinished = Run.create(TextToImage(prompt="new"))
+    gallery.receive({"kind": "each", "act": "delete", "runs": [unfinished.id, *ids]})
+    assert gallery.undo.split() == ids and "cancel it before deleting" in gallery.notice
+    assert shown(gallery) == [unfinished.id, family[2].id]
+    gallery.receive({"kind": "undo"})
+    assert len(shown(gallery)) == 4 and gallery.undo == ""
+    assert {entry["id"] for entry in gallery.entries if entry["favourite"]} == set(ids)
+
+
+def test_what_lies_outside_of_the_root_is_sent_when_it_is_asked_for(
+    family: list[Run], served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(served / "notebooks"))
+    gallery, history = Gallery(), History("text_to_image")
+    assert [entry["picture"] for entry in gallery.entries] == [
+        {"path": "", "kind": "video"},
+        {"path": "", "kind": "picture"},
+        {"path": "", "kind": "picture"},
+    ]
+    assert [(item["path"], item["kind"], item["file"]) for item in history.items] == [("", "picture", "made.png")]
+    gallery.notice = "kept"
+
+    def asked(widget: LabWidget, **content: Any) -> tuple[dict[str, Any], bytes]:
+        sent: list[tuple[dict[str, Any], bytes]] = []
+        monkeypatch.setattr(widget, "send", lambda content, data=None: sent.append((content, (data or [b""])[0])))
+        widget.receive(content)
+        return sent[0]
+
+    for widget, index in ((gallery, 0), (gallery, 2), (history, 0)):
+        run = family[0] if index == 0 else family[2]
+        message, data = asked(widget, kind="thumbnail", id=run.id)
+        assert message == {"kind": "thumbnail", "id": run.id, "type": "image/jpeg"}
+        shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32)
+        drawn = np.asarray(made_runs.face(0.0 if index == 2 else 0.2, side=64), np.float32)
+        assert shown.shape == (64, 64, 3) and abs(shown - drawn).mean() < 12
+    message, data = asked(gallery, kind="clip", id=family[2].id)
+    assert message["type"] == "video/mp4" and data == (family[2].folder / "talking.mp4").read_bytes()
+    (family[0].folder / "made.png").write_bytes(b"damaged")
+    assert asked(gallery, kind="thumbnail", id=family[0].id) == (
+        {"kind": "thumbnail", "id": family[0].id, "type": "image/jpeg"},
+        b"",
+    )
+    assert asked(gallery, kind="thumbnail", id="../x")[1] == b"" and gallery.notice == "kept"
+    assert str(family[1].folder / "made.png") in GalleryPanel().listing()

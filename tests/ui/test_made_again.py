@@ -15,6 +15,7 @@ from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.gallery_panel import GalleryPanel
 from wanavatar_lab.ui.history import History, Strip
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.page import Page
 from wanavatar_lab.ui.panel import Panel
 from wanavatar_lab.ui.player import Compare
 
@@ -98,6 +99,31 @@ def test_the_strip_has_each_run_with_its_seed_and_brings_its_result_and_settings
     assert item["settings"] == "스텝 수 2"
     language.code = "en"
     panel.close()
+
+
+def test_a_result_of_the_strip_is_used_in_another_stage_in_its_larger_size(drawn: tuple[Panel, Run]) -> None:
+    run = drawn[1]
+
+    async def person() -> None:
+        page = Page()
+        panel = page.open_panel("text_to_image")
+        panel._look.drawn = True  # as the page says
+        await until(lambda: histories(panel))
+        (history,) = histories(panel)
+        stages = [use["stage"] for use in history.uses["picture"] if use["stage"] != "relax"]  # which tests add
+        assert stages == ["upscale", "image_to_video", "speech_to_video"]
+        item = next(item for item in history.items if item["id"] == run.id)
+        assert (item["path"], item["link"]) == (f"runs/{run.id}/picture.png", f"runs/{run.id}/upscaled.png")
+        history.receive({"kind": "use", "run": run.id, "stage": "image_to_video"})
+        assert page.stage_in_use == "image_to_video" and history.notice == ""
+        assert page.open_panel("image_to_video").form.values()["image"] == str(run.folder / "upscaled.png")
+        history.receive({"kind": "use", "run": run.id, "stage": "nowhere"})
+        assert "'nowhere', which this page does not have" in history.notice
+        page.close()
+
+    asyncio.run(person())
+    (alone,) = histories(Panel(TextToImage))  # whose form takes no picture
+    assert alone.uses == {"picture": [], "video": [], "audio": []}
 
 
 def test_from_the_strip_the_same_bytes_are_made_and_the_first_result_stays_until_then(

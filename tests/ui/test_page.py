@@ -119,7 +119,7 @@ def test_a_run_is_run_again_from_the_page(shared_queue: QueueUnderTest) -> None:
     job.wait(20)
     page = Page()
     page._tab.selected_index = len(page.tabs) - 1
-    ongoing, gallery = page._places[-1].children[0].children
+    _, ongoing, gallery = page._places[-1].children[0].children
     gallery.receive({"kind": "again", "run": job.id})
     assert gallery.notice == ""
     (card,) = eventually(lambda: seen(ongoing).cards)

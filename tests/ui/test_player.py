@@ -39,6 +39,19 @@ def test_a_clip_has_its_frames_and_its_sound(made: Path) -> None:
     assert len(player.peaks) == 100 and max(player.peaks) > 0.4
 
 
+def test_a_result_is_known_by_its_run(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(made))
+    run_id = "20260102-030405-0abc-upscale"
+    mine = made_runs.picture(made / run_id / "upscaled.png", side=8)
+    other = made_runs.picture(made / "demo" / "upscaled.png", side=8)
+    assert [(each.run, each.file) for each in map(Player, (mine, other, made / "small.png"))] == [
+        (run_id, "upscaled.png"),
+        ("", ""),
+        ("", ""),
+    ]
+    assert Player(mine, other).file == ""  # two share their controls
+
+
 def test_sound_and_pictures(made: Path) -> None:
     sound, picture = Player(made / "voice.wav"), Player(made / "small.png")
     assert (sound.kind, sound.frames, len(sound.peaks)) == ("audio", None, 300)

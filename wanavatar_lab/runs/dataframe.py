@@ -10,10 +10,11 @@ from typing import Any
 
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS
+from wanavatar_lab.runs.marks import Marks, read_marks
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.status import Status
 
-COLUMNS = ("id", "stage", "state", "submitted", "seconds", "memory_bytes", "result", "error")
+COLUMNS = ("id", "stage", "state", "submitted", "seconds", "memory_bytes", "result", "error", "favourite", "tags")
 NEEDS_PANDAS = (
     "runs.table() makes a DataFrame of pandas, which is not installed: .venv/bin/uv pip install pandas. "
     "runs.records() has the same rows as plain dicts."
@@ -38,7 +39,8 @@ def records(runs_dir: Path | str | None = None) -> list[dict[str, Any]]:
     """A dict per run, newest first: `COLUMNS`, then every field of its request, as JSON types.
 
     `submitted` is a `datetime` in UTC, `seconds` are from the start to the end, `memory_bytes` is the peak, `result` is
-    the absolute path of the main artifact and `seed` the one that was used; None where there is none (yet).
+    the absolute path of the main artifact and `seed` the one that was used; None where there is none (yet). `tags` is a
+    list.
     """
     return [_record(run, run.status()) for run in list_runs(runs_dir)]
 
@@ -49,6 +51,10 @@ def _record(run: Run, status: Status) -> dict[str, Any]:
         fields = run.read_json("request.json")
     except RunError as fault:  # the row stays, and says what is missing of it
         fields, error = {}, error or str(fault)
+    try:
+        marks = read_marks(run)
+    except RunError as fault:
+        marks, error = Marks(), error or str(fault)
     known = STAGE_REQUESTS.get(run.stage)
     kind = known.artifact if known else ""
     made = [artifact.path for artifact in status.artifacts if kind in ("", artifact.kind)]
@@ -62,6 +68,8 @@ def _record(run: Run, status: Status) -> dict[str, Any]:
         status.memory_bytes,
         made[0] if made else None,
         error,
+        marks.favourite,
+        list(marks.tags),
     )
     row = dict(zip(COLUMNS, values, strict=True)) | {name: fields[name] for name in fields if name not in COLUMNS}
     if "seed" in row and status.seed is not None:

@@ -8,17 +8,19 @@ says nothing of the machine that made it.
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wanavatar_lab.errors import LabError, MediaError
-from wanavatar_lab.files import printable
+from wanavatar_lab.errors import LabError, MediaError, RunError
+from wanavatar_lab.files import printable, sha256_of
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
 from wanavatar_lab.runs.inputs import InputFile
+from wanavatar_lab.runs.run import list_runs
 
 SOFTWARE = "WanAvatar Lab"
 
@@ -41,6 +43,11 @@ class MadeWith:
     weights: dict[str, str] = field(default_factory=dict)
     loras: list[dict[str, Any]] = field(default_factory=list)
     version: str = ""
+
+    @property
+    def stage(self) -> str:
+        """The stage that made it."""
+        return str(self.request.get("stage"))
 
     def to_request(self) -> Request:
         """The request, checked.
@@ -99,15 +106,52 @@ def read_settings(path: Path | str) -> MadeWith:
         request = json.loads(found["Request"])
         parts = {name: json.loads(found.get(name, empty)) for name, empty in (("Inputs", "{}"), ("LoRAs", "[]"))}
         weights = json.loads(found.get("Weights", "{}"))
-        if not isinstance(request, dict):
+        inputs = parts["Inputs"] if isinstance(parts["Inputs"], dict) else {"": None}
+        if not isinstance(request, dict) or not all(map(_is_input, inputs.values())):
             raise ValueError
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise MediaError(
             f"{path} does not say how it was made: WanAvatar Lab did not make it, or another program saved it anew."
         ) from error
     with suppress(LabError):  # the settings can be shown all the same
         register_extra_stages()
     return MadeWith(request, parts["Inputs"], weights, parts["LoRAs"], found.get("Version", ""))
+
+
+def _is_input(noted: Any) -> bool:
+    return isinstance(noted, dict) and all(isinstance(noted.get(name), str) for name in ("name", "sha256"))
+
+
+def find_inputs(made: MadeWith, folders: Iterable[Path] = (), *, runs_dir: Path | str | None = None) -> dict[str, Path]:
+    """Where this machine has the input files that a file was made of, by field; one that is not found is left out.
+
+    A file is found by its name and its SHA-256: in `folders`, among the results of runs, and where the inputs of
+    earlier runs were.
+    """
+    found: dict[str, Path] = {}
+    hashes: dict[Path, str] = {}
+    wanted = made.inputs
+    for path in _of_these_names({one["name"] for one in wanted.values()}, folders, runs_dir) if wanted else ():
+        if path in hashes or not os.path.isfile(path):
+            continue
+        with suppress(OSError):  # gone since, or not to be read
+            hashes[path] = sha256_of(path)
+            for name, one in wanted.items():
+                if name not in found and (printable(path.name), hashes[path]) == (one["name"], one["sha256"]):
+                    found[name] = path
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _of_these_names(names: set[str], folders: Iterable[Path], runs_dir: Path | str | None) -> Iterator[Path]:
+    for folder in folders:
+        yield from (folder / name for name in names if Path(name).name == name)
+    for run in list_runs(runs_dir):
+        with suppress(RunError):  # deleted since it was listed, or damaged
+            given = [Path(value) for value in run.read_json("request.json").values() if isinstance(value, str)]
+            made = [run.path(artifact) for artifact in run.status().artifacts]
+            yield from (path for path in [*made, *given] if printable(path.name) in names)
 
 
 def _version() -> str:

@@ -5,6 +5,7 @@
                     log.txt          everything that the stage and its libraries print
                     manifest.json    when the run has ended, in whatever state
                     cancel           exists once cancellation is requested
+                    marks.json       whether it is a favourite, and its tags (`runs/marks.py`)
                     preview.webp     an intermediate result, while the stage runs
                     .settings.json   the settings of the client that submitted it, until it ends
                     .inputs/         copies of its input files, until it ends (`runs/inputs.py`)

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import traitlets
@@ -22,6 +22,9 @@ from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, share
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.prompt_extension import PromptExtension
 from wanavatar_lab.ui.widget import LabBox
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.prompt_history import PromptHistory
 
 # widget hints of fields that take a whole row of the form
 WIDE_HINTS = frozenset({"textarea", "seed", "loras", "picture", "audio", "video", "weights"})
@@ -86,6 +89,9 @@ class Control(LabBox):
     def connect(self, controls: Mapping[str, "Control"]) -> None:
         """Receive all controls of the form, this one among them; most controls do not use the others."""
 
+    def complete(self) -> None:
+        """Make what the control can be drawn without, once; most controls have no such thing."""
+
     def form_changed(self) -> None:
         """React to a changed value anywhere in the form; most controls do not."""
 
@@ -136,8 +142,18 @@ class TextControl(Control):
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
         box = bare(widgets.Textarea if view.widget == "textarea" else widgets.Text)
+        self._stage = request_class.stage
+        self._history: PromptHistory | None = None
         self._extension = PromptExtension(self, request_class.stage) if view.name == "prompt" else None
         super().__init__(view, [box, *([self._extension] if self._extension else [])], box=box)
+
+    def complete(self) -> None:
+        """Offer earlier prompts."""
+        if self._extension is not None and self._history is None:
+            from wanavatar_lab.ui.prompt_history import PromptHistory  # a form is drawn sooner without its script
+
+            self._history = PromptHistory(self, self._stage)
+            self.children = [self._box, self._extension, self._note, self._history]
 
     def set_profile(self, profile: str) -> None:
         """Offer what the profile can do with a prompt."""

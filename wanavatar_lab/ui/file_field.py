@@ -22,7 +22,7 @@ from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
-from wanavatar_lab.ui.served_files import KINDS, can_show, kind_of, server_root, uploads_folder
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class FileControl(Control):
         self._samples = {path.name: str(path) for path in samples(view.widget)}
         voice = [VoiceButton(self)] if view.widget == "audio" else []
         parts = [self._way, *self._pages.values(), self._frame, self._shown, self._preview, *voice]
-        super().__init__(view, parts, "wl-file")
+        super().__init__(view, parts, "wl-file", *(f"wl-takes-{kind}" for kind in TAKEN[view.widget]))
         self.value = None
         self._way.observe(self._go, "value")
         for box in self._inputs.values():
@@ -169,7 +169,8 @@ class FileControl(Control):
             return
         self._previewed = path
         refill(self._preview)
-        if path is None or not can_show(path):
+        # a player shows what the kernel sends, too
+        if path is None or not (can_show(path) or (self.view.widget != "audio" and is_sent(path))):
             return
         from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
         from wanavatar_lab.ui.waveform import Waveform

@@ -111,6 +111,8 @@ class Form(LabBox):
                 if name in self._waiting:
                     self.made[name].value = self._waiting.pop(name)
             self._tell_controls()
+        for control in self.made.values():
+            control.complete()
 
     def expand(self, wanted: bool = True) -> None:
         """Show the advanced fields, or hide them."""
@@ -168,13 +170,39 @@ class Form(LabBox):
         """
         if request.stage != self.request_class.stage:
             raise RequestError([("stage", must_be(repr(self.request_class.stage), request.stage))])
+        self.restore({name: getattr(request, name) for name in self.views})
+
+    def restore(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Show these values, and the defaults of their profile in all other fields; see `set_allowed`."""
         self.make_all()
         self.touched.clear()
-        self.set(profile=request.profile)
-        defaults = self.values()
-        values = {name: getattr(request, name) for name in self.views}
-        self.set(**{name: value for name, value in values.items() if not _equal(value, defaults[name])})
         self.show(None)
+        self.set(profile=self.profile)
+        problems = self.set_allowed({name: values[name] for name in ("profile",) if name in values})
+        defaults = self.values()
+        changed = {name: value for name, value in values.items() if not _equal(value, defaults.get(name))}
+        problems += self.set_allowed({name: value for name, value in changed.items() if name != "profile"})
+        self.show(RequestError(problems) if problems else None)
+        return problems
+
+    def set_allowed(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Set those of the values that are allowed, of all that another release or another person may have had.
+
+        Returns:
+            The problems of the others, which are shown at their fields.
+        """
+        kept, problems = dict(values), list[tuple[str, str]]()
+        while kept:
+            try:
+                self.set(**kept)
+                break
+            except RequestError as error:
+                problems += error.problems
+                refused = {place.partition(".")[0].partition("[")[0] for place, _ in error.problems}
+                kept = {name: value for name, value in kept.items() if name not in refused}
+        if problems:
+            self.show(RequestError(problems))
+        return problems
 
     def use_lora(self, name: str, profile: str) -> None:
         """Switch a LoRA on, with the weights of its card, beside those that are on, and show the cards.
@@ -343,7 +371,8 @@ def weights_lacking(stage: str, profile: str) -> str:
 
 def _equal(first: Any, second: Any) -> bool:
     """Whether two values of a field are equal; an empty one has several forms: text, None, list or tuple."""
-    return bool(first == second or (first in ("", None, ()) and second in ("", None, [])))
+    empty: tuple[Any, ...] = ("", None, (), [])
+    return bool(first == second or (first in empty and second in empty))
 
 
 def fields_for(request_class: type[Request], path: Path | str) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import traitlets
 
-from wanavatar_lab.errors import RequestError
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.widget import LabWidget, script, styles
@@ -41,7 +40,7 @@ class FormMemory(LabWidget):
     settled = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, form: Form) -> None:
-        self._form, self._begun = form, _plain(form.chosen())
+        self._form, self._begun = form, plain(form.chosen())
         text = json.dumps(self._begun, sort_keys=True)
         key = f"form.{form.request_class.stage}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         super().__init__(key=key, values=self._begun)
@@ -53,27 +52,17 @@ class FormMemory(LabWidget):
             self.settled = True
             values = content.get("values")
             if isinstance(values, Mapping) and not self.changed:
-                self._restore(values)
+                self._form.set_allowed({name: value for name, value in values.items() if name in self._form.views})
         elif content.get("kind") == "reset":
             self._form.reset(**self._begun)
 
-    def _restore(self, values: Mapping[str, Any]) -> None:
-        """Set remembered values; one that is not allowed, as another version may have it, is named at its field."""
-        known = {name: value for name, value in values.items() if name in self._form.views}
-        try:
-            self._form.set(**known)
-        except RequestError as error:
-            refused = {name.partition(".")[0].partition("[")[0] for name, _ in error.problems}
-            self._form.set(**{name: value for name, value in known.items() if name not in refused})
-            self._form.show(error)
-
     def _follow(self) -> None:
-        values = _plain(self._form.chosen())
+        values = plain(self._form.chosen())
         with self.hold_sync():
             self.values, self.changed = values, values != self._begun
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of fields as JSON types."""
     found: dict[str, Any] = json.loads(json.dumps(values, default=_dumped))
     return found

@@ -8,9 +8,10 @@ gallery.on("lora", lambda name, stage, profile: panels[stage].form.use_lora(name
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.inputs import changed_since
+from wanavatar_lab.runs.marks import Marks, as_tags, marks_version, read_marks, write_marks
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.ui.copy_request import as_command, as_papermill, as_python
 from wanavatar_lab.ui.form import labelled
@@ -30,8 +32,9 @@ from wanavatar_lab.ui.language import language, matches, read_words, shorten, st
 from wanavatar_lab.ui.listing import Listing
 from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder
 from wanavatar_lab.ui.record import Record, joined, record_of_file
-from wanavatar_lab.ui.served_files import can_show, kind_of, server_path, server_root
-from wanavatar_lab.ui.widget import script, styles
+from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.thumbnails import answer
+from wanavatar_lab.ui.widget import script, start, styles
 
 LORA = "lora"  # the kind of LoRAs, and the prefix of their ids, which distinguishes them from runs
 COMPARED = ("picture", "video")  # kinds of files of which two can be compared
@@ -39,8 +42,17 @@ MOST_DIFFERENCES = 4  # values in the label of a run; more would not fit below a
 MOST_KEPT, KEPT_SIDE = 12, 320  # entries that a notebook keeps, and the longest side of their pictures in pixels
 LONGEST_TITLE = 60  # characters of it where two are compared
 # a card of the gallery that is no run: weights are not deleted, run again or compared from it
-NO_RUN = {"ended": False, "known": False, "seeded": False, "parents": 0, "children": 0, "compares": "", "source": ""}
+NO_RUN: dict[str, Any] = {
+    **dict.fromkeys(("ended", "known", "seeded", "favourite"), False),
+    **dict.fromkeys(("parents", "children"), 0),
+    **dict.fromkeys(("compares", "source", "file"), ""),
+    "tags": [],
+}
+NO_MARKS = Marks()
 COPIES = {"python": as_python, "command": as_command, "papermill": as_papermill}
+
+
+_log = logging.getLogger(__name__)
 
 
 class Gallery(Listing):
@@ -51,17 +63,21 @@ class Gallery(Listing):
         unfinished: whether runs are listed that are queued or running; not where `QueueView` shows them already.
 
     Attributes:
-        kind, query, family: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
-        undo: the run that was deleted last, while it can be restored.
+        kind, query, family, favourites, tag: what is shown, as `Catalogue.find` has them; the kind of LoRAs is `LORA`.
+        tags: all that runs have, sorted.
+        undo: the run that was deleted last, while it can be restored; of several at once, their ids, by spaces.
         compared: the runs chosen for comparison, at most two: id, title and kind of file of each.
         comparison: the widget that shows both; None while there are not two.
     """
 
-    _esm = script("listing", "comparing", "gallery")
+    _esm = script("listing", "comparing", "thumbnails", "dragging", "marking", "gallery")
     _css = styles("listing", "gallery")
     WORDS = read_words(__file__, "listing", "states", "gallery")
 
     family = traitlets.Unicode("").tag(sync=True)
+    favourites = traitlets.Bool(False).tag(sync=True)
+    tag = traitlets.Unicode("").tag(sync=True)
+    tags = traitlets.List(traitlets.Unicode()).tag(sync=True)
     undo = traitlets.Unicode("").tag(sync=True)
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     compared: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -71,7 +87,7 @@ class Gallery(Listing):
         self._catalogue, self._loras, self._unfinished = Catalogue(runs_dir), LoraFolder(), unfinished
         self._listeners: dict[str, list[Callable[..., Any]]] = {"use": [], "again": [], "change": [], LORA: []}
         super().__init__()
-        self.observe(lambda _: self._show(), "family")
+        self.observe(lambda _: self._show(), ["family", "favourites", "tag"])
 
     def on(self, action: str, listener: Callable[..., Any]) -> None:
         """Call `listener` when a person presses the button of an action; without a listener, it has no button.
@@ -88,8 +104,7 @@ class Gallery(Listing):
 
     def files(self) -> list[Path]:
         """The main files of the runs that are found, newest first."""
-        found = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
-        return [entry.file for entry in found if entry.file is not None]
+        return [entry.file for entry in self._found() if entry.file is not None]
 
     def delete(self, run_id: str) -> None:
         """Delete a run; `restore` undoes it.
@@ -107,8 +122,21 @@ class Gallery(Listing):
         Raises:
             RunError: it cannot be undone any more.
         """
-        run_id, self.undo = self.undo, ""
-        trash.restore(run_id, runs_dir=self._catalogue.root)
+        run_ids, self.undo = self.undo.split() or [""], ""
+        for run_id in run_ids:
+            trash.restore(run_id, runs_dir=self._catalogue.root)
+        self.refresh()
+
+    def mark(self, run_id: str, *, favourite: bool | None = None, tags: Sequence[str] | None = None) -> None:
+        """Note that a run is a favourite or none, or replace its tags; None leaves either as it is.
+
+        Raises:
+            RunError: the run is gone, or a tag is not allowed.
+        """
+        run = self._run(run_id)
+        marks = read_marks(run)
+        changed = {} if favourite is None else {"favourite": favourite}
+        write_marks(run, marks.model_copy(update=changed if tags is None else {**changed, "tags": as_tags(tags)}))
         self.refresh()
 
     def compare(self, first: str, second: str) -> None:
@@ -137,7 +165,22 @@ class Gallery(Listing):
         title = f"{entry['stage']} · {shorten(entry['title'], LONGEST_TITLE)}"
         if not entry["picture"]:
             return Record(f"<p>{escape(title)}</p>", title)
-        return record_of_file(server_root() / entry["picture"]["path"], title, side=KEPT_SIDE, largest=0)
+        file = self.file_of(entry["id"])
+        return Record("", "") if file is None else record_of_file(file, title, side=KEPT_SIDE, largest=0)
+
+    def file_of(self, entry_id: str) -> Path | None:
+        """The file whose picture a card shows; None where there is none."""
+        if entry_id in self._catalogue.entries:
+            return self._catalogue.entries[entry_id].file
+        previews = (each.found.preview for each in self._loras.all if f"{LORA}:{each.id}" == entry_id)
+        return next((Path(preview) for preview in previews if preview), None)
+
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Do what a button asks for, or send what the page cannot get from its server."""
+        if content.get("kind") in ("thumbnail", "clip"):
+            start(answer(self, content, self.file_of(str(content.get("id")))))
+        else:
+            super().receive(content, buffers)
 
     def close(self) -> None:
         """Close the widget, and its comparison."""
@@ -157,13 +200,19 @@ class Gallery(Listing):
         runs, loras = self._catalogue.refresh(), self._loras.refresh()
         self._drop_deleted()
         self.kinds = list(dict.fromkeys([*self._catalogue.kinds(), *([LORA] if self._loras.all else [])]))
+        self.tags = self._catalogue.tags()
         return runs or loras
 
+    def _found(self) -> "list[Entry]":
+        return self._catalogue.find(
+            kind=self.kind, query=self.query, family=self.family, favourites=self.favourites, tag=self.tag
+        )
+
     def _find(self) -> Sequence["Entry | LoraEntry"]:
-        runs = self._catalogue.find(kind=self.kind, query=self.query, family=self.family)
+        narrowed = self.family or self.favourites or self.tag
         found: list[Entry | LoraEntry] = [
-            *(entry for entry in runs if entry.ended or self._unfinished),
-            *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not self.family else ()),
+            *(entry for entry in self._found() if entry.ended or self._unfinished),
+            *(self._loras.find(query=self.query) if self.kind in ("", LORA) and not narrowed else ()),
         ]
         return sorted(found, key=lambda entry: (entry.time, entry.id), reverse=True)
 
@@ -181,8 +230,11 @@ class Gallery(Listing):
             "title": entry.title,
             "time": entry.time,
             "picture": picture,
+            "file": "" if entry.file is None else entry.file.relative_to(self._catalogue.root / entry.id).as_posix(),
             "usable": entry.file is not None,
             "ended": entry.ended,
+            "favourite": entry.marks.favourite,
+            "tags": list(entry.marks.tags),
             "known": known,
             "seeded": known and "seed" in fields_of(STAGE_REQUESTS[entry.stage]),
             "parents": len(self._catalogue.parents(entry.id)),
@@ -214,8 +266,14 @@ class Gallery(Listing):
     def _act(self, content: Mapping[str, Any]) -> None:
         run_id = str(content.get("run", ""))
         match content.get("kind"):
+            case "each":
+                self._act_on_each(list(map(str, content.get("runs", ()))), content)
             case "delete":
                 self.delete(run_id)
+            case "star":
+                self.mark(run_id, favourite=bool(content.get("on")))
+            case "tag":
+                self.mark(run_id, tags=_split(content.get("tags", "")))
             case "undo":
                 self.restore()
             case "copy":
@@ -245,6 +303,27 @@ class Gallery(Listing):
                 self.compared = [self._facts(run_id)]
             case "stop":
                 self.stop_comparing()
+
+    def _act_on_each(self, run_ids: Sequence[str], content: Mapping[str, Any]) -> None:
+        """Do something with several runs; what fails with one of them is said when it is done with the others."""
+        done, problems = list[str](), list[str]()
+        for run_id in run_ids:
+            try:
+                match content.get("act"):
+                    case "delete":
+                        self.delete(run_id)
+                    case "star":
+                        self.mark(run_id, favourite=bool(content.get("on")))
+                    case "tag":  # which they get besides their own
+                        tags = read_marks(self._run(run_id)).tags
+                        self.mark(run_id, tags=[*tags, *_split(content.get("tags", ""))])
+                done.append(run_id)
+            except (LabError, OSError) as error:
+                problems.append(str(error))
+        if content.get("act") == "delete":
+            self.undo = " ".join(done)
+        if problems:
+            raise RunError("; ".join(dict.fromkeys(problems)))
 
     def _drop_deleted(self) -> None:
         if any(not (self._catalogue.root / run_id).is_dir() for run_id in self._compared()):
@@ -283,10 +362,15 @@ class Gallery(Listing):
             listener(*values)
 
 
+def _split(tags: Any) -> list[str]:
+    """Tags as they are typed, with commas of any script between them."""
+    return str(tags).replace("，", ",").replace("、", ",").split(",")
+
+
 def _picture(path: Path | None) -> dict[str, str] | None:
-    """A file as the page shows it; None where it cannot."""
+    """A file as the page shows it, with its path where the server serves it; None where nothing can be shown."""
     kind = kind_of(path) if path is not None else ""
-    return {"path": server_path(path), "kind": kind} if path is not None and kind and can_show(path) else None
+    return {"path": server_path(path) if can_show(path) else "", "kind": kind} if path is not None and kind else None
 
 
 @dataclass(frozen=True)
@@ -300,6 +384,8 @@ class Entry:
         time: when it was submitted, in seconds since 1970.
         file: the file of this kind that it made; None where there is none.
         parents: the runs whose files it took, in the order of its fields.
+        marks: what a person has noted of it.
+        marked: when that was written.
     """
 
     id: str
@@ -310,6 +396,8 @@ class Entry:
     time: float
     file: Path | None = None
     parents: tuple[str, ...] = ()
+    marks: Marks = NO_MARKS
+    marked: int = 0
 
     @property
     def ended(self) -> bool:
@@ -335,20 +423,24 @@ class Catalogue:
             known = self.entries.get(name)
             entry = known if known is not None and known.ended else _read(Run(self.root / name))
             if entry is not None:
-                found.append(entry)
+                found.append(_marked(entry, self.root / name))
         found.sort(key=lambda entry: (entry.time, entry.id), reverse=True)
         if found == list(self.entries.values()):
             return False
         self.entries = {entry.id: entry for entry in found}
         return True
 
-    def find(self, *, kind: str = "", query: str = "", family: str = "") -> list[Entry]:
+    def find(
+        self, *, kind: str = "", query: str = "", family: str = "", favourites: bool = False, tag: str = ""
+    ) -> list[Entry]:
         """Runs, newest first.
 
         Args:
             kind: only those that make this.
-            query: only those with each of these words in their title, stage or id, in any case.
+            query: only those with each of these words in their title, stage, id or tags, in any case.
             family: only this run, its parents and its children.
+            favourites: only these.
+            tag: only those that have it.
         """
         relatives = {family, *self.parents(family), *self.children(family)} if family else None
         return [
@@ -356,7 +448,9 @@ class Catalogue:
             for entry in self.entries.values()
             if (not kind or entry.kind == kind)
             and (relatives is None or entry.id in relatives)
-            and (not query or matches(query, entry.title, entry.stage.replace("_", " "), entry.id))
+            and (not favourites or entry.marks.favourite)
+            and (not tag or tag in entry.marks.tags)
+            and (not query or matches(query, entry.title, entry.stage.replace("_", " "), entry.id, *entry.marks.tags))
         ]
 
     def kinds(self) -> list[str]:
@@ -364,6 +458,10 @@ class Catalogue:
         known = list(dict.fromkeys(request.artifact for request in STAGE_REQUESTS.values()))
         present = {entry.kind for entry in self.entries.values()} - {""}
         return [kind for kind in known if kind in present] + sorted(present - set(known))
+
+    def tags(self) -> list[str]:
+        """Every tag that some run has, sorted."""
+        return sorted({tag for entry in self.entries.values() for tag in entry.marks.tags}, key=str.casefold)
 
     def parents(self, run_id: str) -> list[str]:
         """The existing runs whose files this one took."""
@@ -400,6 +498,18 @@ def _read(run: Run) -> Entry | None:
     owners = [path.removeprefix(head).partition("/")[0] for path in inputs if path.startswith(head)]
     parents = tuple(dict.fromkeys(owner for owner in owners if RUN_ID.fullmatch(owner)))
     return Entry(run.id, run.stage, kind, status.state, title, status.submitted_at or 0.0, file, parents)
+
+
+def _marked(entry: Entry, folder: Path) -> Entry:
+    """A run with its marks as they are now."""
+    if (version := marks_version(folder)) == entry.marked:
+        return entry
+    try:
+        marks = read_marks(Run(folder))
+    except RunError as error:
+        _log.warning("Shown without its marks: %s", error)
+        marks = NO_MARKS
+    return replace(entry, marks=marks, marked=version)
 
 
 def pair_labels(first: Run, second: Run) -> tuple[str, str]:

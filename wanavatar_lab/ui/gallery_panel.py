@@ -53,7 +53,8 @@ class GalleryPanel(PanelHost):
         self.gallery.kind, self.gallery.query = kind, query
         self.connect(self.gallery, self.running)
         head = widgets.HBox([LanguageSwitch()], layout={"justify_content": "flex-end"})
-        super().__init__([head, self.running, self.gallery, self._place], _dom_classes=["wl-has-language"])
+        results = widgets.VBox([self.drop_zone(), self.running, self.gallery], _dom_classes=["wl-results"])
+        super().__init__([head, results, self._place], _dom_classes=["wl-has-language"])
 
     @property
     def artifact(self) -> Path | None:
@@ -63,12 +64,13 @@ class GalleryPanel(PanelHost):
     def listing(self, most: int = 20) -> str:
         """The entries found, newest first, a line for each: time, stage, prompt, and path of the file.
 
-        Paths are relative to the folder that the page is served from.
+        Paths are relative to the folder that the page is served from, or absolute outside of it.
         """
         lines = []
         for entry in self.gallery.entries[:most]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
-            where = entry["picture"]["path"] if entry["picture"] else f"{entry['id']} ({entry['state']})"
+            file = self.gallery.file_of(entry["id"])
+            where = f"{entry['id']} ({entry['state']})" if file is None else entry["picture"]["path"] or str(file)
             lines.append("  ".join([when, entry["stage"], shorten(entry["title"], LONGEST_TITLE), where]))
         return "\n".join([*lines, f"{len(lines)} of {self.gallery.total}"])
 

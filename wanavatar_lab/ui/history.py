@@ -19,8 +19,10 @@ from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words, shorten
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
-from wanavatar_lab.ui.widget import LabWidget, repeat, script, styles
+from wanavatar_lab.ui.thumbnails import answer
+from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
 MOST_RUNS = 24  # in the strip of a stage; the gallery has them all
 LOOK_SECONDS = 3.0
@@ -35,8 +37,11 @@ class Thumbnail:
 
     Attributes:
         id: what `chosen` is while it is chosen.
-        path: of its file, for the page; "" where the page cannot show one.
-        kind: of that file: picture, video or audio.
+        run, file: whose it is, and the file in the run's folder that is used elsewhere: of a picture in two sizes, the
+            larger; "" where there is none.
+        link: of that file, for the page; "" where the server does not serve it.
+        path: of its file, for the page; "" where the server does not serve it.
+        kind: of that file: picture, video or audio; "" where there is none.
         title: its prompt, or the name of what it was made from.
         state: of its run.
         seed: that made it; None where the stage has none.
@@ -45,6 +50,9 @@ class Thumbnail:
     """
 
     id: str
+    run: str = ""
+    file: str = ""
+    link: str = ""
     path: str = ""
     kind: str = ""
     title: str = ""
@@ -61,21 +69,29 @@ class Strip(LabWidget):
         items: the thumbnails, as the page needs them.
         chosen: the id of the one that is chosen; "" for none.
         actions: names of the buttons that the chosen one has.
+        uses: the stages whose forms take it, with their names, by kind of file.
         notice: the last error.
     """
 
-    _esm = script("history")
-    _css = styles("history")
+    _esm = script("menu", "thumbnails", "dragging", "history")
+    _css = styles("menu", "history")
     WORDS = read_words(__file__, "states", "history")
 
     items: traitlets.List[Any] = traitlets.List().tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    uses = traitlets.Dict().tag(sync=True)
     notice = traitlets.Unicode("").tag(sync=True)
 
     def show(self, thumbnails: Sequence[Thumbnail]) -> None:
         """Replace the thumbnails."""
         self.items = [asdict(each) for each in thumbnails]
+
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Send a thumbnail that the page cannot get from its server."""
+        if content.get("kind") == "thumbnail":
+            item = next((item for item in self.items if item["id"] == content.get("id")), None)
+            start(answer(self, content, runs_folder() / item["run"] / item["file"] if item else None))
 
 
 class History(Strip):
@@ -87,14 +103,17 @@ class History(Strip):
 
     def __init__(self, stage: str) -> None:
         self._stage, self._known = stage, dict[str, Thumbnail]()
-        self._listeners: dict[str, Callable[[Run], object]] = {}
+        self._listeners: dict[str, Callable[..., object]] = {}
         super().__init__()  # which reads the folder, since the names of settings are words
         repeat(self.look, LOOK_SECONDS, self)
 
-    def on(self, action: str, listener: Callable[[Run], object]) -> None:
-        """Call `listener` with a run when a person chooses it (`choose`) or presses another of its buttons."""
+    def on(self, action: str, listener: Callable[..., object]) -> None:
+        """Call `listener` with a run when a person chooses it (`choose`) or presses another of its buttons.
+
+        With `use`, which is there where `uses` names stages, it also gets a file and the stage that takes it.
+        """
         self._listeners[action] = listener
-        self.actions = [name for name in self._listeners if name != "choose"]
+        self.actions = [name for name in self._listeners if name not in ("choose", "use")]
 
     def look(self) -> None:
         """Read the runs folder again."""
@@ -118,13 +137,20 @@ class History(Strip):
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a person asks for with a run."""
+        if content.get("kind") == "thumbnail":
+            super().receive(content, buffers)
+            return
         self.notice = ""
         try:
             run = Run.open(str(content.get("run", "")))
-            if (listener := self._listeners.get(str(content.get("kind")))) is not None:
-                listener(run)
+            match str(content.get("kind")):
+                case "use" if run.id in self._known:
+                    file = run.folder / self._known[run.id].file
+                    self._listeners["use"](run, file, str(content.get("stage")))
+                case action if action in self._listeners:
+                    self._listeners[action](run)
         except (LabError, OSError) as error:
-            self.notice = str(error)
+            self.notice = in_language(str(error))
 
 
 def _ended(run: Run) -> Thumbnail | None:
@@ -146,9 +172,12 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
     """
     values, kind = run.read_json("request.json"), STAGE_REQUESTS.get(run.stage)
     views = fields_of(kind) if kind else {}
+    larger = file
     if file is None:
         with suppress(LabError):  # it made none
-            file = run.path(main_artifact(status.artifacts, kind.artifact if kind else ""))
+            main = main_artifact(status.artifacts, kind.artifact if kind else "")
+            large = (each for each in status.artifacts if (each.kind, each.role) == (main.kind, "upscaled"))
+            file, larger = run.path(main), run.path(next(large, main))
     given = [Path(str(values[name])).name for name, view in views.items() if view.is_file and values.get(name)]
     settings = ""
     if kind is not None and (profile := str(values.get("profile"))) and not set(values) - set(views) - {"stage"}:
@@ -158,11 +187,14 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
             changed = {name: values[name] for name in views if name not in apart and name in values}
             changed = {name: value for name, value in changed.items() if _plain(value, views[name]) != defaults[name]}
             settings = labelled(kind, changed)
-    shown = file is not None and bool(kind_of(file)) and can_show(file)
+    kind_of_file = kind_of(file) if file is not None else ""
     return Thumbnail(
         id=run.id,
-        path=server_path(file) if file is not None and shown else "",
-        kind=kind_of(file) if file is not None and shown else "",
+        run=run.id,
+        file=larger.relative_to(run.folder).as_posix() if larger is not None else "",
+        link=server_path(larger) if larger is not None and can_show(larger) else "",
+        path=server_path(file) if file is not None and kind_of_file and can_show(file) else "",
+        kind=kind_of_file,
         title=shorten(str(values.get("prompt") or "") or ", ".join(given), LONGEST_TITLE),
         state=status.state,
         seed=status.seed if "seed" in views else None,

@@ -93,7 +93,7 @@ class Page(PanelHost):
 
         gallery, running = Gallery(unfinished=False), QueueView()
         self.connect(gallery, running)
-        return widgets.VBox([running, gallery])
+        return widgets.VBox([self.drop_zone(), running, gallery], _dom_classes=["wl-results"])
 
     def open_panel(self, stage: str) -> Panel:
         """Show the tab of a stage."""
@@ -109,7 +109,7 @@ class Page(PanelHost):
         if not place.children:
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
-            self.stage_in_use = panel.form.request_class.stage
+            self.stage_in_use, panel.host = panel.form.request_class.stage, self
 
 
 def _pipeline(profile: str) -> widgets.Widget:

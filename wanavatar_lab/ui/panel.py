@@ -42,6 +42,7 @@ from wanavatar_lab.worker.queue import RunQueue
 
 if TYPE_CHECKING:
     from wanavatar_lab.ui.batch import Batch, HowMany
+    from wanavatar_lab.ui.drop_zone import DropZone
     from wanavatar_lab.ui.gallery import Gallery
     from wanavatar_lab.ui.history import History
     from wanavatar_lab.ui.queue_view import QueueView
@@ -69,7 +70,12 @@ class Panel(LabBox):
 
     Raises:
         RequestError: there is no such field, or a value is not allowed.
+
+    Attributes:
+        host: what opens the panels of other stages; None for a panel that stands alone.
     """
+
+    host: "PanelHost | None" = None
 
     def __init__(self, request_class: type[Request], /, profile: str = "pocket", **values: Any) -> None:
         self.form = Form(request_class, profile=profile, **values)
@@ -160,46 +166,65 @@ class Panel(LabBox):
         """Put title, hints and button into the language shown."""
         request_class = self.form.request_class
         self._title.value = heading(3, language.of(request_class.labels), language.of(request_class.help))
-        hints = [WORDS.text(name) for name in ("hint", *(["drop"] if self._dropped.children else []))]
+        drop = ("drop",) if self.form.takes else ()
+        hints = [WORDS.text(name) for name in ("hint", *((*drop, "settings") if self._dropped.children else ()))]
         hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
         shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
         self._hint.value = "" if self.cards else shown  # the style sheet hides an empty text
         active = any(card.active for card in self.cards)
         self._button.description = WORDS.text("running" if active else "run")
+        if self._history is not None:
+            self._history.uses = self._uses()
 
     def _make_the_rest(self) -> None:
         """Make what the panel can be drawn without, and import what shows pictures and plays sound."""
         if self.comm is None:  # closed meanwhile
             return
         self.form.make_all()
-        if self.form.takes:
-            from wanavatar_lab.ui.uploads import Upload  # a panel without files does not need its script
-
-            zone = Upload(accept=",".join(self.form.takes), around="wl-panel")
-
-            def arrived(change: Any) -> None:
-                if change["new"]:  # it is empty while another file arrives
-                    self.form.take(change["new"], zone.field)
-
-            zone.observe(arrived, "path")
-            self._dropped.children = [zone]
-            self.show_words()
-        from wanavatar_lab.ui.batch import HowMany
+        from wanavatar_lab.ui.batch import HowMany  # as below: a panel is drawn sooner without it
+        from wanavatar_lab.ui.drop_zone import SAYS_HOW, DropZone
         from wanavatar_lab.ui.history import History
+        from wanavatar_lab.ui.presets import Presets
 
+        foot: list[Any] = [self._button, Presets(self.form), self._memory]
         if "seed" in self.form.views:
             self._how_many = HowMany(self.form.request_class)
-            self._foot.children = [self._button, self._how_many, self._memory]
+            foot.insert(1, self._how_many)
+        self._foot.children = foot
+        self._dropped.children = [DropZone("wl-panel", self.form.takes | SAYS_HOW, self._take_file)]
+        self.show_words()
         self._history = history = History(self.form.request_class.stage)
         history.on("choose", self.present)
         history.on("settings", lambda run: self.form.fill(run.repeatable_request()))
         history.on("reuse_seed", lambda run: self.form.set(seed=run.status().seed))
         history.on("again", lambda run: start(self._pressed(run.repeatable_request())))
         history.on("new_seed", lambda run: start(self._pressed(run.request().changed(seed=-1))))
+        history.on("use", self._use)
         history.chosen = self._shown
+        history.uses = self._uses()
         self._earlier.children = [*self._batches, history]
         if loop_runs():
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
+
+    def _uses(self) -> dict[str, list[dict[str, str]]]:
+        """The stages whose forms are here and take a result, by the kind of its file."""
+        here = STAGE_REQUESTS.values() if self.host else [self.form.request_class]
+        return {
+            kind: [
+                {"stage": request.stage, "label": language.of(request.labels)}
+                for request in here
+                if fields_for(request, f"result{suffix}")
+            ]
+            for kind, suffix in (("picture", ".png"), ("video", ".mp4"), ("audio", ".wav"))
+        }
+
+    def _use(self, _: Run, path: Path, stage: str) -> None:
+        (self.host.form_of(stage) if self.host else self.form).take(path)
+
+    async def _take_file(self, path: Path, field: str) -> str:
+        from wanavatar_lab.ui.drop_zone import take_into
+
+        return await take_into(self.form, path, field, self.host.form_of if self.host else None)
 
     async def _pressed(self, request: Request | None = None) -> None:
         """Run a request; None is that of the form, as often as it says beside the button."""
@@ -392,8 +417,32 @@ class PanelHost(LabBox):
         """Show a request in the panel of its stage, to be changed and run."""
         self._shown(request.stage).form.fill(request)
 
+    def form_of(self, stage: str) -> Form:
+        """Show the panel of a stage, and return its form.
+
+        Raises:
+            LabError: there is no such stage.
+        """
+        if stage not in STAGE_REQUESTS:
+            raise LabError(f"It was made by the stage {stage!r}, which this page does not have.")
+        return self._shown(stage).form
+
+    def drop_zone(self) -> "DropZone":
+        """Opens the panel of the stage that made a file, with its settings, where one is dropped on the results."""
+        from wanavatar_lab.ui.drop_zone import SAYS_HOW, DropZone
+
+        return DropZone("wl-results", SAYS_HOW, self._restore)
+
+    async def _restore(self, path: Path, _field: str) -> str:
+        from wanavatar_lab.runs.made_with import read_settings
+        from wanavatar_lab.ui.drop_zone import restore
+
+        made = await asyncio.to_thread(read_settings, path)
+        return await restore(self.form_of(made.stage), made, path)
+
     def _shown(self, stage: str) -> Panel:
         panel = self.open_panel(stage)
+        panel.host = self
         panel.reveal()
         return panel
 

@@ -21,7 +21,7 @@ from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.media import probe, read_frame, read_peaks, read_picture
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import Record, joined, record_of_file
-from wanavatar_lab.ui.served_files import KINDS, is_sent, kind_of, server_path
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, run_of, server_path
 from wanavatar_lab.ui.widget import LabWidget, Recorded, script, start, styles
 
 SAME_RATIO = 0.02  # relative difference of width/height up to which pictures are overlaid: sides are rounded to pixels
@@ -42,6 +42,7 @@ class Player(LabWidget):
     Attributes:
         paths: relative to the server's root; one, or two in sync; "" for one that the kernel sends.
         kind: video, audio or picture.
+        run, file: of one that a run has made, by which it is dragged into a form.
         loop: whether it plays repeatedly.
 
     Raises:
@@ -49,7 +50,7 @@ class Player(LabWidget):
         MediaError: a file is missing or damaged.
     """
 
-    _esm = script("wave", "pair", "player")
+    _esm = script("wave", "pair", "dragging", "player")
     _css = styles("player")
     WORDS = read_words(__file__, "player")
 
@@ -61,6 +62,8 @@ class Player(LabWidget):
     frames = traitlets.Int(None, allow_none=True).tag(sync=True)
     peaks = traitlets.List(traitlets.Float()).tag(sync=True)
     heard = traitlets.Bool(False).tag(sync=True)  # whether the first file has sound
+    run = traitlets.Unicode("").tag(sync=True)
+    file = traitlets.Unicode("").tag(sync=True)
     loop = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, *paths: Path | str, labels: Sequence[str] | None = None) -> None:
@@ -76,12 +79,15 @@ class Player(LabWidget):
         self._files = files
         infos = [probe(path) for path in files]
         info = infos[0]
+        run, file = run_of(files[0]) if len(files) == 1 else ("", "")
         has_waveform = info.audio_rate is not None and (info.duration or 0.0) <= LONGEST_WAVEFORM
         super().__init__(
             paths=["" if is_sent(path) else server_path(path) for path in files],
             labels=list(labels) if labels else [path.name for path in files],
             version=str(max(path.stat().st_mtime_ns for path in files)),
             kind=kinds[0],
+            run=run,
+            file=file,
             fps=info.fps,
             frames=max(each.frames or 0 for each in infos) or None if info.kind == "video" else None,
             heard=info.audio_rate is not None,
@@ -134,7 +140,8 @@ def side_by_side(first: Path, second: Path, labels: tuple[str, str]) -> LabWidge
     """
     infos = [probe(path) for path in (first, second)]
     one, other = ((info.width or 1) / (info.height or 1) for info in infos)
-    if all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
+    served = can_show(first) and can_show(second)
+    if served and all(info.kind == "picture" for info in infos) and abs(one / other - 1) < SAME_RATIO:
         return Compare(first, second, labels=labels)
     return Player(first, second, labels=labels)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
-from wanavatar_lab.runs.run import runs_folder
+from wanavatar_lab.runs.run import RUN_ID, runs_folder
 from wanavatar_lab.settings import read_settings
 
 # kind of a file by its suffix: what the widgets show, and what an upload may be
@@ -66,6 +66,16 @@ def server_path(path: Path | str) -> str:
             f"{printable(str(absolute))} has a name that is not in UTF-8, so the page cannot show it. Rename it."
         )
     return below.as_posix()
+
+
+def run_of(path: Path | str) -> tuple[str, str]:
+    """The id of the run whose file this is, and the file's name in the run's folder; both "" for any other file."""
+    absolute, root = Path(os.path.abspath(path)), runs_folder()
+    if absolute.is_relative_to(root):
+        run, _, file = absolute.relative_to(root).as_posix().partition("/")
+        if RUN_ID.fullmatch(run):
+            return run, file
+    return "", ""
 
 
 def is_sent(path: Path | str) -> bool:

@@ -57,7 +57,7 @@ class Upload(LabWidget):
         LabError: `accept` has a suffix whose files cannot be checked.
     """
 
-    _esm = script("upload")
+    _esm = script("dragging", "upload")
     _css = styles("upload")
     WORDS = read_words(__file__, "uploads")
 

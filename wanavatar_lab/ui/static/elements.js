@@ -19,6 +19,17 @@ function button(className = "") {
   return element("button", { type: "button", className: `wl-button ${className}` });
 }
 
+// Enter in a line of text; not the one that ends the composition of a Korean or Chinese character. A form's own submission
+// does not come about in Lab, which keeps the key from it.
+function onEnter(input, act) {
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act();
+  });
+}
+
 // Calls `show` now and at every change of one of the traits, until `signal` is aborted.
 function follow(model, signal, names, show) {
   const events = names.split(" ").map((name) => `change:${name}`);

@@ -4,6 +4,7 @@ function render({ model, el, host }) {
   const copied = element("div", { className: "wl-card wl-gallery-copied", hidden: true });
   const ending = new AbortController();
   const compare = comparing({ model, el, host }, ending.signal);
+  const sent = thumbnails(model, ending.signal);
 
   // clips have no loading="lazy": their first frame is fetched when they come into view
   const seen = new IntersectionObserver((changes) => {
@@ -14,18 +15,25 @@ function render({ model, el, host }) {
     }
   }, { rootMargin: "200px" });
 
+  const marks = marking(model, el);
   const { signal, set, narrow, end } = listing({ model, el }, "wl-gallery", {
     label: "gallery",
     traits: "actions",
-    bars: [family, undone, compare.bar, copied],
+    head: marks.head,
+    bars: [marks.bar, family, undone, compare.bar, copied],
     empty: () => say(model, "empty"),
     card: (entry, old) => {
       const same = old && entry.picture && JSON.stringify(old.entry.picture) === JSON.stringify(entry.picture);
-      const shown = same ? old.node.querySelector(".wl-listing-picture") : picture(model, entry, (clip) => seen.observe(clip));
-      return card(model, entry, shown, compare, (values) => narrow(values)); // `narrow` is defined by the time it is clicked
+      const shown = same ? old.node.querySelector(".wl-listing-picture") : picture(model, entry, sent, (clip) => seen.observe(clip));
+      if (!same && entry.file) draggable(shown, () => ({ run: entry.id, file: entry.file, ...entry.picture }));
+      return card(model, entry, shown, compare, marks, (values) => narrow(values)); // `narrow` is defined by the time it is clicked
     },
-    shown: compare.mark,
+    shown: () => {
+      compare.mark();
+      marks.mark();
+    },
   });
+  marks.follow(signal, narrow);
   family.lastChild.addEventListener("click", () => set({ family: "" }));
   undone.lastChild.addEventListener("click", () => model.send({ kind: "undo" }));
 
@@ -36,7 +44,8 @@ function render({ model, el, host }) {
   });
   follow(model, signal, "undo words", () => {
     undone.hidden = !model.get("undo");
-    undone.firstChild.textContent = say(model, "deleted", { id: model.get("undo") });
+    const ids = model.get("undo").split(" ");
+    undone.firstChild.textContent = ids.length > 1 ? say(model, "deleted_many", { count: ids.length }) : say(model, "deleted", { id: ids[0] });
     undone.lastChild.textContent = say(model, "undo");
   });
   hear(model, signal, (message) => message.kind === "copy" && showCopy(model, copied, message));
@@ -68,7 +77,7 @@ async function showCopy(model, copied, message) {
   }
 }
 
-function card(model, entry, shown, compare, narrow) {
+function card(model, entry, shown, compare, marks, narrow) {
   const act = (name, kind, values = {}) => {
     const made = button();
     made.textContent = say(model, name);
@@ -86,6 +95,16 @@ function card(model, entry, shown, compare, narrow) {
   if (entry.seeded && actions.includes("again")) items.append(act("new_seed", "new_seed"));
   if (entry.known && actions.includes("change")) items.append(act("change", "change"));
   if (entry.source) items.append(act("compare_source", "compare", { with: entry.source }));
+  const tags = marks.tags(entry, narrow);
+  if (tags) {
+    const edit = button();
+    edit.textContent = say(model, "tags");
+    edit.addEventListener("click", () => {
+      menu.open = false;
+      tags.edit();
+    });
+    items.append(edit);
+  }
   if (entry.known) {
     items.append(element("span", { className: "wl-soft", textContent: say(model, "copy") }));
     for (const how of ["python", "command", "papermill"]) items.append(act(how, "copy", { how }));
@@ -114,14 +133,21 @@ function card(model, entry, shown, compare, narrow) {
     relatives.addEventListener("click", () => narrow({ family: entry.id, kind: "", query: "" }));
     body.append(relatives);
   }
+  if (tags) body.append(tags.row);
   body.append(row);
-  return element("li", { className: "wl-card", "data-run": entry.id, "data-title": entry.title }, shown, body);
+  return element("li", { className: "wl-card", "data-run": entry.id, "data-title": entry.title }, shown, ...(tags ? [marks.star(entry), marks.tick(entry)] : []), body);
 }
 
-function picture(model, entry, lazily) {
+function picture(model, entry, sent, lazily) {
   const box = element("div", { className: "wl-listing-picture" });
-  if (!entry.picture) {
-    box.append(element("span", { className: "wl-soft", textContent: say(model, entry.usable ? "file" : "nothing") }));
+  const nothing = () => element("span", { className: "wl-soft", textContent: say(model, entry.usable ? "file" : "nothing") });
+  if (!entry.picture || (sent.needed(entry.picture.path) && entry.picture.kind === "audio")) {
+    box.append(nothing());
+    return box;
+  }
+  if (sent.needed(entry.picture.path)) {
+    box.append(sent.image(entry.id, nothing));
+    if (entry.picture.kind === "video") box.append(playSent(model, entry, sent));
     return box;
   }
   const src = fileUrl(entry.picture.path);
@@ -142,6 +168,22 @@ function picture(model, entry, lazily) {
     lazily(clip);
   }
   return box;
+}
+
+// A clip that the page does not serve is sent when it is to be played, in place of its first frame.
+function playSent(model, entry, sent) {
+  const play = element("button", { type: "button", className: "wl-gallery-play", textContent: "▶" });
+  play.setAttribute("aria-label", say(model, "play", { title: `${entry.stage}: ${entry.title}` }));
+  play.addEventListener("click", () => {
+    play.disabled = true;
+    sent.play(entry.id, (src) => {
+      if (!src) return (play.hidden = true); // too large to be sent
+      const clip = element("video", { src, controls: true, autoplay: true, "aria-label": `${entry.stage}: ${entry.title}` });
+      play.parentElement?.replaceChildren(clip);
+      clip.focus();
+    });
+  });
+  return play;
 }
 
 export default { render };

@@ -21,6 +21,7 @@ function render({ model, el }) {
     }
   }, { root: null, rootMargin: "100px" });
 
+  const sent = thumbnails(model, signal);
   const cards = new Map(); // unchanged ones stay in place, and with them the focus
   follow(model, signal, "items words", () => {
     const items = model.get("items");
@@ -37,16 +38,18 @@ function render({ model, el }) {
     const ids = new Set(items.map((item) => item.id));
     for (const id of cards.keys()) if (!ids.has(id)) cards.delete(id);
   });
-  follow(model, signal, "items chosen actions words", () => {
+  follow(model, signal, "items chosen actions uses words", () => {
     const chosen = model.get("items").find((item) => item.id === model.get("chosen"));
     for (const [id, { node }] of cards) node.firstChild.setAttribute("aria-pressed", String(id === chosen?.id));
     about.hidden = !chosen;
+    const uses = model.get("uses")[chosen?.kind] ?? [];
     row.hidden = !model.get("actions").length;
     if (!chosen) return;
     title.textContent = title.title = chosen.title;
     facts.textContent = described(chosen);
-    if (row.dataset.of === `${model.get("lang")} ${chosen.id} ${model.get("actions")}`) return;
-    row.dataset.of = `${model.get("lang")} ${chosen.id} ${model.get("actions")}`;
+    const shownFor = JSON.stringify([model.get("lang"), chosen.id, model.get("actions"), uses]);
+    if (row.dataset.of === shownFor) return;
+    row.dataset.of = shownFor;
     const usable = model.get("actions").filter((name) => chosen.seed !== null || !name.includes("seed"));
     row.replaceChildren(...usable.map((name) => {
       const made = button();
@@ -54,11 +57,32 @@ function render({ model, el }) {
       made.addEventListener("click", () => model.send({ kind: name, run: chosen.id }));
       return made;
     }));
+    const elsewhere = element("span", { className: "wl-history-elsewhere" });
+    if (uses.length) elsewhere.append(useIn(chosen, uses));
+    if (chosen.link && servesFiles) {
+      const name = `${chosen.run}-${chosen.file.split("/").at(-1)}`;
+      elsewhere.append(element("a", { className: "wl-link", href: fileUrl(chosen.link), download: name, textContent: say(model, "download") }));
+    }
+    row.append(elsewhere);
   });
   follow(model, signal, "notice", () => {
     notice.replaceChildren(...withCode(model.get("notice")));
     notice.hidden = !model.get("notice");
   });
+
+  function useIn(chosen, uses) {
+    const { root, summary, card } = menu(signal);
+    summary.textContent = say(model, "use");
+    card.append(...uses.map(({ stage, label }) => {
+      const made = element("button", { type: "button", className: "wl-menu-item", textContent: label });
+      made.addEventListener("click", () => {
+        root.open = false;
+        model.send({ kind: "use", run: chosen.id, stage });
+      });
+      return element("div", { className: "wl-menu-row" }, made);
+    }));
+    return root;
+  }
 
   function described(item) {
     const when = new Date(item.time * 1000).toLocaleString(model.get("lang"), { dateStyle: "medium", timeStyle: "short" });
@@ -71,7 +95,10 @@ function render({ model, el }) {
     const made = element("button", { type: "button", className: "wl-history-item" });
     made.setAttribute("aria-label", [item.title, described(item)].filter(Boolean).join(" · "));
     made.title = [item.title, described(item)].filter(Boolean).join("\n");
-    if (item.path && item.kind === "picture") {
+    const nothing = () => element("span", { className: "wl-soft", textContent: say(model, item.kind === "audio" ? "sound" : item.state) });
+    if (sent.needed(item.path) && ["picture", "video"].includes(item.kind)) {
+      made.append(sent.image(item.id, nothing));
+    } else if (item.path && item.kind === "picture") {
       made.append(element("img", { src: fileUrl(item.path), loading: "lazy", alt: "", draggable: false }));
     } else if (item.path && item.kind === "video") {
       const clip = element("video", { muted: true, playsInline: true, preload: "metadata", tabIndex: -1, "data-src": fileUrl(item.path), "aria-hidden": "true" });
@@ -80,7 +107,7 @@ function render({ model, el }) {
       made.append(clip);
       seen.observe(clip);
     } else {
-      made.append(element("span", { className: "wl-soft", textContent: say(model, item.kind === "audio" ? "sound" : item.state) }));
+      made.append(nothing());
     }
     const below = item.seed === null ? "" : String(item.seed);
     made.append(element("span", { className: "wl-history-seed", textContent: below }));
@@ -89,7 +116,9 @@ function render({ model, el }) {
       model.save_changes();
       model.send({ kind: "choose", run: item.id });
     });
-    return element("li", {}, made);
+    const place = element("li", {}, made);
+    if (item.file) draggable(place, () => item);
+    return place;
   }
 
   return () => {

@@ -33,6 +33,7 @@ function build(model, el, signal) {
     medium.addEventListener("error", () => (broken.hidden = false), { signal });
     return element("figure", {}, medium, broken, caption);
   });
+  if (model.get("file")) draggable(figures[0], () => ({ run: model.get("run"), file: model.get("file"), kind, path: paths[0] }));
   const root = element("div", {}, element("div", { className: "wl-player-row" }, ...figures));
   if (!servesFiles || model.get("paths").includes("")) root.append(askForCopies(model, media, signal));
   if (kind === "picture") return root;

@@ -21,16 +21,18 @@ function render({ model, el }) {
   // most browsers draw neither HEIC nor TIFF
   picture.addEventListener("error", () => (picture.hidden = true));
   const error = element("div", { className: "wl-error", role: "alert" });
+  const dismiss = button();
   const zone = element(
     "div",
     { className: "wl-upload-zone", role: "group" },
     picture,
     element("div", { className: "wl-upload-body" },
       element("div", { className: "wl-row" }, choose, hint, cancel), status, bar, error),
+    around ? dismiss : null,
   );
   el.append(zone, input);
 
-  follow(model, signal, "words state name size received error preview", () => {
+  follow(model, signal, "words state name size received error preview said", () => {
     const [state, bytes, received] = ["state", "size", "received"].map((name) => model.get(name));
     const busy = state === "receiving" || state === "checking";
     choose.textContent = say(model, "choose");
@@ -57,8 +59,15 @@ function render({ model, el }) {
     }
     zone.dataset.state = state;
     if (around) {
+      const said = model.get("said");
       choose.hidden = hint.hidden = true;
-      el.hidden = !busy && !text;
+      picture.hidden = true;
+      if (!busy) status.textContent = said;
+      dismiss.textContent = say(model, "dismiss");
+      dismiss.hidden = busy;
+      const appears = el.hidden && (text || said);
+      el.hidden = !busy && !text && !said;
+      if (appears) el.scrollIntoView({ block: "nearest" });
     }
   });
 
@@ -125,8 +134,10 @@ function render({ model, el }) {
 
   choose.addEventListener("click", () => input.click());
   cancel.addEventListener("click", stop);
+  dismiss.addEventListener("click", () => model.send({ kind: "dismiss" }));
   input.addEventListener("change", () => {
-    if (input.files.length) send(input.files[0]);
+    // beside a form that takes files by itself, of a file that is chosen only the settings are wanted
+    if (input.files.length) send(input.files[0], around ? ":settings" : "");
     input.value = ""; // so that the same file can be chosen again
   });
   zone.addEventListener("dragover", (event) => {
@@ -146,9 +157,10 @@ function render({ model, el }) {
     // captured before Lab handles it; a drop zone inside handles its own files
     const hears = { capture: true, signal };
     const place = (event) => {
-      if (!event.dataTransfer.types.includes("Files") || event.target.closest(".wl-upload-zone")) return null;
+      const types = event.dataTransfer.types;
+      if (!types.includes(RESULT) && (!types.includes("Files") || event.target.closest(".wl-upload-zone"))) return null;
       const found = el.closest(`.${around}`);
-      return found && found === (event.target.closest(`.${around}`) ?? inSight()) ? found : null;
+      return found && found === (event.target.closest(`.${around}`) ?? (types.includes(RESULT) ? null : inSight())) ? found : null;
     };
     // a file dropped outside all of them is for the visible one; in Lab it may be meant for Lab itself
     const inSight = () => {
@@ -156,6 +168,8 @@ function render({ model, el }) {
       const seen = takers.filter((taker) => taker.getClientRects().length);
       return inVoila && seen.length === 1 ? seen[0] : null;
     };
+    const take = (result) => model.send({ kind: "result", ...result });
+    el.addEventListener("wl-result", (event) => take(event.detail), { signal });
     let marked = null;
     const mark = (found) => {
       marked?.classList.remove("wl-over");
@@ -164,8 +178,10 @@ function render({ model, el }) {
     };
     document.addEventListener("dragover", (event) => {
       const found = place(event);
-      if (found !== marked) mark(found);
+      const target = found && (event.target.closest(".wl-file") ?? found); // of a file that is let go in a field, it is the field
+      if (target !== marked) mark(target);
       if (!found) return;
+      event.dataTransfer.dropEffect = "copy";
       event.preventDefault();
       event.stopPropagation();
     }, hears);
@@ -178,9 +194,10 @@ function render({ model, el }) {
       if (!found) return;
       event.preventDefault();
       event.stopPropagation();
-      const classes = [...(event.target.closest(".wl-file")?.classList ?? [])];
-      const field = classes.find((name) => name.startsWith("wl-of-"))?.slice("wl-of-".length);
-      sendAll([...event.dataTransfer.files], field);
+      const field = fieldAt(event.target);
+      const result = event.dataTransfer.getData(RESULT);
+      if (result) take({ ...JSON.parse(result), field });
+      else sendAll([...event.dataTransfer.files], field);
     }, hears);
   }
   return () => {
