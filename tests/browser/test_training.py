@@ -24,9 +24,9 @@ from training.launch.launch import start, state, stop
 from training.launch.processes import LOG, processes_of
 from training.loop.run_folder import checkpoints
 from training.ui.person import Person, config_for
-from training.ui.plots import BLUE
 from training.ui.preparing import encode_clips, prepare_clips
 from wanavatar_lab.lora import describe, find_adapters
+from wanavatar_lab.ui.plots import BLUE
 
 # models are loaded and steps trained, for longer than other tests take on a busy machine
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ training_card.py  a training run: start, watch, stop
 machine_use.py    GPU, CPU and memory use of a run
 tensorboard.py    TensorBoard
 results.py        the results of a run
-curves.py         plots of a run's numbers; plots.py displays plots
+curves.py         plots of a run's numbers
 clips.py          sample clips side by side
 publish.py        the LoRA of a run, added to the LoRA list
 tryout.py         one clip with the LoRA, and one without

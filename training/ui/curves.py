@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
 
 Line = Mapping[str, Any]  # one logged event: its kind, its step and named numbers
 PARTS = {"lip": RED, "face": BLUE, "background": GREY}

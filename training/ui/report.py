@@ -18,9 +18,9 @@ from training.prepare.clips import SHEET
 from training.prepare.draw_masks import Masks
 from training.prepare.sheets import overlaid
 from training.ui.person import Person, need
-from training.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import view_of
+from wanavatar_lab.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html
 from wanavatar_lab.ui.record import Record
 from wanavatar_lab.ui.widget import Column, Look, Translated
 

@@ -27,7 +27,6 @@ from training.loop.run_folder import METRICS, checkpoints, read_metrics
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots
 from training.ui.machine_use import Use
-from training.ui.plots import plots_html
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import printable
@@ -36,6 +35,7 @@ from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.plots import plots_html
 from wanavatar_lab.ui.record import Record, is_headless
 
 POLL_SECONDS = 1.0  # a step takes a second or more

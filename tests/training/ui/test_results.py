@@ -13,11 +13,11 @@ from training.loop.loss import BRANCHES
 from training.prepare.clip_folder import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name, read_clip
 from training.ui.clips import sampled
 from training.ui.curves import BRANCH_COLOURS, branch_plots, by_level, progress_plots, running_mean, sigma_plots
-from training.ui.plots import Plot, new_axes, plots_html
 from training.ui.report import area_plot, masks_over_frames
 from training.ui.results import read_results
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, write_audio
+from wanavatar_lab.ui.plots import Plot, new_axes, plots_html
 
 
 def xs(line: Line2D) -> list[float]:
