@@ -259,7 +259,8 @@ def main(argv: list[str] | None = None) -> None:
     except LabError as error:
         raise SystemExit(str(error)) from error
     trained = sum(not entry.held_out for entry in entries)
-    print(f"{trained} samples to train on and {len(entries) - trained} held out, in {arguments.out}")
+    samples = f"{trained} sample{'s' * (trained != 1)} to train on"
+    print(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")
 
 
 if __name__ == "__main__":

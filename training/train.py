@@ -40,13 +40,13 @@ from torch.nn.utils import get_total_norm
 
 from training.config import TrainingConfig
 from training.config.arguments import add_config, config_of
-from training.config.training_config import FIXED_ON_RESUME
+from training.config.training_config import BRANCHES, FIXED_ON_RESUME
 from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
-from training.loop.loss import BRANCHES, Losses, total
+from training.loop.loss import Losses, total
 from training.loop.out_of_memory import join_freed_memory, out_of_memory
 from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.loop.run_log import Log

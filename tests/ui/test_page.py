@@ -57,7 +57,7 @@ def test_the_root_is_the_repository_where_nothing_is_said(monkeypatch: pytest.Mo
     assert server_root() == REPOSITORY
 
 
-def test_voila_serves_media_and_nothing_else() -> None:
+def test_voila_serves_media_and_trained_loras_and_nothing_else() -> None:
     config = json.loads((REPOSITORY / "voila.json").read_text())
     allowed = config["VoilaConfiguration"]["file_allowlist"]
 
@@ -66,7 +66,10 @@ def test_voila_serves_media_and_nothing_else() -> None:
 
     assert served("runs/20260101-120000-ab12-upscale/picture.png")
     assert served("runs/demo/talking.mp4") and served("data/samples/korean.wav") and served("data/uploads/내 얼굴.JPG")
+    assert served("runs/ann/training/checkpoint-50/lora_weights.safetensors")
     for path in (
+        "runs/ann/training/checkpoint-50/optimizer.safetensors",
+        "weights/loras/mov/character/ann.safetensors",
         "runs/x/request.json",
         "runs/x/log.txt",
         "runs/.trash/x/picture.png",

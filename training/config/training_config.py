@@ -19,6 +19,11 @@ from wanavatar_lab.requests.speech_to_video import FLOW_SHIFT
 
 Blocks = Annotated[int | None, BeforeValidator(lambda value: None if value == "all" else value)]  # None is all
 Mode = Literal["paper", "normalised"]  # of the loss, see `training.loop.loss`
+# What is fixed of the loss, here and not there so that a kernel can say it without torch. Each sample takes one branch:
+# the whole frame, the face alone or the lips alone, most of them what speaks, as the predecessor has it.
+BRANCHES = ("full", "face", "lip")
+SHARES = (0.4, 0.1, 0.5)  # of the samples, by branch
+MOTION_SHARE = 0.25  # of the loss, on differences between consecutive latents
 
 OLD_NAMES = {
     "start": "init_from",

@@ -17,11 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config.training_config import Mode
+from training.config.training_config import BRANCHES, MOTION_SHARE, SHARES, Mode
 
-BRANCHES = ("full", "face", "lip")
-SHARES = (0.4, 0.1, 0.5)  # of the samples, by branch, as the predecessor has them: most on what speaks
-MOTION_SHARE = 0.25  # of the loss
 # of a latent's places that a mask must cover, on average over the clip, to be divided by: with fewer, one noisy place
 # would be most of a sample's loss. It is a third of what lips usually cover
 SMALLEST = 1e-3

@@ -8,7 +8,9 @@ training_card.py  a training run: start, watch, stop
 machine_use.py    GPU, CPU and memory use of a run
 tensorboard.py    TensorBoard
 results.py        the results of a run
-curves.py         plots of a run's numbers; plots.py displays plots
+curves.py         plots of a run's numbers
+explained.py      what is trained, and by which loss, in the open
+loss_weights.py   how much each place of a picture counts in the loss
 clips.py          sample clips side by side
 publish.py        the LoRA of a run, added to the LoRA list
 tryout.py         one clip with the LoRA, and one without

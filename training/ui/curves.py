@@ -7,12 +7,26 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from training.ui.plots import BLUE, GREEN, GREY, ORANGE, RED, Plot, count_across, line_at, new_axes, plain_numbers
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Plot,
+    count_across,
+    line_at,
+    new_axes,
+    plain_numbers,
+)
 
 Line = Mapping[str, Any]  # one logged event: its kind, its step and named numbers
 PARTS = {"lip": RED, "face": BLUE, "background": GREY}
-BRANCH_COLOURS = {"full": GREY, "face": BLUE, "lip": RED}  # of training.loop.loss.BRANCHES
+SERIES = (BLUE, ORANGE, GREEN, RED, PINK, SKY, GREY)  # of runs over each other
+BRANCH_COLOURS = {"full": GREY, "face": BLUE, "lip": RED}  # of training.config.training_config.BRANCHES
 SMOOTH = 20  # steps of the moving average, or a quarter of those logged: fewer would leave the noise of single draws
 BUCKETS = ("0.00", "0.25", "0.50", "0.75")  # lower bounds of σ, as `training.loop.step_metrics` logs them
 HALVES = (("first half", GREY), ("second half", ORANGE))
@@ -55,6 +69,46 @@ def progress_plots(lines: Sequence[Line]) -> list[Plot]:
         _over_steps(held_out, "held_out", [(_word(part), PARTS[part]) for part in parts]),
         _over_steps(gradient, "gradient", [(mean, GREEN)] if smooth > 1 else []),
     ]
+
+
+def overlay_plots(runs: Mapping[str, Sequence[Line]]) -> list[Plot]:
+    """Several runs over each other, by name: their loss, and the change of the held-out error of the lips."""
+    loss, held_out, legend = new_axes(), new_axes(), []
+    for place, (name, lines) in enumerate(runs.items()):
+        colour = SERIES[place % len(SERIES)]
+        legend.append((name, colour))
+        _curve(loss, of_kind(lines, "train"), "loss", colour, dots=False)
+        found = of_kind(lines, "validation")
+        for base in of_kind(lines, "base")[-1:]:
+            points = [(0, 0.0), *((line["step"], 100 * changes(line, base).get("lip", np.nan)) for line in found)]
+            if len(points) > 1:
+                held_out.plot(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
+    for axes in (loss, held_out):
+        count_across(axes)
+    if held_out.has_data():
+        line_at(held_out, 0)
+    return [
+        Plot(held_out, "Held-out error of the lips", "change against the base model, %", "step", legend),
+        Plot(loss, "Loss", f"moving average of {SMOOTH} steps, or of a quarter of them", "step", legend),
+    ]
+
+
+def noise_plot(shift: float) -> Plot:
+    """How often a training draws each noise level: uniform ones, shifted towards more noise, in quarters of σ."""
+    axes = new_axes()
+    sigma = np.linspace(0, 1, 201)
+    # of u, which is uniform, when σ = shift·u / (1 + (shift - 1)·u)
+    density = shift / (shift - (shift - 1) * sigma) ** 2
+    axes.plot(sigma, density, color=BLUE, label="density")
+    axes.fill_between(sigma, density, color=BLUE, alpha=0.12, linewidth=0)
+    low = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    drawn = np.diff(low / (shift - (shift - 1) * low))
+    middle = (low[1:] + low[:-1]) / 2
+    axes.set_xticks(middle, [f"{a:g}–{b:g}\n{share:.0%}" for a, b, share in zip(low, low[1:], drawn, strict=False)])
+    for border in low:
+        axes.axvline(border, color=GREY, linewidth=0.6, alpha=0.5)
+    axes.set_ylim(bottom=0)
+    return Plot(axes, "Noise levels that are drawn", f"density; flow_shift {shift:g}", "σ, and share of the samples")
 
 
 def branch_plots(lines: Sequence[Line]) -> list[Plot]:
@@ -120,14 +174,15 @@ def _over_steps(axes: Axes, name: str, legend: Sequence[tuple[str, str]]) -> Plo
     return Plot(axes, _word(name), _word(f"{name}_up"), _word("step"), legend, _word("empty"))
 
 
-def _curve(axes: Axes, lines: Sequence[Line], name: str, colour: str) -> int:
+def _curve(axes: Axes, lines: Sequence[Line], name: str, colour: str, *, dots: bool = True) -> int:
     """Draw a value over the steps, as dots and their moving average; returns the width of the average."""
     known = [(line["step"], line[name]) for line in lines if name in line]
     if not known:
         return 0
     steps, values = np.array(known, dtype=np.float64).T
     width = min(SMOOTH, max(1, len(values) // 4))
-    axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if width > 1 else 1)
+    if dots:
+        axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.35 if width > 1 else 1)
     axes.plot(steps, running_mean(values, width), color=colour, label=name)
     return width
 

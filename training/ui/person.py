@@ -1,5 +1,6 @@
 """The folder of one person, which notebooks 10 to 13 share, and the defaults of each profile."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,15 @@ from training.config import TrainingConfig
 from training.config.recipes import RECIPES
 from training.config.training_config import problems_of, with_current_names
 from training.data.sample_list import listed_in
+from training.loop.run_folder import METRICS
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import must_be, shown, suggestion
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.parameters import OPEN
+
+TRAINING = "training"  # the first run of a person
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,21 @@ class Person:
     @property
     def run(self) -> Path:
         """Output of `training.train`."""
-        return self.folder / "training"
+        return self.folder / TRAINING
+
+    def run_named(self, name: str) -> Path:
+        """The folder of one of several runs; `run` has the first name.
+
+        Raises:
+            RequestError: the name is empty, or of something else in the person's folder.
+        """
+        if not _RUN.fullmatch(name) or self.folder / name in (self.videos, self.data, self.samples):
+            raise RequestError([("run", must_be("letters, digits, - and _, but not videos, data or samples", name))])
+        return self.folder / name
+
+    def runs(self) -> list[Path]:
+        """The folders of all runs that have logged something, by name."""
+        return [file.parent for file in sorted(self.folder.glob(f"*/{METRICS}"))]
 
     @property
     def clip_list(self) -> Path:
@@ -138,10 +157,13 @@ def defaults_of(profile: str) -> Defaults:
     return DEFAULTS[profile]
 
 
-def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any) -> TrainingConfig:
+def config_for(
+    person: Person, profile: str, recipe: str = "auto", run: str = TRAINING, **values: Any
+) -> TrainingConfig:
     """The settings of a person's run: the recipe, overridden by the profile's defaults, overridden by `values`.
 
     Args:
+        run: name of the run's folder in the person's.
         recipe: of `training.config.recipes`; auto takes the profile's.
         values: config fields; one that is "auto" keeps its default.
 
@@ -153,7 +175,7 @@ def config_for(person: Person, profile: str, recipe: str = "auto", **values: Any
     if chosen not in RECIPES:
         raise RequestError([("recipe", f"{shown(recipe)} is not a recipe; {suggestion(recipe, RECIPES)}")])
     told = RECIPES[chosen]() | dict(defaults.changes)
-    told |= {"profile": profile, "samples": person.samples, "run": person.run}
+    told |= {"profile": profile, "samples": person.samples, "run": person.run_named(run)}
     samples = listed_in(person.samples)
     if samples and not any(sample.held_out for sample in samples):
         told["sample_every_n_steps"] = 0  # sample clips are made of held-out samples

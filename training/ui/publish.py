@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
+from wanavatar_lab.requests.display import table_html
 from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.language import language, read_words
@@ -49,6 +51,23 @@ class Published:
     def scale(self, strength: float) -> float:
         """The factor on the product of its matrices: strength × alpha / rank."""
         return strength * self.alpha / self.rank
+
+    def choices(self, strength: float = USUAL_WEIGHTS[WEIGHTS]) -> list[dict[str, Any]]:
+        """The `loras` of a request: the LoRA at this strength, and the modules trained in full at theirs, 1."""
+        lora, *parts = self.names
+        strengths = {lora: strength, **dict.fromkeys(parts, USUAL_WEIGHTS[AUDIO_MODULES])}
+        return [{"name": name, "high_weight": each, "low_weight": each} for name, each in strengths.items()]
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "in the list as": ", ".join(self.names),
+            "file": str(self.file),
+            "trained for": f"{self.step} steps",
+            "rank, alpha": f"{self.rank}, {self.alpha:g}",
+            "scale at strength 1": f"alpha / rank = {self.scale(1.0):g}",
+        }
+        rows = [("<tr>", [escape(name), f"<b>{escape(value)}</b>"]) for name, value in facts.items()]
+        return table_html(["LoRA", ""], rows)
 
     def scale_in_words(self, strength: float) -> str:
         """How that factor comes about, in the current language."""

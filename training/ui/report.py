@@ -13,31 +13,38 @@ import numpy as np
 from IPython.display import HTML
 from PIL import Image
 
-from training.prepare.clip_folder import FACE_MASKS, LIP_MASKS, ClipFolder, read_clip, read_clips
+from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, ClipFolder, read_clip, read_clips
 from training.prepare.clips import SHEET
 from training.prepare.draw_masks import Masks
 from training.prepare.sheets import overlaid
 from training.ui.person import Person, need
-from training.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.evaluation import lip_plot
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.messages import add_messages, in_language
 from wanavatar_lab.ui.panel import view_of
+from wanavatar_lab.ui.plots import GREEN, GREY, RED, Plot, new_axes, plots_html, shown
 from wanavatar_lab.ui.record import Record
-from wanavatar_lab.ui.widget import Column, Look, Translated
+from wanavatar_lab.ui.widget import Look, Translated
 
 Clip = Mapping[str, Any]
 SHOWN, TALL = 8, 160  # frames of a clip, and their height in pixels, shown at 112 px for dense displays
+# twice the class, since notebooks have rules of their own for tables
 _LOOK = (
-    ".wl-report { border-collapse: collapse; text-align: left; white-space: nowrap }"
-    ".wl-report td { font-variant-numeric: tabular-nums }"
-    # the last two, problems and notes, are sentences
-    ".wl-report td:nth-last-child(-n+2) { white-space: normal; min-width: 16em }"
-    ".wl-report :is(th, td) { padding: 3px 14px 3px 4px } .wl-report thead th { opacity: 0.85; font-weight: 600 }"
+    ".wl-report.wl-report { border-collapse: collapse; font-size: 13px; line-height: 1.4 }"
+    ".wl-report.wl-report :is(th, td) { padding: 3px 8px 3px 4px; text-align: left; vertical-align: top }"
+    ".wl-report.wl-report td { font-variant-numeric: tabular-nums }"
+    ".wl-report.wl-report tbody th { white-space: nowrap }"
+    ".wl-report.wl-report thead th { opacity: 0.85; font-weight: 600; vertical-align: bottom }"
+    # file names and sentences
+    ".wl-report.wl-report td:is(.video, .flagged, .notes) { min-width: 8em; overflow-wrap: anywhere }"
     # else the widget's box would grow to the width of the table, which could then not be scrolled
     ".widget-html-content:has(.wl-report) { min-width: 0; max-width: 100% }"
-    ".wl-report caption { text-align: left; font-weight: 600; padding: 4px }"
+    ".wl-report.wl-report caption { text-align: left; font-weight: 600; padding: 4px }"
 )
 _FLAGGED = "background: color-mix(in srgb, #e69f00 22%, transparent)"
 WORDS = read_words(__file__, "report")
+add_messages(__file__, "problems")  # which the report has in English
 
 
 def _share(value: float | None) -> str:
@@ -51,13 +58,13 @@ def _known(value: float | None, form: str) -> str:
 def _use(clip: Clip) -> str:
     # reports of earlier releases do not have it: all of their clips were used
     if why := clip.get("left_out"):
-        return WORDS.text("nothing", why=why)
+        return WORDS.text("nothing", why=in_language(why))
     return WORDS.text("validation" if clip["held_out"] else "training")
 
 
 def _notes(clip: Clip) -> list[str]:
     hdr = [WORDS.text("hdr", kind=clip["hdr"])] if clip.get("hdr") else []
-    return [*hdr, *clip.get("notes", ())]
+    return [*hdr, *map(in_language, clip.get("notes", ()))]
 
 
 def _video(clip: Clip) -> str:
@@ -77,7 +84,7 @@ COLUMNS: tuple[tuple[str, Callable[[Clip], str]], ...] = (
     ("sharpness", lambda clip: f"{clip['sharpness']:.0f}"),
     ("speech", lambda clip: f"{clip['speech']:.0f}"),
     ("used", _use),
-    ("flagged", lambda clip: "; ".join(clip["problems"])),
+    ("flagged", lambda clip: "; ".join(map(in_language, clip["problems"]))),
     ("notes", lambda clip: "; ".join(_notes(clip))),
 )
 
@@ -94,20 +101,25 @@ class ReportTable(Translated, widgets.HTML):
         super().__init__()
 
     def show_words(self) -> None:
-        """Write the table in the language shown; problems and notes are English, as the report has them."""
+        """Write the table in the language shown."""
         report = self._report
-        names = [(escape(WORDS.text(key)), escape(WORDS.text(f"{key}_says"))) for key, _ in COLUMNS]
-        head = "".join(f'<th scope="col" title="{says}">{name}</th>' for name, says in names)
+        # a column that has nothing to say would only make the table wider than the page
+        columns = [(key, write) for key, write in COLUMNS if any(map(write, report["clips"]))]
+        names = [(key, escape(WORDS.text(key)), escape(WORDS.text(f"{key}_says"))) for key, _ in columns]
+        head = "".join(f'<th scope="col" class="{key}" title="{says}">{name}</th>' for key, name, says in names)
         rows = ""
         for clip in report["clips"]:
-            first, *others = (escape(write(clip)) for _, write in COLUMNS)
+            (_, first), *others = ((key, escape(write(clip))) for key, write in columns)
             style = f' style="{_FLAGGED}"' if clip["problems"] else ""
-            rows += f'<tr{style}><th scope="row">{first}</th>{"".join(f"<td>{each}</td>" for each in others)}</tr>'
+            cells = "".join(f'<td class="{key}">{text}</td>' for key, text in others)
+            rows += f'<tr{style}><th scope="row">{first}</th>{cells}</tr>'
         count, flagged = len(report["clips"]), len(report["flagged"])
         clips = WORDS.text("one" if count == 1 else "many", count=count)
         caption = WORDS.text("caption", clips=clips, seconds=f"{report['seconds']:.0f}", flagged=flagged)
-        meanings = "".join(f"<dt><strong>{name}</strong></dt><dd>{says}</dd>" for name, says in names)
-        refused = "".join(f"<li>{escape(each['video'])}: {escape(each['why'])}</li>" for each in report["refused"])
+        meanings = "".join(f"<dt><strong>{name}</strong></dt><dd>{says}</dd>" for _, name, says in names)
+        refused = "".join(
+            f"<li>{escape(each['video'])}: {escape(in_language(each['why']))}</li>" for each in report["refused"]
+        )
         self.value = (
             f'<div role="region" aria-label="{caption}" tabindex="0" lang="{language.code}" style="overflow-x: auto">'
             f'<style>{_LOOK}</style><table class="wl-report"><caption>{caption}</caption>'
@@ -121,22 +133,39 @@ class ReportTable(Translated, widgets.HTML):
         return Record(self.value)
 
 
-def contact_sheets(person: Person) -> widgets.Widget:
+class ContactSheets(Translated, widgets.VBox):
     """An overview of all clips, and the sheet of each in an accordion that opens at the first flagged one.
 
     Raises:
         LabError: nothing was prepared.
     """
-    clips: list[Clip] = _read_report(person)["clips"]
-    sheets = [view_of([person.data / "processed" / clip["name"] / SHEET]) for clip in clips]
-    flagged = next((place for place, clip in enumerate(clips) if clip["problems"]), 0)
-    titles = [": ".join(filter(None, (clip["name"], "; ".join(clip["problems"])))) for clip in clips]
-    each = widgets.Accordion(sheets, titles=tuple(titles), selected_index=flagged)
-    says = (
-        "<p>Green is the face, red the lips; a red border marks a frame without a face. Below, loudness in grey and "
-        "mouth opening in red.</p>"
-    )
-    return Column([Look(), view_of([person.data / "contact_sheet.png"]), widgets.HTML(says), each])
+
+    def __init__(self, person: Person) -> None:
+        self._clips: list[Clip] = _read_report(person)["clips"]
+        sheets = [view_of([person.data / "processed" / clip["name"] / SHEET]) for clip in self._clips]
+        flagged = next((place for place, clip in enumerate(self._clips) if clip["problems"]), 0)
+        self._each = widgets.Accordion(sheets, selected_index=flagged)
+        self._says = widgets.HTML()
+        super().__init__([Look(), view_of([person.data / "contact_sheet.png"]), self._says, self._each])
+
+    def show_words(self) -> None:
+        """Write the legend, and the problems of each clip beside its name."""
+        self._says.value = f'<p lang="{language.code}">{escape(WORDS.text("sheet"))}</p>'
+        said = [(clip["name"], *map(in_language, clip["problems"])) for clip in self._clips]
+        self._each.titles = tuple(": ".join(filter(None, (name, "; ".join(problems)))) for name, *problems in said)
+
+
+def lip_plot_of(person: Person, clip: str) -> HTML:
+    """The opening of the mouth against the loudness of a prepared clip, as its preparation measured them.
+
+    Raises:
+        LabError: nothing was prepared, or there is no such clip.
+    """
+    found = [each for each in _read_report(person)["clips"] if each["name"] == clip]
+    if not found:
+        raise LabError(f"There is no clip {clip} in {person.data}; the table of the report has their names.")
+    level = [10 ** (each / 20) for each in found[0]["level"]]
+    return shown([lip_plot({WORDS.text("opening"): found[0]["opening"]}, level, FPS, clip)])
 
 
 def used_clips(person: Person) -> list[Path]:

@@ -12,6 +12,7 @@ from training.loop.run_folder import CONFIG, WEIGHTS, checkpoints, read_metrics
 from training.ui.clips import labels_of, sampled, side_by_side
 from training.ui.curves import Line, changes, of_kind
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.download import Download
 from wanavatar_lab.ui.widget import Column
 
 
@@ -65,6 +66,10 @@ class Results:
             said.append("No errors to compare: nothing is held out, or nothing was validated.")
         said.append(f"LoRA: {self.lora}" if self.lora else "There is no checkpoint yet.")
         return "\n".join(said)
+
+    def download(self) -> Download:
+        """A button that downloads the LoRA of the newest checkpoint; hidden before the first one."""
+        return Download(self.lora, f"{self.run.parent.name}-{self.run.name}-{self.step}.safetensors")
 
     def before_and_after(self) -> widgets.Widget:
         """Per held-out sample, the base model's clip beside the latest, and the latest beside the original."""

@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,19 +24,20 @@ from training.data.batch_order import Order
 from training.data.sample_list import entries_of
 from training.launch.launch import Ending, start, state, stop
 from training.launch.processes import ENDED, LAUNCHED, LOG, TOLD, Launcher
-from training.loop.run_folder import METRICS, checkpoints, read_metrics
+from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics, step_of
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots
 from training.ui.machine_use import Use
-from training.ui.plots import plots_html
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import printable
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import widget
+from wanavatar_lab.ui.download import Download
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.plots import plots_html
 from wanavatar_lab.ui.record import Record, is_headless
 
 POLL_SECONDS = 1.0  # a step takes a second or more
@@ -83,7 +85,8 @@ class TrainingCard(TrainingPanel):
         self._card = RunCard(str(config.run), lambda: widget.start(self._pressed_stop()))
         self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
         self._samples, self._closed = SampleView(config.run), False
-        parts = [self._start, self._problem, self._card, self._numbers, self._curves, self._samples]
+        self._download = Download()  # of the newest checkpoint's LoRA
+        parts = [self._start, self._problem, self._card, self._numbers, self._download, self._curves, self._samples]
         super().__init__(parts, (WORDS["title"], WORDS["says"]))
         self._start.on_click(lambda _: widget.start(self._pressed_start()))
         if self.ending.state == "running" and widget.loop_runs():
@@ -204,10 +207,20 @@ class TrainingCard(TrainingPanel):
         self._samples.look()
         # a run whose last step is done has nothing to resume
         self._start.disabled = running or (self.ending.state == "finished" and self.step >= self._wanted)
+        newest = checkpoints(self.config.run)[-1:]
+        with suppress(LabError):  # a checkpoint that is removed just now, since a newer one is complete
+            for folder in newest:
+                name = f"{self.config.run.parent.name}-{self.config.run.name}-{step_of(folder)}.safetensors"
+                self._download.offer(folder / WEIGHTS, name)
         # in progress the button is disabled, and keeps its words whatever checkpoints are saved
-        saved = [] if running else [folder.name.rpartition("-")[2] for folder in checkpoints(self.config.run)[-1:]]
-        words = language.of(WORDS["resume"]).format(step=saved[0]) if saved else language.of(WORDS["start"])
+        words = WORDS.text("start") if running or not newest else WORDS.text("resume", step=step_of(newest[0]))
         self._start.description = words
+
+    def outcome(self) -> str:
+        """How far the run is, in a line; before its start, what to do."""
+        if self.ending.state == "not started":
+            return "Not started: press Start training above, and run this cell again when it has ended."
+        return f"{self.ending.state}: step {self.step} of {self.steps}, in {self.config.run}"
 
     def summary(self) -> str:
         """Loss, learning rate and pace of the last step, in a line."""
@@ -286,8 +299,11 @@ class RunCard(JobCard):
 
     def record(self) -> Record:
         """State, step and time of the training."""
-        how = language.of(self.WORDS[self.state]) if self.state in self.WORDS else ""
-        said = f"{self.title} · {how} · {self.step or 0} / {self.steps} · {self.elapsed:.0f} s"
+        if not self.state:
+            said = f"{self.title} · {WORDS.text('not_started')}"
+        else:
+            how = language.of(self.WORDS[self.state])
+            said = f"{self.title} · {how} · {self.step or 0} / {self.steps} · {self.elapsed:.0f} s"
         return Record(f"<p>{escape(said)}<br>{escape(printable(self.error or self.run_id))}</p>", said)
 
     def cancel(self) -> None:

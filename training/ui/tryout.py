@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS
+from training.loop.run_folder import USUAL_WEIGHTS, WEIGHTS
 from training.ui.clips import side_by_side
 from training.ui.publish import Published, find_published, publish
 from training.ui.training_panel import TrainingPanel
@@ -88,9 +88,7 @@ class TryOut(TrainingPanel):
             LabError: see `publish`, or a clip was not made.
         """
         self.clips = []
-        lora, *parts = (await self.publish()).names
-        strengths = {lora: self._strength, **dict.fromkeys(parts, USUAL_WEIGHTS[AUDIO_MODULES])}
-        choices = [{"name": name, "high_weight": weight, "low_weight": weight} for name, weight in strengths.items()]
+        choices = (await self.publish()).choices(self._strength)
         # both before either is submitted, so that a value that is not allowed starts nothing
         requests = [self._request.changed(loras=[]), self._request.changed(loras=choices)]
         submitted: list[jobs.Job] = []

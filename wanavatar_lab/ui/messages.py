@@ -25,13 +25,25 @@ def in_language(message: str) -> str:
     return message if language.code == "en" else "; ".join(_several(message, language.code))
 
 
+def add_messages(module: str, table: str) -> None:
+    """Let `in_language` know the messages of one more table, such as what a preparation says of a clip.
+
+    Args:
+        module, table: as for `read_words`.
+    """
+    _TABLES["messages"] |= {f"{table}.{key}": words for key, words in read_words(module, table).items()}
+    _patterns.cache_clear()
+
+
 def _several(message: str, code: str) -> Iterator[str]:
     """The messages that were joined: each is the longest beginning that is known; what is left of them as it is."""
     pieces = message.split("; ")
     for count in range(len(pieces), 0, -1):
         first = "; ".join(pieces[:count])
-        place, text = placed.groups() if (placed := _PLACE.fullmatch(first)) else ("", first)
-        if (known := _in_table("messages", text, code)) is not None:
+        place, known = "", _in_table("messages", first, code)
+        if known is None and (placed := _PLACE.fullmatch(first)):
+            place, known = placed[1], _in_table("messages", placed[2], code)
+        if known is not None:
             yield f"{place}{known}"
             if count < len(pieces):
                 yield from _several("; ".join(pieces[count:]), code)

@@ -3,16 +3,20 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.toy import write_samples
 from training.config import TrainingConfig
 from training.config.recipes import RECIPES
+from training.config.training_config import BRANCHES, MOTION_SHARE
 from training.data.masks import latent_masks, latent_validity
-from training.loop.loss import BRANCHES, MOTION_SHARE, LatentMasks, draw_branches, noisy, s2v_loss, total
-from training.loop.loss_shares import gradient_shares, table, typical_masks
+from training.loop.loss import LatentMasks, draw_branches, noisy, s2v_loss, total
+from training.loop.loss_shares import gradient_shares, main, table, typical_masks
+from training.loop.loss_shares import masks_of as masks_of_samples
 
 FULL, FACE, LIP = range(3)
 
@@ -186,3 +190,29 @@ def test_shares_follow_the_floor_and_the_branch() -> None:
 @pytest.mark.parametrize(("recipe", "floor"), [("pocket", 0.9), ("s2v_14b_1gpu", 0.2)])
 def test_a_recipe_has_the_floor_of_its_profile(recipe: str, floor: float) -> None:
     assert TrainingConfig(samples=Path("a"), run=Path("b"), **RECIPES[recipe]()).loss_floor == floor
+
+
+def test_a_map_has_the_shares_of_its_parts_and_nothing_where_the_branch_looks_away(tmp_path: Path) -> None:
+    write_samples(tmp_path, count=2)
+    main(["--samples", str(tmp_path), "--sample", "sample-0", "--loss_floor", "0", "--save", str(tmp_path / "a.npz")])
+    saved = np.load(tmp_path / "a.npz")
+    maps, shares = saved["maps"], saved["shares"]
+    assert maps.shape == (4, 2, 8, 12) and maps.mean(axis=(1, 2, 3)) == pytest.approx(1, rel=1e-3)
+    # the lips are 2 × 3 of 8 × 12 places, in a face of 6 × 6
+    assert saved["area"] == pytest.approx([6 / 96, 30 / 96, 60 / 96], rel=1e-6)
+    assert shares[LIP] == pytest.approx([1, 0, 0], abs=1e-6) and not maps[LIP][:, 0].any()
+    assert shares[FACE, 2] == pytest.approx(0, abs=1e-6)
+    # the whole picture once, the face once more, and the lips once more
+    assert shares[FULL] == pytest.approx(np.array([3 * 6, 2 * 30, 60]) / 138, abs=0.03)
+    assert shares[3].tolist() == [pytest.approx(share, abs=0.02) for share in expected(tmp_path).values()]
+
+
+def expected(folder: Path) -> dict[str, float]:
+    return gradient_shares(masks_of_samples(folder)[0], "normalised", 0.0)
+
+
+def test_a_sample_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_samples(tmp_path, count=2)
+    with pytest.raises(SystemExit, match="There is no sample other to train on"):
+        main(["--samples", str(tmp_path), "--sample", "other", "--save", str(tmp_path / "a.npz")])
+    assert not list(tmp_path.glob("*.npz"))

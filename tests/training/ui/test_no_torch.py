@@ -22,7 +22,7 @@ from pathlib import Path
 from training.config import TrainingConfig
 from training.ui.curves import branch_plots, progress_plots, sigma_plots
 from training.ui.person import Person, config_for
-from training.ui.plots import shown
+from wanavatar_lab.ui.plots import shown
 from training.ui.results import read_results
 from training.ui.training_card import TrainingCard
 from training.ui.tryout import TryOut

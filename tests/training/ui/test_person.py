@@ -42,6 +42,19 @@ def test_given_values_override_the_recipe_and_auto_keeps_it(ann: Person) -> None
     assert config_for(ann, "pocket").mixed_precision == "no"
 
 
+def test_a_person_has_several_runs_each_with_a_name(ann: Person) -> None:
+    assert config_for(ann, "pocket", run="rank_4").run == ann.folder / "rank_4" == ann.run_named("rank_4")
+    assert ann.run_named("training") == ann.run == config_for(ann, "pocket").run
+    for name in ("", "../other", "data", "samples", ".hidden"):
+        with pytest.raises(RequestError, match="run: must be letters, digits"):
+            ann.run_named(name)
+    for name in ("rank_4", "training", "not_begun"):
+        ann.run_named(name).mkdir(parents=True)
+    for name in ("training", "rank_4"):
+        (ann.run_named(name) / "metrics.jsonl").touch()
+    assert ann.runs() == [ann.folder / "rank_4", ann.run]
+
+
 def test_a_bad_value_is_refused_with_its_name(ann: Person) -> None:
     with pytest.raises(RequestError, match=r"rank: must be greater than or equal to 1 \(got 0\)"):
         config_for(ann, "pocket", rank=0)

@@ -47,6 +47,8 @@ def test_the_scale_is_strength_times_alpha_by_rank(weights: Path, run: Path) -> 
     published = publish(run, "ann")
     assert published.scale(0.5) == 0.25
     assert "strength 0.5 × alpha 2 / rank 4 = effective scale 0.25" in published.scale_in_words(0.5)
+    assert published.choices(0.7) == [{"name": "ann", "high_weight": 0.7, "low_weight": 0.7}]
+    assert "<b>ann</b>" in published._repr_html_() and "<b>alpha / rank = 0.5</b>" in published._repr_html_()
 
 
 def test_the_same_run_replaces_its_own_and_nobody_elses(weights: Path, run: Path, tmp_path: Path) -> None:

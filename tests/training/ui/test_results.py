@@ -9,15 +9,15 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from tests.training.ui.made_run import LINES, write_run
-from training.loop.loss import BRANCHES
+from training.config.training_config import BRANCHES
 from training.prepare.clip_folder import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name, read_clip
 from training.ui.clips import sampled
 from training.ui.curves import BRANCH_COLOURS, branch_plots, by_level, progress_plots, running_mean, sigma_plots
-from training.ui.plots import Plot, new_axes, plots_html
 from training.ui.report import area_plot, masks_over_frames
 from training.ui.results import read_results
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, write_audio
+from wanavatar_lab.ui.plots import Plot, new_axes, plain_numbers, plots_html
 
 
 def xs(line: Line2D) -> list[float]:
@@ -41,6 +41,12 @@ def test_the_summary_has_steps_changes_and_the_lora(tmp_path: Path) -> None:
         "held-out background error +5.0% against the base",
         f"LoRA: {tmp_path / 'run' / 'checkpoint-2' / 'lora_weights.safetensors'}",
     ]
+
+
+def test_the_lora_of_the_newest_checkpoint_is_offered_for_download(tmp_path: Path) -> None:
+    write_run(tmp_path / "ann" / "rank_4", tmp_path / "samples")
+    button = read_results(tmp_path / "ann" / "rank_4").download()
+    assert button.name == "ann-rank_4-2.safetensors" and button.place.endswith("checkpoint-2/lora_weights.safetensors")
 
 
 def test_where_nothing_was_trained_it_says_so(tmp_path: Path) -> None:
@@ -124,6 +130,25 @@ def test_a_plot_has_the_colours_and_the_words_of_the_page() -> None:
     # a style sheet within would be the whole page's, and a size its own
     assert "<style" not in html and "width" not in drawing.attrib
     assert "of &lt;a&gt; step" in html and "⬤</span> lips" in html
+
+
+def test_a_logarithmic_axis_has_numbers_however_narrow_it_is() -> None:
+    def numbers(low: float, high: float) -> list[str]:
+        axes = new_axes()
+        axes.set_yscale("log")
+        plain_numbers(axes)
+        axes.set_ylim(low, high)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.draw_without_rendering()
+        labels = [*axes.yaxis.get_majorticklabels(), *axes.yaxis.get_minorticklabels()]
+        return sorted(
+            {label.get_text() for label in labels if low <= label.get_position()[1] <= high} - {""}, key=float
+        )
+
+    assert numbers(0.05, 0.3) == ["0.05", "0.1", "0.2"]
+    assert numbers(0.22, 0.48) == ["0.3", "0.4"]
+    assert numbers(0.01, 100) == ["0.01", "0.1", "1", "10", "100"]
 
 
 def test_clips_are_found_by_sample_and_step(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from tests.queue_for_tests import REPOSITORY, eventually
 from tests.training.toy import config_of, write_samples
 from tests.training.ui.made_run import write_run
 from tests.ui.looking import alerts, everything, named, text
-from training.launch.launch import state
+from training.launch.launch import Ending, state
 from training.launch.processes import LAUNCHED, MARK, TOLD, processes_of
 from training.loop.run_folder import checkpoints
 from training.ui.machine_use import Use, read_gpus
 from training.ui.training_card import RunCard, TrainingCard
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.ui.download import Download
 from wanavatar_lab.ui.language import language
 
 MODULE = "tests.training.launched"
@@ -103,6 +104,10 @@ def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> No
     assert (said(card).state, said(card).error) == ("failed", "Rank 1 was <killed>.")
     assert said(card).log == "begins\nends with <this>"
     assert said(card).run_id == str(config.run) and said(card).eta_seconds is None
+    (button,) = [each for each in everything(card) if isinstance(each, Download)]
+    assert button.place == str(config.run / "checkpoint-2" / "lora_weights.safetensors")
+    assert button.name == f"{tmp_path.name}-run-2.safetensors"
+    assert card.outcome() == f"failed: step 2 of 2, in {config.run}"
     kept = card.record()  # of the notebook: state, numbers and plots
     assert "Failed · 2 / 2" in kept.text
     for shown in ("Rank 1 was &lt;killed&gt;.", "loss 0.5000", 'aria-label="Loss: per step, all branches; step"'):
@@ -113,12 +118,23 @@ def test_a_run_that_ended_shows_the_same_in_another_kernel(tmp_path: Path) -> No
     card.close()
 
 
+def test_before_its_first_step_a_run_has_no_step_and_before_its_start_no_time(tmp_path: Path) -> None:
+    card = RunCard(str(tmp_path), lambda: None)
+    card.show(Ending("not started"), 0, 8, 0.0, None, None)
+    assert (card.state, card.step) == ("", None) and card.record().text == "Training · Not started"
+    card.show(Ending("running"), 0, 8, 3.0, None, None)
+    assert (card.state, card.step, card.fraction) == ("running", None, 0.0)  # the bar moves without an end
+    card.close()
+
+
 def test_epochs_become_steps_by_the_samples_that_there_are(tmp_path: Path) -> None:
     config = config_of(tmp_path, max_train_steps=None, num_train_epochs=3)
     write_samples(config.samples, count=6, held_out=1)
     card = TrainingCard(config)
     assert card.steps == 8  # three epochs of five samples, two a step
     assert "Not started" in text(card) and not named(card, "Start training").disabled
+    assert card.outcome().startswith("Not started: press Start training above")
+    assert all(each.place == "" for each in everything(card) if isinstance(each, Download))
     card.close()
 
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # from the palette of Okabe and Ito: distinct to the colour-blind, and visible on white and on black
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8a8a"
+PINK, SKY = "#cc79a7", "#56b4e9"
 _INK = "#7f7f80"  # placeholder for the page's text colour, which matplotlib does not know
 _NARROW, _WIDE = (3.6, 2.2), (7.2, 2.4)  # inches; the page scales the picture to its column
 # columns of equal width, so that a single plot in a row is as large as the others
@@ -69,7 +70,14 @@ def count_across(axes: Axes) -> None:
 def plain_numbers(axes: Axes) -> None:
     """Label a logarithmic vertical axis with plain numbers: 0.05 instead of 5 × 10⁻²."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+    def minor(value: float, _: object) -> str:
+        low, high = axes.get_ylim()
+        # within a decade there is one power of ten or none; in a narrow range every mark counts
+        digits = "123456789" if high < 3 * low else "25" if high < 20 * low else ""
+        return f"{value:g}" if f"{value:e}"[0] in digits else ""
+
+    axes.yaxis.set_minor_formatter(FuncFormatter(minor))
 
 
 def line_at(axes: Axes, height: float) -> None:
