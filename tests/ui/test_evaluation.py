@@ -13,8 +13,8 @@ from tests.training.ui.test_results import xs, ys
 from tests.ui.looking import everything, text
 from wanavatar_lab import metrics
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.metrics import REGIONS
-from wanavatar_lab.metrics.evaluate import MEASURES, evaluate
+from wanavatar_lab.metrics import REGIONS, evaluate
+from wanavatar_lab.metrics.evaluate import MEASURES
 from wanavatar_lab.ui import evaluation
 from wanavatar_lab.ui.evaluation import MEASURE_WORDS, EvaluationPanel, evaluated, identity_plot, measures_html
 from wanavatar_lab.ui.language import language, read_words
@@ -52,7 +52,7 @@ def test_two_clips_are_measured_and_shown_in_sync(clips: list[str]) -> None:
 
 
 def test_one_clip_is_measured_without_a_panel(clips: list[str]) -> None:
-    assert asyncio.run(evaluated(clips[1], faces="drawn")) == evaluate(clips[1], faces="drawn")
+    assert asyncio.run(evaluated(clips[1], faces="drawn")) == evaluate.evaluate(clips[1], faces="drawn")
     with pytest.raises(LabError, match=r"There is no .*gone\.mp4"):
         asyncio.run(evaluated("gone.mp4"))
 
