@@ -1,6 +1,7 @@
 """The whole preparation on a real face, by MediaPipe: from videos as cameras write them to clips, masks and the report.
 
-Without the face landmarker, which set-up fetches, all of this is skipped; see `tests/real_face.py`.
+Without the face landmarker, which set-up fetches, all of this is skipped; see `tests/real_face.py`. Faces are sought in
+all of a frame and again where they are, so two people take twice as long: `make test-slow` follows them.
 """
 
 from collections.abc import Callable, Iterable
@@ -145,6 +146,7 @@ def somebody_else(picture: Frame) -> Frame:
     return np.ascontiguousarray(picture[:, ::-1] * np.array([0.62, 0.5, 0.42])).astype(np.uint8)
 
 
+@pytest.mark.slow  # `test_people.py` has the choice between faces that are known
 def test_of_two_people_the_one_who_speaks_is_taken_before_and_after_a_cut(
     tmp_path: Path, prepared: Callable[..., Outcome]
 ) -> None:
@@ -163,6 +165,7 @@ def test_of_two_people_the_one_who_speaks_is_taken_before_and_after_a_cut(
         assert columns.mean() == pytest.approx(left + LIPS[0] * 220, abs=8)
 
 
+@pytest.mark.slow  # `test_people.py` has the choice between faces that are known
 def test_the_person_of_the_other_scenes_is_taken_where_nobody_clearly_speaks(
     tmp_path: Path, prepared: Callable[..., Outcome]
 ) -> None:
@@ -176,6 +179,14 @@ def test_the_person_of_the_other_scenes_is_taken_where_nobody_clearly_speaks(
     columns = np.nonzero(read_clip(second.path).mask(LIP_MASKS, 20))[1]
     assert columns.mean() == pytest.approx(400 + LIPS[0] * 220, abs=8)
     assert prepared().made == 0
+
+
+def test_two_people_are_seen(source: MediaPipeLandmarks) -> None:
+    with source.everyone(Path("any.mp4")) as faces_in:
+        room = in_room([(somebody_else(head(0, 300)), 60, 60), (head(0.5, 220), 400, 100)], 400, 640)
+        seen = sorted(faces_in(room, 0.0), key=lambda face: face.centre[0])
+    assert [face.width for face in seen] == pytest.approx([0.58 * 300, 0.58 * 220], rel=0.05)
+    assert seen[1].lips_outer.mean(axis=0) == pytest.approx((400, 100) + LIPS * 220, abs=8)
 
 
 def test_a_jump_that_changes_little_of_the_picture_is_a_cut_too(
