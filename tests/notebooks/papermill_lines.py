@@ -47,13 +47,20 @@ def said(notebook: Any) -> str:
 
 
 @contextmanager
-def queue_of(folder: Path) -> Iterator[Path]:
-    """A folder with a queue of its own, on the models that ship, from which pages are served."""
+def settings_of(folder: Path) -> Iterator[Path]:
+    """Settings by which a folder has the runs, on the models that ship, and is where pages are served from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
         patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
+        use_queue(patch, folder / "runs", idle_seconds=60)
+        yield folder
+
+
+@contextmanager
+def queue_of(folder: Path) -> Iterator[Path]:
+    """A folder with a queue of its own, with these settings."""
+    with settings_of(folder):
         try:
             yield folder
         finally:
-            queue.close()
+            QueueUnderTest(folder / "runs").close()
