@@ -20,8 +20,8 @@ from tests.s2v.toy import toy_model
 from training import train as module
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload([__name__])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 
 
 class Run:
@@ -46,7 +46,7 @@ class Run:
     ) -> None:
         self._log = config_file.with_name(f"{config_file.stem}-{rank}.log")
         arguments = (config_file, self._log, rank, processes, loading, timeout, file_bytes)
-        self.process: ForkServerProcess = _SERVER.Process(target=_train, args=arguments, daemon=True)
+        self.process: ForkServerProcess = SERVER.Process(target=_train, args=arguments, daemon=True)
         self.process.start()
 
     @property
