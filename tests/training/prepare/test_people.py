@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def prepared(folder: Path, heads: Sequence[Sequence[Head]]) -> Sequence[Prepared
     ]
     sound = np.concatenate([SOUND] * (len(heads) // len(MOUTH)))
     (folder / "videos").mkdir()
-    coding = {"video": "libx264", "audio": "aac", "samples": sound[:, None], "rate": RATE}
+    coding: dict[str, Any] = {"video": "libx264", "audio": "aac", "samples": sound[:, None], "rate": RATE}
     mux(folder / "videos/two.mp4", frames=frames, video_options={"preset": "ultrafast"}, **coding)
     options = Options(hold_out=0, workers=1)
     return prepare(folder / "videos", folder / "data", Known(heads), options, lambda line: None).clips
