@@ -1,7 +1,7 @@
 """The benches run without a GPU, and count what the networks really compute and hold."""
 
 import json
-import subprocess
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -51,16 +51,21 @@ def test_the_counted_work_is_the_work_done() -> None:
     assert sum(counted) == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
-def test_tiny_is_small_enough_for_a_cpu_and_shows_progress() -> None:
-    words = "-m wanavatar_lab.bench --size tiny --device cpu --json".split()
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+def test_tiny_is_small_enough_for_a_cpu_and_shows_progress(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", "bench --size tiny --device cpu --json".split())
+    monkeypatch.delitem(sys.modules, "wanavatar_lab.bench.__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("wanavatar_lab.bench", run_name="__main__")
+    assert ended.value.code == 0
+    said = capfd.readouterr()
+    figures = json.loads(said.out)
     assert figures["pixels"] == "96x64x8"
     assert figures["forward_s"] > 0
     assert figures["parameters"] > 1_000_000
     assert "peak_memory_gb" not in figures, "the memory of a CPU is not measured, so no figure is given"
-    assert [line.partition(" ")[0] for line in done.stderr.splitlines() if line.endswith("…")] == [
+    assert [line.partition(" ")[0] for line in said.err.splitlines() if line.endswith("…")] == [
         *("Matrix", "Random", "The", "2"),
     ]
 

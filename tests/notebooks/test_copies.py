@@ -8,13 +8,12 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.notebooks.papermill_lines import queue_of
 from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import media
 from wanavatar_lab.jobs import Job, list_jobs, submit
@@ -51,14 +50,6 @@ REQUESTS: dict[str, Request] = {
         start_from_image=True,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where a checkout would be: its notebooks, and a folder for runs."""
-    with queue_of(tmp_path_factory.mktemp("copies")) as folder:
-        (folder / "notebooks").symlink_to(REPOSITORY / "notebooks")
-        yield folder
 
 
 def in_python(text: str, place: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_gallery_lists_what_was_made(place: Path) -> None:
 
 
 def test_a_number_is_text_for_a_text(place: Path) -> None:
-    done = papermill("06_gallery", place / "out", "-p", "interactive", "False", "-p", "query", "1984")
+    done = papermill("06_gallery", place / "out", "-p", "interactive", "False", "-p", "query", "1984", here=True)
     assert done.code == 0, done.told
     executed = (place / "out" / "06_gallery.ipynb").read_text(encoding="utf-8")
     assert "query is the number 1984 to papermill's -p, and is taken as the text '1984'" in executed
@@ -55,7 +55,7 @@ def test_a_number_is_text_for_a_text(place: Path) -> None:
 )
 def test_what_does_not_fit_is_refused_with_its_name(place: Path, name: str, words: list[str], complaint: str) -> None:
     before = len(list_jobs())
-    done = papermill(name, place / "out", "-p", "interactive", "False", *words)
+    done = papermill(name, place / "out", "-p", "interactive", "False", *words, here=True)
     assert done.code != 0
     assert f"RequestError: {complaint}" in done.told
     assert len(list_jobs()) == before

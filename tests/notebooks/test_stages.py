@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import papermill
 import pytest
 from PIL import Image
 
-from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import errors, media
 from wanavatar_lab.cli import run_notebook
 from wanavatar_lab.jobs import list_jobs
@@ -23,17 +22,6 @@ from wanavatar_lab.ui.parameters import DEFAULT
 from wanavatar_lab.ui.record import VIEW
 
 SAMPLES = REPOSITORY / "data" / "samples"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("stages")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
-        patch.setenv("WANAVATAR_SERVER_ROOT", str(folder))
-        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
-        yield folder
-        queue.close()
 
 
 def run(name: str, place: Path, **values: Any) -> Any:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from tests.training.forked import SERVER
 from training.pocket.loop import Plan, Training
 from training.pocket.ranks import Ranks
 
@@ -42,9 +44,17 @@ def train(folder: Path, ranks: Ranks) -> Training:
     return training
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
+    if request.param == "forked":  # from a server that has imported torch, as by the launcher but for its port
+        processes = [SERVER.Process(target=join, args=(folder, rank), daemon=True) for rank in range(WORLD)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(200)
+            assert process.exitcode == 0
+        return folder
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
     done = subprocess.run(
         [*command, "-m", "--", "tests.pocket.test_ranks", "--run", str(folder)],
@@ -56,6 +66,14 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+def join(folder: Path, rank: int) -> None:
+    """Be one of the processes."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
+    train_together(folder)
 
 
 def test_only_the_first_process_writes(together: Path) -> None:
@@ -83,14 +101,19 @@ def test_a_process_alone_is_a_world_of_one() -> None:
     assert (ranks.first, ranks.world, ranks.own(7), ranks.agreed(0.5)) == (True, 1, 7, 0.5)
 
 
-if __name__ == "__main__":
+def train_together(folder: Path) -> None:
+    """Train with the other processes, leave them, and note this process's threads before and after that."""
 
     def note_threads(when: str) -> None:
         names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-        (Path(sys.argv[2]) / f"{when}-{joined.rank}.txt").write_text("".join(names))
+        (folder / f"{when}-{joined.rank}.txt").write_text("".join(names))
 
     joined = Ranks.joined(torch.device("cpu"))
-    train(Path(sys.argv[2]), joined)
+    train(folder, joined)
     note_threads("during")
     joined.leave()
     note_threads("after")
+
+
+if __name__ == "__main__":
+    train_together(Path(sys.argv[2]))

@@ -161,6 +161,7 @@ def test_what_a_prompt_names_moves(movement: str, mover: image_to_video.Models, 
         assert moving.clip_figures(alone, asked, reader)["error"] > figures["error"]
 
 
+@pytest.mark.slow  # the judge of test_text_to_image_figures.py reads colours too, among other words
 def test_pictures_have_the_colours_that_prompts_name(reader: Reader) -> None:
     pipeline = wanavatar_lab.load("text_to_image", profile="pocket", device="cpu")
     pipeline.set_progress_bar_config(disable=True)

@@ -174,22 +174,23 @@ def test_two_thousand_runs_are_listed(queue_settings: Path) -> None:
 def test_readers_never_see_half_a_status(queue_settings: Path) -> None:
     run = Run.create(Relax())
     code = (
-        "import sys; from pathlib import Path; from wanavatar_lab.runs.run import Run\n"
+        "import sys, threading; from pathlib import Path; from wanavatar_lab.runs.run import Run\n"
         "from wanavatar_lab.runs.status import Status\n"
-        "run = Run(Path(sys.argv[1])); step = 0\n"
-        "while not Path(sys.argv[2]).exists():\n"
+        "run = Run(Path(sys.argv[1])); asked = threading.Thread(target=sys.stdin.read); asked.start(); step = 0\n"
+        "while asked.is_alive():\n"
         "    step += 1\n"
-        "    run.write_status(Status(step=step, message='x' * (step % 5000)), sync=not step % 9)"
+        "    run.write_status(Status(step=step, message='x' * (37 * step % 5000)), sync=not step % 9)\n"
+        "print(step)"
     )
-    enough = run.folder.parent / "enough"  # by counts, since a busy machine makes of any time nothing
-    writer = subprocess.Popen([sys.executable, "-c", code, str(run.folder), str(enough)], cwd=REPOSITORY)
-    counts, written = [0, 0, 0], 300
+    command = [sys.executable, "-c", code, str(run.folder)]
+    writer = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    counts = [0, 0, 0]
     faults: list[BaseException] = []
 
     def read(number: int) -> None:
         last = 0
         try:
-            while last < written or counts[number] < 100:
+            while last < 300 or counts[number] < 300:
                 assert writer.poll() is None
                 step = run.status().step or 0
                 assert step >= last
@@ -202,9 +203,10 @@ def test_readers_never_see_half_a_status(queue_settings: Path) -> None:
         reader.start()
     for reader in readers:
         reader.join()
-    enough.touch()
-    assert writer.wait() == 0 and faults == []
-    assert (run.status().step or 0) >= written
+    written = int(writer.communicate()[0])  # which closes what it reads from
+    assert faults == []
+    assert written >= 300 and min(counts) >= 300
+    assert run.status().step == written
 
 
 def test_the_log_shows_its_last_lines_and_what_a_progress_bar_ended_with(queue_settings: Path) -> None:

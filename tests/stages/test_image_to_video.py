@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -220,20 +219,6 @@ def test_cancel_takes_effect_within_one_step(place: Path, models: image_to_video
     assert done == [0, 1, 2]
     assert not list(folder.glob("*.mp4"))
     assert len(frames(place, models)) == 9, "the models are fit for another run"
-
-
-def test_a_running_job_is_cancelled(place: Path) -> None:
-    job = jobs.submit(request(place, frame_num=41, num_inference_steps=100))
-    deadline = time.monotonic() + 60
-    while (status := job.status()).phase != "denoise" or not status.step:
-        assert not status.ended, status.error
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    job.cancel()
-    status = job.wait(30, check=False)
-    assert status.state == "cancelled"
-    assert (status.step or 0) < 100
-    assert not list(job.run.folder.glob("*.mp4"))
 
 
 def test_adapters_are_not_ignored(place: Path) -> None:

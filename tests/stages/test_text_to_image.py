@@ -1,11 +1,7 @@
 """The stage text_to_image from request to file, on untrained networks of the true classes."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -181,33 +177,3 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(WeightsError, match="cannot be read"):
         text_to_image.load_pipeline(folder, torch.float32)
-
-
-def test_cancel_takes_effect_within_one_denoising_step(place: Path) -> None:
-    job = jobs.submit(request(width=1024, height=1024, num_inference_steps=12))
-    deadline = time.monotonic() + 60
-    while (status := job.status()).step is None or status.phase != "denoise":
-        assert not status.ended, status.error
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    before = job.status()
-    job.cancel()
-    status = job.wait(30, check=False)
-    assert status.state == "cancelled"
-    assert (status.step or 0) <= (before.step or 0) + 2, "one step that ran, one that had begun"
-    assert not list(job.run.folder.glob("*.png"))
-
-
-def test_from_the_command_line(place: Path) -> None:
-    out = place / "a.png"
-    words = ["text-to-image", "--profile", "pocket", "--prompt", "a woman", "--seed", "1", "--out", str(out), "--json"]
-    size = ["--width", "64", "--height", "64", "--no-upscale"]
-    done = subprocess.run(
-        [sys.executable, "-m", "wanavatar_lab", *words, *size],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert media.read_picture(out).size == (64, 64)

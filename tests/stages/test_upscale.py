@@ -1,10 +1,7 @@
 """The stage upscale from request to file: against Real-ESRGAN's own results, and where it has to refuse or to stop."""
 
-import os
 import pickle
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -446,16 +443,3 @@ def test_too_little_memory_says_to_take_smaller_tiles(
         enlarge(picture, network, 0, StageContext(tmp_path, 0))
     with pytest.raises(LabError, match="tiles of 64 pixels"):
         enlarge(picture, network, 64, StageContext(tmp_path, 0))
-
-
-def test_from_the_command_line(tmp_path: Path) -> None:
-    words: list[str | Path] = ["--image", GOLDEN / "input.png", "--weights", GOLDEN / "toy_x2.pth", "--tile", "48"]
-    done = subprocess.run(
-        [sys.executable, "-m", "wanavatar_lab", "upscale", *words, "--out", tmp_path / "out.png"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert np.abs(levels(tmp_path / "out.png") - levels(GOLDEN / "output_tile48.png")).max() <= 1

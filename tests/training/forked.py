@@ -6,6 +6,8 @@ are bit by bit those of a process that was started.
 
 import multiprocessing
 import os
+import resource
+import signal
 import time
 from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
@@ -16,11 +18,10 @@ import torch.distributed as dist
 
 from tests.s2v.toy import toy_model
 from training import train as module
-from training.config import TrainingConfig
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload([__name__])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 
 
 class Run:
@@ -31,33 +32,46 @@ class Run:
         rank, processes: of this process, if several share the run.
         loading: seconds that its network takes to load.
         timeout: seconds that the processes wait for each other.
+        file_bytes: how long its files may get, as on a disk that fills up.
     """
 
     def __init__(
-        self, config_file: Path, rank: int = 0, processes: int = 1, loading: float = 0.0, timeout: float = 300.0
+        self,
+        config_file: Path,
+        rank: int = 0,
+        processes: int = 1,
+        loading: float = 0.0,
+        timeout: float = 300.0,
+        file_bytes: int | None = None,
     ) -> None:
         self._log = config_file.with_name(f"{config_file.stem}-{rank}.log")
-        arguments = (config_file, self._log, rank, processes, loading, timeout)
-        self.process: ForkServerProcess = _SERVER.Process(target=_train, args=arguments, daemon=True)
+        arguments = (config_file, self._log, rank, processes, loading, timeout, file_bytes)
+        self.process: ForkServerProcess = SERVER.Process(target=_train, args=arguments, daemon=True)
         self.process.start()
 
     @property
     def output(self) -> str:
         return self._log.read_text() if self._log.is_file() else ""
 
-    def finish(self) -> str:
-        """Wait for its end; gives what it printed."""
+    def finish(self, exit_code: int = 0) -> str:
+        """Wait for its end, which has this exit code; gives what it printed."""
         self.process.join(240)
-        assert self.process.exitcode == 0, self.output[-3000:]
+        assert self.process.exitcode == exit_code, self.output[-3000:]
         return self.output
 
 
-def _train(config_file: Path, log: Path, rank: int, processes: int, loading: float, timeout: float) -> None:
+def _train(
+    config_file: Path, log: Path, rank: int, processes: int, loading: float, timeout: float, file_bytes: int | None
+) -> None:
     printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(printed, stream)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "1"}
     torch.set_num_threads(1)
+    if file_bytes is not None:
+        # the system's signal would end the process; a full disk sends none
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     if processes > 1:
         # as torchrun does, but without a port
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
@@ -72,4 +86,4 @@ def _train(config_file: Path, log: Path, rank: int, processes: int, loading: flo
         return toy_model()
 
     module.network_of = network_of
-    module.train(TrainingConfig.model_validate_json(config_file.read_text()))
+    module.main(["--config", str(config_file)])

@@ -62,8 +62,8 @@ def buttons(made: Form) -> set[str]:
     return names & {"Extend…", "Extending…", "Cancel", "Proposal", "Use", "Discard"}
 
 
+@pytest.mark.slow  # the program imports torch; what it says to these words is in tests/cli/test_extend_prompt.py
 def test_the_command_proposes_and_a_person_uses_what_it_says(weights: Path) -> None:
-    # the one test that starts the program itself, which takes seconds to import torch
     made = form()
     named(made, "Extend…").click()
     assert made.controls["prompt"].error == "" and named(made, "Proposal").value == SENTENCE

@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.s2v.toy import toy_model
+from tests.training.forked import Run
 from tests.training.toy import config_of, write_samples
 from training.launch import folder_locks
 from training.launch.folder_locks import training_in
@@ -26,32 +25,6 @@ from training.loop.run_log import Log
 from training.train import train
 from wanavatar_lab.errors import DiskFull, LabError
 
-TRAIN = """
-import resource, sys
-from pathlib import Path
-from tests.s2v.toy import toy_model
-from training import train
-from training.config import TrainingConfig
-
-train.network_of = lambda profile: toy_model()
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-train.main(["--config", sys.argv[1]])
-"""
-
-
-def trained_with(limit: int, config_file: Path) -> subprocess.CompletedProcess[str]:
-    """A training in a process of its own, whose files may have so many bytes."""
-    command = [sys.executable, "-c", TRAIN, str(config_file), str(limit)]
-    # the system's signal would end the process; a full disk sends none
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-    )
-
 
 def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_path: Path) -> None:
     write_samples(tmp_path / "samples")
@@ -61,13 +34,13 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_pat
     (first,) = checkpoints(config.run)
     size = (first / WEIGHTS).stat().st_size
     before = load_file(first / WEIGHTS)
-    full = trained_with(size // 2, file)
-    assert full.returncode == 1 and "Traceback" not in full.stderr
-    assert f"There is no room for checkpoint-4 in {config.run}. Free some space there" in full.stderr
+    said = Run(file, file_bytes=size // 2).finish(exit_code=1)
+    assert "Traceback" not in said
+    assert f"There is no room for checkpoint-4 in {config.run}. Free some space there" in said
     names = {path.name for path in config.run.iterdir()}
     assert not any(name.startswith(".checkpoint") for name in names) and checkpoints(config.run) == [first]
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(first / WEIGHTS).items())
-    assert json.loads((config.run / FAILURES).read_text())["why"] in full.stderr
+    assert json.loads((config.run / FAILURES).read_text())["why"] in said
     train(config, toy_model())
     assert [line["step"] for line in read_metrics(config.run, "train")] == [1, 2, 3, 4, 5, 6]
     assert "checkpoint-4" in (config.run / FAILURES).read_text()  # after another start too

@@ -37,7 +37,7 @@ from wanavatar_lab.s2v.pipeline import denoise_segment
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
-    clips = [read_clip(write_clip(folder / f"video_00{i}", 32, i)) for i in range(2)]
+    clips = [read_clip(write_clip(folder / f"video_00{i}", 16, i)) for i in range(2)]
     encode(clips[:1], clips[1:], folder / "samples", Encoders.load("pocket", "cpu"), {"square": (64, 64)}, "a person")
     return folder / "samples"
 
@@ -59,7 +59,7 @@ def test_a_clip_has_picture_and_sound_and_moves_in_tensorboard(samples: Path, tm
     (true,) = (tmp_path / "clips").glob("true-*.mp4")
     for file in (clip, true):
         info = probe(file)
-        assert (info.width, info.height, info.frames) == (64, 64, 32) and info.audio_rate is not None
+        assert (info.width, info.height, info.frames) == (64, 64, 16) and info.audio_rate is not None
     board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={IMAGES: 0, AUDIO: 0})
     board.Reload()
     (line,) = read_metrics(tmp_path, "samples")

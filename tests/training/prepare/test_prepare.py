@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from training.pocket.drawn_person import STYLES, Style, draw_person, draw_video
 from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
-from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, read_clip, read_clips
+from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, RATE, read_clip, read_clips
 from training.prepare.clips import Options
 from training.prepare.cuts import LONGEST, SHORTEST
 from training.prepare.prepare import Outcome, prepare
+from training.prepare.report import Prepared
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.media import read_audio, read_frame
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,6 +124,41 @@ def test_a_clip_out_of_sync_is_flagged_with_its_offset(tmp_path: Path, frames: i
         assert clip.problems == (wanted,)
     else:
         assert clip.problems == ()
+
+
+LAGS = {"early": -3, "good": 0, "late": 5}  # frames by which the sound of a video comes after the lips
+
+
+def sound_is_shifted(folder: Path, prepared: Callable[..., Outcome]) -> None:
+    """Prepare the videos of `LAGS` and see that their sound is aligned; `prepared` takes fields of `Options`."""
+    outcome = prepared()
+    assert outcome.left_out == {"video_000": "out of sync by -3 frames", "video_002": "out of sync by +5 frames"}
+    listed = (folder / "data/processed/video_path.txt").read_text().split()
+    assert listed == [str(by_video(outcome)["good"].path.resolve())]
+    outcome = prepared(align=True)
+    assert [clip.measures.lag for clip in outcome.clips] == [0, 0, 0] and not outcome.left_out
+    for name, lag in LAGS.items():
+        clip, video = by_video(outcome)[name], folder / f"videos/{name}.mp4"
+        said = [f"aligned: its sound is shifted by {lag:+d} frames ({lag / FPS:+.2f} s)"] if lag else []
+        assert (clip.facts["late"], clip.facts["notes"]) == (lag, said)
+        # to the sample and to the frame
+        made, heard = read_clip(clip.path), read_audio(video, rate=RATE, mono=True).samples[:, 0]
+        begin = round((clip.facts["start"] - lag / FPS) * RATE)
+        kept = read_audio(made.sound).samples[:, 0]
+        assert np.abs(kept - heard[begin : begin + made.frames * RATE // FPS]).max() < 1e-4
+        for k in (0, 30, made.frames - 1):
+            assert (made.image(k) == read_frame(video, clip.facts["start"] + k / FPS)).all()
+
+
+def by_video(outcome: Outcome) -> dict[str, Prepared]:
+    return {clip.facts["video"].partition(".")[0]: clip for clip in outcome.clips}
+
+
+def test_sound_is_shifted_by_the_lag_and_what_stays_late_is_left_out(tmp_path: Path) -> None:
+    (word,) = said(seconds=5.0)
+    for name, lag in LAGS.items():
+        draw_person(tmp_path / "videos", [replace(word, name=name)], style=Style(lag=lag / FPS), size=(64, 64))
+    sound_is_shifted(tmp_path, lambda **options: prepared(tmp_path, replace(NONE_HELD_OUT, **options)))
 
 
 def test_a_mouth_that_says_something_else_is_flagged(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole preparation on a real face, by MediaPipe: from videos as cameras write them to clips, masks and the report.
 
-Without the face landmarker, which set-up fetches, all of this is skipped; see `tests/real_face.py`.
+Without the face landmarker, which set-up fetches, all of this is skipped; see `tests/real_face.py`. Faces are sought in
+all of a frame and again where they are, so two people take twice as long: `make test-slow` follows them.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,11 +15,10 @@ from numpy.typing import NDArray
 
 from tests.media.samples import mux
 from tests.real_face import HEAD, SEAM, head, in_room, openings, talking_video, voice
+from tests.training.prepare.test_prepare import LAGS, by_video, sound_is_shifted
 from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, RATE, read_clip
 from training.prepare.clips import FINEST, Options
 from training.prepare.prepare import Outcome, prepare
-from training.prepare.report import Prepared
-from wanavatar_lab.media import read_audio, read_frame
 from wanavatar_lab.metrics.landmarks import Face
 from wanavatar_lab.metrics.mediapipe_landmarks import TILE, MediaPipeLandmarks, tile_sizes
 
@@ -52,10 +52,6 @@ def filmed(path: Path, frames: Iterable[Frame], **given: Any) -> Path:
     return mux(path, frames=list(frames), **(coding | given))
 
 
-def by_video(outcome: Outcome) -> dict[str, Prepared]:
-    return {clip.facts["video"].partition(".")[0]: clip for clip in outcome.clips}
-
-
 def test_the_lag_is_found_to_the_frame_whatever_the_file(tmp_path: Path, prepared: Callable[..., Outcome]) -> None:
     videos = tmp_path / "videos"
     steps = np.cumsum(np.random.default_rng(1).integers(2, 9, 200))
@@ -83,31 +79,15 @@ def test_the_lag_is_found_to_the_frame_whatever_the_file(tmp_path: Path, prepare
         assert face[lips].all() and 0.2 < face.mean() < 0.4 and 0.01 < lips.mean() < 0.05
 
 
+@pytest.mark.slow  # `test_prepare.py` has the same of a drawn face
 def test_sound_is_shifted_by_the_lag_and_what_stays_late_is_left_out(
     tmp_path: Path, prepared: Callable[..., Outcome]
 ) -> None:
     # long enough to lose five frames
     sound = voice(4.0)
-    lags = {"early": -3, "good": 0, "late": 5}
-    for name, lag in lags.items():
+    for name, lag in LAGS.items():
         talking_video(tmp_path / f"videos/{name}.mp4", sound, late=lag / FPS, side=128)
-    outcome = prepared()
-    assert outcome.left_out == {"video_000": "out of sync by -3 frames", "video_002": "out of sync by +5 frames"}
-    listed = (tmp_path / "data/processed/video_path.txt").read_text().split()
-    assert listed == [str(by_video(outcome)["good"].path.resolve())]
-    outcome = prepared(align=True)
-    assert [clip.measures.lag for clip in outcome.clips] == [0, 0, 0] and not outcome.left_out
-    for name, lag in lags.items():
-        clip, video = by_video(outcome)[name], tmp_path / f"videos/{name}.mp4"
-        said = [f"aligned: its sound is shifted by {lag:+d} frames ({lag / FPS:+.2f} s)"] if lag else []
-        assert (clip.facts["late"], clip.facts["notes"]) == (lag, said)
-        # to the sample and to the frame
-        folder, heard = read_clip(clip.path), read_audio(video, rate=RATE, mono=True).samples[:, 0]
-        begin = round((clip.facts["start"] - lag / FPS) * RATE)
-        kept = read_audio(folder.sound).samples[:, 0]
-        assert np.abs(kept - heard[begin : begin + folder.frames * RATE // FPS]).max() < 1e-4
-        for k in (0, 30, folder.frames - 1):
-            assert (folder.image(k) == read_frame(video, clip.facts["start"] + k / FPS)).all()
+    sound_is_shifted(tmp_path, prepared)
 
 
 def test_a_small_face_in_full_hd_is_found_and_zoomed_to(tmp_path: Path, prepared: Callable[..., Outcome]) -> None:
@@ -145,6 +125,7 @@ def somebody_else(picture: Frame) -> Frame:
     return np.ascontiguousarray(picture[:, ::-1] * np.array([0.62, 0.5, 0.42])).astype(np.uint8)
 
 
+@pytest.mark.slow  # `test_people.py` has the choice between faces that are known
 def test_of_two_people_the_one_who_speaks_is_taken_before_and_after_a_cut(
     tmp_path: Path, prepared: Callable[..., Outcome]
 ) -> None:
@@ -163,6 +144,7 @@ def test_of_two_people_the_one_who_speaks_is_taken_before_and_after_a_cut(
         assert columns.mean() == pytest.approx(left + LIPS[0] * 220, abs=8)
 
 
+@pytest.mark.slow  # `test_people.py` has the choice between faces that are known
 def test_the_person_of_the_other_scenes_is_taken_where_nobody_clearly_speaks(
     tmp_path: Path, prepared: Callable[..., Outcome]
 ) -> None:
@@ -176,6 +158,14 @@ def test_the_person_of_the_other_scenes_is_taken_where_nobody_clearly_speaks(
     columns = np.nonzero(read_clip(second.path).mask(LIP_MASKS, 20))[1]
     assert columns.mean() == pytest.approx(400 + LIPS[0] * 220, abs=8)
     assert prepared().made == 0
+
+
+def test_two_people_are_seen(source: MediaPipeLandmarks) -> None:
+    with source.everyone(Path("any.mp4")) as faces_in:
+        room = in_room([(somebody_else(head(0, 300)), 60, 60), (head(0.5, 220), 400, 100)], 400, 640)
+        seen = sorted(faces_in(room, 0.0), key=lambda face: face.centre[0])
+    assert [face.width for face in seen] == pytest.approx([0.58 * 300, 0.58 * 220], rel=0.05)
+    assert seen[1].lips_outer.mean(axis=0) == pytest.approx((400, 100) + LIPS * 220, abs=8)
 
 
 def test_a_jump_that_changes_little_of_the_picture_is_a_cut_too(

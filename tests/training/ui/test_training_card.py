@@ -19,14 +19,14 @@ from tests.training.ui.made_run import write_run
 from tests.ui.looking import alerts, everything, named, text
 from training.launch.launch import Ending, state
 from training.launch.processes import LAUNCHED, MARK, TOLD, processes_of
-from training.loop.run_folder import checkpoints
+from training.loop.run_folder import METRICS, checkpoints
 from training.ui.machine_use import Use, read_gpus
 from training.ui.training_card import RunCard, TrainingCard
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.ui.download import Download
 from wanavatar_lab.ui.language import language
 
-MODULE = "tests.training.launched"
+MODULE, STAND_IN = "tests.training.launched", "tests.training.ui.stand_in"
 TWO_EPOCHS = {"max_train_steps": None, "num_train_epochs": 2, "gradient_accumulation_steps": 1}
 STARTS = """
 import os, signal, sys
@@ -68,16 +68,18 @@ def noted(card: TrainingCard) -> int:
     return card.step
 
 
-def test_a_run_outlives_its_kernel_is_found_again_and_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [STAND_IN, pytest.param(MODULE, marks=pytest.mark.slow)])
+def test_a_run_outlives_its_kernel_is_found_again_and_stopped(module: str, tmp_path: Path) -> None:
     config = config_of(tmp_path, max_train_steps=100_000, gradient_accumulation_steps=1, checkpointing_steps=100_000)
     write_samples(config.samples)
     told = tmp_path / "told.json"
     told.write_text(config.model_dump_json())
-    kernel = [sys.executable, "-c", STARTS, str(told), MODULE]
+    kernel = [sys.executable, "-c", STARTS, str(told), module]
     assert subprocess.run(kernel, cwd=REPOSITORY, check=False).returncode == -9
-    card = TrainingCard(config, module=MODULE)
+    card = TrainingCard(config, module=module)
     assert standing(card) == "running" and said(card).state == "running"
     assert named(card, "Start").disabled
+    eventually((config.run / METRICS).is_file, 150)  # a look takes longer than to see that
     eventually(lambda: noted(card), 150)
     assert said(card).steps == 100_000 and said(card).step == card.step > 0
     assert (said(card).eta_seconds or 0) > 0
