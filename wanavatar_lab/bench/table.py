@@ -16,7 +16,8 @@ def tables(measured: Iterable[Figures]) -> str:
     """Tables of all figures, grouped by bench.
 
     Args:
-        measured: results of `measure_stages`, `measure_offload`, `measure_files` and `network.measure`.
+        measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed` and
+            `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -26,6 +27,9 @@ def tables(measured: Iterable[Figures]) -> str:
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
     parts += [_head(figures) + _table("offload", _offload_rows(figures["rows"])) for figures in by_kind["offload"]]
+    if by_kind["speed"]:
+        rows = [{**figures, **row} for figures in by_kind["speed"] for row in figures["rows"]]
+        parts.append(_table("speed", rows))
     parts += [_table(kind, by_kind[kind]) for kind in ("files", "network") if by_kind[kind]]
     return "\n\n".join(parts)
 
@@ -140,6 +144,15 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "load": "load_seconds",
         "read at": lambda each: f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
         "to the GPU": "place_seconds",
+    },
+    "speed": {
+        "stage": lambda row: f"{_stage(row)}, {row['profile']}",
+        "steps": "steps",
+        "way": "mode",
+        "computed passes": lambda row: f"{row['computed']} of {row['passes']}",
+        "times fewer": lambda row: f"{row['passes'] / row['computed']:.2f}",
+        "PSNR to exact": lambda row: "–" if row["psnr"] is None else f"{row['psnr']:.1f} dB",
+        "lip r": "lip_r",
     },
     "network": {
         "S2V network": "pixels",

@@ -28,6 +28,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
 from wanavatar_lab.wan.load import (
     is_wan_folder,
@@ -102,6 +103,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         progress.watching(models.pipeline.vae),
         applied(request, experts, context.log) as loras,
+        saved_passes(request, models.pipeline, context),
         media.VideoWriter(
             context.folder / FILE,
             fps=FPS,

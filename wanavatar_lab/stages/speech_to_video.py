@@ -35,6 +35,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
@@ -162,6 +163,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
         progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+        saved_passes(request, pipeline, context),
     ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
