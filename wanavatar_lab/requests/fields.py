@@ -45,6 +45,18 @@ _OFFLOAD_MODES = {
     "group": "Layer by layer",
     "fp8": "8-bit weights",
 }
+_ATTENTION = (
+    "The kernels of self-attention. Automatic takes the fastest that is installed, by a measurement on this GPU; "
+    "SageAttention, which rounds to 8 bits, only when chosen."
+)
+_ATTENTIONS = {
+    "auto": "Automatic",
+    "sdpa": "PyTorch SDPA",
+    "cudnn": "cuDNN",
+    "flash3": "FlashAttention 3",
+    "flash4": "FlashAttention 4",
+    "sage": "SageAttention",
+}
 _VIDEO_LORAS = "For a person, a motion or a camera move. Only the LoRAs selected here are applied."
 _IMAGE_LORAS = "For a style or a person. Only the LoRAs selected here are applied."
 
@@ -72,6 +84,11 @@ Seed = Annotated[int, spec("Seed", _SEED, widget="seed", ge=-1, le=LARGEST_SEED,
 Offload = Annotated[
     Literal["auto", "none", "model", "group", "fp8"],
     spec("Offload", _OFFLOAD, group="advanced", options=_OFFLOAD_MODES),
+]
+
+Attention = Annotated[
+    Literal["auto", "sdpa", "cudnn", "flash3", "flash4", "sage"],
+    spec("Attention", _ATTENTION, group="advanced", options=_ATTENTIONS),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
+    Attention,
     GuidanceScale,
     NegativePrompt,
     Offload,
@@ -68,6 +69,7 @@ class ImageToVideo(Request):
     use_teacache: UseTeacache = False
     teacache_thresh: TeacacheThresh = 0.15
     offload: Offload = "auto"
+    attention: Attention = "auto"
     loras: VideoLoras = ()
 
     def _conflicts(self) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from wanavatar_lab.errors import MediaError, RequestError
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
+    Attention,
     GuidanceScale,
     NegativePrompt,
     Offload,
@@ -111,6 +112,7 @@ class SpeechToVideo(Request):
     step_cache_threshold: Annotated[float, spec("Step cache threshold", group="advanced", gt=0.0, le=1.0)] = 0.05
     """A step that changes less than this is skipped. A larger value skips more steps."""
     offload: Offload = "auto"
+    attention: Attention = "auto"
     loras: VideoLoras = ()
     lora_schedule: Annotated[
         Literal["noise", "progress"],

@@ -24,6 +24,7 @@ from wanavatar_lab.memory.workload import LATENT_FRAMES
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
@@ -95,6 +96,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
     context.say_placement(models.apply_offload(request.offload, workload))
+    kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     lengths = request.segments()
     # a single segment is the whole clip, and nothing to count

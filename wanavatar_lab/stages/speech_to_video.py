@@ -31,6 +31,7 @@ from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, FPS
 from wanavatar_lab.s2v.token_layout import PACKED_SIDE
+from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
@@ -111,6 +112,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         models.widen()
     workload = workload_of(request, (width, height))
     context.say_placement(models.apply_offload(request.offload, workload))
+    kernels.prepare(request, models, context)
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
     if pipeline.transformer.is_cache_enabled:
