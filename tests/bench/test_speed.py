@@ -17,6 +17,7 @@ from training.pocket.saving import save_all_parts
 from wanavatar_lab.bench import speed
 from wanavatar_lab.bench.__main__ import main
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.stages import kernels
 
 SIGMAS = [1.0, 0.8, 0.5, 0.2]
 
@@ -121,3 +122,27 @@ def test_a_layer_that_every_computed_pass_runs_is_counted() -> None:
         for network in (pipeline.transformer, pipeline.transformer_2):
             network.blocks[-1].ffn(torch.zeros(1, 2, 24))
     assert computed["passes"] == 2
+
+
+def test_kernels_are_measured_plain_and_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kernels.json"
+    words = ["kernels", "--size", "tiny", "--device", "cpu", "--json", str(file)]
+    monkeypatch.setattr(kernels, "BACKEND", "eager")
+    try:
+        assert main(words) == 0
+        plain, compiled = json.loads(file.read_text())["rows"]
+        assert (plain["compiled"], compiled["compiled"]) == (False, True)
+        assert plain["difference"] == 0 and compiled["difference"] < 1e-4 and compiled["forward_s"] > 0
+        assert "| cpu, 96x64x8 | sdpa | yes |" in capsys.readouterr().out
+
+        def broken(*_: object) -> object:
+            raise RuntimeError("no compiler here")
+
+        monkeypatch.setattr(kernels, "BACKEND", broken)
+        assert main(words) == 1, "a failure must not look like a figure"
+        assert "no compiler here" in json.loads(file.read_text())["rows"][1]["error"]
+        assert "| cpu, 96x64x8 | sdpa | failed |" in capsys.readouterr().out
+    finally:
+        torch._dynamo.reset()

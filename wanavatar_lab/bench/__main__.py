@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench that the first argument names, or that of the S2V network."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table}
-    benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed}
+    benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -41,7 +41,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, table.",
+        "speed, draw-speed, kernels, table.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -130,6 +130,22 @@ def _draw_speed(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     draw_speed(_read(arguments.files), arguments.into)
     return 0
+
+
+def _kernels(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} kernels", description="A pass of the S2V network by each attention, plain and compiled."
+    )
+    parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
+    parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    usual = network.TINY_CLIP if arguments.size == "tiny" else network.CLIP
+    figures = network.measure_kernels(arguments.size, tuple(arguments.clip or usual), arguments.device)
+    _write(arguments.json, figures)
+    print(tables([figures]))
+    return int(any("error" in row for row in figures["rows"]))
 
 
 def _speed_parser(bench: str, description: str) -> argparse.ArgumentParser:
