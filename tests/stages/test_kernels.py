@@ -61,21 +61,23 @@ def log_of(context: StageContext) -> str:
     return (context.folder / "log.txt").read_text() if (context.folder / "log.txt").exists() else ""
 
 
+@pytest.mark.slow
 def test_on_a_cpu_nothing_is_compiled_by_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     before = graphs()
-    plain, context = make()
+    plain, context = make(num_segments=1)
     assert graphs() == before and (context.facts["attention"], context.facts["compiled"]) == ("sdpa", False)
     assert "ompiled" not in log_of(context)
     monkeypatch.setenv("WANAVATAR_COMPILE", "on")
-    compiled, context = make()
+    compiled, context = make(num_segments=1)
     assert graphs() > before and context.facts["compiled"]
     assert "Blocks are compiled, which takes" in log_of(context)
     assert np.abs(compiled.astype(int) - plain).max() <= 1
     monkeypatch.setenv("WANAVATAR_COMPILE", "off")
-    again, context = make()
+    again, context = make(num_segments=1)
     assert np.array_equal(again, plain) and not context.facts["compiled"]
 
 
+@pytest.mark.slow
 def test_a_size_is_compiled_once_whatever_else_changes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_COMPILE", "on")
     before = graphs()
@@ -97,6 +99,7 @@ def test_a_size_is_compiled_once_whatever_else_changes(make: Make, monkeypatch: 
     assert graphs() == layers, "the weights of a LoRA are no constants of a graph"
 
 
+@pytest.mark.slow
 def test_a_size_seen_before_is_not_compiled_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_COMPILE", "on")
     make(num_segments=1)
@@ -108,14 +111,14 @@ def test_a_size_seen_before_is_not_compiled_again(make: Make, monkeypatch: pytes
 
 
 def test_where_compiling_fails_the_run_goes_on_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, _ = make()
+    plain, _ = make(num_segments=1)
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(kernels, "BACKEND", broken)
     monkeypatch.setenv("WANAVATAR_COMPILE", "on")
-    frames, context = make()
+    frames, context = make(num_segments=1)
     assert np.array_equal(frames, plain) and context.facts["compiled"] is False
     log = log_of(context)
     assert log.count("Compiling failed, and the blocks compute uncompiled") == 1 and "no compiler here" in log
@@ -131,10 +134,12 @@ def test_a_step_cache_of_blocks_is_not_compiled(make: Make, monkeypatch: pytest.
 
 
 def test_an_attention_that_is_not_there_is_refused_by_name(make: Make) -> None:
+    before = graphs()
     said = "attention: must be auto or one of sdpa (got 'flash4'): cpu does not compute with it"
     with pytest.raises(RequestError, match=re.escape(said)):
         make(attention="flash4")
-    _, context = make(attention="sdpa", num_segments=1)
+    _, context = make(attention="sdpa", num_segments=1, num_inference_steps=1)
+    assert "ompiled" not in log_of(context) and graphs() == before, "on a CPU nothing is compiled by itself"
     assert context.facts["attention"] == "sdpa"
 
 

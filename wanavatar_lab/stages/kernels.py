@@ -128,9 +128,10 @@ def _compiled(network: nn.Module) -> list[Any]:
 
 
 def _say_failed(context: StageContext, error: Exception) -> None:
-    lines = str(error).strip().splitlines()
+    # behind them is a hint for developers of backends
+    reason = " ".join(str(error).strip().splitlines()[:2])
     context.record(compiled=False)
     context.log(
         f"Compiling failed, and the blocks compute uncompiled, which is slower and right: {type(error).__name__}: "
-        f"{lines[0] if lines else ''} WANAVATAR_COMPILE=off does not try."
+        f"{reason} WANAVATAR_COMPILE=off does not try."
     )
