@@ -14,7 +14,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 
 from tests import toys
 from tests.lora.files import whole_file
-from tests.s2v.toy import flow, relative_error, toy_inputs, toy_model
+from tests.s2v.toy import blocks, flow, relative_error, toy_inputs, toy_model
 from wanavatar_lab import media
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import RequestError, SpeechToVideo
@@ -201,7 +201,7 @@ def test_a_backend_of_ones_own_serves_self_attention_alone_and_compiles() -> Non
     assert AttentionBackendName("wanavatar_tests").value == "wanavatar_tests"
     network, inputs = toy_model(), toy_inputs()
     wanted = flow(network, inputs)
-    for block in network.blocks:
+    for block in blocks(network):
         block.attn1.set_attention_backend("wanavatar_tests")
     assert relative_error(flow(network, inputs), wanted) < 1e-6
     assert len(calls) == len(network.blocks)

@@ -30,7 +30,7 @@ class Line(nn.Module, CacheMixin):
         return (1 + slope * sigma,)
 
 
-def denoise(network: Line, steps: int = len(SIGMAS), guided: bool = True) -> list[Tensor]:
+def denoise(network: Any, steps: int = len(SIGMAS), guided: bool = True) -> list[Tensor]:
     network._reset_stateful_cache()
     made = []
     for sigma in SIGMAS[:steps]:

@@ -110,7 +110,7 @@ def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats:
     on_gpu, target = device != "cpu", torch.device(device)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     say(f"Random weights of the {size} network …")
-    model = random_model(size, dtype, target)
+    model: Any = random_model(size, dtype, target)
     inputs, memory = random_inputs(model, *clip, target, dtype), SegmentMemory()
     model(**inputs, memory=memory)  # what the passes of a segment share
     figures: dict[str, Any] = {"bench": "kernels", "size": size, "torch": torch.__version__, "rows": []}

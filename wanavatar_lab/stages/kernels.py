@@ -56,7 +56,7 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_dir / "inductor"))
             compile_blocks(network, partial(_say_failed, context))
     context.record(attention=chosen, compiled=compiled)
-    if models.device != "cpu" or compiled:
+    if models.device != "cpu" or settings.compile == "on":
         context.log(f"Attention by {chosen}: {why}.")
         context.log(
             "Blocks are compiled, which takes a minute or two at the first step of a size that is new to this machine."
