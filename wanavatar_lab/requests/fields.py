@@ -28,8 +28,8 @@ _SOLVER = "How the steps are computed: UniPC is the models' default, DPM++ the o
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
 _SPEED = (
-    "Exact computes every step. Balanced and fast foretell a part of the forward passes from earlier steps: balanced as "
-    "many as leave hardly any difference, fast at least two of three."
+    "Exact computes every step. Balanced and fast foretell a part of the forward passes from earlier steps: balanced "
+    "as many as leave hardly any difference, fast at least two of three."
 )
 _USE_TEACACHE = "Leaves out steps in which the time embedding changes little. Speed has to be exact with it."
 _TEACACHE_THRESH = "Steps are left out until the changes add up to this. A larger value leaves out more steps."
