@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,6 +43,13 @@ class Settings(BaseModel):
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="compile the blocks of the video networks; auto does on a GPU"
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanavatar-lab",
+        description="compiled kernels and their times",
+    )
 
     def for_worker(self) -> dict[str, str]:
         """The environment variables that give a worker these settings.

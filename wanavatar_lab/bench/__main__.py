@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
+from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
 from wanavatar_lab.bench.table import between_marks, last_lines, tables
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
+from wanavatar_lab.profiles import PROFILES
 
 PROGRAM = "python -m wanavatar_lab.bench"
 
@@ -25,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench that the first argument names, or that of the S2V network."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table}
+    benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -35,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="The S2V network alone. Other benches: stages, offload, files, table."
+        prog=PROGRAM,
+        description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
+        "speed, draw-speed, kernels, table.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -90,21 +96,91 @@ def _files(words: list[str]) -> int:
     return 0
 
 
+def _calibrate(words: list[str]) -> int:
+    parser = _speed_parser(
+        "calibrate", "Find the plans of balanced and fast, and put them into the table of the package."
+    )
+    arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        request = sample_request(*_sizes_of_clip(arguments))
+        found = calibrate(request, arguments.device, Path(folder))
+    for speed, figures in found.items():
+        print(f"{speed:10} {', '.join(f'{key} {value}' for key, value in figures.items())}")
+    return 0
+
+
+def _speed(words: list[str]) -> int:
+    parser = _speed_parser("speed", "What each way to save passes saves and costs.")
+    parser.add_argument(
+        "--modes", nargs="+", choices=MODES, default=list(MODES), help="default all; the first is exact"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure_speed(*_sizes_of_clip(arguments), arguments.device, Path(folder), arguments.modes)
+    _write(arguments.json, figures)
+    print(tables([figures]))
+    return 0
+
+
+def _draw_speed(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} draw-speed", description="Results of speed as a picture.")
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--into", type=Path, required=True, help="an .svg or .png file, which is replaced")
+    arguments = parser.parse_args(words)
+    draw_speed(_read(arguments.files), arguments.into)
+    return 0
+
+
+def _kernels(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} kernels", description="A pass of the S2V network by each attention, plain and compiled."
+    )
+    parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
+    parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    usual = network.TINY_CLIP if arguments.size == "tiny" else network.CLIP
+    figures = network.measure_kernels(arguments.size, tuple(arguments.clip or usual), arguments.device)
+    _write(arguments.json, figures)
+    print(tables([figures]))
+    return int(any("error" in row for row in figures["rows"]))
+
+
+def _speed_parser(bench: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
+    parser.add_argument("stage", choices=["image-to-video", "speech-to-video"])
+    parser.add_argument("--profile", choices=PROFILES, default="full")
+    parser.add_argument("--steps", type=int, default=25, help="default 25")
+    parser.add_argument("--frames", type=int, default=80, help="of the clip, a multiple of 4; default 80")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def _sizes_of_clip(arguments: argparse.Namespace) -> tuple[str, str, int, int]:
+    return arguments.stage.replace("-", "_"), arguments.profile, arguments.steps, arguments.frames
+
+
 def _table(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} table", description="Figures of --json files as Markdown.")
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--into", type=Path, help="write the tables between the figures comments of this Markdown file")
     arguments = parser.parse_args(words)
-    try:
-        measured = [json.loads(file.read_text(encoding="utf-8")) for file in arguments.files]
-    except (OSError, ValueError) as error:
-        raise LabError(f"The figures cannot be read: {error}. Name files that --json has written.") from error
+    measured = _read(arguments.files)
     if arguments.into is None:
         print(tables(measured))
     else:
         text = arguments.into.read_text(encoding="utf-8")
         arguments.into.write_text(between_marks(text, tables(measured), arguments.into), encoding="utf-8")
     return 0
+
+
+def _read(files: Sequence[Path]) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    except (OSError, ValueError) as error:
+        raise LabError(f"The figures cannot be read: {error}. Name files that --json has written.") from error
 
 
 def _parser(bench: str, description: str) -> argparse.ArgumentParser:

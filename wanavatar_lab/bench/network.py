@@ -8,6 +8,7 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 import argparse
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
+from wanavatar_lab.stages import kernels
+from wanavatar_lab.wan import attention
 
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
@@ -88,6 +91,61 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if on_gpu:
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return result
+
+
+@torch.no_grad()
+def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats: int = 3) -> dict[str, Any]:
+    """A pass of the S2V network by each attention that is installed, and with compiled blocks by the fastest ones.
+
+    Args:
+        size: of the network, a name in `SIZES`.
+        clip: height, width and frames.
+        device: cpu, cuda or cuda:<n>.
+        repeats: passes that count, after one that does not.
+
+    Returns:
+        The device, and `rows`, the first of which computes as PyTorch does by itself; the others say by how much their
+        output differs from its.
+    """
+    on_gpu, target = device != "cpu", torch.device(device)
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    say(f"Random weights of the {size} network …")
+    model: Any = random_model(size, dtype, target)
+    inputs, memory = random_inputs(model, *clip, target, dtype), SegmentMemory()
+    model(**inputs, memory=memory)  # what the passes of a segment share
+    figures: dict[str, Any] = {"bench": "kernels", "size": size, "torch": torch.__version__, "rows": []}
+    figures |= {"device": torch.cuda.get_device_name(target) if on_gpu else "cpu"}
+    figures["pixels"] = "x".join(map(str, (clip[1], clip[0], clip[2])))
+    wanted: torch.Tensor | None = None
+    names = attention.available(device)
+    for compiled in (False, True):
+        if compiled:  # the two fastest, since each takes a minute or two to compile
+            times = {
+                row["attention"]: row["forward_s"] for row in figures["rows"] if row["attention"] in attention.EXACT
+            }
+            names = sorted(times, key=lambda name: times[name])[:2]
+        for name in names:
+            say(f"Attention by {name}{', compiled' if compiled else ''} …")
+            row: dict[str, Any] = {"attention": name, "compiled": compiled}
+            failures: list[str] = []
+            kernels.forget_compiled(model)
+            attention.use_backend(model, name)
+            if compiled:
+                kernels.compile_blocks(model, lambda error, failures=failures: failures.append(str(error)))  # type: ignore[misc]
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats(target)
+            step = partial(model, **inputs, memory=memory, return_dict=False)
+            row["first_forward_s"] = round(median_seconds(step, warm_up=0, repeats=1), 3)
+            row["forward_s"] = round(median_seconds(step, warm_up=1, repeats=repeats), 4)
+            made = step()[0].float()
+            wanted = made if wanted is None else wanted
+            row["difference"] = round(float((made - wanted).norm() / wanted.norm()), 5)
+            if on_gpu:
+                row["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(target) / 1e9, 2)
+            if failures:
+                row["error"] = failures[0][:1000]
+            figures["rows"].append(row)
+    return figures
 
 
 def random_model(size: str, dtype: torch.dtype, device: torch.device) -> WanS2VTransformer3DModel:

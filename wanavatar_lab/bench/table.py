@@ -16,7 +16,8 @@ def tables(measured: Iterable[Figures]) -> str:
     """Tables of all figures, grouped by bench.
 
     Args:
-        measured: results of `measure_stages`, `measure_offload`, `measure_files` and `network.measure`.
+        measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
+            `network.measure_kernels` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -26,6 +27,9 @@ def tables(measured: Iterable[Figures]) -> str:
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
     parts += [_head(figures) + _table("offload", _offload_rows(figures["rows"])) for figures in by_kind["offload"]]
+    for kind in ("speed", "kernels"):
+        if rows := [{**figures, **row} for figures in by_kind[kind] for row in figures["rows"]]:
+            parts.append(_table(kind, rows))
     parts += [_table(kind, by_kind[kind]) for kind in ("files", "network") if by_kind[kind]]
     return "\n\n".join(parts)
 
@@ -141,6 +145,24 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "read at": lambda each: f"{each['bytes'] / each['load_seconds'] / 1e9:.2f} GB/s",
         "to the GPU": "place_seconds",
     },
+    "speed": {
+        "stage": lambda row: f"{_stage(row)}, {row['profile']}",
+        "steps": "steps",
+        "way": "mode",
+        "computed passes": lambda row: f"{row['computed']} of {row['passes']}",
+        "times fewer": lambda row: f"{row['passes'] / row['computed']:.2f}",
+        "PSNR to exact": lambda row: "–" if row["psnr"] is None else f"{row['psnr']:.1f} dB",
+        "lip r": "lip_r",
+    },
+    "kernels": {
+        "S2V network": lambda row: f"{row['device']}, {row['pixels']}",
+        "attention": "attention",
+        "compiled": lambda row: "failed" if "error" in row else "yes" if row["compiled"] else "no",
+        "first pass": lambda row: f"{row['first_forward_s']:.1f} s",
+        "a pass": lambda row: f"{row['forward_s']:.2f} s",
+        "difference": lambda row: f"{row['difference']:.1%}",
+        "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
+    },
     "network": {
         "S2V network": "pixels",
         "compiled": lambda each: "yes" if each["compiled"] else "no",
@@ -169,7 +191,7 @@ def _cell(column: str | Callable[[Figures], str], row: Figures) -> str:
 
 def _cells(kind: str, row: Figures) -> list[str]:
     columns = list(_COLUMNS[kind].values())
-    if "error" not in row:
+    if "error" not in row or kind not in _OF_FAILED:
         return [_cell(column, row) for column in columns]
     known = [_cell(column, row) for column in columns[: _OF_FAILED[kind]]]
     return [*known, "failed: " + row["error"].partition("\n")[0], *[""] * (len(columns) - len(known) - 1)]

@@ -13,6 +13,7 @@ from wanavatar_lab.requests.loras import (
     read_adapters,
     refuse_repeated,
 )
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.requests.sizes import RESOLUTION_ALLOWED, read_resolution
 
 LONGEST_PROMPT = 10_000
@@ -26,6 +27,12 @@ _RESOLUTION = (
 _SOLVER = "How the steps are computed: UniPC is the models' default, DPM++ the other solver of their own command line."
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
+_SPEED = (
+    "Exact computes every step. Balanced and fast foretell a part of the forward passes from earlier steps: balanced "
+    "as many as leave hardly any difference, fast at least two of three."
+)
+_USE_TEACACHE = "Leaves out steps in which the time embedding changes little. Speed has to be exact with it."
+_TEACACHE_THRESH = "Steps are left out until the changes add up to this. A larger value leaves out more steps."
 _SEED = "The same seed and settings give the same result. -1 draws a random seed and records it with the run."
 _OFFLOAD = (
     "Saves GPU memory: models wait in main memory until they are needed, or are stored in 8 bits, slightly less "
@@ -37,6 +44,18 @@ _OFFLOAD_MODES = {
     "model": "Model by model",
     "group": "Layer by layer",
     "fp8": "8-bit weights",
+}
+_ATTENTION = (
+    "The kernels of self-attention. Automatic takes the fastest that is installed, by a measurement on this GPU; "
+    "SageAttention, which rounds to 8 bits, only when chosen."
+)
+_ATTENTIONS = {
+    "auto": "Automatic",
+    "sdpa": "PyTorch SDPA",
+    "cudnn": "cuDNN",
+    "flash3": "FlashAttention 3",
+    "flash4": "FlashAttention 4",
+    "sage": "SageAttention",
 }
 _VIDEO_LORAS = "For a person, a motion or a camera move. Only the LoRAs selected here are applied."
 _IMAGE_LORAS = "For a style or a person. Only the LoRAs selected here are applied."
@@ -53,6 +72,12 @@ VideoSteps = Annotated[int, spec("Steps", _STEPS, unit="steps", ge=1, le=100)]
 SampleSolver = Annotated[
     Literal["unipc", "dpm++"], spec("Solver", _SOLVER, group="advanced", options={"unipc": "UniPC", "dpm++": "DPM++"})
 ]
+Speed = Annotated[
+    Literal["exact", "balanced", "fast"],
+    spec("Speed", _SPEED, options={"exact": "Exact", "balanced": "Balanced", "fast": "Fast"}),
+]
+UseTeacache = Annotated[bool, spec("Use TeaCache", _USE_TEACACHE, group="advanced")]
+TeacacheThresh = Annotated[float, spec("TeaCache threshold", _TEACACHE_THRESH, group="advanced", gt=0.0, le=1.0)]
 GuidanceScale = Annotated[float, spec("Guidance scale", _GUIDANCE, ge=1.0, le=20.0)]
 _SEEDS = f"an integer from 0 to {LARGEST_SEED}, or -1 to draw one"
 Seed = Annotated[int, spec("Seed", _SEED, widget="seed", ge=-1, le=LARGEST_SEED, allowed=_SEEDS)]
@@ -60,6 +85,21 @@ Offload = Annotated[
     Literal["auto", "none", "model", "group", "fp8"],
     spec("Offload", _OFFLOAD, group="advanced", options=_OFFLOAD_MODES),
 ]
+
+Attention = Annotated[
+    Literal["auto", "sdpa", "cudnn", "flash3", "flash4", "sage"],
+    spec("Attention", _ATTENTION, group="advanced", options=_ATTENTIONS),
+]
+
+
+def step_saving_conflicts(request: Any) -> list[tuple[str, str]]:
+    """What is wrong where a video request saves steps in more than one way."""
+    ways = [
+        name for name, off in (("use_teacache", False), ("step_cache", "off")) if getattr(request, name, off) != off
+    ]
+    if request.speed != "exact" and ways:
+        return [("speed", must_be(f"exact with {ways[0]}", request.speed))]
+    return [("use_teacache", must_be("false with step_cache", True))] if len(ways) > 1 else []
 
 
 def _loras(help: str, weights: str) -> Any:

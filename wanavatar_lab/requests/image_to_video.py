@@ -6,14 +6,19 @@ from typing import Annotated, ClassVar
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
+    Attention,
     GuidanceScale,
     NegativePrompt,
     Offload,
     Resolution,
     SampleSolver,
     Seed,
+    Speed,
+    TeacacheThresh,
+    UseTeacache,
     VideoLoras,
     VideoSteps,
+    step_saving_conflicts,
 )
 from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import video_size
@@ -51,6 +56,7 @@ class ImageToVideo(Request):
     """A longer clip is made in segments of at most this many frames, each starting with the last frame of the one
     before; always 4n + 1. The default is the length that the model was trained for."""
     num_inference_steps: VideoSteps = 40
+    speed: Speed = "exact"
     sample_solver: SampleSolver = "unipc"
     guidance_scale: GuidanceScale = 5.0
     guidance_scale_2: Annotated[float | None, spec("Guidance scale, low noise", group="advanced", ge=1.0, le=20.0)] = (
@@ -60,8 +66,14 @@ class ImageToVideo(Request):
     flow_shift: Annotated[float, spec("Flow shift", group="advanced", ge=0.1, le=20.0)] = 5.0
     """A larger value spends more of the steps on high noise, which suits higher resolutions."""
     seed: Seed = -1
+    use_teacache: UseTeacache = False
+    teacache_thresh: TeacacheThresh = 0.15
     offload: Offload = "auto"
+    attention: Attention = "auto"
     loras: VideoLoras = ()
+
+    def _conflicts(self) -> list[tuple[str, str]]:
+        return step_saving_conflicts(self)
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

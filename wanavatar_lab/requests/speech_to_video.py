@@ -8,14 +8,19 @@ from wanavatar_lab.errors import MediaError, RequestError
 from wanavatar_lab.requests.field_spec import Words, spec, translated
 from wanavatar_lab.requests.fields import (
     LONGEST_PROMPT,
+    Attention,
     GuidanceScale,
     NegativePrompt,
     Offload,
     Resolution,
     SampleSolver,
     Seed,
+    Speed,
+    TeacacheThresh,
+    UseTeacache,
     VideoLoras,
     VideoSteps,
+    step_saving_conflicts,
 )
 from wanavatar_lab.requests.request import Request, must_be
 from wanavatar_lab.requests.sizes import video_size
@@ -68,6 +73,7 @@ class SpeechToVideo(Request):
     negative_prompt: NegativePrompt = NEGATIVE_PROMPT
     resolution: Resolution = "auto"
     num_inference_steps: VideoSteps = 25
+    speed: Speed = "exact"
     sample_solver: SampleSolver = "unipc"
     frames_per_segment: Annotated[
         int, spec("Frames per segment", unit="frames", group="advanced", ge=4, le=160, step=4)
@@ -96,6 +102,8 @@ class SpeechToVideo(Request):
     lead_in: Annotated[bool, spec("Lead-in", group="advanced")] = True
     """The model hears 0.19 s of silence before the voice, whose frames are cut off. Otherwise the first frame is held
     for so long. Without effect on a clip that starts from the picture."""
+    use_teacache: UseTeacache = False
+    teacache_thresh: TeacacheThresh = 0.15
     step_cache: Annotated[
         Literal["off", "first_block"],
         spec("Step cache", group="advanced", options={"off": "Off", "first_block": "First block cache"}),
@@ -104,6 +112,7 @@ class SpeechToVideo(Request):
     step_cache_threshold: Annotated[float, spec("Step cache threshold", group="advanced", gt=0.0, le=1.0)] = 0.05
     """A step that changes less than this is skipped. A larger value skips more steps."""
     offload: Offload = "auto"
+    attention: Attention = "auto"
     loras: VideoLoras = ()
     lora_schedule: Annotated[
         Literal["noise", "progress"],
@@ -113,7 +122,7 @@ class SpeechToVideo(Request):
     gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
-        problems: list[tuple[str, str]] = []
+        problems = step_saving_conflicts(self)
         if self.image_box is not None and not _BOX.fullmatch(self.image_box):
             problems.append(("image_box", must_be(_BOX_ALLOWED, self.image_box)))
         if self.pose_start >= self.pose_end:

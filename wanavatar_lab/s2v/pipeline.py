@@ -11,7 +11,6 @@ A segment is denoised by `denoise_segment`, decoded, and its last frames are wha
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
@@ -468,8 +467,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Drops what this segment keeps of the old ones: embedded conditions, keys and values, and a step cache's
         residuals.
         """
-        if self.transformer.is_cache_enabled:
-            self.transformer._reset_stateful_cache()
+        self.transformer._reset_stateful_cache()
         for memory in self._memories:
             memory.forget_projections()
 
@@ -525,19 +523,15 @@ def denoise_segment(
     audios = (audio_embeds, torch.zeros_like(audio_embeds))
     memories = memories or [SegmentMemory() for _ in prompt_embeds]
     passes = list(zip(("cond", "uncond"), prompt_embeds, audios, memories, strict=False))
-    if transformer.is_cache_enabled:
-        # a step cache compares with the step before, which must not be the last one of another segment
-        transformer._reset_stateful_cache()
+    # a step cache goes by the step before, which must not be the last one of another segment
+    transformer._reset_stateful_cache()
 
     for step, timestep in enumerate(timesteps):
         posed = pose_range[0] <= step / len(timesteps) < pose_range[1]
         predictions = []
         for name, text, speech, memory in passes:
-            context: Any = nullcontext()
-            if transformer.is_cache_enabled:
-                facts = {"step_index": step, "sigma": float(scheduler.sigmas[step])}
-                context = transformer.cache_context(name, num_inference_steps=len(timesteps), **facts)
-            with context:
+            facts = {"step_index": step, "sigma": float(scheduler.sigmas[step])}
+            with transformer.cache_context(name, num_inference_steps=len(timesteps), **facts):
                 prediction = transformer(
                     hidden_states=latents.to(dtype),
                     timestep=timestep.expand(latents.shape[0]),

@@ -24,10 +24,12 @@ from wanavatar_lab.memory.workload import LATENT_FRAMES
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.runs.status import Artifact
+from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
 from wanavatar_lab.wan.load import (
     is_wan_folder,
@@ -94,6 +96,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
     context.say_placement(models.apply_offload(request.offload, workload))
+    kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     lengths = request.segments()
     # a single segment is the whole clip, and nothing to count
@@ -102,6 +105,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         progress.watching(models.pipeline.vae),
         applied(request, experts, context.log) as loras,
+        saved_passes(request, models.pipeline, context),
         media.VideoWriter(
             context.folder / FILE,
             fps=FPS,

@@ -31,10 +31,12 @@ from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import widen_patch_embedding
 from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, FPS
 from wanavatar_lab.s2v.token_layout import PACKED_SIDE
+from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
 
@@ -110,6 +112,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         models.widen()
     workload = workload_of(request, (width, height))
     context.say_placement(models.apply_offload(request.offload, workload))
+    kernels.prepare(request, models, context)
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
     if pipeline.transformer.is_cache_enabled:
@@ -162,6 +165,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
         progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+        saved_passes(request, pipeline, context),
     ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)

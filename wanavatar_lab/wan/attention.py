@@ -1,0 +1,192 @@
+"""Backends of self-attention beside PyTorch's own, and the fastest one for the GPU at hand.
+
+A backend is installed with its package or not there; `sage` rounds to 8 bits, so that it is never chosen by itself. The
+others are timed once for each GPU, release and size of heads, over the tokens of a small clip, and the times are kept.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import statistics
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    _check_attention_backend_requirements,
+    dispatch_attention_fn,
+)
+from torch import Tensor
+
+from wanavatar_lab.errors import RequestError
+from wanavatar_lab.files import whole_file
+from wanavatar_lab.requests.request import must_be
+
+FLASH_4 = "wanavatar_flash_4"
+# by the value of a request's `attention`: diffusers' name, and the package that it needs
+BACKENDS: dict[str, tuple[str, str | None]] = {
+    "sdpa": ("native", None),
+    "cudnn": ("_native_cudnn", None),
+    "flash3": ("_flash_3", "flash_attn_interface"),
+    "flash4": (FLASH_4, "flash_attn.cute"),
+    "sage": ("sage", "sageattention"),
+}
+EXACT = ("sdpa", "cudnn", "flash3", "flash4")
+_TOKENS = 16_384  # enough to fill a GPU, few enough that all backends take less than a second
+# the largest error of bfloat16 sums in another order, beside the output; FlashAttention 4 was at 9e-3 from cuDNN's
+_ERROR = 3e-2
+# what a kept time depends on
+_PACKAGES = ("torch", "diffusers", "flash-attn-4", "flash-attn-3", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+
+
+def available(device: str) -> list[str]:
+    """The backends that are installed and compute on a device, in the order of `BACKENDS`."""
+    if torch.device(device).type != "cuda":
+        return ["sdpa"]
+    found = []
+    for name, (backend, package) in BACKENDS.items():
+        # the parent of a dotted name may be missing
+        with suppress(ImportError, RuntimeError):
+            if package is None or importlib.util.find_spec(package) is not None:
+                if name == "flash4":
+                    register_flash_4()
+                _check_attention_backend_requirements(AttentionBackendName(backend))
+                found.append(name)
+    return found
+
+
+def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtype, kept: Path) -> tuple[str, str]:
+    """The backend of a run, and why it is that one.
+
+    Args:
+        asked: a name in `BACKENDS`, or auto.
+        device: cpu, cuda or cuda:<n>.
+        heads, head_dim, dtype: of the network.
+        kept: the file of times.
+
+    Raises:
+        RequestError: what is asked for is not installed.
+    """
+    found = available(device)
+    if asked != "auto":
+        if asked not in found:
+            package = BACKENDS[asked][1]
+            why = f"{package} is not installed" if package and device != "cpu" else f"{device} does not compute with it"
+            raise RequestError([("attention", f"{must_be('auto or one of ' + ', '.join(found), asked)}: {why}")])
+        return asked, "as asked"
+    candidates = [name for name in found if name in EXACT]
+    if len(candidates) == 1:
+        return candidates[0], "there is no other"
+    times = kept_times(device, candidates, heads, head_dim, dtype, kept)
+    fastest = min(times, key=lambda name: times[name])
+    return fastest, "fastest of " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
+
+
+def kept_times(
+    device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype, kept: Path
+) -> dict[str, float]:
+    """Seconds of one self-attention by backend, from a file, or measured and kept there."""
+    releases = []
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            releases.append(f"{package} {importlib.metadata.version(package)}")
+    key = ", ".join([torch.cuda.get_device_name(device), f"{heads}x{head_dim} {dtype}", *releases, *candidates])
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            known = {}
+    except (OSError, ValueError):  # there is none yet, or it is damaged: it is only a cache
+        known = {}
+    if not isinstance(known.get(key), dict) or "sdpa" not in known[key]:
+        known[key] = measure(device, candidates, heads, head_dim, dtype)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(kept, durable=False) as temporary:
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    times: dict[str, float] = known[key]
+    return times
+
+
+@torch.no_grad()
+def measure(device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype) -> dict[str, float]:
+    """Seconds of one self-attention by backend; one that fails, or is wrong, is left out."""
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (1, _TOKENS, heads, head_dim)
+    query, key, value = (torch.randn(shape, generator=generator, device=device, dtype=dtype) for _ in range(3))
+    wanted = dispatch_attention_fn(query, key, value, backend=BACKENDS["sdpa"][0]).float()
+    times = {}
+    for name in candidates:
+
+        def call(name: str = name) -> Tensor:
+            made: Tensor = dispatch_attention_fn(query, key, value, backend=BACKENDS[name][0])
+            return made
+
+        # whatever an optional kernel raises here it would raise in a run, where sdpa can do without it
+        with suppress(Exception):
+            error = (call().float() - wanted).norm() / wanted.norm()
+            if error <= _ERROR:
+                times[name] = _seconds(call)
+    return times
+
+
+def _seconds(call: Callable[[], Any], repeats: int = 5) -> float:
+    times = []
+    for _ in range(1 + repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(times[1:])
+
+
+def use_backend(network: Any, name: str) -> None:
+    """Compute self-attention of a Wan network by a backend in `BACKENDS`.
+
+    Attention to text and audio keeps its own: it is little work, and not every backend supports so few keys.
+    """
+    for block in network.blocks:
+        block.attn1.set_attention_backend(BACKENDS[name][0])
+
+
+def register_flash_4() -> None:
+    """Give diffusers' dispatcher FlashAttention 4 of the package `flash-attn-4`; it has it only from the Hub.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    if FLASH_4 in AttentionBackendName._value2member_map_:
+        return
+    from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    # an operator of its own is one node of a compiled graph
+    @torch.library.custom_op("wanavatar::flash_attention_4", mutates_args=())
+    def operator(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        made = flash_attn_func(query, key, value, softmax_scale=scale)
+        # some releases return the sums of the softmax too
+        out: Tensor = made[0] if isinstance(made, tuple) else made
+        return out
+
+    @operator.register_fake
+    def _(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        return query.new_empty(*query.shape[:3], value.shape[3])
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+        out: Tensor = operator(query, key, value, scale)
+        return out
+
+    register_backend(FLASH_4, attend)
+
+
+def register_backend(name: str, attend: Callable[..., Tensor]) -> None:
+    """Give diffusers' dispatcher another backend, whose names are the members of an enumeration."""
+    member = str.__new__(AttentionBackendName, name)
+    member._name_, member._value_ = name.upper(), name
+    AttentionBackendName._member_names_.append(name.upper())
+    AttentionBackendName._member_map_[name.upper()] = member
+    AttentionBackendName._value2member_map_[name] = member
+    _AttentionBackendRegistry.register(member)(attend)
