@@ -16,6 +16,7 @@ import traitlets
 
 from wanavatar_lab import files, locks
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import FieldView
 from wanavatar_lab.settings import config_folder
 from wanavatar_lab.ui.form import Form
@@ -27,7 +28,7 @@ from wanavatar_lab.ui.widget import LabWidget, script, styles
 LONGEST_NAME = 60  # characters
 Values = dict[str, Any]
 
-# stage → key of the name in words/presets.json → values with the profile full, and with pocket
+# stage → key of the name in words/presets.json → values with each profile, in the order of `PROFILES`
 SHIPPED: dict[str, dict[str, tuple[Values, Values]]] = {
     "text_to_image": {
         # the model was distilled for 4 steps; 2 show the composition
@@ -136,8 +137,7 @@ def shipped_values(stage: str, key: str, profile: str) -> Values:
     Raises:
         LabError: there is none.
     """
-    of_full, of_pocket = _found(SHIPPED.get(stage, {}), key)
-    return of_pocket if profile == "pocket" else of_full
+    return dict(zip(PROFILES, _found(SHIPPED.get(stage, {}), key), strict=True))[profile]
 
 
 def own_presets(stage: str) -> dict[str, Values]:
