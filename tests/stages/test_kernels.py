@@ -157,7 +157,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return {name: times[name] for name in candidates}
 
     monkeypatch.setattr(attention, "measure", measure)
-    monkeypatch.setattr(attention, "available", lambda _: list(times))
+    lacks = {**dict.fromkeys(times, ""), "flash3": "flash_attn_interface is not installed"}
+    monkeypatch.setattr(attention, "lacks", lambda _: lacks)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A GPU")
     return seen
 
@@ -173,6 +174,21 @@ def test_the_fastest_is_measured_once_for_each_kind_of_network(tmp_path: Path, t
     assert attention.choose("sage", "cuda", 40, 128, torch.bfloat16, kept) == ("sage", "as asked")
     with pytest.raises(RequestError, match="flash_attn_interface is not installed"):
         attention.choose("flash3", "cuda", 40, 128, torch.bfloat16, kept)
+
+
+def test_an_installed_backend_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cute = tmp_path / "flash_attn" / "cute"
+    cute.mkdir(parents=True)
+    (cute.parent / "__init__.py").touch()
+    (cute / "__init__.py").write_text("raise ImportError('no module cutlass.cute')")
+    monkeypatch.syspath_prepend(tmp_path)
+    why = "flash_attn.cute cannot be used: no module cutlass.cute"
+    assert attention.lacks("cuda")["flash4"] == why
+    with pytest.raises(RequestError, match=re.escape(why)):
+        attention.choose("flash4", "cuda", 40, 128, torch.bfloat16, tmp_path / "attention.json")
+    monkeypatch.setattr(attention, "kept_times", lambda *_: {"cudnn": 3e-3, "sdpa": 4e-3})
+    chosen, said = attention.choose("auto", "cuda", 40, 128, torch.bfloat16, tmp_path / "attention.json")
+    assert (chosen, said) == ("cudnn", f"fastest of cudnn 3.00 ms, sdpa 4.00 ms; {why}")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"A GPU": 3}', "\0"])

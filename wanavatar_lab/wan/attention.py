@@ -45,17 +45,29 @@ _PACKAGES = ("torch", "diffusers", "flash-attn-4", "flash-attn-3", "nvidia-cudnn
 
 def available(device: str) -> list[str]:
     """The backends that are installed and compute on a device, in the order of `BACKENDS`."""
+    return [name for name, why_not in lacks(device).items() if not why_not]
+
+
+def lacks(device: str) -> dict[str, str]:
+    """By backend why it does not compute on a device; an empty text where it does."""
     if torch.device(device).type != "cuda":
-        return ["sdpa"]
-    found = []
+        return {name: "" if name == "sdpa" else f"{device} does not compute with it" for name in BACKENDS}
+    found = {}
     for name, (backend, package) in BACKENDS.items():
-        # the parent of a dotted name may be missing
-        with suppress(ImportError, RuntimeError):
-            if package is None or importlib.util.find_spec(package) is not None:
-                if name == "flash4":
-                    register_flash_4()
-                _check_attention_backend_requirements(AttentionBackendName(backend))
-                found.append(name)
+        found[name] = ""
+        try:
+            # the parent of a dotted name may be missing
+            if package is not None and importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError
+        except ModuleNotFoundError:
+            found[name] = f"{package} is not installed"
+            continue
+        try:
+            if name == "flash4":
+                register_flash_4()
+            _check_attention_backend_requirements(AttentionBackendName(backend))
+        except (ImportError, RuntimeError) as error:  # a part of it is missing, or it is of another release
+            found[name] = f"{package or name} cannot be used: {error}"
     return found
 
 
@@ -71,19 +83,20 @@ def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtyp
     Raises:
         RequestError: what is asked for is not installed.
     """
-    found = available(device)
+    lacking = lacks(device)
+    found = [name for name, why_not in lacking.items() if not why_not]
     if asked != "auto":
-        if asked not in found:
-            package = BACKENDS[asked][1]
-            why = f"{package} is not installed" if package and device != "cpu" else f"{device} does not compute with it"
-            raise RequestError([("attention", f"{must_be('auto or one of ' + ', '.join(found), asked)}: {why}")])
+        if why_not := lacking[asked]:
+            raise RequestError([("attention", f"{must_be('auto or one of ' + ', '.join(found), asked)}: {why_not}")])
         return asked, "as asked"
     candidates = [name for name in found if name in EXACT]
     if len(candidates) == 1:
         return candidates[0], "there is no other"
     times = kept_times(device, candidates, heads, head_dim, dtype, kept)
     fastest = min(times, key=lambda name: times[name])
-    return fastest, "fastest of " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
+    why = "fastest of " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
+    broken = [why_not for name, why_not in lacking.items() if name in EXACT and "cannot be used" in why_not]
+    return fastest, "; ".join([why, *broken])
 
 
 def kept_times(
