@@ -162,6 +162,16 @@ def test_a_listing_without_a_runs_folder_is_empty(queue_settings: Path) -> None:
     assert not queue_settings.exists()
 
 
+def test_ids_of_one_second_sort_as_the_runs_were_submitted(
+    queue_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for fraction in (0.1, 0.1001, 0.5, 0.5, 0.99999, 0.99999):  # after the last one is no number left
+        monkeypatch.setattr(time, "time", lambda fraction=fraction: 1e9 + fraction)
+        made.append(Run.create(Relax()).id)
+    assert len({*made}) == 6 and made[:5] == sorted(made[:5])
+
+
 def test_two_thousand_runs_are_listed(queue_settings: Path) -> None:
     first = Run.create(Relax())
     for number in range(1, 2000):

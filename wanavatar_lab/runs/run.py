@@ -14,11 +14,11 @@
 A name that begins with a dot is not part of the result: a draft, a half-written file, reserved blocks, settings.
 """
 
+import itertools
 import json
 import logging
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -289,10 +289,12 @@ def draft(request: Request, root: Path, status: Status) -> Iterator[Run]:
         LabError: the runs folder is not writable.
     """
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(status.submitted_at))
+    # four digits for the fraction of the second: ids sort as runs were submitted
+    fraction = int((status.submitted_at or 0.0) % 1 * 0x10000)
     with files.report_write_errors(root / "a new run"):
         root.mkdir(parents=True, exist_ok=True)
-        while True:
-            run_id = f"{when}-{secrets.token_hex(2)}-{request.stage}"
+        for number in itertools.count(fraction):
+            run_id = f"{when}-{number % 0x10000:04x}-{request.stage}"
             folder = root / f"{_DRAFT}{run_id}"
             with suppress(FileExistsError):
                 folder.mkdir()
