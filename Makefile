@@ -29,6 +29,8 @@ notebooks: setup ## every notebook by papermill on pocket, as it is and with oth
 train-demo: setup ## a LoRA learns a drawn person's lips, on any CPU in minutes, in runs/train-demo
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m training.pocket.train_demo --run runs/train-demo $(ARGS)
 
+# Processes that tests start find modules compiled, also where the environment turns that off.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## the suite, the same on every machine: no GPU, no network, no browser
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m "not chromium and not slow" $(ARGS)
 

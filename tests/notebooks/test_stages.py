@@ -64,6 +64,7 @@ def plots(notebook: Any) -> list[int]:
     return [round(picture.width / 100) for picture in pictures]
 
 
+@pytest.mark.slow  # as below
 def test_text_to_image(place: Path) -> None:
     prompt = "a man with a black moustache"
     values = {"prompt": prompt, "num_inference_steps": 1, "seed": 7, "upscale": False, "width": 64, "height": 96}
