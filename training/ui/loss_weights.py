@@ -1,6 +1,5 @@
 """How much each place of a picture counts in the loss: a map over a frame, and the shares of lips, face and rest."""
 
-import base64
 import io
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from training.prepare.clip_folder import FACE_MASKS, ClipFolder, read_clip
 from training.ui.person import Person
 from training.ui.run_module import run_module
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.media.embed import data_url
 from wanavatar_lab.ui.plots import BLUE, GREY, RED
 
 CELL, FRAMES = 8, 4  # of a latent's place: pixels along a side, and frames; see `training.data.masks`
@@ -128,7 +128,7 @@ def _figure(picture: NDArray[np.uint8], title: str, how: str, shares: NDArray[np
     image.resize((max(1, round(image.width * TALL / image.height)), TALL), Image.Resampling.NEAREST).save(
         stream, "WEBP", quality=88
     )
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    source = data_url(stream.getvalue(), "image/webp")
     said = ", ".join(f"{words} {share:.1%}" for (words, _), share in zip(PARTS, shares, strict=True))
     bar = "".join(
         f'<span style="width: {share:.2%}; background: {colour}"></span>'
@@ -139,7 +139,7 @@ def _figure(picture: NDArray[np.uint8], title: str, how: str, shares: NDArray[np
         for (_, colour), share in zip(PARTS, shares, strict=True)
     )
     return (
-        f'<figure style="margin: 0; min-width: 0"><img src="data:image/webp;base64,{data}" '
+        f'<figure style="margin: 0; min-width: 0"><img src="{source}" '
         f'alt="{escape(title)}: {said}" style="display: block; width: 100%; height: auto; border-radius: 6px">'
         f'<div aria-hidden="true" style="display: flex; height: 8px; border-radius: 4px; overflow: hidden; '
         f'margin: 6px 0 3px">{bar}</div><figcaption><b>{escape(title)}</b><br>{escape(how)}<br>{numbers}</figcaption>'

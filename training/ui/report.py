@@ -1,6 +1,5 @@
 """The prepared clips of a person: the report as a table, contact sheets, and the masks of one clip over its frames."""
 
-import base64
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from training.prepare.draw_masks import Masks
 from training.prepare.sheets import overlaid
 from training.ui.person import Person, need
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.media.embed import data_url
 from wanavatar_lab.ui.evaluation import lip_plot
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.messages import add_messages, in_language
@@ -192,10 +192,10 @@ def masks_over_frames(folder: Path) -> HTML:
         picture.thumbnail((4 * TALL, TALL))
         stream = io.BytesIO()
         picture.save(stream, "WEBP", quality=85)
-        data = base64.b64encode(stream.getvalue()).decode("ascii")
+        source = data_url(stream.getvalue(), "image/webp")
         at = f"{frame / clip.fps:.1f} s"
         figures += (
-            f'<figure style="margin: 0"><img src="data:image/webp;base64,{data}" alt="Frame at {at} with its masks" '
+            f'<figure style="margin: 0"><img src="{source}" alt="Frame at {at} with its masks" '
             f'style="display: block; height: 112px"><figcaption style="font-size: 12px">{at}</figcaption></figure>'
         )
     return HTML(f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{figures}</div>{plots_html([area_plot(clip)])}')
