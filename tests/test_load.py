@@ -260,7 +260,9 @@ def test_loading_shows_bars_in_a_terminal_and_nowhere_else(
     libraries = (diffusers_logging, transformers_logging)
     load("text_to_image")
     assert "Loading" not in capsys.readouterr().err
-    assert all(library.is_progress_bar_enabled() for library in libraries)  # of whoever loads something by himself
+    assert all(
+        library.is_progress_bar_enabled() for library in libraries
+    )  # loading outside of a run still shows progress
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     load("text_to_image")
     assert "Loading pipeline components" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def the(page: Page, role: str, name: str) -> Locator:
 
 
 def picture_made(index: int = 0) -> bytes:
-    """The picture of a run, of which 0 is the newest."""
+    """The picture of a run by its number; 0 is the newest run."""
     return (list_jobs()[index].run.folder / "picture.png").read_bytes()
 
 

@@ -14,7 +14,7 @@ def measured(stage: str, steps: int, frames: int, folder: Path, *modes: str) -> 
 
 
 def test_a_balanced_clip_is_at_35_db(tmp_path: Path) -> None:
-    """At the profile's own 8 steps, each of which changes a lot: a quarter of the passes can be left out."""
+    """At the 8 default steps of pocket a quarter of the forward passes is skipped: each step changes a lot."""
     rows = measured("speech_to_video", 8, 32, tmp_path, "balanced")
     assert rows["exact"]["computed"] == 16
     assert rows["balanced"]["computed"] <= 12 and rows["balanced"]["psnr"] >= 35

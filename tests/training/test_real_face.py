@@ -32,7 +32,7 @@ def run(*words: str | Path, module: str = "") -> str:
 
 @pytest.fixture
 def trained(tmp_path: Path, face_weights: Path) -> Path:
-    """A run on clips of a real face whose lips follow a voice, the last of which is held out."""
+    """A run on clips of a real face whose lips follow a voice; the last clip is held out."""
     (tmp_path / "videos").mkdir()
     for speech in SPEECH:
         talking_video(tmp_path / f"videos/{speech.stem}.mp4", voice(SECONDS, path=speech), side=SIDE)

@@ -74,7 +74,7 @@ class Killed(BaseException):
 
 
 @given(st.sampled_from("abcdef"), st.sampled_from([*PLACES, *"abcdef"]), st.integers(0, 6))
-def test_whoever_dies_in_a_move_has_moved_the_run_or_has_not(who: str, to: str, survived: int) -> None:
+def test_a_client_killed_while_it_moves_a_run_leaves_a_valid_order(who: str, to: str, survived: int) -> None:
     with queue_of("abcdef") as queue:
         queue.move("c", "first")  # so that there is a gap and a full stretch
         before = queue.run_ids()

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--loss_floor", type=float, default=fields["loss_floor"].default, help="for --save")
     arguments = parser.parse_args(argv)
     if arguments.save and not (arguments.samples and arguments.sample):
-        parser.error("--save needs --samples and --sample, of which one sample's maps are saved")
+        parser.error("--save needs --samples and --sample: it saves the maps of one sample")
     try:
         if arguments.save:
             save_maps(arguments.samples, arguments.sample, arguments.loss, arguments.loss_floor, arguments.save)
