@@ -25,6 +25,8 @@ START_SECONDS = 60.0
 HARMLESS = re.compile(
     r"terminals|nbclassic|notebook_shim|jupyter_lsp|ServerApp\.preferred_dir|jupyter\.widget\.control"
 )
+# How a traceback of Tornado ends when a page is closed while the server writes to it.
+CLOSED = re.compile(r"tornado\.(websocket\.WebSocketClosedError|iostream\.StreamClosedError)\b.*\Z")
 
 
 def _with_what_follows(lines: list[str], number: int) -> str:
@@ -58,6 +60,7 @@ class Server:
         bad = re.compile(r"Traceback|\[E |ERROR|CRITICAL|Exception|wrote error| 500 ")
         found = [number for number, line in enumerate(lines) if bad.search(line)]
         told = [_with_what_follows(lines, number) for number in found if not HARMLESS.search(lines[number])]
+        told = [each for each in told if not CLOSED.search(each)]
         return told + [line for line in kernel_log.lines(self.folder) if not HARMLESS.search(line)]
 
     def kernels(self) -> set[int]:
