@@ -61,7 +61,7 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     picture_of(page, f"drop-{server.kind}")
 
     # a video has a use in three fields: where it is let go says which is meant
-    drop(page, ".wl-of-audio .wl-help", clip)
+    drop(page, ".wl-of-audio .wl-tip", clip)
     expect_path(recording, "Voice", f"{server.folder}/data/uploads/clip-{server.kind}")
     expect_path(picture, "Picture", f"uploads/face-{server.kind}")
 

@@ -124,8 +124,23 @@ def test_the_head_stays_in_its_place_on_every_tab(app: Server, page: Page) -> No
     assert len(places) == 1, "a scroll bar or a longer text moves it"
 
 
+def test_the_help_of_a_field_opens_at_a_click(app: Server, page: Page) -> None:
+    page.goto(app.url)
+    help_of_seed, text = page.get_by_label("Help: Seed"), page.get_by_text("-1 draws a random seed")
+    help_of_seed.click()
+    expect(text).to_be_visible()
+    picture_of(page, "page-help")
+    page.get_by_role("textbox", name="Prompt").click()
+    expect(text).to_be_hidden()
+    help_of_seed.press("Enter")
+    expect(text).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(text).to_be_hidden()
+    expect(help_of_seed).to_be_focused()
+
+
 def test_runs_under_way_are_there_after_a_reload(gallery: Server, page: Page) -> None:
-    job: Job = submit(Relax(profile="pocket", steps=600, step_seconds=0.05))
+    job: Job = submit(Relax(profile="pocket", steps=6000, step_seconds=0.05))  # longer than a busy machine needs
     card = page.get_by_role("region", name="Relax").filter(has_text=job.id)
     expect(card.get_by_text("Running", exact=True)).to_be_visible()
     kernels = gallery.kernels()

@@ -67,10 +67,19 @@ def heading(level: int, title: str, text: str) -> str:
     return f'<div lang="{language.code}"><h{level}>{escape(title)}</h{level}><p>{escape(text)}</p></div>'
 
 
-def small(text: str, lead: str = "") -> str:
-    """Help under a control, in the language shown, as HTML; `lead` stands before it and apart."""
-    first = f'<span class="wl-range">{escape(lead)}</span> ' if lead else ""
-    return f'<div class="wl-help" lang="{language.code}"><small>{first}{with_code(text)}</small></div>'
+def small(text: str) -> str:
+    """A note under a control, in the language shown, as HTML."""
+    return f'<div class="wl-help" lang="{language.code}"><small>{with_code(text)}</small></div>'
+
+
+def tip(text: str, name: str) -> str:
+    """A mark beside a label, as HTML, whose text opens at a click or a touch; `name` is what a screen reader says.
+
+    `static/look.js` closes it at a click elsewhere and at Escape.
+    """
+    title, name = escape(printable(text).replace("`", ""), quote=True), escape(name, quote=True)
+    mark = f'<summary title="{title}" aria-label="{name}" data-lm-suppress-shortcuts="true">?</summary>'
+    return f'<details class="wl-tip" lang="{language.code}">{mark}<div class="wl-tip-card">{with_code(text)}</div></details>'
 
 
 def alert(text: str) -> str:

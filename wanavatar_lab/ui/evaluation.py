@@ -10,7 +10,6 @@ shown(lip_plots(panel.found))     # the opening of the mouth against the loudnes
 The command runs in a process of its own, so that a kernel loads neither MediaPipe nor torch.
 """
 
-import base64
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -139,10 +138,11 @@ class EvaluationPanel(LabBox):
 
             drawn = plots_html(lip_plots(self.found)) + drawn
         else:
-            data = base64.b64encode(self._svg).decode("ascii")
+            from wanavatar_lab.media.embed import data_url  # as matplotlib
+
             alt = escape(WORDS.text("picture"), quote=True)
             drawn += (
-                f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}" '
+                f'<img src="{data_url(self._svg, "image/svg+xml")}" alt="{alt}" '
                 'style="max-width: 100%; background: white; border-radius: 6px">'
             )
         self._picture.value = f'<div lang="{language.code}">{drawn}</div>'

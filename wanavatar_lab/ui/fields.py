@@ -1,6 +1,6 @@
 """Controls of a form: text, numbers, ticks, choices, the seed and the resolution.
 
-Every control has a label, help and an error below it, and a value in the request's own terms. Files are in
+Every control has a label, help that opens beside it, an error below it, and a value in the request's own terms. Files are in
 `file_field`, LoRAs in `lora_cards`.
 """
 
@@ -18,7 +18,7 @@ from wanavatar_lab.profiles import PROFILES, SIZE_MULTIPLE
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.requests.sizes import NAMED_AREAS, fit_into
-from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small
+from wanavatar_lab.ui.elements import ROW, WIDE, alert, bare, set_options, shared, small, tip
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.prompt_extension import PromptExtension
 from wanavatar_lab.ui.widget import LabBox
@@ -123,9 +123,12 @@ class Control(LabBox):
             self._by_program = before
 
     def _annotate(self) -> None:
-        help_text, allowed = language.of(self.view.help), self._range()
-        notes = [small(help_text, allowed) if help_text or allowed else "", alert(self.error) if self.error else ""]
-        self._note.value = "\n".join(filter(None, notes))
+        label, help_text, allowed = language.of(self.view.labels), language.of(self.view.help), self._range()
+        notes = [
+            tip(help_text, WORDS.text("help", label=label)) if help_text else "",
+            small(allowed) if allowed else "",
+        ]
+        self._note.value = "\n".join(filter(None, [*notes, alert(self.error) if self.error else ""]))
 
     def _range(self) -> str:
         """The numbers that are allowed, in the language shown; "" where any value is or the inputs show all."""

@@ -8,6 +8,7 @@ server is gone.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -23,6 +24,7 @@ from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, repeat, scr
 from wanavatar_lab.worker.queue import RunQueue
 
 NAME = "WanAvatar Lab"
+MARK = Path(__file__).parent / "voila_templates" / "voila" / "templates" / "wanavatar" / "mark.svg"
 PATIENCE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 WORDS = read_words(__file__, "page")
@@ -58,7 +60,7 @@ class Page(PanelHost):
 
     def show_words(self) -> None:
         """Put the title and the names of the tabs into the language shown."""
-        self._title.value = heading(1, NAME, WORDS.text("lead"))
+        self._title.value = f'<div class="wl-page-name">{MARK.read_text()}{heading(1, NAME, WORDS.text("lead"))}</div>'
         self.look()
         self._tab.titles = [language.of(title) for title, _ in self.tabs]
 

@@ -1,5 +1,6 @@
-// What a panel does as a whole: it runs at Ctrl+Enter and comes into the window when asked to. And a file dropped outside
-// every drop zone, which the browser would open, so that unsaved input would be lost, is not taken.
+// What a panel does as a whole: it runs at Ctrl+Enter, closes the help of its fields and comes into the window when asked
+// to. And a file dropped outside every drop zone, which the browser would open, so that unsaved input would be lost, is not
+// taken.
 
 function render({ model, el }) {
   const ending = new AbortController();
@@ -24,6 +25,18 @@ function render({ model, el }) {
     if (!el.isConnected) return requestAnimationFrame(attach);
     panel()?.addEventListener("keydown", run, { capture: true, signal });
   });
+  // the help of a field closes at a click elsewhere, and at Escape, which gives the focus back
+  const opened = () => panel()?.querySelectorAll(".wl-tip[open]") ?? [];
+  document.addEventListener("pointerdown", (event) => {
+    for (const tip of opened()) if (!tip.contains(event.target)) tip.open = false;
+  }, { capture: true, signal });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const tip of opened()) {
+      tip.open = false;
+      if (tip.contains(document.activeElement)) tip.firstElementChild.focus();
+    }
+  }, { signal });
   follow(model, signal, "reveal", () => revealOnce(model, signal, panel, "start"));
   // on the window, so that drop zones, Lab's file browser among them, handle the event first
   for (const kind of ["dragover", "drop"]) {
