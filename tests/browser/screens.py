@@ -49,6 +49,10 @@ class Visitor:
         if tab not in ("Gallery", "LoRAs"):
             expect(self.the("button", "Run").or_(self.the("button", "Run another one"))).to_be_visible()
 
+    def choose_sample(self, name: str) -> None:
+        self.the("combobox", "Picture").select_option(label="Sample")  # a form remembers what was chosen before
+        self.the("combobox", "Picture: Sample").select_option(label=name)
+
     def run(self) -> Locator:
         cards = self.page.locator(".wl-job:visible")
         before = self.page.locator(".wl-job-id").all_text_contents()
@@ -116,7 +120,7 @@ def make(visitor: Visitor, *, everything: bool) -> None:
     visitor.page.wait_for_timeout(2000)  # until the player's wheel, which says that it waits, has faded
     visitor.take("talking")
     visitor.open("Image to video")
-    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_woman.png")
+    visitor.choose_sample("avatar_woman.png")
     visitor.the("textbox", "Prompt").fill("she tilts her head to the left")
     visitor.wait(visitor.run())
     if everything:
@@ -131,11 +135,11 @@ def make(visitor: Visitor, *, everything: bool) -> None:
             visitor.open(tab)
             visitor.take(f"{theme}-{tab.lower().replace(' ', '_')}")
     visitor.open("Upscale")
-    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_man.png")
+    visitor.choose_sample("avatar_man.png")
     visitor.wait(visitor.run())
     visitor.take("dark-upscaled")
     visitor.open("Speech to video")
-    visitor.the("combobox", "Picture: Sample").select_option(label="avatar_man.png")
+    visitor.choose_sample("avatar_man.png")
     visitor.the("combobox", "Voice: Sample").select_option(label="korean.wav")
     visitor.wait(visitor.run())
     visitor.page.get_by_role("button", name="More settings").and_(visitor.page.locator(":visible")).click()

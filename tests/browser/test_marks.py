@@ -107,3 +107,10 @@ def test_results_on_another_disk_have_their_pictures(show: Show, place: Path, pa
     strip.get_by_role("combobox", name="Picture", exact=True).select_option(label="Earlier result")
     expect(strip.locator(".wl-history-item img").first).to_have_js_property("naturalWidth", 128)
     assert nameless(page) == []
+    panel.get_by_role("combobox", name="Voice: Sample").select_option(label="english_female.wav")
+    panel.get_by_role("button", name="Run", exact=True).click()
+    expect(panel.locator(".wl-job-thumbnail")).to_have_js_property("naturalWidth", 128)
+    expect(panel.locator(".wl-job-preview")).to_have_js_property("naturalWidth", 128, timeout=120_000)
+    picture_of(page, f"another-disk-running-{server.kind}")
+    panel.get_by_role("button", name="Cancel").click()
+    expect(panel.locator(".wl-job-state")).to_have_text("Cancelled")

@@ -1,10 +1,12 @@
 """The card of a run: what it shows of a real one, and what it can do to it."""
 
 import asyncio
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.ui import made_runs
@@ -146,3 +148,23 @@ def test_a_preview_is_shown_where_a_stage_writes_one(queue_settings: Path, monke
     made_runs.picture(run.folder / "preview.png", side=32)
     card.look()
     assert card.preview == f"runs/{run.id}/preview.png"
+
+
+def test_pictures_that_the_server_does_not_have_are_sent(
+    queue_settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path / "elsewhere"))
+    face = made_runs.picture(tmp_path / "face.png", side=64)
+    run = made_runs.ended_run(Upscale(image=str(face)))
+    card = JobCard(run.id)
+    assert (card.pictured, card.thumbnail) == (True, "")
+    made_runs.picture(run.folder / "preview.png", side=32)
+    card.look()
+    assert card.preview == "" and card.preview_version
+    for asked, side in ((f"picture {run.id}", 64), (f"preview {card.preview_version}", 32)):
+        sent: list[tuple[dict[str, object], list[bytes]]] = []
+        monkeypatch.setattr(card, "send", lambda content, buffers=None, sent=sent: sent.append((content, buffers)))
+        card.receive({"kind": "thumbnail", "id": asked})
+        ((content, buffers),) = sent
+        assert content == {"kind": "thumbnail", "id": asked, "type": "image/jpeg"}
+        assert Image.open(io.BytesIO(buffers[0])).size == (side, side)

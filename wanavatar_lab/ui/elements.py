@@ -79,7 +79,8 @@ def tip(text: str, name: str) -> str:
     """
     title, name = escape(printable(text).replace("`", ""), quote=True), escape(name, quote=True)
     mark = f'<summary title="{title}" aria-label="{name}" data-lm-suppress-shortcuts="true">?</summary>'
-    return f'<details class="wl-tip" lang="{language.code}">{mark}<div class="wl-tip-card">{with_code(text)}</div></details>'
+    card = f'<div class="wl-tip-card">{with_code(text)}</div>'
+    return f'<details class="wl-tip" lang="{language.code}">{mark}{card}</details>'
 
 
 def alert(text: str) -> str:

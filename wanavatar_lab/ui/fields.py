@@ -1,7 +1,7 @@
 """Controls of a form: text, numbers, ticks, choices, the seed and the resolution.
 
-Every control has a label, help that opens beside it, an error below it, and a value in the request's own terms. Files are in
-`file_field`, LoRAs in `lora_cards`.
+Every control has a label, help that opens beside it, an error below it, and a value in the request's own terms. Files
+are in `file_field`, LoRAs in `lora_cards`.
 """
 
 import math

@@ -24,6 +24,7 @@ from wanavatar_lab.ui.language import read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.record import Record, record_of_run
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
 POLL_SECONDS = 0.2
@@ -48,13 +49,14 @@ class JobCard(LabWidget):
         state: as `Status.state`; without a run "" or "pending", "gone" where its folder is deleted or damaged.
         cancelling: from the click on Cancel until the run has ended.
         prompt, thumbnail: what the run is about: its prompt, or else the names of its input files, and the picture
-            that it was given; "" where there is none.
+            that it was given; "" where there is none, or the page cannot get it from its server.
+        pictured: whether it was given a picture; one that the server does not have is sent when it is asked for.
 
     Raises:
         RunError: there is no such run.
     """
 
-    _esm = script("notice", "job_card")
+    _esm = script("notice", "thumbnails", "job_card")
     _css = styles("job_card")
     # which the card of a training extends
     WORDS: ClassVar[dict[str, Words]] = read_words(__file__, "states", "job_card")
@@ -63,6 +65,7 @@ class JobCard(LabWidget):
     title = traitlets.Unicode("").tag(sync=True)
     prompt = traitlets.Unicode("").tag(sync=True)
     thumbnail = traitlets.Unicode("").tag(sync=True)
+    pictured = traitlets.Bool(False).tag(sync=True)
     state = traitlets.Unicode("").tag(sync=True)
     phase = traitlets.Unicode("").tag(sync=True)
     step = traitlets.Int(None, allow_none=True).tag(sync=True)
@@ -106,8 +109,10 @@ class JobCard(LabWidget):
         self.job = jobs.attach(run_id)
         self._stage, self._log_seen = self.job.run.stage, None
         with self.hold_sync():
-            self.run_id, self.cancelling, self.preview, self.log = run_id, False, "", ""
+            self.run_id, self.cancelling, self.log = run_id, False, ""
+            self.preview = self.preview_version = ""
             self.prompt, self.thumbnail = about(self.job.run)
+            self.pictured = given_picture(self.job.run) is not None
             self.show_words()
         if not self.look() and loop_runs():
             start(self.watch())
@@ -134,9 +139,12 @@ class JobCard(LabWidget):
         super().close()
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
-        """Cancel the run, or continue the paused queue, where the page asks for it."""
+        """Cancel the run, continue the paused queue, or send a picture, where the page asks for it."""
         if content.get("kind") == "cancel":
             self.cancel()
+        elif content.get("kind") == "thumbnail" and self.job is not None:
+            preview = str(content.get("id")).startswith("preview")
+            start(answer(self, content, _newest_preview(self.job) if preview else given_picture(self.job.run)))
         elif content.get("kind") == "resume":
             try:
                 jobs.resume()
@@ -195,13 +203,26 @@ class JobCard(LabWidget):
         self._said, self.error = error, in_language(error)
 
     def _preview(self, job: jobs.Job) -> tuple[str, str]:
-        for name in PREVIEWS:
-            path = job.run.folder / name
-            # there is none, or the run has just ended and removed it; or the page cannot show it
-            with suppress(FileNotFoundError, LabError):
-                version = path.stat().st_mtime_ns
-                return server_path(path), str(version)
+        with suppress(FileNotFoundError):  # there is none, or the run has just ended and removed it
+            if (path := _newest_preview(job)) is not None:
+                return server_path(path) if can_show(path) else "", str(path.stat().st_mtime_ns)
         return "", ""
+
+
+def _newest_preview(job: jobs.Job) -> Path | None:
+    return next((path for name in PREVIEWS if (path := job.run.folder / name).exists()), None)
+
+
+def given_picture(run: Run) -> Path | None:
+    """The picture that a run was given; None where there is none, or its request is damaged."""
+    return next((path for path in _given(run) if kind_of(path) == "picture" and path.exists()), None)
+
+
+def _given(run: Run) -> list[Path]:
+    with suppress(RunError):  # damaged, as the card says
+        values = run.read_json("request.json").values()
+        return [Path(value) for value in values if isinstance(value, str) and value.startswith("/")]
+    return []
 
 
 def about(run: Run) -> tuple[str, str]:
@@ -210,10 +231,9 @@ def about(run: Run) -> tuple[str, str]:
         values = run.read_json("request.json")
     except RunError:  # damaged, as the card says
         return "", ""
-    given = [Path(value) for value in values.values() if isinstance(value, str) and value.startswith("/")]
-    text = str(values.get("prompt") or "") or ", ".join(path.name for path in given)
-    pictures = [path for path in given if kind_of(path) == "picture" and can_show(path)]
-    return shorten(text, LONGEST_PROMPT), server_path(pictures[0]) if pictures else ""
+    text = str(values.get("prompt") or "") or ", ".join(path.name for path in _given(run))
+    picture = given_picture(run)
+    return shorten(text, LONGEST_PROMPT), server_path(picture) if picture is not None and can_show(picture) else ""
 
 
 async def progress_lines(*jobs_in_order: jobs.Job) -> None:

@@ -4,6 +4,7 @@ const SHORTLY = 1500; // milliseconds for which it is said that something was co
 function render({ model, el }) {
   const ending = begin({ model, el }, "wl-job");
   const { signal } = ending;
+  const sent = thumbnails(model, signal);
 
   const title = element("strong");
   const state = element("span", { className: "wl-job-state" });
@@ -113,11 +114,11 @@ function render({ model, el }) {
     return words[`phase_${phase}`] ?? phase;
   }
 
-  follow(model, signal, "prompt thumbnail", () => {
+  follow(model, signal, "prompt thumbnail pictured run_id", () => {
     prompt.textContent = prompt.title = model.get("prompt");
     prompt.hidden = !model.get("prompt");
-    thumbnail.hidden = !model.get("thumbnail");
-    if (model.get("thumbnail")) thumbnail.src = fileUrl(model.get("thumbnail"));
+    thumbnail.hidden = !model.get("pictured");
+    if (model.get("pictured")) show(thumbnail, model.get("thumbnail"), `picture ${model.get("run_id")}`);
   });
   follow(model, signal, "error", () => {
     error.replaceChildren(...withCode(model.get("error")));
@@ -133,11 +134,16 @@ function render({ model, el }) {
   });
   details.addEventListener("toggle", () => (log.scrollTop = log.scrollHeight));
   follow(model, signal, "preview preview_version words", () => {
-    const path = model.get("preview");
-    preview.hidden = !path;
+    const version = model.get("preview_version");
+    preview.hidden = !version;
     preview.alt = say(model, "preview");
-    if (path) preview.src = fileUrl(path, model.get("preview_version"));
+    if (version) show(preview, model.get("preview"), `preview ${version}`, version);
   });
+
+  function show(image, path, id, version) {
+    if (sent.needed(path)) sent.ask(image, id);
+    else image.src = fileUrl(path, version);
+  }
   follow(model, signal, "reveal", () => revealOnce(model, signal, () => card, "nearest"));
 
   return () => {

@@ -36,10 +36,14 @@ function thumbnails(model, signal) {
     // whether a file has to be asked for
     needed: (path) => !servesFiles || !path,
     image(id, without) {
-      const image = element("img", { alt: "", draggable: false, "data-thumbnail": id });
+      const image = element("img", { alt: "", draggable: false });
       image.addEventListener("error", () => image.replaceWith(without()));
-      seen.observe(image);
+      this.ask(image, id);
       return image;
+    },
+    ask(image, id) {
+      image.dataset.thumbnail = id;
+      seen.observe(image);
     },
     play(id, take) {
       players.set(id, take);
