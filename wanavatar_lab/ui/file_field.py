@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 40  # earlier results in a choice, which a person still reads through
 LONGEST_PROMPT = 40  # characters of it there
-PICTURE_WIDTH = "16em"
 
 # by a field's widget hint: the kinds of files it takes
 TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}
@@ -181,7 +180,6 @@ class FileControl(Control):
                 shown.observe(self._part_chosen, ["start", "end"])
             elif kind_of(path):
                 shown = Player(path)
-                shown.layout.width = PICTURE_WIDTH
             else:
                 return
         except LabError as error:  # it is damaged, or not what its name says
