@@ -289,3 +289,22 @@ def test_diffusers_ways_make_the_same(stage: str, way: str) -> None:
         assert not torch.equal(made, wanted) and (made - wanted).abs().mean() < 0.1
     else:
         assert torch.equal(made, wanted)
+
+
+def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"attention": "sdpa", "compiled": True, "first_forward_s": 20.0, "forward_s": 4.0, "difference": 0.0}
+    other = row | {"attention": "cudnn"}
+    figures = {"bench": "kernels", "device": "a GPU", "pixels": "832x480x80"}
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps(figures | {"rows": [row, other, {"attention": "xformers", "error": "absent"}]}))
+    after.write_text(json.dumps(figures | {"rows": [row | {"forward_s": 3.0, "peak_memory_gb": 38.0}]}))
+    assert main(["compare", str(before), str(after)]) == 0
+    said = capsys.readouterr().out
+    assert "| a GPU, 832x480x80, sdpa, yes | a pass | 4.00 s | 3.00 s | -25.0% |" in said
+    assert "Only before: a GPU, 832x480x80, cudnn, yes." in said and "xformers" not in said
+    after.write_text(json.dumps(figures | {"rows": [other | {"compiled": False}]}))
+    assert main(["compare", str(before), str(after)]) == 1
+    assert "no case in common" in capsys.readouterr().err
+    after.write_text(json.dumps({"bench": "speed", "rows": []}))
+    assert main(["compare", str(before), str(after)]) == 1
+    assert "two benches, kernels and speed" in capsys.readouterr().err

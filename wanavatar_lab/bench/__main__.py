@@ -16,7 +16,7 @@ from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
 from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
-from wanavatar_lab.bench.table import between_marks, last_lines, tables
+from wanavatar_lab.bench.table import between_marks, comparison, last_lines, tables
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.profiles import PROFILES
@@ -27,7 +27,7 @@ PROGRAM = "python -m wanavatar_lab.bench"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench that the first argument names, or that of the S2V network."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table}
+    benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
     named = benches.get(arguments[0] if arguments else "")
     try:
@@ -41,7 +41,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, table.",
+        "speed, draw-speed, kernels, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -173,6 +173,17 @@ def _table(words: list[str]) -> int:
     else:
         text = arguments.into.read_text(encoding="utf-8")
         arguments.into.write_text(between_marks(text, tables(measured), arguments.into), encoding="utf-8")
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} compare", description="Two --json files of one bench, as of two commits or two machines."
+    )
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    arguments = parser.parse_args(words)
+    print(comparison(*_read([arguments.before, arguments.after])))
     return 0
 
 

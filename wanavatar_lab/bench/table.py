@@ -1,5 +1,6 @@
 """Figures of the benches as tables in Markdown, and as a line of text."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from wanavatar_lab.memory.activations import FACTORS
 
 Figures = Mapping[str, Any]
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 
 
@@ -21,17 +23,67 @@ def tables(measured: Iterable[Figures]) -> str:
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
-        by_kind[figures.get("bench", "network")].append(figures)
+        by_kind[_kind(figures)].append(figures)
     # a table for each run of these two, since the GPU and its memory differ
-    parts = [_head(figures) + _table("stages", figures["cases"]) for figures in by_kind["stages"]]
+    parts = [_head(figures) + _table("stages", _rows(figures)) for figures in by_kind["stages"]]
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
-    parts += [_head(figures) + _table("offload", _offload_rows(figures["rows"])) for figures in by_kind["offload"]]
-    for kind in ("speed", "kernels"):
-        if rows := [{**figures, **row} for figures in by_kind[kind] for row in figures["rows"]]:
+    parts += [_head(figures) + _table("offload", _rows(figures)) for figures in by_kind["offload"]]
+    for kind in ("speed", "kernels", "files", "network"):
+        if rows := [row for figures in by_kind[kind] for row in _rows(figures)]:
             parts.append(_table(kind, rows))
-    parts += [_table(kind, by_kind[kind]) for kind in ("files", "network") if by_kind[kind]]
     return "\n\n".join(parts)
+
+
+def comparison(before: Figures, after: Figures) -> str:
+    """Two results of one bench as a table of the figures of both, and by how much each has changed.
+
+    Raises:
+        LabError: they are of different benches, or have no case in common.
+    """
+    kind = _kind(before)
+    if _kind(after) != kind:
+        raise LabError(f"These are figures of two benches, {kind} and {_kind(after)}. Name two files of one bench.")
+    old, new = _by_case(before), _by_case(after)
+    rows = []
+    for case in [case for case in old if case in new]:
+        for name, first in old[case].items():
+            second = new[case].get(name, "–")
+            one, other = NUMBER.match(first), NUMBER.match(second)
+            changed = f"{float(other[0]) / float(one[0]) - 1:+.1%}" if one and other and float(one[0]) else "–"
+            rows.append([", ".join(case), name, first, second, changed])
+    if not rows:
+        raise LabError("The two files have no case in common.")
+    table = _lines(["case", "figure", "before", "after", "change"], rows)
+    alone = [(where, set(these) - set(those)) for where, these, those in (("before", old, new), ("after", new, old))]
+    alone_lines = [f"Only {where}: {'; '.join(sorted(map(', '.join, cases)))}." for where, cases in alone if cases]
+    return "\n\n".join([table, *alone_lines])
+
+
+def _by_case(figures: Figures) -> dict[tuple[str, ...], dict[str, str]]:
+    """By the cells that say what was measured: the figures, as they are printed. Failed cases are left out."""
+    kind, found = _kind(figures), dict[tuple[str, ...], dict[str, str]]()
+    named = _NAMED[kind]
+    for row in _rows(figures):
+        if "error" not in row:
+            cells = dict(zip(_COLUMNS[kind], _cells(kind, row), strict=True))
+            case = tuple(cells.pop(name) for name in list(cells)[:named])
+            found.setdefault(case, {name: cell for name, cell in cells.items() if NUMBER.match(cell)})
+    return found
+
+
+def _kind(figures: Figures) -> str:
+    return str(figures.get("bench", "network"))
+
+
+def _rows(figures: Figures) -> list[Figures]:
+    """The rows of the table of a result."""
+    kind = _kind(figures)
+    if kind == "stages":
+        return list(figures["cases"])
+    if kind == "offload":
+        return _offload_rows(figures["rows"])
+    return [{**figures, **row} for row in figures["rows"]] if "rows" in figures else [figures]
 
 
 def last_lines(figures: Figures) -> str:
@@ -174,6 +226,8 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         ),
     },
 }
+# how many columns say what was measured
+_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "network": 2}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
 _OF_FAILED = {"stages": 2, "offload": 3}
 
@@ -198,6 +252,9 @@ def _cells(kind: str, row: Figures) -> list[str]:
 
 
 def _table(kind: str, rows: Iterable[Figures]) -> str:
-    names = list(_COLUMNS[kind])
-    lines = [names, ["---"] * len(names), *(_cells(kind, row) for row in rows)]
+    return _lines(list(_COLUMNS[kind]), [_cells(kind, row) for row in rows])
+
+
+def _lines(names: list[str], rows: list[list[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
