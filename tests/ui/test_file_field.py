@@ -15,7 +15,9 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Artifact, Status
 from wanavatar_lab.ui import file_field
 from wanavatar_lab.ui.form import Form
+from wanavatar_lab.ui.history import Strip
 from wanavatar_lab.ui.language import language
+from wanavatar_lab.ui.widget import contents
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -101,6 +103,19 @@ def test_earlier_results_are_listed_newest_first(place: Path) -> None:
     third = made(cat, "picture", "picture.png", at=400.0)
     named(form, "刷新").click()
     assert box.options[1][1] == str(third) and box.value == str(first)
+
+
+def test_samples_are_chosen_by_their_thumbnails(place: Path) -> None:
+    form = Form(SpeechToVideo)
+    form.make_all()
+    picture, box = form.controls["image"], named(form, "Picture: Sample")
+    (strip,) = [each for each in contents(picture) if isinstance(each, Strip)]
+    assert [Path(item["id"]).name for item in strip.items] == [path.name for path in file_field.samples("picture")]
+    strip.chosen = strip.items[1]["id"]
+    assert picture.value == box.value == strip.items[1]["id"]
+    box.value = strip.items[0]["id"]
+    assert strip.chosen == picture.value == strip.items[0]["id"]
+    assert not [each for each in contents(form.controls["audio"]) if isinstance(each, Strip)]
 
 
 def test_a_video_gives_a_frame(place: Path) -> None:

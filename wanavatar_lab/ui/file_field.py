@@ -6,7 +6,7 @@ sound of a video as it is, or be separated from music by `vocals`.
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +22,11 @@ from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
-from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_root, uploads_folder
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_path, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
 
 if TYPE_CHECKING:
-    from wanavatar_lab.ui.history import Thumbnail
+    from wanavatar_lab.ui.history import Strip, Thumbnail
 
 MOST_LISTED = 40  # earlier results in a choice, which a person still reads through
 LONGEST_PROMPT = 40  # characters of it there
@@ -64,8 +64,8 @@ class FileControl(Control):
         }
         self._refresh, self._take = bare(widgets.Button), bare(widgets.Button)
         self._pages = {name: widgets.VBox([box], _dom_classes=["wl-file-which"]) for name, box in self._inputs.items()}
-        self._strip = bare(widgets.VBox)  # of the results that can be chosen, made when they are first listed
-        self._pages["earlier"].children += (self._refresh, self._strip)
+        self._strips: dict[str, Strip] = {}  # thumbnails of what can be chosen, by way
+        self._pages["earlier"].children += (self._refresh,)
         self._pages["upload"] = widgets.VBox()
         self._second = bare(widgets.BoundedFloatText, min=0.0, max=86_400.0, step=0.1)
         self._frame = widgets.HBox([self._second, self._take], layout=ROW)
@@ -84,6 +84,18 @@ class FileControl(Control):
             box.observe(self._picked, "value")
         self._refresh.on_click(lambda _: self._list_earlier())
         self._take.on_click(lambda _: self._take_frame())
+
+    def complete(self) -> None:
+        """Show the samples of pictures as thumbnails."""
+        if self.view.widget == "picture" and "sample" not in self._strips:
+            from wanavatar_lab.ui.history import Thumbnail
+
+            shown = {path: server_path(path) if can_show(path) else "" for path in self._samples.values()}
+            made = [
+                Thumbnail(path, file=path, path=link, kind="picture", title=Path(path).stem)
+                for path, link in shown.items()
+            ]
+            self._fill("sample", made)
 
     def connect(self, controls: Mapping[str, Control]) -> None:
         """Find the fields that say which part of a recording is used."""
@@ -152,8 +164,8 @@ class FileControl(Control):
             page.layout.display = None if name == way else "none"
         self._frame.layout.display = None if self._video else "none"
         box = self._inputs.get(way)
-        for strip in self._strip.children:
-            strip.chosen = self._inputs["earlier"].value
+        for name, strip in self._strips.items():
+            strip.chosen = self._inputs[name].value
         notes = []
         if isinstance(box, widgets.Dropdown) and len(box.options) == 1:
             notes.append(WORDS.text("none"))
@@ -225,22 +237,27 @@ class FileControl(Control):
         self._show()
 
     def _list_earlier(self) -> None:
-        from wanavatar_lab.ui.history import Strip  # its script is read only where someone looks for a result
-
         found = earlier(MADE[self.view.widget])
         box = self._inputs["earlier"]
         with self._writing():
             set_options(box, [(WORDS.text("choose"), ""), *((label, item.id) for label, item in found)])
-        if not self._strip.children:
-            self._strip.children = [strip := Strip()]
-            strip.observe(lambda change: self._chosen(change["new"]), "chosen")
-        self._strip.children[0].show([item for _, item in found])
+        self._fill("earlier", [item for _, item in found])
         self._open()
 
-    def _chosen(self, path: str) -> None:
-        """A thumbnail was chosen, or it shows what is."""
-        if path and path != self._inputs["earlier"].value:
-            self._inputs["earlier"].value = path
+    def _fill(self, way: str, thumbnails: "Sequence[Thumbnail]") -> None:
+        """Show these files as what can be chosen in a way."""
+        from wanavatar_lab.ui.history import Strip  # a form is drawn sooner without its script
+
+        def chosen(change: Any) -> None:
+            """A thumbnail was chosen, or it shows what is."""
+            if change["new"] and change["new"] != self._inputs[way].value:
+                self._inputs[way].value = change["new"]
+
+        if way not in self._strips:
+            strip = self._strips[way] = Strip(label=way, chosen=self._inputs[way].value)
+            strip.observe(chosen, "chosen")
+            self._pages[way].children += (strip,)
+        self._strips[way].show(thumbnails)
 
     def _write_labels(self) -> None:
         label = language.of(self.view.labels)

@@ -66,6 +66,7 @@ class Strip(LabWidget):
     """Thumbnails, of which a person chooses one.
 
     Attributes:
+        label: the key of the text that names the list: what it holds.
         items: the thumbnails, as the page needs them.
         chosen: the id of the one that is chosen; "" for none.
         actions: names of the buttons that the chosen one has.
@@ -77,6 +78,7 @@ class Strip(LabWidget):
     _css = styles("menu", "history")
     WORDS = read_words(__file__, "states", "history")
 
+    label = traitlets.Unicode("earlier").tag(sync=True)
     items: traitlets.List[Any] = traitlets.List().tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -24,7 +24,6 @@ from wanavatar_lab.ui.language import read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.record import Record, record_of_run
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
-from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
 POLL_SECONDS = 0.2
@@ -143,6 +142,8 @@ class JobCard(LabWidget):
         if content.get("kind") == "cancel":
             self.cancel()
         elif content.get("kind") == "thumbnail" and self.job is not None:
+            from wanavatar_lab.ui.thumbnails import answer  # most servers have the files themselves
+
             preview = str(content.get("id")).startswith("preview")
             start(answer(self, content, _newest_preview(self.job) if preview else given_picture(self.job.run)))
         elif content.get("kind") == "resume":

@@ -25,8 +25,8 @@ function render({ model, el }) {
   const cards = new Map(); // unchanged ones stay in place, and with them the focus
   follow(model, signal, "items words", () => {
     const items = model.get("items");
-    head.textContent = say(model, "head");
-    list.setAttribute("aria-label", say(model, "head"));
+    head.textContent = say(model, model.get("label"));
+    list.setAttribute("aria-label", say(model, model.get("label")));
     el.hidden = !items.length;
     const wanted = items.map((item) => {
       const key = JSON.stringify([model.get("lang"), item]);
@@ -41,7 +41,7 @@ function render({ model, el }) {
   follow(model, signal, "items chosen actions uses words", () => {
     const chosen = model.get("items").find((item) => item.id === model.get("chosen"));
     for (const [id, { node }] of cards) node.firstChild.setAttribute("aria-pressed", String(id === chosen?.id));
-    about.hidden = !chosen;
+    about.hidden = !chosen?.time; // a sample was not made by a run
     const uses = model.get("uses")[chosen?.kind] ?? [];
     row.hidden = !model.get("actions").length;
     if (!chosen) return;
@@ -85,10 +85,10 @@ function render({ model, el }) {
   }
 
   function described(item) {
-    const when = new Date(item.time * 1000).toLocaleString(model.get("lang"), { dateStyle: "medium", timeStyle: "short" });
+    const when = item.time && new Date(item.time * 1000).toLocaleString(model.get("lang"), { dateStyle: "medium", timeStyle: "short" });
     const state = item.state === "succeeded" ? "" : say(model, item.state);
     const seed = item.seed === null ? "" : say(model, "seed", item);
-    return [state, seed, item.settings, when].filter(Boolean).join(" · ");
+    return [state, seed, item.settings, when || ""].filter(Boolean).join(" · ");
   }
 
   function card(item) {
