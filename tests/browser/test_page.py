@@ -140,7 +140,7 @@ def test_the_help_of_a_field_opens_at_a_click(app: Server, page: Page) -> None:
 
 
 def test_runs_under_way_are_there_after_a_reload(gallery: Server, page: Page) -> None:
-    job: Job = submit(Relax(profile="pocket", steps=6000, step_seconds=0.05))  # longer than a busy machine needs
+    job: Job = submit(Relax(profile="pocket", steps=1000, step_seconds=0.2))  # longer than a busy machine needs
     card = page.get_by_role("region", name="Relax").filter(has_text=job.id)
     expect(card.get_by_text("Running", exact=True)).to_be_visible()
     kernels = gallery.kernels()
