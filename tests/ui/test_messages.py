@@ -70,7 +70,7 @@ def test_a_prompt_that_is_empty_says_so_in_each_language() -> None:
     form = Form(TextToImage)
     form.request()
     language.code = "ko"
-    assert "비어 있습니다. 1~10000자의 글을(를) 입력하세요" in alerts(form)
+    assert "비어 있습니다. 입력할 값: 1~10000자의 텍스트" in alerts(form)
     language.code = "zh"
     assert "不能为空，请填写1 到 10000 个字符的文字" in alerts(form)
     named(form, "提示词").value = "a cat"
