@@ -72,17 +72,17 @@ def test_a_prompt_that_is_empty_says_so_in_each_language() -> None:
     language.code = "ko"
     assert "비어 있습니다. 입력할 값: 1~10000자의 텍스트" in alerts(form)
     language.code = "zh"
-    assert "不能为空，请填写1 到 10000 个字符的文字" in alerts(form)
+    assert "不能为空，请填写：1 到 10000 个字符的文本" in alerts(form)
     named(form, "提示词").value = "a cat"
     assert alerts(form) == ""
 
 
 def test_values_and_names_stay_as_they_are() -> None:
     language.code = "zh"
-    assert in_language("must be an integer from 1 to 12 (got 'text')") == "应为1 到 12 的整数（当前值：'text'）"
+    assert in_language("must be an integer from 1 to 12 (got 'text')") == "应为：1 到 12 的整数（当前值：'text'）"
     several = "[0].weight: must be a number from -5 to 5, or 'auto' (got 9); [1].name: 'a' is not there; there are b"
     assert in_language(several) == (
-        "[0].weight: 应为-5 到 5 的数值，或 'auto'（当前值：9）; [1].name: 找不到 'a'；可用的有 b"
+        "[0].weight: 应为：-5 到 5 的数值或 'auto'（当前值：9）; [1].name: 找不到 LoRA 'a'；可用的有 b"
     )
     assert in_language("something that nobody has translated") == "something that nobody has translated"
     language.code = "en"
