@@ -148,7 +148,7 @@ def test_a_training_is_started_watched_left_stopped_and_goes_on(
     page.get_by_role("combobox", name="Language").select_option("ko")
     expect(page.get_by_text("실행 중", exact=True)).to_be_visible()
     expect(page.get_by_role("img", name="손실: 스텝별, 모든 분기; 스텝")).to_be_visible()
-    expect(page.get_by_text("스텝 0(기본 모델)(소리 켜짐)")).to_be_visible()
+    expect(page.get_by_text("스텝 0(베이스 모델)(소리 켜짐)")).to_be_visible()
     assert nameless(page, PANELS) == []
     page.get_by_role("combobox", name="언어").select_option("en")
 

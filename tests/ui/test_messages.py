@@ -70,23 +70,55 @@ def test_a_prompt_that_is_empty_says_so_in_each_language() -> None:
     form = Form(TextToImage)
     form.request()
     language.code = "ko"
-    assert "비어 있습니다. 1~10000자의 글을(를) 입력하세요" in alerts(form)
+    assert "비어 있습니다. 입력할 값: 1~10000자의 텍스트" in alerts(form)
     language.code = "zh"
-    assert "不能为空，请填写1 到 10000 个字符的文字" in alerts(form)
+    assert "不能为空，请填写：1 到 10000 个字符的文本" in alerts(form)
     named(form, "提示词").value = "a cat"
     assert alerts(form) == ""
 
 
 def test_values_and_names_stay_as_they_are() -> None:
     language.code = "zh"
-    assert in_language("must be an integer from 1 to 12 (got 'text')") == "应为1 到 12 的整数（当前值：'text'）"
+    assert in_language("must be an integer from 1 to 12 (got 'text')") == "应为：1 到 12 的整数（当前值：'text'）"
     several = "[0].weight: must be a number from -5 to 5, or 'auto' (got 9); [1].name: 'a' is not there; there are b"
     assert in_language(several) == (
-        "[0].weight: 应为-5 到 5 的数值，或 'auto'（当前值：9）; [1].name: 找不到 'a'；可用的有 b"
+        "[0].weight: 应为：-5 到 5 的数值或 'auto'（当前值：9）; [1].name: 找不到 LoRA 'a'；可用的有 b"
     )
     assert in_language("something that nobody has translated") == "something that nobody has translated"
     language.code = "en"
     assert in_language(several) == several
+
+
+def test_a_stage_and_a_format_are_named_in_the_language() -> None:
+    unread = (
+        "a.mp4 cannot be read as video or audio (broken). "
+        "It is damaged or of another kind; export it again, for example as MP4 or WAV."
+    )
+    language.code = "ko"
+    assert in_language(unread) == (
+        "a.mp4 파일을 영상이나 오디오 파일로 읽을 수 없습니다(broken). 손상되었거나 다른 종류의 파일입니다. "
+        "예를 들어 MP4 또는 WAV 형식으로 다시 내보내세요."
+    )
+    language.code = "zh"
+    assert in_language(unread) == (
+        "无法将 a.mp4 作为视频或音频读取（broken）。文件已损坏或类型不符，请重新导出，例如导出为 MP4 或 WAV。"
+    )
+
+
+def test_weights_that_are_missing_are_told_in_the_language_wherever_they_were_looked_for() -> None:
+    language.code = "ko"
+    known, own = Path("/weights/Wan2.2-S2V-14B"), ", or name a file of your own as weights"
+    for folder in (known, Path("/weights/none")):
+        said = in_language(str(missing_weights("speech_to_video", folder)))
+        assert said.startswith(f"“음성으로 영상 만들기”의 가중치가 {folder}에 없습니다. ")
+        assert ("다운로드" in said) == (folder == known)
+        said = in_language(str(missing_weights("upscale", folder, own)))
+        assert said.startswith(f"“업스케일”의 가중치가 {folder}에 없습니다. ")
+        assert said.endswith("그 폴더로 지정하세요. 또는 가중치 파일을 직접 지정하세요.")
+    language.code = "zh"
+    said = in_language(str(missing_weights("upscale", Path("/none"), own)))
+    advice = "如果在其他文件夹，请将 WANAVATAR_WEIGHTS 设为该文件夹，或自行指定权重文件。"
+    assert said == f"/none 中没有“图片放大”的权重。{advice}"
 
 
 @given(st.text())

@@ -91,9 +91,9 @@ def test_what_cannot_be_done_says_why() -> None:
     assert menu.notice == "There is a preset 'b' already; choose another name."
     language.code = "ko"
     menu.receive({"kind": "save", "name": "x" * 61})
-    assert menu.notice == "프리셋 이름은 1~60자여야 합니다(입력: 61자)."
+    assert menu.notice == "프리셋 이름은 1~60자여야 합니다(현재 61자)."
     menu.receive({"kind": "delete", "name": "c"})
-    assert menu.notice == "프리셋 'c'은(는) 더 이상 없습니다."
+    assert menu.notice == "'c' 프리셋은 이미 삭제되었습니다."
     assert menu.own == ["a", "b"]
 
 

@@ -60,6 +60,11 @@ def test_chinese_has_the_marks_of_chinese() -> None:
         assert not re.search("[一-鿿}] *[,;:()!?](?![^{]*})|[,;:()!?] *[一-鿿]", text.replace("{unit}", "单位")), text
 
 
+def test_korean_is_right_whatever_stands_in_a_text() -> None:
+    """A noun follows a value, such as "{path} 파일이", since the particle depends on how the value ends."""
+    assert not [text for text in texts_in("ko") if re.search(r"을\(를\)|은\(는\)|이\(가\)|와\(과\)|\(으\)로", text)]
+
+
 # a thing has one name, which is the one that the field uses, and none that a dictionary gives
 @pytest.mark.parametrize(
     ("code", "no"),
@@ -71,6 +76,13 @@ def test_chinese_has_the_marks_of_chinese() -> None:
         ("zh", "尚无"),
         ("ko", "(접힘)"),
         ("ko", "한눈에"),
+        ("ko", "내려받"),  # 다운로드
+        ("ko", "동기화"),  # 싱크, of lips and sound
+        ("ko", "미리보기"),
+        ("ko", "기본 모델"),  # 베이스 모델: a default is 기본
+        ("ko", "실행 취소"),  # 되돌리기: a run is 실행, and its cancelling another thing
+        ("zh", "引导强度"),
+        ("zh", "您"),
     ],
 )
 def test_a_thing_has_one_name(code: str, no: str) -> None:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from wanavatar_lab.ui.language import WordTable, language, read_words
+from wanavatar_lab.ui.language import WordTable, language, read_words, stage_name
 
 MESSAGES, PHRASES = read_words(__file__, "messages"), read_words(__file__, "phrases")
-# of what varies, these are phrases, and all others are names, numbers and paths
-OF_PHRASES = frozenset(("allowed", "advice", "kind", "how", "phrase"))
+# of what varies, these are phrases; all others but stages are names, numbers and paths, which stay as they are
+OF_PHRASES = frozenset(("allowed", "advice", "format", "kind", "how", "more", "phrase"))
 _VARIES = re.compile(r"\{(\w+)\}")
 # which item of a list, and which of its fields, such as [0].name, or a field alone
 _PLACE = re.compile(r"((?:\[\d+\][\w.]*|[a-z][a-z0-9_]*): )(.+)", re.DOTALL)
@@ -58,6 +58,8 @@ def _in_table(name: str, text: str, code: str) -> str | None:
             values = found.groupdict()
             for part in OF_PHRASES & values.keys():
                 values[part] = _in_table("phrases", values[part], code) or values[part]
+            if "stage" in values:  # its identifier, or its name where the message was made for a form
+                values["stage"] = stage_name(values["stage"])
             return _TABLES[name][key][code].format(**values)
     return None
 

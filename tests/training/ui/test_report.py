@@ -57,8 +57,8 @@ def test_its_heads_follow_the_language(tmp_path: Path) -> None:
     assert "1 clip, " in table.value and ">used for</th>" in table.value and f">{late}</td>" in table.value
     language.code = "ko"
     assert "영상 1개, " in table.value and ">용도</th>" in table.value
-    assert ">쓰지 않음: 동기화가 +5프레임 어긋남</td>" in table.value
-    assert ">동기화 어긋남: 입이 소리보다 5프레임(0.31초) 늦음</td>" in table.value
+    assert ">쓰지 않음: 싱크가 +5프레임 어긋남</td>" in table.value
+    assert ">싱크 어긋남: 입이 소리보다 5프레임(0.31초) 늦음</td>" in table.value
     language.code = "zh"
     assert ">用途</th>" in table.value and "各列含义" in table.value and "used for" not in table.value
     assert ">音画不同步：嘴部比声音晚 5 帧（0.31 秒）</td>" in table.value
