@@ -49,7 +49,9 @@ def of_fields() -> set[str]:
     said |= {*wrong("speech_to_video", resolution="100x5000"), *wrong("text_to_image", prompt="x", loras=["a", "a"])}
     voice = {"image": "a.png", "audio": "a.wav"}
     said |= {*wrong("speech_to_video", **voice, pose_start=0.5, pose_end=0.1)}
-    said |= {*wrong("speech_to_video", **voice, inpaint_mask="m.png")}
+    said |= {*wrong("speech_to_video", **voice, inpaint_mask="m.png"), *wrong("speech_to_video", audio="a.wav")}
+    dubbed = {"video": "v.mp4", "inpaint_video": "w.mp4", "inpaint_mask": "m.png", "start_from_image": True}
+    said |= {*wrong("speech_to_video", audio="a.wav", **dubbed)}
     return said
 
 

@@ -138,16 +138,12 @@ class SpeechToVideo(Request):
             problems.append(("image_box", must_be(_BOX_ALLOWED, self.image_box)))
         if self.pose_start >= self.pose_end:
             problems.append(("pose_start", must_be(f"below pose_end, which is {self.pose_end:g}", self.pose_start)))
-        if self.video is None:
-            if self.image is None:
-                problems.append(("image", "is required, unless a video is given: the path of a picture file"))
-            if self.length_by != "voice":
-                problems.append(("length_by", must_be("voice without a video", self.length_by)))
-        else:
-            if self.inpaint_video is not None:
-                problems.append(("inpaint_video", "is not used with video; empty one of the two"))
-            if self.start_from_image:
-                problems.append(("start_from_image", must_be("false with video", True)))
+        if self.video is None and self.image is None:
+            problems.append(("image", "is required, unless a video is given: the path of a picture file"))
+        if self.video is not None and self.inpaint_video is not None:
+            problems.append(("inpaint_video", "is not used with video; empty one of the two"))
+        if self.video is not None and self.start_from_image:
+            problems.append(("start_from_image", must_be("false with video", True)))
         if self.video is None and (self.inpaint_video is None) != (self.inpaint_mask is None):
             missing, given = "inpaint_mask", "inpaint_video"
             if self.inpaint_mask is not None:
@@ -176,7 +172,7 @@ class SpeechToVideo(Request):
                 f"least {least:g} s are needed. Change audio_start or audio_duration, or the file."
             )
             raise RequestError([("audio", problem)])
-        for name, read in (("video", self.recording_size), ("image", self.read_image)):
+        for name, read in (("video", self._video_size), ("image", self.read_image)):
             if getattr(self, name) is None or (name == "image" and self.image_box is None):
                 continue
             try:
@@ -194,16 +190,28 @@ class SpeechToVideo(Request):
         from wanavatar_lab.media import read_picture
 
         picture = read_picture(str(self.image))
-        box = self.box_within("the picture", picture.size)
+        box = self._box_within("the picture", picture.size)
         return picture if box is None else picture.crop(box)
 
-    def recording_size(self) -> tuple[int, int]:
-        """Width and height of the video to dub in pixels; only where `video` is given.
+    def source_size(self) -> tuple[int, int]:
+        """Width and height of what the clip's shape follows: of the video to dub, else of the picture."""
+        return self.read_image().size if self.video is None else self._video_size()
 
-        Raises:
-            MediaError: it cannot be read, or has no picture that moves.
-            RequestError: a box of it is not within it.
-        """
+    def box(self) -> tuple[int, int, int, int] | None:
+        """Left, top, right and bottom of `image_box`; None without one."""
+        if self.image_box is None:
+            return None
+        left, top, width, height = map(int, _BOX.fullmatch(self.image_box).groups())  # type: ignore[union-attr]
+        return left, top, left + width, top + height
+
+    def _box_within(self, what: str, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        box = self.box()
+        if box is not None and (box[2] > size[0] or box[3] > size[1]):
+            within = f"within {what}, which has {size[0]}x{size[1]} pixels"
+            raise RequestError([("image_box", must_be(within, self.image_box))])
+        return box
+
+    def _video_size(self) -> tuple[int, int]:
         from wanavatar_lab.media import probe
 
         info = probe(str(self.video))
@@ -211,30 +219,8 @@ class SpeechToVideo(Request):
             what = "a sound" if info.width is None else "a picture"
             raise MediaError(f"{self.video} is {what}. Give a video of the person who speaks.")
         if self.image is None:
-            self.box_within("the video", (info.width, info.height))
+            self._box_within("the video", (info.width, info.height))
         return info.width, info.height
-
-    def box_within(self, what: str, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-        """Left, top, right and bottom of `image_box` in a picture of this width and height; None without one.
-
-        Raises:
-            RequestError: it is not within the picture, which is called `what`.
-        """
-        if self.image_box is None:
-            return None
-        left, top, width, height = map(int, _BOX.fullmatch(self.image_box).groups())  # type: ignore[union-attr]
-        if left + width > size[0] or top + height > size[1]:
-            within = f"within {what}, which has {size[0]}x{size[1]} pixels"
-            raise RequestError([("image_box", must_be(within, self.image_box))])
-        return left, top, left + width, top + height
-
-    def source_size(self) -> tuple[int, int]:
-        """Width and height of what the clip's shape follows: of the video to dub, else of the picture.
-
-        Raises:
-            MediaError, RequestError: as `recording_size` and `read_image`.
-        """
-        return self.read_image().size if self.video is None else self.recording_size()
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

@@ -14,6 +14,7 @@ from wanavatar_lab.s2v.inpaint import FRAMES_PER_LATENT, encode_given
 from wanavatar_lab.wan.latents import Frames, LatentCodec
 
 SPATIAL_STRIDE = 8  # pixels of a latent
+STEADY = 9  # frames over which the shift of colours is averaged
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,12 @@ class RecordedSegment:
         return encode_given(codec, self.pixels, (self.mask == 0).float(), device)
 
     def composite(self, decoded: torch.Tensor) -> torch.Tensor:
-        """The decoded frames [1, 3, F, H, W] in [-1, 1] laid into the recording, by the mask."""
-        return self.pixels + self.mask * (decoded.clamp(-1, 1) - self.pixels)
+        """The decoded frames [1, 3, F, H, W] in [-1, 1] laid into the recording, by the mask.
+
+        They are shifted to the colours that the recording has in the soft edge, where both show the same.
+        """
+        edge = self.mask * (1 - self.mask)
+        shift = (edge * (self.pixels - decoded)).sum(dim=(3, 4)) / edge.sum(dim=(3, 4)).clamp(min=1e-6)
+        # evenly over near frames, since a mouth that reaches into the edge must not change the whole face's colour
+        shift = F.avg_pool1d(shift, STEADY, stride=1, padding=STEADY // 2, count_include_pad=False)
+        return self.pixels + self.mask * ((decoded + shift[..., None, None]).clamp(-1, 1) - self.pixels)

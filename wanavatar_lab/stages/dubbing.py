@@ -41,7 +41,7 @@ Box = tuple[int, int, int, int]
 
 # In widths of the face: how far a mask reaches beyond the outline, how much farther below it, where a jaw goes that
 # opens, and how wide its soft edge is.
-GROW, JAW, FEATHER = 0.05, 0.08, 0.10
+GROW, JAW, FEATHER = 0.02, 0.04, 0.08
 # Frames before and after one whose faces its mask covers too: a latent is of four frames, and the outline of one frame
 # alone would show the model how far the recorded mouth is open.
 NEAR = 2
@@ -250,7 +250,7 @@ def open_recording(request: SpeechToVideo, size: tuple[int, int], lead: int, con
         recording.use_mask(request.inpaint_mask, limit, context.check)
     else:
         source = landmark_source(request.the_profile())
-        box = request.box_within("the video", recording.size) if request.image is None else None
+        box = request.box() if request.image is None else None
         faces = recording.find_faces(source, limit, context.check, box)
         say_who_may_speak("video", faces, recording.size, context)
     if unseen := recording.count - recording.seen:

@@ -26,7 +26,7 @@ def say_who_is_in(picture: Image.Image, request: SpeechToVideo, context: StageCo
     except LabError as error:
         context.log(f"Whether image shows several people is not known. {error}")
         return
-    left, top, *_ = request.box_within("the picture", picture.size) or (0, 0)
+    left, top, *_ = request.box() or (0, 0)
     say_who_may_speak("image", faces, picture.size, context, (left, top))
 
 
