@@ -73,13 +73,13 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
 
 def dub(video: Path | str, seconds: float, place: Path, **fields: Any) -> Run:
-    """Dub a video with a tone of so many seconds by untrained networks; two segments for a second."""
+    """Dub a video with a tone of so many seconds by untrained networks; a second and a half are one segment."""
     values = {
         "profile": "pocket",
         "video": str(video),
         "audio": str(toys.voice(place / "v.wav", seconds)),
         "resolution": "64x64",
-        "frames_per_segment": 12,
+        "frames_per_segment": 28,
         "num_inference_steps": 1,
         "guidance_scale": 1,
         "seed": 1,
@@ -106,7 +106,7 @@ def test_a_drawn_recording_speaks_another_voice_and_keeps_its_pixels(
     """With the models that ship: a second and a half of them take some seconds."""
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(WEIGHTS))
-    fields = {"audio": str(VOICE), "audio_duration": 1.5, "resolution": "128x128", "frames_per_segment": 28}
+    fields = {"audio": str(VOICE), "audio_duration": 1.5, "resolution": "128x128"}
     run = dub(recordings[16.0], 1.5, tmp_path, num_inference_steps=4, **fields)
     clip = run.path(run.status().artifacts[0])
     made, recorded = frames_of(clip), frames_of(recordings[16.0])
@@ -134,9 +134,9 @@ def test_a_drawn_recording_speaks_another_voice_and_keeps_its_pixels(
     ("length_by", "seconds", "frames", "said"),
     [
         ("voice", 1.0, 16, "video lasts 1.50 s and the voice 1.00 s: the rest of video is left out."),
-        ("voice", 3.5, 56, "video lasts 1.50 s and the voice 3.50 s: it is played to and fro."),
+        ("voice", 3.1, 50, "video lasts 1.50 s and the voice 3.10 s: it is played to and fro."),
         ("video", 1.0, 24, "video lasts 1.50 s and the voice 1.00 s: silence follows."),
-        ("video", 3.5, 24, "video lasts 1.50 s and the voice 3.50 s: the rest of the voice is left out."),
+        ("video", 2.5, 24, "video lasts 1.50 s and the voice 2.50 s: the rest of the voice is left out."),
     ],
 )
 def test_the_length_is_that_of_the_voice_or_of_the_video(
@@ -161,17 +161,18 @@ def test_the_length_is_that_of_the_voice_or_of_the_video(
     assert (info.frames, info.width, info.fps) == (frames, 128, 16)
     sound = media.read_audio(clip, rate=16_000, mono=True).samples[:, 0]
     assert len(sound) / 16_000 == pytest.approx(frames / 16, abs=0.01)
-    assert (np.abs(sound[17_000:23_000]).max() < 0.01) == (length_by == "video" and seconds == 1.0)
+    if frames == 24:  # half a second after the end of the shorter voice
+        assert (np.abs(sound[17_000:23_000]).max() < 0.01) == (seconds == 1.0)
     assert said in run.log_tail(20)
 
 
 def test_a_preview_is_the_beginning_of_the_clip(
     recordings: dict[float, Path], place: Path, shown: list[np.ndarray]
 ) -> None:
-    dub(recordings[16.0], 1.5, place)
+    dub(recordings[16.0], 1.0, place, frames_per_segment=12)
     whole = np.stack(shown)
     shown.clear()
-    dub(recordings[16.0], 1.5, place, num_segments=1)
+    dub(recordings[16.0], 1.0, place, frames_per_segment=12, num_segments=1)
     assert np.array_equal(np.stack(shown), whole[:9])
 
 
@@ -362,7 +363,7 @@ def test_gaps_of_few_frames_are_bridged_and_longer_ones_fade() -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "image: is required, unless a video is given: the path of a picture file"),
     ({"video": "v.mp4", "inpaint_video": "w.mp4"}, "inpaint_video: is not used with video"),
-    ({"video": "v.mp4", "start_from_image": True}, "start_from_image: must be false with video"),
+    ({"video": "v.mp4", "start_from_image": True}, "start_from_image: is not used with video; switch it off"),
 ]
 
 

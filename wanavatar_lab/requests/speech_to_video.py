@@ -143,7 +143,7 @@ class SpeechToVideo(Request):
         if self.video is not None and self.inpaint_video is not None:
             problems.append(("inpaint_video", "is not used with video; empty one of the two"))
         if self.video is not None and self.start_from_image:
-            problems.append(("start_from_image", must_be("false with video", True)))
+            problems.append(("start_from_image", "is not used with video; switch it off"))
         if self.video is None and (self.inpaint_video is None) != (self.inpaint_mask is None):
             missing, given = "inpaint_mask", "inpaint_video"
             if self.inpaint_mask is not None:
