@@ -341,6 +341,19 @@ def test_of_several_people_the_largest_speaks_or_the_one_in_the_box(recordings: 
         Recording(str(recordings[16.0]), 64, 64).find_faces(Two(), 4, nothing, (0, 0, 10, 10))
 
 
+def test_a_face_outside_of_what_the_model_sees_is_an_error(
+    recordings: dict[float, Path], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dubbing, "landmark_source", lambda profile: Two())
+    asked: dict[str, Any] = {"video": str(recordings[16.0]), "audio": str(toys.voice(place / "v.wav", 0.25))}
+    for box, state in (("80,0,48,128", "failed"), ("0,0,64,128", "succeeded")):
+        request = SpeechToVideo(profile="pocket", resolution="64x128", image_box=box, num_inference_steps=1, **asked)
+        status = jobs.run_here(request).status()
+        assert status.state == state
+        if state == "failed":
+            assert str(status.error).startswith("64x128 shows the model the middle of video, and the face is outside")
+
+
 def test_a_mask_covers_the_near_frames_faces_and_is_soft(recordings: dict[float, Path]) -> None:
     recording = Recording(str(recordings[16.0]), 128, 128)
     recording.find_faces(Two(), 4, nothing)

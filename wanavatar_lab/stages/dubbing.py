@@ -112,6 +112,7 @@ class Recording:
             for number, frame in enumerate(media.read_frames(self.path, fps=FPS, limit=limit)):
                 check()
                 self._faces.append(face_in(frame, number / FPS))
+        self._faces = bridged(self._faces)
         self.count, self.seen = len(self._faces), sum(face is not None for face in self._faces)
         if not self.seen:
             where = "" if box is None else " in the part that image_box names"
@@ -119,7 +120,6 @@ class Recording:
                 f"{self.path} shows no face{where} in any of {self.count} frames, so there is nothing to dub. Give a "
                 "video in which the face is seen from the front, or mark what is made anew with inpaint_mask."
             )
-        self._faces = bridged(self._faces)
         return within.first
 
     def use_mask(self, path: str, limit: int | None, check: Callable[[], None]) -> None:
@@ -136,6 +136,12 @@ class Recording:
         self._last_given = 0
         if not self._given.still:
             self._last_given = sum(1 for _ in media.read_frames(path, fps=FPS, limit=self.count)) - 1
+
+    def hidden(self) -> int:
+        """In how many frames the face is outside of what the model sees, so that nothing is made anew."""
+        centres = [face.centre.astype(int) for face in self._faces if face is not None]
+        width, height = self.size
+        return sum(not (0 <= x < width and 0 <= y < height and self._seen_by_model[y, x] > 0) for x, y in centres)
 
     def picture(self) -> Image.Image:
         """The first frame with the face."""
@@ -245,7 +251,8 @@ def open_recording(request: SpeechToVideo, size: tuple[int, int], lead: int, con
         elif recording.seconds < voice - 1 / FPS:
             context.log(f"{lengths}: it is played to and fro.")
         if request.num_segments:
-            limit = min(limit, request.num_segments * request.frames_per_segment)
+            # and those after them by which the last ones fade
+            limit = min(limit, request.num_segments * request.frames_per_segment + FADE)
     if request.inpaint_mask is not None:
         recording.use_mask(request.inpaint_mask, limit, context.check)
     else:
@@ -262,6 +269,11 @@ def open_recording(request: SpeechToVideo, size: tuple[int, int], lead: int, con
         context.log(f"The face is made at {model} and scaled to video, which has {own} pixels.")
     if share := round(100 * cut_off(recording.size, size)):
         context.log(f"The model does not see {share}% of video at its sides, which stay as recorded.")
+    if hidden := recording.hidden():
+        outside = f"{'x'.join(map(str, size))} shows the model the middle of video, and the face is outside of it"
+        if hidden == recording.seen:
+            raise LabError(f"{outside}. Set resolution to auto, which keeps the shape of video.")
+        context.log(f"{outside} in {hidden} frames, which stay as recorded. resolution auto keeps the shape of video.")
     return recording
 
 

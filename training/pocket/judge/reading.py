@@ -17,6 +17,7 @@ from wanavatar_lab.metrics.landmarks import LIPS, OVAL, Face, FacesIn, LandmarkS
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights" / "pocket" / "judge" / "mouth.safetensors"
 _CHUNK = 64
+REACH, PLAIN = 16, 4  # pixels about a nose of 128, and levels by which a part of a picture without a face varies less
 # The oval of a drawn face by its points, on average over the toy world: its width in distances of the eyes, and the
 # top of the forehead in distances from the eyes to the chin, above the eyes. A lip is this share of the mouth's width.
 WIDTH, FOREHEAD, THICKNESS = 2.19, 0.88, 0.15
@@ -63,8 +64,10 @@ class Reader(LandmarkSource):
             read = self.read(sized[None])
             face = _face({name: points[0] * side / SIZE for name, points in read.points.items()})
             row, column = (np.clip(face.marks[2, ::-1] / side, 0, 1 - 1e-9) * REGION_SIZE).astype(int)  # type: ignore[index]
-            # points are read in any frame; where there is a face, its nose is on skin
-            return [face] if read.regions["skin"][0, row, column] > 0.5 else []
+            # points are read in any frame; where there is a face, its nose is on skin, and something is drawn in it
+            on_skin = read.regions["skin"][0, row, column] > 0.5
+            near = sized[max(0, 2 * row - REACH) : 2 * row + REACH, max(0, 2 * column - REACH) : 2 * column + REACH]
+            return [face] if on_skin and near.std(axis=(0, 1)).max() > PLAIN else []
 
         yield faces_in
 
