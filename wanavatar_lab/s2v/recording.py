@@ -6,6 +6,7 @@ inpainting (`inpaint.py`) is shown the recording in its own channels too.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,12 @@ class RecordedSegment:
         latents = codec.encode(torch.cat([before, pixels], dim=2), device)[:, :, -(count // FRAMES_PER_LATENT) :]
         return cls(pixels, made, latents)
 
+    @cached_property
+    def anew(self) -> torch.Tensor:
+        """Which latents are made anew [1, 1, F/4, H/8, W/8]: those of which any pixel is."""
+        stride = (FRAMES_PER_LATENT, SPATIAL_STRIDE, SPATIAL_STRIDE)
+        return F.max_pool3d(self.mask, stride).to(self.latents.device) > 0
+
     def overwrite(self, latents: torch.Tensor, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """Latents [1, z, F/4, H/8, W/8] at a noise level, with those of the recording wherever nothing is made anew.
 
@@ -66,10 +73,7 @@ class RecordedSegment:
             noise: that the segment began with, of the same shape.
             sigma: the noise level, 1 is pure noise and 0 none.
         """
-        stride = (FRAMES_PER_LATENT, SPATIAL_STRIDE, SPATIAL_STRIDE)
-        # a latent is made anew if any pixel of it is
-        made = F.max_pool3d((self.mask > 0).float(), stride).to(latents.device)
-        return torch.where(made > 0, latents, (1 - sigma) * self.latents + sigma * noise)
+        return torch.where(self.anew, latents, (1 - sigma) * self.latents + sigma * noise)
 
     def given(self, codec: LatentCodec, device: torch.device) -> torch.Tensor:
         """What a network that was trained for inpainting is shown; see `inpaint.encode_given`."""
@@ -80,8 +84,15 @@ class RecordedSegment:
 
         They are shifted to the colours that the recording has in the soft edge, where both show the same.
         """
-        edge = self.mask * (1 - self.mask)
-        shift = (edge * (self.pixels - decoded)).sum(dim=(3, 4)) / edge.sum(dim=(3, 4)).clamp(min=1e-6)
+        # frame by frame, since a segment of 720p has a gigabyte
+        frames = [(self.pixels[:, :, i], self.mask[:, :, i], decoded[:, :, i]) for i in range(decoded.shape[2])]
+        shifts = []
+        for recorded, mask, made in frames:
+            edge = mask * (1 - mask)
+            shifts.append((edge * (recorded - made)).sum(dim=(2, 3)) / edge.sum(dim=(2, 3)).clamp(min=1e-6))
         # evenly over near frames, since a mouth that reaches into the edge must not change the whole face's colour
-        shift = F.avg_pool1d(shift, STEADY, stride=1, padding=STEADY // 2, count_include_pad=False)
-        return self.pixels + self.mask * ((decoded + shift[..., None, None]).clamp(-1, 1) - self.pixels)
+        shift = F.avg_pool1d(torch.stack(shifts, 2), STEADY, stride=1, padding=STEADY // 2, count_include_pad=False)
+        found = torch.empty_like(decoded)
+        for i, (recorded, mask, made) in enumerate(frames):
+            found[:, :, i] = recorded + mask * ((made + shift[:, :, i, None, None]).clamp(-1, 1) - recorded)
+        return found
