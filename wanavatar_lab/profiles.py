@@ -32,7 +32,7 @@ class Profile:
             if it is not `SIZE_MULTIPLE`.
         dtypes: the dtype by kind of device, as torch names it.
         face_reader: what reads the faces of its clips where MediaPipe does not know such faces, as "module:class" with
-            a `load`; empty for MediaPipe.
+            a `load`, a `metrics.RegionSource` and `metrics.landmarks.LandmarkSource`; empty for MediaPipe.
         extends_prompts: whether its text encoders understand more than the prompts that they were trained with.
         widths: for each stage whose weights are downloaded, the width of its network, so that LoRAs are matched before.
     """

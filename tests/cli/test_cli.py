@@ -159,7 +159,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
             ["speech-to-video", "--image", "no.png", "--audio", "empty.wav"],
             ["image: 'no.png' does not exist; give the path", "audio: 'empty.wav' is empty; give the path"],
         ),
-        (["speech-to-video", "--out", "d.mp4"], ["image: is required: the path", "audio: is required: the path"]),
+        (["speech-to-video", "--out", "d.mp4"], ["audio: is required: the path"]),
+        (["speech-to-video", "--audio", "v.wav", "--out", "d.mp4"], ["image: is required, unless a video is given"]),
         (["upscale", "--image", "a.png", "--til", "64"], ["til: there is no such field; did you mean 'tile'?"]),
         (
             ["upscale", "--image", "a.png", "--out", "b.jpg"],

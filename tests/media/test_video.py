@@ -63,6 +63,14 @@ def test_another_frame_rate_takes_the_nearest_frame_and_never_drifts(tmp_path: P
         assert distance <= Fraction(1, 2 * source) or number == 40 * source - 1
 
 
+def test_two_animations_are_read_at_the_same_time(tmp_path: Path) -> None:
+    shades = [Image.new("RGB", (16, 16), (shade,) * 3) for shade in (0, 100, 200)]
+    shades[0].save(tmp_path / "a.webp", save_all=True, append_images=shades[1:], duration=100, lossless=True)
+    first, second = (read_frames(tmp_path / "a.webp") for _ in range(2))
+    found = [(int(a[0, 0, 0]), int(b[0, 0, 0])) for a, b in zip(first, second, strict=True)]
+    assert found == [(0, 0), (100, 100), (200, 200)]
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
 def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> None:
     frames, path = [Image.fromarray(numbered(k)) for k in range(6)], tmp_path / f"a.{suffix}"

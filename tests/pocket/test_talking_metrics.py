@@ -25,12 +25,14 @@ from training.pocket.talking.figures import clip_figures, summary, verdict
 from training.pocket.talking.sources import Drawn, Pipeline, Talking, reference_picture, softened
 from training.pocket.talking.spoken import PACES, Spoken, long_speech, silence, spoken_clips
 from training.pocket.world.attributes import sample_attributes
-from training.pocket.world.figure import sheet_of
+from training.pocket.world.figure import render, sheet_of
 from training.pocket.world.motion import ACTIONS, sample_motion
 from training.pocket.world.pose import MOUTH, Pose
+from training.pocket.world.truth import landmarks_of
 from training.pocket.world.visemes import FPS, Sound
 from wanavatar_lab import media, metrics
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.metrics.face_masks import fill_polygon
 
 ROOT = Path(__file__).parents[2]
 VAE = ROOT / "weights" / "pocket" / "video_vae"
@@ -79,6 +81,22 @@ def test_one_frame_is_read_like_the_same_frame_among_others_and_at_another_size(
     assert large.tracks["opening"] == pytest.approx(together.tracks["opening"], abs=0.1)
     with pytest.raises(ValueError, match="96 x 128"):
         reader.read(frames[:, :96])
+
+
+def test_faces_are_where_they_were_drawn_in_frames_of_any_shape_and_nowhere_else(reader: Reader) -> None:
+    size, count = (96, 144), 12
+    attributes, pose = sample_attributes(count, seed=11), sample_motion(count, 1, seed=5)
+    pictures = (render(attributes, pose, size)[:, 0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    true = landmarks_of(sheet_of(attributes, pose), *size)["face_oval"].numpy()
+    overlaps = []
+    with reader.everyone(Path("a.mp4")) as faces_in:
+        for picture, oval in zip(pictures, true, strict=True):
+            (face,) = faces_in(picture, 0.0)
+            found, wanted = (fill_polygon(outline, size) > 0 for outline in (face.oval, oval))
+            overlaps.append((found & wanted).sum() / (found | wanted).sum())
+        assert np.mean(overlaps) > 0.8 and min(overlaps) > 0.7
+        for colour in (0, 128, 255):
+            assert not faces_in(np.full((96, 144, 3), colour, np.uint8), 0.0)
 
 
 def test_colours_left_alone_are_near_and_changed_ones_as_far_as_they_were_changed(reader: Reader) -> None:

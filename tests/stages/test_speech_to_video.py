@@ -33,6 +33,7 @@ from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.pipeline import MotionContext
 from wanavatar_lab.stages import speech_to_video
 from wanavatar_lab.stages.context import StageContext, Step
+from wanavatar_lab.stages.people import say_who_is_in
 from wanavatar_lab.worker.progress import ProgressMeter
 
 STEPS = 3
@@ -517,7 +518,7 @@ def test_of_two_people_each_is_named_by_a_box_before_the_run(tmp_path: Path, fac
         folder = tmp_path / f"{image} {box}"
         folder.mkdir()
         asked = SpeechToVideo(image=str(tmp_path / f"{image}.png"), audio="a.wav", image_box=box)
-        speech_to_video._say_who_is_in(asked.read_image(), asked, StageContext(folder, 0))
+        say_who_is_in(asked.read_image(), asked, StageContext(folder, 0))
         log = (folder / "log.txt").read_text() if boxes else ""
         assert (folder / "log.txt").exists() == bool(boxes) == ("shows 2 faces" in log)
         named = [[int(side) for side in one] for one in re.findall(r"(\d+),(\d+),(\d+),(\d+)", log)]

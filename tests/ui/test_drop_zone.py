@@ -72,7 +72,7 @@ def test_what_the_stage_has_made_brings_its_settings_back(talk: SpeechToVideo, t
 def test_an_input_that_is_gone_or_another_is_named_at_its_field(talk: SpeechToVideo, tmp_path: Path) -> None:
     clip = made_by(talk, tmp_path / "kept.mp4")
     made_runs.sound(Path(talk.audio), 1.0)  # another recording under this name
-    Path(talk.image).unlink()
+    talk.input_files()["image"].unlink()
     form = Form(SpeechToVideo)
     dropped(form, clip)
     missing = "{} is not on this machine; choose it again"
@@ -155,7 +155,7 @@ def test_a_result_is_dragged_by_its_run(talk: SpeechToVideo) -> None:
     async def person() -> None:
         form = Form(SpeechToVideo)
         zone = DropZone("wl-panel", form.takes, partial(take_into, form))
-        picture = Path(talk.image)
+        picture = talk.input_files()["image"]
         zone.receive({"kind": "result", "run": picture.parent.name, "file": "picture.png", "field": "image"})
         await until(lambda: form.values()["image"])
         assert form.values()["image"] == str(picture) and picture.is_file()

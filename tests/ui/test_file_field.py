@@ -61,7 +61,7 @@ def test_samples_that_ship_can_be_chosen() -> None:
     named(form, "Voice: Sample").label = "korean.wav"
     request = form.request()
     assert isinstance(request, SpeechToVideo)
-    assert [Path(name).name for name in (request.image, request.audio)] == ["avatar_woman.png", "korean.wav"]
+    assert [path.name for path in request.input_files().values()] == ["avatar_woman.png", "korean.wav"]
     choose(form, "Voice", "File path")  # what was chosen counts until something else is
     assert "korean.wav" in text(form.controls["audio"])
 

@@ -4,10 +4,12 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pytest
 
 from tests.ui.looking import alerts, named, shown, text
 from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.media import VideoWriter
 from wanavatar_lab.requests import (
     LANGUAGES,
     STAGE_REQUESTS,
@@ -210,6 +212,21 @@ def test_text_is_read_as_everywhere() -> None:
     values = form.values()
     assert (values["num_inference_steps"], values["flow_shift"], values["start_from_image"]) == (3, None, True)
     assert values["resolution"] == "128x96"
+
+
+def test_a_video_takes_the_place_of_the_picture(tmp_path: Path) -> None:
+    voice = sample("korean.wav")
+    form = Form(SpeechToVideo, audio=str(voice), num_inference_steps="3")
+    assert form.request() is None
+    assert form.problems() == {"image": "is required, unless a video is given: the path of a picture file"}
+    language.code = "ko"
+    assert "영상을 넣지 않으면 반드시 입력해야 합니다" in alerts(form)
+    with VideoWriter(tmp_path / "talk.mp4", fps=16) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    form.set(video=str(tmp_path / "talk.mp4"))
+    wanted = {"video": str(tmp_path / "talk.mp4"), "audio": str(voice), "num_inference_steps": 3}
+    assert form.request() == SpeechToVideo(profile="pocket", **wanted)
+    assert form.problems() == {}
 
 
 def test_changing_the_language_loses_nothing(tmp_path: Path) -> None:

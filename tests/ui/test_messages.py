@@ -5,15 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ui.looking import alerts, named
-from wanavatar_lab.errors import NotFinite, RequestError
-from wanavatar_lab.media import probe
+from wanavatar_lab.errors import LabError, NotFinite, RequestError
+from wanavatar_lab.media import VideoWriter, probe
+from wanavatar_lab.metrics.landmarks import NoLandmarks
 from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, fields_of, parse
 from wanavatar_lab.runs.run import Run
+from wanavatar_lab.stages.dubbing import Recording
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
@@ -49,7 +52,9 @@ def of_fields() -> set[str]:
     said |= {*wrong("speech_to_video", resolution="100x5000"), *wrong("text_to_image", prompt="x", loras=["a", "a"])}
     voice = {"image": "a.png", "audio": "a.wav"}
     said |= {*wrong("speech_to_video", **voice, pose_start=0.5, pose_end=0.1)}
-    said |= {*wrong("speech_to_video", **voice, inpaint_mask="m.png")}
+    said |= {*wrong("speech_to_video", **voice, inpaint_mask="m.png"), *wrong("speech_to_video", audio="a.wav")}
+    dubbed = {"video": "v.mp4", "inpaint_video": "w.mp4", "inpaint_mask": "m.png", "start_from_image": True}
+    said |= {*wrong("speech_to_video", audio="a.wav", **dubbed)}
     return said
 
 
@@ -62,6 +67,19 @@ def test_every_message_about_a_field_is_translated(code: str, script: str) -> No
         found = in_language(message)
         assert re.search(script, found), message
         assert not LETTERS.search(SAME.sub("", found)), (message, found)
+
+
+def test_a_video_without_a_face_is_said_in_each_language(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "wall.mp4", fps=16) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(LabError) as caught:
+        Recording(str(tmp_path / "wall.mp4"), 64, 64).find_faces(NoLandmarks(), None, lambda: None)
+    for language.code, said in (
+        ("ko", "wall.mp4의 3개 프레임 어디에서도 얼굴을"),
+        ("zh", "wall.mp4 的 3 帧中均未检测到面部"),
+    ):
+        assert said in in_language(str(caught.value))
 
 
 def test_a_prompt_that_is_empty_says_so_in_each_language() -> None:

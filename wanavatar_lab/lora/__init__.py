@@ -14,9 +14,17 @@ The names below import no torch, so that a command line or a web page can list L
 """
 
 from wanavatar_lab.lora.find import Adapter, Description, describe, find_adapters
-from wanavatar_lab.lora.resolve import check_loras, with_usual_weights
+from wanavatar_lab.lora.resolve import check_loras, trained_for_inpainting, with_usual_weights
 
-__all__ = ["Adapter", "Description", "check_loras", "describe", "find_adapters", "with_usual_weights"]
+__all__ = [
+    "Adapter",
+    "Description",
+    "check_loras",
+    "describe",
+    "find_adapters",
+    "trained_for_inpainting",
+    "with_usual_weights",
+]
 
 
 def __dir__() -> list[str]:

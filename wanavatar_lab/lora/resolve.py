@@ -8,6 +8,7 @@ from typing import TypeVar
 from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.lora.base_model import STAGE_MODELS, base_of, network_widths
 from wanavatar_lab.lora.find import PICTURES, ROOTS, VIDEO, Adapter, find_adapters, sidecar_of
+from wanavatar_lab.lora.keys import DIFF, DOWN, parse_key
 from wanavatar_lab.requests import Request, TextToImage
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights.safetensors_header import read_header, tensor_shapes
@@ -15,6 +16,7 @@ from wanavatar_lab.weights.safetensors_header import read_header, tensor_shapes
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 NEAREST = 3  # names that an error suggests
+LATENT_CHANNELS = 16  # of Wan's VAE: what a patch embedding takes that was not widened for inpainting
 LISTED = 10  # names that an error lists if none is near
 
 
@@ -92,6 +94,22 @@ def with_usual_weights(request: AnyRequest) -> AnyRequest:
         weights = {name: weight for name, weight in vars(lora).items() if weight is not None}
         chosen.append({**dict.fromkeys(type(lora).model_fields, 1.0 if usual is None else usual), **weights})
     return request.changed(loras=chosen)
+
+
+def trained_for_inpainting(request: Request) -> bool:
+    """Whether a LoRA of a request has weights for the channels that show S2V what is given of a video.
+
+    Raises:
+        RequestError: a name has no LoRA.
+        WeightsError: a file cannot be read.
+    """
+    names = [lora.name for lora in getattr(request, "loras", ())]
+    files = [file for one in resolve(names, request.stage, read_settings().weights_dir) for file in one.files.values()]
+    return any(
+        key.module == "patch_embedding" and key.part in (DOWN, DIFF) and len(shape) > 1 and shape[1] > LATENT_CHANNELS
+        for file in files
+        for key, shape in ((parse_key(text), shape) for text, shape in tensor_shapes(file).items())
+    )
 
 
 def _advice(name: str, known: list[str], others: set[str], folder: Path) -> str:

@@ -167,11 +167,15 @@ def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
     Raises:
         MediaError: as `is_picture`, or not a picture.
     """
-    with _opened(path) as image:
-        frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+    with ExitStack() as stack:
+        with _pillow(path):
+            image = stack.enter_context(_open(path))
+            frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
         for index in range(frames if frames > 1 else 0):
-            image.seek(index)
-            frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            # not around the yield: the caller may read another picture before it takes the next frame
+            with _pillow(path):
+                image.seek(index)
+                frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
             yield frame, max(1, round(image.info.get("duration") or DEFAULT_DURATION))
 
 
@@ -412,26 +416,43 @@ class _NotAPicture(MediaError):
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
+    with _pillow(path), _open(path) as image:
+        yield image
+
+
+def _open(path: Path | str) -> Image.Image:
+    # The header alone is read leniently: a wrong checksum in a chunk that the picture does not need, a text that is too
+    # long. For the pixels that setting would mean that a picture which was cut is filled up with black
     settings = read_settings()
+    with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
+        source = existing_file(path, settings)
+        filled = next(_filled_webp(source), None)
+        formats = [*FORMATS, *filter(None, [FORMATS_BY_NAME.get(source.suffix.lower())])]
+        image = Image.open(io.BytesIO(filled) if filled else source, formats=formats)
+    width, height = image.size
+    if width * height > settings.max_picture_pixels:
+        image.close()
+        raise MediaError(
+            f"{path} has {width}×{height} pixels and the limit is {settings.max_picture_pixels:,}. "
+            "Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
+        )
+    return image
+
+
+@contextmanager
+def _pillow(path: Path | str) -> Iterator[None]:
+    """Reading a picture by Pillow, one at a time: its limits are replaced by our own, which have messages of our own.
+
+    Raises:
+        MediaError: it is no picture, or damaged.
+    """
     try:
-        with _pillow_settings, ExitStack() as stack:
-            # Pillow's limits are replaced by our own, which come with our own messages. The header alone is read
-            # leniently: a wrong checksum in a chunk that the picture does not need, a text that is too long. For the
-            # pixels that setting would mean that a picture which was cut is filled up with black
-            stack.enter_context(_set(Image, "MAX_IMAGE_PIXELS", None))
-            stack.enter_context(_set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK))
-            with _set(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
-                source = existing_file(path, settings)
-                filled = next(_filled_webp(source), None)
-                formats = [*FORMATS, *filter(None, [FORMATS_BY_NAME.get(source.suffix.lower())])]
-                image = stack.enter_context(Image.open(io.BytesIO(filled) if filled else source, formats=formats))
-            width, height = image.size
-            if width * height > settings.max_picture_pixels:
-                raise MediaError(
-                    f"{path} has {width}×{height} pixels and the limit is {settings.max_picture_pixels:,}. "
-                    "Scale it down, or raise WANAVATAR_MAX_PICTURE_PIXELS."
-                )
-            yield image
+        with (
+            _pillow_settings,
+            _set(Image, "MAX_IMAGE_PIXELS", None),
+            _set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK),
+        ):
+            yield
     except MediaError:
         raise
     except UnidentifiedImageError as error:

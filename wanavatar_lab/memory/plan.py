@@ -130,7 +130,7 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     else:
         from wanavatar_lab import media  # imports numpy and PyAV, which the command line does without
 
-        picture = request.read_image() if isinstance(request, SpeechToVideo) else media.read_picture(request.image)
-        size, offload = request.size(picture.size), request.offload
+        source = request.source_size() if isinstance(request, SpeechToVideo) else media.read_picture(request.image).size
+        size, offload = request.size(source), request.offload
     components = stage_components(profile, request.stage, weights_dir, device)
     choose_for_device(components, workload_of(request, size), device, host_free, offload)

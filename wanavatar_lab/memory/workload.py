@@ -111,7 +111,7 @@ def usual_workload(stage: str, profile: str, resolution: str | None = None, fram
     views = fields_of(STAGE_REQUESTS[stage])
     values: dict[str, object] = {"profile": profile}
     # a request needs its files by name; nothing opens them here
-    values |= {name: "planned" for name, view in views.items() if view.required}
+    values |= {name: "planned" for name, view in views.items() if view.required or name == "image"}
     if frames is not None:
         if stage not in _FRAMES:
             raise RequestError([("frames", f"{frames} does not apply to {stage}, which makes no video")])

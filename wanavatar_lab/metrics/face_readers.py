@@ -4,7 +4,8 @@
         reading = reader.read(frames, seconds)      # successive frames, in the order of time
 
 Landmarks are used wherever there are some: those beside a drawn video, else MediaPipe's. The faces of toy models are
-too simple for MediaPipe, so their profile names a reader of its own (`Profile.face_reader`).
+too simple for MediaPipe, so their profile names a reader of its own (`Profile.face_reader`). `landmark_source` finds
+the faces of a recording that is dubbed.
 """
 
 import importlib
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 
 from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import read_file
-from wanavatar_lab.metrics.landmarks import DrawnLandmarks, Face, FaceIn, sidecar
+from wanavatar_lab.metrics.landmarks import DrawnLandmarks, Face, FaceIn, LandmarkSource, sidecar
 from wanavatar_lab.metrics.mediapipe_landmarks import WEIGHTS, MediaPipeLandmarks
-from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 from wanavatar_lab.weights.table import download_command
@@ -77,15 +78,33 @@ def reader_for(clip: Path, source: str = "auto") -> Iterator[FaceReader]:
         with DrawnLandmarks().follow(clip) as face_in:
             yield _Landmarks(source, face_in)
     elif source == "mediapipe":
-        entry = find_weights(WEIGHTS)
-        model = entry.path(read_settings().weights_dir)
-        if not model.is_file():
-            raise WeightsError(f"MediaPipe reads faces with {entry.place}, which is missing. {download_command(entry)}")
-        with MediaPipeLandmarks(model).follow(clip) as face_in:
+        with _mediapipe().follow(clip) as face_in:
             yield _Landmarks(source, face_in)
     else:
-        module, _, name = PROFILES[source].face_reader.partition(":")
-        yield _OfProfile(source, getattr(importlib.import_module(module), name).load())
+        yield _OfProfile(source, _reader_of(PROFILES[source]))
+
+
+def landmark_source(profile: Profile) -> LandmarkSource:
+    """What finds the faces in recordings for the models of a profile: its own reader, or else MediaPipe.
+
+    Raises:
+        WeightsError: it lacks its weights; the text has the command that downloads them.
+    """
+    source: LandmarkSource = _reader_of(profile) if profile.face_reader else _mediapipe()
+    return source
+
+
+def _mediapipe() -> MediaPipeLandmarks:
+    entry = find_weights(WEIGHTS)
+    model = entry.path(read_settings().weights_dir)
+    if not model.is_file():
+        raise WeightsError(f"MediaPipe reads faces with {entry.place}, which is missing. {download_command(entry)}")
+    return MediaPipeLandmarks(model)
+
+
+def _reader_of(profile: Profile) -> Any:
+    module, _, name = profile.face_reader.partition(":")
+    return getattr(importlib.import_module(module), name).load()
 
 
 def request_of(clip: Path) -> Mapping[str, Any]:

@@ -45,19 +45,29 @@ NEGATIVE_PROMPT = (
 
 
 class SpeechToVideo(Request):
-    """A talking clip at 16 frames per second from a picture and a voice, with Wan2.2-S2V, of any length."""
+    """A talking clip at 16 frames per second from a picture or a video and a voice, with Wan2.2-S2V, of any length."""
 
     stage: ClassVar[str] = "speech_to_video"
     labels: ClassVar[Words] = translated("Speech to video")
-    help: ClassVar[Words] = translated("Make the person in a picture speak a recording, lips in sync.")
+    help: ClassVar[Words] = translated("Make the person in a picture or a video speak a recording, lips in sync.")
     artifact: ClassVar[str] = "talking"
     suffix: ClassVar[str] = ".mp4"
 
-    image: Annotated[str, spec("Picture", widget="picture")]
-    """The person who speaks, with the face clearly visible."""
+    image: Annotated[str | None, spec("Picture", widget="picture")] = None
+    """The person who speaks, with the face clearly visible. With a video too, the picture only says how the face
+    looks."""
+    video: Annotated[str | None, spec("Video to dub", widget="video")] = None
+    """A recording of the person instead of a picture: the face is made anew to the voice, and all else stays as it was
+    recorded, at 16 frames per second."""
+    length_by: Annotated[
+        Literal["voice", "video"],
+        spec("Length by", group="advanced", options={"voice": "The voice", "video": "The video"}),
+    ] = "voice"
+    """Of a dubbed video: as long as the voice, played to and fro where the voice is longer; or as long as the video,
+    with silence after a shorter voice."""
     image_box: Annotated[str | None, spec("Part of the picture", group="advanced", allowed=_BOX_ALLOWED)] = None
     """Left, top, width and height in pixels, such as 0,0,512,512; the rest is cut away. Of several people in the
-    picture it chooses who speaks."""
+    picture it chooses who speaks; of a video without a picture nothing is cut, and the face in this part speaks."""
     audio: Annotated[str, spec("Voice", widget="audio")]
     """What the person says: any sound or video file."""
     audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
@@ -96,12 +106,13 @@ class SpeechToVideo(Request):
     inpaint_mask: Annotated[
         str | None, spec("Inpaint mask", widget="video", group="advanced", allowed=_MASK_ALLOWED)
     ] = None
-    """A video or picture: white is regenerated, black is kept."""
+    """A video or picture: white is regenerated, black is kept. With a video to dub it replaces the face that is found,
+    such as that of an animal."""
     start_from_image: Annotated[bool, spec("Start from the picture", group="advanced")] = False
     """The clip begins with the picture itself; otherwise the picture is only a reference for the person."""
     lead_in: Annotated[bool, spec("Lead-in", group="advanced")] = True
     """The model hears 0.19 s of silence before the voice, whose frames are cut off. Otherwise the first frame is held
-    for so long. Without effect on a clip that starts from the picture."""
+    for so long. Without effect on a clip that starts from the picture; a video is always dubbed with it."""
     use_teacache: UseTeacache = False
     teacache_thresh: TeacacheThresh = 0.15
     step_cache: Annotated[
@@ -127,7 +138,13 @@ class SpeechToVideo(Request):
             problems.append(("image_box", must_be(_BOX_ALLOWED, self.image_box)))
         if self.pose_start >= self.pose_end:
             problems.append(("pose_start", must_be(f"below pose_end, which is {self.pose_end:g}", self.pose_start)))
-        if (self.inpaint_video is None) != (self.inpaint_mask is None):
+        if self.video is None and self.image is None:
+            problems.append(("image", "is required, unless a video is given: the path of a picture file"))
+        if self.video is not None and self.inpaint_video is not None:
+            problems.append(("inpaint_video", "is not used with video; empty one of the two"))
+        if self.video is not None and self.start_from_image:
+            problems.append(("start_from_image", "is not used with video; switch it off"))
+        if self.video is None and (self.inpaint_video is None) != (self.inpaint_mask is None):
             missing, given = "inpaint_mask", "inpaint_video"
             if self.inpaint_mask is not None:
                 missing, given = given, missing
@@ -155,14 +172,16 @@ class SpeechToVideo(Request):
                 f"least {least:g} s are needed. Change audio_start or audio_duration, or the file."
             )
             raise RequestError([("audio", problem)])
-        if self.image_box is not None:
+        for name, read in (("video", self._video_size), ("image", self.read_image)):
+            if getattr(self, name) is None or (name == "image" and self.image_box is None):
+                continue
             try:
-                self.read_image()
+                read()
             except MediaError as error:
-                raise RequestError([("image", str(error))]) from error
+                raise RequestError([(name, str(error))]) from error
 
     def read_image(self) -> "Image":
-        """The picture, or the part of it that `image_box` names.
+        """The picture, or the part of it that `image_box` names; only where `image` is given.
 
         Raises:
             MediaError: it cannot be read.
@@ -170,14 +189,38 @@ class SpeechToVideo(Request):
         """
         from wanavatar_lab.media import read_picture
 
-        picture = read_picture(self.image)
+        picture = read_picture(str(self.image))
+        box = self._box_within("the picture", picture.size)
+        return picture if box is None else picture.crop(box)
+
+    def source_size(self) -> tuple[int, int]:
+        """Width and height of what the clip's shape follows: of the video to dub, else of the picture."""
+        return self.read_image().size if self.video is None else self._video_size()
+
+    def box(self) -> tuple[int, int, int, int] | None:
+        """Left, top, right and bottom of `image_box`; None without one."""
         if self.image_box is None:
-            return picture
+            return None
         left, top, width, height = map(int, _BOX.fullmatch(self.image_box).groups())  # type: ignore[union-attr]
-        if left + width > picture.width or top + height > picture.height:
-            within = f"within the picture, which has {picture.width}x{picture.height} pixels"
+        return left, top, left + width, top + height
+
+    def _box_within(self, what: str, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        box = self.box()
+        if box is not None and (box[2] > size[0] or box[3] > size[1]):
+            within = f"within {what}, which has {size[0]}x{size[1]} pixels"
             raise RequestError([("image_box", must_be(within, self.image_box))])
-        return picture.crop((left, top, left + width, top + height))
+        return box
+
+    def _video_size(self) -> tuple[int, int]:
+        from wanavatar_lab.media import probe
+
+        info = probe(str(self.video))
+        if info.width is None or info.height is None or info.frames is None:
+            what = "a sound" if info.width is None else "a picture"
+            raise MediaError(f"{self.video} is {what}. Give a video of the person who speaks.")
+        if self.image is None:
+            self._box_within("the video", (info.width, info.height))
+        return info.width, info.height
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

@@ -76,6 +76,10 @@ def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> 
     video, mask = arguments["inpaint_video"], arguments["inpaint_mask"]
     if (video is None) != (mask is None):
         raise ValueError("Pass inpaint_video and inpaint_mask both, or neither.")
+    if (arguments["video"] is None) != (arguments["mask"] is None):
+        raise ValueError("Pass video and mask both, or neither.")
+    if video is not None and arguments["video"] is not None:
+        raise ValueError("Pass either video or inpaint_video, and not both.")
     channels = config["out_channels"]
     if video is not None and config["in_channels"] == channels:
         raise ValueError(
@@ -87,6 +91,8 @@ def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> 
         ("pose_video", "F", (3, height, width)),
         ("inpaint_video", "F", (3, height, width)),
         ("inpaint_mask", "F", (1, height, width)),
+        ("video", "F", (3, height, width)),
+        ("mask", "F", (1, height, width)),
         ("latents", "S", (channels, frames // 4, height // 8, width // 8)),
     ):
         found = () if arguments[name] is None else tuple(arguments[name].shape)

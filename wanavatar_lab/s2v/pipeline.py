@@ -37,6 +37,7 @@ from wanavatar_lab.s2v.check_inputs import USUAL_AREA, check_arguments, cut_audi
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.s2v.inpaint import segment_given
 from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
+from wanavatar_lab.s2v.recording import RecordedSegment
 from wanavatar_lab.s2v.transformer import PUBLISHED_INJECT_LAYERS, SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.wan.latents import MOTION_FRAMES, Frames, LatentCodec, Picture, check_finite, picture_to_pixels
 from wanavatar_lab.wan.scheduler import flow_unipc, set_flow_timesteps, with_flow_shift
@@ -279,6 +280,8 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         pose_end: float = 1.0,
         inpaint_video: Frames | None = None,
         inpaint_mask: Frames | None = None,
+        video: Frames | None = None,
+        mask: Frames | None = None,
         start_from_image: bool = False,
         frames_per_segment: int = 80,
         num_segments: int | None = None,
@@ -309,6 +312,10 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             inpaint_video, inpaint_mask: frames [F, 3, height, width] in [0, 1] at 16 fps of which parts are kept, and
                 [F, 1, height, width] with 1 where the picture is generated and 0 where it is kept; beyond their end all
                 is generated. Both or neither; the network has to be one for inpainting (`in_channels` 36).
+            video, mask: a recording to dub [F, 3, height, width] in [0, 1] at 16 fps, from the clip's start, and
+                [F, 1, height, width]: 1 where the clip is made anew, 0 where it is the recording, between for a soft
+                edge. Pixels where it is 0 are the recording's own; beyond the end all is made anew. Both or neither,
+                without `inpaint_video`; any network can do it, and one for inpainting also sees the recording.
             start_from_image: let the clip continue from the picture itself instead of starting freely.
             frames_per_segment: a multiple of 4.
             num_segments: None or 0 takes as many as the audio needs; never more.
@@ -386,11 +393,15 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                         # 3. Denoise a segment
                         name = f"Speech to video, segment {index + 1} of {count}"
                         window = slice(index * frames_per_segment, (index + 1) * frames_per_segment)
-                        pose = inpaint = None
+                        pose = inpaint = recorded = None
                         if pose_video is not None:
                             pose = codec.encode_pose(pose_video, window, size, device)
                         if inpaint_video is not None and inpaint_mask is not None:
                             inpaint = segment_given(codec, inpaint_video, inpaint_mask, window, size, device)
+                        if video is not None and mask is not None:
+                            recorded = motion.read_recording(video, mask, window)
+                            if self.transformer.config.in_channels > self.transformer.config.out_channels:
+                                inpaint = recorded.given(codec, device)
                         if latents is not None and index < len(latents):
                             noise = latents[index : index + 1].to(device, torch.float32)
                         else:
@@ -407,6 +418,7 @@ class WanSpeechToVideoPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                             motion_latents=motion.motion_latents,
                             pose_latents=pose,
                             inpaint_latents=inpaint,
+                            recorded=recorded,
                             motion_frames=motion_frames,
                             num_inference_steps=num_inference_steps,
                             guidance_scale=guidance_scale,
@@ -488,6 +500,7 @@ def denoise_segment(
     pose_range: tuple[float, float] = (0.0, 1.0),
     num_inference_steps: int = 40,
     guidance_scale: float = 4.5,
+    recorded: RecordedSegment | None = None,
     memories: Sequence[SegmentMemory] = (),
     after_step: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | None] | None = None,
     label: str = "The segment",
@@ -506,6 +519,7 @@ def denoise_segment(
         pose_latents: [1, C, F, h, w] or None.
         pose_range: the shares of the steps from and up to which the pose is used.
         num_inference_steps, guidance_scale: as in `WanSpeechToVideoPipeline`.
+        recorded: a recording of which the latents outside of its mask are kept.
         memories: new ones, one per prompt, for a caller that may drop their contents; else they are made.
         conditions: further arguments of the network, the same in every step: `ref_latents` and so on.
         after_step: called as `after_step(step, timestep, latents, noise_pred)`; returns the latents to continue with,
@@ -526,6 +540,9 @@ def denoise_segment(
     # a step cache goes by the step before, which must not be the last one of another segment
     transformer._reset_stateful_cache()
 
+    noise = latents
+    if recorded is not None:
+        latents = recorded.overwrite(latents, noise, float(scheduler.sigmas[0]))
     for step, timestep in enumerate(timesteps):
         posed = pose_range[0] <= step / len(timesteps) < pose_range[1]
         predictions = []
@@ -549,6 +566,8 @@ def denoise_segment(
         if len(predictions) == 2:
             noise_pred = predictions[1] + guidance_scale * (predictions[0] - predictions[1])
         latents = scheduler.step(noise_pred, timestep, latents, return_dict=False)[0]
+        if recorded is not None:
+            latents = recorded.overwrite(latents, noise, float(scheduler.sigmas[step + 1]))
         check_finite(latents, f"{label}: the latents after step {step + 1} of {len(timesteps)}")
         if after_step is not None:
             replaced = after_step(step, timestep, latents, noise_pred)
@@ -577,7 +596,8 @@ class MotionContext:
     def __init__(
         self, codec: LatentCodec, picture: torch.Tensor, motion_frames: int, from_picture: bool, device: torch.device
     ) -> None:
-        self._codec, self._device = codec, device
+        self._codec, self._device, self._picture = codec, device, picture
+        self._recorded: RecordedSegment | None = None
         self._frames = torch.zeros(1, 3, motion_frames, *picture.shape[3:])
         self.ref_latents = codec.encode(picture, device)
         self.motion_latents: torch.Tensor | None = None
@@ -586,6 +606,12 @@ class MotionContext:
             self._frames[:, :, -START_PICTURE_FRAMES:] = picture
             self.start_frame = 0
             self.motion_latents = codec.encode(self._frames, device)
+
+    def read_recording(self, video: Frames, mask: Frames, window: slice) -> RecordedSegment:
+        """Lay the current segment's frames into these of a recording; see `RecordedSegment.read`."""
+        before = self._picture if self.motion_latents is None else self._frames
+        self._recorded = RecordedSegment.read(self._codec, video, mask, window, before, self._device)
+        return self._recorded
 
     def decode(self, latents: torch.Tensor, name: str) -> torch.Tensor:
         """The segment's frames [1, F, 3, H, W] in [0, 1] on the CPU; the last of them are kept for the next segment.
@@ -596,6 +622,8 @@ class MotionContext:
         # the latents before the new ones set the state of the causal decoder
         before = self.ref_latents if self.motion_latents is None else self.motion_latents
         decoded = self._codec.decode(torch.cat([before, latents], dim=2), name)[:, :, -4 * latents.shape[2] :].cpu()
+        if self._recorded is not None:
+            decoded = self._recorded.composite(decoded)
         if self.motion_latents is None:
             decoded = decoded[:, :, FIRST_FRAMES_DROPPED:]
         kept = min(self._frames.shape[2], decoded.shape[2])

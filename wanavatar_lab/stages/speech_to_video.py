@@ -1,13 +1,10 @@
-"""A picture and a voice become a talking clip."""
+"""A picture, or a recording of a person, and a voice become a talking clip."""
 
-import itertools
 import logging
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice, repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +13,11 @@ from diffusers import FirstBlockCacheConfig
 from PIL import Image
 
 from wanavatar_lab import media
-from wanavatar_lab.errors import LabError, MediaError, WeightsError
+from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.lora import trained_for_inpainting
 from wanavatar_lab.lora.apply import applied, shares_by_noise, shares_by_progress
 from wanavatar_lab.memory import workload_of
 from wanavatar_lab.memory.workload import LATENT_FRAMES
-from wanavatar_lab.metrics.landmarks import Face
-from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import SpeechToVideo
 from wanavatar_lab.runs.status import Artifact
@@ -33,8 +29,10 @@ from wanavatar_lab.s2v.pipeline import FIRST_FRAMES_DROPPED, FPS
 from wanavatar_lab.s2v.token_layout import PACKED_SIDE
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.stages.dubbing import Recording, open_recording
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
+from wanavatar_lab.stages.people import say_who_is_in
 from wanavatar_lab.stages.segment_progress import SegmentProgress
 from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
@@ -95,20 +93,27 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         WeightsError: a LoRA does not fit.
         Cancelled: the user has asked for the run to end.
     """
-    picture = request.read_image()
-    width, height = request.size(picture.size)
-    _say_who_is_in(picture, request, context)
+    width, height = request.size(request.source_size())
     # with silence of as many frames in front, the frames that a free start leaves out are none of the voice's
-    lead = FIRST_FRAMES_DROPPED if request.lead_in and not request.start_from_image else 0
-    voice, waveform, segments = _voice(request, lead)
+    led = request.video is not None or (request.lead_in and not request.start_from_image)
+    lead = FIRST_FRAMES_DROPPED if led else 0
+    recording = None if request.video is None else open_recording(request, (width, height), lead, context)
+    voice, waveform, segments = _voice(request, lead, recording, context)
+    if request.image is not None or recording is None:
+        picture = request.read_image()
+        say_who_is_in(picture, request, context)
+    else:
+        picture = recording.picture()
     videos: dict[str, Any] = {
         name: VideoFrames(path, height, width, is_mask=name == "inpaint_mask", lead=lead)
         for name in BEYOND_ITS_END
-        if (path := getattr(request, name)) is not None
+        if (path := getattr(request, name)) is not None and (recording is None or name == "pose_video")
     }
     _say_what_is_left_out(request, picture.size, (width, height), videos, voice, context)
+    if recording is not None:
+        videos |= {"video": recording.video, "mask": recording.mask}
     models.say_cut_prompts(request, context)
-    if request.inpaint_video is not None:
+    if request.inpaint_video is not None or (recording is not None and trained_for_inpainting(request)):
         models.widen()
     workload = workload_of(request, (width, height))
     context.say_placement(models.apply_offload(request.offload, workload))
@@ -181,8 +186,9 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
             segment: WanS2VSegment | None = first
             del first
             while segment is not None:
-                for frame in segment.frames[0]:
-                    writer.write((frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+                for number, frame in enumerate(segment.frames[0], segment.start_frame):
+                    made = (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+                    writer.write(made if recording is None else recording.lay_in(made, number))
                 writer.flush()
                 context.check()
                 if segment.index + 1 < segments:
@@ -192,15 +198,17 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
-        width=width,
-        height=height,
+        width=width if recording is None else recording.size[0],
+        height=height if recording is None else recording.size[1],
         frames=writer.frames,
         seconds=writer.frames / FPS,
     )
     return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
 
 
-def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, int]:
+def _voice(
+    request: SpeechToVideo, lead: int, recording: Recording | None, context: StageContext
+) -> tuple[media.Audio, np.ndarray, int]:
     """The sound for the file, the waveform for the network, which has `lead` frames of silence in front, and how many
     segments it needs.
 
@@ -210,6 +218,11 @@ def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, 
     start, duration = request.audio_start, request.audio_duration
     voice = media.read_audio(request.audio, start=start, duration=duration)
     heard = media.read_audio(request.audio, rate=SAMPLE_RATE, mono=True, start=start, duration=duration).samples[:, 0]
+    if recording is not None and request.length_by == "video":
+        seconds = recording.count / FPS
+        _say_other_length(seconds, voice.seconds, context)
+        voice = replace(voice, samples=_lasting(voice.samples, round(seconds * voice.rate)))
+        heard = _lasting(heard, round(seconds * SAMPLE_RATE))
     heard = np.pad(heard, (lead * SAMPLE_RATE // FPS, 0))
     per_segment = request.frames_per_segment / FPS
     segments = max(1, math.ceil((voice.seconds + lead / FPS) / per_segment - 1e-6))
@@ -218,6 +231,18 @@ def _voice(request: SpeechToVideo, lead: int) -> tuple[media.Audio, np.ndarray, 
         segments = request.num_segments
         voice = replace(voice, samples=voice.samples[: round((segments * per_segment - lead / FPS) * voice.rate)])
     return voice, heard, segments
+
+
+def _say_other_length(video: float, voice: float, context: StageContext) -> None:
+    """Log what becomes of a voice that lasts longer or shorter than the video, in seconds."""
+    if abs(voice - video) > 1 / FPS:
+        what = "the rest of the voice is left out. length_by voice keeps it" if voice > video else "silence follows"
+        context.log(f"video lasts {video:.2f} s and the voice {voice:.2f} s: {what}.")
+
+
+def _lasting(samples: np.ndarray, count: int) -> np.ndarray:
+    """So many samples [T, ...], of which silence are those that are missing."""
+    return np.pad(samples[:count], [(0, max(0, count - len(samples))), *[(0, 0)] * (samples.ndim - 1)])
 
 
 def _say_what_is_left_out(
@@ -229,7 +254,8 @@ def _say_what_is_left_out(
     context: StageContext,
 ) -> None:
     """Log what a clip of this width and height does not show of the inputs."""
-    context.say_crop("image", picture, size, by_choice="x" in request.resolution)
+    if request.image is not None:
+        context.say_crop("image", picture, size, by_choice="x" in request.resolution and request.video is None)
     for name, video in videos.items():
         context.say_crop(name, video.source_size, size)
         if video.seconds < voice.seconds:
@@ -246,38 +272,6 @@ def _say_what_is_left_out(
             f"At {size[0]}x{size[1]} the oldest motion frames are packed without {lost}; sides that are multiples of "
             f"{PACKED_SIDE} are packed whole."
         )
-
-
-def _say_who_is_in(picture: Image.Image, request: SpeechToVideo, context: StageContext) -> None:
-    """Log if there are several faces, and the box of each person; nothing where MediaPipe's model is not there."""
-    try:
-        source = MediaPipeLandmarks()
-    except WeightsError:  # is not needed for speech
-        return
-    try:
-        with source.everyone(Path(request.image)) as faces_in:
-            faces = faces_in(np.asarray(picture), 0.0)
-    except LabError as error:
-        context.log(f"Whether image shows several people is not known. {error}")
-        return
-    if len(faces) > 1:
-        left, top = map(int, re.findall(r"\d+", request.image_box)[:2]) if request.image_box else (0, 0)
-        boxes = [(x + left, y + top, width, height) for x, y, width, height in boxes_of(faces, picture.size)]
-        each = " or ".join(",".join(map(str, box)) for box in boxes)
-        context.log(f"image shows {len(faces)} faces, any of which may speak. To choose one, set image_box to {each}.")
-
-
-def boxes_of(faces: Sequence[Face], size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """Left, top, width and height of the part of a picture of this width and height that has one face only, for each.
-
-    It is cut half-way between neighbours, side by side or one above the other, whichever are farther apart.
-    """
-    centres = np.array([face.centre for face in faces])
-    axis = int(np.ptp(centres[:, 1]) > np.ptp(centres[:, 0]))
-    along = np.sort(centres[:, axis])
-    edges = [0, *(round(float(edge)) for edge in (along[:-1] + along[1:]) / 2), size[axis]]
-    spans = itertools.pairwise(edges)
-    return [(0, a, size[0], b - a) if axis else (a, 0, b - a, size[1]) for a, b in spans]
 
 
 def _check_trained_for_inpainting(pipeline: WanSpeechToVideoPipeline) -> None:

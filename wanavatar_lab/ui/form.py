@@ -398,7 +398,9 @@ def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[st
         of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
         if of_these:
             raise RequestError(of_these) from None
-        return values
+        # what is wrong is that others are missing: a picture or a video, a prompt or a picture
+        missing += [name for name, _ in error.problems if name in views and name not in [*given, *missing]]
+        request = request_class(**given, **dict.fromkeys(missing, "-"))
     return {name: "" if name in blank else getattr(request, name) for name in values}
 
 

@@ -64,14 +64,27 @@ def picture_to_pixels(
         ValueError: the picture is of no kind that `as_picture` reads.
     """
     picture = as_picture(picture)
-    # the side that is longer than the frame's is truncated to whole pixels, as torchvision does for the reference
-    size = (max(width, picture.width * height // picture.height), max(height, picture.height * width // picture.width))
+    size, left, top = cover(picture.size, height, width)
     if picture.size != size:
         picture = picture.resize(size, resample)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     levels = np.array(picture.crop((left, top, left + width, top + height)))
     pixels = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
     return (pixels * 2 - 1)[None, :, None]
+
+
+def cover(picture: tuple[int, int], height: int, width: int) -> tuple[tuple[int, int], int, int]:
+    """How a picture is made to cover a frame: the width and height that it is scaled to, and where the frame begins.
+
+    Args:
+        picture: its width and height.
+        height, width: of the frame, which shows the scaled picture from (left, top) on.
+
+    Returns:
+        The scaled size, left and top, in pixels.
+    """
+    # the side that is longer than the frame's is truncated to whole pixels, as torchvision does for the reference
+    size = (max(width, picture[0] * height // picture[1]), max(height, picture[1] * width // picture[0]))
+    return size, round((size[0] - width) / 2), round((size[1] - height) / 2)
 
 
 def check_finite(values: torch.Tensor, where: str) -> None:
