@@ -27,7 +27,7 @@ class TextToSpeech(Request):
     stage: ClassVar[str] = "text_to_speech"
     labels: ClassVar[Words] = translated("Text to speech")
     help: ClassVar[Words] = translated("Speak a text, in a voice of your choice or in that of a recording.")
-    artifact: ClassVar[str] = "voice"
+    artifact: ClassVar[str] = "audio"
     suffix: ClassVar[str] = ".wav"
 
     text: Annotated[str, spec("Text", widget="textarea", max_length=LONGEST_TEXT)]
