@@ -14,9 +14,9 @@ LONGEST_TEXT = 2_000  # characters: some minutes, for which the published model'
 LEAST_REFERENCE, MOST_REFERENCE = 3.0, 15.0
 
 SpokenLanguage = Literal["auto", "en", "ko", "zh"]
-# text → language, as people say it
 LANGUAGES = {"auto": "By the text", "en": "English", "ko": "Korean", "zh": "Chinese"}
 VOICES = {"woman": "Woman", "man": "Man", "deep_woman": "Woman, deep", "deep_man": "Man, deep"}
+Speaker = Annotated[Literal["woman", "man", "deep_woman", "deep_man"], spec("Speaker", options=VOICES)]
 
 _HANGUL, _HAN = ("\u1100", "\u11ff", "\u3130", "\u318f", "\uac00", "\ud7af"), ("\u3400", "\u4dbf", "\u4e00", "\u9fff")
 
@@ -34,7 +34,7 @@ class TextToSpeech(Request):
     """What is said, up to some minutes of speech."""
     language: Annotated[SpokenLanguage, spec("Language", options=LANGUAGES)] = "auto"
     """The language of the text. By the text goes by its letters."""
-    voice: Annotated[Literal["woman", "man", "deep_woman", "deep_man"], spec("Speaker", options=VOICES)] = "woman"
+    voice: Speaker = "woman"
     """Who speaks, unless there is a recording to speak like."""
     speaking_rate: Annotated[float, spec("Speaking rate", ge=0.5, le=2.0)] = 1.0
     """2 is twice as fast as usual, 0.5 half as fast."""
