@@ -101,12 +101,15 @@ def write_voxcpm2(folder: Path, *, ends: bool = True, **changed: Any) -> None:
 def _write_tokenizer(folder: Path) -> None:
     """One token for each byte, and those between whose numbers the model knows: 101 to 104 begin and end sound."""
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer = Tokenizer(
+        models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>", byte_fallback=True)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.ByteFallback()
     tokenizer.save(str(folder / "tokenizer.json"))
     known = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "LlamaTokenizerFast", **known, "extra_special_tokens": ["<unk>"]}), encoding="utf-8"
+        json.dumps({"tokenizer_class": "LlamaTokenizerFast", **known, "extra_special_tokens": ["<unk>"]}),
+        encoding="utf-8",
     )
     (folder / "special_tokens_map.json").write_text(json.dumps(known), encoding="utf-8")

@@ -31,8 +31,8 @@ class Component:
     """One network of a stage.
 
     Attributes:
-        name: in its pipeline: transformer, transformer_2, text_encoder, vae, audio_encoder; network for upscale; speech_model
-            and audio_vae for text to speech.
+        name: in its pipeline: transformer, transformer_2, text_encoder, vae, audio_encoder; network for upscale;
+            speech_model and audio_vae for text to speech.
         parameters: how many numbers it has.
         gpu_bytes: of its weights in the number formats in which the stage loads it.
         file_bytes: of its files, or of the published ones where none are installed; None if unknown.
@@ -128,7 +128,7 @@ def dimensions(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _paths(profile: Profile, stage: str, weights_dir: Path) -> dict[str, Path]:
-    """The file or folder of each network of a stage, in its publisher's layout or in diffusers'; none where it has none."""
+    """The file or folder of each network of a stage, in diffusers layout or its publisher's; {} where it needs none."""
     folder = profile.weights(stage, weights_dir)
     if stage == "upscale":
         return {"network": folder}

@@ -68,7 +68,8 @@ class TextToSpeech(Request):
         # a syllable of Hangul or a Chinese character is as much speech as about three Latin letters
         counts = {"ko": 3 * _count(self.text, _HANGUL), "zh": 3 * _count(self.text, _HAN)}
         counts["en"] = sum(character.isascii() and character.isalpha() for character in self.text)
-        return max(("en", "ko", "zh"), key=lambda language: counts[language])
+        found = max(("ko", "zh", "en"), key=lambda language: counts[language])
+        return found if counts[found] else "en"  # of digits alone
 
     def check_inputs(self) -> None:
         """Check the recording: that it can be read, and how long it is.
@@ -111,7 +112,9 @@ class TextToSpeech(Request):
         if self.reference_recording is None and self.reference_text is not None:
             problems.append(("reference_text", "is what reference_recording says; give both, or neither"))
         if self.manner is not None and self.reference_text is not None:
-            problems.append(("manner", "is not followed with reference_text, which sets the manner; empty one of the two"))
+            problems.append(
+                ("manner", "is not followed with reference_text, which sets the manner; empty one of the two")
+            )
         return problems
 
 

@@ -40,7 +40,7 @@ class Espeak:
             raise WeightsError(f"{folder / TABLE} is no table of voices ({error}).") from error
 
     def speak(self, request: TextToSpeech, context: StageContext) -> tuple[NDArray[np.float32], int, dict[str, Any]]:
-        """Samples [T], their rate in Hz, and facts for the manifest. The same text gives the same samples.
+        """Samples [T], their rate in Hz, and facts for the manifest.
 
         Raises:
             LabError: espeak-ng cannot be loaded, or has no sound for the text.
@@ -49,7 +49,7 @@ class Espeak:
         speaker, language = self._voices[request.voice], self._languages[request.spoken_language()]
         voice = f"{language['name']}+{speaker['variant']}"
         rate = round(speaker["words_per_minute"] * language["pace"] * request.speaking_rate)
-        asked = {"text": request.text, "voice": voice, "rate": rate, "pitch": speaker["pitch"]}
+        asked = {"text": request.text, "voice": voice, "rate": rate, "pitch": speaker["pitch"], "seed": context.seed}
         with subprocess.Popen(
             [sys.executable, str(_PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as child:
@@ -70,5 +70,5 @@ class Espeak:
             raise LabError(f"espeak-ng could not speak: {reason.partition(': ')[2] or reason}")
         head, _, samples = answer.partition(b"\n")
         facts = json.loads(head)
-        spoken = np.frombuffer(samples, np.int16).astype(np.float32) / 32768
+        spoken = (np.frombuffer(samples, np.int16) / 32768).astype(np.float32)
         return spoken, facts["rate"], {"engine": f"espeak-ng {facts['version']}", "engine_voice": voice}

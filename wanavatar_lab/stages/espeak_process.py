@@ -1,10 +1,10 @@
 """espeak-ng speaks one text, in a process of its own.
 
-    echo '{"text": "Hello", "voice": "en-us+f2", "rate": 160, "pitch": 50}' | python espeak_process.py
+    echo '{"text": "Hello", "voice": "en-us+f2", "rate": 160, "pitch": 50, "seed": 1}' | python espeak_process.py
 
 Answers on standard output: a line of JSON with the rate in Hz and espeak-ng's version, and then the samples, int16,
 mono. The library keeps state, by which a text differs by some samples after another one: in a fresh process the same
-text gives the same bytes. It is under the GPL, and this file, which nothing imports, is all that loads it:
+text and seed give the same bytes. It is under the GPL, and this file, which nothing imports, is all that loads it:
 docs/voices.md.
 
 Reference: speak_lib.h of espeak-ng 1.52.
@@ -23,7 +23,7 @@ _RATE, _PITCH = 1, 3  # of espeak_PARAMETER
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
-def speak(text: str, voice: str, rate: int, pitch: int) -> tuple[bytes, int, str]:
+def speak(text: str, voice: str, rate: int, pitch: int, seed: int) -> tuple[bytes, int, str]:
     """Samples of a text, their rate in Hz, and the library's version.
 
     Args:
@@ -31,6 +31,7 @@ def speak(text: str, voice: str, rate: int, pitch: int) -> tuple[bytes, int, str
         voice: language and variant, such as en-us+f2.
         rate: words per minute, 80 to 450; more is reached by a second step of the library.
         pitch: 0 to 99, 50 is the voice's own.
+        seed: of the noise in breath and consonants.
 
     Raises:
         OSError: the library cannot be loaded.
@@ -46,6 +47,8 @@ def speak(text: str, voice: str, rate: int, pitch: int) -> tuple[bytes, int, str
         raise ValueError(f"it has no voice {voice!r}")
     for parameter, value in ((_RATE, rate), (_PITCH, pitch)):
         library.espeak_SetParameter(parameter, value, 0)
+    # by itself it takes the time of day
+    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     blocks: list[bytes] = []
 
     @_Callback

@@ -1,10 +1,9 @@
 """A text becomes a voice.
 
-Who speaks is in the profile's folder: VoxCPM2 (`voxcpm2.py`), or a table of espeak-ng's voices (`espeak.py`). Either gives
-mono samples; here they get their level and become a file.
+Who speaks is in the profile's folder: VoxCPM2 (`voxcpm2.py`), or a table of espeak-ng's voices (`espeak.py`). Either
+gives mono samples; here they get their level and become a file.
 """
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from wanavatar_lab.weights import append_download_command, missing_weights
 FILE = "voice.wav"
 # dBFS, of the parts that are heard (about -20 LUFS for speech), and of the loudest sample: as a podcast is mastered
 LEVEL, PEAK = -20.0, -1.0
+END = 0.3  # seconds of silence at the end, in which the mouth of a talking clip closes
 BLOCK = 0.05  # seconds: a syllable or less
 HEARD = 30.0  # dB below the loudest block; what is quieter is a pause
 
@@ -66,8 +66,9 @@ def run(request: TextToSpeech, models: Speaker, context: StageContext) -> list[A
         Cancelled: the run was cancelled.
     """
     samples, rate, facts = models.speak(request, context)
-    voice = media.Audio(levelled(samples, rate)[:, None], rate)
-    media.write_audio(Path(context.folder) / FILE, voice, metadata=context.metadata(request, models.fingerprint))
+    spoken = np.pad(levelled(samples, rate), (0, round(END * rate)))
+    voice = media.Audio(spoken[:, None], rate)
+    media.write_audio(context.folder / FILE, voice, metadata=context.metadata(request, models.fingerprint))
     context.record(
         weights=models.fingerprint,
         language=request.spoken_language(),

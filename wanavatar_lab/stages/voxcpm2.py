@@ -105,7 +105,7 @@ class VoxCPM2:
         like: dict[str, str] = {}
         if request.reference_recording is not None:
             # the package reads WAV files, and the run's own copy may be any sound or video
-            recording = str(Path(context.folder) / ".reference.wav")
+            recording = str(context.folder / ".reference.wav")
             sound = media.read_audio(request.reference_recording, rate=16_000, mono=True, duration=MOST_REFERENCE)
             media.write_audio(recording, sound)
             like["reference_wav_path"] = recording
@@ -139,8 +139,8 @@ class VoxCPM2:
                 context.progress("speak", min(len(parts), expected), expected)
         if len(parts) == most:
             context.log(
-                f"The voice did not come to an end by itself, and was stopped after {most * part_seconds:.0f} s: listen "
-                "to its last words, or try another seed."
+                f"The voice did not come to an end by itself, and was stopped after {most * part_seconds:.0f} s: "
+                "listen to its last words, or try another seed."
             )
         samples, rate = torch.cat(parts, dim=-1)[0].float().numpy(), int(self.model.sample_rate)
         if not np.isfinite(samples).all():
@@ -168,6 +168,6 @@ def at_tempo(samples: NDArray[np.float32], rate: int, factor: float) -> NDArray[
     found = []
     while True:
         try:
-            found.append(graph.pull().to_ndarray()[0])  # type: ignore[union-attr]
+            found.append(graph.pull().to_ndarray()[0])
         except (av.error.EOFError, av.error.BlockingIOError):
             return np.concatenate(found)
