@@ -175,7 +175,7 @@ def test_a_voice_is_imitated_with_consent_and_from_enough_sound(tmp_path: Path) 
         in problems(reference_recording=good, consent=True, profile="pocket")["reference_recording"]
     )
     assert "choose the profile full" in problems(manner="cheerful", profile="pocket")["manner"]
-    assert "give both" in problems(reference_text="Hello")["reference_text"]
+    assert "give both" in problems(reference_text="Hello")["reference_recording"]
     both = {"reference_recording": good, "consent": True, "reference_text": "Hello"}
     assert "empty one" in problems(**both, manner="sad")["manner"]
     TextToSpeech(text="Hello", **both).check_inputs()

@@ -110,7 +110,7 @@ class TextToSpeech(Request):
         elif self.reference_recording is not None and not self.consent:
             problems.append(("consent", "is required with reference_recording: the person has to agree"))
         if self.reference_recording is None and self.reference_text is not None:
-            problems.append(("reference_text", "is what reference_recording says; give both, or neither"))
+            problems.append(("reference_recording", "is required with reference_text; give both, or neither"))
         if self.manner is not None and self.reference_text is not None:
             problems.append(
                 ("manner", "is not followed with reference_text, which sets the manner; empty one of the two")
