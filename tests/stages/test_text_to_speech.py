@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import LabError, RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import TextToSpeech
+from wanavatar_lab.requests.text_to_speech import VOICES
 from wanavatar_lab.runs.made_with import read_settings
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages import text_to_speech
@@ -90,15 +92,16 @@ def test_the_same_text_and_seed_are_the_same_bytes_whatever_was_said_before() ->
 
 
 def test_the_speakers_are_as_high_as_their_names_say() -> None:
-    found = {name: pitch(speak(text="Mum may go home now.", voice=name)[0]) for name in ("woman", "man", "deep_man")}
-    assert found["woman"] > 1.2 * found["man"] > 1.2 * found["deep_man"] > 1.2 * 60
+    found = {name: pitch(speak(text="Mum may go home now.", voice=name)[0]) for name in VOICES}
+    ordered = [found[name] for name in ("woman", "deep_woman", "man", "deep_man")]
+    assert all(higher > 1.2 * lower for higher, lower in pairwise(ordered)) and 240 > ordered[0] and ordered[-1] > 60
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_rate_is_the_pace(language: str) -> None:
-    seconds = {rate: len(said(speak(text=3 * HELLO[language], speaking_rate=rate)[0])) for rate in (0.5, 1.0, 2.0)}
-    assert seconds[0.5] / seconds[1.0] == pytest.approx(2, rel=0.15)
-    assert seconds[1.0] / seconds[2.0] == pytest.approx(2, rel=0.15)
+    seconds = {rate: len(said(speak(text=3 * HELLO[language], speaking_rate=rate)[0])) for rate in (0.625, 1.0, 2.0)}
+    assert seconds[0.625] / seconds[1.0] == pytest.approx(1.6, rel=0.1)
+    assert seconds[1.0] / seconds[2.0] == pytest.approx(2, rel=0.2)  # espeak-ng leaves out pauses as well
 
 
 def test_markup_is_read_out_and_not_followed() -> None:
@@ -118,6 +121,12 @@ def test_what_espeak_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     assert run.status().error == "espeak-ng could not speak: it has no voice 'xx+f2'"
     (folder / "voices.json").write_text("[]")
     with pytest.raises(WeightsError, match=r"voices\.json is no table of voices.*git checkout"):
+        text_to_speech.load(PROFILES["pocket"], "cpu")
+
+
+def test_without_espeak_the_stage_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(LabError, match="uv pip install espeakng-loader"):
         text_to_speech.load(PROFILES["pocket"], "cpu")
 
 

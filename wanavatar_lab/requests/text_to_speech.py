@@ -36,8 +36,8 @@ class TextToSpeech(Request):
     """The language of the text. By the text goes by its letters."""
     voice: Speaker = "woman"
     """Who speaks, unless there is a recording to speak like."""
-    speaking_rate: Annotated[float, spec("Speaking rate", ge=0.5, le=2.0)] = 1.0
-    """2 is twice as fast as usual, 0.5 half as fast."""
+    speaking_rate: Annotated[float, spec("Speaking rate", ge=0.6, le=2.0)] = 1.0
+    """2 is twice as fast as usual, 0.6 not much more than half as fast."""
     manner: Annotated[str | None, spec("Manner", group="advanced", max_length=200)] = None
     """How it is said, in a few words such as cheerful, a little slower. Only the full models follow it."""
     reference_recording: Annotated[str | None, spec("Recording to speak like", widget="audio", group="advanced")] = None

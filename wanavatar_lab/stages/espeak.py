@@ -3,6 +3,7 @@
 The table `voices.json` in the profile's folder says which of its voices is which speaker of a request.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -28,11 +29,17 @@ class Espeak:
         folder: that has the table.
 
     Raises:
+        LabError: espeak-ng is not installed.
         WeightsError: the table cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.fingerprint: dict[str, str] = {}  # there are no weights
+        if importlib.util.find_spec("espeakng_loader") is None:
+            raise LabError(
+                "The voices of the profile pocket need espeak-ng, which is not installed. Install it: "
+                ".venv/bin/uv pip install espeakng-loader"
+            )
         try:
             table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
             self._voices, self._languages = dict(table["voices"]), dict(table["languages"])

@@ -44,7 +44,7 @@ def load(profile: Profile, device: str) -> Speaker:
 
     Raises:
         WeightsError: it is missing or damaged; with the command that brings it.
-        LabError: the extra `voices` is not installed.
+        LabError: the package that speaks is not installed.
     """
     folder = profile.weights(TextToSpeech.stage, read_settings().weights_dir)
     if not folder.is_dir():

@@ -155,7 +155,7 @@ class VoxCPM2:
 
 
 def at_tempo(samples: NDArray[np.float32], rate: int, factor: float) -> NDArray[np.float32]:
-    """Speech [T] at `factor` times its pace and at its pitch, by FFmpeg's filter atempo; 0.5 to 2."""
+    """Speech [T] at `factor` times its pace and at its pitch, by FFmpeg's filter atempo, which takes 0.5 and more."""
     if factor == 1:
         return samples
     graph = av.filter.Graph()
