@@ -18,6 +18,7 @@ import traitlets
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, shorten, stage_name
@@ -211,7 +212,7 @@ def about(run: Run) -> tuple[str, str]:
     except RunError:  # damaged, as the card says
         return "", ""
     given = [Path(value) for value in values.values() if isinstance(value, str) and value.startswith("/")]
-    text = str(values.get("prompt") or "") or ", ".join(path.name for path in given)
+    text = prompt_of(values) or ", ".join(path.name for path in given)
     pictures = [path for path in given if kind_of(path) == "picture" and can_show(path)]
     return shorten(text, LONGEST_PROMPT), server_path(pictures[0]) if pictures else ""
 
