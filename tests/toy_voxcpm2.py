@@ -67,6 +67,36 @@ CONFIG: dict[str, Any] = {
     "dtype": "float32",
 }
 
+_LAYERS = {"num_heads": 16, "num_layers": 12, "kv_channels": 128}
+# the same with the published sizes
+PUBLISHED_CONFIG: dict[str, Any] = CONFIG | {
+    "lm_config": CONFIG["lm_config"]
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 2,
+        "kv_channels": 128,
+        "rope_scaling": {
+            "type": "longrope",
+            "long_factor": [1.0] * 64,
+            "short_factor": [1.0] * 64,
+            "original_max_position_embeddings": 32768,
+        },
+        "vocab_size": 73448,
+    },
+    "feat_dim": 64,
+    "scalar_quantization_latent_dim": 512,
+    "residual_lm_num_layers": 8,
+    "encoder_config": {"hidden_dim": 1024, "ffn_dim": 4096, **_LAYERS},
+    "dit_config": CONFIG["dit_config"] | {"hidden_dim": 1024, "ffn_dim": 4096, **_LAYERS},
+    "audio_vae_config": CONFIG["audio_vae_config"] | {"encoder_dim": 128, "latent_dim": 64, "decoder_dim": 2048},
+    "max_length": 8192,
+    "dtype": "bfloat16",
+}
+
 
 def write_voxcpm2(folder: Path, *, ends: bool = True, **changed: Any) -> None:
     """Write config, tokenizer and weights; needs the extra `voices`.
@@ -79,7 +109,7 @@ def write_voxcpm2(folder: Path, *, ends: bool = True, **changed: Any) -> None:
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | changed), encoding="utf-8")
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     config = VoxCPMConfig.model_validate(CONFIG | changed)
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(0)
@@ -98,8 +128,8 @@ def write_voxcpm2(folder: Path, *, ends: bool = True, **changed: Any) -> None:
     torch.save({"state_dict": vae.state_dict()}, folder / "audiovae.pth")
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """One token for each byte, and those between whose numbers the model knows: 101 to 104 begin and end sound."""
+def write_tokenizer(folder: Path) -> None:
+    """Write one token for each byte; the model uses four numbers among them, 101 to 104, to begin and end sound."""
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer = Tokenizer(
         models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>", byte_fallback=True)

@@ -14,11 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers import LlamaTokenizerFast
 
 from tests import toys
-from tests.toy_voxcpm2 import CONFIG, write_voxcpm2
+from tests.toy_voxcpm2 import CONFIG, PUBLISHED_CONFIG, write_tokenizer, write_voxcpm2
 from wanavatar_lab import jobs, media
 from wanavatar_lab.errors import LabError, RequestError, WeightsError
+from wanavatar_lab.memory import Workload, activation_bytes
+from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import TextToSpeech
 from wanavatar_lab.requests.text_to_speech import VOICES
@@ -27,6 +30,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages import text_to_speech
 from wanavatar_lab.stages.text_to_speech import END, levelled
 from wanavatar_lab.ui.file_field import earlier
+from wanavatar_lab.weights import WEIGHTS
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 HELLO = {"en": "Hello, how are you?", "ko": "안녕하세요, 반갑습니다.", "zh": "你好，很高兴见到你。"}
@@ -274,3 +278,27 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, monkeypatc
     assert "is not a checkpoint of VoxCPM2" in refused()
     (folder / "tokenizer.json").unlink()
     assert "lacks tokenizer.json" in refused()
+
+
+@needs_voxcpm
+def test_the_published_model_is_as_large_as_its_plan_says(tmp_path: Path) -> None:
+    """Counted on the meta device with the published config, whose files have 577 tensors of 2 bytes, and 311 of 4."""
+    from voxcpm.model.voxcpm2 import AudioVAEV2, VoxCPM2Model, VoxCPMConfig
+
+    write_tokenizer(tmp_path)
+    config = VoxCPMConfig.model_validate(PUBLISHED_CONFIG)
+    with torch.device("meta"):
+        vae = AudioVAEV2(config.audio_vae_config)
+        model = VoxCPM2Model(config, LlamaTokenizerFast.from_pretrained(tmp_path), vae, device="cpu")
+    own = {name: each.numel() for name, each in model.named_parameters() if not name.startswith("audio_vae.")}
+    decoder = [each.numel() for each in vae.parameters()]
+    speech, audio_vae = PUBLISHED["text_to_speech"]
+    assert (len(own), len(decoder)) == (577, 311)
+    assert (sum(own.values()), sum(decoder)) == (speech.parameters, audio_vae.parameters)
+    assert (speech.gpu_bytes, audio_vae.gpu_bytes) == (2 * speech.parameters, 4 * audio_vae.parameters)
+    assert (2 * max(own.values()), 4 * max(decoder)) == (speech.largest_layer, audio_vae.largest_layer)
+    # the files have a header each, and the size of the download is theirs with the tokenizer's
+    assert 0 < (speech.file_bytes or 0) - speech.gpu_bytes < 100_000
+    assert 0 < (WEIGHTS["VoxCPM2"].size or 0) - (speech.file_bytes or 0) - (audio_vae.file_bytes or 0) < 4_000_000
+    cache = 2 * config.max_length * (28 + 8) * 2 * 2 * 128  # bytes of keys and values
+    assert cache < activation_bytes(Workload("text_to_speech", 0, 0), (speech, audio_vae))["speech_model"]
