@@ -276,6 +276,10 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, monkeypatc
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "lm_config": {}}))
     assert "is not a checkpoint of VoxCPM2" in refused()
+    whole = (folder / "audiovae.pth").read_bytes()
+    torch.save({"state_dict": {"decoder": print}}, folder / "audiovae.pth")
+    assert "was refused" in refused()
+    (folder / "audiovae.pth").write_bytes(whole)
     (folder / "tokenizer.json").unlink()
     assert "lacks tokenizer.json" in refused()
 
