@@ -14,6 +14,7 @@ REQUIRED = {
     "text_to_image": {"prompt": "a woman with red hair"},
     "upscale": {"image": "a.png"},
     "image_to_video": {"image": "a.png"},
+    "text_to_speech": {"text": "Hello"},
     "speech_to_video": {"image": "a.png", "audio": "v.wav"},
 }
 

@@ -33,6 +33,7 @@ class Profile:
         dtypes: the dtype by kind of device, as torch names it.
         face_reader: what reads the faces of its clips where MediaPipe does not know such faces, as "module:class" with
             a `load`, a `metrics.RegionSource` and `metrics.landmarks.LandmarkSource`; empty for MediaPipe.
+        clones_voices: whether its voices follow a recording, or words on how something is said.
         extends_prompts: whether its text encoders understand more than the prompts that they were trained with.
         widths: for each stage whose weights are downloaded, the width of its network, so that LoRAs are matched before.
     """
@@ -49,6 +50,7 @@ class Profile:
     widths: Mapping[str, int] = field(default_factory=dict)
     face_reader: str = ""
     extends_prompts: bool = True
+    clones_voices: bool = True
 
     def weights(self, stage: str, weights_dir: Path | str) -> Path:
         """Path of the weights of `stage`; nothing is read.

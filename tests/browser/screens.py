@@ -131,7 +131,15 @@ def make(visitor: Visitor, *, everything: bool) -> None:
         return
     for theme in ("light", "dark"):
         visitor.come(theme)
-        for tab in ("Text to image", "Upscale", "Image to video", "Speech to video", "LoRAs", "Gallery"):
+        for tab in (
+            "Text to image",
+            "Upscale",
+            "Image to video",
+            "Text to speech",
+            "Speech to video",
+            "LoRAs",
+            "Gallery",
+        ):
             visitor.open(tab)
             visitor.take(f"{theme}-{tab.lower().replace(' ', '_')}")
     visitor.open("Upscale")

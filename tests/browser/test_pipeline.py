@@ -31,14 +31,14 @@ def test_a_sentence_and_a_voice_become_four_results(app: Server, page: Page) -> 
     form.get_by_role("textbox", name="Motion").fill("she nods")
     form.get_by_role("spinbutton", name="Seed").fill("1")
     form.get_by_role("button", name="Run all stages").click()
-    expect(form.get_by_role("alert").filter(has_text="is empty; give the path of a sound file")).to_be_visible()
+    expect(form.get_by_role("alert").filter(has_text="is required, unless a recording is given")).to_be_visible()
     assert {job.id for job in list_jobs()} == before  # all that is missing is said before the first stage runs
     form.get_by_role("combobox", name="Voice: Sample").select_option(label="english_female.wav")
     form.get_by_role("textbox", name="Prompt").press("Control+Enter")
     stages = form.get_by_role("list", name="Stages").get_by_role("button")
-    expect(stages).to_have_count(4)
+    expect(stages).to_have_count(5)
     expect(form.get_by_text(re.compile("About .* left for all"))).to_be_visible()
-    page.wait_for_function("document.querySelectorAll('.wl-step[data-state=succeeded]').length === 4", timeout=RUNS)
+    page.wait_for_function("document.querySelectorAll('.wl-step[data-state=succeeded]').length === 5", timeout=RUNS)
     page.wait_for_function(DRAWN)
     page.wait_for_function(TALKING)  # where the clip of the stage before was until now
     box = form.locator(".wl-panel-made .wl-player video").bounding_box()
@@ -52,8 +52,8 @@ def test_a_sentence_and_a_voice_become_four_results(app: Server, page: Page) -> 
     form.get_by_role("button", name="2. Upscale").click()
     form.get_by_role("button", name="Run again").click()
     again = page.locator(".wl-step[data-state=succeeded]")
-    expect(again).to_have_count(3)
-    expect(again).to_have_count(4, timeout=RUNS)
+    expect(again).to_have_count(4)
+    expect(again).to_have_count(5, timeout=RUNS)
     later = [job for job in list_jobs() if job.id not in before | set(first.values())]
     assert [job.run.stage for job in later] == ["upscale"]
     assert later[0].run.manifest()["parents"] == [first["text_to_image"]]
@@ -69,6 +69,6 @@ def test_the_form_of_all_stages_is_drawn_in_a_notebook(lab: Server, place: Path,
     write_notebook(place / "notebooks" / "all.ipynb", cell)
     open_in_lab(page, lab, "all")
     expect(page.get_by_role("textbox", name="Prompt")).to_have_value("a man with brown hair")
-    expect(page.get_by_role("list", name="Stages").get_by_role("button")).to_have_count(4)
+    expect(page.get_by_role("list", name="Stages").get_by_role("button")).to_have_count(5)
     assert nameless(page) == []
     picture_of(page, "pipeline-form-lab")

@@ -82,6 +82,15 @@ CASES: dict[str, Case] = {
         wrong=("flow_shift", "much", "a number"),
         drawn=(3, 1),
     ),
+    "03b_text_to_speech": Case(
+        given={"text": "Good morning", "voice": "man", "speaking_rate": "1.5", "seed": "3"},
+        made=("text_to_speech",),
+        found=r"^Text to speech: succeeded in \d+:\d\d$",
+        seen={"voice": "man", "speaking_rate": 1.5, "seed": 3},
+        mistyped=("speking_rate", "speaking_rate"),
+        wrong=("speaking_rate", "quick", "a number"),
+        drawn=(1, 0),
+    ),
     "04_speech_to_video": Case(
         given={"audio": str(SAMPLES / "korean.wav"), "audio_duration": "1.5", "num_inference_steps": "2", "seed": "3"},
         made=("speech_to_video",),
@@ -224,7 +233,8 @@ def test_with_other_parameters(name: str, place: Path) -> None:
         asked = newest.run.request().to_json()
         assert {field: asked[field] for field in case.seen} == case.seen
         info = media.probe(newest.run.path(newest.artifacts()[0]))
-        assert info.kind == ("video" if newest.run.stage.endswith("to_video") else "picture")
+        kinds = {"to_video": "video", "to_speech": "audio"}
+        assert info.kind == next((kind for end, kind in kinds.items() if newest.run.stage.endswith(end)), "picture")
 
 
 @pytest.mark.parametrize("name", CASES)

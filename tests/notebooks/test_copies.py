@@ -17,7 +17,7 @@ import pytest
 from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab import media
 from wanavatar_lab.jobs import Job, list_jobs, submit
-from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech, Upscale
 from wanavatar_lab.ui.gallery import Gallery
 
 SAMPLES = REPOSITORY / "data" / "samples"
@@ -39,6 +39,7 @@ REQUESTS: dict[str, Request] = {
         frame_num=5,
         num_inference_steps=1,
     ),
+    "text_to_speech": TextToSpeech(profile="pocket", text="--it's 7 o'clock, $HOME", voice="man", speaking_rate=1.2),
     "speech_to_video": SpeechToVideo(
         profile="pocket",
         image=str(SAMPLES / "avatar_woman.png"),

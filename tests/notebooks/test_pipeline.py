@@ -27,6 +27,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     toy_flux.pocket_weights(toys.pocket_weights(folder / "weights"))
     save_all_parts(i2v_pipeline(), "image_to_video", folder / "weights")
     (folder / "weights" / "pocket" / "upscale").mkdir()
+    speakers = "pocket/text_to_speech"
+    shutil.copytree(REPOSITORY / "weights" / speakers, folder / "weights" / speakers)
     shutil.copy(REPOSITORY / "tests" / "golden" / "realesrgan_x2" / "toy_x2.pth", upscaler(folder))
     toys.voice(folder / "voice.wav", seconds=2.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -86,6 +88,24 @@ def test_a_sentence_and_a_voice_become_a_talking_avatar(place: Path, capfd: pyte
         assert int(row[6]) > 100  # MB
     assert "picture 2.00 s (32 frames), sound 2.00 s" in said
     assert "lips against loudness: Pearson r " in said
+
+
+@pytest.mark.slow  # all stages once more; tests/ui/test_pipeline.py has the chain
+def test_a_script_stands_for_the_recording(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = len(list_jobs())
+    assert run(place, "said", "audio", "", "script", "Hello there") == 0
+    out = place / "said"
+    assert sorted(path.name for path in out.iterdir()) == ["05_pipeline.ipynb", *sorted([*MADE, "voice.wav"])]
+    clip, voice = media.probe(out / "talking.mp4"), media.probe(out / "voice.wav")
+    assert voice.duration is not None and 0.8 < voice.duration < 2
+    assert clip.duration == pytest.approx(voice.duration, abs=1 / 16)
+    made = list_jobs()[: len(list_jobs()) - before]
+    assert [job.run.stage for job in made].count("text_to_speech") == 1
+    (spoken,) = [job for job in made if job.run.stage == "speech_to_video"]
+    assert spoken.run.request().to_json()["audio_duration"] is None
+    assert " text_to_speech " in capfd.readouterr().out
+    assert run(place, "both", "script", "Hello there") == errors.FAILED
+    assert "script: is not used with a recording" in capfd.readouterr().err
 
 
 def test_a_stage_that_fails_is_named_and_nothing_is_put_there(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

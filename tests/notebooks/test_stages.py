@@ -85,6 +85,16 @@ def test_upscale(place: Path) -> None:
     assert plots(notebook) == [10]
 
 
+def test_text_to_speech(place: Path) -> None:
+    values = {"text": "안녕하세요, 반갑습니다.", "voice": "man", "speaking_rate": 1.5, "seed": 3}
+    notebook = run("03b_text_to_speech", place, interactive=False, **values)
+    path, request = made(notebook)
+    assert {name: getattr(request, name) for name in values} == values
+    info = media.probe(path)
+    assert (info.kind, info.audio_rate) == ("audio", 22_050) and 1 < (info.duration or 0) < 4
+    assert plots(notebook) == [10]
+
+
 @pytest.mark.slow  # it loads a pipeline into the kernel beside the worker's
 def test_image_to_video(place: Path) -> None:
     values = {"resolution": "64x64", "frame_num": 5, "num_inference_steps": 1, "prompt": "she nods", "seed": 3}

@@ -41,6 +41,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "text_to_image": {"prompt": "a woman with red hair"},
     "upscale": {"image": "a.png"},
     "image_to_video": {"image": "a.png"},
+    "text_to_speech": {"text": "Hello"},
     "speech_to_video": {"image": "a.png", "audio": "v.wav"},
 }
 HANGUL, HAN = re.compile("[가-힣]"), re.compile("[一-鿿]")

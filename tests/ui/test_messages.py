@@ -14,6 +14,7 @@ from tests.ui.looking import alerts, named
 from wanavatar_lab.errors import LabError, NotFinite, RequestError
 from wanavatar_lab.media import VideoWriter, probe
 from wanavatar_lab.metrics.landmarks import NoLandmarks
+from wanavatar_lab.pipeline import TalkingAvatar
 from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, fields_of, parse
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages.dubbing import Recording
@@ -28,7 +29,7 @@ from wanavatar_lab.worker.error_messages import explain, worker_died
 # values, names of fields and of models, which are the same in every language
 SAME = re.compile(
     r"'[^']*'|（当前值：.*|입력값: .*|사용 가능: .*|可用的有 .*|/\S+|[.](?:safetensors|pth)|[A-Za-z]+_[A-Za-z_]+|"
-    r"(?<![A-Za-z])(?:auto|true|false|LoRAs?|RRDBNet|width|height|NAME|WEIGHT)(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:auto|true|false|full|pocket|LoRAs?|RRDBNet|width|height|NAME|WEIGHT)(?![A-Za-z])"
 )
 LETTERS = re.compile("[A-Za-z]{3,}")
 
@@ -55,6 +56,14 @@ def of_fields() -> set[str]:
     said |= {*wrong("speech_to_video", **voice, inpaint_mask="m.png"), *wrong("speech_to_video", audio="a.wav")}
     dubbed = {"video": "v.mp4", "inpaint_video": "w.mp4", "inpaint_mask": "m.png", "start_from_image": True}
     said |= {*wrong("speech_to_video", audio="a.wav", **dubbed)}
+    said |= {*wrong("text_to_speech", text="!"), *wrong("text_to_speech", text="Hi", reference_text="Ho", manner="sad")}
+    said |= {*wrong("text_to_speech", text="Hi", reference_recording="a.wav")}
+    said |= {*wrong("text_to_speech", text="Hi", reference_recording="a.wav", profile="pocket")}
+    both = {"prompt": "a man", "picture": "a.png", "script": "Hi", "audio": "a.wav"}
+    for values in ({}, both):
+        with pytest.raises(RequestError) as caught:
+            TalkingAvatar(**values)
+        said |= {message for _, message in caught.value.problems}
     return said
 
 

@@ -26,7 +26,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> Iterato
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         (folder / "pocket").mkdir()
-        for part in [*(every_toy / "pocket").iterdir(), REPOSITORY / "weights" / "pocket" / "upscale"]:
+        shipped = REPOSITORY / "weights" / "pocket"
+        for part in [*(every_toy / "pocket").iterdir(), shipped / "upscale", shipped / "text_to_speech"]:
             (folder / "pocket" / part.name).symlink_to(part)
         patch.setenv("WANAVATAR_WEIGHTS", str(folder))
         queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=60))
@@ -60,7 +61,7 @@ def large(pipeline: Pipeline) -> list[str]:
     return [shown.before, shown.after] if isinstance(shown, Compare) else shown.paths
 
 
-@pytest.mark.slow  # two times four stages
+@pytest.mark.slow  # two times all stages
 def test_all_stages_run_and_each_can_be_changed_and_repeated(served: Path) -> None:
     pipeline = form(served)
 
@@ -69,9 +70,11 @@ def test_all_stages_run_and_each_can_be_changed_and_repeated(served: Path) -> No
         await until(lambda: pipeline.steps.busy)
         assert named(pipeline, "Running…").disabled
         await until(lambda: pipeline.artifact and not pipeline.steps.busy, PATIENCE)
-        assert states(pipeline) == ["succeeded"] * 4
-        assert [step["kind"] for step in pipeline.steps.steps] == ["picture", "picture", "video", "video"]
-        assert [step["seed"] for step in pipeline.steps.steps] == [1, None, 1, 1]
+        assert states(pipeline) == ["succeeded"] * 5
+        kinds = [step["kind"] for step in pipeline.steps.steps]
+        assert kinds == ["picture", "picture", "video", "audio", "video"]
+        assert [step["seed"] for step in pipeline.steps.steps] == [1, None, 1, None, 1]
+        assert pipeline.steps.steps[3]["title"] == "Your recording"
         assert [path.name for path in pipeline.artifacts] == [
             "picture.png",
             "upscaled.png",
@@ -79,14 +82,14 @@ def test_all_stages_run_and_each_can_be_changed_and_repeated(served: Path) -> No
             "talking.mp4",
         ]
         first = jobs_of(pipeline)
-        assert pipeline.steps.chosen == 3 and large(pipeline) == [f"runs/{first[3]}/talking.mp4"]
+        assert pipeline.steps.chosen == 4 and large(pipeline) == [f"runs/{first[3]}/talking.mp4"]
         pipeline.steps.chosen = 1
         assert large(pipeline) == [f"runs/{first[0]}/picture.png", f"runs/{first[1]}/upscaled.png"]
 
         # nothing takes its result, so that the others stay
         pipeline.steps.receive({"kind": "again"})
         await until(lambda: pipeline.steps.busy)
-        assert states(pipeline)[2:] == ["succeeded", "succeeded"] and pipeline.steps.steps[1]["path"] == ""
+        assert states(pipeline)[2:] == ["succeeded"] * 3 and pipeline.steps.steps[1]["path"] == ""
         pipeline.steps.receive({"kind": "change"})
         assert not pipeline._change.children  # while something runs nothing can be changed
         await until(lambda: not pipeline.steps.busy, PATIENCE)
@@ -101,12 +104,12 @@ def test_all_stages_run_and_each_can_be_changed_and_repeated(served: Path) -> No
         of_stage.set(prompt="an old man", seed=-1)
         named(pipeline, "Run this stage and what follows").click()
         await until(lambda: pipeline.steps.busy)
-        assert states(pipeline)[1:] == ["pending"] * 3
+        assert states(pipeline)[1:] == ["pending", "pending", "succeeded", "pending"]
         await until(lambda: not pipeline.steps.busy, PATIENCE)
         assert not set(jobs_of(pipeline)) & set(second)
         of_first = pipeline.made["picture.png"].job.run.request().to_json()
         assert of_first["prompt"] == "an old man"
-        assert [step["seed"] for step in pipeline.steps.steps][1:] == [None, 1, 1]
+        assert [step["seed"] for step in pipeline.steps.steps][1:] == [None, 1, None, 1]
         assert pipeline.form.values()["prompt"] == "a man"
         record = pipeline.record()
         assert all(run_id in record.html for run_id in jobs_of(pipeline))
@@ -114,8 +117,9 @@ def test_all_stages_run_and_each_can_be_changed_and_repeated(served: Path) -> No
     asyncio.run(person())
 
 
-def test_a_picture_that_is_given_stands_first_and_a_stage_that_is_cancelled_is_said(served: Path) -> None:
-    pipeline = form(served, prompt=None, picture=str(served / "face.png"))
+def test_a_picture_and_a_script_are_given_and_a_stage_that_is_cancelled_is_said(served: Path) -> None:
+    given = {"picture": str(served / "face.png"), "script": "Hello"}
+    pipeline = form(served, prompt=None, audio=None, **given)
     before = len(list_jobs())
 
     async def person() -> None:
@@ -128,7 +132,8 @@ def test_a_picture_that_is_given_stands_first_and_a_stage_that_is_cancelled_is_s
         pipeline.steps.receive({"kind": "cancel"})
         with pytest.raises(LabError, match="image_to_video was cancelled"):
             await running
-        assert states(pipeline) == ["succeeded", "succeeded", "cancelled", "pending"] and pipeline.steps.chosen == 2
+        assert states(pipeline) == ["succeeded", "succeeded", "cancelled", "pending", "pending"]
+        assert pipeline.steps.chosen == 2
         assert [path.name for path in pipeline.artifacts] == ["upscaled.png"]
         pipeline.steps.chosen = 0
         assert large(pipeline) == ["face.png"]
@@ -137,10 +142,13 @@ def test_a_picture_that_is_given_stands_first_and_a_stage_that_is_cancelled_is_s
         assert pipeline.steps.steps[2]["ready"]
         pipeline.again(2)
         await until(lambda: pipeline.artifact and not pipeline.steps.busy, PATIENCE)
-        assert states(pipeline) == ["succeeded"] * 4
+        assert states(pipeline) == ["succeeded"] * 5 and pipeline.steps.steps[3]["kind"] == "audio"
+        names = ["upscaled.png", "moving.mp4", "voice.wav", "talking.mp4"]
+        assert [path.name for path in pipeline.artifacts] == names
+        assert pipeline.made["talking.mp4"].job.run.manifest()["parents"] == [pipeline.made["voice.wav"].job.id]
 
     asyncio.run(person())
-    assert len(list_jobs()) == before + 4
+    assert len(list_jobs()) == before + 5
 
 
 def test_what_is_wrong_stands_at_its_field_and_nothing_is_queued(served: Path) -> None:
@@ -155,4 +163,4 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_is_queued(served: Path) -
     with pytest.raises(RequestError, match=r"Wan2\.2-S2V-14B"):
         asyncio.run(pipeline.run())
     assert "FLUX.2-klein-9B" in alerts(pipeline)
-    assert len(list_jobs()) == before and states(pipeline) == ["pending"] * 4
+    assert len(list_jobs()) == before and states(pipeline) == ["pending"] * 5

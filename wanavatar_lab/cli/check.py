@@ -104,8 +104,9 @@ def _stage(profile: str, stage: str, machine: Machine) -> str:
     gpu = "" if choice.peak_gpu_bytes is None else f"{amount(choice.peak_gpu_bytes)} of GPU memory, "
     steps = f"{work.steps} {'step' if work.steps == 1 else 'steps'}"
     time = "" if made.seconds is None else f"; about {made.seconds:.0f} s, an estimate"
+    size = f"{work.width}x{work.height}{frames}, " if work.pixels else ""
     return (
-        f"{stage:<16} {work.width}x{work.height}{frames}, {steps}: {gpu}"
+        f"{stage:<16} {size}{steps}: {gpu}"
         f"{amount(choice.host_bytes)} of main memory{time}\n    offload {choice.mode}: {choice.reason}"
     )
 

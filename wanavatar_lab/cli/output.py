@@ -16,6 +16,7 @@ from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.files import printable
 from wanavatar_lab.lora import Description
 from wanavatar_lab.lora.keys import counts_in_words
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 
@@ -75,7 +76,7 @@ def run_lines(runs: Iterable[tuple[Run, Status, str]]) -> Iterator[str]:
 def _prompt(run: Run) -> str:
     """The beginning of a run's prompt, in one line; empty for a run without one, or whose request is damaged."""
     try:
-        prompt = " ".join(str(run.read_json("request.json").get("prompt") or "").split())
+        prompt = " ".join(prompt_of(run.read_json("request.json")).split())
     except RunError:
         return ""
     return printable(prompt if len(prompt) <= LONGEST_PROMPT else prompt[: LONGEST_PROMPT - 1] + "…")

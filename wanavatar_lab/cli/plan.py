@@ -95,9 +95,7 @@ def _number(name: str, text: str | None) -> float | None:
 
 def _lines(made: Plan) -> Iterator[str]:
     work, choice = made.workload, made.choice
-    frames = f", {work.frames} frames" if work.frames > 1 else ""
-    frames += f" at a time, {work.segments} segments" if work.segments > 1 else ""
-    yield f"{_dashed(work.stage)}, profile {made.profile}: {work.width}x{work.height}{frames}, {_steps(made)}"
+    yield f"{_dashed(work.stage)}, profile {made.profile}: {_size(made)}{_steps(made)}"
     yield f"device    {_device(made.machine)}"
     yield f"weights   {'installed' if made.weights_there else 'not installed; sizes are those of the published files'}"
     moved = ", model by model" if choice.offloaded and choice.mode == "fp8" else ""
@@ -114,8 +112,19 @@ def _lines(made: Plan) -> Iterator[str]:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
     yield f"memory    {amount(choice.host_bytes)} of main memory"
     what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
-    time = f"about {clock(made.seconds)} a {what}, an estimate" if made.seconds is not None else "unknown; see --gpu"
+    time = "not estimated for speech" if not work.pixels else "unknown; see --gpu"
+    if made.seconds is not None:
+        time = f"about {clock(made.seconds)} a {what}, an estimate"
     yield f"time      {time}"
+
+
+def _size(made: Plan) -> str:
+    work = made.workload
+    if not work.pixels:
+        return ""
+    frames = f", {work.frames} frames" if work.frames > 1 else ""
+    frames += f" at a time, {work.segments} segments" if work.segments > 1 else ""
+    return f"{work.width}x{work.height}{frames}, "
 
 
 def _steps(made: Plan) -> str:

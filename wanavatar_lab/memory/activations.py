@@ -21,6 +21,8 @@ from wanavatar_lab.memory.workload import LATENT_FRAMES, TEXT_TOKENS, Workload
 FACTORS: dict[str, float] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 _UPSCALE_OVERLAP = 20  # pixels that an upscaler's tile is wider and higher than requested
+_SPEECH_POSITIONS = 8192  # of text, recording and speech together, for which VoxCPM2 keeps keys and values
+_RECORDING_SAMPLES = 15 * 16_000  # the longest recording to speak like
 _MOTION_FRAMES = 73  # frames that speech to video decodes again before a segment's own
 
 
@@ -67,6 +69,10 @@ def need(workload: Workload, component: Component, tiled: bool = False) -> Need:
         return Need("text", TEXT_TOKENS * channel_bytes)
     if component.name == "audio_encoder":
         return Need("audio", component.width)
+    if component.name == "speech_model":
+        return Need("speech", _SPEECH_POSITIONS * channel_bytes)
+    if component.name == "audio_vae":
+        return Need("audio_vae", _RECORDING_SAMPLES * channel_bytes)
     if component.name == "network":
         width, height = workload.width + _UPSCALE_OVERLAP, workload.height + _UPSCALE_OVERLAP
         return Need("upscale", 4 * width * height * channel_bytes)

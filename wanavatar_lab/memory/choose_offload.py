@@ -164,7 +164,7 @@ def choose(
 
 def _candidates(components: Sequence[Component], activations: Mapping[str, int], machine: Machine) -> Iterator[Choice]:
     """Every way to place the components, the preferred ones first; on the first GPU they need not fit."""
-    several = len(components) > 1
+    several = len(components) > 1 and not any(each.name == "speech_model" for each in components)  # they stay together
     yield _resident("none", components, activations)
     text = next((each for each in components if each.name == "text_encoder"), None)
     second = machine.gpus[1] if len(machine.gpus) > 1 else None
@@ -186,7 +186,7 @@ def _resident(
     on_gpu = {each.name: _bytes_on_gpu(each, mode) for each in components}
     gpus = {name: SECOND_GPU if name == on_second else GPU for name in on_gpu}
     first = [name for name in on_gpu if name != on_second]
-    weights, active = sum(on_gpu[name][0] for name in first), max(activations[name] for name in first)
+    weights, active = sum(on_gpu[name][0] for name in first), max((activations[name] for name in first), default=0)
     what = f"All {amount(weights)} of weights{', transformers in 8 bits,' if mode == 'fp8' else ''}"
     if on_second is not None:
         size = amount(on_gpu[on_second][0])
@@ -196,7 +196,7 @@ def _resident(
         False,
         {name: Placement(gpus[name], gpus[name], size) for name, (size, _) in on_gpu.items()},
         activations,
-        weights + active + max(upcast for _, upcast in on_gpu.values()),
+        weights + active + max((upcast for _, upcast in on_gpu.values()), default=0),
         sum(each.gpu_bytes for each in components),
         f"{what} and up to {amount(active)} of activations fit.",
     )

@@ -31,7 +31,8 @@ class Component:
     """One network of a stage.
 
     Attributes:
-        name: in its pipeline: transformer, transformer_2, text_encoder, vae, audio_encoder; network for upscale.
+        name: in its pipeline: transformer, transformer_2, text_encoder, vae, audio_encoder; network for upscale;
+            speech_model and audio_vae for text to speech.
         parameters: how many numbers it has.
         gpu_bytes: of its weights in the number formats in which the stage loads it.
         file_bytes: of its files, or of the published ones where none are installed; None if unknown.
@@ -127,10 +128,14 @@ def dimensions(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _paths(profile: Profile, stage: str, weights_dir: Path) -> dict[str, Path]:
-    """The file or folder of each network of a stage, in diffusers layout or in Wan-AI's."""
+    """The file or folder of each network of a stage, in diffusers layout or its publisher's; {} where it needs none."""
     folder = profile.weights(stage, weights_dir)
     if stage == "upscale":
         return {"network": folder}
+    if stage == "text_to_speech":
+        files = _TABLE["speech_files"]
+        there = (folder / files["instead"]).is_file()
+        return {} if there else {name: folder / file for name, file in files["networks"].items()}
     names = _TABLE["wan_files"].get(stage, {})
     if (folder / "transformer").is_dir() or not (names and (folder / names["transformer"]).is_dir()):
         names = {}
@@ -234,8 +239,8 @@ def tensor_sizes(file: Path) -> Iterator[tuple[str, int]]:
     kinds = {
         match[1] for word in words if isinstance(word, str) if (match := re.fullmatch(r"torch (\w+)Storage", word))
     }
-    if len(kinds) != 1 or not kinds <= _ITEMSIZES.keys():
+    if not kinds <= _ITEMSIZES.keys() or len({_ITEMSIZES[kind] for kind in kinds}) != 1:
         found = ", ".join(sorted(kinds)) or "none"
-        raise WeightsError(f"{file} must hold numbers of one format (found: {found}). Download it again.")
+        raise WeightsError(f"{file} must hold numbers of one size (found: {found}). Download it again.")
     itemsize = _ITEMSIZES[kinds.pop()]
     yield from (("", size // itemsize) for name, size in sizes.items() if "/data/" in f"/{name}")

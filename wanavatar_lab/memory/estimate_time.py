@@ -29,7 +29,8 @@ _UPSCALER = 16_700_000 // 4
 def expected_seconds(
     workload: Workload, components: Sequence[Component], machine: Machine, tiled: bool = False
 ) -> float | None:
-    """Estimated seconds for one clip, segment or picture. None on a CPU, and on a GPU that is not in the table.
+    """Estimated seconds for one clip, segment or picture. None on a CPU, on a GPU that is not in
+    the table, and for speech.
 
     Args:
         workload: of the stage.
@@ -38,7 +39,7 @@ def expected_seconds(
         tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
     """
     rates = _rates(machine)
-    if rates is None:
+    if rates is None or not workload.pixels:
         return None
     return sum(_flops(workload, component, tiled) / _rate(component, rates) for component in components) / EFFICIENCY
 

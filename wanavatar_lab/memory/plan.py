@@ -13,8 +13,10 @@ from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Machine
 from wanavatar_lab.memory.workload import Workload, workload_of
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech
 from wanavatar_lab.settings import read_settings
+
+_CHECKED = (TextToImage, ImageToVideo, TextToSpeech, SpeechToVideo)
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,15 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
         MediaError: the picture that decides the size cannot be read.
         WeightsError: a weights file is damaged.
     """
-    if device.partition(":")[0] == "cpu" or not isinstance(request, TextToImage | ImageToVideo | SpeechToVideo):
+    if device.partition(":")[0] == "cpu" or not isinstance(request, _CHECKED):
         return
     profile, weights_dir = request.the_profile(), read_settings().weights_dir
     if not weights_are_there(profile, request.stage, weights_dir):
         return
+    size, offload = (0, 0), "auto"
     if isinstance(request, TextToImage):
-        size, offload = request.size(), "auto"
-    else:
+        size = request.size()
+    elif not isinstance(request, TextToSpeech):
         from wanavatar_lab import media  # imports numpy and PyAV, which the command line does without
 
         source = request.source_size() if isinstance(request, SpeechToVideo) else media.read_picture(request.image).size

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.memory.components import PARTS
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, fields_of
+from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, TextToSpeech, fields_of
 from wanavatar_lab.requests.request import must_be
 
 TEXT_TOKENS = 512  # the length to which both text encoders pad
@@ -23,7 +23,7 @@ class Workload:
 
     Attributes:
         stage: which.
-        width, height: pixels of the result; of a tile for upscale.
+        width, height: pixels of the result; of a tile for upscale; 0 for speech.
         frames: of the clip, or of a segment; 1 for a picture.
         steps: denoising steps of the clip or segment.
         passes: forward passes per step: 2 with guidance.
@@ -47,7 +47,7 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Length of the transformer's sequence; 0 for upscale."""
+        """Length of the transformer's sequence; 0 for upscale and speech."""
         rows, columns = self.height // TOKEN_SIDE, self.width // TOKEN_SIDE
         if self.stage == "text_to_image":
             return self.video_tokens + TEXT_TOKENS
@@ -70,7 +70,7 @@ def workload_of(request: Request, size: tuple[int, int]) -> Workload:
 
     Args:
         request: of a stage that comes with the package.
-        size: width and height in pixels of the result; of the picture for upscale.
+        size: width and height in pixels of the result; of the picture for upscale; 0 for speech.
     """
     tile = getattr(request, "tile", 0)
     width, height = (min(tile, side) if tile else side for side in size)
@@ -123,7 +123,8 @@ def usual_workload(stage: str, profile: str, resolution: str | None = None, fram
         if "width" not in views or not times:
             problem = must_be("width x height such as 720x1280", resolution)
             if "width" not in views:
-                problem = f"{resolution!r} does not apply to {stage}, which takes pictures of any size in tiles"
+                which = "makes speech" if stage == "text_to_speech" else "takes pictures of any size in tiles"
+                problem = f"{resolution!r} does not apply to {stage}, which {which}"
             raise RequestError([("resolution", problem)])
         values |= {"width": width, "height": height}
     request = STAGE_REQUESTS[stage](**values)
@@ -134,5 +135,7 @@ def _planned_size(request: Request) -> tuple[int, int]:
     """The width and height of a result whose input picture is not known."""
     if isinstance(request, ImageToVideo | SpeechToVideo):
         return request.size(PORTRAIT)
+    if isinstance(request, TextToSpeech):
+        return 0, 0
     size = getattr(request, "size", None)
     return PORTRAIT if size is None else size()

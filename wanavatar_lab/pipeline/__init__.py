@@ -5,7 +5,7 @@
     hand_over(made, make_folder("demo"))
     print(report(made, measure(made[-1].path, opening)))
 
-links      the links of a chain, and the chain from a sentence and a voice to a talking avatar
+links      the links of a chain, and the chain from a sentence and a voice, or what it says, to a talking avatar
 run        submits each link when its inputs exist, and waits
 progress   progress and the time left, as lines for a log
 report     measures of the talking clip, a report as text, copies of the files

@@ -1,4 +1,4 @@
-"""The links of a chain, and the chain from a sentence and a voice to a talking avatar."""
+"""The links of a chain, and the chain from a sentence and a voice, or what it says, to a talking avatar."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,17 +6,23 @@ from typing import Annotated, Any, ClassVar
 
 from wanavatar_lab.errors import RequestError
 from wanavatar_lab.pipeline.progress import TYPICAL, UNKNOWN, Typical
-from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale, Words
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech, Upscale, Words
 from wanavatar_lab.requests.field_spec import spec, translated
 from wanavatar_lab.requests.fields import LONGEST_PROMPT, Seed
 from wanavatar_lab.requests.speech_to_video import LONGEST_AUDIO
+from wanavatar_lab.requests.text_to_speech import LONGEST_TEXT, Speaker
 
-PICTURE = "picture.png"
-# the arguments of `talking_avatar` that become a stage's prompt
-_PROMPTS: dict[type[Request], dict[str, str]] = {
+PICTURE, VOICE = "picture.png", "voice.wav"
+# the fields of a stage that are arguments of `talking_avatar` by another name
+_NAMES: dict[type[Request], dict[str, str]] = {
     ImageToVideo: {"prompt": "motion_prompt"},
+    TextToSpeech: {"text": "script"},
     SpeechToVideo: {"prompt": "talking_prompt"},
 }
+
+
+_NO_VOICE = ("script", "is required, unless a recording is given")
+_TWO_VOICES = ("script", "is not used with a recording; empty one of the two")
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class Link:
 def talking_avatar(
     *,
     profile: str,
-    audio: str,
+    audio: str | None = None,
+    script: str | None = None,
+    voice: str = "woman",
     prompt: str | None = None,
     picture: str | None = None,
     motion_prompt: str | None = None,
@@ -50,18 +58,22 @@ def talking_avatar(
 ) -> list[Link]:
     """From a sentence and a voice to a picture, the same at twice the size, a clip that moves and one that talks.
 
+    The voice is a recording, or is made of what it says, by one link more, before the last one.
+
     Both clips start from the picture as it was made: they have its size, so the larger one would only be shrunk again.
 
     Args:
         profile: which models: full or pocket.
         audio: the recording that is spoken.
+        script: what is said, instead of a recording.
+        voice: who says it, as in `TextToSpeech`.
         prompt: who and what the picture shows.
-        picture: a file instead of a prompt; there are three links then.
+        picture: a file instead of a prompt; the first link is left out then.
         motion_prompt: what happens in the moving clip.
         talking_prompt: how the person speaks and moves; None is the stage's default.
-        audio_start: where it begins, in seconds.
-        audio_duration: seconds of it, or None for all; 5 is one segment of 80 frames, the shortest that the models were
-            made for.
+        audio_start: where the recording begins, in seconds.
+        audio_duration: seconds of it, or None for all; a script is spoken whole. 5 is one segment of 80 frames, the
+            shortest that the models were made for.
         seed: of every stage; -1 draws one for each.
 
     Raises:
@@ -72,18 +84,27 @@ def talking_avatar(
         ("upscaled.png", Upscale, {}),
         ("moving.mp4", ImageToVideo, {"prompt": motion_prompt or "", "seed": seed}),
     ]
-    spoken = {"audio": audio, "audio_start": audio_start, "audio_duration": audio_duration, "seed": seed}
+    spoken: dict[str, Any] = {"audio": VOICE if audio is None else audio, "seed": seed}
+    if script is not None:
+        wanted.append((VOICE, TextToSpeech, {"text": script, "voice": voice, "seed": seed}))
+    else:
+        spoken |= {"audio_start": audio_start, "audio_duration": audio_duration}
     wanted += [("talking.mp4", SpeechToVideo, spoken | ({} if talking_prompt is None else {"prompt": talking_prompt}))]
-    if picture is not None:
-        wanted = [(file, kind, {"image": picture, **values}) for file, kind, values in wanted[1:]]
     problems: list[tuple[str, str]] = []
+    if (script is None) == (audio is None):
+        problems.append(_NO_VOICE if audio is None else _TWO_VOICES)
     links: list[Link] = []
     for file, kind, values in wanted:
-        takes = {} if file == PICTURE or picture is not None else {"image": PICTURE}
+        if file == PICTURE and picture is not None:
+            continue
+        takes = {"audio": VOICE} if kind is SpeechToVideo and script is not None else {}
+        if "image" in kind.model_fields:
+            takes |= {"image": PICTURE} if picture is None else {}
+            values = {"image": picture, **values}
         try:
-            request = kind(profile=profile, **values, **takes)
+            request = kind(profile=profile, **{**values, **takes})
         except RequestError as error:
-            renamed = {"image": "picture", **_PROMPTS.get(kind, {})}
+            renamed = {"image": "picture", **_NAMES.get(kind, {})}
             problems += [(renamed.get(name, name), message) for name, message in error.problems]
         else:
             links.append(Link(file, request, takes, TYPICAL[profile][kind.stage]))
@@ -104,7 +125,7 @@ class TalkingAvatar(Request):
     stage: ClassVar[str] = "talking_avatar"
     labels: ClassVar[Words] = translated("Pipeline")
     help: ClassVar[Words] = translated(
-        "All stages in a row: from a sentence or a picture and a voice to a talking clip."
+        "All stages in a row: from a sentence or a picture, and a script or a voice, to a talking clip."
     )
     artifact: ClassVar[str] = "talking"
     suffix: ClassVar[str] = ".mp4"
@@ -113,8 +134,12 @@ class TalkingAvatar(Request):
     """Who and what the picture shows. Leave it empty to give a picture instead."""
     picture: Annotated[str | None, spec("Picture", widget="picture")] = None
     """A picture of your own instead of a prompt, with the face clearly visible."""
-    audio: Annotated[str, spec("Voice", widget="audio")]
-    """What the person says: any sound or video file."""
+    script: Annotated[str | None, spec("Script", widget="textarea", max_length=LONGEST_TEXT)] = None
+    """What the person says. Leave it empty to give a recording instead."""
+    voice: Speaker = "woman"
+    """Who says the script."""
+    audio: Annotated[str | None, spec("Voice", widget="audio")] = None
+    """A recording instead of a script: any sound or video file."""
     audio_start: Annotated[float, spec("Voice from", unit="s", group="advanced", ge=0.0, le=LONGEST_AUDIO)] = 0.0
     """Start in the recording."""
     audio_duration: Annotated[
@@ -128,11 +153,16 @@ class TalkingAvatar(Request):
     seed: Seed = -1
 
     def _conflicts(self) -> list[tuple[str, str]]:
+        problems = []
         if not (self.prompt or "").strip() and self.picture is None:
-            return [("prompt", "is required, unless a picture is given")]
+            problems.append(("prompt", "is required, unless a picture is given"))
         if (self.prompt or "").strip() and self.picture is not None:
-            return [("picture", "is not used with a prompt; empty one of the two")]
-        return []
+            problems.append(("picture", "is not used with a prompt; empty one of the two"))
+        if not (self.script or "").strip() and self.audio is None:
+            problems.append(_NO_VOICE)
+        if (self.script or "").strip() and self.audio is not None:
+            problems.append(_TWO_VOICES)
+        return problems
 
     def links(self) -> list[Link]:
         """The links of its chain.
@@ -141,7 +171,9 @@ class TalkingAvatar(Request):
             RequestError: as `talking_avatar`.
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return talking_avatar(**{**values, "prompt": None if self.picture else self.prompt})
+        unused = {"prompt": None} if self.picture else {}
+        unused |= {"script": None} if self.audio else {}
+        return talking_avatar(**{**values, **unused})
 
     def check_inputs(self) -> None:
         """Check everything that its stages will be given.

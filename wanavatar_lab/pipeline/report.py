@@ -81,7 +81,7 @@ def report(made: Sequence[Made], measures: Measures, folder: Path) -> str:
         rows.append(
             (
                 str(path),
-                f"{info.width}x{info.height}",
+                f"{info.width}x{info.height}" if info.width else f"{info.duration:.1f} s",
                 f"{path.stat().st_size / 1000:.0f}",
                 one.link.request.stage,
                 f"{seconds:.1f}",

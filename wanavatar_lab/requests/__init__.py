@@ -15,9 +15,12 @@ from wanavatar_lab.requests.loras import ImageLoraChoice, LoraChoice
 from wanavatar_lab.requests.request import STAGE_REQUESTS, Request, parse, plain_defaults
 from wanavatar_lab.requests.speech_to_video import SpeechToVideo
 from wanavatar_lab.requests.text_to_image import TextToImage
+from wanavatar_lab.requests.text_to_speech import TextToSpeech
 from wanavatar_lab.requests.upscale import Upscale
 
-STAGE_REQUESTS.update({request.stage: request for request in (TextToImage, Upscale, ImageToVideo, SpeechToVideo)})
+STAGE_REQUESTS.update(
+    {request.stage: request for request in (TextToImage, Upscale, ImageToVideo, TextToSpeech, SpeechToVideo)}
+)
 
 from_json = Request.from_json
 
@@ -34,6 +37,7 @@ __all__ = [
     "RequestError",
     "SpeechToVideo",
     "TextToImage",
+    "TextToSpeech",
     "Upscale",
     "Words",
     "fields_of",

@@ -239,6 +239,11 @@ def plain_defaults(stage: str, profile: str = "full") -> dict[str, Any]:
     return defaults
 
 
+def prompt_of(values: Mapping[str, Any]) -> str:
+    """What a person wrote in a request, given as JSON types: its prompt, or the text that is spoken; "" without one."""
+    return str(values.get("prompt") or values.get("text") or "")
+
+
 def refused(requirement: str) -> PydanticCustomError:
     """An error for a validator to raise; the message adds the value, as in "must be ... (got 5)".
 

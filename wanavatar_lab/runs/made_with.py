@@ -19,6 +19,7 @@ from wanavatar_lab.errors import LabError, MediaError, RunError
 from wanavatar_lab.files import printable, sha256_of
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs.inputs import InputFile
 from wanavatar_lab.runs.run import list_runs
 
@@ -76,7 +77,7 @@ def describe(
         "Software": SOFTWARE,
         "Version": _version(),
         "Stage": request.stage,
-        "Prompt": values.get("prompt", ""),
+        "Prompt": prompt_of(values),
         "Request": values,
         "Inputs": {name: {"name": one.name, "sha256": one.sha256} for name, one in inputs.items()},
         "Weights": dict(weights),

@@ -7,8 +7,14 @@ from typing import Any
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, fields_of, plain_defaults
 
-_IN_ORDER = ("text_to_image", "upscale", "image_to_video", "speech_to_video")  # as the notebooks are numbered
-NOTEBOOKS = {stage: f"notebooks/{number:02}_{stage}.ipynb" for number, stage in enumerate(_IN_ORDER, 1)}
+_NUMBERS = {
+    "text_to_image": "01",
+    "upscale": "02",
+    "image_to_video": "03",
+    "text_to_speech": "03b",
+    "speech_to_video": "04",
+}
+NOTEBOOKS = {stage: f"notebooks/{number}_{stage}.ipynb" for stage, number in _NUMBERS.items()}
 
 
 def as_python(request: Request, seed: int | None = None) -> str:

@@ -17,6 +17,7 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import entries, printable
 from wanavatar_lab.requests import FieldView, Request
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs.run import list_runs
 from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
@@ -315,7 +316,7 @@ def earlier(kinds: Collection[str], *, runs_dir: Path | str | None = None) -> li
             status = run.status()
             if made := [artifact for artifact in status.artifacts if artifact.kind in kinds]:
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at))
-                prompt = shorten(str(run.read_json("request.json").get("prompt") or ""), LONGEST_PROMPT)
+                prompt = shorten(prompt_of(run.read_json("request.json")), LONGEST_PROMPT)
                 shown = [thumbnail(run, status, run.path(artifact)) for artifact in made]
                 seed = "" if shown[0].seed is None else WORDS.text("seed", seed=shown[0].seed)
                 title = " · ".join(filter(None, (stage_name(run.stage), when, prompt, seed)))

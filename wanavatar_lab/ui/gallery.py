@@ -22,6 +22,7 @@ import traitlets
 from wanavatar_lab import files
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.inputs import changed_since
 from wanavatar_lab.runs.marks import Marks, as_tags, marks_version, read_marks, write_marks
@@ -487,7 +488,7 @@ def _read(run: Run) -> Entry | None:
             return None
         return Entry(run.id, run.stage, kind, "damaged", str(error), 0.0)
     inputs = [value for value in values if value.startswith("/")]  # submitting has made them absolute
-    title = str(request.get("prompt") or "") or (Path(inputs[0]).name if inputs else "")
+    title = prompt_of(request) or (Path(inputs[0]).name if inputs else "")
     if status.artifacts and all(artifact.kind != kind for artifact in status.artifacts):
         kind = status.artifacts[0].kind
     title = files.printable(title)

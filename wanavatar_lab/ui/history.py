@@ -15,6 +15,7 @@ import traitlets
 from wanavatar_lab import files
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.requests import STAGE_REQUESTS, fields_of, plain_defaults
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
@@ -28,7 +29,7 @@ MOST_RUNS = 24  # in the strip of a stage; the gallery has them all
 LOOK_SECONDS = 3.0
 LONGEST_TITLE = 200  # characters of a prompt, which shows one line
 # fields that are not named among the settings: shown by themselves, or the same in most runs of a panel
-SHOWN_APART = ("prompt", "seed", "profile")
+SHOWN_APART = ("prompt", "text", "seed", "profile")
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
         link=server_path(larger) if larger is not None and can_show(larger) else "",
         path=server_path(file) if file is not None and kind_of_file and can_show(file) else "",
         kind=kind_of_file,
-        title=shorten(str(values.get("prompt") or "") or ", ".join(given), LONGEST_TITLE),
+        title=shorten(prompt_of(values) or ", ".join(given), LONGEST_TITLE),
         state=status.state,
         seed=status.seed if "seed" in views else None,
         settings=settings,

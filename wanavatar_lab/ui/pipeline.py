@@ -1,6 +1,6 @@
 """The whole way to a talking avatar as a form: its stages in a row, each with its result, to be changed and repeated.
 
-pipeline = Pipeline(profile="pocket", prompt="a woman with red hair", audio="voice.wav")
+pipeline = Pipeline(profile="pocket", prompt="a woman with red hair", script="Hello there")
 pipeline                  # in a notebook: shows it
 await pipeline.run()      # instead of a click on the button
 pipeline.artifact         # the talking clip, for the next cell
@@ -8,7 +8,7 @@ pipeline.artifact         # the talking clip, for the next cell
 
 import asyncio
 import importlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -33,7 +33,8 @@ from wanavatar_lab.ui.record import Record, is_headless, joined, record_of_form,
 from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, LanguageSwitch, Look, loop_runs, script, start, styles
 
-STAGES = ("text_to_image", "upscale", "image_to_video", "speech_to_video")
+STAGES = ("text_to_image", "upscale", "image_to_video", "text_to_speech", "speech_to_video")
+PICTURE, VOICE = 0, 3  # the places of stages in whose stead a person may give a file
 WORDS = read_words(__file__, "pipeline")
 _OF_STATUS = ("state", "phase", "step", "steps", "segment", "segments", "fraction", "seed")
 
@@ -63,10 +64,10 @@ class Steps(LabWidget):
         self._owner = owner
         super().__init__()
 
-    def begin(self, given: bool) -> None:
-        """Show all stages as not begun; the first one is a picture that was given, if one was."""
+    def begin(self, given: Collection[int] = ()) -> None:
+        """Show all stages as not begun; those at the places `given` are files that were given."""
         blank = {"state": "pending", "phase": "", "fraction": 0.0, "seed": None, "path": "", "said": "", "ready": False}
-        steps = [{"stage": stage, "given": given and not place, **blank} for place, stage in enumerate(STAGES)]
+        steps = [{"stage": stage, "given": place in given, **blank} for place, stage in enumerate(STAGES)]
         for step in steps:
             step["seeded"] = "seed" in STAGE_REQUESTS[str(step["stage"])].model_fields
         self.steps = [_in_words(step) for step in steps]
@@ -99,7 +100,8 @@ class Steps(LabWidget):
 
 
 def _in_words(step: dict[str, Any]) -> dict[str, Any]:
-    title = WORDS.text("given") if step["given"] else stage_name(step["stage"])
+    given = "given" if step["stage"] == STAGES[PICTURE] else "given_voice"
+    title = WORDS.text(given) if step["given"] else stage_name(step["stage"])
     return {**step, "title": title, "error": in_language(step["said"])}
 
 
@@ -108,13 +110,14 @@ class _Form(Form):
 
     def lacking(self) -> str:
         """Which weights have to be downloaded, and how; "" if none."""
-        given = self.made.get("picture")
-        needed = STAGES[1:] if given is not None and given.value else STAGES
+        given = {name for name in ("picture", "script") if (control := self.made.get(name)) and control.value}
+        unused = {STAGES[PICTURE] if "picture" in given else "", "" if "script" in given else STAGES[VOICE]}
+        needed = [stage for stage in STAGES if stage not in unused]
         return " ".join(filter(None, (weights_lacking(stage, self.profile) for stage in needed)))
 
 
 class Pipeline(LabBox):
-    """A sentence or a picture, and a voice, become a talking avatar.
+    """A sentence or a picture, and a script or a voice, become a talking avatar.
 
     The newest result is shown large, or that of the stage that a person has chosen. A stage can be changed and run
     again, with the stages that take its result; the others keep theirs.
@@ -137,7 +140,7 @@ class Pipeline(LabBox):
         self.form = _Form(TalkingAvatar, profile=profile, **values)
         self.links: list[Link] = []
         self.made: dict[str, Made] = {}
-        self._picture: Path | None = None  # that was given
+        self._given: dict[int, Path] = {}  # files that were given, by the places of the stages that they stand for
         self._job: Job | None = None  # of the stage that was queued last
         self._at = 0  # the place of that stage
         self._changed: Form | None = None  # of the stage that is being changed
@@ -148,7 +151,7 @@ class Pipeline(LabBox):
             bare(widgets.VBox, "wl-panel-drop"),
             *(bare(widgets.VBox) for _ in range(2)),
         )
-        self.steps.begin(given=False)
+        self.steps.begin()
         foot = bare(widgets.HBox, "wl-panel-foot", children=[self._button, self._memory])
         inputs = bare(widgets.VBox, "wl-panel-form", children=[self.form, foot])
         made = [self._hint, self._large, self.steps, self._change]
@@ -192,17 +195,18 @@ class Pipeline(LabBox):
             refused = RequestError([("profile", lacking)])
             self.form.show(refused)
             raise refused
-        self._picture = None if request.picture is None else Path(request.picture)
-        self.steps.begin(given=self._picture is not None)
-        if self._picture is not None:
-            self.steps.change(0, state="succeeded")
-            self.steps.show_file(0, self._picture)
+        files = {PICTURE: request.picture, VOICE: request.audio}
+        self._given = {place: Path(path) for place, path in files.items() if path is not None}
+        self.steps.begin(self._given)
+        for place, path in self._given.items():
+            self.steps.change(place, state="succeeded")
+            self.steps.show_file(place, path)
         return await self._run(request.links(), {})
 
     def change(self, place: int) -> None:
         """Open the form of a stage, below the stages."""
-        index = place - self._first
-        if not self._can_change(index):
+        index = self._index(place)
+        if index is None or not self._can_change(index):
             return
         link = self.links[index]
         taken = {name: str(self.made[file].path) for name, file in link.takes.items()}
@@ -222,8 +226,8 @@ class Pipeline(LabBox):
 
     def again(self, place: int) -> None:
         """Run a stage again, with another seed if it has one, and the stages that take its result."""
-        index = place - self._first
-        if self._can_change(index):
+        index = self._index(place)
+        if index is not None and self._can_change(index):
             request = self.links[index].request
             if "seed" in type(request).model_fields:
                 request = request.changed(seed=-1)
@@ -250,10 +254,10 @@ class Pipeline(LabBox):
         self._button.description = WORDS.text("busy" if self.steps.busy else "run")
         self._button.disabled = self.steps.busy
 
-    @property
-    def _first(self) -> int:
-        """The place of the first link among the stages shown."""
-        return len(STAGES) - len(self.links)
+    def _index(self, place: int) -> int | None:
+        """The index of the link of a stage; None if it has none."""
+        stages = [link.request.stage for link in self.links]
+        return stages.index(STAGES[place]) if STAGES[place] in stages else None
 
     def _make_the_rest(self) -> None:
         """Make what the form can be drawn without, and import what shows pictures and plays sound."""
@@ -286,8 +290,7 @@ class Pipeline(LabBox):
 
     def _can_change(self, index: int) -> bool:
         """Whether a link has all that it takes, and nothing runs."""
-        in_range = 0 <= index < len(self.links) and not self.steps.busy
-        return in_range and all(file in self.made for file in self.links[index].takes.values())
+        return not self.steps.busy and all(file in self.made for file in self.links[index].takes.values())
 
     def _run_changed(self, index: int, form: Form) -> None:
         request = form.request()
@@ -315,7 +318,7 @@ class Pipeline(LabBox):
         self._memory.settled = True  # what runs is what the form shows
         self._close_change()
         self.links, self.made, self._job = list(links), dict(kept), None
-        places = [self._first + index for index, link in enumerate(links) if link.file not in kept]
+        places = [STAGES.index(link.request.stage) for link in links if link.file not in kept]
         for place in places:
             self.steps.change(place, state="pending", fraction=0.0, seed=None, said="", path="")
         self._ready()
@@ -324,7 +327,7 @@ class Pipeline(LabBox):
         lines = pipeline.on_progress() if is_headless() else None
 
         def begun(index: int, job: Job) -> None:
-            self._job, self._at = job, self._first + index
+            self._job, self._at = job, STAGES.index(links[index].request.stage)
 
         def show(progress: Progress) -> None:
             if lines is not None:
@@ -349,7 +352,7 @@ class Pipeline(LabBox):
     def _keep(self, status: Status) -> None:
         """Show what the stage has made that has just ended."""
         assert self._job is not None
-        link = self.links[self._at - self._first]
+        (link,) = [link for link in self.links if link.request.stage == STAGES[self._at]]
         path = self._job.run.path(main_artifact(status.artifacts, link.request.artifact))
         self.made[link.file] = Made(link, self._job, status, path)
         self.steps.show_file(self._at, path)
@@ -372,21 +375,21 @@ class Pipeline(LabBox):
 
     def _show_large(self) -> None:
         """Show the result of the chosen stage, if there is one."""
-        index = self.steps.chosen - self._first
-        made = self.made.get(self.links[index].file) if 0 <= index < len(self.links) else None
+        index = self._index(self.steps.chosen)
+        made = self.made.get(self.links[index].file) if index is not None else None
+        given = self._given.get(self.steps.chosen)
         if made is not None:
             refill(self._large, result_of(made.job.run))
-        elif index < 0 and self._picture is not None and self.links:
-            refill(self._large, view_of([self._picture]))
+        elif index is None and given is not None and self.links:
+            refill(self._large, view_of([given]))
         self.show_words()
 
     def _ready(self) -> None:
         """Say of each stage whether it can be changed."""
         for place in range(len(STAGES)):
-            index = place - self._first
-            ready = 0 <= index < len(self.links)
-            ready = ready and all(file in self.made for file in self.links[index].takes.values())
-            self.steps.change(place, ready=ready)
+            index = self._index(place)
+            takes = {} if index is None else self.links[index].takes
+            self.steps.change(place, ready=index is not None and all(file in self.made for file in takes.values()))
 
     def _close_change(self) -> None:
         self._changed = None

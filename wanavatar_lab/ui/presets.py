@@ -44,6 +44,10 @@ SHIPPED: dict[str, dict[str, tuple[Values, Values]]] = {
         ),
         "twice_as_long": ({"frame_num": 161}, {"frame_num": 97}),
     },
+    "text_to_speech": {
+        "slow": ({"speaking_rate": 0.8, "manner": "calm, articulate"}, {"speaking_rate": 0.8}),
+        "lively": ({"speaking_rate": 1.1, "manner": "cheerful, lively"}, {"speaking_rate": 1.15}),
+    },
     "speech_to_video": {
         "draft": (
             {"resolution": "480p", "num_inference_steps": 15, "step_cache": "first_block", "num_segments": 1},

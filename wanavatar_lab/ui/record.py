@@ -19,6 +19,7 @@ import ipywidgets as widgets
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
 from wanavatar_lab.requests import fields_of
+from wanavatar_lab.requests.request import prompt_of
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
 
 if TYPE_CHECKING:
@@ -166,7 +167,9 @@ def record_of_run(run: "Run", shown: Record | None = None) -> Record:
     kind = type(request)
     everything = request.to_json() | ({"seed": status.seed} if status.seed is not None else {})
     changed = {name: everything[name] for name in changed_values(request, status.seed) if name != "profile"}
-    prompt, _ = str(everything.get("prompt") or ""), changed.pop("prompt", None)
+    prompt = prompt_of(everything)
+    for name in ("prompt", "text"):
+        changed.pop(name, None)
     values = {**({"seed": changed.pop("seed", status.seed)} if "seed" in everything else {}), **changed}
     facts = settings_of(kind, values)
     begun = status.started_at or status.submitted_at

@@ -91,6 +91,7 @@ function render({ model, el }) {
       clip.addEventListener("pointerleave", () => clip.pause());
       return clip;
     }
+    if (step.kind === "audio") return element("span", { className: "wl-step-sound", textContent: "♫", "aria-hidden": "true" });
     return element("img", { src, alt: "", draggable: false });
   }
 
