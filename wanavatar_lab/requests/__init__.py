@@ -15,9 +15,22 @@ from wanavatar_lab.requests.loras import ImageLoraChoice, LoraChoice
 from wanavatar_lab.requests.request import STAGE_REQUESTS, Request, parse, plain_defaults
 from wanavatar_lab.requests.speech_to_video import SpeechToVideo
 from wanavatar_lab.requests.text_to_image import TextToImage
+from wanavatar_lab.requests.tools import (
+    TOOLS,
+    Concatenate,
+    ExtractAudio,
+    ExtractFrame,
+    InterpolateFrames,
+    NormalizeLoudness,
+    Resample,
+    SeparateVocals,
+    Tool,
+    Trim,
+)
 from wanavatar_lab.requests.upscale import Upscale
 
 STAGE_REQUESTS.update({request.stage: request for request in (TextToImage, Upscale, ImageToVideo, SpeechToVideo)})
+STAGE_REQUESTS.update({tool.stage: tool for tool in TOOLS})
 
 from_json = Request.from_json
 
@@ -26,14 +39,24 @@ offer_choices()
 __all__ = [
     "LANGUAGES",
     "STAGE_REQUESTS",
+    "TOOLS",
+    "Concatenate",
+    "ExtractAudio",
+    "ExtractFrame",
     "FieldView",
     "ImageLoraChoice",
     "ImageToVideo",
+    "InterpolateFrames",
     "LoraChoice",
+    "NormalizeLoudness",
     "Request",
     "RequestError",
+    "Resample",
+    "SeparateVocals",
     "SpeechToVideo",
     "TextToImage",
+    "Tool",
+    "Trim",
     "Upscale",
     "Words",
     "fields_of",

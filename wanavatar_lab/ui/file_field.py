@@ -33,12 +33,19 @@ LONGEST_PROMPT = 40  # characters of it there
 PICTURE_WIDTH = "16em"
 
 # by a field's widget hint: the kinds of files it takes
-TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}
+TAKEN = {
+    "picture": ("picture", "video"),
+    "audio": ("audio", "video"),
+    "media": ("audio", "video"),
+    "video": ("video",),
+    "weights": ("weights",),
+}
 
 # and the kinds of artifacts: a talking clip has a voice, and every clip has pictures
 MADE = {
     "picture": ("picture", "video", "talking"),
     "audio": ("audio", "talking"),
+    "media": ("audio", "video", "talking"),
     "video": ("video", "talking"),
     "weights": ("weights",),
 }

@@ -1,5 +1,5 @@
-"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the LoRAs
-and the gallery.
+"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the
+tools, the LoRAs and the gallery.
 
 A tab is built when it is first opened, so that the page appears at once. A heartbeat shows when the kernel or the
 server is gone.
@@ -13,12 +13,13 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.requests import STAGE_REQUESTS, Tool, Words
 from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import Panel, PanelHost
+from wanavatar_lab.ui.tools import ToolPanels
 from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, repeat, script, styles
 from wanavatar_lab.worker.queue import RunQueue
 
@@ -34,13 +35,16 @@ class Page(PanelHost):
     """The page.
 
     Args:
-        tabs: from left to right; if None, one for each stage, all of them in a row, the LoRAs and the gallery.
+        tabs: from left to right; if None, one for each stage, all of them in a row, the tools, the LoRAs and the
+            gallery.
         profile: which models the stages' panels begin with.
     """
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
-        ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
-        ours += [(translated("Pipeline"), partial(_pipeline, profile))]
+        self._stages = [stage for stage, kind in STAGE_REQUESTS.items() if not issubclass(kind, Tool)]
+        kinds = [STAGE_REQUESTS[stage] for stage in self._stages]
+        ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in kinds]
+        ours += [(translated("Pipeline"), partial(_pipeline, profile)), (WORDS["tools"], self._tools)]
         ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
@@ -79,6 +83,9 @@ class Page(PanelHost):
         """Show the tab with the queue."""
         self._tab.selected_index = len(self.tabs) - 1
 
+    def _tools(self) -> widgets.Widget:
+        return ToolPanels(self._in_use)
+
     def _loras(self) -> widgets.Widget:
         from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
 
@@ -97,8 +104,11 @@ class Page(PanelHost):
 
     def open_panel(self, stage: str) -> Panel:
         """Show the tab of a stage."""
-        index = self._tab.selected_index = list(STAGE_REQUESTS).index(stage)
-        panel: Panel = self._places[index].children[0]
+        is_tool = issubclass(STAGE_REQUESTS[stage], Tool)
+        index = len(self._stages) + 1 if is_tool else self._stages.index(stage)
+        self._tab.selected_index = index
+        (content,) = self._places[index].children
+        panel: Panel = content.open(stage) if is_tool else content
         return panel
 
     def _open(self, index: int | None) -> None:
@@ -109,7 +119,12 @@ class Page(PanelHost):
         if not place.children:
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
-            self.stage_in_use, panel.host = panel.form.request_class.stage, self
+            self._in_use(panel)
+        elif isinstance(panel, ToolPanels):
+            self._in_use(panel.panel)
+
+    def _in_use(self, panel: Panel) -> None:
+        self.stage_in_use, panel.host = panel.form.request_class.stage, self
 
 
 def _pipeline(profile: str) -> widgets.Widget:
