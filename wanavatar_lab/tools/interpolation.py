@@ -64,6 +64,9 @@ def interpolate_frames(
 def _interpolated(frames: Iterator[Frame], own: Fraction, wanted: Fraction, options: str) -> Iterator[Frame]:
     """Frames at another rate; those at the end, for which the filter lacks a next frame, are not among them."""
     first = next(frames)
+    if (second := next(frames, None)) is None:  # of which the filter makes nothing
+        yield first
+        return
     graph = av.filter.Graph()
     height, width = first.shape[:2]
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / own)
@@ -80,7 +83,7 @@ def _interpolated(frames: Iterator[Frame], own: Fraction, wanted: Fraction, opti
         last.link_to(following)
         last = following
     graph.configure()
-    for place, frame in enumerate(itertools.chain([first], frames)):
+    for place, frame in enumerate(itertools.chain([first, second], frames)):
         given = VideoFrame.from_ndarray(frame, format="rgb24")
         given.pts, given.time_base = place, 1 / own
         graph.push(given)

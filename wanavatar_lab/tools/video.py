@@ -77,8 +77,8 @@ def trim(
 ) -> MediaInfo:
     """Write a part of a recording or of a video with its sound.
 
-    A video keeps its frame rate and size; it is encoded anew, so that the part begins and ends exactly: at the frame
-    nearest to `start`, and after so many frames as `duration` comes to, one at least.
+    A video keeps its frame rate and size. It is encoded anew, so that the part begins with the frame nearest to `start`
+    and has as many frames as `duration` comes to, one at least; its sound begins and ends with them.
 
     Args:
         out: .wav or .flac for sound, .mp4 for a video.
@@ -95,13 +95,16 @@ def trim(
         _say_missing(media, start, duration, part.seconds, 1 / part.rate)
         write_audio(out, part, metadata=metadata)
         return probe(out)
-    assert info.fps is not None and info.duration is not None
+    assert info.fps is not None and info.frames is not None
     fps = frame_rate(info.fps)
     limit = None if duration is None else max(1, round(Fraction(duration) * fps))
-    left = max(1, round((info.duration - start) * fps))
-    frames = read_frames(media, fps=fps, start=start, limit=limit)
+    place = round(Fraction(start) * fps)
+    if place == info.frames and start * fps < info.frames:  # within the time for which the last frame is shown
+        place -= 1
+    begin, left = float(place / fps), max(1, info.frames - place)
     count = left if limit is None else min(limit, left)
-    sound = sound_of(media, info, start, None if limit is None else count / fps)
+    frames = read_frames(media, fps=fps, start=begin, limit=count)
+    sound = sound_of(media, info, begin, count / fps)
     written = write_clip(out, frames, fps, sound, count, metadata, progress)
     _say_missing(media, start, duration, float(written / fps), float(1 / fps))
     return probe(out)
