@@ -2,12 +2,13 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import wanavatar_lab
-from tests.queue_for_tests import QueueUnderTest, queue_fixture, queue_settings_fixture
+from tests.queue_for_tests import QueueUnderTest, eventually, queue_fixture, queue_settings_fixture
 from tests.tools.clips import sound, video
 from wanavatar_lab import jobs
 from wanavatar_lab.media import probe, read_audio
@@ -99,11 +100,10 @@ def test_what_is_missing_is_in_the_log_and_what_fails_is_said(queue_settings: Pa
 
 def test_one_is_cancelled_and_one_that_dies_is_finished(queue_settings: Path, tmp_path: Path) -> None:
     # motion search of so many blocks takes seconds for each frame of this size
-    clip = str(video(tmp_path / "a.mp4", 60, 16, size=(640, 480), tone=440))
+    clip = str(video(tmp_path / "a.mp4", 60, 16, size=(320, 240), tone=440))
     for end in ("cancel", "kill"):
         job = jobs.submit(InterpolateFrames(video=clip, fps=60))
-        while not job.run.status().step:
-            assert not job.status().ended
+        eventually(partial(begun, job))
         if end == "cancel":
             job.cancel()
         else:
@@ -112,6 +112,10 @@ def test_one_is_cancelled_and_one_that_dies_is_finished(queue_settings: Path, tm
         status = job.wait(30, check=False, progress=False)
         assert status.state == {"cancel": "cancelled", "kill": "failed"}[end]
         assert not (job.run.folder / "clip.mp4").exists() and not list(job.run.folder.glob(".clip*"))
+
+
+def begun(job: jobs.Job) -> bool:
+    return (job.run.status().step or 0) > 0
 
 
 def command_of(pid: int) -> str:

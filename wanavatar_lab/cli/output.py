@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.status import Status as Spinner
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 
 WIDEST_LINE = 10_000  # characters: an error message is not cut
+BAR_WIDTH = 24  # columns, which leave room for the text on a terminal of 80
 LONGEST_PROMPT = 40  # characters of it in the list of runs
 
 
@@ -108,28 +109,36 @@ def _range(ends: tuple[float, float]) -> str:
 
 
 class ProgressLine:
-    """A line with a spinner on standard error; draws nothing where that is not a terminal."""
+    """A bar and a text on one line of standard error; draws nothing where that is not a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False)
-        self._spinner: Spinner | None = None
+        self._bar: Progress | None = None
 
     @property
     def drawable(self) -> bool:
         """Whether standard error is a terminal."""
         return self._console.is_terminal
 
-    def show(self, text: str) -> None:
-        """Replace the line by `text`."""
+    def show(self, text: str, fraction: float | None = None) -> None:
+        """Draw the line anew.
+
+        Args:
+            fraction: of the work, from 0 to 1; None where that is not known, which moves the bar to and fro.
+        """
         if not self.drawable:
             return
-        if self._spinner is None:
-            self._spinner = self._console.status(text)
-            self._spinner.start()
-        self._spinner.update(text)
+        if self._bar is None:
+            columns = SpinnerColumn(), BarColumn(BAR_WIDTH), TextColumn("{task.description}", markup=False)
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task(text, total=None)
+            self._bar.start()
+        (task,) = self._bar.task_ids
+        total = None if fraction is None else 1.0
+        self._bar.update(task, description=text, completed=fraction or 0.0, total=total)
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
