@@ -8,7 +8,7 @@ server is gone.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import traitlets
@@ -19,9 +19,11 @@ from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import Panel, PanelHost
-from wanavatar_lab.ui.tools import ToolPanels
 from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, repeat, script, styles
 from wanavatar_lab.worker.queue import RunQueue
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.tools import ToolPanels
 
 NAME = "WanAvatar Lab"
 PATIENCE_SECONDS = 5.0
@@ -50,6 +52,7 @@ class Page(PanelHost):
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
         self._title = bare(widgets.HTML)
+        self._tool_panels: ToolPanels | None = None
         self._queue: widgets.Button | None = None  # made when the queue is first in use, and hidden while it is empty
         self._switches = [ThemeSwitch(), LanguageSwitch()]
         self._head = head = bare(widgets.HBox, "wl-page-head", children=[self._title, *self._switches])
@@ -84,10 +87,13 @@ class Page(PanelHost):
         self._tab.selected_index = len(self.tabs) - 1
 
     def _tools(self) -> widgets.Widget:
-        return ToolPanels(self._in_use)
+        from wanavatar_lab.ui.tools import ToolPanels  # as below: the first tab appears before others are imported
+
+        self._tool_panels = ToolPanels(self._in_use)
+        return self._tool_panels
 
     def _loras(self) -> widgets.Widget:
-        from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
+        from wanavatar_lab.ui.lora_list import LoraList  # as the tools
 
         loras = LoraList()
         loras.on_use(self.use_lora)
@@ -108,7 +114,7 @@ class Page(PanelHost):
         index = len(self._stages) + 1 if is_tool else self._stages.index(stage)
         self._tab.selected_index = index
         (content,) = self._places[index].children
-        panel: Panel = content.open(stage) if is_tool else content
+        panel: Panel = content.choose(stage) if is_tool else content
         return panel
 
     def _open(self, index: int | None) -> None:
@@ -120,7 +126,7 @@ class Page(PanelHost):
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self._in_use(panel)
-        elif isinstance(panel, ToolPanels):
+        elif panel is self._tool_panels:
             self._in_use(panel.panel)
 
     def _in_use(self, panel: Panel) -> None:

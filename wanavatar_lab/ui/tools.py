@@ -25,9 +25,10 @@ class ToolPanels(LabBox):
         self._opened = opened
         self._panels: dict[str, Panel] = {}
         self._by_program = False
-        self._choice = bare(widgets.Dropdown, "wl-tool-choice", options=tool_stages())
+        self._choice = bare(widgets.Dropdown, options=tool_stages())
         self._place = bare(widgets.VBox)
-        super().__init__([self._choice, self._place], _dom_classes=["wl-tools"])
+        head = bare(widgets.VBox, "wl-field", "wl-tool-choice", children=[self._choice])
+        super().__init__([head, self._place], _dom_classes=["wl-tools"])
         self._choice.observe(lambda change: self._show(change["new"]), "value")
         self._show(self._choice.value)
 
@@ -36,7 +37,7 @@ class ToolPanels(LabBox):
         """The panel that is shown."""
         return self._panels[self._choice.value]
 
-    def open(self, stage: str) -> Panel:
+    def choose(self, stage: str) -> Panel:
         """Show the panel of a tool."""
         self._choice.value = stage
         return self.panel
