@@ -126,8 +126,8 @@ class Page(PanelHost):
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
             self._in_use(panel)
-        elif panel is self._tool_panels:
-            self._in_use(panel.panel)
+        elif self._tool_panels is not None and panel is self._tool_panels:
+            self._in_use(self._tool_panels.panel)
 
     def _in_use(self, panel: Panel) -> None:
         self.stage_in_use, panel.host = panel.form.request_class.stage, self
