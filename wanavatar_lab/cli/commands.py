@@ -79,11 +79,11 @@ def loudness(arguments: argparse.Namespace) -> int:
     """
     from wanavatar_lab.tools import measure_loudness  # no other command needs media and numbers
 
-    found = {path: measure_loudness(path) for path in arguments.files}
     if arguments.json:
-        answer([{"file": path, **asdict(each)} for path, each in found.items()])
+        answer([{"file": path, **asdict(measure_loudness(path))} for path in arguments.files])
         return SUCCEEDED
-    for path, each in found.items():
+    for path in arguments.files:
+        each = measure_loudness(path)
         integrated = "silent or too short" if each.integrated is None else f"{each.integrated:.1f} LUFS"
         peak = "" if each.true_peak is None else f", true peak {each.true_peak:.1f} dBTP"
         answer(f"{path}  {integrated}, range {each.range:.1f} LU{peak}")

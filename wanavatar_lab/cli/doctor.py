@@ -222,8 +222,6 @@ def _weights(profile: str) -> Iterator[Finding]:
 
 
 def _extras(device: str) -> Iterator[Finding]:
-    from wanavatar_lab.wan.attention import lacks
-
     for package, (use, install) in EXTRAS.items():
         try:
             yield Finding("extras", package, "ok", f"{importlib.metadata.version(package)}, for {use}")
@@ -233,10 +231,12 @@ def _extras(device: str) -> Iterator[Finding]:
         yield Finding("extras", "ffmpeg", "note", "no such program on PATH; only for separating vocals")
     else:
         yield Finding("extras", "ffmpeg", "ok", "on PATH, for separating vocals")
-    lacking = lacks(device)
     if device.partition(":")[0] == "cpu":
-        lacking = {"sdpa": lacking["sdpa"]}  # the others need a GPU
-    for name, why_not in lacking.items():
+        yield Finding("extras", "attention sdpa", "ok", "can be used; the other backends need a GPU")
+        return
+    from wanavatar_lab.wan.attention import lacks  # imports diffusers, which takes seconds
+
+    for name, why_not in lacks(device).items():
         yield Finding("extras", f"attention {name}", "note" if why_not else "ok", why_not or "can be used")
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -62,24 +63,26 @@ def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = N
 
 
 def run_lines(runs: Iterable[tuple[Run, Status, str]]) -> Iterator[str]:
-    """The list of runs in columns: id, state, time, beginning of the prompt, and how it goes or ended."""
+    """The list of runs in columns: id, state, time, prompt or files, and how it goes or ended."""
     table = Table.grid("", "", "", "", "", padding=(0, 2, 0, 0))
     for run, status, summary in runs:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at)) if status.submitted_at else ""
-        table.add_row(*(Text(" ".join(text.split())) for text in (run.id, status.state, when, _prompt(run), summary)))
+        table.add_row(*(Text(" ".join(text.split())) for text in (run.id, status.state, when, _about(run), summary)))
     console = Console(width=WIDEST_LINE, file=io.StringIO(), color_system=None)  # whatever the terminal's width is
     with console.capture() as captured:
         console.print(table)
     yield from (line.rstrip() for line in captured.get().splitlines())
 
 
-def _prompt(run: Run) -> str:
-    """The beginning of a run's prompt, in one line; empty for a run without one, or whose request is damaged."""
+def _about(run: Run) -> str:
+    """The beginning of a run's prompt, or else the names of its files, in one line; empty where these are damaged."""
     try:
-        prompt = " ".join(str(run.read_json("request.json").get("prompt") or "").split())
+        values = run.read_json("request.json")
     except RunError:
         return ""
-    return printable(prompt if len(prompt) <= LONGEST_PROMPT else prompt[: LONGEST_PROMPT - 1] + "…")
+    given = [Path(value).name for value in values.values() if isinstance(value, str) and value.startswith("/")]
+    text = " ".join(str(values.get("prompt") or ", ".join(given)).split())
+    return printable(text if len(text) <= LONGEST_PROMPT else text[: LONGEST_PROMPT - 1] + "…")
 
 
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:

@@ -70,7 +70,11 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer({**_facts(job, now), "request": request, "manifest": manifest})
         return SUCCEEDED
-    lines = [f"{job.id}  {now.state}", _summary(now), *(f"{name}: {value}" for name, value in request.items())]
+    lines = [
+        f"{job.id}  {now.state}",
+        _summary(now),
+        *(f"{name}: {value}" for name, value in request.items() if value is not None),
+    ]
     lines += [f"seed used: {now.seed}"] if now.seed is not None and request.get("seed") != now.seed else []
     lines += [f"made from: {parent}" for parent in (manifest or {}).get("parents", [])]
     lines += [f"file: {job.run.path(artifact)}" for artifact in now.artifacts]
@@ -161,6 +165,8 @@ def follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> in
         if not arguments.json:
             say(f"Its log: wanavatar-lab logs {job.id}")
         return FAILED
+    if not request.queued and not arguments.json and (log := job.run.log_tail()):
+        say(log)  # of a tool only what it warns of, such as a part that is shorter than was asked for
     result = job.run.path(main_artifact(ended.artifacts, request.artifact))
     if arguments.out:
         result = _hand_over(result, Path(arguments.out), overwrite=arguments.overwrite)
@@ -175,7 +181,7 @@ def _wait(job: jobs.Job, request: Request, *, quiet: bool) -> Status:
     try:
         while not (now := job.status()).ended:
             line.show(progress_line(now), now.fraction if now.state == "running" else None)
-            if lines is not None:
+            if lines is not None and (request.queued or now.step):  # of a tool not how it starts, which takes a second
                 lines.show(now)
             time.sleep(POLL_SECONDS)
     finally:
