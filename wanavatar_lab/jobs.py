@@ -326,7 +326,7 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
 
 
 def _start_at_once(request: Request, root: Path) -> Job:
-    from wanavatar_lab.worker.at_once import start_at_once  # as `run_here`
+    from wanavatar_lab.worker.at_once import start_at_once  # few clients have a tool to run
 
     status = Status(submitted_at=time.time()).started()
     with draft(request, root, status) as drafted:

@@ -10,7 +10,7 @@ import pytest
 import wanavatar_lab
 from tests.queue_for_tests import QueueUnderTest, eventually, queue_fixture, queue_settings_fixture
 from tests.tools.clips import sound, video
-from wanavatar_lab import jobs
+from wanavatar_lab import jobs, locks
 from wanavatar_lab.media import probe, read_audio
 from wanavatar_lab.requests import (
     TOOLS,
@@ -29,6 +29,7 @@ from wanavatar_lab.requests import (
 )
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.file_field import earlier
+from wanavatar_lab.worker.at_once import places
 from wanavatar_lab.worker.queue import RunQueue
 
 __all__ = ["queue_fixture", "queue_settings_fixture"]
@@ -112,6 +113,20 @@ def test_one_is_cancelled_and_one_that_dies_is_finished(queue_settings: Path, tm
         status = job.wait(30, check=False, progress=False)
         assert status.state == {"cancel": "cancelled", "kill": "failed"}[end]
         assert not (job.run.folder / "clip.mp4").exists() and not list(job.run.folder.glob(".clip*"))
+
+
+def test_no_more_work_at_once_than_there_are_cores(queue_settings: Path, tmp_path: Path) -> None:
+    voice = str(sound(tmp_path / "v.wav", 16_000, 16_000))
+    (queue_settings / ".worker").mkdir(parents=True)
+    held = [locks.take(place, wait=False) for place in places(queue_settings)]
+    waiting, unwanted = (jobs.submit(Trim(media=voice, duration=0.5)) for _ in range(2))
+    unwanted.cancel()
+    assert unwanted.wait(30, check=False, progress=False).state == "cancelled"
+    assert waiting.status().phase == "start"  # the other one, which was started later, has ended meanwhile
+    for handle in held:
+        assert handle is not None
+        locks.drop(handle)
+    assert waiting.wait(30, progress=False).artifacts
 
 
 def begun(job: jobs.Job) -> bool:
