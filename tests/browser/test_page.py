@@ -113,7 +113,7 @@ def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page,
 
 def test_the_head_stays_in_its_place_on_every_tab(app: Server, page: Page) -> None:
     page.goto(app.url)
-    expect(page.get_by_role("tab")).to_have_count(7)
+    expect(page.get_by_role("tab")).to_have_count(8)
     places = set()
     for tab in page.get_by_role("tab").all():
         tab.click()
