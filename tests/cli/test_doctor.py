@@ -44,8 +44,8 @@ def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyP
         doctor.look("pocket")
 
 
-def finding(name: str, found: doctor.Found) -> doctor.Finding:
-    (one,) = [each for each in found.findings if each.name == name]
+def check(name: str, found: doctor.Found) -> doctor.Check:
+    (one,) = [each for each in found.checks if each.name == name]
     return one
 
 
@@ -61,15 +61,15 @@ def test_what_a_machine_lacks_is_said_with_what_to_do(on_the_cpu: Path, monkeypa
         port = taken.getsockname()[1]
         monkeypatch.setattr(doctor, "PORTS", {port: ("make lab and make web", "PORT=8889")})
         found = doctor.look_here("pocket")
-    assert {each.section for each in found.findings} == {*doctor.SECTIONS}
-    pocket, room = finding("pocket", found), finding("runs", found)
+    assert {each.section for each in found.checks} == {*doctor.SECTIONS}
+    pocket, room = check("pocket", found), check("runs", found)
     assert (pocket.state, pocket.advice) == ("problem", "bring back with: git checkout -- weights/pocket")
-    assert finding("Wan2.2-S2V-14B", found).state == "note"  # of the other profile
+    assert check("Wan2.2-S2V-14B", found).state == "note"  # of the other profile
     assert room.state == "problem" and "not writable" in room.text and "WANAVATAR_RUNS_DIR" in room.advice
-    assert finding("audio-separator", found).advice == ".venv/bin/uv pip install -e '.[separate]'"
-    assert "no such program on PATH" in finding("ffmpeg", found).text
-    assert finding("attention sdpa", found).state == "ok"
-    busy = finding(str(port), found)
+    assert check("audio-separator", found).advice == ".venv/bin/uv pip install -e '.[separate]'"
+    assert "no such program on PATH" in check("ffmpeg", found).text
+    assert check("attention sdpa", found).state == "ok"
+    busy = check(str(port), found)
     assert busy.state == "note" and "Address already in use" in busy.text
     assert busy.advice == "Use another one, as in make lab PORT=8889."
 
@@ -80,10 +80,10 @@ def test_a_driver_whose_gpu_torch_does_not_see_is_a_problem(on_the_cpu: Path, mo
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{on_the_cpu}:/bin")
     monkeypatch.setenv("WANAVATAR_DEVICE", "auto")
-    gpu = finding("GPU", doctor.look_here("pocket"))
+    gpu = check("GPU", doctor.look_here("pocket"))
     assert gpu.state == "problem" and "driver 535.104.05, NVIDIA H200, but torch" in gpu.text and gpu.advice
     monkeypatch.setenv("WANAVATAR_DEVICE", "cpu")
-    assert finding("GPU", doctor.look_here("pocket")).state == "note"  # as one wants it
+    assert check("GPU", doctor.look_here("pocket")).state == "note"  # as one wants it
 
 
 def test_the_command_fails_where_something_is_a_problem(
@@ -93,14 +93,14 @@ def test_the_command_fails_where_something_is_a_problem(
     assert main(["doctor", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["sound"] is False and told["profile"] == "pocket"
-    assert {"section", "name", "state", "text", "advice"} == set(told["findings"][0])
+    assert {"section", "name", "state", "text", "advice"} == set(told["checks"][0])
 
 
 def test_the_command_prints_a_mark_for_each_and_sums_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = doctor.Found(
-        (doctor.Finding("machine", "CPU", "ok", "2 cores"), doctor.Finding("ports", "80", "problem", "taken", "Wait."))
+        (doctor.Check("machine", "CPU", "ok", "2 cores"), doctor.Check("ports", "80", "problem", "taken", "Wait."))
     )
     monkeypatch.setattr(doctor, "look", lambda profile: found)
     assert main(["doctor"]) == 1

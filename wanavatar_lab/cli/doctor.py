@@ -4,7 +4,7 @@
     print(found.machine, found.weights, found.stages, sep="\\n\\n")
 
 Asking for a GPU imports torch, which stays out of a notebook's kernel: a subprocess does it,
-`python -m wanavatar_lab.cli.doctor PROFILE`, which prints the findings as JSON.
+`python -m wanavatar_lab.cli.doctor PROFILE`, which prints the checks as JSON.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _MARKS = {"ok": "  ok  ", "note": " note ", "problem": " FAIL "}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at.
 
     Attributes:
@@ -71,17 +71,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Found:
-    """All findings; `machine`, `weights` and `stages` are texts of some lines each.
+    """All checks; `machine`, `weights` and `stages` are texts of some lines each.
 
     Attributes:
-        findings: in the order of `SECTIONS`.
+        checks: in the order of `SECTIONS`.
     """
 
-    findings: tuple[Finding, ...]
+    checks: tuple[Check, ...]
 
     def section(self, name: str) -> str:
-        """The findings of a section as text."""
-        return "\n".join(str(each) for each in self.findings if each.section == name)
+        """The checks of a section as text."""
+        return "\n".join(str(each) for each in self.checks if each.section == name)
 
     @property
     def machine(self) -> str:
@@ -110,7 +110,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print the findings; fails if one is a problem.
+    """Print the checks; fails if one is a problem.
 
     Raises:
         RequestError: there is no such profile.
@@ -120,9 +120,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         allowed = f"one of {', '.join(map(repr, PROFILES))}"
         raise RequestError([("profile", must_be(allowed, arguments.profile))])
     found = look(arguments.profile)
-    problems = [each for each in found.findings if each.state == "problem"]
+    problems = [each for each in found.checks if each.state == "problem"]
     if arguments.json:
-        answer({"profile": arguments.profile, "sound": not problems, "findings": [*map(asdict, found.findings)]})
+        answer({"profile": arguments.profile, "sound": not problems, "checks": [*map(asdict, found.checks)]})
     else:
         answer("\n".join(_lines(found)))
     return FAILED if problems else SUCCEEDED
@@ -141,7 +141,7 @@ def look(profile: str) -> Found:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise LabError(f"{' '.join(command)} failed: {said}")
-    return Found(tuple(Finding(**each) for each in json.loads(done.stdout)))
+    return Found(tuple(Check(**each) for each in json.loads(done.stdout)))
 
 
 def look_here(profile: str) -> Found:
@@ -153,34 +153,32 @@ def look_here(profile: str) -> Found:
     return Found(tuple(each for part in parts for each in part))
 
 
-def _machine(device: str) -> Iterator[Finding]:
+def _machine(device: str) -> Iterator[Check]:
     import torch
 
     machine = this_machine(device)
-    yield Finding(
+    yield Check(
         "machine", "system", "ok", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     )
     free = "unknown" if machine.host_free is None else amount(machine.host_free)
-    yield Finding("machine", "CPU", "ok", f"{os.cpu_count()} cores, {free} of main memory free")
+    yield Check("machine", "CPU", "ok", f"{os.cpu_count()} cores, {free} of main memory free")
     for gpu in machine.gpus:
-        yield Finding("machine", "GPU", "ok", f"{gpu.name}: {amount(gpu.free)} of {amount(gpu.total)} free")
+        yield Check("machine", "GPU", "ok", f"{gpu.name}: {amount(gpu.free)} of {amount(gpu.total)} free")
     driver = _driver()
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
     if machine.gpus:
-        yield Finding("machine", "driver", "ok", f"{driver or 'unknown'}; torch is built for {built}")
+        yield Check("machine", "driver", "ok", f"{driver or 'unknown'}; torch is built for {built}")
     elif driver and read_settings().device == "cpu":
-        yield Finding("machine", "GPU", "note", "not used: WANAVATAR_DEVICE is cpu", "Unset it to compute on the GPU.")
+        yield Check("machine", "GPU", "note", "not used: WANAVATAR_DEVICE is cpu", "Unset it to compute on the GPU.")
     elif driver:
         advice = "Install a driver for this CUDA or a newer one, or set CUDA_VISIBLE_DEVICES to the GPU."
         if not torch.version.cuda:
             advice = "Install torch with CUDA: make setup does on Linux."
-        yield Finding(
-            "machine", "GPU", "problem", f"driver {driver}, but torch, built for {built}, sees no GPU", advice
-        )
+        yield Check("machine", "GPU", "problem", f"driver {driver}, but torch, built for {built}, sees no GPU", advice)
     else:
-        yield Finding("machine", "GPU", "note", "none that torch sees: stages run on the CPU")
+        yield Check("machine", "GPU", "note", "none that torch sees: stages run on the CPU")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    yield Finding("machine", "versions", "ok", versions)
+    yield Check("machine", "versions", "ok", versions)
     yield _disk("runs", runs_folder(), "WANAVATAR_RUNS_DIR", "problem")
     yield _disk("weights folder", read_settings().weights_dir.absolute(), "WANAVATAR_WEIGHTS", "note")
 
@@ -195,19 +193,19 @@ def _driver() -> str:
     return ""
 
 
-def _disk(name: str, folder: Path, variable: str, worst: Literal["note", "problem"]) -> Finding:
+def _disk(name: str, folder: Path, variable: str, worst: Literal["note", "problem"]) -> Check:
     """Whether a folder, or the one that it will be made in, is writable and has room."""
     existing = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(existing).free
     text = f"{folder}, {amount(free)} free"
     if not os.access(existing, os.W_OK):
-        return Finding("machine", name, worst, f"{text}; not writable", f"Set {variable} to a folder of your own.")
+        return Check("machine", name, worst, f"{text}; not writable", f"Set {variable} to a folder of your own.")
     if free < LEAST_ROOM:
-        return Finding("machine", name, worst, text, f"Free some space there, or set {variable} to another disk.")
-    return Finding("machine", name, "ok", text)
+        return Check("machine", name, worst, text, f"Free some space there, or set {variable} to another disk.")
+    return Check("machine", name, "ok", text)
 
 
-def _weights(profile: str) -> Iterator[Finding]:
+def _weights(profile: str) -> Iterator[Check]:
     folder = read_settings().weights_dir.absolute()
     for which in WEIGHTS.values():
         found = look_at(which, folder)
@@ -218,47 +216,47 @@ def _weights(profile: str) -> Iterator[Finding]:
         advice = "" if found.state == "present" else f"download with: wanavatar-lab weights download {which.name}"
         if advice and which.ships:
             advice = "bring back with: git checkout -- weights/pocket"
-        yield Finding("weights", which.name, "ok" if not advice else "problem" if needed else "note", text, advice)
+        yield Check("weights", which.name, "ok" if not advice else "problem" if needed else "note", text, advice)
 
 
-def _extras(device: str) -> Iterator[Finding]:
+def _extras(device: str) -> Iterator[Check]:
     for package, (use, install) in EXTRAS.items():
         try:
-            yield Finding("extras", package, "ok", f"{importlib.metadata.version(package)}, for {use}")
+            yield Check("extras", package, "ok", f"{importlib.metadata.version(package)}, for {use}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("extras", package, "note", f"not installed; only for {use}", install)
+            yield Check("extras", package, "note", f"not installed; only for {use}", install)
     if shutil.which("ffmpeg") is None:
-        yield Finding("extras", "ffmpeg", "note", "no such program on PATH; only for separating vocals")
+        yield Check("extras", "ffmpeg", "note", "no such program on PATH; only for separating vocals")
     else:
-        yield Finding("extras", "ffmpeg", "ok", "on PATH, for separating vocals")
+        yield Check("extras", "ffmpeg", "ok", "on PATH, for separating vocals")
     if device.partition(":")[0] == "cpu":
-        yield Finding("extras", "attention sdpa", "ok", "can be used; the other backends need a GPU")
+        yield Check("extras", "attention sdpa", "ok", "can be used; the other backends need a GPU")
         return
     from wanavatar_lab.wan.attention import lacks  # imports diffusers, which takes seconds
 
     for name, why_not in lacks(device).items():
-        yield Finding("extras", f"attention {name}", "note" if why_not else "ok", why_not or "can be used")
+        yield Check("extras", f"attention {name}", "note" if why_not else "ok", why_not or "can be used")
 
 
-def _ports() -> Iterator[Finding]:
+def _ports() -> Iterator[Check]:
     for port, (use, other) in PORTS.items():
         with socket.socket() as tried:
             try:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that has just ended
                 tried.bind(("127.0.0.1", port))
-                yield Finding("ports", str(port), "ok", f"free, for {use}")
+                yield Check("ports", str(port), "ok", f"free, for {use}")
             except OSError as error:
                 advice = f"Use another one, as in {use.split(' and ')[0]} {other}."
-                yield Finding("ports", str(port), "note", f"cannot be used for {use}: {error.strerror}", advice)
+                yield Check("ports", str(port), "note", f"cannot be used for {use}: {error.strerror}", advice)
 
 
-def _stages(profile: str, device: str) -> Iterator[Finding]:
+def _stages(profile: str, device: str) -> Iterator[Check]:
     machine = this_machine(device)
     for stage in PROFILES[profile].locations:
         try:
             made = plan(profile, usual_workload(stage, profile), machine, read_settings().weights_dir)
         except LabError as error:
-            yield Finding("stages", stage, "problem", str(error))
+            yield Check("stages", stage, "problem", str(error))
             continue
         work, choice = made.workload, made.choice
         frames = f", {work.frames} frames" if work.frames > 1 else ""
@@ -266,22 +264,22 @@ def _stages(profile: str, device: str) -> Iterator[Finding]:
         steps = f"{work.steps} {'step' if work.steps == 1 else 'steps'}"
         time = "" if made.seconds is None else f"; about {made.seconds:.0f} s, an estimate"
         text = f"{work.width}x{work.height}{frames}, {steps}: {gpu}{amount(choice.host_bytes)} of main memory{time}"
-        yield Finding("stages", stage, "ok", f"{text}\n    offload {choice.mode}: {choice.reason}")
+        yield Check("stages", stage, "ok", f"{text}\n    offload {choice.mode}: {choice.reason}")
 
 
 def _lines(found: Found) -> Iterator[str]:
     for section in SECTIONS:
         yield f"{section}:"
-        for each in found.findings:
+        for each in found.checks:
             if each.section == section:
                 yield "\n".join(
                     f"{_MARKS[each.state] if number == 0 else '      '} {line}"
                     for number, line in enumerate(str(each).splitlines())
                 )
-    problems = [each.name for each in found.findings if each.state == "problem"]
+    problems = [each.name for each in found.checks if each.state == "problem"]
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
     yield f"{count}: {', '.join(problems)}." if problems else "No problems."
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([asdict(each) for each in look_here(sys.argv[1]).findings]) + "\n")
+    sys.stdout.write(json.dumps([asdict(each) for each in look_here(sys.argv[1]).checks]) + "\n")
