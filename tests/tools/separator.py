@@ -25,6 +25,7 @@ class Separator:
             "output_format": "WAV", "output_single_stem": "Vocals", "normalization_threshold": 1.0
         }
         self.folder, self.models = Path(output_dir), Path(model_file_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def load_model(self, model_filename):
         self.models.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ def test_the_hum_goes_and_the_voice_stays_as_loud(tmp_path: Path, separator: Pat
     assert (made.audio_rate, made.audio_channels, made.duration) == (RATE, 2, 1.0)
     assert loudness(tmp_path / "voice.wav", VOICE) == pytest.approx(loudness(song, VOICE), rel=0.02)
     assert loudness(tmp_path / "voice.wav", HUM) < 0.01 * loudness(song, HUM)
+    assert list((separator.parent / "parts").iterdir()) == []
 
 
 def test_parts_join_without_a_seam(tmp_path: Path, separator: Path) -> None:

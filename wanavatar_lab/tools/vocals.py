@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -43,13 +44,15 @@ class VocalSeparator:
     def __init__(self) -> None:
         if importlib.util.find_spec("audio_separator") is None:
             raise LabError(f"Separating vocals needs the extra `separate`. Install it: {INSTALL_SEPARATE}")
-        self._scratch = tempfile.TemporaryDirectory(prefix="wanavatar-vocals-")
+        models = read_settings().weights_dir.absolute() / "separate"
+        # beside the model and not in a folder of this object, which would stay when the worker is killed
+        self._scratch = models / "parts"
         separator_class = importlib.import_module("audio_separator.separator").Separator
         try:
             self._separator: Any = separator_class(
                 log_level=logging.WARNING,
-                model_file_dir=str(read_settings().weights_dir.absolute() / "separate"),
-                output_dir=self._scratch.name,
+                model_file_dir=str(models),
+                output_dir=str(self._scratch),
                 output_format="WAV",
                 output_single_stem="Vocals",
                 # full scale, which every part is brought to and back from: else each part would get a gain of its own
@@ -101,9 +104,9 @@ class VocalSeparator:
         if level < FAINT:
             return np.zeros((len(samples), 2), np.float32)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "recording.wav"
+            path = Path(folder) / f"{secrets.token_hex(8)}.wav"  # another worker may use the same folder
             write_audio(path, Audio(samples / np.float32(level), RATE))
-            made = [Path(self._scratch.name) / os.path.basename(each) for each in self._separator.separate(str(path))]
+            made = [self._scratch / os.path.basename(each) for each in self._separator.separate(str(path))]
         found = [each for each in made if each.is_file()]
         if not found:  # of a part without a voice it may write none
             return np.zeros((len(samples), 2), np.float32)
