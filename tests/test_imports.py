@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "wanavatar_lab": (
         {"errors", "settings", "files", "locks"},
         {"profiles", "media"},
-        {"requests"},
+        {"requests", "tools"},
         {"runs", "weights"},
         {"metrics"},
         {"wan"},
@@ -88,6 +88,7 @@ PUBLIC = (
     "wanavatar_lab.runs",
     "wanavatar_lab.runs.status",
     "wanavatar_lab.settings",
+    "wanavatar_lab.tools",
     "wanavatar_lab.weights",
 )
 

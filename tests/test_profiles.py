@@ -7,9 +7,10 @@ import pytest
 
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES, SIZE_MULTIPLE, Profile
-from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, SpeechToVideo, TextToImage, from_json, parse
+from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, SpeechToVideo, TextToImage, Tool, from_json, parse
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wanavatar_lab"
+STAGES = [stage for stage, request in STAGE_REQUESTS.items() if not issubclass(request, Tool)]
 REQUIRED = {
     "text_to_image": {"prompt": "a woman with red hair"},
     "upscale": {"image": "a.png"},
@@ -40,7 +41,7 @@ def test_defaults_follow_a_changed_profile_and_named_fields_stay() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("stage", STAGE_REQUESTS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_override_is_a_field_and_allowed(stage: str, profile: str) -> None:
     request = parse(stage, {**REQUIRED[stage], "profile": profile})
     overrides = PROFILES[profile].default_overrides(stage)
@@ -50,7 +51,7 @@ def test_every_override_is_a_field_and_allowed(stage: str, profile: str) -> None
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 def test_every_stage_has_weights_and_every_aspect_a_size(profile: Profile) -> None:
-    assert set(profile.locations) == set(STAGE_REQUESTS)
+    assert set(profile.locations) == set(STAGES)
     assert profile.label
     for aspect in ("portrait", "landscape", "square"):
         width, height = TextToImage(prompt="x", aspect=aspect, profile=profile.name).size()
@@ -74,9 +75,7 @@ def test_parts_that_stages_share_lie_once() -> None:
     # what one stage owns and another uses lies in the owner's folder
     assert shared["text_encoder"].parent == PROFILES["pocket"].weights("speech_to_video", "w")
     assert PROFILES["pocket"].shared_parts("upscale", "w") == {}
-    assert all(PROFILES["full"].shared_parts(stage, "w") == {} for stage in STAGE_REQUESTS), (
-        "published folders are whole"
-    )
+    assert all(PROFILES["full"].shared_parts(stage, "w") == {} for stage in STAGES), "published folders are whole"
 
 
 def test_number_format_by_device() -> None:

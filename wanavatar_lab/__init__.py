@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wanavatar_lab import errors, jobs, media, metrics, pipeline, requests, runs
+    from wanavatar_lab import errors, jobs, media, metrics, pipeline, requests, runs, tools
     from wanavatar_lab.runs.made_with import MadeWith
 
-__all__ = ["errors", "jobs", "load", "media", "metrics", "pipeline", "read_settings", "requests", "runs"]
+__all__ = ["errors", "jobs", "load", "media", "metrics", "pipeline", "read_settings", "requests", "runs", "tools"]
 
 
 def load(stage: str, profile: str = "full", device: str | None = None, offload: str = "auto") -> Any:

@@ -227,6 +227,9 @@ class Job:
 def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     """Queue a run, with the settings of this process, and start a supervisor if there is none.
 
+    A request that needs no model (`queued` is false), such as a tool's, is executed at once instead, by a process of
+    its own.
+
     Raises:
         RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
@@ -237,6 +240,8 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
     # the worker has a working directory of its own, and what is noted beside a LoRA may change
     request = with_usual_weights(request).with_absolute_paths()
     root = runs_folder(runs_dir)
+    if not request.queued:
+        return _start_at_once(request, root)
     queue = RunQueue(root)
     with draft(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:
         drafted.write_settings(read_settings())
@@ -310,14 +315,30 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
         The run, which has ended; its status says how.
     """
     # not at the top: clients that only submit need none of it
-    from wanavatar_lab.worker.execute import choose_device, execute
+    from wanavatar_lab.worker.execute import choose_device, execute  # choosing imports torch
     from wanavatar_lab.worker.model_cache import ModelCache
 
     status = Status(submitted_at=time.time()).started()
     with draft(request.with_absolute_paths(), runs_folder(runs_dir), status) as drafted, drafted.held():
         run = drafted.publish()
-        execute(run, ModelCache(choose_device()))
+        execute(run, ModelCache(choose_device() if request.queued else "cpu"))
     return run
+
+
+def _start_at_once(request: Request, root: Path) -> Job:
+    from wanavatar_lab.worker.at_once import start_at_once  # few clients have a tool to run
+
+    status = Status(submitted_at=time.time()).started()
+    with draft(request, root, status) as drafted:
+        # held from before it is listed until its process ends, or a look at it would take it for abandoned
+        lock = locks.take(drafted.folder / "log.txt", wait=True)
+        assert lock is not None
+        try:
+            run = drafted.publish()
+            start_at_once(run, lock)
+        finally:
+            locks.drop(lock)
+    return Job(run)
 
 
 def _tend(queue: RunQueue, *, start: bool, waiting: Run | None = None) -> Status | None:

@@ -1,11 +1,17 @@
 """The command line as a user has it: a process of its own, its exit code, what it prints and what it leaves."""
 
+import argparse
 import json
 import os
+import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +24,8 @@ from rich.cells import cell_len
 from tests.queue_for_tests import eventually
 from wanavatar_lab import jobs, locks
 from wanavatar_lab.cli import main
+from wanavatar_lab.cli.arguments import command_parser
+from wanavatar_lab.cli.commands import COMMANDS
 from wanavatar_lab.cli.output import run_lines
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
 from wanavatar_lab.runs import list_runs
@@ -204,6 +212,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
         (["status", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),
         (["cancel", "../../etc"], ["There is no run '../../etc'"]),
         (["runs", "--limt", "3"], ["runs has no option '--limt'"]),
+        (["runs", "shw"], ["invalid choice: 'shw' (choose from", "See wanavatar-lab runs --help"]),
+        (["runs", "rerun", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),
+        (["trim", "--media", "a.png", "--start", "-1"], ["start: must be a number from 0 to 86400 (got '-1')"]),
+        (["trim", "--media", "a.png", "--profile", "pocket"], ["profile: there is no such field"]),
+        (["doctor", "--profile", "huge"], ["profile: must be one of 'full', 'pocket' (got 'huge')"]),
+        (["completion", "cmd"], ["shell: must be one of bash, zsh, fish, tcsh (got 'cmd')"]),
         (["queue"], ["required: ACTION"]),
         ([], ["required: COMMAND"]),
     ],
@@ -314,12 +328,52 @@ def test_help_says_what_a_profile_changes(capsys: pytest.CaptureFixture[str]) ->
     assert "default auto; 128x128 with profile pocket" in " ".join(capsys.readouterr().out.split())
 
 
+def test_every_command_has_help_with_a_group_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    _, commands = command_parser()
+    assert {*COMMANDS} | {stage.replace("_", "-") for stage in STAGE_REQUESTS} == {*commands}
+    for name, parser in commands.items():
+        assert f"\n  {name} " in listed
+        assert str(parser.description) in " ".join(parser.format_help().split())
+        if name != "completion":  # whose result is a script
+            actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+            of_actions = [each for action in actions for each in action.choices.values()]
+            assert all("--json" in each.format_help() for each in of_actions or [parser])
+
+
+def test_tab_completes_commands_options_choices_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script.sh").write_text(capsys.readouterr().out)
+    (tmp_path / "talk.mp4").touch()
+
+    def completed(*words: str) -> list[str]:
+        line = " ".join(map(shlex.quote, ("wanavatar-lab", *words)))
+        code = (
+            f"source script.sh; COMP_WORDS=({line}); COMP_CWORD={len(words)}; COMP_LINE={shlex.quote(line)}; "
+            'function=$(complete -p wanavatar-lab | sed "s/.*-F \\([^ ]*\\).*/\\1/"); '
+            '$function; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [word.strip() for word in done.stdout.split()]
+
+    assert completed("normal") == ["normalize-loudness"]
+    assert completed("runs", "re") == ["rerun"]
+    assert completed("resample", "--chan") == ["--channels"]
+    assert completed("resample", "--channels", "") == ["keep", "mono", "stereo"]
+    assert completed("trim", "--media", "ta") == ["talk.mp4"]
+
+
 # --- what runs
 
 
 def test_the_result_is_handed_over(studio: Shell) -> None:
     done = studio("paint", "--seed", "5", "--out", "b.png")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "b.png\n", "")
+    assert (done.returncode, done.stdout) == (0, "b.png\n")
+    assert done.stderr.splitlines()[-1].startswith("Paint: succeeded in 0:0") and "\x1b" not in done.stderr
+    quiet = studio("paint", "--seed", "5", "--json")
+    assert quiet.stderr == "" and json.loads(quiet.stdout)["state"] == "succeeded"
     assert (studio.folder / "b.png").read_bytes() == b"painted"
     assert studio.files() == {"b.png", "runs"}
 
@@ -338,7 +392,7 @@ def test_the_result_gets_any_name(studio: Shell, name: str, environ: dict[str, s
     studio.environ |= environ
     try:
         done = studio("paint", "--out", name)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}\n", "")
+        assert (done.returncode, done.stdout) == (0, f"{name}\n")
         assert (studio.folder / name).read_bytes() == b"painted"
         assert studio.json("paint", "--out", name, "--overwrite")["out"] == str(studio.folder / name)
     finally:
@@ -482,6 +536,45 @@ def test_runs_are_listed_newest_first(studio: Shell) -> None:
     assert [line.split("  ")[0] for line in table] == ["a", "b", "c"]
     assert "a cat on a mat" in table[0] and "달리는 고양이" in table[1]
     assert len({cell_len(line[: line.index("ended as")]) for line in table}) == 1  # one column, whatever stands before
+
+
+def test_a_run_is_shown_and_run_again_with_its_seed_or_changed(studio: Shell) -> None:
+    first = studio.json("paint", "--steps", "3")
+    shown = studio("runs", "show", first["id"]).stdout
+    assert f"{first['id']}  succeeded" in shown and "steps: 3" in shown and "picture.png" in shown
+    again = studio.json("runs", "rerun", first["id"])
+    assert again["id"] != first["id"] and again["seed"] == first["seed"]
+    facts = studio.json("runs", "show", again["id"])
+    assert facts["request"]["steps"] == 3 and facts["manifest"]["seed"] == facts["seed"] == first["seed"]
+    other = studio.json("runs", "rerun", first["id"], "--new-seed", "--steps", "4", "--out", "again.png")
+    assert other["seed"] != first["seed"] and other["steps"] == 4
+    assert (studio.folder / "again.png").read_bytes() == b"painted"
+    done = studio("runs", "rerun", first["id"], "--steps", "many")
+    assert done.returncode == 2 and "steps: must be an integer (got 'many')" in done.stderr
+
+
+def test_a_terminal_gets_a_bar(studio: Shell) -> None:
+    """Standard error is a terminal of 80 columns, and is left empty."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wanavatar_lab", "paint", "--steps", "60", "--out", "bar.png"],
+        cwd=studio.folder,
+        env={**studio.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 65536):
+            seen += part
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"bar.png\n")
+    text = seen.decode()
+    assert "━" in text and re.search(r"paint, step \d+ of 60, \d+%", text)
+    assert text.endswith("\x1b[2K")  # the line is cleared
 
 
 def test_the_queue_is_reordered_paused_and_cancelled(studio: Shell, capsys: pytest.CaptureFixture[str]) -> None:

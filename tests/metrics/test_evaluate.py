@@ -22,6 +22,7 @@ from wanavatar_lab.cli import main
 from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
 from wanavatar_lab.metrics.evaluate import Evaluation, evaluate, pairs
+from wanavatar_lab.metrics.face_readers import profile_of
 from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
 from wanavatar_lab.runs import Artifact
@@ -365,3 +366,17 @@ def test_what_the_command_refuses_it_names(two: list[str], capsys: pytest.Captur
     assert all(word in said for word in ("faces:", "'eyes'", "borders:", "'8,x'", "picture:", "'a.gif'"))
     assert main(["evaluate", "none.mp4"]) == 1
     assert "There is no none.mp4" in capsys.readouterr().err
+
+
+def test_a_clip_that_was_cut_is_read_as_the_one_it_was_cut_from(tmp_path: Path) -> None:
+    def run(name: str, **request: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "request.json").write_text(json.dumps(request))
+        return tmp_path / name / "clip.mp4"
+
+    made = run("made", stage="speech_to_video", profile="pocket")
+    cut = run("cut", stage="trim", media=str(made))
+    assert [profile_of(clip) for clip in (made, cut, run("twice", stage="trim", media=str(cut)))] == ["pocket"] * 3
+    assert profile_of(run("own", stage="trim", media="/home/me/own.mp4")) is None
+    itself = tmp_path / "itself" / "clip.mp4"
+    assert profile_of(run("itself", stage="trim", media=str(itself))) is None

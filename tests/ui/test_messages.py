@@ -29,7 +29,7 @@ from wanavatar_lab.worker.error_messages import explain, worker_died
 # values, names of fields and of models, which are the same in every language
 SAME = re.compile(
     r"'[^']*'|（当前值：.*|입력값: .*|사용 가능: .*|可用的有 .*|/\S+|[.](?:safetensors|pth)|[A-Za-z]+_[A-Za-z_]+|"
-    r"(?<![A-Za-z])(?:auto|true|false|full|pocket|LoRAs?|RRDBNet|width|height|NAME|WEIGHT)(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:auto|true|false|full|pocket|LoRAs?|RRDBNet|width|height|frame|fourth|NAME|WEIGHT)(?![A-Za-z])"
 )
 LETTERS = re.compile("[A-Za-z]{3,}")
 
@@ -48,7 +48,7 @@ def of_fields() -> set[str]:
         views = fields_of(kind)
         said |= {*wrong(stage, **dict.fromkeys(views, object()), no_such_field=1), *wrong(stage, promt="x")}
         for value in ("", "-77"):
-            said |= {*wrong(stage, **dict.fromkeys(views, value))}
+            said |= {*wrong(stage, **dict.fromkeys(views, value), no_such_field=1)}
     said |= {*wrong("speech_to_video", loras=["a:b", "c:1:2:3", "a:9"]), *wrong("text_to_image", width=128)}
     said |= {*wrong("speech_to_video", resolution="100x5000"), *wrong("text_to_image", prompt="x", loras=["a", "a"])}
     voice = {"image": "a.png", "audio": "a.wav"}
@@ -64,6 +64,8 @@ def of_fields() -> set[str]:
         with pytest.raises(RequestError) as caught:
             TalkingAvatar(**values)
         said |= {message for _, message in caught.value.problems}
+    said |= {*wrong("extract_frame", video="c.mp4", frame=3, time=1.0)}
+    said |= {*wrong("concatenate", first="a.wav", second="b.wav", fourth="d.wav")}
     return said
 
 

@@ -1,16 +1,19 @@
 """The command line: one command per stage, made from its request, and commands for runs.
 
     wanavatar-lab speech-to-video --profile pocket --image a.png --audio v.wav --seed 1 --out d.mp4
-    wanavatar-lab loras | runs | status ID | attach ID | logs ID | cancel ID
+    wanavatar-lab trim --media d.mp4 --start 0.5 --duration 2 --out part.mp4
+    wanavatar-lab runs [list] | show ID | cancel ID | rerun ID
+    wanavatar-lab loras | status ID | attach ID | logs ID | cancel ID
     wanavatar-lab queue list | move ID first | pause | resume | cancel
     wanavatar-lab extend-prompt speech-to-video "a woman talks"
     wanavatar-lab evaluate CLIP [OTHER] --picture measures.png
     wanavatar-lab settings d.mp4
     wanavatar-lab plan speech-to-video --resolution 480x832
+    wanavatar-lab doctor | completion bash
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
 Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 the run failed, 2 the request
-was refused (nothing was loaded or written), 130 after Ctrl-C, which cancels the run.
+was refused (nothing was loaded or written), 130 after Ctrl-C, which cancels the run. docs/cli.md says more.
 """
 
 import os

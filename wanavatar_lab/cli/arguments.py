@@ -4,14 +4,14 @@ import argparse
 import difflib
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from wanavatar_lab.cli import evaluate, extend_prompt, plan, queue
-from wanavatar_lab.cli.weights import add_actions
+from wanavatar_lab.cli import completion, doctor, evaluate, extend_prompt, plan, queue, runs, weights
+from wanavatar_lab.cli.options import add_common, add_json, add_output, add_run_id
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
+from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, Tool, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
 
 FIELD = "field:"  # prefix of the request's fields in the namespace, so that no field clashes with an option
@@ -26,6 +26,13 @@ class _Parser(argparse.ArgumentParser):
         raise Usage(f"{message}. See {self.prog} --help.")
 
 
+class _Grouped(argparse.RawDescriptionHelpFormatter):
+    """Leaves the commands out of the arguments: the epilog has them by groups."""
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action]:
+        yield from ()
+
+
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line.
 
@@ -37,15 +44,18 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         Usage: it cannot be read.
     """
     register_extra_stages()
-    parser, commands = _parsers()
+    parser, commands = command_parser()
     words = list(_with_dashes(words))
+    if words[:1] == ["runs"] and (len(words) == 1 or (words[1].startswith("-") and words[1] not in ("-h", "--help"))):
+        words.insert(1, "list")
     if words and not words[0].startswith("-") and words[0] not in commands:
         near = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands)}"
         raise Usage(f"{words[0]!r} is not a command; {advice}")
     arguments, unknown = parser.parse_known_args(words)
     arguments.stage = arguments.command.replace("-", "_")
-    if unknown and arguments.stage not in STAGE_REQUESTS:
+    changes_fields = arguments.stage in STAGE_REQUESTS or getattr(arguments, "action", None) == "rerun"
+    if unknown and not changes_fields:
         raise Usage(f"{arguments.command} has no option {unknown[0]!r}. See its --help.")
     arguments.values = dict(_unknown_fields(unknown))
     for name in [name for name in vars(arguments) if name.startswith(FIELD)]:
@@ -53,79 +63,75 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
+def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of its commands by name."""
     parser = _Parser(
         prog="wanavatar-lab",
         description="Make a talking avatar from a sentence, a picture and a voice.",
-        epilog="COMMAND --help shows the options of a command.",
+        formatter_class=_Grouped,
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    groups: dict[str, list[tuple[str, str]]] = {}
+
+    def add(group: str, name: str, text: str) -> argparse.ArgumentParser:
+        groups.setdefault(group, []).append((name, text))
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        return command
+
     for stage, request in STAGE_REQUESTS.items():
-        command = _add(commands, stage.replace("_", "-"), request.help["en"])
+        group = "tools for recordings and videos" if issubclass(request, Tool) else "stages"
+        command = add(group, stage.replace("_", "-"), request.help["en"])
         fields = command.add_argument_group("fields of the request")
         for view in fields_of(request).values():
             _add_field(fields, request, view)
-        _add_output(command, request)
-    listing = _add(commands, "runs", "List runs, newest first.")
-    listing.add_argument("--limit", type=int, metavar="N", default=20, help="number of runs (default 20)")
-    _add_common(listing)
-    loras = _add(commands, "loras", "List LoRAs with their model, rank, alpha and trigger words.")
-    _add_json(loras)
-    made = _add(commands, "settings", "Show how a picture or clip was made, and the command that makes it again.")
-    made.add_argument("file", metavar="FILE", help="a picture or clip that was made here")
-    _add_json(made)
+        add_output(command, request)
+    tools, of_runs, models, files = "tools for recordings and videos", "runs", "models", "results"
+    measuring = add(tools, "loudness", "Measure the loudness of recordings and videos by EBU R 128.")
+    measuring.add_argument("files", metavar="FILE", nargs="+", help="a recording or video")
+    add_json(measuring)
+    runs.add_actions(add(of_runs, "runs", "List runs, newest first; show one, cancel one, run one again."))
     for name, text in (
         ("status", "Show a run's progress."),
         ("attach", "Follow a run until it finishes, wherever it was started."),
         ("cancel", "Cancel a queued or running run."),
         ("logs", "Show the last lines of a run's log."),
     ):
-        command = _add(commands, name, text)
-        command.add_argument("id", metavar="ID", help="id of the run, from `wanavatar-lab runs`")
+        command = add(of_runs, name, text)
+        add_run_id(command)
         if name == "logs":
             command.add_argument("--lines", type=int, metavar="N", default=50, help="number of lines (default 50)")
         if name == "attach":
-            _add_output(command, None)
+            add_output(command)
         else:
-            _add_common(command)
-    queue.add_actions(_add(commands, "queue", "List, reorder, pause, resume or cancel the runs that have not ended."))
-    extending = _add(commands, "extend-prompt", "Write a longer prompt from a short one, with a language model.")
-    extend_prompt.add_options(extending)
-    _add_json(extending)
-    evaluating = _add(commands, "evaluate", "Measure talking clips: lips against the sound, identity, flicker, jumps.")
+            add_common(command)
+    queue.add_actions(add(of_runs, "queue", "List, reorder, pause, resume or cancel the runs that have not ended."))
+    made = add(files, "settings", "Show how a picture or clip was made, and the command that makes it again.")
+    made.add_argument("file", metavar="FILE", help="a picture, clip or recording that was made here")
+    add_json(made)
+    evaluating = add(files, "evaluate", "Measure talking clips: lips against the sound, identity, flicker, jumps.")
     evaluate.add_options(evaluating)
-    _add_json(evaluating)
-    planning = _add(commands, "plan", "Estimate memory, placement and run time without loading anything.")
+    add_json(evaluating)
+    weights.add_actions(add(models, "weights", "List, download and verify model weights."))
+    add_json(add(models, "loras", "List LoRAs with their model, rank, alpha and trigger words."))
+    planning = add(models, "plan", "Estimate memory, placement and run time without loading anything.")
     plan.add_options(planning)
-    _add_json(planning)
-    add_actions(_add(commands, "weights", "List, download and verify model weights."))
-    return parser, list(commands.choices)
+    add_json(planning)
+    extending = add(models, "extend-prompt", "Write a longer prompt from a short one, with a language model.")
+    extend_prompt.add_options(extending)
+    add_json(extending)
+    here = "this machine"
+    looking = add(here, "doctor", "Check this machine: GPU, memory, disks, weights, extras, ports; and what to do.")
+    doctor.add_options(looking)
+    add_json(looking)
+    completion.add_options(add(here, "completion", "Print the script that completes commands in a shell by Tab."))
+    parser.epilog = "\n\n".join(_section(title, rows) for title, rows in groups.items())
+    parser.epilog += "\n\n`wanavatar-lab COMMAND --help` shows the options of a command. Exit codes: docs/cli.md."
+    return parser, dict(commands.choices)
 
 
-def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    return parser
-
-
-def _add_output(command: argparse.ArgumentParser, request: type[Request] | None) -> None:
-    ending = f", ending in {request.suffix}" if request and request.suffix else ""
-    command.add_argument(
-        "--out", metavar="FILE", help=f"copy the result to this file{ending}; the original stays in the run's folder"
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace the file of --out if there is one")
-    _add_common(command)
-
-
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def _add_common(command: argparse.ArgumentParser) -> None:
-    _add_json(command)
-    command.add_argument(
-        "--runs-dir", metavar="FOLDER", help="folder of the runs (default: WANAVATAR_RUNS_DIR, or runs)"
-    )
+def _section(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([f"{title}:", *(f"  {name:<20}{text}" for name, text in rows)])
 
 
 def _add_field(group: Any, request: type[Request], view: FieldView) -> None:

@@ -5,10 +5,11 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.status import Status as Spinner
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Status
 
 WIDEST_LINE = 10_000  # characters: an error message is not cut
+BAR_WIDTH = 24  # columns, which leave room for the text on a terminal of 80
 LONGEST_PROMPT = 40  # characters of it in the list of runs
 
 
@@ -62,24 +64,26 @@ def complain(error: LabError, *, machine: bool, facts: dict[str, Any] | None = N
 
 
 def run_lines(runs: Iterable[tuple[Run, Status, str]]) -> Iterator[str]:
-    """The list of runs in columns: id, state, time, beginning of the prompt, and how it goes or ended."""
+    """The list of runs in columns: id, state, time, prompt or files, and how it goes or ended."""
     table = Table.grid("", "", "", "", "", padding=(0, 2, 0, 0))
     for run, status, summary in runs:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.submitted_at)) if status.submitted_at else ""
-        table.add_row(*(Text(" ".join(text.split())) for text in (run.id, status.state, when, _prompt(run), summary)))
+        table.add_row(*(Text(" ".join(text.split())) for text in (run.id, status.state, when, _about(run), summary)))
     console = Console(width=WIDEST_LINE, file=io.StringIO(), color_system=None)  # whatever the terminal's width is
     with console.capture() as captured:
         console.print(table)
     yield from (line.rstrip() for line in captured.get().splitlines())
 
 
-def _prompt(run: Run) -> str:
-    """The beginning of a run's prompt, in one line; empty for a run without one, or whose request is damaged."""
+def _about(run: Run) -> str:
+    """The beginning of a run's prompt, or else the names of its files, in one line; empty where these are damaged."""
     try:
-        prompt = " ".join(prompt_of(run.read_json("request.json")).split())
+        values = run.read_json("request.json")
     except RunError:
         return ""
-    return printable(prompt if len(prompt) <= LONGEST_PROMPT else prompt[: LONGEST_PROMPT - 1] + "…")
+    given = [Path(value).name for value in values.values() if isinstance(value, str) and value.startswith("/")]
+    text = " ".join((prompt_of(values) or ", ".join(given)).split())
+    return printable(text if len(text) <= LONGEST_PROMPT else text[: LONGEST_PROMPT - 1] + "…")
 
 
 def lora_lines(loras: Iterable[Description]) -> Iterator[str]:
@@ -109,28 +113,36 @@ def _range(ends: tuple[float, float]) -> str:
 
 
 class ProgressLine:
-    """A line with a spinner on standard error; draws nothing where that is not a terminal."""
+    """A bar and a text on one line of standard error; draws nothing where that is not a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False)
-        self._spinner: Spinner | None = None
+        self._bar: Progress | None = None
 
     @property
     def drawable(self) -> bool:
         """Whether standard error is a terminal."""
         return self._console.is_terminal
 
-    def show(self, text: str) -> None:
-        """Replace the line by `text`."""
+    def show(self, text: str, fraction: float | None = None) -> None:
+        """Draw the line anew.
+
+        Args:
+            fraction: of the work, from 0 to 1; None where that is not known, which moves the bar to and fro.
+        """
         if not self.drawable:
             return
-        if self._spinner is None:
-            self._spinner = self._console.status(text)
-            self._spinner.start()
-        self._spinner.update(text)
+        if self._bar is None:
+            columns = SpinnerColumn(), BarColumn(BAR_WIDTH), TextColumn("{task.description}", markup=False)
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task(text, total=None)
+            self._bar.start()
+        (task,) = self._bar.task_ids
+        total = None if fraction is None else 1.0
+        self._bar.update(task, description=text, completed=fraction or 0.0, total=total)
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -3,6 +3,7 @@
 import argparse
 
 from wanavatar_lab import jobs
+from wanavatar_lab.cli.options import add_common
 from wanavatar_lab.cli.output import answer, run_lines, say
 from wanavatar_lab.errors import SUCCEEDED
 from wanavatar_lab.runs.display import progress_line
@@ -28,10 +29,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "to", metavar="TO", help=f"{', '.join(PLACES)}, or the id of the run before which it goes"
             )
-        action.add_argument("--json", action="store_true", help="print the result as JSON")
-        action.add_argument(
-            "--runs-dir", metavar="FOLDER", help="folder of the runs (default: WANAVATAR_RUNS_DIR, or runs)"
-        )
+        add_common(action)
 
 
 def queue(arguments: argparse.Namespace) -> int:

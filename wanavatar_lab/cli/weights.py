@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wanavatar_lab.cli.options import add_json
 from wanavatar_lab.cli.output import ProgressLine, answer, say
 from wanavatar_lab.errors import FAILED, SUCCEEDED, LabError
 from wanavatar_lab.settings import read_settings
@@ -29,7 +30,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         if name != "list":
             many = "+" if name == "download" else "*"
             action.add_argument("names", metavar="NAME", nargs=many, help="from `wanavatar-lab weights list`")
-        action.add_argument("--json", action="store_true", help="print the result as JSON")
+        add_json(action)
 
 
 def weights(arguments: argparse.Namespace) -> int:
@@ -168,10 +169,9 @@ class _StepLine:
             say(f"{self._which.name}: fetching {step.file}")
         seconds = time.monotonic() - self._began
         speed = f", {amount(int((step.done - self._done_before) / seconds))}/s" if seconds > 1 else ""
-        share = f"{step.done / step.total:.0%}" if step.total else "0%"
-        self._line.show(
-            f"{self._which.name}: {step.doing} {step.file}, {amount(step.done)} of {amount(step.total)}, {share}{speed}"
-        )
+        share = step.done / step.total if step.total else 0.0
+        done = f"{amount(step.done)} of {amount(step.total)}, {share:.0%}{speed}"
+        self._line.show(f"{self._which.name}: {step.doing} {step.file}, {done}", share if step.total else None)
 
     def clear(self) -> None:
         """Remove the line."""

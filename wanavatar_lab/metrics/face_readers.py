@@ -72,7 +72,7 @@ def reader_for(clip: Path, source: str = "auto") -> Iterator[FaceReader]:
     if source not in SOURCES:
         raise LabError(f"There is no source of faces {source!r}; there are {', '.join(SOURCES)}.")
     if source == "auto":
-        profile = request_of(clip).get("profile")
+        profile = profile_of(clip)
         source = "drawn" if sidecar(clip).is_file() else profile if profile in SOURCES else "mediapipe"
     if source == "drawn":
         with DrawnLandmarks().follow(clip) as face_in:
@@ -105,6 +105,17 @@ def _mediapipe() -> MediaPipeLandmarks:
 def _reader_of(profile: Profile) -> Any:
     module, _, name = profile.face_reader.partition(":")
     return getattr(importlib.import_module(module), name).load()
+
+
+def profile_of(clip: Path) -> str | None:
+    """The profile of the models that made a clip; that of the first clip that tools cut or joined it from."""
+    seen: list[Path] = []
+    while clip not in seen and (request := request_of(clip)):
+        if "profile" in request:
+            return str(request["profile"])
+        seen.append(clip)  # a request that was written by hand may name itself
+        clip = next((Path(value) for value in request.values() if str(value).startswith("/")), clip)
+    return None
 
 
 def request_of(clip: Path) -> Mapping[str, Any]:

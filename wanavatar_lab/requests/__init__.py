@@ -16,11 +16,24 @@ from wanavatar_lab.requests.request import STAGE_REQUESTS, Request, parse, plain
 from wanavatar_lab.requests.speech_to_video import SpeechToVideo
 from wanavatar_lab.requests.text_to_image import TextToImage
 from wanavatar_lab.requests.text_to_speech import TextToSpeech
+from wanavatar_lab.requests.tools import (
+    TOOLS,
+    Concatenate,
+    ExtractAudio,
+    ExtractFrame,
+    InterpolateFrames,
+    NormalizeLoudness,
+    Resample,
+    SeparateVocals,
+    Tool,
+    Trim,
+)
 from wanavatar_lab.requests.upscale import Upscale
 
 STAGE_REQUESTS.update(
     {request.stage: request for request in (TextToImage, Upscale, ImageToVideo, TextToSpeech, SpeechToVideo)}
 )
+STAGE_REQUESTS.update({tool.stage: tool for tool in TOOLS})
 
 from_json = Request.from_json
 
@@ -29,15 +42,25 @@ offer_choices()
 __all__ = [
     "LANGUAGES",
     "STAGE_REQUESTS",
+    "TOOLS",
+    "Concatenate",
+    "ExtractAudio",
+    "ExtractFrame",
     "FieldView",
     "ImageLoraChoice",
     "ImageToVideo",
+    "InterpolateFrames",
     "LoraChoice",
+    "NormalizeLoudness",
     "Request",
     "RequestError",
+    "Resample",
+    "SeparateVocals",
     "SpeechToVideo",
     "TextToImage",
     "TextToSpeech",
+    "Tool",
+    "Trim",
     "Upscale",
     "Words",
     "fields_of",

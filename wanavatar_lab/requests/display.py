@@ -24,7 +24,7 @@ ACCENT = "var(--jp-brand-color1, #1976d2)"
 
 def defaults_of(model: "type[Request]", profile: str) -> dict[str, Any]:
     """The default of every field under a profile; None for a required one."""
-    overrides = {**PROFILES[profile].default_overrides(model.stage), "profile": profile}
+    overrides = {**PROFILES[profile].default_overrides(model.stage), "profile": profile}  # a tool has no such field
     return {name: overrides.get(name, view.default) for name, view in fields_of(model).items()}
 
 
@@ -111,7 +111,8 @@ def _headline(request: "Request") -> str:
 def _rows(request: "Request") -> Iterator[tuple[FieldView, str, str | None]]:
     """Each field with its value, and its default where the value differs, which is empty for a required field."""
     defaults, named = defaults_of(type(request), request.profile), dict(named_values(request))
-    defaults["profile"] = fields_of(type(request))["profile"].default
+    if "profile" in defaults:
+        defaults["profile"] = fields_of(type(request))["profile"].default
     for name, view in fields_of(type(request)).items():
         value = getattr(request, name)
         differs = name in named and (view.required or value != defaults[name])

@@ -21,6 +21,7 @@ LANGUAGES = ("en", "ko", "zh")
 FILE_WIDGETS = {
     "picture": "a picture file",
     "audio": "a sound file",
+    "media": "a sound or video file",
     "video": "a video file",
     "weights": "a weights file",
 }
@@ -54,7 +55,7 @@ def spec(
         label, help: in English, with the translations in `words.json`; or in every language. Without `help` the
             docstring below the field is taken.
         widget: a hint for forms: text, textarea, int, float, checkbox, select, seed, size, loras, or a file:
-            picture, audio, video, weights. Without it the type of the field decides.
+            picture, audio, video, media (sound or video), weights. Without it the type of the field decides.
         unit: of a number, in English as the label.
         group: `basic` is always shown in a form, `advanced` when it is unfolded.
         options: the values of a choice with their labels.

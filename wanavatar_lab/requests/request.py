@@ -99,6 +99,7 @@ class Request(Described, metaclass=_RequestType):
     help: ClassVar[Words] = {}  # one sentence, by language; the docstring's first line if empty
     artifact: ClassVar[str] = ""  # the kind of the main artifact; if empty, the first artifact is the main one
     suffix: ClassVar[str] = ""  # of the main artifact's file; empty if it depends on the run
+    queued: ClassVar[bool] = True  # for the worker; a run that needs no model can be executed at once, beside it
 
     profile: Annotated[str, spec("Models", options={profile.name: profile.label for profile in PROFILES.values()})] = (
         "full"

@@ -74,8 +74,8 @@ def changed_values(request: Request, seed: int | None) -> dict[str, Any]:
     values = request.to_json()
     if seed is not None and "seed" in values:
         values["seed"] = seed
-    defaults = plain_defaults(request.stage, values["profile"])
-    named = {"profile": values["profile"]}
+    defaults = plain_defaults(request.stage, request.profile)
+    named = {name: values[name] for name in ("profile",) if name in values}
     for name, view in fields_of(STAGE_REQUESTS[request.stage]).items():
         value = "auto" if values[name] is None and view.kind != "str" else values[name]
         if view.required or (value is not None and value != defaults[name]):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wanavatar_lab.ui.prompt_history import PromptHistory
 
 # widget hints of fields that take a whole row of the form
-WIDE_HINTS = frozenset({"textarea", "seed", "loras", "picture", "audio", "video", "weights"})
+WIDE_HINTS = frozenset({"textarea", "seed", "loras", "picture", "audio", "media", "video", "weights"})
 USUAL_SIZES = ((480, 832), (832, 480), (720, 1280), (1280, 720))  # what Wan2.2 was trained for
 WORDS = read_words(__file__, "fields")
 

@@ -33,12 +33,19 @@ MOST_LISTED = 40  # earlier results in a choice, which a person still reads thro
 LONGEST_PROMPT = 40  # characters of it there
 
 # by a field's widget hint: the kinds of files it takes
-TAKEN = {"picture": ("picture", "video"), "audio": ("audio", "video"), "video": ("video",), "weights": ("weights",)}
+TAKEN = {
+    "picture": ("picture", "video"),
+    "audio": ("audio", "video"),
+    "media": ("audio", "video"),
+    "video": ("video",),
+    "weights": ("weights",),
+}
 
 # and the kinds of artifacts: a talking clip has a voice, and every clip has pictures
 MADE = {
     "picture": ("picture", "video", "talking"),
     "audio": ("audio", "talking"),
+    "media": ("audio", "video", "talking"),
     "video": ("video", "talking"),
     "weights": ("weights",),
 }
@@ -50,8 +57,8 @@ WORDS = read_words(__file__, "file_field")
 class FileControl(Control):
     """Where a file comes from, and which file. The value is its path as it was given.
 
-    The file is shown below. A recording of a field `x` whose form has `x_start` and `x_duration` can be cut: its
-    waveform and these two fields follow each other.
+    The file is shown below. A recording of a field `x` whose form has `x_start` and `x_duration`, or `start` and
+    `duration`, can be cut: its waveform and these two fields follow each other.
     """
 
     def __init__(self, view: FieldView, request_class: type[Request]) -> None:
@@ -73,6 +80,7 @@ class FileControl(Control):
         self._shown, self._preview = bare(widgets.HTML), bare(widgets.VBox)
         self._previewed: str | None = None
         self._part: tuple[Control, Control] | None = None
+        self._waveform: Any = None  # where one is shown
         # an uploaded weights file could not be checked: nothing in a kernel reads one
         self._ways = [name for name in WAYS if name != "upload" or view.widget != "weights"]
         self._samples = {path.name: str(path) for path in samples(view.widget)}
@@ -100,16 +108,16 @@ class FileControl(Control):
 
     def connect(self, controls: Mapping[str, Control]) -> None:
         """Find the fields that say which part of a recording is used."""
-        start, duration = (controls.get(f"{self.view.name}_{what}") for what in ("start", "duration"))
-        if start is not None and duration is not None:
-            self._part = start, duration
+        for prefix in ("", f"{self.view.name}_"):
+            start, duration = (controls.get(f"{prefix}{what}") for what in ("start", "duration"))
+            if start is not None and duration is not None:
+                self._part = start, duration
 
     def form_changed(self) -> None:
         """Let the waveform show the part that the form says."""
-        if self._part is not None and not self._by_program:
-            for waveform in self._preview.children:
-                with self._writing():  # or the waveform would change the fields in turn
-                    waveform.choose(*(control.value for control in self._part))
+        if self._part is not None and self._waveform is not None and not self._by_program:
+            with self._writing():  # or the waveform would change the fields in turn
+                self._waveform.choose(*(control.value for control in self._part))
 
     def take(self, path: str) -> None:
         """Take a file that came from elsewhere, as one that was dropped: the way shown becomes its path."""
@@ -181,15 +189,18 @@ class FileControl(Control):
             return
         self._previewed = path
         refill(self._preview)
+        self._waveform = None
+        is_recording = self.view.widget == "audio" or (kind_of(path or "") == "audio" and self._part is not None)
         # a player shows what the kernel sends, too
-        if path is None or not (can_show(path) or (self.view.widget != "audio" and is_sent(path))):
+        if path is None or not (can_show(path) or (not is_recording and is_sent(path))):
             return
         from wanavatar_lab.ui.player import Player  # these read media, which is slow to import
         from wanavatar_lab.ui.waveform import Waveform
 
         try:
-            if self.view.widget == "audio":
+            if is_recording:
                 shown: widgets.DOMWidget = Waveform(path)
+                self._waveform = shown
                 shown.observe(self._part_chosen, ["start", "end"])
             elif kind_of(path):
                 shown = Player(path)

@@ -78,7 +78,7 @@ class Form(LabBox):
         parts = [self._problem, basic, *([self._toggle, self._advanced] if self._group("advanced") else [])]
         super().__init__(parts, layout=shared(widgets.Layout), _dom_classes=["wl-form"])
         try:
-            self.set(profile=profile, **values)
+            self.set(**({"profile": profile} if "profile" in self.views else {}), **values)
         except RequestError:
             self.close()  # or its controls would follow the language for ever
             raise
@@ -94,8 +94,8 @@ class Form(LabBox):
 
     @property
     def profile(self) -> str:
-        """Which models the form is about."""
-        return str(self.made["profile"].value)
+        """Which models the form is about; of a tool, which has no such field, the one that its class states."""
+        return str(self.made["profile"].value) if "profile" in self.made else self.request_class.profile
 
     @property
     def expanded(self) -> bool:
@@ -148,9 +148,9 @@ class Form(LabBox):
         """
         never_none = {name for name, view in self.views.items() if not view.optional}
         values = {name: value for name, value in values.items() if value is not None or name not in never_none}
-        read = read_values(self.request_class, {"profile": self.profile, **values})
-        if "profile" in values:
-            self._set_profile(read["profile"])
+        read = read_values(self.request_class, {**self._of_profile(), **values})
+        if "profile" in values or not self._of_profile():
+            self._set_profile(read.get("profile", self.profile))
         for name in values:
             if name in self.made:
                 self.made[name].error = ""
@@ -177,7 +177,7 @@ class Form(LabBox):
         self.make_all()
         self.touched.clear()
         self.show(None)
-        self.set(profile=self.profile)
+        self.set(**self._of_profile())
         problems = self.set_allowed({name: values[name] for name in ("profile",) if name in values})
         defaults = self.values()
         changed = {name: value for name, value in values.items() if not _equal(value, defaults.get(name))}
@@ -310,7 +310,7 @@ class Form(LabBox):
 
     def _request(self) -> Request:
         # untouched fields are left to the request, so that a run's notes tell choices from defaults
-        always = {"profile", *(name for name, view in self.views.items() if view.required)}
+        always = {*self._of_profile(), *(name for name, view in self.views.items() if view.required)}
         given = self._waiting | {name: control.value for name, control in self.made.items()}
         return self.request_class(**{name: given[name] for name in self.views if name in self.touched | always})
 
@@ -337,8 +337,13 @@ class Form(LabBox):
         for listener in self._listeners:
             listener()
 
+    def _of_profile(self) -> dict[str, str]:
+        """The profile as a value of the form; a tool has no such field."""
+        return {"profile": self.profile} if "profile" in self.views else {}
+
     def _set_profile(self, profile: str) -> None:
-        self.made["profile"].value = profile
+        if "profile" in self.made:
+            self.made["profile"].value = profile
         for name in self.made:
             self._follow_profile(name)
 

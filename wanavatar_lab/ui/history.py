@@ -183,7 +183,11 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
             file, larger = run.path(main), run.path(next(large, main))
     given = [Path(str(values[name])).name for name, view in views.items() if view.is_file and values.get(name)]
     settings = ""
-    if kind is not None and (profile := str(values.get("profile"))) and not set(values) - set(views) - {"stage"}:
+    if (
+        kind is not None
+        and (profile := str(values.get("profile", "full")))
+        and not set(values) - set(views) - {"stage"}
+    ):
         with suppress(LabError):  # of a profile of another release
             defaults = plain_defaults(run.stage, profile)
             apart = {name for name, view in views.items() if view.is_file or name in SHOWN_APART}

@@ -233,16 +233,9 @@ def about(run: Run) -> tuple[str, str]:
         values = run.read_json("request.json")
     except RunError:  # damaged, as the card says
         return "", ""
-<<<<<<< HEAD
-    text = str(values.get("prompt") or "") or ", ".join(path.name for path in _given(run))
+    text = prompt_of(values) or ", ".join(path.name for path in _given(run))
     picture = given_picture(run)
     return shorten(text, LONGEST_PROMPT), server_path(picture) if picture is not None and can_show(picture) else ""
-=======
-    given = [Path(value) for value in values.values() if isinstance(value, str) and value.startswith("/")]
-    text = prompt_of(values) or ", ".join(path.name for path in given)
-    pictures = [path for path in given if kind_of(path) == "picture" and can_show(path)]
-    return shorten(text, LONGEST_PROMPT), server_path(pictures[0]) if pictures else ""
->>>>>>> speech
 
 
 async def progress_lines(*jobs_in_order: jobs.Job) -> None:

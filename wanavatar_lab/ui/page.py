@@ -1,5 +1,5 @@
-"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the LoRAs
-and the gallery.
+"""The page that `make web` serves and `notebooks/app.ipynb` shows: tabs for the stages, all of them in a row, the
+tools, the LoRAs and the gallery.
 
 A tab is built when it is first opened, so that the page appears at once. A heartbeat shows when the kernel or the
 server is gone.
@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import traitlets
 
-from wanavatar_lab.requests import STAGE_REQUESTS, Words
+from wanavatar_lab.requests import STAGE_REQUESTS, Tool, Words
 from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.runs.run import runs_folder
 from wanavatar_lab.ui.elements import bare, heading
@@ -22,6 +22,9 @@ from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.panel import Panel, PanelHost
 from wanavatar_lab.ui.widget import LabWidget, LanguageSwitch, Look, repeat, script, styles
 from wanavatar_lab.worker.queue import RunQueue
+
+if TYPE_CHECKING:
+    from wanavatar_lab.ui.tools import ToolPanels
 
 NAME = "WanAvatar Lab"
 MARK = Path(__file__).parent / "voila_templates" / "voila" / "templates" / "wanavatar" / "mark.svg"
@@ -36,18 +39,22 @@ class Page(PanelHost):
     """The page.
 
     Args:
-        tabs: from left to right; if None, one for each stage, all of them in a row, the LoRAs and the gallery.
+        tabs: from left to right; if None, one for each stage, all of them in a row, the tools, the LoRAs and the
+            gallery.
         profile: which models the stages' panels begin with.
     """
 
     def __init__(self, tabs: Sequence[Tab] | None = None, profile: str = "pocket") -> None:
-        ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in STAGE_REQUESTS.values()]
-        ours += [(translated("Pipeline"), partial(_pipeline, profile))]
+        self._stages = [stage for stage, kind in STAGE_REQUESTS.items() if not issubclass(kind, Tool)]
+        kinds = [STAGE_REQUESTS[stage] for stage in self._stages]
+        ours: list[Tab] = [(kind.labels, partial(Panel, kind, profile=profile)) for kind in kinds]
+        ours += [(translated("Pipeline"), partial(_pipeline, profile)), (WORDS["tools"], self._tools)]
         ours += [(WORDS["loras"], self._loras), (WORDS["gallery"], self._runs_and_gallery)]
         self.tabs = ours if tabs is None else list(tabs)
         self._places = [bare(widgets.VBox) for _ in self.tabs]
         self._tab = widgets.Tab(self._places)
         self._title = bare(widgets.HTML)
+        self._tool_panels: ToolPanels | None = None
         self._queue: widgets.Button | None = None  # made when the queue is first in use, and hidden while it is empty
         self._switches = [ThemeSwitch(), LanguageSwitch()]
         self._head = head = bare(widgets.HBox, "wl-page-head", children=[self._title, *self._switches])
@@ -81,8 +88,14 @@ class Page(PanelHost):
         """Show the tab with the queue."""
         self._tab.selected_index = len(self.tabs) - 1
 
+    def _tools(self) -> widgets.Widget:
+        from wanavatar_lab.ui.tools import ToolPanels  # as below: the first tab appears before others are imported
+
+        self._tool_panels = ToolPanels(self._in_use)
+        return self._tool_panels
+
     def _loras(self) -> widgets.Widget:
-        from wanavatar_lab.ui.lora_list import LoraList  # as below: the first tab appears before others are imported
+        from wanavatar_lab.ui.lora_list import LoraList  # as the tools
 
         loras = LoraList()
         loras.on_use(self.use_lora)
@@ -99,8 +112,11 @@ class Page(PanelHost):
 
     def open_panel(self, stage: str) -> Panel:
         """Show the tab of a stage."""
-        index = self._tab.selected_index = list(STAGE_REQUESTS).index(stage)
-        panel: Panel = self._places[index].children[0]
+        is_tool = issubclass(STAGE_REQUESTS[stage], Tool)
+        index = len(self._stages) + 1 if is_tool else self._stages.index(stage)
+        self._tab.selected_index = index
+        (content,) = self._places[index].children
+        panel: Panel = content.choose(stage) if is_tool else content
         return panel
 
     def _open(self, index: int | None) -> None:
@@ -111,7 +127,12 @@ class Page(PanelHost):
         if not place.children:
             place.children = (self.tabs[index][1](),)
         if isinstance(panel := place.children[0], Panel):
-            self.stage_in_use, panel.host = panel.form.request_class.stage, self
+            self._in_use(panel)
+        elif self._tool_panels is not None and panel is self._tool_panels:
+            self._in_use(self._tool_panels.panel)
+
+    def _in_use(self, panel: Panel) -> None:
+        self.stage_in_use, panel.host = panel.form.request_class.stage, self
 
 
 def _pipeline(profile: str) -> widgets.Widget:

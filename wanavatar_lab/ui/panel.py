@@ -372,7 +372,7 @@ class Panel(LabBox):
         for run_id in RunQueue(runs_folder()).run_ids():
             with suppress(RunError):  # its ticket is written before its folder has its name
                 job = jobs.attach(run_id)
-                stage, profile = job.run.stage, job.run.read_json("request.json").get("profile")
+                stage, profile = job.run.stage, job.run.read_json("request.json").get("profile", "full")
                 if (stage, profile) == wanted and not job.status().ended:
                     found.append(job)
         if found:

@@ -5,11 +5,39 @@ For the supervisors of this package and of training. Nothing here imports torch.
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
+from typing import IO
 
 _GUARD_NAP = 1.0  # seconds
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # from Linux's prctl.h
+
+
+def start_detached(module: str, *words: str, lock: int, log: IO[bytes]) -> None:
+    """Start a module of this package as a process that outlives this one, with this environment.
+
+    Args:
+        words: its arguments.
+        lock: a handle that it inherits; the caller closes its own.
+        log: what it prints goes there.
+    """
+    # -P: the client's folder may hold a file that is named like a module of ours
+    package = str(Path(__file__).resolve().parents[2])
+    python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=(lock,),
+        env={**os.environ, "PYTHONPATH": python_path},
+        start_new_session=True,
+    )
+    # waited for, since one that exits before this process would stay in the process table
+    threading.Thread(target=process.wait, name=module, daemon=True).start()
 
 
 def die_with_parent(parent: int) -> None:

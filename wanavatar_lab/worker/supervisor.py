@@ -23,7 +23,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +34,7 @@ from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import read_settings
-from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended
+from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
 from wanavatar_lab.worker.error_messages import worker_died
 from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
@@ -49,23 +48,11 @@ _log = logging.getLogger(__name__)
 def start_supervisor(queue: RunQueue, lock: int) -> None:
     """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
-    # -P: the client's folder may hold a file that is named like a module of ours
-    command = [sys.executable, "-P", "-m", "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root)]
-    package = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
     with open(queue.log, mode) as log:
-        process = subprocess.Popen(
-            [*command, "--lock", str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(lock,),
-            env={**os.environ, "PYTHONPATH": python_path},
-            start_new_session=True,
+        start_detached(
+            "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root), "--lock", str(lock), lock=lock, log=log
         )
-    # waited for, since a supervisor that exits before this process would stay in the process table
-    threading.Thread(target=process.wait, name="supervisor", daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,133 @@
+"""Frames, parts and rows of videos, from file to file: the right frames at the right times, with their sound."""
+
+import tempfile
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.tools.clips import SIZE, greys, sound, video
+from wanavatar_lab import tools
+from wanavatar_lab.errors import Cancelled, MediaError, cancellable
+from wanavatar_lab.media import probe, read_audio, read_frames, read_metadata
+
+NEAR = 2.0  # levels of grey that H.264 may change in a plain frame
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds and a bit, whose frame k has the grey 4 k."""
+    return video(tmp_path_factory.mktemp("clips") / "clip.mp4", 50, 16, tone=440)
+
+
+@pytest.mark.parametrize(("number", "grey"), [(0, 0), (1, 4), (49, 196), (-1, 196), (-50, 0)])
+def test_a_frame_by_its_number(clip: Path, tmp_path: Path, number: int, grey: int) -> None:
+    made = tools.extract_frame(clip, tmp_path / "f.png", frame=number, metadata={"Tool": "x"})
+    assert (made.kind, made.width, made.height) == ("picture", SIZE, SIZE)
+    assert np.asarray(Image.open(tmp_path / "f.png")).mean() == pytest.approx(grey, abs=NEAR)
+    assert read_metadata(tmp_path / "f.png")["Tool"] == "x"
+
+
+def test_a_frame_by_its_time(clip: Path, tmp_path: Path) -> None:
+    tools.extract_frame(clip, tmp_path / "f.png", time=1.03)
+    assert np.asarray(Image.open(tmp_path / "f.png")).mean() == pytest.approx(4 * 16, abs=NEAR)
+
+
+@pytest.mark.parametrize("number", [50, -51])
+def test_a_frame_that_is_not_there_is_refused(clip: Path, tmp_path: Path, number: int) -> None:
+    with pytest.raises(MediaError, match=f"has 50 frames and no frame {number}. Give -50 to 49"):
+        tools.extract_frame(clip, tmp_path / "f.png", frame=number)
+    assert not (tmp_path / "f.png").exists()
+
+
+@settings(max_examples=8)
+@given(
+    start=st.floats(0, 3.5),
+    duration=st.none() | st.floats(1e-6, 4),
+    rate=st.sampled_from([Fraction(16), Fraction(25), Fraction(30_000, 1001)]),
+)
+def test_a_part_of_a_video_has_the_nearest_frames(start: float, duration: float | None, rate: Fraction) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, out, count = video(Path(folder) / "a.mp4", 40, rate, tone=440, step=6), Path(folder) / "b.mp4", 40
+        place = start * rate
+        if place > count - 0.01:  # the time of the end is rounded in files
+            with suppress(MediaError) if place < count + 0.01 else pytest.raises(MediaError, match="no frame at"):
+                tools.trim(path, out, start=start, duration=duration)
+            return
+        tools.trim(path, out, start=start, duration=duration)
+        found = np.array(greys(out)) / 6
+        assert abs(found[0] - min(place, count - 1)) < 0.5 + NEAR / 6
+        assert np.abs(np.diff(found) - 1).max(initial=0.0) < 2 * NEAR / 6 or len(found) == 1
+        wanted = count - round(found[0])
+        if duration is not None:
+            wanted = min(wanted, max(1, round(Fraction(duration) * rate)))
+        assert len(found) == wanted
+        info = probe(out)
+        assert info.fps == pytest.approx(float(rate), rel=1e-3)
+        heard = read_audio(out)
+        assert heard.seconds == pytest.approx(float(len(found) / rate), abs=0.001)
+
+
+def test_a_part_hears_what_it_shows(tmp_path: Path) -> None:
+    """A voice that begins at one second begins a quarter of a second after a cut at 0.75 s."""
+    path = tmp_path / "c.mp4"
+    tools.concatenate([video(tmp_path / "a.mp4", 16), video(tmp_path / "b.mp4", 16, tone=500)], path)
+    tools.trim(path, tmp_path / "d.mp4", start=0.75, duration=1.0)
+    heard = np.abs(read_audio(tmp_path / "d.mp4").samples[:, 0])
+    begins = np.argmax(heard > 0.1) / 48_000
+    assert begins == pytest.approx(0.25, abs=0.01)
+
+
+def test_videos_in_a_row_keep_their_frames_and_sounds_in_sync(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = [
+        video(tmp_path / "a.mp4", 10, 16, tone=400, step=5),
+        video(tmp_path / "b.mp4", 7, 16, step=5),  # silent
+        video(tmp_path / "c.mp4", 25, 25, tone=800, step=5, size=(128, 64), rate=44_100),
+    ]
+    made = tools.concatenate(parts, tmp_path / "all.mp4")
+    assert (made.width, made.height, made.fps, made.frames) == (SIZE, SIZE, 16.0, 10 + 7 + 16)
+    assert "b.mp4 has no sound; its part is silent" in caplog.text
+    assert "c.mp4 has 128×64 pixels and is fitted into 64×64" in caplog.text
+    assert "c.mp4 has 25 frames per second and is shown at 16" in caplog.text
+    frames = list(read_frames(tmp_path / "all.mp4"))
+    assert [frame.mean() for frame in frames[:17]] == pytest.approx([*range(0, 50, 5), *range(0, 35, 5)], abs=NEAR)
+    assert frames[-1][:16].mean() < 8 and frames[-1][20:44].mean() == pytest.approx(24 * 5, abs=8)  # bars above
+    heard = read_audio(tmp_path / "all.mp4").samples[:, 0]
+    second = 48_000 // 16
+    for first, last, tone in ((1, 9, 400), (11, 16, 0), (18, 32, 800)):
+        piece = heard[first * second : last * second]
+        spectrum = np.abs(np.fft.rfft(piece))
+        found = np.argmax(spectrum) * 48_000 / len(piece) if np.abs(piece).max() > 0.02 else 0
+        assert found == pytest.approx(tone, abs=3)
+
+
+def test_recordings_in_a_row(tmp_path: Path) -> None:
+    parts = [sound(tmp_path / "a.wav", 1000, 16_000, 2), sound(tmp_path / "b.wav", 3000, 48_000)]
+    made = tools.concatenate(parts, tmp_path / "all.wav")
+    assert (made.audio_rate, made.audio_channels) == (16_000, 2)
+    assert len(read_audio(tmp_path / "all.wav").samples) == 2000
+    np.testing.assert_array_equal(read_audio(tmp_path / "all.wav").samples[:1000], read_audio(parts[0]).samples)
+
+
+def test_sound_and_video_do_not_mix(tmp_path: Path, clip: Path) -> None:
+    with pytest.raises(
+        MediaError, match=r"Only recordings or only videos can be joined: a\.wav is audio, clip\.mp4 is"
+    ):
+        tools.concatenate([sound(tmp_path / "a.wav", 1000, 16_000), clip], tmp_path / "all.wav")
+    with pytest.raises(MediaError, match="nothing to concatenate"):
+        tools.concatenate([], tmp_path / "all.wav")
+
+
+def test_a_cancelled_work_leaves_nothing(tmp_path: Path, clip: Path) -> None:
+    def cancelled() -> None:
+        raise Cancelled
+
+    for work in (tools.trim, tools.extract_frame, tools.interpolate_frames):
+        with cancellable(cancelled), pytest.raises(Cancelled):
+            work(clip, tmp_path / ("f.png" if work is tools.extract_frame else "out.mp4"))
+    assert list(tmp_path.iterdir()) == []

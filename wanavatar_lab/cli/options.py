@@ -1,0 +1,37 @@
+"""Options that several commands have."""
+
+import argparse
+
+from wanavatar_lab.requests import Request
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    command.add_argument("--json", action="store_true", help="print the result as one JSON document")
+
+
+def add_common(command: argparse.ArgumentParser) -> None:
+    """Add --json and --runs-dir."""
+    add_json(command)
+    command.add_argument(
+        "--runs-dir", metavar="FOLDER", help="folder of the runs (default: WANAVATAR_RUNS_DIR, or runs)"
+    )
+
+
+def add_run_id(command: argparse.ArgumentParser) -> None:
+    """Add the id of a run."""
+    command.add_argument("id", metavar="ID", help="id of the run, from `wanavatar-lab runs`")
+
+
+def add_output(command: argparse.ArgumentParser, request: type[Request] | None = None) -> None:
+    """Add where the result goes, --json and --runs-dir.
+
+    Args:
+        request: whose result it is, if that is known.
+    """
+    ending = f", ending in {request.suffix}" if request and request.suffix else ""
+    command.add_argument(
+        "--out", metavar="FILE", help=f"copy the result to this file{ending}; the original stays in the run's folder"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace the file of --out if there is one")
+    add_common(command)
