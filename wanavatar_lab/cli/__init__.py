@@ -7,6 +7,7 @@
     wanavatar-lab evaluate CLIP [OTHER] --picture measures.png
     wanavatar-lab settings d.mp4
     wanavatar-lab plan speech-to-video --resolution 480x832
+    wanavatar-lab serve --profile pocket
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
 Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 the run failed, 2 the request

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from wanavatar_lab.cli import evaluate, extend_prompt, plan, queue
+from wanavatar_lab.cli import evaluate, extend_prompt, plan, queue, serve
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
@@ -99,6 +99,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
     planning = _add(commands, "plan", "Estimate memory, placement and run time without loading anything.")
     plan.add_options(planning)
     _add_json(planning)
+    serve.add_options(_add(commands, "serve", "Serve the stages to scripts and front ends, over HTTP."))
     add_actions(_add(commands, "weights", "List, download and verify model weights."))
     return parser, list(commands.choices)
 

@@ -17,6 +17,7 @@ from wanavatar_lab.cli.extend_prompt import extend_prompt
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, lora_lines, run_lines, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.queue import PAUSED, queue
+from wanavatar_lab.cli.serve import serve
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
@@ -147,6 +148,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "settings": settings,
     "plan": plan,
     "queue": queue,
+    "serve": serve,
     "weights": weights,
 }
 

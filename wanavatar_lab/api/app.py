@@ -1,0 +1,95 @@
+"""The application: routers, errors in one shape, and what is ended with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from wanavatar_lab.api import facts, generate, outputs, page, tools, uploads, videos
+from wanavatar_lab.api.guard import Guard
+from wanavatar_lab.api.helper import Helpers
+from wanavatar_lab.api.options import Options
+from wanavatar_lab.api.tasks import Tasks
+from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
+from wanavatar_lab.files import printable
+
+LOOKING_AT_ONCE = 2  # files that are looked into: each may take the memory of the largest picture
+LONGEST_LOOK = 60.0  # seconds: a video of an hour without an index is read through
+
+
+class Refused(BaseModel):
+    """Why a request is refused: a sentence, or the problems by field."""
+
+    detail: str | list[Any]
+
+
+_REASONS = {
+    400: "the body cannot be read",
+    401: "the token is missing",
+    403: "another host or origin",
+    404: "there is no such thing",
+    405: "another method",
+    408: "the body comes too slowly",
+    409: "not in this state",
+    413: "too large",
+    415: "another content type",
+    422: "a value is not allowed, or a file is not what its name says",
+    429: "too many",
+    503: "weights or an extra are missing",
+    507: "the disk is full",
+}
+
+
+def create_app(options: Options) -> FastAPI:
+    """The application of a service.
+
+    Args:
+        options: as `options.checked` returns them.
+    """
+    checks = Helpers(LOOKING_AT_ONCE, LONGEST_LOOK, checks=True)
+    tasks, web, receiver = Tasks(options), page.Page(options), uploads.Receiver(options, checks)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for ending in (web, tasks, checks):
+            await ending.close()
+
+    app = FastAPI(
+        title="WanAvatar Lab",
+        version="1",
+        description="From a sentence, a picture and a voice to a talking avatar.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={status: {"model": Refused, "description": reason} for status, reason in _REASONS.items()},
+    )
+    for router in (
+        generate.routes(tasks),
+        uploads.routes(receiver, checks),
+        outputs.routes(checks),
+        tools.routes(receiver, checks),
+        facts.routes(options),
+        videos.routes(tasks, receiver),
+        page.routes(app, web, options),
+    ):
+        app.include_router(router)
+    app.add_exception_handler(LabError, _explain)
+    app.add_middleware(Guard, options=options)
+    return app
+
+
+async def _explain(_: Request, error: Exception) -> Response:
+    """The answer where something of this package refuses a request."""
+    if isinstance(error, RequestError):
+        # as FastAPI names what is wrong with a body
+        problems = [
+            {"loc": ["body", printable(field)], "msg": printable(message), "type": "value_error"}
+            for field, message in error.problems
+        ]
+        return JSONResponse({"detail": problems}, 422)
+    status = 507 if isinstance(error, DiskFull) else 404 if isinstance(error, RunError) else 422
+    return JSONResponse({"detail": printable(str(error))}, status)
