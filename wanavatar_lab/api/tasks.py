@@ -22,7 +22,7 @@ from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.options import Options
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, Request
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Upscale
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Artifact, Status, main_artifact
@@ -86,8 +86,10 @@ class Tasks:
             HTTPException: 429, the client or the queue has too many runs; 503, the weights are missing.
             RequestError: a file or a LoRA is not what the request needs.
         """
-        if why := await run_in_threadpool(missing, request.stage, self.options.profile):
-            raise HTTPException(503, why)
+        stages = [request.stage, *([Upscale.stage] if isinstance(request, TextToImage) and request.upscale else [])]
+        for stage in stages:
+            if why := await run_in_threadpool(missing, stage, self.options.profile):
+                raise HTTPException(503, why)
         client = asked.client.host if asked.client else ""
         mine = self._of_client.setdefault(client, set())
         self._of_client.move_to_end(client)
@@ -173,10 +175,12 @@ class Tasks:
 
 def missing(stage: str, profile: str) -> str:
     """Why a stage cannot run, where its weights are missing; empty if they are there."""
-    folder = PROFILES[profile].weights(stage, read_settings().weights_dir)
+    weights_dir = read_settings().weights_dir
+    folder = PROFILES[profile].weights(stage, weights_dir)
     weights = weights_at(folder)
-    whole = folder.exists() and (weights is None or look(weights, read_settings().weights_dir).state != "incomplete")
-    return "" if whole else str(missing_weights(stage, folder))
+    # one entry of the table holds all pocket models, and says nothing of a single one
+    lacking = weights is not None and weights.path(weights_dir) == folder and look(weights, weights_dir).missing
+    return str(missing_weights(stage, folder)) if lacking or not folder.exists() else ""
 
 
 def wire_status(task: Task, url: Any) -> dict[str, Any]:
