@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from wanavatar_lab.api import facts, generate, outputs, page, tools, uploads, videos
@@ -38,6 +39,7 @@ _REASONS = {
     415: "another content type",
     422: "a value is not allowed, or a file is not what its name says",
     429: "too many",
+    431: "the headers are too long",
     503: "weights or an extra are missing",
     507: "the disk is full",
 }
@@ -64,6 +66,7 @@ def create_app(options: Options) -> FastAPI:
         description="From a sentence, a picture and a voice to a talking avatar.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={status: {"model": Refused, "description": reason} for status, reason in _REASONS.items()},
     )
@@ -78,8 +81,14 @@ def create_app(options: Options) -> FastAPI:
     ):
         app.include_router(router)
     app.add_exception_handler(LabError, _explain)
+    app.add_exception_handler(ClientDisconnect, _lost)
     app.add_middleware(Guard, options=options)
     return app
+
+
+async def _lost(_: Request, __: Exception) -> Response:
+    """The answer that nobody gets, since the client has gone away in the middle of its request."""
+    return JSONResponse({"detail": "The request breaks off."}, 400)
 
 
 async def _explain(_: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wanavatar_lab.api.options import TOKEN_VARIABLE, Options
 
 COOKIE = "wanavatar_token"
+MOST_HEADERS = 16 * 1024  # bytes; uvicorn bounds only what arrives in pieces
 _SAFE = {
     "X-Content-Type-Options": "nosniff",  # a file that is a picture and a page at once is shown as a picture
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -55,6 +56,9 @@ class Guard:
         await (answer or self._app)(scope, receive, sending)
 
     def _refusal(self, scope: Scope, headers: Headers, origin: str, allowed: str) -> Response | None:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope["raw_path"]) + len(scope["query_string"]) > MOST_HEADERS:
+            return _refused(431, f"The headers and the address have more than {MOST_HEADERS:,} bytes.")
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         # a service for a network, which has many names, relies on its token

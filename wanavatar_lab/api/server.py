@@ -8,10 +8,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wanavatar_lab.api.app import create_app
+from wanavatar_lab.api.guard import MOST_HEADERS
 from wanavatar_lab.api.options import Options
 
 MOST_CONNECTIONS = 1000  # of each a few kilobytes, and a megabyte while a file arrives
-MOST_HEADERS = 16 * 1024  # bytes
 LONGEST_HEADERS = 10.0  # seconds until the headers of a request have arrived
 LONGEST_IDLE = 30  # seconds until a connection is closed on which nothing is asked; predecessors' pages poll every 2
 LONGEST_SHUTDOWN = 5  # seconds for answers that are under way, such as streams of events

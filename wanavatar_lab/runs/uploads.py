@@ -178,7 +178,8 @@ def safe_name(name: str) -> str:
 def free_name(folder: Path, name: str) -> Path:
     """`name` in `folder`, with a number if files of that name exist."""
     numbered = (f"{Path(name).stem}-{number}{Path(name).suffix}" for number in itertools.count(2))
-    return next(folder / free for free in itertools.chain([name], numbered) if not (folder / free).exists())
+    # a link that leads nowhere is no free name either
+    return next(folder / free for free in itertools.chain([name], numbered) if not os.path.lexists(folder / free))
 
 
 def _a(kind: str) -> str:
