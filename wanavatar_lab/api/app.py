@@ -1,13 +1,16 @@
 """The application: routers, errors in one shape, and what is ended with it."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from wanavatar_lab.api import facts, generate, outputs, page, tools, uploads, videos
 from wanavatar_lab.api.guard import Guard
@@ -55,7 +58,12 @@ def create_app(options: Options) -> FastAPI:
     tasks, web, receiver = Tasks(options), page.Page(options), uploads.Receiver(options, checks)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # FastAPI builds its routes and schema when they are first asked for, half a second in which nobody is answered
+        app.openapi()
+        for route in app.routes:
+            route.matches({"type": "http", "method": "GET", "path": "/none", "root_path": "", "headers": []})
+        gc.freeze()  # what is there now stays, and each full collection would look at it
         yield
         for ending in (web, tasks, checks):
             await ending.close()
@@ -70,7 +78,7 @@ def create_app(options: Options) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": Refused, "description": reason} for status, reason in _REASONS.items()},
     )
-    for router in (
+    routers = (
         generate.routes(tasks),
         uploads.routes(receiver, checks),
         outputs.routes(checks),
@@ -78,8 +86,18 @@ def create_app(options: Options) -> FastAPI:
         facts.routes(options),
         videos.routes(tasks, receiver),
         page.routes(app, web, options),
-    ):
+    )
+
+    async def another_method(request: Request, _: Exception) -> Response:
+        """Starlette names the methods of the first route of an address only."""
+        routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+        path = next((one.path for one in routes if one.matches(request.scope)[0] != Match.NONE), None)
+        allowed = {name for one in routes if one.path == path for name in one.methods or ()}
+        return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(sorted(allowed))})
+
+    for router in routers:
         app.include_router(router)
+    app.add_exception_handler(405, another_method)
     app.add_exception_handler(LabError, _explain)
     app.add_exception_handler(ClientDisconnect, _lost)
     app.add_middleware(Guard, options=options)

@@ -107,7 +107,7 @@ class Fields:
             else:
                 shown = {**_or_null(shown), "default": _json_default(defaults[ours])}
             if views[ours].is_file:
-                shown = _with_each(shown, {"maxLength": 1024})
+                shown = _with_each(shown, {"minLength": 1, "maxLength": 1024})
             properties[theirs] = shown
         properties |= {name: _or_null(shown) for name, shown in self.special.items()}
         required = [theirs for theirs, ours in self.known().items() if views[ours].required]

@@ -34,6 +34,12 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
         self._stop_waiting()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:  # its body is no HTTP: nothing more is sent to it
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
     def _await_headers(self) -> None:
         """Start the time when a request is awaited, and stop it when its headers are there."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -59,6 +65,8 @@ def serve(options: Options) -> None:
         options: as `options.checked` returns them.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    # a line for each body that is none would let a client fill the log
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         create_app(options),
         host=options.host,

@@ -150,9 +150,11 @@ def routes(receiver: Receiver, helpers: Helpers) -> APIRouter:
         suffixes = ", ".join(suffix for suffix, theirs in KINDS.items() if theirs == kind)
 
         async def upload(request: Request) -> Response:
-            _, files = await receiver.form(request, {"file": kind})
-            if "file" not in files:
-                raise HTTPException(422, "The form has no file in the field file, as `curl -F file=@NAME` sends it.")
+            texts, files = await receiver.form(request, {"file": kind})
+            if texts or "file" not in files:
+                raise HTTPException(
+                    422, "The form must have a file in the field file, as `curl -F file=@NAME` sends it."
+                )
             path, info = files["file"]
             size = {} if info.width is None else {"width": info.width, "height": info.height}
             return JSONResponse(uploaded(path) | size)
@@ -192,7 +194,7 @@ def routes(receiver: Receiver, helpers: Helpers) -> APIRouter:
 
 def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     """The body of a form, for OpenAPI."""
-    schema = {"type": "object", "properties": properties, "required": required}
+    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 

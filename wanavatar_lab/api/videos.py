@@ -329,5 +329,11 @@ def _content(profile: str) -> dict[str, Any]:
         name: {"type": "string", "description": f'{{"{key}": "data:…;base64,…"}}'}
         for name, (_, key) in _REFERENCES.items()
     }
-    form = {"type": "object", "properties": {**both, **texts, **files, "extra_params": {"type": "string"}}}
+    fields = {
+        **both,
+        **texts,
+        **files,
+        "extra_params": {"type": "string", "description": "a JSON object of more fields"},
+    }
+    form = {"type": "object", "properties": fields, "additionalProperties": False}
     return {"multipart/form-data": {"schema": form}, "application/json": {"schema": json_schema}}
