@@ -4,8 +4,8 @@
 
 A line of JSON in, `{"call": name, ...arguments}`, a line of JSON out. So what a hostile file does to a decoder happens
 in a process that holds nothing, can be killed, and answers plain values; and the service goes on answering meanwhile.
-With --checks it may take less memory and less of the processors than others; what it starts would inherit that, so
-runs are submitted by one without.
+With --checks it may take less memory than others; what it starts would inherit that, so runs are submitted by one
+without. Both yield the processors to the service, and so does the worker that computes the runs which it submits.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from wanavatar_lab.errors import DiskFull, LabError, MediaError, RequestError
 
 # bytes of address space: the largest picture that the settings allow takes 400 MB, some copies and the libraries more
 MOST_MEMORY = 6 * 1024**3
-NICENESS = 10  # so that polls are answered while files are looked into
+NICENESS, NICENESS_OF_CHECKS = 5, 10  # so that polls are answered while runs compute and files are looked into
 _SAID = {kind.__name__: kind for kind in (DiskFull, MediaError, LabError)}
 
 
@@ -180,8 +180,8 @@ def _answer(line: str) -> dict[str, Any]:
 
 def main(words: list[str]) -> None:
     """Answer until standard input ends."""
+    os.nice(NICENESS_OF_CHECKS if "--checks" in words else NICENESS)
     if "--checks" in words:
-        os.nice(NICENESS)
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         most = MOST_MEMORY if hard == resource.RLIM_INFINITY else min(hard, MOST_MEMORY)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
