@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.api.service import Service
-from wanavatar_lab.api import body, helper, server
+from wanavatar_lab.api import body, processes, server
 from wanavatar_lab.files import sha256_of
 
 SECRET_SIZE = (123, 77)  # of a picture outside, so that an answer that has read it shows it
@@ -469,8 +469,10 @@ def test_ten_thousand_tiny_uploads(service: Service) -> None:
         path.unlink()
 
 
-def test_a_helper_says_what_is_wrong() -> None:
+def test_a_process_beside_says_what_is_wrong() -> None:
     """Whatever a library does in it, its answer is one line."""
-    assert "error" in helper._answer(json.dumps({"call": "probe", "path": "/nowhere.png"}))
+    assert "error" in processes._answer(json.dumps({"call": "probe", "path": "/nowhere.png"}))
     wrong = {"stage": "text_to_image", "prompt": ""}
-    assert helper._answer(json.dumps({"call": "submit", "request": wrong, "area": None}))["problems"][0][0] == "prompt"
+    assert (
+        processes._answer(json.dumps({"call": "submit", "request": wrong, "area": None}))["problems"][0][0] == "prompt"
+    )

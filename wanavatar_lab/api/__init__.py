@@ -10,7 +10,7 @@ body       bodies of requests, limited in size and time
 places     which file a path in a request means, and the names of results
 fields     how an endpoint names the fields of a request; its schema
 tasks      submit, watch and cancel runs; limits per client
-helper     a process beside the service that looks into files and submits runs
+processes  a process beside the service that looks into files and submits runs
 generate   /api/generate…, /api/status, /api/cancel, /api/events
 uploads    /api/upload…, /api/uploads…
 outputs    /api/outputs, /api/videos, and the files themselves

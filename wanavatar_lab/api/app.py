@@ -14,8 +14,8 @@ from starlette.routing import Match
 
 from wanavatar_lab.api import facts, generate, outputs, page, tools, uploads, videos
 from wanavatar_lab.api.guard import Guard
-from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.options import Options
+from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.api.tasks import Tasks
 from wanavatar_lab.errors import DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import printable
@@ -54,7 +54,7 @@ def create_app(options: Options) -> FastAPI:
     Args:
         options: as `options.checked` returns them.
     """
-    checks = Helpers(LOOKING_AT_ONCE, LONGEST_LOOK, checks=True)
+    checks = Processes(LOOKING_AT_ONCE, LONGEST_LOOK, checks=True)
     tasks, web, receiver = Tasks(options), page.Page(options), uploads.Receiver(options, checks)
 
     @asynccontextmanager

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from wanavatar_lab import jobs
-from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.places import media_below, result, result_name
+from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.files import printable, stat_if_possible
 from wanavatar_lab.runs.run import Run
@@ -56,8 +56,8 @@ class Message(BaseModel):
 class Sizes:
     """Width and height of pictures, each looked up once."""
 
-    def __init__(self, helpers: Helpers) -> None:
-        self._helpers = helpers
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._known: dict[tuple[str, int], list[int] | None] = {}
 
     async def add(self, entries: list[dict[str, Any]], paths: list[Path]) -> None:
@@ -66,17 +66,17 @@ class Sizes:
         if unknown := [key for key in keys if key not in self._known]:
             if len(self._known) > 8 * MOST_LISTED:
                 self._known.clear()
-            found_sizes = await self._helpers.call("sizes", paths=[path for path, _ in unknown])
+            found_sizes = await self._processes.call("sizes", paths=[path for path, _ in unknown])
             self._known |= dict(zip(unknown, found_sizes, strict=True))
         for entry, key in zip(entries, keys, strict=True):
             if (size := self._known.get(key)) is not None:
                 entry["width"], entry["height"] = size
 
 
-def routes(helpers: Helpers) -> APIRouter:
+def routes(processes: Processes) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["results"])
-    sizes = Sizes(helpers)
+    sizes = Sizes(processes)
 
     @router.get("/api/outputs", response_model=Outputs)
     async def outputs() -> Response:

@@ -18,8 +18,8 @@ from starlette.concurrency import run_in_threadpool
 
 from wanavatar_lab import jobs
 from wanavatar_lab.api.fields import Fields
-from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.options import Options
+from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Upscale
@@ -61,7 +61,8 @@ class Tasks:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._helpers = Helpers(1, 60.0, checks=False)
+        # a recording of 2 GiB is copied and hashed, which a slow disk takes minutes for
+        self._processes = Processes(1, 300.0, checks=False)
         # threads of their own, so that statuses never wait for uploads
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="status")
         self._kept: OrderedDict[str, tuple[float, asyncio.Future[Status]]] = OrderedDict()
@@ -70,7 +71,7 @@ class Tasks:
 
     async def close(self) -> None:
         """End what it has started; runs go on."""
-        await self._helpers.close()
+        await self._processes.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def submit(
@@ -102,7 +103,7 @@ class Tasks:
                 raise _too_many(f"{limit} runs of yours have not ended, which is the limit for each client")
             if len(queued) + self._submitting.total() > self.options.most_jobs:
                 raise _too_many(f"{self.options.most_jobs} runs wait already, which is the limit of this service")
-            run_id: str = await self._helpers.call("submit", request=request.to_json(), area=area)
+            run_id: str = await self._processes.call("submit", request=request.to_json(), area=area)
             mine.add(run_id)
         except RequestError as error:
             raise (fields.renamed(error) if fields else error) from None

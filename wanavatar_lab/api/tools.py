@@ -13,13 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from wanavatar_lab.api.body import read_form
-from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.places import file_of
+from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.api.uploads import Receiver, Uploaded, form_schema, uploaded
 from wanavatar_lab.runs.uploads import uploads_folder
 
 
-def routes(receiver: Receiver, helpers: Helpers) -> APIRouter:
+def routes(receiver: Receiver, processes: Processes) -> APIRouter:
     """The endpoints."""
     router = APIRouter(prefix="/api", tags=["tools"], default_response_class=JSONResponse)
 
@@ -27,14 +27,14 @@ def routes(receiver: Receiver, helpers: Helpers) -> APIRouter:
     async def extract_audio(request: Request) -> Response:
         """The sound of a video as WAV."""
         video, out = await _files(request, receiver, "video_path", "sound.wav")
-        await helpers.call("extract_audio", path=str(video), out=str(out))
+        await processes.call("extract_audio", path=str(video), out=str(out))
         return JSONResponse(uploaded(out))
 
     @router.post("/extract-frame", **_form("video_path"))
     async def extract_frame(request: Request) -> Response:
         """The first frame of a video as PNG."""
         video, out = await _files(request, receiver, "video_path", "frame.png")
-        width, height = await helpers.call("extract_frame", path=str(video), out=str(out))
+        width, height = await processes.call("extract_frame", path=str(video), out=str(out))
         return JSONResponse(uploaded(out) | {"width": width, "height": height})
 
     @router.post("/separate-vocals", **_form("audio_path"))

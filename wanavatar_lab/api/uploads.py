@@ -12,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from wanavatar_lab.api.body import Form, read_form
-from wanavatar_lab.api.helper import Helpers
 from wanavatar_lab.api.options import Options
 from wanavatar_lab.api.outputs import MOST_LISTED, Message, Sizes
 from wanavatar_lab.api.places import media_below, wire_path
+from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import entries, printable, remove, stat_if_possible
 from wanavatar_lab.media import MediaInfo
@@ -54,8 +54,8 @@ class Sounds(BaseModel):
 class Receiver:
     """Takes the files of forms into the folder of uploads."""
 
-    def __init__(self, options: Options, helpers: Helpers) -> None:
-        self._options, self._helpers = options, helpers
+    def __init__(self, options: Options, processes: Processes) -> None:
+        self._options, self._processes = options, processes
         self._arriving = 0
 
     async def form(self, request: Request, kinds: Mapping[str, str]) -> tuple[Form, dict[str, tuple[Path, MediaInfo]]]:
@@ -132,7 +132,7 @@ class Receiver:
         if not incoming.received:
             raise MediaError(f"{incoming.name} is empty (0 bytes). Send it again.")
         try:
-            info = MediaInfo(**await self._helpers.call("probe", path=str(incoming.temporary)))
+            info = MediaInfo(**await self._processes.call("probe", path=str(incoming.temporary)))
         except MediaError as error:
             raise MediaError(str(error).replace(str(incoming.temporary), incoming.name)) from None
         longest = read_settings().max_audio_seconds
@@ -141,10 +141,10 @@ class Receiver:
         return info
 
 
-def routes(receiver: Receiver, helpers: Helpers) -> APIRouter:
+def routes(receiver: Receiver, processes: Processes) -> APIRouter:
     """The endpoints."""
     router = APIRouter(prefix="/api", tags=["uploads"])
-    sizes = Sizes(helpers)
+    sizes = Sizes(processes)
 
     def uploading(name: str, kind: str) -> None:
         suffixes = ", ".join(suffix for suffix, theirs in KINDS.items() if theirs == kind)

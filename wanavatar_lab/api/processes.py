@@ -1,6 +1,6 @@
 """A process beside the service, which looks into files and submits runs.
 
-    python -P -m wanavatar_lab.api.helper [--checks]
+    python -P -m wanavatar_lab.api.processes [--checks]
 
 A line of JSON in, `{"call": name, ...arguments}`, a line of JSON out. So what a hostile file does to a decoder happens
 in a process that holds nothing, can be killed, and answers plain values; and the service goes on answering meanwhile.
@@ -26,7 +26,7 @@ NICENESS, NICENESS_OF_CHECKS = 5, 10  # so that polls are answered while runs co
 _SAID = {kind.__name__: kind for kind in (DiskFull, MediaError, LabError)}
 
 
-class Helpers:
+class Processes:
     """Up to `count` such processes, started when they are needed.
 
     Args:
@@ -65,9 +65,9 @@ class Helpers:
                 if isinstance(error, ConnectionError | ValueError):
                     raise MediaError("The file ends the process that looks into it. Export it again.") from None
                 raise
+            self._idle.append(child)
             if self._closed:
                 child.kill()
-            self._idle.append(child)
         answer = json.loads(line)
         if "problems" in answer:
             raise RequestError([(field, message) for field, message in answer["problems"]])
@@ -88,7 +88,7 @@ class Helpers:
         paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         # -P: the folder that the service is started in may hold a file that is named like a module of ours
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "wanavatar_lab.api.helper", *(["--checks"] if self._checks else [])),
+            *(sys.executable, "-P", "-m", "wanavatar_lab.api.processes", *(["--checks"] if self._checks else [])),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
