@@ -24,8 +24,8 @@ def ask(options: Options, target: str = "/api/config", method: str = "GET", **he
     async def asking() -> httpx2.Response:
         transport = httpx2.ASGITransport(app=application(options))
         async with httpx2.AsyncClient(transport=transport, base_url=f"http://localhost:{options.port}") as client:
-            given = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
-            return await client.request(method, target, headers=list(given.items()))
+            given = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
+            return await client.request(method, target, headers=given)
 
     return asyncio.run(asking())
 
@@ -113,6 +113,7 @@ def test_a_token_is_drawn_or_given(monkeypatch: pytest.MonkeyPatch) -> None:
         {"origins": ("https://a/b",)},
         {"origins": ("evil",)},
         {"host": "no such"},
+        {"most_jobs": 0},
     ],
 )
 def test_options_that_are_not_allowed(wrong: dict[str, Any]) -> None:

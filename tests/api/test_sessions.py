@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 
 from tests.api.service import FEW_STEPS, Service, documented
 from tests.media import samples
-from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, let_go, steps_done
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, is_alive, let_go, steps_done
 from wanavatar_lab import media
+from wanavatar_lab.metrics.evaluate import evaluate
 
 
 def is_talking_clip(data: bytes, folder: Path) -> media.MediaInfo:
@@ -30,6 +32,30 @@ def is_talking_clip(data: bytes, folder: Path) -> media.MediaInfo:
 
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="needs curl and bash")
 def test_the_session_of_a_shell(service: Service, picture: bytes, voice: bytes, tmp_path: Path) -> None:
+    run_session(service, picture, voice, tmp_path)
+    request = json.loads(next(service.runs.glob("2*/request.json")).read_text())
+    assert (request["num_inference_steps"], request["frames_per_segment"], request["profile"]) == (15, 80, "pocket")
+
+
+@pytest.mark.slow  # 15 steps of the shipped models
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="needs curl and bash")
+def test_the_session_with_the_shipped_models(
+    service_queue: QueueUnderTest, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))
+    shipped = Service(service_queue.runs_dir.parent, "--no-page").start()
+    try:
+        voice = (REPOSITORY / "data" / "samples" / "english_female.wav").read_bytes()
+        info = run_session(shipped, picture, voice, tmp_path)
+        assert (info.width, info.height) == (128, 128)
+        lips = evaluate(tmp_path / "answered.mp4", faces="pocket").lips
+        assert lips is not None and lips.r is not None and lips.r > 0.6  # the mouth follows the voice
+    finally:
+        shipped.stop()
+
+
+def run_session(service: Service, picture: bytes, voice: bytes, tmp_path: Path) -> media.MediaInfo:
+    """Run the documented session as it is, wait for its task, and look at the clip."""
     (tmp_path / "reference.png").write_bytes(picture)
     (tmp_path / "audio.wav").write_bytes(voice)
     script = documented("bash").replace("http://localhost:8000", service.address) + '\necho "TASK=$TASK_ID" >&2\n'
@@ -37,11 +63,9 @@ def test_the_session_of_a_shell(service: Service, picture: bytes, voice: bytes, 
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
     assert status["status"] in ("pending", "processing", "completed")
-    ended = service.ended(done.stderr.strip().rpartition("=")[2])
+    ended = service.ended(done.stderr.strip().rpartition("=")[2], 600)
     assert (ended["status"], ended["progress"], ended["seed"]) == ("completed", 1.0, 42)
-    is_talking_clip(service.client.get(ended["output_path"]).content, tmp_path)
-    request = json.loads(next(service.runs.glob("2*/request.json")).read_text())
-    assert (request["num_inference_steps"], request["frames_per_segment"], request["profile"]) == (15, 80, "pocket")
+    return is_talking_clip(service.client.get(ended["output_path"]).content, tmp_path)
 
 
 def test_the_client_in_python(service: Service, picture: bytes, voice: bytes, tmp_path: Path) -> None:
@@ -164,6 +188,26 @@ def test_what_a_front_end_asks_first(service: Service) -> None:
     docs = service.client.get("/docs").text
     assert "POST /api/generate-flux" in docs and "http://" not in docs and "https://" not in docs
     assert "Nothing runs" in service.client.get("/").text or "run" in service.client.get("/").text
+
+
+def test_the_page_is_beside_the_service(service: Service) -> None:
+    """A browser is sent to it, a script is not; it ends with the service, also where that is killed."""
+    assert service.client.get("/").status_code == 200
+    answer = service.client.get("/", headers={"Accept": "text/html"})
+    page = answer.headers["location"]
+    assert answer.status_code == 307 and page.startswith("http://localhost:")
+    assert "Tornado" in httpx2.get(f"{page}voila/none").headers["server"]
+    service.kill()
+    eventually(lambda: is_closed(page))
+    service.start()
+
+
+def is_closed(page: str) -> bool:
+    try:
+        httpx2.get(page)
+    except httpx2.TransportError:
+        return True
+    return False
 
 
 def test_cancel_and_events(service: Service, service_queue: QueueUnderTest) -> None:

@@ -54,6 +54,9 @@ def checked(options: Options) -> Options:
     """
     if options.profile not in PROFILES:
         raise LabError(f"There is no profile {options.profile!r}; there are {', '.join(PROFILES)}.")
+    for name in ("jobs_per_client", "most_jobs", "most_uploads"):
+        if getattr(options, name) < 1:
+            raise LabError(f"--{name.replace('_', '-')} must be 1 or more (got {getattr(options, name)}).")
     for origin in options.origins:
         scheme, _, rest = origin.partition("://")
         if scheme not in ("http", "https") or not rest or "/" in rest or "*" in rest:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import uvicorn
@@ -10,6 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.guard import MOST_HEADERS
 from wanavatar_lab.api.options import Options
+from wanavatar_lab.errors import LabError
 
 MOST_CONNECTIONS = 1000  # of each a few kilobytes, and a megabyte while a file arrives
 LONGEST_HEADERS = 10.0  # seconds until the headers of a request have arrived
@@ -58,7 +60,22 @@ class PatientProtocol(H11Protocol):
             self._late = None
 
 
-def serve(options: Options) -> None:
+def listen(options: Options) -> socket.socket:
+    """The socket of the service.
+
+    Raises:
+        LabError: its address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        where = f"Port {options.port} of {options.host}"
+        raise LabError(f"{where} cannot be listened on: {why}. Choose another one with --port.") from error
+
+
+def serve(options: Options, listening: socket.socket) -> None:
     """Answer until the process is interrupted.
 
     Args:
@@ -69,8 +86,6 @@ def serve(options: Options) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         create_app(options),
-        host=options.host,
-        port=options.port,
         http=PatientProtocol,
         ws="none",
         loop="asyncio",
@@ -85,4 +100,4 @@ def serve(options: Options) -> None:
         timeout_graceful_shutdown=LONGEST_SHUTDOWN,
         h11_max_incomplete_event_size=MOST_HEADERS,
     )
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(sockets=[listening])

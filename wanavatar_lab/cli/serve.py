@@ -53,10 +53,11 @@ def serve(arguments: argparse.Namespace) -> int:
             page=not arguments.no_page,
         )
     )
+    listening = server.listen(options)
     where = f"http://{'localhost' if options.local else options.host}:{options.port}/"
     say(f"The service, with the models {options.profile}: {where}, its endpoints: {where}docs")
     if options.token and not options.local:
         say(f"It is open to the network, so it asks for a token. In a browser: {where}?token={options.token}")
         say(f"In a script: Authorization: Bearer {options.token}")
-    server.serve(options)
+    server.serve(options, listening)
     return SUCCEEDED
