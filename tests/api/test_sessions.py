@@ -103,6 +103,19 @@ def test_clips_of_serving_engines(service: Service, picture: bytes, voice: bytes
     assert service.client.get(f"/v1/videos/{made['id']}").status_code == 404
 
 
+def test_a_client_that_goes_away_cancels_its_clip(service: Service) -> None:
+    fields = {"image": "samples/avatar_woman.png", "num_frames": 481, "num_inference_steps": 100, "user": "somebody"}
+    known = {one["id"] for one in service.client.get("/v1/videos?limit=100").json()["data"]}
+
+    def made() -> list[dict[str, Any]]:
+        found = service.client.get("/v1/videos?limit=100").json()["data"]
+        return [one for one in found if one["id"] not in known]
+
+    with pytest.raises(httpx2.TimeoutException), httpx2.Client(base_url=service.address, timeout=1.0) as impatient:
+        impatient.post("/v1/videos/sync", json=fields)
+    eventually(lambda: [one["status"] for one in made()] == ["cancelled"], 60)
+
+
 def test_a_clip_without_a_voice(service: Service, picture: bytes, tmp_path: Path) -> None:
     """From JSON, with the size and length of the shape that serving engines share."""
     path = service.upload("image", "still.png", picture).json()["path"]
@@ -195,7 +208,7 @@ def test_the_page_is_beside_the_service(service: Service) -> None:
     assert service.client.get("/").status_code == 200
     answer = service.client.get("/", headers={"Accept": "text/html"})
     page = answer.headers["location"]
-    assert answer.status_code == 307 and page.startswith("http://localhost:")
+    assert answer.status_code == 307 and page.startswith("http://127.0.0.1:")
     assert "Tornado" in httpx2.get(f"{page}voila/none").headers["server"]
     service.kill()
     eventually(lambda: is_closed(page))

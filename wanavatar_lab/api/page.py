@@ -110,9 +110,7 @@ def routes(app: FastAPI, page: Page, options: Options) -> APIRouter:
     @router.get("/", response_class=HTMLResponse)
     async def root(request: Request) -> Response:
         if page.offered and "text/html" in request.headers.get("accept", ""):
-            port = await page.port()
-            host = request.headers.get("host", "localhost").partition(":")[0] or "localhost"
-            return RedirectResponse(f"http://{host}:{port}/", status_code=307)
+            return RedirectResponse(f"http://127.0.0.1:{await page.port()}/", status_code=307)
         return HTMLResponse(await run_in_threadpool(_state, options))
 
     @router.get("/docs", response_class=HTMLResponse)
