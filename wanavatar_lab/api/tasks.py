@@ -95,9 +95,10 @@ class Tasks:
         mine = self._of_client.setdefault(client, set())
         self._of_client.move_to_end(client)
         self._submitting[client] += 1
+        known = set(mine)  # another of the client's runs may be added while the queue is read
         try:
             queued = set(await run_in_threadpool(lambda: RunQueue(runs_folder()).run_ids()))
-            mine &= queued
+            mine -= known - queued
             if len(mine) + self._submitting[client] > self.options.jobs_per_client:
                 limit = self.options.jobs_per_client
                 raise _too_many(f"{limit} runs of yours have not ended, which is the limit for each client")
