@@ -89,7 +89,8 @@ def test_clips_of_serving_engines(service: Service, picture: bytes, voice: bytes
         "seconds": "0.4",
     }
     made = service.client.post("/v1/videos", files=files, data=fields).json()
-    assert (made["object"], made["model"], made["status"]) == ("video", "speech_to_video", "queued")
+    assert (made["object"], made["model"]) == ("video", "speech_to_video")
+    assert made["status"] in ("queued", "in_progress")
     service.ended(made["id"])
     video = service.client.get(f"/v1/videos/{made['id']}").json()
     assert (video["status"], video["progress"], video["seed"], video["error"]) == ("completed", 100, 7, None)
