@@ -63,12 +63,8 @@ web: export JUPYTER_PATH := $(CURDIR)/wanavatar_lab/ui/voila_templates:$(JUPYTER
 web: setup ## the same widgets as one page, by Voilà; PORT=8888, IP=127.0.0.1
 	$(BIN)/python -m wanavatar_lab.ui.web notebooks/app.ipynb --template=wanavatar --Voila.ip=$(IP) --port=$(PORT) --no-browser $(ARGS)
 
-api: wanavatar_lab/api.py | setup ## the REST API
-	$(BIN)/python -m wanavatar_lab.api
-
-# These come with later versions. A rule without prerequisites runs only while its file is missing.
-wanavatar_lab/api.py:
-	@echo "$@ is not part of this version yet, so make $(firstword $(MAKECMDGOALS)) has nothing to run." >&2; exit 1
+api: setup ## the REST service for scripts and front ends; PORT=8000, IP=127.0.0.1, ARGS="--profile pocket"
+	$(BIN)/python -m wanavatar_lab serve --host=$(IP) --port=$(if $(filter file,$(origin PORT)),8000,$(PORT)) $(ARGS)
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 

@@ -13,10 +13,10 @@ from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
 from wanavatar_lab.files import entries, files_below, is_older, remove, remove_if_possible, stat_if_possible
 from wanavatar_lab.lora.find import describe, find_adapters
+from wanavatar_lab.runs import uploads
 from wanavatar_lab.runs.run import Run, draft, list_runs, remove_stale_drafts
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.runs.trash import discard, discarded, empty
-from wanavatar_lab.ui import uploads
 from wanavatar_lab.ui.file_field import earlier
 
 AfterListing = Callable[[Path, Callable[[], object]], None]

@@ -32,6 +32,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"jobs"},
         {"pipeline"},
         {"ui"},
+        {"api"},
         {"cli", "bench", "__init__", "__main__"},
     ),
     "training": (
@@ -54,6 +55,8 @@ NEVER: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("wanavatar_lab", ("training",), "training builds on the package, never the other way"),
     ("wanavatar_lab.ui", ("torch", "torchvision", "diffusers", "transformers"), "weights stay out of a kernel"),
     ("training.ui", ("torch", "torchvision", "diffusers", "transformers"), "weights stay out of a kernel"),
+    ("wanavatar_lab.api", ("torch", "torchvision", "diffusers", "transformers"), "weights stay in the worker"),
+    ("wanavatar_lab.api", ("pickle", "shelve", "marshal"), "nothing that a client sends is executed"),
 )
 
 # What a client process imports. None of these may load torch, by any chain of imports: a kernel would take 12 s
@@ -70,6 +73,7 @@ WITHOUT_TORCH = (
     "wanavatar_lab.cli",
     "wanavatar_lab.worker.supervisor",
     "wanavatar_lab.ui",
+    "wanavatar_lab.api",
     "training.ui",
 )
 
@@ -222,6 +226,8 @@ def test_every_part_of_a_layer_is_tested_by_its_folder() -> None:
         ("wanavatar_lab/ui/form.py", "import torch.nn as nn", "weights stay out"),
         ("wanavatar_lab/ui/form.py", "def draw():\n    from diffusers import DiffusionPipeline", "weights stay out"),
         ("training/ui/curves.py", "import torch", "weights stay out"),
+        ("wanavatar_lab/api/tasks.py", "def f():\n    import diffusers", "weights stay in the worker"),
+        ("wanavatar_lab/api/body.py", "import pickle", "nothing that a client sends is executed"),
         ("training/loop/step.py", "from training.pocket.world import mouth", "is above"),
         ("training/ui/report.py", "def show():\n    from training.pocket.judge import reading", "is above"),
         ("training/data/samples.py", "from training.loop.loss import noisy", "is above"),
@@ -254,7 +260,8 @@ def test_what_is_allowed_is_left_alone(path: str, source: str) -> None:
 
 def test_clients_do_not_load_torch() -> None:
     # a page imports the modules of the widgets one by one
-    widgets = [module_of(path) for path in SOURCES if path.startswith(("wanavatar_lab/ui/", "training/ui/"))]
+    faces = ("wanavatar_lab/ui/", "wanavatar_lab/api/", "training/ui/")
+    widgets = [module_of(path) for path in SOURCES if path.startswith(faces)]
     code = (
         "import importlib, sys\n"
         f"for module in {[*WITHOUT_TORCH, *widgets]}:\n"

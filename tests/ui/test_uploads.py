@@ -17,8 +17,9 @@ from tests.ui import made_runs
 from tests.ui.looking import until
 from wanavatar_lab import media
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
+from wanavatar_lab.runs.uploads import Incoming, free_name, safe_name
 from wanavatar_lab.ui.served_files import KINDS
-from wanavatar_lab.ui.uploads import Incoming, Upload, free_name, safe_name
+from wanavatar_lab.ui.uploads import Upload
 
 WAV = frozenset({".wav"})
 
@@ -262,3 +263,18 @@ def test_pairs_of_one_name_both_arrive(tmp_path: Path, sound: bytes, monkeypatch
         for pair in range(400):
             folder = tmp_path / str(pair)
             assert [path.name for path in sorted(pool.map(send, range(2)))] == ["voice-2.wav", "voice.wav"]
+
+
+def test_a_file_of_unknown_size_arrives(tmp_path: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a service receives one: the sender of a form does not say how long a part of it is."""
+    incoming = Incoming(tmp_path, "voice.wav", None, WAV)
+    assert incoming.write(incoming.write(0, sound[:100]), sound[100:]) == len(sound)
+    assert incoming.finish().read_bytes() == sound
+    with pytest.raises(LabError, match="is not complete: 0 bytes"):
+        Incoming(tmp_path, "none.wav", None, WAV).finish()
+    monkeypatch.setenv("WANAVATAR_MAX_MEDIA_BYTES", str(len(sound) - 1))
+    too_long = Incoming(tmp_path, "long.wav", None, WAV)
+    with pytest.raises(LabError, match="WANAVATAR_MAX_MEDIA_BYTES"):
+        too_long.write(too_long.write(0, sound[:100]), sound[100:])
+    too_long.abandon()
+    assert [path.name for path in tmp_path.glob("*.wav")] == ["voice.wav"]

@@ -5,6 +5,7 @@
     python -m wanavatar_lab.bench stages [--memory-gb 24] [--json out.json]   all four stages, as a worker runs them
     python -m wanavatar_lab.bench offload --memory-gb 24                      our offloading beside diffusers' own
     python -m wanavatar_lab.bench files --folder /tmp/weights                 reading a stage's files from a disk
+    python -m wanavatar_lab.bench service --pollers 200 --uploaders 20         answers of the REST service
     python -m wanavatar_lab.bench table docs/measured/*.json                  the figures as tables
 
 `--size tiny` runs each of them on any machine in seconds. Progress goes to standard error, figures to standard output.
@@ -14,6 +15,7 @@ stages          whole stages, with their loading and offloading
 offload         the ways to offload, this package's and those of diffusers
 cases           the runs of these two benches, and their requests
 files           reading from a disk
+service         the REST service with many clients
 table           figures as Markdown, and as lines of progress
 random_models   pipelines of random weights
 watch           time and memory of each call of a network

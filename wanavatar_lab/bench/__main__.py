@@ -14,6 +14,7 @@ from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
+from wanavatar_lab.bench.service import measure_service
 from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
 from wanavatar_lab.bench.table import between_marks, comparison, last_lines, tables
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
+    benches["service"] = _service
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -41,7 +43,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, table, compare.",
+        "speed, draw-speed, kernels, service, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -146,6 +148,22 @@ def _kernels(words: list[str]) -> int:
     _write(arguments.json, figures)
     print(tables([figures]))
     return int(any("error" in row for row in figures["rows"]))
+
+
+def _service(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} service", description="Answers of the REST service while a pocket clip is made."
+    )
+    parser.add_argument("--pollers", type=int, default=200, help="clients that ask for the status; default 200")
+    parser.add_argument("--uploaders", type=int, default=20, help="clients that upload; default 20")
+    parser.add_argument("--seconds", type=float, default=30.0, help="default 30")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between questions of a client; default 2")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    figures = measure_service(arguments.pollers, arguments.uploaders, arguments.seconds, arguments.interval)
+    _write(arguments.json, figures)
+    print("\n".join(f"{key:14} {value}" for key, value in figures.items()))
+    return int(figures["status"]["failed"] + figures["upload"]["failed"] > 0)
 
 
 def _speed_parser(bench: str, description: str) -> argparse.ArgumentParser:

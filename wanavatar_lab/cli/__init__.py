@@ -9,6 +9,7 @@
     wanavatar-lab evaluate CLIP [OTHER] --picture measures.png
     wanavatar-lab settings d.mp4
     wanavatar-lab plan speech-to-video --resolution 480x832
+    wanavatar-lab serve --profile pocket
     wanavatar-lab doctor | completion bash
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from wanavatar_lab.cli import completion, doctor, evaluate, extend_prompt, plan, queue, runs, weights
+from wanavatar_lab.cli import completion, doctor, evaluate, extend_prompt, plan, queue, runs, serve, weights
 from wanavatar_lab.cli.options import add_common, add_json, add_output, add_run_id
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
@@ -121,6 +121,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
     extend_prompt.add_options(extending)
     add_json(extending)
     here = "this machine"
+    serve.add_options(add(here, "serve", "Serve the stages to scripts and front ends, over HTTP."))
     looking = add(here, "doctor", "Check this machine: GPU, memory, disks, weights, extras, ports; and what to do.")
     doctor.add_options(looking)
     add_json(looking)

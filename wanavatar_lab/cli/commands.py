@@ -14,6 +14,7 @@ from wanavatar_lab.cli.output import answer, lora_lines, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.queue import queue
 from wanavatar_lab.cli.runs import attach, cancel, follow, logs, out_problems, runs, status
+from wanavatar_lab.cli.serve import serve
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.lora import describe, find_adapters
@@ -105,5 +106,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "settings": settings,
     "plan": plan,
     "queue": queue,
+    "serve": serve,
     "weights": weights,
 }

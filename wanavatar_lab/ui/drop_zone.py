@@ -18,12 +18,13 @@ from wanavatar_lab.files import remove_if_possible
 from wanavatar_lab.requests import fields_of
 from wanavatar_lab.runs.made_with import MadeWith, find_inputs, read_settings
 from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.uploads import Incoming
 from wanavatar_lab.ui.file_field import samples_folder
 from wanavatar_lab.ui.form import Form, fields_for
 from wanavatar_lab.ui.language import read_words, stage_name
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.served_files import uploads_folder
-from wanavatar_lab.ui.uploads import Incoming, Upload
+from wanavatar_lab.ui.uploads import Upload
 from wanavatar_lab.ui.widget import script, start, styles
 
 SAYS_HOW = frozenset((".png", ".jpg", ".jpeg", ".webp", ".mp4"))  # files that hold the settings they were made with

@@ -14,29 +14,24 @@ from pathlib import Path
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
 from wanavatar_lab.runs.run import RUN_ID, runs_folder
+from wanavatar_lab.runs.uploads import KINDS, kind_of, uploads_folder
 from wanavatar_lab.settings import read_settings
 
-# kind of a file by its suffix: what the widgets show, and what an upload may be
-KINDS: dict[str, str] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"), "picture"),
-    **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"), "audio"),
-    **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi"), "video"),
-}
-
-
-def kind_of(path: Path | str) -> str:
-    """Kind of a file: picture, audio, video, or "" for any other suffix."""
-    return KINDS.get(Path(path).suffix.lower(), "")
+__all__ = [
+    "KINDS",
+    "can_show",
+    "is_sent",
+    "kind_of",
+    "run_of",
+    "server_path",
+    "server_root",
+    "uploads_folder",
+]
 
 
 def server_root() -> Path:
     """The folder that the server serves, absolute."""
     return read_settings().server_root.absolute()
-
-
-def uploads_folder() -> Path:
-    """The folder of uploaded files, and of frames and voices taken from files."""
-    return server_root() / "data" / "uploads"
 
 
 def server_path(path: Path | str) -> str:
