@@ -82,7 +82,7 @@ def create_app(options: Options) -> FastAPI:
         generate.routes(tasks),
         uploads.routes(receiver, checks),
         outputs.routes(checks),
-        tools.routes(receiver, checks),
+        tools.routes(tasks, receiver, checks),
         facts.routes(options),
         videos.routes(tasks, receiver),
         page.routes(app, web, options),

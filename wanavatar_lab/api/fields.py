@@ -46,7 +46,7 @@ class Fields:
             HTTPException: 404, a path is of no file that may be used.
         """
         known, views = self.known(), fields_of(self.request)
-        values: dict[str, Any] = {"profile": profile}
+        values: dict[str, Any] = {"profile": profile} if "profile" in views else {}  # a tool has none
         area, problems = None, []
         for name, value in body.items():
             if value is None:  # as if it were left out

@@ -1,4 +1,6 @@
-"""Runs by the predecessor's endpoints: /api/generate…, /api/status, and beside them /api/cancel and /api/events."""
+"""Runs: by the predecessor's endpoints /api/generate…, or any stage or tool by /api/run/…; /api/status, /api/cancel and
+/api/events.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,6 +14,7 @@ from wanavatar_lab.api.body import read_json
 from wanavatar_lab.api.fields import GENERATE, GENERATE_FLUX, GENERATE_I2V, Fields
 from wanavatar_lab.api.outputs import result_url
 from wanavatar_lab.api.tasks import Task, Tasks, wire_status
+from wanavatar_lab.requests import STAGE_REQUESTS
 
 
 class TaskId(BaseModel):
@@ -55,6 +58,9 @@ def routes(tasks: Tasks) -> APIRouter:
     generating("/generate", GENERATE, "Make a talking clip from a picture and a voice.")
     generating("/generate-i2v", GENERATE_I2V, "Make a clip that starts with a picture.")
     generating("/generate-flux", GENERATE_FLUX, "Make a picture from a sentence.")
+
+    for model in STAGE_REQUESTS.values():  # each under its own name, with its own names of fields
+        generating(f"/run/{model.stage.replace('_', '-')}", Fields(model, {}), model.help["en"])
 
     @router.get("/status/{task_id}", response_model=TaskStatus)
     async def status(task_id: str) -> Response:

@@ -145,20 +145,17 @@ def submit(request: dict[str, Any], area: int | None) -> str:
 
 def extract_audio(path: str, out: str) -> None:
     """Write the sound of a recording as WAV."""
-    from wanavatar_lab import media
+    from wanavatar_lab import tools
 
-    media.write_audio(out, media.read_audio(path))
+    tools.extract_audio(path, out)
 
 
 def extract_frame(path: str, out: str) -> list[int]:
     """Write the first frame of a video as PNG; its width and height."""
-    from PIL import Image
+    from wanavatar_lab import tools
 
-    from wanavatar_lab import media
-
-    frame = media.read_frame(path, 0.0)
-    media.write_picture(out, Image.fromarray(frame))
-    return [frame.shape[1], frame.shape[0]]
+    made = tools.extract_frame(path, out)
+    return [made.width or 0, made.height or 0]
 
 
 _CALLS: dict[str, Callable[..., Any]] = {

@@ -22,7 +22,7 @@ from wanavatar_lab.api.options import Options
 from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Upscale
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Tool, Upscale
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Artifact, Status, main_artifact
@@ -87,7 +87,8 @@ class Tasks:
             HTTPException: 429, the client or the queue has too many runs; 503, the weights are missing.
             RequestError: a file or a LoRA is not what the request needs.
         """
-        stages = [request.stage, *([Upscale.stage] if isinstance(request, TextToImage) and request.upscale else [])]
+        stages = [] if isinstance(request, Tool) else [request.stage]
+        stages += [Upscale.stage] if isinstance(request, TextToImage) and request.upscale else []
         for stage in stages:
             if why := await run_in_threadpool(missing, stage, self.options.profile):
                 raise HTTPException(503, why)
@@ -95,10 +96,12 @@ class Tasks:
         mine = self._of_client.setdefault(client, set())
         self._of_client.move_to_end(client)
         self._submitting[client] += 1
-        known = set(mine)  # another of the client's runs may be added while the queue is read
         try:
             queued = set(await run_in_threadpool(lambda: RunQueue(runs_folder()).run_ids()))
-            mine -= known - queued
+            ended = await run_in_threadpool(_ended, set().union(*self._of_client.values()) - queued)
+            for each in self._of_client.values():
+                each -= ended
+            queued.update(*self._of_client.values())  # tools are executed beside the queue
             if len(mine) + self._submitting[client] > self.options.jobs_per_client:
                 limit = self.options.jobs_per_client
                 raise _too_many(f"{limit} runs of yours have not ended, which is the limit for each client")
@@ -205,6 +208,12 @@ def wire_status(task: Task, url: Any) -> dict[str, Any]:
         "queue_position": status.queue_place,
         "eta": None if status.eta_seconds is None else round(status.eta_seconds, 1),
     }
+
+
+def _ended(run_ids: set[str]) -> set[str]:
+    """Those of the runs that have ended, or are gone."""
+    statuses = {run_id: Run(runs_folder() / run_id).readable_status() for run_id in run_ids}
+    return {run_id for run_id, status in statuses.items() if status is None or status.ended}
 
 
 def _status(task_id: str) -> Status:

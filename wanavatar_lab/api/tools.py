@@ -1,10 +1,11 @@
 """The predecessor's tools: sound or a frame of a video, the voice of a recording. Each writes beside the uploads.
 
-This file alone says which functions do the work.
+They answer when the file is there; /api/run has every tool as a run.
 """
 
 import importlib.util
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from starlette.responses import JSONResponse, Response
 from wanavatar_lab.api.body import read_form
 from wanavatar_lab.api.places import file_of
 from wanavatar_lab.api.processes import Processes
+from wanavatar_lab.api.tasks import Task, Tasks
 from wanavatar_lab.api.uploads import Receiver, Uploaded, form_schema, uploaded
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.requests import SeparateVocals
 from wanavatar_lab.runs.uploads import uploads_folder
 
 
-def routes(receiver: Receiver, processes: Processes) -> APIRouter:
+def routes(tasks: Tasks, receiver: Receiver, processes: Processes) -> APIRouter:
     """The endpoints."""
     router = APIRouter(prefix="/api", tags=["tools"], default_response_class=JSONResponse)
 
@@ -40,12 +44,18 @@ def routes(receiver: Receiver, processes: Processes) -> APIRouter:
     @router.post("/separate-vocals", **_form("audio_path"))
     async def separate_vocals(request: Request) -> Response:
         """The voice of a recording without music and noise; needs the extra `separate`."""
-        recording, _ = await _files(request, receiver, "audio_path", "voice.wav")
+        recording, out = await _files(request, receiver, "audio_path", "voice.wav")
         if importlib.util.find_spec("audio_separator") is None:
             raise HTTPException(503, "Vocals are separated by the extra: .venv/bin/uv pip install -e '.[separate]'")
-        from wanavatar_lab.ui.vocals import separate  # brings the widgets
-
-        return JSONResponse(uploaded(await separate(recording)))
+        run_id = await tasks.submit(request, SeparateVocals(media=str(recording)))
+        ended: Task | None = None
+        async for task in tasks.changes(run_id):
+            ended = task or ended
+        if ended is None or ended.main is None:
+            why = (ended.status.error or ended.status.state) if ended else "it was deleted"
+            raise LabError(f"The run {run_id} gave no voice: {why}")
+        await run_in_threadpool(shutil.copyfile, ended.run.path(ended.main), out)
+        return JSONResponse(uploaded(out))
 
     return router
 
