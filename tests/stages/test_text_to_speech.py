@@ -28,6 +28,7 @@ from wanavatar_lab.requests.text_to_speech import VOICES
 from wanavatar_lab.runs.made_with import read_settings
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages import text_to_speech
+from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.text_to_speech import END, levelled
 from wanavatar_lab.ui.file_field import earlier
 from wanavatar_lab.weights import WEIGHTS
@@ -306,3 +307,20 @@ def test_the_published_model_is_as_large_as_its_plan_says(tmp_path: Path) -> Non
     assert 0 < (WEIGHTS["VoxCPM2"].size or 0) - (speech.file_bytes or 0) - (audio_vae.file_bytes or 0) < 4_000_000
     cache = 2 * config.max_length * (28 + 8) * 2 * 2 * 128  # bytes of keys and values
     assert cache < activation_bytes(Workload("text_to_speech", 0, 0), (speech, audio_vae))["speech_model"]
+
+
+@needs_voxcpm
+@pytest.mark.gpu
+def test_the_full_model_leaves_the_gpu_and_comes_back(
+    voxcpm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(voxcpm2))
+    models = text_to_speech.load(PROFILES["full"], "cuda")
+    request, context = TextToSpeech(text="Hello", num_inference_steps=2), StageContext(tmp_path, 1)
+    before = torch.cuda.memory_allocated()
+    first, rate, _ = models.speak(request, context)
+    held = torch.cuda.memory_allocated() - before
+    models.offload_to_host()  # type: ignore[attr-defined]
+    assert rate == 48_000 and torch.cuda.memory_allocated() - before < 0.1 * held
+    again, _, _ = models.speak(request, context)
+    assert np.array_equal(first, again)
