@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wanavatar_lab.cli.plan import sharing_line
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory import Machine, plan, this_machine, usual_workload
 from wanavatar_lab.profiles import PROFILES
@@ -96,7 +97,8 @@ def _weights(which: Weights, folder: Path) -> str:
 
 def _stage(profile: str, stage: str, machine: Machine) -> str:
     try:
-        made = plan(profile, usual_workload(stage, profile), machine, read_settings().weights_dir)
+        settings = read_settings()
+        made = plan(profile, usual_workload(stage, profile), machine, settings.weights_dir, gpus=settings.gpus)
     except LabError as error:
         return f"{stage:<16} {error}"
     work, choice = made.workload, made.choice
@@ -104,9 +106,10 @@ def _stage(profile: str, stage: str, machine: Machine) -> str:
     gpu = "" if choice.peak_gpu_bytes is None else f"{amount(choice.peak_gpu_bytes)} of GPU memory, "
     steps = f"{work.steps} {'step' if work.steps == 1 else 'steps'}"
     time = "" if made.seconds is None else f"; about {made.seconds:.0f} s, an estimate"
+    shared = f"\n    {sharing_line(made.sharing)}" if len(machine.gpus) > 1 or made.sharing.layout.world > 1 else ""
     return (
         f"{stage:<16} {work.width}x{work.height}{frames}, {steps}: {gpu}"
-        f"{amount(choice.host_bytes)} of main memory{time}\n    offload {choice.mode}: {choice.reason}"
+        f"{amount(choice.host_bytes)} of main memory{time}\n    offload {choice.mode}: {choice.reason}{shared}"
     )
 
 
