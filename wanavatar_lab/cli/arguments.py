@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from wanavatar_lab.cli import evaluate, extend_prompt, plan, queue
 from wanavatar_lab.cli.weights import add_actions
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
@@ -67,6 +68,12 @@ def _parsers() -> tuple[argparse.ArgumentParser, list[str]]:
         for view in fields_of(request).values():
             _add_field(fields, request, view)
         _add_output(command, request)
+        if stage in SHARED_STAGES:
+            command.add_argument(
+                "--gpus",
+                metavar="{auto,N}",
+                help="how many GPUs share the run, on a CPU processes (default: WANAVATAR_GPUS, or auto)",
+            )
     listing = _add(commands, "runs", "List runs, newest first.")
     listing.add_argument("--limit", type=int, metavar="N", default=20, help="number of runs (default 20)")
     _add_common(listing)

@@ -3,6 +3,7 @@ files."""
 
 import argparse
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabEr
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, Request, parse
-from wanavatar_lab.requests.request import shown
+from wanavatar_lab.requests.request import must_be, shown
 from wanavatar_lab.runs import made_with
 from wanavatar_lab.runs.display import clock, progress_line
 from wanavatar_lab.runs.run import Run
@@ -47,9 +48,12 @@ def make(arguments: argparse.Namespace) -> int:
     except RequestError as error:
         problems += error.problems
     problems += _out_problems(arguments, STAGE_REQUESTS[arguments.stage])
+    gpus = getattr(arguments, "gpus", None)
+    if gpus is not None and not re.fullmatch(r"auto|[1-9]\d{0,2}", gpus):
+        problems.append(("gpus", must_be("auto, or a number from 1", gpus)))
     if problems or request is None:
         raise RequestError(problems)
-    job = jobs.submit(request, runs_dir=arguments.runs_dir)
+    job = jobs.submit(request, runs_dir=arguments.runs_dir, gpus=gpus)
     return _follow(job, arguments, request)
 
 

@@ -36,6 +36,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.shared import shared
 from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
@@ -111,7 +112,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     if request.inpaint_video is not None:
         models.widen()
     workload = workload_of(request, (width, height))
-    context.say_placement(models.apply_offload(request.offload, workload))
+    context.say_placement(models.apply_offload(request.offload, workload, context.ranks))
     kernels.prepare(request, models, context)
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
@@ -165,18 +166,19 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
         progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+        shared(request, workload, [pipeline.transformer], context),
         saved_passes(request, pipeline, context),
     ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)
-        with media.TalkingClipWriter(
-            context.folder / FILE,
+        with context.writer(
+            media.TalkingClipWriter,
+            FILE,
             fps=FPS,
             audio=voice,
             start_frame=first.start_frame - lead,
             metadata=context.metadata(request, models.fingerprint, loras.record),
-            partial=context.partial(FILE),
         ) as writer:
             segment: WanS2VSegment | None = first
             del first
@@ -250,6 +252,8 @@ def _say_what_is_left_out(
 
 def _say_who_is_in(picture: Image.Image, request: SpeechToVideo, context: StageContext) -> None:
     """Log if there are several faces, and the box of each person; nothing where MediaPipe's model is not there."""
+    if not context.ranks.leads:
+        return
     try:
         source = MediaPipeLandmarks()
     except WeightsError:  # is not needed for speech
