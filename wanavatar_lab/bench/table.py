@@ -17,7 +17,7 @@ def tables(measured: Iterable[Figures]) -> str:
 
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
-            `network.measure_kernels` and `network.measure`.
+            `network.measure_kernels`, `measure_ranks` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -27,7 +27,7 @@ def tables(measured: Iterable[Figures]) -> str:
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
     parts += [_head(figures) + _table("offload", _offload_rows(figures["rows"])) for figures in by_kind["offload"]]
-    for kind in ("speed", "kernels"):
+    for kind in ("speed", "kernels", "ranks"):
         if rows := [{**figures, **row} for figures in by_kind[kind] for row in figures["rows"]]:
             parts.append(_table(kind, rows))
     parts += [_table(kind, by_kind[kind]) for kind in ("files", "network") if by_kind[kind]]
@@ -161,6 +161,16 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "first pass": lambda row: f"{row['first_forward_s']:.1f} s",
         "a pass": lambda row: f"{row['forward_s']:.2f} s",
         "difference": lambda row: f"{row['difference']:.1%}",
+        "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
+    },
+    "ranks": {
+        "S2V network": lambda row: f"{row['device']}, {row['pixels']}",
+        "GPUs": lambda row: f"{row['gpus']}" + ("" if row["gpus"] == 1 else f", {row['shared']}"),
+        "compiled": lambda row: "yes" if row["compiled"] else "no",
+        "a step": lambda row: f"{row['step_s']:.3f} s",
+        "times faster": lambda row: f"{row['times']:.2f}",
+        "computed": lambda row: "–" if row["computed_times"] is None else f"{row['computed_times']:.2f}",
+        "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
     },
     "network": {
