@@ -224,17 +224,24 @@ class Job:
         return self.status().artifacts
 
 
-def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
+def submit(request: Request, *, runs_dir: Path | str | None = None, gpus: int | str | None = None) -> Job:
     """Queue a run, with the settings of this process, and start a supervisor if there is none.
 
     A request that needs no model (`queued` is false), such as a tool's, is executed at once instead, by a process of
     its own.
 
+    Args:
+        request: of the run.
+        runs_dir: the folder of all runs.
+        gpus: how many GPUs share it, or on a CPU how many processes; "auto" for as many as make it faster, None for
+            the settings'. The result is the same, so that this is no part of the request.
+
     Raises:
         RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
-        LabError: the runs folder is not writable, or is on a disk without locks.
+        LabError: the runs folder is not writable, or is on a disk without locks; or `gpus` is no such number.
     """
+    settings = read_settings(os.environ if gpus is None else os.environ | {"WANAVATAR_GPUS": str(gpus)})
     request.check_inputs()
     check_loras(request)
     # the worker has a working directory of its own, and what is noted beside a LoRA may change
@@ -244,7 +251,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None) -> Job:
         return _start_at_once(request, root)
     queue = RunQueue(root)
     with draft(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:
-        drafted.write_settings(read_settings())
+        drafted.write_settings(settings)
         queue.prepare()
         with queue.locked():
             queue.add(drafted.id)

@@ -1,7 +1,8 @@
 """Folders, limits on input and the worker's behaviour: one frozen object, from the environment and a settings file.
 
 Each field is set by the variable `WANAVATAR_<FIELD>` in capitals, for example `WANAVATAR_RUNS_DIR=/data/runs`;
-`WANAVATAR_WEIGHTS` is accepted for `weights_dir`. Fields without a variable are read from a file, in lower case:
+`WANAVATAR_WEIGHTS` is accepted for `weights_dir`, and `DISABLE_SP=1` for `WANAVATAR_GPUS=1`. Fields without a variable
+are read from a file, in lower case:
 
     # ~/.config/wanavatar-lab/settings.toml, or the file that WANAVATAR_SETTINGS names
     weights_dir = "/data/weights"
@@ -11,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from wanavatar_lab.errors import LabError
 
@@ -43,6 +44,11 @@ class Settings(BaseModel):
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
+    gpus: Annotated[str, BeforeValidator(str)] = Field(
+        default="1",  # and not auto: what NCCL makes of it has not been measured
+        pattern=r"^(auto|[1-9]\d{0,2})$",
+        description="how many GPUs share a run, auto for as many as make it faster; on a CPU a number of processes",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the blocks of the video networks; auto does on a GPU"
     )
@@ -56,7 +62,7 @@ class Settings(BaseModel):
 
         Without those that a worker does not read: changing them is no reason to replace it.
         """
-        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds"}
+        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds", "gpus"}  # gpus is the run's
         return {f"WANAVATAR_{name.upper()}": str(value) for name, value in self.model_dump(exclude=unread).items()}
 
 
@@ -75,6 +81,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         ) from error
     sources = {name: f"{name} in {file}" for name in values}
     variables = {f"WANAVATAR_{name.upper()}": name for name in Settings.model_fields}
+    if environ.get("DISABLE_SP", "").lower() in ("1", "true", "yes"):  # of the program before this one
+        values["gpus"], sources["gpus"] = "1", "DISABLE_SP"
     for variable, name in ({"WANAVATAR_WEIGHTS": "weights_dir"} | variables).items():  # WANAVATAR_WEIGHTS_DIR wins
         if variable in environ:
             values[name], sources[name] = environ[variable], variable

@@ -308,3 +308,13 @@ def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
     after.write_text(json.dumps({"bench": "speed", "rows": []}))
     assert main(["compare", str(before), str(after)]) == 1
     assert "two benches, kernels and speed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ranks_are_measured_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ranks.json"
+    assert main(["ranks", "--size", "tiny", "--device", "cpu", "--gpus", "2", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["gpus"], row["shared"]) for row in rows] == [(1, "alone"), (2, "sequence 2"), (2, "guidance 2")]
+    assert all(row["difference"] < 1e-5 and row["step_s"] > 0 for row in rows)
+    assert tables([json.loads(file.read_text())]) in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""One sequence over several processes gives what one process gives.
+"""One sequence, or the two passes of guidance, over several processes give what one process gives.
 
 Real processes: on CPUs they talk through gloo on the loopback address, on GPUs through NCCL.
 """
@@ -6,19 +6,27 @@ Real processes: on CPUs they talk through gloo on the loopback address, on GPUs 
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import ContextParallelConfig, FirstBlockCacheConfig, MagCacheConfig
+from diffusers import FirstBlockCacheConfig, MagCacheConfig
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
+from tests import toy_flux, toy_i2v
 from tests.s2v.toy import at_step, blocks, count_calls, flow, relative_error, toy_inputs, toy_model
+from tests.training.forked import SERVER
+from wanavatar_lab.runs.ranks import Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
+from wanavatar_lab.s2v.pipeline import denoise_segment
+from wanavatar_lab.stages.kernels import compile_blocks, is_compiled
+from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, share, unshare
+from wanavatar_lab.wan.scheduler import SOLVERS
 
 STEPS = 2
 CACHED_STEPS = 5
@@ -27,12 +35,46 @@ CASES: dict[str, dict[str, Any]] = {
     "motion dropped": {"motion": False},
     "odd grid": {"height": 10, "width": 14},
 }
+LAYOUTS = {2: [Layout(1, 2), Layout(2, 1)], 3: [Layout(1, 3)], 4: [Layout(2, 2)]}
+
+
+def networks() -> tuple[Any, ...]:
+    """Speech to video, an expert of image to video, and FLUX; their 3, 2 and 1 heads divide by neither 2 nor 3."""
+    return toy_model(num_attention_heads=3, attention_head_dim=24), toy_i2v.expert(), toy_flux.transformer()
 
 
 def inputs_of(case: str, step: int, device: torch.device | str = "cpu") -> dict[str, Any]:
     # height 10 and width 14 give frames of 35 tokens: neither 2 nor 3 ranks get whole frames
     inputs = at_step(toy_inputs(**CASES[case]), step)
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def steps_of(model: nn.Module, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """Some steps of each kind of segment, with the memory that they share."""
+    results = {}
+    for case in CASES:
+        memory = SegmentMemory()
+        for step in range(STEPS):
+            results[f"{case}/{step}"] = flow(model, inputs_of(case, step, device), memory=memory).cpu()
+    return results
+
+
+def other_networks(expert: nn.Module, flux: nn.Module, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    def places(*sides: int) -> torch.Tensor:
+        return torch.cartesian_prod(*map(torch.arange, sides))[None].to(device)
+
+    clip = {"hidden_states": random(1, 36, 3, 10, 14), "encoder_hidden_states": random(1, 7, 16)}
+    picture = {"hidden_states": random(1, 35, 16), "encoder_hidden_states": random(1, 11, 24), "guidance": None}
+    picture |= {"img_ids": places(1, 5, 7, 1), "txt_ids": places(1, 1, 1, 11)}
+    return {
+        "expert": flow(expert, {**clip, "timestep": torch.tensor([500], device=device)}).cpu(),
+        "flux": flow(flux, {**picture, "timestep": torch.tensor([0.5], device=device)}).cpu(),
+    }
 
 
 def cached_steps(model: WanS2VTransformer3DModel, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
@@ -51,125 +93,136 @@ def cached_steps(model: WanS2VTransformer3DModel, device: torch.device | str = "
     return outputs
 
 
-def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
-    """What each process does: the same steps, its share of the tokens, one memory per segment."""
-    meeting: dict[str, Any] = {"init_method": f"file://{folder}/meeting-{ranks}", "rank": rank, "world_size": ranks}
-    if device == "cpu":
-        torch.distributed.init_process_group("gloo", **meeting)
-        without_accelerator(ranks)
-    else:
-        torch.cuda.set_device(rank)
-        torch.distributed.init_process_group("nccl", **meeting)
-    model = toy_model().to(device)
-    model.set_attention_backend("native")
-    model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=ranks, ulysses_anything=True))
-    results = {}
-    for case in CASES:
-        memory = SegmentMemory()
-        for step in range(STEPS):
-            results[f"{case}/{step}"] = flow(model, inputs_of(case, step, device), memory=memory).cpu()
-    # enabled after parallelism, so that the cache's hooks lie outside those that cut the sequence
-    results |= cached_steps(model, device)
-    model.enable_cache(FirstBlockCacheConfig())
-    with pytest.raises(ValueError, match="MagCache"), model.cache_context("cond"):
-        flow(model, inputs_of("motion kept", 0, device))
-    if rank == ranks - 1:
-        save_file(results, folder / f"{ranks}.safetensors")
-    torch.distributed.destroy_process_group()
+def first_block_steps(model: WanS2VTransformer3DModel) -> dict[str, torch.Tensor]:
+    """A segment whose steps First Block Cache decides on; in one step the first rank's tokens change and no others."""
+    model.enable_cache(FirstBlockCacheConfig(threshold=0.05))
+    agree_on_first_block(model)
+    inputs, outputs = inputs_of("odd grid", 0), {}
+    with count_calls({"last": blocks(model)[-1].ffn}) as calls:
+        for step in range(CACHED_STEPS):
+            latents = inputs["hidden_states"].clone()
+            latents[:, :, 0] *= -1.0 if step == 3 else 1.0
+            with model.cache_context("cond"):
+                outputs[f"first block/{step}"] = flow(model, {**inputs, "hidden_states": latents})
+    model.disable_cache()
+    outputs["first block/computed"] = torch.tensor([float(calls["last"])])
+    return outputs
 
 
-def without_accelerator(ranks: int) -> None:
-    """Let diffusers' context parallel run where there is no accelerator.
-
-    It asks torch which accelerator there is and how many; without one it divides by zero and looks for a driver. Here
-    each rank's accelerator is the CPU; what is sent between ranks is the same.
-    """
-    accelerator: Any = torch.accelerator
-    accelerator.device_count = lambda: ranks
-    accelerator.current_accelerator = lambda: torch.device("cpu")
-    torch._C._get_accelerator = accelerator.current_accelerator
-    distributed: Any = torch.distributed
-    distributed.all_gather = gather_uneven
-
-
-def gather_uneven(gathered: list[torch.Tensor], mine: torch.Tensor, group: Any = None, **_: Any) -> None:
-    """What NCCL does and gloo refuses: gather tensors whose sizes differ from rank to rank."""
-    longest = max(tensor.numel() for tensor in gathered)
-    padded = [mine.new_empty(longest) for _ in gathered]
-    sent = torch.nn.functional.pad(mine.reshape(-1), (0, longest - mine.numel()))
-    world: Any = torch.distributed.group.WORLD
-    world.allgather([padded], [sent]).wait()
-    for tensor, full in zip(gathered, padded, strict=True):
-        tensor.copy_(full[: tensor.numel()].view(tensor.shape))
-
-
-def run_all(folder: Path, device: str, worlds: list[int]) -> int:
-    """Run each number of ranks after the other, on a CPU as forks of this process, so that torch is imported once.
-
-    Returns how many ranks failed.
-    """
-    # a fork cannot use CUDA where an import has looked at it before
-    context: Any = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
-    failed = 0
-    for ranks in worlds:
-        processes = [context.Process(target=run_rank, args=(rank, ranks, device, folder)) for rank in range(ranks)]
-        for process in processes:
-            process.start()
-        # a rank that fails leaves the others waiting for it
-        while running := [process for process in processes if process.is_alive()]:
-            if any(process.exitcode for process in processes):
-                for process in running:
-                    process.kill()
-                    process.join()
-                break
-            multiprocessing.connection.wait([process.sentinel for process in running])
-        failed += sum(process.exitcode != 0 for process in processes)
-    return failed
-
-
-def in_processes(folder: Path, device: str, worlds: list[int]) -> dict[int, dict[str, torch.Tensor]]:
-    """What the last rank of each number of ranks predicted."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.s2v.test_context_parallel", str(folder), device, *map(str, worlds)],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-        start_new_session=True,
+@torch.no_grad()
+def segment(model: WanS2VTransformer3DModel) -> dict[str, torch.Tensor]:
+    """A segment that is denoised with guidance."""
+    inputs = inputs_of("odd grid", 0)
+    latents = denoise_segment(
+        model,
+        SOLVERS["unipc"].shifted(3.0),
+        inputs["hidden_states"],
+        prompt_embeds=[inputs["encoder_hidden_states"], -inputs["encoder_hidden_states"]],
+        audio_embeds=inputs["audio_embeds"],
+        motion_latents=inputs["motion_latents"],
+        ref_latents=inputs["ref_latents"],
+        num_inference_steps=4,
     )
-    try:
-        said, _ = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-    assert process.returncode == 0, said[-4000:]
-    return {ranks: load_file(folder / f"{ranks}.safetensors") for ranks in worlds}
+    assert latents is not None
+    return {"segment": latents}
+
+
+def begin(rank: int, ranks: int, device: str, folder: Path) -> tuple[Ranks, str]:
+    """Meet the others; gives this rank and where it computes."""
+    printed = os.open(folder / f"{ranks}-{rank}.log", os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(printed, stream)
+    torch.set_num_threads(1)
+    here, own = Ranks(rank, ranks), device if device == "cpu" else f"cuda:{rank}"
+    join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, 60.0)
+    return here, own
+
+
+def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
+    """What each process does: the same calls, its share of the tokens or passes."""
+    here, own = begin(rank, ranks, device, folder)
+    made = [network.to(own) for network in networks()]
+    model, expert, flux = made
+    for layout in LAYOUTS[ranks]:
+        share(made, here, layout)
+        results = segment(model) if device == "cpu" else {}
+        if layout.guidance == 1:
+            results |= steps_of(model, own) | other_networks(expert, flux, own) | cached_steps(model, own)
+            results |= first_block_steps(model) if device == "cpu" else {}
+        unshare(made)
+        if rank == ranks - 1:
+            save_file({name: tensor.contiguous() for name, tensor in results.items()}, folder / f"{layout}.safetensors")
+    leave()
+
+
+def in_processes(folder: Path, device: str, ranks: int) -> Iterator[tuple[Layout, dict[str, torch.Tensor]]]:
+    """What the last rank of each layout predicted."""
+    # from a server that has imported torch; a fork cannot use CUDA where an import has looked at it before
+    context: Any = SERVER if device == "cpu" else multiprocessing.get_context("spawn")
+    processes = [context.Process(target=run_rank, args=(rank, ranks, device, folder)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    # a rank that fails leaves the others waiting for it
+    while (running := [process for process in processes if process.is_alive()]) and not any(
+        process.exitcode for process in processes
+    ):
+        multiprocessing.connection.wait([process.sentinel for process in running], timeout=240)
+    for process in processes:
+        process.kill()
+        process.join()
+    said = "".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
+    assert [process.exitcode for process in processes] == [0] * ranks, said
+    for layout in LAYOUTS[ranks]:
+        yield layout, load_file(folder / f"{layout}.safetensors")
 
 
 def alone() -> dict[str, torch.Tensor]:
     """What one process predicts."""
-    model = toy_model()
-    outputs = {f"{case}/{step}": flow(model, inputs_of(case, step)) for case in CASES for step in range(STEPS)}
-    return outputs | cached_steps(model)
+    model, expert, flux = networks()
+    outputs = steps_of(model) | other_networks(expert, flux) | cached_steps(model) | first_block_steps(model)
+    assert STEPS <= int(outputs["first block/computed"]) < CACHED_STEPS
+    return outputs | segment(model)
 
 
-@pytest.mark.slow
-def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_together_equal_one_process(ranks: int, tmp_path: Path) -> None:
     wanted = alone()
-    for ranks, found in in_processes(tmp_path, "cpu", [2, 3]).items():
-        assert found.keys() == wanted.keys()
-        errors = {name: relative_error(found[name], wanted[name]) for name in wanted}
-        assert max(errors.values()) < 1e-5, (ranks, errors)
+    for layout, found in in_processes(tmp_path, "cpu", ranks):
+        assert found.keys() == (wanted.keys() if layout.guidance == 1 else {"segment"})
+        errors = {name: relative_error(found[name], wanted[name]) for name in found}
+        assert max(errors.values()) < 1e-5, (layout, errors)
 
 
 @pytest.mark.multi_gpu
 def test_gpus_together_equal_one_process(tmp_path: Path) -> None:
     wanted = alone()
-    for ranks, found in in_processes(tmp_path, "cuda", [2]).items():
-        errors = {name: relative_error(found[name], wanted[name]) for name in wanted}
-        assert max(errors.values()) < 1e-3, (ranks, errors)
+    for layout, found in in_processes(tmp_path, "cuda", 2):
+        errors = {name: relative_error(found[name], wanted[name]) for name in found}
+        assert max(errors.values(), default=0.0) < 1e-3, (layout, errors)
 
 
-if __name__ == "__main__":
-    sys.exit(run_all(Path(sys.argv[1]), sys.argv[2], [int(ranks) for ranks in sys.argv[3:]]))
+@pytest.mark.slow
+def test_compiled_ranks_together_equal_one_process(tmp_path: Path) -> None:
+    wanted = steps_of(networks()[0])
+    processes = [SERVER.Process(target=run_compiled, args=(rank, tmp_path), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+    assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "2-0.log").read_text()[-3000:]
+    found = load_file(tmp_path / "compiled.safetensors")
+    errors = {name: relative_error(found[name], wanted[name]) for name in wanted}
+    assert max(errors.values()) < 1e-5, errors
+
+
+def run_compiled(rank: int, folder: Path) -> None:
+    """As `run_rank`, with blocks that are compiled as a run compiles them; a compiler may reorder what it sees."""
+    begin(rank, 2, "cpu", folder)
+    model: Any = networks()[0]
+    compile_blocks(model, lambda error: sys.exit(str(error)))
+    share([model], Ranks(rank, 2), Layout(1, 2))
+    results = steps_of(model)
+    assert is_compiled(model)
+    if rank == 1:
+        save_file(results, folder / "compiled.safetensors")
+    leave()

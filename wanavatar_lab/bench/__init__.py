@@ -6,6 +6,7 @@
     python -m wanavatar_lab.bench offload --memory-gb 24                      our offloading beside diffusers' own
     python -m wanavatar_lab.bench files --folder /tmp/weights                 reading a stage's files from a disk
     python -m wanavatar_lab.bench service --pollers 200 --uploaders 20         answers of the REST service
+    python -m wanavatar_lab.bench ranks --gpus 2                              a step that several GPUs share
     python -m wanavatar_lab.bench table docs/measured/*.json                  the figures as tables
 
 `--size tiny` runs each of them on any machine in seconds. Progress goes to standard error, figures to standard output.
@@ -13,6 +14,7 @@
 network         the S2V network alone
 stages          whole stages, with their loading and offloading
 offload         the ways to offload, this package's and those of diffusers
+ranks           a step by one GPU, and by several that share it
 cases           the runs of these two benches, and their requests
 files           reading from a disk
 service         the REST service with many clients

@@ -14,6 +14,7 @@ from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
+from wanavatar_lab.bench.ranks import measure_ranks
 from wanavatar_lab.bench.service import measure_service
 from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
-    benches["service"] = _service
+    benches |= {"service": _service, "ranks": _ranks}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -43,7 +44,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, service, table, compare.",
+        "speed, draw-speed, kernels, ranks, service, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -164,6 +165,25 @@ def _service(words: list[str]) -> int:
     _write(arguments.json, figures)
     print("\n".join(f"{key:14} {value}" for key, value in figures.items()))
     return int(figures["status"]["failed"] + figures["upload"]["failed"] > 0)
+
+
+def _ranks(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} ranks", description="A step of the S2V network, by one GPU and by several that share it."
+    )
+    parser.add_argument("--gpus", type=int, default=2, help="how many, on a CPU processes; default 2")
+    parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
+    parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    clip = tuple(arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP))
+    compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
+    figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, compiled=compiled)
+    _write(arguments.json, figures)
+    print(tables([figures]))
+    return 0
 
 
 def _speed_parser(bench: str, description: str) -> argparse.ArgumentParser:

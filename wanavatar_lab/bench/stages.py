@@ -28,6 +28,7 @@ from wanavatar_lab.memory.apply_offload import OffloadableModels, networks
 from wanavatar_lab.memory.choose_offload import Choice
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.profiles import Profile
+from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
 from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext, Step
@@ -263,7 +264,7 @@ class _RandomModels(OffloadableModels):
         self.pipeline = random_pipeline(self.stage, self.size, self.weights_dtype)
         self.watch = Watch(networks(self.pipeline))
 
-    def apply_offload(self, offload: str, workload: Workload) -> Choice:
+    def apply_offload(self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF) -> Choice:
         synchronize()
         start = time.perf_counter()
         choice = self.place(offload, workload)

@@ -19,7 +19,7 @@ def tables(measured: Iterable[Figures]) -> str:
 
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
-            `network.measure_kernels` and `network.measure`.
+            `network.measure_kernels`, `measure_ranks` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -29,7 +29,7 @@ def tables(measured: Iterable[Figures]) -> str:
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
     parts += [_head(figures) + _table("offload", _rows(figures)) for figures in by_kind["offload"]]
-    for kind in ("speed", "kernels", "files", "network"):
+    for kind in ("speed", "kernels", "ranks", "files", "network"):
         if rows := [row for figures in by_kind[kind] for row in _rows(figures)]:
             parts.append(_table(kind, rows))
     return "\n\n".join(parts)
@@ -215,6 +215,16 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "difference": lambda row: f"{row['difference']:.1%}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
     },
+    "ranks": {
+        "S2V network": lambda row: f"{row['device']}, {row['pixels']}",
+        "GPUs": lambda row: f"{row['gpus']}" + ("" if row["gpus"] == 1 else f", {row['shared']}"),
+        "compiled": lambda row: "yes" if row["compiled"] else "no",
+        "a step": lambda row: f"{row['step_s']:.3f} s",
+        "times faster": lambda row: f"{row['times']:.2f}",
+        "computed": lambda row: "–" if row["computed_times"] is None else f"{row['computed_times']:.2f}",
+        "difference": lambda row: f"{row['difference']:.1e}",
+        "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
+    },
     "network": {
         "S2V network": "pixels",
         "compiled": lambda each: "yes" if each["compiled"] else "no",
@@ -227,7 +237,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
     },
 }
 # how many columns say what was measured
-_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "network": 2}
+_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "ranks": 3, "network": 2}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
 _OF_FAILED = {"stages": 2, "offload": 3}
 

@@ -1,6 +1,7 @@
 """The commands for stages, tools, LoRAs and files; the others have their own files."""
 
 import argparse
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, parse
+from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.runs import made_with
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.copy_request import as_command
@@ -38,9 +40,12 @@ def make(arguments: argparse.Namespace) -> int:
     except RequestError as error:
         problems += error.problems
     problems += out_problems(arguments, STAGE_REQUESTS[arguments.stage])
+    gpus = getattr(arguments, "gpus", None)
+    if gpus is not None and not re.fullmatch(r"auto|[1-9]\d{0,2}", gpus):
+        problems.append(("gpus", must_be("auto, or a number from 1", gpus)))
     if problems or request is None:
         raise RequestError(problems)
-    job = jobs.submit(request, runs_dir=arguments.runs_dir)
+    job = jobs.submit(request, runs_dir=arguments.runs_dir, gpus=gpus)
     return follow(job, arguments, request)
 
 

@@ -254,7 +254,8 @@ def _stages(profile: str, device: str) -> Iterator[Check]:
     machine = this_machine(device)
     for stage in PROFILES[profile].locations:
         try:
-            made = plan(profile, usual_workload(stage, profile), machine, read_settings().weights_dir)
+            settings = read_settings()
+            made = plan(profile, usual_workload(stage, profile), machine, settings.weights_dir, gpus=settings.gpus)
         except LabError as error:
             yield Check("stages", stage, "problem", str(error))
             continue

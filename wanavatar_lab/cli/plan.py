@@ -11,6 +11,7 @@ from wanavatar_lab.memory import Machine, Plan, other_machine, this_machine, usu
 from wanavatar_lab.memory import plan as make_plan
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.memory.components import PARTS
+from wanavatar_lab.memory.sharing import Sharing
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.runs.display import clock
@@ -55,7 +56,10 @@ def plan(arguments: argparse.Namespace) -> int:
     frames = _number("frames", arguments.frames)
     stage = arguments.planned.replace("-", "_")
     work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
-    made = make_plan(arguments.profile, work, _machine(arguments), read_settings().weights_dir, arguments.offload)
+    settings = read_settings()
+    made = make_plan(
+        arguments.profile, work, _machine(arguments), settings.weights_dir, arguments.offload, settings.gpus
+    )
     answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
     return SUCCEEDED
 
@@ -110,12 +114,25 @@ def _lines(made: Plan) -> Iterator[str]:
         )
     if choice.peak_gpu_bytes is not None:
         yield f"peak      {amount(choice.peak_gpu_bytes)} of GPU memory"
-    yield f"memory    {amount(choice.host_bytes)} of main memory"
+    used = made.sharing.layout.world
+    each = "" if used == 1 else f" each, {amount(used * choice.host_bytes)} in all"
+    yield f"memory    {amount(choice.host_bytes)} of main memory{each}"
+    if len(made.machine.gpus) > 1 or used > 1:
+        yield sharing_line(made.sharing)
     what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
     time = "not estimated for speech" if not work.pixels else "unknown; see --gpu"
     if made.seconds is not None:
         time = f"about {clock(made.seconds)} a {what}, an estimate"
     yield f"time      {time}"
+    if len(seconds := made.sharing.seconds) > 1:
+        computed = ", ".join(f"{number}: {clock(each)} ({seconds[1] / each:.2f} x)" for number, each in seconds.items())
+        yield f"          by number of GPUs, computed: {computed}"
+
+
+def sharing_line(sharing: Sharing) -> str:
+    """How many GPUs share a run, how, and why."""
+    how = f", {sharing.layout}" if sharing.layout.world > 1 else ""
+    return f"gpus      {sharing.layout.world}{how}: {sharing.reason}"
 
 
 def _size(made: Plan) -> str:

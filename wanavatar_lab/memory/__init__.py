@@ -7,6 +7,7 @@ workload         the sizes of a request that memory and time depend on
 activations      memory beside the weights, and the tiles of autoencoders
 machine          free memory of GPUs and host
 choose_offload   which offload mode fits
+sharing          how many GPUs share a run, and how
 plan             all of that for one stage, before anything is loaded
 estimate_time    floating-point operations, and seconds
 apply_offload    a loaded pipeline in the mode that was chosen

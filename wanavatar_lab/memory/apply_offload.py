@@ -23,6 +23,7 @@ from wanavatar_lab.memory.components import DENOISERS, Component, dimensions
 from wanavatar_lab.memory.model_offload import enable_model_offload, move_to_device, move_to_host, release_gpu_memory
 from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.memory.workload import Workload
+from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
 
 FP8 = torch.float8_e4m3fn
 
@@ -48,18 +49,21 @@ class OffloadableModels:
         """Load `pipeline` into host memory."""
         raise NotImplementedError(f"{type(self).__name__} has to implement read(), which loads its pipeline.")
 
-    def apply_offload(self, offload: str, workload: Workload) -> Choice:
+    def apply_offload(self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF) -> Choice:
         """Place the pipeline for a run.
 
         Args:
             offload: as in the request, or auto.
             workload: of the run.
+            ranks: the processes that share it, which all call this.
 
         Raises:
             RequestError: the mode does not fit.
             LabError: no mode fits.
         """
-        choice = choose_for_device(self.components(), workload, self.device, None, offload, self.excluded_modes)
+        choice = choose_for_device(
+            self.components(), workload, self.device, None, offload, self.excluded_modes, ranks.world, ranks
+        )
         before = self.choice
         # diffusers cannot undo group offload, nor storage in 8 bits
         if self._must_reload or (before and before.mode in ("group", "fp8") and before.mode != choice.mode):

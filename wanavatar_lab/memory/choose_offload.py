@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.memory.activations import activation_bytes
 from wanavatar_lab.memory.components import Component
-from wanavatar_lab.memory.machine import Machine, this_machine
+from wanavatar_lab.memory.machine import Gpu, Machine, this_machine
 from wanavatar_lab.memory.workload import Workload
+from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
 from wanavatar_lab.weights import amount
 
 # the modes that a request can name beside auto, which also takes second_gpu
@@ -77,6 +78,8 @@ def choose_for_device(
     host_free: int | None,
     offload: str = "auto",
     excluded: Collection[str] = (),
+    gpus: int = 1,
+    ranks: Ranks = BY_ITSELF,
 ) -> Choice:
     """Choose for this machine, as `choose` does, and query no GPU needlessly: each query costs memory on it.
 
@@ -86,18 +89,24 @@ def choose_for_device(
         device: where it computes: cpu, cuda or cuda:<n>.
         host_free: bytes of host memory that the weights may take; None if they are loaded.
         offload, excluded: as for `choose`.
+        gpus: how many share the run, none of which is free then for a text encoder.
+        ranks: the processes that choose together, by the least free memory of them.
 
     Raises:
         RequestError: the mode does not fit.
         LabError: no mode fits, or host memory is too small to load the weights.
     """
-    machine = Machine(this_machine(device, most=1).gpus, host_free)
+    one = tuple(
+        Gpu(gpu.name, ranks.least(gpu.total), ranks.least(gpu.free)) for gpu in this_machine(device, most=1).gpus
+    )
+    machine = Machine(one, host_free)
     if offload != "auto":
         return choose(components, workload, machine, offload)
     try:
         return choose(components, workload, machine, "none")
     except RequestError:
-        machine = Machine(this_machine(device, most=2).gpus, host_free)
+        if gpus == 1:
+            machine = Machine(this_machine(device, most=2).gpus, host_free)
         return choose(components, workload, machine, excluded=excluded)
 
 

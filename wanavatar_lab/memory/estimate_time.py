@@ -1,5 +1,6 @@
 """Floating-point operations of a stage, and the seconds they take: operations divided by a share of the GPU's rate."""
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -11,12 +12,21 @@ from wanavatar_lab.memory.activations import tiles_of
 from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.machine import Machine
 from wanavatar_lab.memory.workload import LATENT_FRAMES, TEXT_TOKENS, Workload
+from wanavatar_lab.runs.ranks import ALONE, Layout
 
-# operations per second in bfloat16 and in float32, by words of the GPU's name; the first match counts
-RATES: dict[str, tuple[float, float]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+# operations per second in bfloat16 and in float32, and bytes per second to another GPU, by words of the GPU's name; the
+# first match counts
+Rates = tuple[float, float, float]
+RATES: dict[str, Rates] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # Of the data sheet's rate. Denoising steps on an H100 reached 0.43 of it (text to image) to 0.58 (speech to video at
 # 720x1280): docs/measured/stages_80gb.json.
 EFFICIENCY = 0.55
+
+# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least. Both are assumed, and
+# not measured: `bench ranks` measures what they stand for.
+LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.7, 30e-6
+_EXCHANGES = 4  # of a layer: queries, keys, values and what comes of them
+_HEAD = 128  # width of a head of every published transformer; heads are shared whole
 
 LEAST_SHARE = 1e-3  # a phase always has some of a progress bar
 # multiply-adds per pixel and frame to decode, times the square of the finest width; estimated by hand from the layers
@@ -27,7 +37,11 @@ _UPSCALER = 16_700_000 // 4
 
 
 def expected_seconds(
-    workload: Workload, components: Sequence[Component], machine: Machine, tiled: bool = False
+    workload: Workload,
+    components: Sequence[Component],
+    machine: Machine,
+    tiled: bool = False,
+    layout: Layout = ALONE,
 ) -> float | None:
     """Estimated seconds for one clip, segment or picture. None on a CPU, on a GPU that is not in
     the table, and for speech.
@@ -35,13 +49,38 @@ def expected_seconds(
     Args:
         workload: of the stage.
         components: of the stage.
-        machine: whose first GPU computes.
+        machine: whose first GPU computes; with a layout others like it.
         tiled: whether the autoencoder works in tiles, whose overlaps are computed twice.
+        layout: how GPUs share the denoising; each of them does everything else.
     """
     rates = _rates(machine)
     if rates is None or not workload.pixels:
         return None
-    return sum(_flops(workload, component, tiled) / _rate(component, rates) for component in components) / EFFICIENCY
+    total = 0.0
+    for component in components:
+        seconds = _flops(workload, component, tiled) / _rate(component, rates) / EFFICIENCY
+        if component.name in DENOISERS and layout.world > 1:
+            seconds = _shared_seconds(seconds, workload, component, layout, rates)
+        total += seconds
+    return total
+
+
+def _shared_seconds(alone: float, workload: Workload, component: Component, layout: Layout, rates: Rates) -> float:
+    """Seconds that GPUs of a layout take for the denoising that takes one GPU `alone` seconds."""
+    size = layout.sequence
+    flops = forward_flops(workload, component.width, component.layers, component.feed_forward, component.audio_layers)
+    # the GPU with most heads is waited for
+    heads = max(1, component.width // _HEAD)
+    attention = math.ceil(heads / size) / heads
+    share = (flops.linear / size + flops.attention * attention) / sum(flops)
+    passes = math.ceil(workload.passes / layout.guidance)
+    seconds = alone * share * passes / workload.passes
+    if size > 1:
+        sent = 2.0 * workload.tokens / size * component.width * (size - 1) / size  # bytes in bfloat16
+        exchange = sent / (rates[2] * LINK_EFFICIENCY) + EXCHANGE_SECONDS
+        experts = 0.5 if workload.stage == "image_to_video" else 1.0
+        seconds += experts * workload.segments * workload.steps * passes * component.layers * _EXCHANGES * exchange
+    return seconds
 
 
 def decoding_share(
@@ -58,7 +97,7 @@ def decoding_share(
         machine: whose first GPU computes.
         tiled: whether the autoencoder works in tiles.
     """
-    rates = _rates(machine) or (1.0, 1.0)
+    rates = _rates(machine) or (1.0, 1.0, 1.0)
     one, decoded = replace(workload, segments=1), replace(workload, segments=1, frames=LATENT_FRAMES * latents)
     seconds = {
         phase: sum(_flops(load, each, tiled) / _rate(each, rates) for each in components if each.name in names)
@@ -68,13 +107,13 @@ def decoding_share(
     return min(max(share, LEAST_SHARE), 1 - LEAST_SHARE)
 
 
-def _rates(machine: Machine) -> tuple[float, float] | None:
-    """Operations per second of the first GPU in bfloat16 and in float32; None if it is not in the table."""
+def _rates(machine: Machine) -> Rates | None:
+    """The entry of the first GPU in `RATES`; None if it is not in the table."""
     name = (machine.gpus[0].name if machine.gpus else None) or ""
     return next((rates for words, rates in RATES.items() if re.search(rf"\b{words}\b", name)), None)
 
 
-def _rate(component: Component, rates: tuple[float, float]) -> float:
+def _rate(component: Component, rates: Rates) -> float:
     return rates[component.gpu_bytes > 3 * component.parameters]
 
 

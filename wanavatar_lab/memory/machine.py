@@ -54,11 +54,8 @@ def this_machine(device: str, most: int | None = None) -> Machine:
         return Machine((), free_host_bytes())
     import torch
 
-    chosen = torch.device(device).index
-    chosen = torch.cuda.current_device() if chosen is None else chosen
-    others = [index for index in range(torch.cuda.device_count()) if index != chosen]
     gpus = []
-    for index in (chosen, *others)[:most]:
+    for index in gpu_numbers(device)[:most]:
         free, total = torch.cuda.mem_get_info(index)
         # memory that torch has reserved can be used again by the next stage
         free += torch.cuda.memory_reserved(index)
@@ -66,6 +63,30 @@ def this_machine(device: str, most: int | None = None) -> Machine:
         allowed = int(total * torch.cuda.get_per_process_memory_fraction(index))
         gpus.append(Gpu(torch.cuda.get_device_name(index), min(total, allowed), min(free, allowed)))
     return Machine(tuple(gpus), free_host_bytes())
+
+
+def gpus_of(device: str) -> tuple[Gpu, ...]:
+    """All GPUs of this machine, that of `device` first, taken as free; none of the others gets a context by this call.
+
+    Args:
+        device: cpu, which has none, cuda or cuda:<n>.
+    """
+    gpus = this_machine(device, most=1).gpus
+    if gpus:
+        import torch
+
+        others = map(torch.cuda.get_device_properties, gpu_numbers(device)[1:])
+        gpus += tuple(Gpu(each.name, each.total_memory, each.total_memory - CONTEXT_BYTES) for each in others)
+    return gpus
+
+
+def gpu_numbers(device: str) -> list[int]:
+    """The numbers of this machine's GPUs, that of `device` first."""
+    import torch
+
+    chosen = torch.device(device).index
+    chosen = torch.cuda.current_device() if chosen is None else chosen
+    return [chosen, *(index for index in range(torch.cuda.device_count()) if index != chosen)]
 
 
 def other_machine(gpu_bytes: int, gpus: int = 1, host_bytes: int | None = None, name: str | None = None) -> Machine:

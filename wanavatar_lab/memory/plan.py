@@ -10,10 +10,12 @@ from typing import Any
 from wanavatar_lab.memory.choose_offload import Choice, choose, choose_for_device
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
-from wanavatar_lab.memory.machine import Machine
+from wanavatar_lab.memory.machine import Machine, gpus_of
+from wanavatar_lab.memory.sharing import SHARED_STAGES, Sharing, choose_sharing, leaves_out_passes
 from wanavatar_lab.memory.workload import Workload, workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech
+from wanavatar_lab.runs.ranks import ALONE
 from wanavatar_lab.settings import read_settings
 
 _CHECKED = (TextToImage, ImageToVideo, TextToSpeech, SpeechToVideo)
@@ -29,6 +31,7 @@ class Plan:
         machine: where.
         components: the networks, in the order in which they run.
         choice: how they share memory.
+        sharing: how many GPUs share the run, and how.
         weights_there: whether their files are installed.
         seconds: estimate for one clip, segment or picture; None where the device is not in the table.
     """
@@ -38,6 +41,7 @@ class Plan:
     machine: Machine
     components: tuple[Component, ...]
     choice: Choice
+    sharing: Sharing
     weights_there: bool
     seconds: float | None
 
@@ -75,10 +79,16 @@ class Plan:
             "peak_gpu_bytes": choice.peak_gpu_bytes,
             "host_bytes": choice.host_bytes,
             "expected_seconds": None if self.seconds is None else round(self.seconds, 1),
+            "gpus_used": self.sharing.layout.world,
+            "shared": str(self.sharing.layout),
+            "gpus_reason": self.sharing.reason,
+            "seconds_by_gpus": {number: round(seconds, 1) for number, seconds in self.sharing.seconds.items()},
         }
 
 
-def plan(profile: str, workload: Workload, machine: Machine, weights_dir: Path, offload: str = "auto") -> Plan:
+def plan(
+    profile: str, workload: Workload, machine: Machine, weights_dir: Path, offload: str = "auto", gpus: str = "auto"
+) -> Plan:
     """Plan a stage.
 
     Args:
@@ -87,26 +97,56 @@ def plan(profile: str, workload: Workload, machine: Machine, weights_dir: Path, 
         machine: from `this_machine` or `other_machine`.
         weights_dir: the weights folder.
         offload: auto, or a mode.
+        gpus: how many share a run: auto, or a number, as in the settings.
 
     Raises:
-        RequestError: the mode does not fit.
+        RequestError: the mode does not fit, or there are not so many GPUs.
         LabError: no mode fits, or nothing is known of the weights.
     """
     models = PROFILES[profile]
     components = stage_components(models, workload.stage, weights_dir, "cuda" if machine.gpus else "cpu")
-    choice = choose(components, workload, machine, offload)
+    sharing = choose_sharing(workload, components, machine, gpus)
+    world = sharing.layout.world
+    host_free = None if machine.host_free is None else machine.host_free // world
+    # each GPU of a shared run has all networks
+    one = machine if world == 1 else Machine(machine.gpus[:1], host_free)
+    choice = choose(components, workload, one, offload)
     return Plan(
         profile=profile,
         workload=workload,
         machine=machine,
         components=components,
         choice=choice,
+        sharing=sharing,
         weights_there=weights_are_there(models, workload.stage, weights_dir),
-        seconds=expected_seconds(workload, components, machine, choice.tiled),
+        seconds=expected_seconds(workload, components, machine, choice.tiled, sharing.layout),
     )
 
 
-def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None) -> None:
+def sharing_of(request: Request, device: str, host_free: int | None, asked: str) -> Sharing:
+    """How many GPUs of this machine share a run.
+
+    Args:
+        request: of any stage; custom ones are not shared.
+        device: where the first process computes: cpu, cuda or cuda:<n>.
+        host_free: bytes of host memory that models may take; None if they are loaded.
+        asked: auto, or a number.
+
+    Raises:
+        RequestError: there are not so many GPUs.
+        MediaError: the picture that decides the size cannot be read.
+    """
+    if asked == "1" or (asked == "auto" and device == "cpu") or request.stage not in SHARED_STAGES:
+        return Sharing(ALONE, "", {})
+    profile, weights_dir = request.the_profile(), read_settings().weights_dir
+    if not weights_are_there(profile, request.stage, weights_dir):
+        return Sharing(ALONE, "", {})
+    components = stage_components(profile, request.stage, weights_dir, device)
+    machine, workload = Machine(gpus_of(device), host_free), workload_of(request, _size_of(request))
+    return choose_sharing(workload, components, machine, asked, foretold=leaves_out_passes(request))
+
+
+def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None, gpus: int = 1) -> None:
     """Check that a request fits into memory.
 
     Nothing is checked on a CPU, for custom stages, and where weights are missing, which loading reports better.
@@ -115,6 +155,7 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
         request: of any stage.
         device: where it computes: cpu, cuda or cuda:<n>.
         host_free: bytes of host memory that its models may take; None if they are loaded.
+        gpus: how many share it, none of which is free then for a text encoder.
 
     Raises:
         RequestError: the mode that the request names does not fit.
@@ -127,13 +168,19 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None)
     profile, weights_dir = request.the_profile(), read_settings().weights_dir
     if not weights_are_there(profile, request.stage, weights_dir):
         return
-    size, offload = (0, 0), "auto"
-    if isinstance(request, TextToImage):
-        size = request.size()
-    elif not isinstance(request, TextToSpeech):
-        from wanavatar_lab import media  # imports numpy and PyAV, which the command line does without
-
-        source = request.source_size() if isinstance(request, SpeechToVideo) else media.read_picture(request.image).size
-        size, offload = request.size(source), request.offload
     components = stage_components(profile, request.stage, weights_dir, device)
-    choose_for_device(components, workload_of(request, size), device, host_free, offload)
+    workload, offload = workload_of(request, _size_of(request)), getattr(request, "offload", "auto")
+    choose_for_device(components, workload, device, host_free, offload, gpus=gpus)
+
+
+def _size_of(request: Any) -> tuple[int, int]:
+    """Width and height of what a request makes; 0 and 0 for a voice."""
+    if isinstance(request, TextToSpeech):
+        return 0, 0
+    if isinstance(request, TextToImage):
+        return request.size()
+    from wanavatar_lab import media  # imports numpy and PyAV, which the command line does without
+
+    source = request.source_size() if isinstance(request, SpeechToVideo) else media.read_picture(request.image).size
+    size: tuple[int, int] = request.size(source)
+    return size

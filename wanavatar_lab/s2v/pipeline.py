@@ -561,7 +561,9 @@ def denoise_segment(
                     return_dict=False,
                     **conditions,
                 )[0]
-            predictions.append(prediction.float())
+            predictions.append(prediction)
+        # not before the last pass: where passes are computed by several processes, it fills the first one too
+        predictions = [prediction.float() for prediction in predictions]
         noise_pred = predictions[0]
         if len(predictions) == 2:
             noise_pred = predictions[1] + guidance_scale * (predictions[0] - predictions[1])

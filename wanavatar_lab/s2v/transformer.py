@@ -25,6 +25,7 @@ from wanavatar_lab.s2v.block import BlockMemory, WanS2VTransformerBlock
 from wanavatar_lab.s2v.checkpoint import PublishedCheckpointMixin
 from wanavatar_lab.s2v.inpaint import WanS2VInpaintPatchEmbedding, inpaint_channels
 from wanavatar_lab.s2v.token_layout import TokenLayout, WanS2VFramePacker, WanS2VRotaryPosEmbed
+from wanavatar_lab.wan.context_parallel import SharedSequence
 from wanavatar_lab.wan.latents import MOTION_FRAMES
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -261,7 +262,8 @@ class WanS2VTransformer3DModel(
             inpaint_latents=inpaint_latents,
         )
         rank, ranks = self._sequence_rank()
-        if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig):
+        agreed = isinstance(self._parallel_config, SharedSequence)
+        if ranks > 1 and isinstance(self._cache_config, FirstBlockCacheConfig) and not agreed:
             raise ValueError(
                 "FirstBlockCache decides by the tokens of one rank, and ranks that decide differently wait for each "
                 "other for ever. With context parallel use MagCache, which decides by the step."
@@ -354,6 +356,8 @@ class WanS2VTransformer3DModel(
 
     def _sequence_rank(self) -> tuple[int, int]:
         """This process's rank among those that share the sequence, and their number."""
+        if isinstance(self._parallel_config, SharedSequence):
+            return self._parallel_config.rank, self._parallel_config.world
         config = getattr(self._parallel_config, "context_parallel_config", None)
         if config is None:
             return 0, 1

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wanavatar_lab.requests.sizes import cut_off
 from wanavatar_lab.runs.finish import partial_file
 from wanavatar_lab.runs.inputs import name_originals, read_inputs
 from wanavatar_lab.runs.made_with import describe
+from wanavatar_lab.runs.ranks import Ranks
 
 WHOLE = (0.0, 1.0)
 LOOK_EVERY = 0.05  # seconds: blocks of a toy network take microseconds, and a look at a network disk milliseconds
@@ -46,12 +47,14 @@ class StageContext:
         seed: the seed to use; drawn at random if the request has none.
         on_step: called with every `progress`.
         facts: the values that `record` has collected.
+        ranks: the processes that share the run. All of them call the methods below alike; the first one acts.
     """
 
     folder: Path
     seed: int
     on_step: Callable[[Step], None] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
 
     def progress(
         self,
@@ -79,8 +82,20 @@ class StageContext:
         Raises:
             Cancelled: the run was cancelled; not to be caught by the stage.
         """
-        if (self.folder / "cancel").exists():
+        if self.ranks.agreed(self._is_cancelled()):
             raise Cancelled
+
+    def look(self) -> None:
+        """As `check`, where the processes that share the run do not do the same, as while they load.
+
+        Raises:
+            Cancelled: the run was cancelled.
+        """
+        if self._is_cancelled():
+            raise Cancelled
+
+    def _is_cancelled(self) -> bool:
+        return self.ranks.leads and (self.folder / "cancel").exists()
 
     @contextmanager
     def cancellable(self, *networks: Any) -> Iterator[None]:
@@ -92,7 +107,9 @@ class StageContext:
 
         def look(*_: Any) -> None:
             nonlocal next_look
-            if (now := time.monotonic()) >= next_look:
+            if self.ranks.world > 1:  # by the block, since clocks differ
+                self.check()
+            elif (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_EVERY
                 self.check()
 
@@ -109,6 +126,8 @@ class StageContext:
         Raises:
             DiskFull: there is no room.
         """
+        if not self.ranks.leads:
+            return
         path = self.folder / "log.txt"
         with report_write_errors(path), open(path, "ab") as file:
             file.write(encoded(f"{time.strftime('%H:%M:%S')} {name_originals(text, self.folder)}\n"))
@@ -129,6 +148,16 @@ class StageContext:
         Where the run ends early, however it ends, what can be played of it becomes an artifact.
         """
         return partial_file(self.folder, name)
+
+    def writer(self, kind: Callable[..., AbstractContextManager[Any]], name: str, **options: Any) -> Any:
+        """A writer of `wanavatar_lab.media` for the run's file `name`; one that writes nothing in other processes.
+
+        Args:
+            kind: the class of the writer, which takes a path.
+            name: of the file.
+            options: further arguments of the class.
+        """
+        return kind(self.folder / name, partial=self.partial(name), **options) if self.ranks.leads else _NoWriter()
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""
@@ -172,6 +201,24 @@ class StageContext:
     def record(self, **facts: Any) -> None:
         """Add facts to the manifest, such as hashes of models and measured values; each must be valid JSON."""
         self.facts.update(facts)
+
+
+class _NoWriter:
+    """What a process that writes no file has in place of a writer."""
+
+    frames = 0
+
+    def __enter__(self) -> "_NoWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, frame: Any) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
 
 
 class _IntoLog(logging.Handler):

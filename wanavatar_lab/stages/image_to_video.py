@@ -29,6 +29,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.shared import shared
 from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
 from wanavatar_lab.wan.load import (
@@ -95,7 +96,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
     models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
-    context.say_placement(models.apply_offload(request.offload, workload))
+    context.say_placement(models.apply_offload(request.offload, workload, context.ranks))
     kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     lengths = request.segments()
@@ -105,12 +106,13 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         progress.watching(models.pipeline.vae),
         applied(request, experts, context.log) as loras,
+        shared(request, workload, [network for network, _ in experts], context),
         saved_passes(request, models.pipeline, context),
-        media.VideoWriter(
-            context.folder / FILE,
+        context.writer(
+            media.VideoWriter,
+            FILE,
             fps=FPS,
             metadata=context.metadata(request, models.fingerprint, loras.record),
-            partial=context.partial(FILE),
         ) as writer,
     ):
         for segment in _segments(request, models, context, progress, frames["image"], frames.get("last_image")):

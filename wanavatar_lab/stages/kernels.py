@@ -39,14 +39,12 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
     config, dtype = networks[0].config, compute_dtype(networks[0])
     if dtype.itemsize == 1:  # stored in 8 bits and computed in more
         dtype = torch.bfloat16
-    chosen, why = attention.choose(
-        request.attention,
-        models.device,
-        config.num_attention_heads,
-        config.attention_head_dim,
-        dtype,
-        settings.cache_dir / "attention.json",
-    )
+    # where kernels are measured the first process does it, since each would find other times
+    size = config.num_attention_heads, config.attention_head_dim, dtype
+    kept = settings.cache_dir / "attention.json"
+    chooses = context.ranks.leads or request.attention != "auto"
+    choice = attention.choose(request.attention, models.device, *size, kept) if chooses else None
+    chosen, why = context.ranks.agreed(choice)
     compiled, why_not = _compiles(settings.compile, models, request)
     for network in networks:
         attention.use_backend(network, chosen)

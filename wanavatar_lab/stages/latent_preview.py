@@ -49,7 +49,8 @@ class LatentPreview:
     def __init__(
         self, context: StageContext, colours: torch.Tensor | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._context, self._colours, self._clock = context, colours, clock
+        self._context, self._clock = context, clock
+        self._colours = colours if context.ranks.leads else None
         self._next = clock() + FIRST_AFTER
 
     def offer(self, latents: Callable[[], torch.Tensor | None]) -> None:

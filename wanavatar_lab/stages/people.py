@@ -16,6 +16,8 @@ from wanavatar_lab.stages.context import StageContext
 
 def say_who_is_in(picture: Image.Image, request: SpeechToVideo, context: StageContext) -> None:
     """Log if there are several faces, and the box of each person; nothing where MediaPipe's model is not there."""
+    if not context.ranks.leads:  # one process is enough to say it
+        return
     try:
         source = MediaPipeLandmarks()
     except WeightsError:  # is not needed for speech

@@ -34,6 +34,7 @@ from wanavatar_lab.stages.latent_preview import LatentPreview, middle_frame
 from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.people import say_who_is_in
 from wanavatar_lab.stages.segment_progress import SegmentProgress
+from wanavatar_lab.stages.shared import shared
 from wanavatar_lab.stages.speed import saved_passes
 from wanavatar_lab.wan.latents import MOTION_FRAMES, picture_to_pixels
 from wanavatar_lab.wan.scheduler import SOLVERS, set_flow_timesteps, with_flow_shift
@@ -116,7 +117,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     if request.inpaint_video is not None or (recording is not None and trained_for_inpainting(request)):
         models.widen()
     workload = workload_of(request, (width, height))
-    context.say_placement(models.apply_offload(request.offload, workload))
+    context.say_placement(models.apply_offload(request.offload, workload, context.ranks))
     kernels.prepare(request, models, context)
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
@@ -170,18 +171,19 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
         progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
+        shared(request, workload, [pipeline.transformer], context),
         saved_passes(request, pipeline, context),
     ):
         if request.inpaint_video is not None:
             _check_trained_for_inpainting(pipeline)
         first = next(stream)
-        with media.TalkingClipWriter(
-            context.folder / FILE,
+        with context.writer(
+            media.TalkingClipWriter,
+            FILE,
             fps=FPS,
             audio=voice,
             start_frame=first.start_frame - lead,
             metadata=context.metadata(request, models.fingerprint, loras.record),
-            partial=context.partial(FILE),
         ) as writer:
             segment: WanS2VSegment | None = first
             del first

@@ -71,7 +71,7 @@ def saved_passes(request: ImageToVideo | SpeechToVideo, pipeline: Any, context: 
                 f"is from an exact one is not known. python -m wanavatar_lab.bench calibrate "
                 f"{request.stage.replace('_', '-')} --profile {request.profile} --steps {len(steps.sigmas)} finds out."
             )
-    cache = StepCache(plan, steps.sigmas)
+    cache = StepCache(context.ranks.agreed(plan), steps.sigmas)
     try:
         with cache.on(*dict.fromkeys(steps.networks)):
             yield

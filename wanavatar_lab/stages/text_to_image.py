@@ -20,6 +20,7 @@ from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.latent_preview import LatentPreview, fit_colours
 from wanavatar_lab.stages.models import StageModels
+from wanavatar_lab.stages.shared import shared
 from wanavatar_lab.wan.latents import check_finite, checked_decoder
 from wanavatar_lab.wan.load import load_model, load_part
 
@@ -88,10 +89,16 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     if upscale is not None:
         models.upscaler = models.upscaler or upscale.load(request.the_profile(), models.device)
         models.upscaler.network()  # so that a missing or damaged file is reported before the picture is made
-    context.say_placement(models.apply_offload("auto", workload_of(request, request.size())))
-    with applied(request, [(models.pipeline.transformer, ONLY_HIGH)], context.log) as loras:
+    workload, network = workload_of(request, request.size()), models.pipeline.transformer
+    context.say_placement(models.apply_offload("auto", workload, context.ranks))
+    with (
+        applied(request, [(network, ONLY_HIGH)], context.log) as loras,
+        shared(request, workload, [network], context),
+    ):
         picture = _draw(request, models, context)
     context.check()
+    if not context.ranks.leads:
+        return []
     path = context.folder / FILE
     made_with = context.metadata(request, models.fingerprint, loras.record)
     media.write_picture(path, picture, metadata=made_with)

@@ -18,7 +18,7 @@ from wanavatar_lab.errors import (
     is_out_of_memory,
 )
 from wanavatar_lab.lora import check_loras
-from wanavatar_lab.memory.plan import refuse_what_cannot_fit
+from wanavatar_lab.memory.plan import refuse_what_cannot_fit, sharing_of
 from wanavatar_lab.requests import Request
 from wanavatar_lab.requests.fields import LARGEST_SEED
 from wanavatar_lab.runs.finish import finish_run
@@ -32,10 +32,16 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.worker.error_messages import explain
 from wanavatar_lab.worker.model_cache import ModelCache
 from wanavatar_lab.worker.progress import ProgressMeter
+from wanavatar_lab.worker.rank_group import RankGroup
 
 
-def execute(run: Run, cache: ModelCache) -> bool:
+def execute(run: Run, cache: ModelCache, group: RankGroup | None = None) -> bool:
     """Execute `run`, which is in state running and held, and finish it; its status says how it ended.
+
+    Args:
+        run: the run.
+        cache: of models.
+        group: the processes that can share it; without one this process executes it alone.
 
     Returns:
         Whether this process can execute another run.
@@ -48,7 +54,7 @@ def execute(run: Run, cache: ModelCache) -> bool:
     artifacts: list[Artifact] = []
     error, interrupted, usable, free_memory = None, False, True, None
     try:
-        artifacts = _run_stage(run, cache, record, meter)
+        artifacts = _run_stage(run, cache, record, meter, group)
         if run.cancel_requested():
             # an interrupted diffusers pipeline returns unfinished pictures as if they were finished
             for artifact in artifacts:
@@ -56,7 +62,8 @@ def execute(run: Run, cache: ModelCache) -> bool:
             state, artifacts = "cancelled", []
     except (Cancelled, KeyboardInterrupt) as request_to_end:
         state, interrupted = "cancelled", isinstance(request_to_end, KeyboardInterrupt)
-    except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and the run must report it
+    except BaseException as raised:  # noqa: BLE001  a stage may raise anything, and the run must report it
+        fault = raised if group is None else group.explained(raised)
         state, error, usable = "failed", explain(fault, run), not has_broken_gpu(fault)
         try:
             StageContext(run.folder, 0).log("".join(traceback.format_exception(fault)))
@@ -66,6 +73,9 @@ def execute(run: Run, cache: ModelCache) -> bool:
             free_memory = cache.release
         elif is_out_of_memory(fault):
             free_memory = cache.forget
+    if group is not None:
+        group.end(early=state != "succeeded")
+        usable = usable and not group.lost
     # not within the except clause, where the traceback keeps the models' tensors alive
     if free_memory is not None:
         free_memory()
@@ -89,27 +99,36 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _run_stage(run: Run, cache: ModelCache, record: Record, meter: ProgressMeter) -> list[Artifact]:
+def _run_stage(
+    run: Run, cache: ModelCache, record: Record, meter: ProgressMeter, group: RankGroup | None
+) -> list[Artifact]:
     request = as_submitted(run.request(), run.folder)
     seed = getattr(request, "seed", -1)
     if seed < 0:
         seed = secrets.randbelow(LARGEST_SEED + 1)
     context = StageContext(run.folder, seed, meter.step, record.facts)
     with context.warnings_logged():
-        return _run_in(context, request, run, cache, meter)
+        return _run_in(context, request, run, cache, meter, group)
 
 
 def _run_in(
-    context: StageContext, request: Request, run: Run, cache: ModelCache, meter: ProgressMeter
+    context: StageContext, request: Request, run: Run, cache: ModelCache, meter: ProgressMeter, group: RankGroup | None
 ) -> list[Artifact]:
     request.check_inputs()
     check_loras(request)
     meter.begin(LOADING, seed=context.seed if hasattr(request, "seed") else None)
-    module = stage_module(request.stage)
-    refuse_what_cannot_fit(request, cache.device, host_free=cache.host_free(request))
-    with cancellable(context.check):
+    host_free = cache.host_free(request)
+    sharing = None if group is None else sharing_of(request, cache.device, host_free, run.settings().gpus)
+    world = 1 if sharing is None else sharing.layout.world
+    refuse_what_cannot_fit(request, cache.device, host_free if host_free is None else host_free // world, gpus=world)
+    if group is not None:
+        context.ranks = group.begin(run, run.request().to_json(), context.seed, world, cache.device)
+    module = stage_module(request.stage)  # while others import it too
+    with cancellable(context.look):
         models = cache.models(request, module)
-    context.check()
+    if group is not None:
+        group.start(context.look)
+    context.look()
     meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))
     check_unchanged(run.request(), run.folder)

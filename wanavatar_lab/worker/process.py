@@ -4,8 +4,8 @@
 
 Started by the supervisor (`wanavatar_lab.worker.supervisor`), never by hand. Its standard input is a socket: it reads
 from it the ids of the runs to execute, one a line, and answers each with the line `done`. After a run that has made
-the GPU unusable for this process it exits instead; the supervisor then starts another worker. What a run prints, in
-Python or below, goes to the run's log.txt.
+the GPU unusable for this process, or that has lost one of the processes that shared it (`worker.rank_group`), it exits
+instead; the supervisor then starts another worker. What a run prints, in Python or below, goes to the run's log.txt.
 """
 
 import ctypes
@@ -24,6 +24,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.worker.child_process import die_with_parent, guard_group
 from wanavatar_lab.worker.execute import choose_device, execute
 from wanavatar_lab.worker.model_cache import ModelCache
+from wanavatar_lab.worker.rank_group import RankGroup
 
 
 def main(runs_dir: Path, supervisor: int) -> None:
@@ -37,12 +38,13 @@ def main(runs_dir: Path, supervisor: int) -> None:
     run_ids: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_run_ids, args=(channel, run_ids), name="run ids", daemon=True).start()
     cache: ModelCache | None = None
+    group = RankGroup()
     while True:
         run = Run(runs_dir / run_ids.get())
-        with run.held(), _output_into(run.folder / "log.txt"):
+        with run.held(), output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
             cache = cache or ModelCache(choose_device())
-            usable = execute(run, cache)
+            usable = execute(run, cache, group)
         if not usable:
             os._exit(0)  # without Python's clean-up, which may hang in a broken GPU context
         channel.sendall(b"done\n")
@@ -58,7 +60,7 @@ def _read_run_ids(channel: socket.socket, run_ids: "queue.SimpleQueue[str]") -> 
 
 
 @contextmanager
-def _output_into(path: Path) -> Iterator[None]:
+def output_into(path: Path) -> Iterator[None]:
     """Send what this process and libraries below Python print to the end of `path`."""
     before = {handle: os.dup(handle) for handle in (1, 2)}
     try:

@@ -1,0 +1,174 @@
+"""Runs that several processes make together, from submit to file: equal to those of one, and what if one dies.
+
+All runs go through one queue, whose worker and ranks stay between them, as they do for a user.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests import toys
+from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, use_queue
+from wanavatar_lab import cli, jobs, media
+from wanavatar_lab.jobs import Job
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
+
+LIMIT = 60.0  # seconds in which a run has to end when one of its processes is lost
+CLIP = {"profile": "pocket", "seed": 1, "resolution": "64x64"}
+
+PICTURE = TextToImage(profile="pocket", prompt="a", seed=1, width=64, height=64, upscale=False)
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> Iterator[QueueUnderTest]:
+    folder = tmp_path_factory.mktemp("ranks")
+    toys.picture(folder / "a.png")
+    toys.voice(folder / "v.wav")
+    toys.voice(folder / "long.wav", seconds=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANAVATAR_WEIGHTS", str(every_toy))
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=120))
+        yield queue
+        queue.close()
+
+
+def talking(studio: QueueUnderTest, voice: str = "v.wav", **fields: object) -> SpeechToVideo:
+    files = {"image": str(studio.runs_dir.parent / "a.png"), "audio": str(studio.runs_dir.parent / voice)}
+    sizes = {"num_inference_steps": 3, "frames_per_segment": 8}
+    return SpeechToVideo(**CLIP | files | sizes | fields)
+
+
+def moving(studio: QueueUnderTest, **fields: object) -> ImageToVideo:
+    sizes = {"num_inference_steps": 4, "frame_num": 9, "prompt": "a person"}
+    return ImageToVideo(**CLIP | sizes | {"image": str(studio.runs_dir.parent / "a.png")} | fields)
+
+
+def made(request: Request, gpus: int) -> tuple[np.ndarray, Job]:
+    job = jobs.submit(request, gpus=gpus)
+    status = job.wait(120, check=False, progress=False)
+    assert status.state == "succeeded", f"{status.error}\n{job.run.log_tail()}"
+    path = job.run.path(status.artifacts[0])
+    if path.suffix == ".png":
+        return media.read_samples(path).levels.astype(int), job
+    return np.stack(list(media.read_frames(path))).astype(int), job
+
+
+def others(studio: QueueUnderTest) -> list[psutil.Process]:
+    """The processes beside the worker, by their rank."""
+    worker = studio.process_ids().worker
+    assert worker is not None
+    children = [child for child in psutil.Process(worker).children() if child.is_running()]
+    return sorted((child for child in children if "rank_process" in " ".join(child.cmdline())), key=lambda one: one.pid)
+
+
+def test_a_talking_clip_whose_passes_two_processes_share(studio: QueueUnderTest) -> None:
+    together, job = made(talking(studio), 2)
+    alone, _ = made(talking(studio), 1)
+    assert np.array_equal(together, alone)
+    facts = job.run.manifest()["facts"]
+    assert (facts["gpus"], facts["shared"]) == (2, "guidance 2")
+    assert "2 processes make this run: each computes one of the passes of guidance." in job.run.log_tail()
+    assert "gpus" not in job.run.manifest()["request"]
+
+
+def test_a_talking_clip_whose_sequence_two_processes_share(studio: QueueUnderTest) -> None:
+    request = talking(studio, guidance_scale=1.0, step_cache="first_block", step_cache_threshold=0.3)
+    alone, _ = made(request, 1)
+    together, job = made(request, 2)
+    assert np.abs(together - alone).max() <= 1
+    assert job.run.manifest()["facts"]["shared"] == "sequence 2"
+
+
+@pytest.mark.parametrize(("speed", "shared"), [("exact", "guidance 2"), ("fast", "sequence 2")])
+def test_both_experts_are_shared(studio: QueueUnderTest, speed: str, shared: str) -> None:
+    request = moving(studio, speed=speed, num_inference_steps=8)
+    alone, before = made(request, 1)
+    together, job = made(request, 2)
+    assert np.abs(together - alone).max() <= 1
+    facts = job.run.manifest()["facts"]
+    assert facts["shared"] == shared and facts.get("speed") == before.run.manifest()["facts"].get("speed")
+
+
+def test_a_picture_is_shared_from_the_command_line(studio: QueueUnderTest, tmp_path: Path) -> None:
+    words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--seed", "1", "--no-upscale"]
+    words += ["--width", "64", "--height", "64", "--out"]
+    for gpus in ("1", "2"):
+        assert cli.main([*words, str(tmp_path / f"{gpus}.png"), "--gpus", gpus]) == 0
+    alone, together = (media.read_samples(tmp_path / f"{gpus}.png").levels.astype(int) for gpus in (1, 2))
+    assert np.abs(together - alone).max() <= 1
+
+
+def test_what_is_no_number_of_gpus_is_refused(studio: QueueUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--gpus", "many"]
+    assert cli.main(words) != 0
+    assert "gpus" in (said := capsys.readouterr().err) and "'many'" in said and "auto, or a number from 1" in said
+
+
+def test_an_error_that_all_processes_find_is_told_once_and_costs_none_of_them(studio: QueueUnderTest) -> None:
+    made(PICTURE, 2)
+    before = others(studio)
+    job = jobs.submit(talking(studio, guidance_scale=1.0, attention="cudnn"), gpus=2)
+    status = job.wait(60, check=False, progress=False)
+    assert status.state == "failed" and status.error is not None and status.error.startswith("attention: must be ")
+    made(PICTURE, 2)
+    assert others(studio) == before
+
+
+def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: QueueUnderTest) -> None:
+    made(PICTURE, 2)
+    before = others(studio)
+    job = jobs.submit(talking(studio, "long.wav", num_inference_steps=20), gpus=2)
+    eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 60)
+    status = job.status()
+    done = (status.segment or 1) * 20 + (status.step or 0)
+    job.cancel()
+    status = job.wait(30, check=False, progress=False)
+    assert status.state == "cancelled"
+    assert (status.segment or 1) * 20 + (status.step or 0) - done <= 2, "one step that ran, one that had begun"
+    made(PICTURE, 2)
+    assert others(studio) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "stopped", "failed", "leader stopped"])
+def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: QueueUnderTest, how: str) -> None:
+    job = jobs.submit(talking(studio, "long.wav", num_inference_steps=50, guidance_scale=1.0), gpus=2)
+    eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 120)
+    (other,), worker = others(studio), studio.process_ids().worker
+    assert worker is not None
+    if how == "killed":
+        os.kill(other.pid, signal.SIGKILL)
+    elif how == "failed":
+        other.rlimit(resource.RLIMIT_AS, (2**20, 2**20))  # so that it finds no memory
+    else:
+        os.kill(other.pid if how == "stopped" else worker, signal.SIGSTOP)
+    status = job.wait(LIMIT, check=False, progress=False)
+    assert status.state == "failed", f"it has not ended in {LIMIT} s"
+    wanted = {
+        "killed": f"Rank 1 of 2 (process {other.pid}) ended: signal 9, SIGKILL",
+        "stopped": f"Rank 1 of 2 (process {other.pid}) has not answered",
+        "failed": f"Rank 1 of 2 (process {other.pid}) failed: ",
+        "leader stopped": "Rank 0 of 2, the worker, has not answered",
+    }[how]
+    assert status.error is not None and wanted in status.error
+    assert status.error.partition(". Its first")[0] in job.run.log_tail(200)
+    if how == "failed":
+        assert "Rank 1 of 2:\nTraceback" in job.run.log_tail(200)
+    eventually(lambda: not is_alive(other.pid) and not is_alive(worker))
+    made(PICTURE, 2)
+    assert others(studio) and others(studio) != [other]
+
+
+@pytest.mark.slow
+def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:
+    alone, _ = made(talking(studio), 1)
+    together, job = made(talking(studio), 3)
+    assert np.abs(together - alone).mean() < 0.05, "a pixel that differs by one level is encoded otherwise"
+    assert job.run.manifest()["facts"]["shared"] == "sequence 3"
+    assert len(others(studio)) == 2

@@ -1,0 +1,135 @@
+"""A denoising step of the S2V network by one GPU and by several that share it, at true size with random weights."""
+
+import json
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.watch import median_seconds, say
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import write_json
+from wanavatar_lab.memory import Machine, Workload, expected_seconds
+from wanavatar_lab.memory.components import Component, dimensions
+from wanavatar_lab.memory.machine import Gpu
+from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
+from wanavatar_lab.s2v import SegmentMemory
+from wanavatar_lab.stages import kernels
+from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
+
+_TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
+
+
+def measure_ranks(
+    size: str, clip: tuple[int, int, int], device: str, world: int, *, compiled: bool, repeats: int = 3
+) -> dict[str, Any]:
+    """A step, of two passes, alone and in every layout of so many processes.
+
+    Args:
+        size: of the network, a name in `network.SIZES`.
+        clip: height, width and frames.
+        device: cpu, or cuda, of which the first GPUs compute.
+        world: how many processes.
+        compiled: whether blocks are compiled.
+        repeats: steps that count.
+
+    Returns:
+        The device, and `rows`, the first of which is of one process; `computed` is what the cost model says of it.
+
+    Raises:
+        LabError: there are not so many GPUs, or a process has failed.
+    """
+    if device != "cpu" and world > torch.cuda.device_count():
+        raise LabError(f"{world} GPUs are asked for, and torch sees {torch.cuda.device_count()}. Give --gpus as many.")
+    context = torch.multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (world, size, clip, device, compiled, repeats, Path(folder))
+        processes = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(world)]
+        for process in processes:
+            process.start()
+        # one that fails leaves the others waiting for it
+        while any(process.is_alive() for process in processes) and not any(process.exitcode for process in processes):
+            time.sleep(0.1)
+        for process in processes:
+            if any(other.exitcode for other in processes):
+                process.kill()
+            process.join()
+        if failed := [rank for rank, process in enumerate(processes) if process.exitcode]:
+            raise LabError(f"Rank {failed[0]} of {world} has failed; what it printed is above.")
+        figures: dict[str, Any] = json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
+    return figures
+
+
+@torch.no_grad()
+def _run(
+    rank: int,
+    world: int,
+    size: str,
+    clip: tuple[int, int, int],
+    device: str,
+    compiled: bool,
+    repeats: int,
+    folder: Path,
+) -> None:
+    own = torch.device("cpu" if device == "cpu" else f"cuda:{rank}")
+    on_gpu, ranks = own.type == "cuda", Ranks(rank, world)
+    if not on_gpu:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    join(ranks, FileStore(str(folder / "meeting"), world), str(own), _TIMEOUT)
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    model: Any = random_model(size, dtype, own)
+    if compiled:
+        kernels.compile_blocks(model, lambda error: say(f"Rank {rank}: not compiled: {error}"))
+    inputs, workload = random_inputs(model, *clip, own, dtype), Workload("speech_to_video", clip[1], clip[0], clip[2])
+    parts = [Component("transformer", 1, 2, None, **dimensions(model.config))]
+    name = torch.cuda.get_device_name(own) if on_gpu else "cpu"
+    machine = Machine((Gpu(name, 0, 0),) if on_gpu else (), None)
+    layouts = [ALONE, Layout(1, world), *([Layout(2, world // 2)] if world % 2 == 0 else [])]
+    rows: list[dict[str, Any]] = []
+    wanted = torch.empty(0)
+    for layout in layouts:
+        # one that computes by itself is as fast beside others that do the same
+        if layout != ALONE:
+            share([model], ranks, layout)
+        step = partial(_step, model, inputs, [SegmentMemory(), SegmentMemory()])
+        if rank == 0:
+            say(f"{layout} …")
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(own)
+        first = median_seconds(step, warm_up=0, repeats=1)
+        seconds = median_seconds(step, warm_up=1, repeats=repeats)
+        made = step().float()
+        unshare([model])
+        if layout == ALONE:
+            wanted = made
+        row = {"gpus": layout.world, "shared": str(layout), "compiled": compiled, "first_step_s": round(first, 3)}
+        row |= {"step_s": round(seconds, 4), "times": round((rows[0]["step_s"] if rows else seconds) / seconds, 3)}
+        load = Workload(**{**vars(workload), "passes": 2})
+        estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
+        row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None
+        row["difference"] = float(f"{float((made - wanted).norm() / wanted.norm()):.2g}")
+        if on_gpu:
+            row["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(own) / 1e9, 2)
+        rows.append(row)
+    if rank == 0:
+        pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
+        facts = {"bench": "ranks", "size": size, "torch": torch.__version__, "device": name, "pixels": pixels}
+        write_json(folder / "figures.json", {**facts, "rows": rows})
+    leave()
+
+
+def _step(model: Any, inputs: dict[str, Any], memories: list[SegmentMemory]) -> torch.Tensor:
+    """The flow with guidance, as `s2v.pipeline.denoise_segment` computes it."""
+    passes = []
+    for name, memory in zip(("cond", "uncond"), memories, strict=True):
+        text = inputs["encoder_hidden_states"] * (1.0 if name == "cond" else 0.5)
+        with model.cache_context(name):
+            passes.append(model(**{**inputs, "encoder_hidden_states": text}, memory=memory, return_dict=False)[0])
+    guided, unguided = (each.float() for each in passes)
+    return unguided + 4.5 * (guided - unguided)

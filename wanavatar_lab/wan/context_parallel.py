@@ -1,0 +1,372 @@
+"""A denoising network whose sequence, or whose two passes of guidance, several processes share.
+
+A sequence is cut by the plan that networks of diffusers have (`_cp_plan`), and each process computes its part. For
+self-attention the parts are exchanged for heads: each process attends from all tokens, in its share of the heads
+(DeepSpeed-Ulysses, https://huggingface.co/papers/2309.14509). Neither tokens nor heads have to divide by the number of
+processes. diffusers' own exchange passes a process group through the graph, which cannot be compiled, and asks the
+other processes for their lengths in every layer; here the exchange is an operator, one node of a compiled graph, and
+the lengths are known from the plan.
+
+Guidance takes a pass for the prompt and one for the negative prompt. Two processes compute one each, and exchange the
+results once per step.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook
+from diffusers.hooks.hooks import BaseState, StateManager
+from diffusers.models._modeling_parallel import ContextParallelInput
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from torch import Tensor, nn
+
+from wanavatar_lab.runs.ranks import Layout, Ranks
+from wanavatar_lab.wan.attention import register_backend
+
+_SPLIT, _GATHER, _GUIDANCE = "wanavatar_split", "wanavatar_gather", "wanavatar_guidance"
+_PREFIX = "wanavatar_shared_"  # of a backend that exchanges tokens for heads around another one
+_COUNTED = ("hidden_states", "encoder_hidden_states", 0)  # of a plan, what becomes tokens of self-attention
+_GROUPS: dict[str, Any] = {}  # process groups by a name, since an operator takes no other object
+
+
+@dataclass
+class SharedSequence:
+    """What the networks of one run know of the processes that share their sequence.
+
+    Attributes:
+        group: its name in this module.
+        rank, world: of this process in it.
+        lengths: tokens of each process in the pass that runs.
+        gathered: those of them that are put together at its end; text is left out before.
+    """
+
+    group: str
+    rank: int
+    world: int
+    lengths: list[int] = field(default_factory=list)
+    gathered: list[int] = field(default_factory=list)
+
+
+def join(ranks: Ranks, store: Any, device: str, timeout: float) -> None:
+    """Meet the other processes; every one calls this once before it shares a run.
+
+    Args:
+        ranks: this process.
+        store: of torch.distributed, where they find each other.
+        device: where this process computes: cpu, cuda or cuda:<n>.
+        timeout: seconds that they wait for each other from then on.
+    """
+    # all are on this machine
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", os.environ["GLOO_SOCKET_IFNAME"])
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast needs rights that containers rarely have
+    on_gpu, patience = device != "cpu", timedelta(seconds=timeout)
+    if on_gpu:
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=patience)
+
+
+def leave() -> None:
+    """Part from the other processes, some of which may be gone."""
+    _GROUPS.clear()
+    if dist.is_initialized():
+        if "nccl" in dist.get_backend_config():
+            dist.distributed_c10d._abort_process_group()  # without waiting for what can never end
+        else:
+            dist.destroy_process_group()
+
+
+def share(networks: Sequence[Any], ranks: Ranks, layout: Layout) -> None:
+    """Let networks of one pipeline be computed by all processes; every process calls this with the same arguments.
+
+    Args:
+        networks: of diffusers, with a `_cp_plan`, on their device, with their attention backend chosen.
+        ranks: this process, which has joined the others.
+        layout: its product is `ranks.world`.
+    """
+    shared, guided = f"sequence {layout}", f"guidance {layout}"
+    if shared not in _GROUPS:
+        world, size = ranks.world, layout.sequence
+        for name, members in (
+            (shared, [list(range(first, first + size)) for first in range(0, world, size)]),
+            (guided, [list(range(first, world, size)) for first in range(size)]),
+        ):
+            _GROUPS[name], _ = dist.new_subgroups_by_enumeration(members)
+    for network in networks:
+        if layout.sequence > 1:
+            _share_sequence(network, SharedSequence(shared, ranks.rank % layout.sequence, layout.sequence))
+        if layout.guidance > 1:
+            index, first = divmod(ranks.rank, layout.sequence)
+            hook = _GuidanceHook(_GROUPS[guided], index, (first, first + layout.sequence))
+            HookRegistry.check_if_exists_or_initialize(network).register_hook(hook, _GUIDANCE)
+
+
+def unshare(networks: Sequence[Any]) -> None:
+    """Let networks be computed by this process alone again."""
+    for network in networks:
+        for module in network.modules():
+            if hasattr(module, "_diffusers_hook"):
+                for name in (_SPLIT, _GATHER, _GUIDANCE):
+                    module._diffusers_hook.remove_hook(name, recurse=False)
+        network._parallel_config = None
+        for processor in _processors(network):
+            processor._parallel_config = None
+            backend = getattr(processor._attention_backend, "value", None)
+            if backend is not None and backend.startswith(_PREFIX):
+                processor._attention_backend = AttentionBackendName(backend.removeprefix(_PREFIX))
+
+
+def _share_sequence(network: Any, shared: SharedSequence) -> None:
+    for name, plan in network._cp_plan.items():
+        module = network.get_submodule(name)
+        registry = HookRegistry.check_if_exists_or_initialize(module)
+        if isinstance(plan, dict):
+            registry.register_hook(_SplitHook(plan, shared), _SPLIT)
+        else:
+            registry.register_hook(_GatherHook(plan.gather_dim, shared), _GATHER)
+    network._parallel_config = shared
+    for processor in _processors(network):
+        processor._parallel_config = shared
+        processor._attention_backend = _exchanging(processor._attention_backend)
+
+
+def _processors(network: nn.Module) -> list[Any]:
+    found = (getattr(module, "processor", None) for module in network.modules())
+    return [processor for processor in found if hasattr(processor, "_parallel_config")]
+
+
+class _SplitHook(ModelHook):
+    """Cuts what a plan names of a module's inputs or outputs, and keeps this process's part.
+
+    Plain indexing, since it may lie inside a compiled block.
+    """
+
+    def __init__(self, plan: dict[str | int, ContextParallelInput], shared: SharedSequence) -> None:
+        super().__init__()
+        self._plan, self._shared = plan, shared
+        self._places: dict[str, int] = {}
+
+    def initialize_hook(self, module: nn.Module) -> nn.Module:
+        self._places = {name: place for place, name in enumerate(inspect.signature(module.forward).parameters)}
+        return module
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = list(args)
+        totals: dict[str | int, int] = {}
+        for name, cut in self._plan.items():
+            if isinstance(name, int):
+                continue
+            place = self._places[name]
+            whole = kwargs[name] if name in kwargs else values[place] if place < len(values) else None
+            if whole is None or whole.dim() != cut.expected_dims:
+                continue
+            if name in _COUNTED:
+                totals[name] = whole.shape[cut.split_dim]
+            part = self._part(whole, cut.split_dim)
+            if name in kwargs:
+                kwargs[name] = part
+            else:
+                values[place] = part
+        if totals:
+            self._count(totals)
+        return tuple(values), kwargs
+
+    def post_forward(self, module: nn.Module, output: Any) -> Any:
+        outputs = [output] if isinstance(output, Tensor) else list(output)
+        for index, cut in self._plan.items():
+            if isinstance(index, int):
+                if isinstance(output, Tensor):  # the tokens themselves; a tuple has tables of positions
+                    self._count({index: outputs[index].shape[cut.split_dim]})
+                outputs[index] = self._part(outputs[index], cut.split_dim)
+        return outputs[0] if isinstance(output, Tensor) else tuple(outputs)
+
+    def _part(self, whole: Tensor, dim: int) -> Tensor:
+        return whole.tensor_split(self._shared.world, dim=dim)[self._shared.rank]
+
+    def _count(self, totals: dict[str | int, int]) -> None:
+        shared = self._shared
+        shares = {
+            name: [_share_of(total, rank, shared.world) for rank in range(shared.world)]
+            for name, total in totals.items()
+        }
+        shared.lengths = [sum(lengths) for lengths in zip(*shares.values(), strict=True)]
+        shared.gathered = next(lengths for name, lengths in shares.items() if name != "encoder_hidden_states")
+
+
+class _GatherHook(ModelHook):
+    """Puts the parts of a module's output together."""
+
+    def __init__(self, dim: int, shared: SharedSequence) -> None:
+        super().__init__()
+        self._dim, self._shared = dim, shared
+
+    def post_forward(self, module: nn.Module, output: Tensor) -> Tensor:
+        # gloo gathers parts of one size only
+        sizes, part = self._shared.gathered, output.movedim(self._dim, 0)
+        padded = part.new_zeros(max(sizes), *part.shape[1:])
+        padded[: len(part)] = part
+        whole = part.new_empty(self._shared.world * len(padded), *part.shape[1:])
+        dist.all_gather_into_tensor(whole, padded, group=_GROUPS[self._shared.group])
+        parts = zip(whole.split(len(padded)), sizes, strict=True)
+        return torch.cat([each[:size] for each, size in parts]).movedim(0, self._dim)
+
+
+class _GuidanceHook(ModelHook):
+    """Computes one of the two passes of guidance, and gets the other one from the process that computes it.
+
+    A pipeline calls its network for the prompt and then for the negative prompt. Where the first call is another
+    process's, it returns a tensor that the second call fills: nobody reads it before.
+
+    Args:
+        group: the processes that compute the passes, one each, that of the prompt first.
+        index: of the pass that this process computes.
+        sources: the ranks that compute the first pass and the second.
+    """
+
+    _is_stateful = True
+
+    def __init__(self, group: Any, index: int, sources: tuple[int, int]) -> None:
+        super().__init__()
+        self._group, self._index, self._sources = group, index, sources
+        self.contexts = StateManager(BaseState)  # diffusers looks for it among the attributes, to say which pass runs
+        self._guided = torch.empty(0)
+
+    def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+        """The network's output as a tuple of one tensor."""
+        first_call = self.contexts.context.name == "cond"
+        if first_call == (self._index == 0):
+            sample = self.fn_ref.original_forward(*args, **kwargs)[0].contiguous()
+        else:
+            latents, dtype = kwargs["hidden_states"], module.proj_out.weight.dtype
+            dtype = latents.dtype if dtype.itemsize == 1 else dtype  # stored in 8 bits, and computed in more
+            sample = latents.new_empty(len(latents), module.config.out_channels, *latents.shape[2:], dtype=dtype)
+        if first_call:
+            self._guided = sample
+            return (sample,)
+        own = self._guided if self._index == 0 else sample
+        other = sample if self._index == 0 else self._guided
+        if own.dtype != other.dtype:
+            raise TypeError(f"The passes of guidance are {own.dtype} and {other.dtype}; both have to be of one dtype.")
+        for source, passed in zip(self._sources, (self._guided, sample), strict=True):
+            dist.broadcast(passed, source, group=self._group)
+        self._guided = torch.empty(0)
+        return (sample,)
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        """Forget the pass of an unfinished step."""
+        self._guided = torch.empty(0)
+        self.contexts.reset()
+        return module
+
+
+def agree_on_first_block(network: nn.Module) -> None:
+    """Let a First Block Cache that is enabled on a shared network decide by the tokens of all processes."""
+    shared = getattr(network, "_parallel_config", None)
+    for module in network.modules():
+        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
+            if isinstance(hook, FBCHeadBlockHook) and isinstance(shared, SharedSequence):
+                hook._should_compute_remaining_blocks = _together(hook, shared)
+
+
+def _together(hook: FBCHeadBlockHook, shared: SharedSequence) -> Any:
+    def changed_enough(residual: Tensor) -> bool:
+        before = hook.state_manager.get_state().head_block_residual
+        if before is None:
+            return True
+        sums = torch.stack([(residual - before).abs().sum(dtype=torch.float64), before.abs().sum(dtype=torch.float64)])
+        dist.all_reduce(sums, group=_GROUPS[shared.group])
+        return bool(sums[0] / sums[1] > hook.threshold)
+
+    return torch.compiler.disable(changed_enough)
+
+
+def _exchanging(inner: Any) -> AttentionBackendName:
+    """The attention backend that exchanges tokens for heads around `inner`; None is PyTorch's own."""
+    inner = AttentionBackendName("native" if inner is None else inner)
+    name = _PREFIX + inner.value
+    if name not in AttentionBackendName._value2member_map_:
+
+        def attend(
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            scale: float | None = None,
+            _parallel_config: SharedSequence | None = None,
+        ) -> Tensor:
+            shared = _parallel_config
+            if shared is None:  # a cross-attention, whose context every process has
+                return dispatch_attention_fn(query, key, value, scale=scale, backend=inner)
+            heads, place = query.shape[2], (shared.group, shared.rank, shared.lengths)
+            query, key, value = tokens_for_heads(query, key, value, *place)
+            if query.shape[2]:  # there may be fewer heads than processes
+                query = dispatch_attention_fn(query, key, value, scale=scale, backend=inner)
+            return heads_for_tokens(query, heads, *place)
+
+        register_backend(name, attend)
+    return AttentionBackendName(name)
+
+
+# One operator for all three: of several that do not depend on each other, a compiler may call another one first in each
+# process, and they would exchange queries for values.
+@torch.library.custom_op("wanavatar::tokens_for_heads", mutates_args=())
+def tokens_for_heads(
+    query: Tensor, key: Tensor, value: Tensor, group: str, rank: int, lengths: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each [B, lengths[rank], H, D] of the own tokens -> [B, sum(lengths), share of H, D]; all processes call it."""
+    batch, length, heads, dim = query.shape
+    shares = [_share_of(heads, other, len(lengths)) for other in range(len(lengths))]
+    row = batch * dim
+    sizes, sent_sizes = [shares[rank] * row * other for other in lengths], [share * row * length for share in shares]
+
+    def exchanged(states: Tensor) -> Tensor:
+        sent = states.permute(2, 1, 0, 3).contiguous().flatten()
+        received = sent.new_empty(sum(sizes))
+        dist.all_to_all_single(received, sent, sizes, sent_sizes, group=_GROUPS[group])
+        parts = zip(received.split(sizes), lengths, strict=True)
+        whole = torch.cat([part.view(shares[rank], other, batch, dim) for part, other in parts], dim=1)
+        return whole.permute(2, 1, 0, 3).contiguous()
+
+    return exchanged(query), exchanged(key), exchanged(value)
+
+
+@tokens_for_heads.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, group: str, rank: int, lengths: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (query.shape[0], sum(lengths), _share_of(query.shape[2], rank, len(lengths)), query.shape[3])
+    return query.new_empty(shape), key.new_empty(shape), value.new_empty(shape)
+
+
+@torch.library.custom_op("wanavatar::heads_for_tokens", mutates_args=())
+def heads_for_tokens(states: Tensor, heads: int, group: str, rank: int, lengths: list[int]) -> Tensor:
+    """[B, sum(lengths), own share of H, D] -> [B, lengths[rank], H, D]; the way back, `heads` is H."""
+    batch, _, share, dim = states.shape
+    shares = [_share_of(heads, other, len(lengths)) for other in range(len(lengths))]
+    sent = states.permute(1, 2, 0, 3).contiguous().flatten()
+    row = batch * dim
+    sizes, sent_sizes = [lengths[rank] * row * other for other in shares], [share * row * length for length in lengths]
+    received = sent.new_empty(sum(sizes))
+    dist.all_to_all_single(received, sent, sizes, sent_sizes, group=_GROUPS[group])
+    parts = zip(received.split(sizes), shares, strict=True)
+    whole = torch.cat([part.view(lengths[rank], other, batch, dim) for part, other in parts], dim=1)
+    return whole.permute(2, 0, 1, 3).contiguous()
+
+
+@heads_for_tokens.register_fake
+def _(states: Tensor, heads: int, group: str, rank: int, lengths: list[int]) -> Tensor:
+    return states.new_empty(states.shape[0], lengths[rank], heads, states.shape[3])
+
+
+def _share_of(total: int, rank: int, world: int) -> int:
+    """How many of `total` the process of a rank has, as `torch.tensor_split` cuts them."""
+    size, longer = divmod(total, world)
+    return size + (rank < longer)
