@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.options import TOKEN_VARIABLE, Options, checked
+from wanavatar_lab.api.server import listen
 from wanavatar_lab.errors import LabError
 
 TOKEN = "a-token-of-some-length"
@@ -120,3 +122,12 @@ def test_options_that_are_not_allowed(wrong: dict[str, Any]) -> None:
     assert TOKEN_VARIABLE not in os.environ
     with pytest.raises(LabError):
         checked(Options(**wrong))
+
+
+def test_a_port_that_is_in_use() -> None:
+    with listen(Options(port=0)) as first:
+        first.listen()
+        assert first.proto == socket.IPPROTO_TCP  # or answers would wait for each other's acknowledgement
+        port = first.getsockname()[1]
+        with pytest.raises(LabError, match=f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use"):
+            listen(Options(port=port))

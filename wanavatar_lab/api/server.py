@@ -67,9 +67,14 @@ def listen(options: Options) -> socket.socket:
         LabError: its address cannot be used.
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # TCP by name, or asyncio would not send at once what is ready, and each answer would wait for 40 ms
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((options.host, options.port), family=family, backlog=2048)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an address that was used a moment ago
+        listening.bind((options.host, options.port))
+        return listening
     except (OSError, OverflowError) as error:
+        listening.close()
         why = error.strerror if isinstance(error, OSError) else error
         where = f"Port {options.port} of {options.host}"
         raise LabError(f"{where} cannot be listened on: {why}. Choose another one with --port.") from error

@@ -95,7 +95,8 @@ async def _measure(
         *(_upload(port, until, files[number % 2], uploads) for number in range(uploaders)),
         _watch(service, until, memory),
     )
-    status = json.loads((await first.ask("GET", f"/api/status/{task}"))[1])
+    last = await _Connection.open(port)  # the first one was closed since nothing was asked on it
+    status = json.loads((await last.ask("GET", f"/api/status/{task}"))[1])
     return {
         "status": _figures(polls),
         "upload": _figures(uploads),
