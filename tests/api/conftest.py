@@ -9,6 +9,8 @@ import pytest
 from tests.api.service import Service
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 
+SHIPPED = ("text_to_speech", "upscale")  # which are small enough for tests as they are
+
 
 @pytest.fixture(scope="module")
 def service_queue(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> Iterator[QueueUnderTest]:
@@ -20,7 +22,7 @@ def service_queue(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> 
     )
     weights = root.parent / "weights" / "pocket"
     weights.mkdir(parents=True)
-    for part in [*(every_toy / "pocket").iterdir(), REPOSITORY / "weights" / "pocket" / "upscale"]:
+    for part in [*(every_toy / "pocket").iterdir(), *(REPOSITORY / "weights" / "pocket" / name for name in SHIPPED)]:
         (weights / part.name).symlink_to(part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANAVATAR_WEIGHTS", str(weights.parent))

@@ -104,6 +104,24 @@ def test_clips_of_serving_engines(service: Service, picture: bytes, voice: bytes
     assert service.client.get(f"/v1/videos/{made['id']}").status_code == 404
 
 
+def test_stages_and_tools_by_their_own_names(service: Service, tmp_path: Path) -> None:
+    def result(path: str, **fields: Any) -> str:
+        answer = service.client.post(f"/api/run/{path}", json=fields)
+        assert answer.status_code == 200, answer.text
+        ended = service.ended(answer.json()["task_id"])
+        assert ended["status"] == "completed", ended
+        return str(ended["output_path"])
+
+    voice = result("text-to-speech", text="Hello there", seed=1)
+    part = result("trim", media=voice, start=0.1, duration=0.25)
+    (tmp_path / "part.wav").write_bytes(service.client.get(part).content)
+    assert media.probe(tmp_path / "part.wav").duration == pytest.approx(0.25, abs=1e-3)
+    refused = service.client.post("/api/run/trim", json={"media": voice, "duration": -1})
+    assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "duration"]
+    assert service.client.post("/api/run/trim", json={"media": "/etc/passwd"}).status_code == 404
+    assert service.client.post("/api/run/trim", json={"media": voice, "profile": "full"}).status_code == 422
+
+
 def test_a_client_that_goes_away_cancels_its_clip(service: Service) -> None:
     fields = {"image": "samples/avatar_woman.png", "num_frames": 481, "num_inference_steps": 100, "user": "somebody"}
     known = {one["id"] for one in service.client.get("/v1/videos?limit=100").json()["data"]}
