@@ -154,7 +154,7 @@ def test_an_earlier_result_is_chosen_as_a_file_by_its_thumbnail(drawn: tuple[Pan
     run = drawn[1]
     form = Form(Upscale)
     named(form, "Picture").value = "earlier"
-    (strip,) = [each for each in everything(form) if isinstance(each, Strip)]
+    (strip,) = [each for each in everything(form) if isinstance(each, Strip) and each.label == "earlier"]
     (item,) = [item for item in strip.items if item["id"] == str(run.folder / "picture.png")]
     assert (item["seed"], item["title"]) == (run.status().seed, f"picture.png · {PROMPT}")
     labels = [label for label, path in named(form, "Picture: Earlier result").options if path == item["id"]]

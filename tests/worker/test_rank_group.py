@@ -85,6 +85,7 @@ def test_a_talking_clip_whose_sequence_two_processes_share(studio: QueueUnderTes
     assert job.run.manifest()["facts"]["shared"] == "sequence 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("speed", "shared"), [("exact", "guidance 2"), ("fast", "sequence 2")])
 def test_both_experts_are_shared(studio: QueueUnderTest, speed: str, shared: str) -> None:
     request = moving(studio, speed=speed, num_inference_steps=8)
@@ -95,6 +96,7 @@ def test_both_experts_are_shared(studio: QueueUnderTest, speed: str, shared: str
     assert facts["shared"] == shared and facts.get("speed") == before.run.manifest()["facts"].get("speed")
 
 
+@pytest.mark.slow
 def test_a_picture_is_shared_from_the_command_line(studio: QueueUnderTest, tmp_path: Path) -> None:
     words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--seed", "1", "--no-upscale"]
     words += ["--width", "64", "--height", "64", "--out"]
@@ -110,6 +112,7 @@ def test_what_is_no_number_of_gpus_is_refused(studio: QueueUnderTest, capsys: py
     assert "gpus" in (said := capsys.readouterr().err) and "'many'" in said and "auto, or a number from 1" in said
 
 
+@pytest.mark.slow
 def test_an_error_that_all_processes_find_is_told_once_and_costs_none_of_them(studio: QueueUnderTest) -> None:
     made(PICTURE, 2)
     before = others(studio)
@@ -120,11 +123,12 @@ def test_an_error_that_all_processes_find_is_told_once_and_costs_none_of_them(st
     assert others(studio) == before
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: QueueUnderTest) -> None:
     made(PICTURE, 2)
     before = others(studio)
     job = jobs.submit(talking(studio, "long.wav", num_inference_steps=20), gpus=2)
-    eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 60)
+    eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 180)
     status = job.status()
     done = (status.segment or 1) * 20 + (status.step or 0)
     job.cancel()

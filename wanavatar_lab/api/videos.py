@@ -323,7 +323,7 @@ def _content(profile: str) -> dict[str, Any]:
         "user": {"type": "string", "maxLength": 200},
     }
     both = {**video, **speech, **extra}
-    json_schema = {"type": "object", "properties": both, "required": ["image"], "additionalProperties": False}
+    json_schema = {"type": "object", "properties": both, "additionalProperties": False}
     files = {name: {"type": "string", "format": "binary"} for name in _FILES}
     texts = {
         name: {"type": "string", "description": f'{{"{key}": "data:…;base64,…"}}'}

@@ -57,9 +57,8 @@ def plan(arguments: argparse.Namespace) -> int:
     stage = arguments.planned.replace("-", "_")
     work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
     settings = read_settings()
-    made = make_plan(
-        arguments.profile, work, _machine(arguments), settings.weights_dir, arguments.offload, settings.gpus
-    )
+    shared = settings.gpus if arguments.gpus is None else "auto"  # what is said of a machine is said of all its GPUs
+    made = make_plan(arguments.profile, work, _machine(arguments), settings.weights_dir, arguments.offload, shared)
     answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
     return SUCCEEDED
 

@@ -386,6 +386,9 @@ def fields_for(request_class: type[Request], path: Path | str) -> list[str]:
     return [name for name, view in fields_of(request_class).items() if kind in TAKEN.get(view.widget, ())]
 
 
+SOMETHING = "a"  # that every required text may be: a prompt, a path, what is spoken
+
+
 def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[str, Any]:
     """Values of some fields as the request reads them, while others may still be missing.
 
@@ -398,14 +401,14 @@ def read_values(request_class: type[Request], values: dict[str, Any]) -> dict[st
     given = {name: value for name, value in values.items() if name not in blank}
     missing = [name for name, view in views.items() if view.required and view.kind == "str" and name not in given]
     try:
-        request = request_class(**given, **dict.fromkeys(missing, "-"))
+        request = request_class(**given, **dict.fromkeys(missing, SOMETHING))
     except RequestError as error:
         of_these = [problem for problem in error.problems if problem[0].partition("[")[0] in given]
         if of_these:
             raise RequestError(of_these) from None
         # what is wrong is that others are missing: a picture or a video, a prompt or a picture
         missing += [name for name, _ in error.problems if name in views and name not in [*given, *missing]]
-        request = request_class(**given, **dict.fromkeys(missing, "-"))
+        request = request_class(**given, **dict.fromkeys(missing, SOMETHING))
     return {name: "" if name in blank else getattr(request, name) for name in values}
 
 
