@@ -91,7 +91,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
             command.add_argument(
                 "--gpus",
                 metavar="{auto,N}",
-                help="how many GPUs share the run, on a CPU processes (default: WANAVATAR_GPUS, or 1)",
+                help="how many GPUs share the run; on a CPU, how many processes (default: WANAVATAR_GPUS, or 1)",
             )
     tools, of_runs, models, files = "tools for recordings and videos", "runs", "models", "results"
     measuring = add(tools, "loudness", "Measure the loudness of recordings and videos by EBU R 128.")
@@ -100,7 +100,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
     runs.add_actions(add(of_runs, "runs", "List runs, newest first; show one, cancel one, run one again."))
     for name, text in (
         ("status", "Show a run's progress."),
-        ("attach", "Follow a run until it finishes, wherever it was started."),
+        ("attach", "Follow a run until it ends, wherever it was started; Ctrl-C cancels it."),
         ("cancel", "Cancel a queued or running run."),
         ("logs", "Show the last lines of a run's log."),
     ):
@@ -113,7 +113,9 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
         else:
             add_common(command)
     queue.add_actions(add(of_runs, "queue", "List, reorder, pause, resume or cancel the runs that have not ended."))
-    made = add(files, "settings", "Show how a picture or clip was made, and the command that makes it again.")
+    made = add(
+        files, "settings", "Show how a picture, clip or recording was made, and the command that makes it again."
+    )
     made.add_argument("file", metavar="FILE", help="a picture, clip or recording that was made here")
     add_json(made)
     evaluating = add(files, "evaluate", "Measure talking clips: lips against the sound, identity, flicker, jumps.")

@@ -63,7 +63,7 @@ def loras(arguments: argparse.Namespace) -> int:
 
 
 def settings(arguments: argparse.Namespace) -> int:
-    """Show how a picture or clip was made, and the command that makes it again."""
+    """Show how a picture, clip or recording was made, and the command that makes it again."""
     made = made_with.read_settings(arguments.file)
     if arguments.json:
         answer(asdict(made))

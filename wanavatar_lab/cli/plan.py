@@ -31,7 +31,9 @@ _MODES = {
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     command.add_argument("planned", metavar="STAGE", help=", ".join(map(_dashed, PARTS)))
-    command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
+    command.add_argument(
+        "--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="which models (default full)"
+    )
     command.add_argument("--resolution", metavar="WxH", help="or auto, 480p or 720p (default: the stage's)")
     command.add_argument("--frames", metavar="N", help="of the clip, or of a speech segment (default: the stage's)")
     modes = ("auto", *OFFLOAD_MODES)

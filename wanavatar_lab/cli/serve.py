@@ -9,9 +9,14 @@ from wanavatar_lab.profiles import PROFILES
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    command.add_argument("--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="default full")
     command.add_argument(
-        "--host", metavar="ADDRESS", default="127.0.0.1", help="beyond this machine it asks for a token"
+        "--profile", metavar="{" + ",".join(PROFILES) + "}", default="full", help="which models (default full)"
+    )
+    command.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to listen on (default 127.0.0.1); one that other machines reach needs a token",
     )
     command.add_argument("--port", metavar="N", type=int, default=8000, help="default 8000")
     command.add_argument(

@@ -27,7 +27,7 @@ class GalleryPanel(PanelHost):
     """The queue, the gallery, and the panel of the stage in which something is used or changed.
 
     Args:
-        kind: what is shown at first: picture, video, talking, lora; "" shows everything.
+        kind: what is shown at first: picture, video, audio, talking, lora; "" shows everything.
         query: words searched for at first.
         profile: which models a panel begins with.
 
