@@ -31,7 +31,7 @@ def toy_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def last_latents(plan: str, flows: np.ndarray, networks: list[nn.Module], guidance: list[float]) -> np.ndarray:
-    """What Euler steps over the flows of the exact clip give where those that the plan leaves out are foretold."""
+    """What Euler steps over the flows of the exact clip give where those that the plan leaves out are predicted."""
     found, past = np.zeros(flows.shape[2]), dict[str, list[tuple[float, np.ndarray]]]()
     for step, digit in enumerate(plan):
         if step and networks[step] is not networks[step - 1]:

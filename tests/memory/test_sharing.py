@@ -20,26 +20,26 @@ def named(gpus: int, name: str = "H200", host_gb: float = 2000) -> Machine:
     return Machine(tuple(dataclasses.replace(gpu, name=name) for gpu in where.gpus), where.host_free)
 
 
-def sharing(where: Machine, asked: str = "auto", stage: str = "speech_to_video", *, foretold: bool = False) -> Sharing:
-    return choose_sharing(usual_workload(stage, "full"), PUBLISHED[stage], where, asked, foretold=foretold)
+def sharing(where: Machine, asked: str = "auto", stage: str = "speech_to_video", *, predicted: bool = False) -> Sharing:
+    return choose_sharing(usual_workload(stage, "full"), PUBLISHED[stage], where, asked, predicted=predicted)
 
 
 @pytest.mark.parametrize(
-    ("passes", "world", "foretold", "layout"),
+    ("passes", "world", "predicted", "layout"),
     [
         (2, 1, False, Layout(1, 1)),
         (2, 2, False, Layout(2, 1)),
         (2, 3, False, Layout(1, 3)),
         (2, 8, False, Layout(2, 4)),
         (1, 2, False, Layout(1, 2)),
-        # of a step whose guidance is foretold one process would have nothing to do
+        # of a step whose guidance is predicted one process would have nothing to do
         (2, 2, True, Layout(1, 2)),
     ],
 )
 def test_passes_of_guidance_are_shared_before_the_sequence(
-    passes: int, world: int, foretold: bool, layout: Layout
+    passes: int, world: int, predicted: bool, layout: Layout
 ) -> None:
-    assert layout_of(Workload("speech_to_video", 832, 480, 80, 25, passes), world, foretold=foretold) == layout
+    assert layout_of(Workload("speech_to_video", 832, 480, 80, 25, passes), world, predicted=predicted) == layout
 
 
 def test_each_layout_takes_as_long_as_its_slowest_part() -> None:
@@ -71,7 +71,7 @@ def test_all_gpus_that_make_a_run_faster_are_used() -> None:
     assert (
         list(found.seconds) == list(range(1, 9)) and sorted(found.seconds.values(), reverse=True)[0] == found.seconds[1]
     )
-    assert sharing(named(2), foretold=True).layout == Layout(1, 2)
+    assert sharing(named(2), predicted=True).layout == Layout(1, 2)
 
 
 def test_what_limits_them_is_said() -> None:

@@ -95,7 +95,7 @@ def test_a_threshold_of_nothing_caches_nothing(model: WanS2VTransformer3DModel) 
 
 
 @pytest.mark.parametrize("named", [None, [r"blocks\.\d+\.attn1"]], ids=["by default", "as told"])
-def test_taylor_seer_foretells_a_still_step(model: WanS2VTransformer3DModel, named: list[str] | None) -> None:
+def test_taylor_seer_predicts_a_still_step(model: WanS2VTransformer3DModel, named: list[str] | None) -> None:
     inputs = toy_inputs()
     wanted = flow(model, inputs)
     config = TaylorSeerCacheConfig(

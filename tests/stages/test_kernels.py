@@ -89,7 +89,7 @@ def test_a_size_is_compiled_once_whatever_else_changes(make: Make, monkeypatch: 
     make(prompt="a person", negative_prompt="speaks", guidance_scale=3.0, seed=2)
     make(guidance_scale=1.0, num_inference_steps=4)
     make(speed="fast")
-    assert graphs() == compiled, "segments, prompts, seeds, guidance, steps and foretold passes have the same graphs"
+    assert graphs() == compiled, "segments, prompts, seeds, guidance, steps and predicted passes have the same graphs"
     plain, _ = make()
     with_lora, _ = make(loras="ann:1:0.2", lora_schedule="progress", num_inference_steps=6)
     layers = graphs()

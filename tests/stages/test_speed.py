@@ -90,14 +90,14 @@ def test_each_segment_computes_what_the_plan_says_and_the_next_run_knows_nothing
     assert computed == facts["computed"] == 2 * sum(map(int, facts["plan"])) < facts["passes"] == all_passes
     assert frames.shape == exact.shape and not np.array_equal(frames, exact)
     log = (context.folder / "log.txt").read_text()
-    assert f"of {all_passes} forward passes {computed} were computed and {all_passes - computed} foretold" in log
+    assert f"of {all_passes} forward passes {computed} were computed and {all_passes - computed} predicted" in log
     if "speed" in fields:
         assert facts["calibrated_for"] == f"pocket, {STEPS} steps" and "not calibrated" not in log
     assert np.array_equal(frames, make(**fields)[0]), "a second run must not see what the first one kept"
     assert np.array_equal(exact, make()[0])
 
 
-def test_previews_and_progress_go_on_in_steps_that_are_foretold(make: Make) -> None:
+def test_previews_and_progress_go_on_in_steps_that_are_predicted(make: Make) -> None:
     steps: list[Step] = []
     _, _, context = make(on_step=steps.append, speed="fast")
     denoised = [(step.segment, step.step) for step in steps if step.phase == "denoise" and step.step]

@@ -1,4 +1,4 @@
-"""Passes that are foretold: exact where the flow is a line in sigma, none where the plan computes, gone afterwards."""
+"""Passes that are predicted: exact where the flow is a line in sigma, none where the plan computes, gone afterwards."""
 
 from itertools import pairwise
 from typing import Any
@@ -41,7 +41,7 @@ def denoise(network: Any, steps: int = len(SIGMAS), guided: bool = True) -> list
 
 
 @pytest.mark.parametrize(("plan", "computed"), [("22222", 10), ("22000", 4), ("22101", 6), ("22120", 7)])
-def test_what_changes_along_a_line_is_foretold_exactly(plan: str, computed: int) -> None:
+def test_what_changes_along_a_line_is_predicted_exactly(plan: str, computed: int) -> None:
     network = Line()
     exact = denoise(network)
     network.calls.clear()
@@ -49,7 +49,7 @@ def test_what_changes_along_a_line_is_foretold_exactly(plan: str, computed: int)
     with cache.on(network):
         found = denoise(network)
     assert torch.allclose(torch.stack(found), torch.stack(exact), atol=1e-6)
-    assert (cache.computed, cache.foretold) == (computed, 10 - computed) == (len(network.calls), 10 - computed)
+    assert (cache.computed, cache.predicted) == (computed, 10 - computed) == (len(network.calls), 10 - computed)
     wanted = [
         (name, sigma) for digit, sigma in zip(plan, SIGMAS, strict=True) for name in ("cond", "uncond")[: int(digit)]
     ]
@@ -80,7 +80,7 @@ def test_without_guidance_there_is_one_pass_a_step() -> None:
     network, cache = Line(), StepCache("22011", SIGMAS)
     with cache.on(network):
         denoise(network, guided=False)
-    assert (cache.computed, cache.foretold) == (4, 1)
+    assert (cache.computed, cache.predicted) == (4, 1)
 
 
 def test_the_dtype_is_the_networks() -> None:

@@ -31,6 +31,9 @@ RESOLUTIONS = (
 )
 
 
+GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each
+
+
 def routes(options: Options) -> APIRouter:
     """The endpoints."""
     router = APIRouter(prefix="/api", tags=["facts"])
@@ -60,7 +63,7 @@ def routes(options: Options) -> APIRouter:
     @router.get("/health")
     def health() -> dict[str, Any]:
         """Whether it works, on what, and which models are in memory."""
-        profile, device = PROFILES[options.profile], _device()
+        profile, device, gpus = PROFILES[options.profile], _device(), read_settings().gpus
         loaded, active, busy = _models()
         adapters = find_adapters(read_settings().weights_dir)
         newest = max((file for one in adapters for file in one.files.values()), key=_changed, default=None)
@@ -77,8 +80,8 @@ def routes(options: Options) -> APIRouter:
             "lora_strength": None,
             "lora_checkpoint": newest and printable(newest.name),
             "gpu_busy": busy,
-            "sequence_parallel": False,  # a worker is one process
-            "world_size": 1,
+            "sequence_parallel": gpus != "1",
+            "world_size": int(gpus) if gpus.isdecimal() else max(1, len(list(GPUS.glob("*")))),
             "i2v_available": not missing(ImageToVideo.stage, options.profile),
             "has_moviepy": True,  # sound is taken out of videos by PyAV, which is always there
             "has_audio_separator": importlib.util.find_spec("audio_separator") is not None,

@@ -22,7 +22,7 @@ from wanavatar_lab.api.options import Options
 from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Tool, Upscale
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, TextToImage, Upscale
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Artifact, Status, main_artifact
@@ -87,7 +87,8 @@ class Tasks:
             HTTPException: 429, the client or the queue has too many runs; 503, the weights are missing.
             RequestError: a file or a LoRA is not what the request needs.
         """
-        stages = [] if isinstance(request, Tool) else [request.stage]
+        # tools have no weights, and custom stages say themselves what they lack
+        stages = [request.stage] if request.stage in PROFILES[self.options.profile].locations else []
         stages += [Upscale.stage] if isinstance(request, TextToImage) and request.upscale else []
         for stage in stages:
             if why := await run_in_threadpool(missing, stage, self.options.profile):

@@ -323,7 +323,12 @@ def _content(profile: str) -> dict[str, Any]:
         "user": {"type": "string", "maxLength": 200},
     }
     both = {**video, **speech, **extra}
-    json_schema = {"type": "object", "properties": both, "additionalProperties": False}
+    references = {
+        name: {"type": "object", "properties": {key: {"type": "string"}}, "required": [key]}
+        for name, (_, key) in _REFERENCES.items()
+    }
+    more = {"extra_params": {"type": "object", "description": "more fields"}}
+    json_schema = {"type": "object", "properties": {**both, **references, **more}, "additionalProperties": False}
     files = {name: {"type": "string", "format": "binary"} for name in _FILES}
     texts = {
         name: {"type": "string", "description": f'{{"{key}": "data:…;base64,…"}}'}

@@ -41,6 +41,7 @@ EXTRAS = {
     "flash-attn": ("FlashAttention 2", ".venv/bin/uv pip install --no-build-isolation -e '.[gpu]'"),
     "bitsandbytes": ("8-bit AdamW in training", ".venv/bin/uv pip install -e '.[adamw8bit]'"),
     "ray": ("training on several machines", ".venv/bin/uv pip install -e '.[ray]'"),
+    "voxcpm": ("text to speech by the full models", ".venv/bin/uv pip install -e '.[voices]'"),
     "audio-separator": ("separating vocals", INSTALL_SEPARATE),
 }
 PORTS = {8888: ("make lab and make web", "PORT=8889"), 8000: ("make api", "PORT=8001")}

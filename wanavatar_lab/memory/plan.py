@@ -143,7 +143,7 @@ def sharing_of(request: Request, device: str, host_free: int | None, asked: str)
         return Sharing(ALONE, "", {})
     components = stage_components(profile, request.stage, weights_dir, device)
     machine, workload = Machine(gpus_of(device), host_free), workload_of(request, _size_of(request))
-    return choose_sharing(workload, components, machine, asked, foretold=leaves_out_passes(request))
+    return choose_sharing(workload, components, machine, asked, predicted=leaves_out_passes(request))
 
 
 def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None, gpus: int = 1) -> None:

@@ -35,15 +35,15 @@ class Sharing:
     seconds: dict[int, float]
 
 
-def layout_of(workload: Workload, world: int, *, foretold: bool = False) -> Layout:
+def layout_of(workload: Workload, world: int, *, predicted: bool = False) -> Layout:
     """The faster layout of so many GPUs: passes of guidance need no exchange within a pass, so they are shared first.
 
     Args:
         workload: of the run.
         world: how many.
-        foretold: whether passes are left out, so that of a step there may be one only.
+        predicted: whether passes are left out, so that of a step there may be one only.
     """
-    guidance = 2 if workload.passes == 2 and world % 2 == 0 and not foretold else 1
+    guidance = 2 if workload.passes == 2 and world % 2 == 0 and not predicted else 1
     return Layout(guidance, world // guidance)
 
 
@@ -58,7 +58,7 @@ def choose_sharing(
     machine: Machine,
     asked: str = "auto",
     *,
-    foretold: bool = False,
+    predicted: bool = False,
 ) -> Sharing:
     """Choose for a run.
 
@@ -67,7 +67,7 @@ def choose_sharing(
         components: of its stage.
         machine: whose first GPU leads.
         asked: auto, or a number, as in the settings.
-        foretold: as for `layout_of`.
+        predicted: as for `layout_of`.
 
     Raises:
         RequestError: there are fewer GPUs than are asked for.
@@ -82,7 +82,7 @@ def choose_sharing(
         loaded = sum(component.gpu_bytes for component in components)
         if machine.host_free is not None and most > (room := max(1, machine.host_free // max(1, loaded))):
             most, limit = room, "each loads all weights through main memory, which has no room for more"
-    layouts = {world: layout_of(workload, world, foretold=foretold) for world in range(1, most + 1)}
+    layouts = {world: layout_of(workload, world, predicted=predicted) for world in range(1, most + 1)}
     seconds = {}
     for world, layout in layouts.items():
         if (estimate := expected_seconds(workload, components, machine, layout=layout)) is not None:
@@ -92,7 +92,7 @@ def choose_sharing(
         if machine.gpus and world > len(machine.gpus):
             allowed = f"auto, or a number from 1 to {len(machine.gpus)}, the GPUs of this machine"
             raise RequestError([("gpus", must_be(allowed, asked))])
-        return Sharing(layout_of(workload, world, foretold=foretold), "as asked", seconds)
+        return Sharing(layout_of(workload, world, predicted=predicted), "as asked", seconds)
     if not machine.gpus:
         return Sharing(ALONE, "a CPU's cores all work for one process already", seconds)
     if not seconds:

@@ -28,7 +28,7 @@ _SOLVER = "How the steps are computed: UniPC is the models' default, DPM++ the o
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
 _SPEED = (
-    "Exact computes every step. Balanced and fast foretell a part of the forward passes from earlier steps: balanced "
+    "Exact computes every step. Balanced and fast predict a part of the forward passes from earlier steps: balanced "
     "as many as leave hardly any difference, fast at least two of three."
 )
 _USE_TEACACHE = "Leaves out steps in which the time embedding changes little. Speed has to be exact with it."

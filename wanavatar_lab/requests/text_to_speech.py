@@ -14,7 +14,7 @@ LONGEST_TEXT = 2_000  # characters: some minutes, for which the published model'
 LEAST_REFERENCE, MOST_REFERENCE = 3.0, 15.0
 
 SpokenLanguage = Literal["auto", "en", "ko", "zh"]
-LANGUAGES = {"auto": "By the text", "en": "English", "ko": "Korean", "zh": "Chinese"}
+LANGUAGES = {"auto": "Automatic", "en": "English", "ko": "Korean", "zh": "Chinese"}
 VOICES = {"woman": "Woman", "man": "Man", "deep_woman": "Woman, deep", "deep_man": "Man, deep"}
 Speaker = Annotated[Literal["woman", "man", "deep_woman", "deep_man"], spec("Speaker", options=VOICES)]
 
@@ -33,7 +33,7 @@ class TextToSpeech(Request):
     text: Annotated[str, spec("Text", widget="textarea", max_length=LONGEST_TEXT)]
     """What is said, up to some minutes of speech."""
     language: Annotated[SpokenLanguage, spec("Language", options=LANGUAGES)] = "auto"
-    """The language of the text. By the text goes by its letters."""
+    """The language of the text. Automatic tells it by the letters."""
     voice: Speaker = "woman"
     """Who speaks, unless there is a recording to speak like."""
     speaking_rate: Annotated[float, spec("Speaking rate", ge=0.6, le=2.0)] = 1.0

@@ -24,7 +24,7 @@ def shared(request: Request, workload: Workload, networks: Sequence[Any], contex
     if ranks.world == 1:
         yield
         return
-    layout = layout_of(workload, ranks.world, foretold=leaves_out_passes(request))
+    layout = layout_of(workload, ranks.world, predicted=leaves_out_passes(request))
     context.record(gpus=ranks.world, shared=str(layout))
     passes = "each computes one of the passes of guidance" if layout.guidance > 1 else ""
     tokens = f"{layout.sequence} share the sequence of a pass" if layout.sequence > 1 else ""

@@ -76,11 +76,11 @@ def saved_passes(request: ImageToVideo | SpeechToVideo, pipeline: Any, context: 
         with cache.on(*dict.fromkeys(steps.networks)):
             yield
     finally:
-        passes = cache.computed + cache.foretold
+        passes = cache.computed + cache.predicted
         context.record(speed={**facts, "plan": plan, "passes": passes, "computed": cache.computed})
         if passes:
             context.log(
-                f"{name}: of {passes} forward passes {cache.computed} were computed and {cache.foretold} foretold, "
+                f"{name}: of {passes} forward passes {cache.computed} were computed and {cache.predicted} predicted, "
                 f"{passes / cache.computed:.2f} times fewer than exactly."
             )
 

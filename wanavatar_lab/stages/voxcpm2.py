@@ -43,7 +43,7 @@ SPEAKERS = {
     "deep_man": "a man with a deep, calm voice",
 }
 PARTS_PER_TOKEN = 6  # at most; the publisher takes more for a failure, in which the model does not find an end
-# characters a second, to foretell the end for the progress bar; the model itself decides when it has said all
+# characters a second, to predict the end for the progress bar; the model itself decides when it has said all
 PACE = {"en": 14.0, "ko": 6.0, "zh": 4.5}
 
 

@@ -1,11 +1,11 @@
-"""Passes of a denoising network that are foretold from earlier steps instead of computed.
+"""Passes of a denoising network that are predicted from earlier steps instead of computed.
 
 A flow changes slowly from step to step, and the difference that guidance makes is a small part of it. Both are
 extrapolated in sigma, along the line through the last two steps that were computed, which needs no access to the inside
 of a network: the same hook serves both experts of image to video and the network of speech to video.
 
 How many passes each step computes is a plan, a digit per step: 2 both, 1 that of the prompt, with the guidance
-foretold, and 0 none. The plan is known before a run, so that no step waits for the GPU to decide, nothing can
+predicted, and 0 none. The plan is known before a run, so that no step waits for the GPU to decide, nothing can
 accumulate across segments, and processes that share a sequence decide alike. Plans come from a calibration
 (`wanavatar_lab.bench.calibrate`) or from TeaCache's measure.
 """
@@ -32,7 +32,7 @@ class StepCache:
         sigmas: the noise before each step.
 
     Attributes:
-        computed, foretold: forward passes so far.
+        computed, predicted: forward passes so far.
         step: the running one.
     """
 
@@ -40,7 +40,7 @@ class StepCache:
         if len(plan) != len(sigmas) or set(plan) - {BOTH, PROMPT, NONE}:
             raise ValueError(f"The plan is {plan!r}; need {len(sigmas)} digits, each 0, 1 or 2.")
         self.plan, self.sigmas = plan, sigmas
-        self.computed = self.foretold = 0
+        self.computed = self.predicted = 0
         self.step = -1
 
     @contextmanager
@@ -51,7 +51,7 @@ class StepCache:
         `return_dict=False`, as diffusers' Wan pipelines and `s2v.pipeline.denoise_segment` do.
         """
         for network in networks:
-            HookRegistry.check_if_exists_or_initialize(network).register_hook(_ForetellHook(self), _HOOK)
+            HookRegistry.check_if_exists_or_initialize(network).register_hook(_PredictHook(self), _HOOK)
         try:
             yield self
         finally:
@@ -59,8 +59,8 @@ class StepCache:
                 HookRegistry.check_if_exists_or_initialize(network).remove_hook(_HOOK, recurse=False)
 
 
-class _ForetellHook(ModelHook):
-    """Calls a network, or foretells what it would return. diffusers resets it where a segment begins or ends."""
+class _PredictHook(ModelHook):
+    """Calls a network, or predicts what it would return. diffusers resets it where a segment begins or ends."""
 
     _is_stateful = True
 
@@ -79,7 +79,7 @@ class _ForetellHook(ModelHook):
         if guided:
             cache.step = cache.step + 1 if context.step_index is None else context.step_index
         past = self._past.setdefault(context.name, [])
-        # a network that has just taken over, or whose adapters have changed, has nothing to foretell from
+        # a network that has just taken over, or whose adapters have changed, has nothing to predict from
         if not past or cache.plan[cache.step] >= (PROMPT if guided else BOTH):
             cache.computed += 1
             output = self.fn_ref.original_forward(*args, **kwargs)
@@ -87,7 +87,7 @@ class _ForetellHook(ModelHook):
             value = sample.float() if guided else self._flow - sample.float()
             past[:] = [*past[-1:], (cache.sigmas[cache.step], value)]
         else:
-            cache.foretold += 1
+            cache.predicted += 1
             value = extrapolated(past, cache.sigmas[cache.step])
             sample = (value if guided else self._flow - value).to(self._dtype)
             output = (sample,) if kwargs.get("return_dict") is False else Transformer2DModelOutput(sample=sample)
