@@ -96,7 +96,7 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     page.mouse.up()
     path = page.get_by_role("textbox", name="Picture: File path").and_(page.locator(":visible"))
     expect(path).to_have_value(f"{drawn}/upscaled.png")  # of its two sizes the larger
-    expect(picture.locator("img")).to_have_js_property("naturalWidth", 256)
+    expect(picture.locator(".wl-player img")).to_have_js_property("naturalWidth", 256)
 
     the(page, "combobox", "Voice: Sample").select_option(label="english_female.wav")
     fill(page, "To (s)", "0.6")
@@ -108,7 +108,7 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     # the result itself, into the field of the picture
     drag(page, page.locator(".wl-panel-made:visible figure"), picture)
     expect(path).to_have_value(f"{spoken}/talking.mp4")
-    expect(picture.locator("img")).to_have_js_property("naturalWidth", 128)  # its first frame
+    expect(picture.locator(".wl-player img")).to_have_js_property("naturalWidth", 128)  # its first frame
 
     # without a mouse, and to the disk
     with page.expect_download() as download:
@@ -118,7 +118,8 @@ def test_from_a_picture_to_a_clip_and_back_to_the_settings_of_both(
     page.get_by_text("Use in").and_(page.locator(":visible")).click()
     page.locator(".wl-history:visible").get_by_role("button", name="Image to video").click()
     expect(page.get_by_role("tab", name="Image to video")).to_have_attribute("aria-selected", "true")
-    expect(page.locator(".wl-of-image:visible img")).to_have_js_property("naturalWidth", 128)  # the first frame
+    first_frame = page.locator(".wl-of-image:visible .wl-player img")
+    expect(first_frame).to_have_js_property("naturalWidth", 128)
     page.get_by_role("tab", name="Speech to video").click()
 
     # a copy under another name, as one that was sent and kept elsewhere

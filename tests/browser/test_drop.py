@@ -55,7 +55,7 @@ def test_a_panel_takes_what_is_dropped_on_it(show: Show, page: Page, tmp_path: P
     assert drop(page, ".wl-panel-title h3", face, voice) == [True, True, True, False]
     picture, recording = page.locator(".wl-of-image"), page.locator(".wl-of-audio")
     expect_path(picture, "Picture", f"{server.folder}/data/uploads/face-{server.kind}")
-    expect(picture.locator("img")).to_have_js_property("naturalWidth", 96)
+    expect(picture.locator(".wl-player img")).to_have_js_property("naturalWidth", 96)
     expect_path(recording, "Voice", f"{server.folder}/data/uploads/voice-{server.kind}")
     expect(recording.get_by_text("2.0 s of 2.0 s")).to_be_visible()
     picture_of(page, f"drop-{server.kind}")

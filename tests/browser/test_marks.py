@@ -102,7 +102,7 @@ def test_results_on_another_disk_have_their_pictures(show: Show, place: Path, pa
 
     cards.filter(has_text="red hair").get_by_role("button", name="Use as input").click()
     panel = page.locator(".wl-panel")
-    expect(panel.locator(".wl-of-image img")).to_have_js_property("naturalWidth", 128)
+    expect(panel.locator(".wl-of-image .wl-player img")).to_have_js_property("naturalWidth", 128)
     strip = panel.locator(".wl-of-image")
     strip.get_by_role("combobox", name="Picture", exact=True).select_option(label="Earlier result")
     expect(strip.locator(".wl-history-item img").first).to_have_js_property("naturalWidth", 128)

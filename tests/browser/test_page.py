@@ -113,7 +113,7 @@ def test_it_switches_language_and_shows_in_the_dark(gallery: Server, page: Page,
 
 def test_the_head_stays_in_its_place_on_every_tab(app: Server, page: Page) -> None:
     page.goto(app.url)
-    expect(page.get_by_role("tab")).to_have_count(8)
+    expect(page.get_by_role("tab")).to_have_count(9)
     places = set()
     for tab in page.get_by_role("tab").all():
         tab.click()
@@ -150,8 +150,8 @@ def test_runs_under_way_are_there_after_a_reload(gallery: Server, page: Page) ->
     expect(card.get_by_text("Running", exact=True)).to_be_visible()
     picture_of(page, "page-running")
     card.get_by_role("button", name="Cancel").click()
-    expect(card.get_by_text("Cancelled", exact=True)).to_be_visible()
-    job.wait(20, check=False)
+    expect(page.locator(f"[data-run='{job.id}']").get_by_text("Cancelled", exact=True)).to_be_visible()
+    expect(card).to_have_count(0)
 
 
 def test_a_server_that_is_gone_is_said(place: Path, page: Page) -> None:

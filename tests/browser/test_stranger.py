@@ -85,13 +85,13 @@ def test_by_keyboard_alone(app: Server, page: Page) -> None:
     assert "Run" in [found["name"] for found in first_stage if found["tag"] == "button"]
 
     person.tab_to("li", "Text to image")
-    person.press("ArrowRight", "ArrowRight", "ArrowRight", "Enter")
+    person.press(*["ArrowRight"] * 4, "Enter")
     expect(page.get_by_role("tab", name="Speech to video")).to_have_attribute("aria-selected", "true")
     run = page.get_by_role("button", name="Run", exact=True).and_(page.locator(":visible"))
     expect(run).to_be_visible()
     person.tab_to("select", "Picture: Sample")
     person.press("ArrowDown")
-    expect(page.locator("img:visible")).to_have_count(1)
+    expect(page.locator(".wl-player img:visible")).to_have_count(1)
     person.tab_to("select", "Voice: Sample")
     person.press("ArrowDown")
     expect(page.get_by_role("spinbutton", name="To (s)").and_(page.locator(":visible"))).to_have_count(1)
