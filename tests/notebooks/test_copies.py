@@ -107,12 +107,14 @@ def makes_the_same_again(
         again = list_jobs()[0]
         assert again.status().state == "succeeded", how
         assert again.run.request() == seeded, how
-        assert pictures(again) == pictures(job), how
+        assert content(again) == content(job), how
 
 
-def pictures(job: Job) -> list[bytes]:
+def content(job: Job) -> list[bytes]:
     """The file that it made, without the notes in it, which hold the request as it was written."""
     path = job.run.path(job.artifacts()[0])
     if path.suffix == ".mp4":
         return [frame.tobytes() for frame in media.read_frames(path)]
+    if path.suffix == ".wav":
+        return [media.read_audio(path).samples.tobytes()]
     return [media.read_picture(path).tobytes()]
