@@ -16,7 +16,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import printable
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import Record, relative
-from wanavatar_lab.ui.served_files import can_show, server_path
+from wanavatar_lab.ui.served_files import served_path
 from wanavatar_lab.ui.widget import LabWidget, script, styles
 
 
@@ -62,7 +62,7 @@ class Download(LabWidget):
             raise LabError(f"{file} cannot be downloaded: {error.strerror or error}.") from error
         with self.hold_sync():
             self.place = printable(os.path.abspath(file))
-            self.path = server_path(file) if can_show(file) else ""
+            self.path = served_path(file)
             self.name, self.version = name or file.name, str(facts.st_mtime_ns)
             self.size = f"{facts.st_size / 1e6:.1f} MB" if facts.st_size < 1e9 else f"{facts.st_size / 1e9:.2f} GB"
 

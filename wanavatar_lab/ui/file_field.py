@@ -23,7 +23,7 @@ from wanavatar_lab.runs.status import PARTIAL
 from wanavatar_lab.ui.elements import ROW, bare, refill, set_options, small
 from wanavatar_lab.ui.fields import Control
 from wanavatar_lab.ui.language import language, read_words, shorten, stage_name
-from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, server_path, server_root, uploads_folder
+from wanavatar_lab.ui.served_files import KINDS, can_show, is_sent, kind_of, served_path, server_root, uploads_folder
 from wanavatar_lab.ui.vocals import VoiceButton
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class FileControl(Control):
         if self.view.widget == "picture" and "sample" not in self._strips:
             from wanavatar_lab.ui.history import Thumbnail
 
-            shown = {path: server_path(path) if can_show(path) else "" for path in self._samples.values()}
+            shown = {path: served_path(path) for path in self._samples.values()}
             made = [
                 Thumbnail(path, file=path, path=link, kind="picture", title=Path(path).stem)
                 for path, link in shown.items()

@@ -33,7 +33,7 @@ from wanavatar_lab.ui.language import language, matches, read_words, shorten, st
 from wanavatar_lab.ui.listing import Listing
 from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder
 from wanavatar_lab.ui.record import Record, joined, record_of_file
-from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.served_files import kind_of, served_path
 from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import script, start, styles
 
@@ -371,7 +371,7 @@ def _split(tags: Any) -> list[str]:
 def _picture(path: Path | None) -> dict[str, str] | None:
     """A file as the page shows it, with its path where the server serves it; None where nothing can be shown."""
     kind = kind_of(path) if path is not None else ""
-    return {"path": server_path(path) if can_show(path) else "", "kind": kind} if path is not None and kind else None
+    return {"path": served_path(path), "kind": kind} if path is not None and kind else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words, shorten
 from wanavatar_lab.ui.messages import in_language
-from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.served_files import kind_of, served_path
 from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
@@ -199,8 +199,8 @@ def thumbnail(run: Run, status: Status, file: Path | None = None) -> Thumbnail:
         id=run.id,
         run=run.id,
         file=larger.relative_to(run.folder).as_posix() if larger is not None else "",
-        link=server_path(larger) if larger is not None and can_show(larger) else "",
-        path=server_path(file) if file is not None and kind_of_file and can_show(file) else "",
+        link=served_path(larger),
+        path=served_path(file) if kind_of_file else "",
         kind=kind_of_file,
         title=shorten(prompt_of(values) or ", ".join(given), LONGEST_TITLE),
         state=status.state,

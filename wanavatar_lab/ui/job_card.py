@@ -24,7 +24,7 @@ from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.record import Record, record_of_run
-from wanavatar_lab.ui.served_files import can_show, kind_of, server_path
+from wanavatar_lab.ui.served_files import kind_of, served_path
 from wanavatar_lab.ui.widget import LabWidget, loop_runs, script, start, styles
 
 POLL_SECONDS = 0.2
@@ -89,6 +89,7 @@ class JobCard(LabWidget):
     def __init__(self, run_id: str = "", *, stage: str = "", reveal: bool = False) -> None:
         self.job: jobs.Job | None = None
         self._stage = stage
+        self._picture: Path | None = None  # that the run was given
         self._log_seen: tuple[int, int] | None = None
         self._said = ""  # the error as it was raised
         super().__init__(reveal=reveal, state="pending" if stage else "")
@@ -111,8 +112,8 @@ class JobCard(LabWidget):
         with self.hold_sync():
             self.run_id, self.cancelling, self.log = run_id, False, ""
             self.preview = self.preview_version = ""
-            self.prompt, self.thumbnail = about(self.job.run)
-            self.pictured = given_picture(self.job.run) is not None
+            self.prompt, self._picture = about(self.job.run)
+            self.thumbnail, self.pictured = served_path(self._picture), self._picture is not None
             self.show_words()
         if not self.look() and loop_runs():
             start(self.watch())
@@ -146,7 +147,7 @@ class JobCard(LabWidget):
             from wanavatar_lab.ui.thumbnails import answer  # most servers have the files themselves
 
             preview = str(content.get("id")).startswith("preview")
-            start(answer(self, content, _newest_preview(self.job) if preview else given_picture(self.job.run)))
+            start(answer(self, content, _newest_preview(self.job) if preview else self._picture))
         elif content.get("kind") == "resume":
             try:
                 jobs.resume()
@@ -207,7 +208,7 @@ class JobCard(LabWidget):
     def _preview(self, job: jobs.Job) -> tuple[str, str]:
         with suppress(FileNotFoundError):  # there is none, or the run has just ended and removed it
             if (path := _newest_preview(job)) is not None:
-                return server_path(path) if can_show(path) else "", str(path.stat().st_mtime_ns)
+                return served_path(path), str(path.stat().st_mtime_ns)
         return "", ""
 
 
@@ -215,27 +216,16 @@ def _newest_preview(job: jobs.Job) -> Path | None:
     return next((path for name in PREVIEWS if (path := job.run.folder / name).exists()), None)
 
 
-def given_picture(run: Run) -> Path | None:
-    """The picture that a run was given; None where there is none, or its request is damaged."""
-    return next((path for path in _given(run) if kind_of(path) == "picture" and path.exists()), None)
-
-
-def _given(run: Run) -> list[Path]:
-    with suppress(RunError):  # damaged, as the card says
-        values = run.read_json("request.json").values()
-        return [Path(value) for value in values if isinstance(value, str) and value.startswith("/")]
-    return []
-
-
-def about(run: Run) -> tuple[str, str]:
-    """The prompt of a run, or else the names of its input files, and the picture that it was given, for the page."""
+def about(run: Run) -> tuple[str, Path | None]:
+    """The prompt of a run, or else the names of its input files, and the picture that it was given, if it was."""
     try:
         values = run.read_json("request.json")
     except RunError:  # damaged, as the card says
-        return "", ""
-    text = prompt_of(values) or ", ".join(path.name for path in _given(run))
-    picture = given_picture(run)
-    return shorten(text, LONGEST_PROMPT), server_path(picture) if picture is not None and can_show(picture) else ""
+        return "", None
+    given = [Path(value) for value in values.values() if isinstance(value, str) and value.startswith("/")]
+    text = prompt_of(values) or ", ".join(path.name for path in given)
+    picture = next((path for path in given if kind_of(path) == "picture" and path.exists()), None)
+    return shorten(text, LONGEST_PROMPT), picture
 
 
 async def progress_lines(*jobs_in_order: jobs.Job) -> None:

@@ -15,7 +15,7 @@ from wanavatar_lab.requests.field_spec import translated
 from wanavatar_lab.ui.language import language, read_words, stage_name
 from wanavatar_lab.ui.listing import Listing
 from wanavatar_lab.ui.lora_cards import LoraEntry, LoraFolder, left_out_in_words, rank_of
-from wanavatar_lab.ui.served_files import can_show, server_path
+from wanavatar_lab.ui.served_files import served_path
 from wanavatar_lab.ui.widget import script, styles
 
 
@@ -76,7 +76,7 @@ class LoraList(Listing):
             "pair": len(lora.files) > 1,
             "words": lora.trigger_words,
             "link": lora.link if lora.link.startswith(("https://", "http://")) else "",
-            "picture": server_path(lora.preview) if lora.preview and can_show(lora.preview) else "",
+            "picture": served_path(lora.preview),
             "version": str(found.time),
             "places": [{"place": place, "label": self._label(place)} for place in lora.fits],
         }

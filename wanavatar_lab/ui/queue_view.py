@@ -20,6 +20,7 @@ from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.job_card import JobCard, about
 from wanavatar_lab.ui.language import language, read_words, stage_name
 from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.served_files import served_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, Look, repeat, script, styles
 from wanavatar_lab.worker.queue import RunQueue
 
@@ -84,7 +85,8 @@ def _row(run: Run) -> dict[str, Any] | None:
     """A run as the page needs it; None where its folder is not there yet, or damaged."""
     with suppress(RunError):
         seed = run.read_json("request.json").get("seed", -1)
-        prompt, thumbnail = about(run)
+        prompt, picture = about(run)
+        thumbnail = served_path(picture)
         return {"id": run.id, "stage": run.stage, "prompt": prompt, "thumbnail": thumbnail, "seed": seed}
     return None
 

@@ -80,9 +80,13 @@ def is_sent(path: Path | str) -> bool:
     return not inside and not can_show(path) and absolute.resolve().is_relative_to(runs_folder().resolve())
 
 
+def served_path(path: Path | str | None) -> str:
+    """`server_path` of a file; "" for none, and for one that the page cannot show."""
+    with suppress(LabError):
+        return server_path(path) if path else ""
+    return ""
+
+
 def can_show(path: Path | str) -> bool:
     """Whether a page can show this file."""
-    with suppress(LabError):
-        server_path(path)
-        return True
-    return False
+    return bool(served_path(path))

@@ -21,7 +21,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.runs.uploads import KINDS, Incoming, kind_of, uploads_folder
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.messages import in_language
-from wanavatar_lab.ui.served_files import can_show, server_path
+from wanavatar_lab.ui.served_files import served_path
 from wanavatar_lab.ui.widget import LabWidget, script, start, styles
 
 CHUNK_BYTES = 4 * 1024**2  # a Jupyter server closes the connection at a message above 10 MiB
@@ -123,7 +123,7 @@ class Upload(LabWidget):
         self._incoming = None
         with self.hold_sync():
             self.name, self.state, self.error = path.name, "done", ""
-            self.preview = server_path(path) if kind_of(path) == "picture" and can_show(path) else ""
+            self.preview = served_path(path) if kind_of(path) == "picture" else ""
         self.path = str(path)
 
     def _fail(self, error: Exception) -> None:
