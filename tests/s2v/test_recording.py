@@ -14,7 +14,7 @@ from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.scheduler import set_flow_timesteps, with_flow_shift
 
 CPU = torch.device("cpu")
-VIDEO = random(7, 8, 3, 64, 64)  # both segments, the first of which gives one frame
+VIDEO = random(7, 8, 3, 64, 64)  # of both segments; the first one makes one frame
 HALF = torch.zeros(8, 1, 64, 64)
 HALF[..., 32:] = 1  # the right half is made anew
 

@@ -58,20 +58,6 @@ def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """The frames that are written, before they are encoded."""
-    frames: list[np.ndarray] = []
-    write = media.VideoWriter.write
-
-    def watched(writer: media.VideoWriter, frame: np.ndarray) -> None:
-        frames.append(frame)
-        write(writer, frame)
-
-    monkeypatch.setattr(media.VideoWriter, "write", watched)
-    return frames
-
-
 def dub(video: Path | str, seconds: float, place: Path, **fields: Any) -> Run:
     """Dub a video with a tone of so many seconds by untrained networks; a second and a half are one segment."""
     values = {

@@ -72,20 +72,6 @@ def frames_of_run(place: Path, **fields: Any) -> np.ndarray:
     return np.stack(list(media.read_frames(run.path(run.status().artifacts[0]))))
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """The frames that are written, before they are encoded."""
-    frames: list[np.ndarray] = []
-    write = media.VideoWriter.write
-
-    def watched(writer: media.VideoWriter, frame: np.ndarray) -> None:
-        frames.append(frame)
-        write(writer, frame)
-
-    monkeypatch.setattr(media.VideoWriter, "write", watched)
-    return frames
-
-
 def test_the_clip_is_as_long_as_the_voice_and_says_what_made_it(place: Path) -> None:
     run = jobs.run_here(request(place, seconds=2.3))
     status = run.status()
