@@ -17,15 +17,20 @@ import os, pathlib, time
 from ipywidgets import Button, VBox
 from wanavatar_lab.ui.page import Heartbeat
 button = Button(description="Block")
-button.on_click(lambda _: (time.sleep(3.5), pathlib.Path("../kernel").write_text(str(os.getpid()))))
+def block(_):
+    time.sleep(3.5)
+    pathlib.Path("../kernel").write_text(str(os.getpid()))
+    time.sleep({seconds})
+button.on_click(block)
 VBox([Heartbeat(patience=1.0), button])
 """
 
 
-def test_a_killed_kernel_is_said(show: Show, page: Page, place: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, 60], ids=["idle", "busy"])
+def test_a_killed_kernel_is_said(show: Show, page: Page, place: Path, seconds: int) -> None:
     note = place / "kernel"
     note.unlink(missing_ok=True)
-    server = show("heartbeat", CELL)
+    server = show("heartbeat", CELL.format(seconds=seconds))
     alert = page.get_by_role("alert").filter(has_text="Kernel disconnected")
     page.get_by_role("button", name="Block").click()
     while not note.exists():

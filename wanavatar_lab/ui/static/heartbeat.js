@@ -19,6 +19,14 @@ function render({ model, el }) {
     tell(gone);
   });
 
+  // The server tells each page when a kernel died and was started anew. Its own record of one that died while busy can
+  // stay "busy" afterwards, so asking for it is not enough.
+  let died = false;
+  const connection = model.widget_manager?.kernel;
+  const onStatus = (_, status) => (died ||= ["autorestarting", "restarting", "dead"].includes(status));
+  connection?.statusChanged.connect(onStatus);
+  signal.addEventListener("abort", () => connection?.statusChanged.disconnect(onStatus));
+
   let [number, answered] = [0, 0];
   hear(model, signal, (message) => {
     if (message.kind === "pong") answered = Math.max(answered, message.number);
@@ -42,6 +50,7 @@ function render({ model, el }) {
 
   // what is gone: "" where the kernel is only busy
   async function missing() {
+    if (died) return "kernel";
     const url = `${baseUrl}api/kernels/${model.get("kernel_id")}`;
     try {
       const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(patience) });
