@@ -55,14 +55,13 @@ class QueueUnderTest:
     def process_ids(self) -> ProcessIds:
         """Who is at work; waits until someone is."""
         pids: ProcessIds = eventually(RunQueue(self.runs_dir).process_ids)
-        self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
+        self.seen |= {pids.supervisor, *pids.workers}
         return pids
 
     def worker_at(self, job: Job, step: int = 0) -> int:
-        """The process id of the worker, once `job` has done that step."""
+        """The process id of the only worker, once `job` has done that step."""
         eventually(lambda: job.run.status().phase == "relax" and steps_done(job) >= step)
-        worker = self.process_ids().worker
-        assert worker is not None
+        (worker,) = self.process_ids().workers
         return worker
 
     def client(self, code: str, **popen: Any) -> subprocess.Popen[str]:
@@ -73,7 +72,7 @@ class QueueUnderTest:
     def close(self) -> None:
         """End the supervisor, and see that it left nothing; what it did leave is killed, so that no test does."""
         if (pids := RunQueue(self.runs_dir).process_ids()) is not None:
-            self.seen |= {pid for pid in (pids.supervisor, pids.worker) if pid}
+            self.seen |= {pids.supervisor, *pids.workers}
         try:
             eventually(self._is_left)
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))

@@ -32,7 +32,7 @@ def test_a_job_runs_elsewhere_and_is_found_again(queue: QueueUnderTest, monkeypa
     assert status.submitted_at and status.started_at and status.finished_at
     assert status.submitted_at <= status.started_at <= status.finished_at
     manifest = job.run.manifest()
-    assert manifest["facts"]["process"] == queue.process_ids().worker != os.getpid()
+    assert manifest["facts"]["process"] == queue.process_ids().workers[0] != os.getpid()
     assert "to standard output\nfrom below Python" in job.run.log_tail()
     assert attach(job.id).artifacts() == job.artifacts() == status.artifacts
     assert [other.id for other in list_jobs()] == [job.id]
@@ -130,7 +130,7 @@ def test_cancel_takes_effect_within_one_step(shared_queue: QueueUnderTest) -> No
     assert not (job.run.folder / "result.npy").exists()
     assert job.run.manifest()["state"] == "cancelled"
     assert after.wait(PATIENCE).state == "succeeded"
-    assert shared_queue.process_ids().worker == worker, "the worker and its models stay"
+    assert shared_queue.process_ids().workers[0] == worker, "the worker and its models stay"
 
 
 def test_cancel_of_a_queued_run_is_at_once(shared_queue: QueueUnderTest) -> None:
@@ -152,7 +152,7 @@ def test_cancel_while_models_load_waits_for_them_and_no_longer(
     monkeypatch.setenv("WANAVATAR_CANCEL_GRACE_SECONDS", "0.2")
     job = queue.submit()
     eventually(lambda: job.status().phase == "load")
-    worker = queue.process_ids().worker
+    worker = queue.process_ids().workers[0]
     job.cancel()
     assert job.wait(0.6).state == "running", "the grace does not run while models load"
     (tmp_path / "loaded").touch()
@@ -261,11 +261,10 @@ def test_an_idle_supervisor_leaves_with_its_worker_and_a_later_run_gets_new_ones
     monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "0.3")
     queue.submit().wait(PATIENCE)
     pids = queue.process_ids()
-    assert pids.worker is not None
-    eventually(lambda: not is_alive(pids.supervisor) and not is_alive(pids.worker or 0))
+    eventually(lambda: not is_alive(pids.supervisor) and not any(map(is_alive, pids.workers)))
     again = queue.submit()
     assert again.wait(PATIENCE).state == "succeeded"
-    assert again.run.manifest()["facts"]["process"] != pids.worker
+    assert again.run.manifest()["facts"]["process"] not in pids.workers
 
 
 def test_progress_counts_up_and_says_how_long_it_takes(shared_queue: QueueUnderTest) -> None:

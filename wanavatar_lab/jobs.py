@@ -283,7 +283,7 @@ def list_jobs(*, runs_dir: Path | str | None = None) -> list[Job]:
 
 
 def list_queue(*, runs_dir: Path | str | None = None) -> list[Job]:
-    """The jobs that have not ended, in the order in which they run: first the one that is running, if one is."""
+    """The jobs that have not ended, in the order in which they start: first those that are running."""
     queue = RunQueue(runs_folder(runs_dir))
     with suppress(locks.NoLocks):
         _tend(queue, start=False)

@@ -31,6 +31,8 @@ class Profile:
         size_multiples: for each stage, the multiple of the sides of a video whose resolution is `auto` or a named one,
             if it is not `SIZE_MULTIPLE`.
         dtypes: the dtype by kind of device, as torch names it.
+        host_gb: main memory that a worker takes at most, in GB: by it the workers of a machine with several GPUs are
+            counted.
         face_reader: what reads the faces of its clips where MediaPipe does not know such faces, as "module:class" with
             a `load`, a `metrics.RegionSource` and `metrics.landmarks.LandmarkSource`; empty for MediaPipe.
         clones_voices: whether its voices follow a recording, or words on how something is said.
@@ -44,6 +46,7 @@ class Profile:
     aspects: Mapping[str, Sequence[int]]
     auto_area: int
     dtypes: Mapping[str, str]
+    host_gb: float
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     size_multiples: Mapping[str, int] = field(default_factory=dict)

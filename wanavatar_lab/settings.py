@@ -49,6 +49,11 @@ class Settings(BaseModel):
         pattern=r"^(auto|[1-9]\d{0,2})$",
         description="how many GPUs share a run, auto for as many as make it faster; on a CPU a number of processes",
     )
+    workers: Annotated[str, BeforeValidator(str)] = Field(
+        default="auto",
+        pattern=r"^(auto|[1-9]\d?)$",
+        description="how many runs are made at the same time, auto for one per GPU; one on a CPU",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the blocks of the video networks; auto does on a GPU"
     )
@@ -62,7 +67,7 @@ class Settings(BaseModel):
 
         Without those that a worker does not read: changing them is no reason to replace it.
         """
-        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds", "gpus"}  # gpus is the run's
+        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds", "gpus", "workers"}
         return {f"WANAVATAR_{name.upper()}": str(value) for name, value in self.model_dump(exclude=unread).items()}
 
 

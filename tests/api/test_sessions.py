@@ -278,7 +278,7 @@ def test_killed_in_the_middle_of_a_run(service: Service, service_queue: QueueUnd
     before = {one["filename"] for one in service.client.get("/api/outputs").json()["outputs"]}
     job = service_queue.submit(hold_at=2)
     eventually(lambda: steps_done(job) == 2)
-    worker = service_queue.process_ids().worker
+    worker = service_queue.process_ids().workers[0]
     assert worker is not None and service.process is not None
     service.kill()
     assert service.process.returncode == -signal.SIGKILL and is_alive(worker)

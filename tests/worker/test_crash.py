@@ -52,7 +52,7 @@ def test_a_killed_worker_fails_its_run_alone_and_unwatched(queue: QueueUnderTest
 
 def test_a_worker_killed_while_idle_costs_the_next_run_nothing(queue: QueueUnderTest) -> None:
     assert queue.submit().wait(PATIENCE).state == "succeeded"
-    worker = queue.process_ids().worker
+    worker = queue.process_ids().workers[0]
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
     after = queue.submit()
@@ -105,7 +105,7 @@ def test_a_supervisor_killed_while_idle_leaves_nothing_behind(queue: QueueUnderT
     pids = queue.process_ids()
     monitor = monitor_of(pids.supervisor)
     os.kill(pids.supervisor, signal.SIGKILL)
-    eventually(lambda: not any(is_alive(pid) for pid in (pids.supervisor, monitor, pids.worker or 0)))
+    eventually(lambda: not any(is_alive(pid) for pid in (pids.supervisor, monitor, *pids.workers)))
     assert queue.submit().wait(PATIENCE).state == "succeeded"
 
 

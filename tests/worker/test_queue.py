@@ -199,7 +199,7 @@ def test_the_worker_of_a_paused_queue_leaves_when_it_is_idle(
     pause()
     queued = queue.submit()
     pids = queue.process_ids()
-    eventually(lambda: not is_alive(pids.supervisor) and not is_alive(pids.worker or 0))
+    eventually(lambda: not is_alive(pids.supervisor) and not any(map(is_alive, pids.workers)))
     queued.cancel()
     assert queued.status().state == "cancelled"
     after = queue.submit()

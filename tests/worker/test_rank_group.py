@@ -61,7 +61,7 @@ def made(request: Request, gpus: int) -> tuple[np.ndarray, Job]:
 
 def others(studio: QueueUnderTest) -> list[psutil.Process]:
     """The processes beside the worker, by their rank."""
-    worker = studio.process_ids().worker
+    worker = studio.process_ids().workers[0]
     assert worker is not None
     children = [child for child in psutil.Process(worker).children() if child.is_running()]
     return sorted((child for child in children if "rank_process" in " ".join(child.cmdline())), key=lambda one: one.pid)
@@ -146,7 +146,7 @@ def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: Que
 def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: QueueUnderTest, how: str) -> None:
     job = jobs.submit(talking(studio, "long.wav", num_inference_steps=50, guidance_scale=1.0), gpus=2)
     eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 120)
-    (other,), worker = others(studio), studio.process_ids().worker
+    (other,), worker = others(studio), studio.process_ids().workers[0]
     assert worker is not None
     if how == "killed":
         os.kill(other.pid, signal.SIGKILL)

@@ -159,17 +159,16 @@ def _device() -> str:
 
 
 def _models() -> tuple[set[str], str | None, bool]:
-    """The stages whose models the worker holds, the one that ran last, and whether a run is executed now.
+    """The stages whose models the workers hold, the one that ran last, and whether a run is executed now.
 
     A worker keeps the models of its runs in main memory, so those are what it has run since it was started.
     """
     queue = RunQueue(runs_folder())
     ids = queue.process_ids() if (queue.folder / "lock").exists() and locks.is_locked(queue.folder / "lock") else None
-    if ids is None or ids.worker is None:
-        return set(), None, False
+    workers = () if ids is None else ids.workers
     try:
-        since = psutil.Process(ids.worker).create_time()
-    except psutil.Error:  # it ends at this moment
+        since = min(psutil.Process(worker).create_time() for worker in workers)
+    except (psutil.Error, ValueError):  # there is none, or it ends at this moment
         return set(), None, False
     loaded, active, busy = set[str](), None, False
     for run in list_runs():
@@ -181,7 +180,8 @@ def _models() -> tuple[set[str], str | None, bool]:
         if status.phase not in (STARTING, LOADING):
             loaded.add(run.stage)
             active = active or run.stage
-    busy = any(status.state == "running" for job in jobs.list_queue()[:1] if (status := job.run.readable_status()))
+    first = [job.run.readable_status() for job in jobs.list_queue()[: len(workers)]]
+    busy = any(status is not None and status.state == "running" for status in first)
     return loaded, active, busy
 
 

@@ -120,6 +120,10 @@ def _lines(made: Plan) -> Iterator[str]:
     yield f"memory    {amount(choice.host_bytes)} of main memory{each}"
     if len(made.machine.gpus) > 1 or used > 1:
         yield sharing_line(made.sharing)
+    if len(made.machine.gpus) > 1:
+        most = made.runs_at_once
+        few = "" if most == made.machine.gpus_alike else "; main memory has no room for the models of more"
+        yield f"queue     where runs wait, {most} at a time, each on a GPU of its own{few}"
     what = "segment" if work.stage == "speech_to_video" else "clip" if work.frames > 1 else "picture"
     time = "not estimated for speech" if not work.pixels else "unknown; see --gpu"
     if made.seconds is not None:

@@ -42,6 +42,11 @@ class Machine:
     gpus: tuple[Gpu, ...]
     host_free: int | None
 
+    @property
+    def gpus_alike(self) -> int:
+        """How many GPUs are of the same model as the first."""
+        return sum(gpu.name == self.gpus[0].name for gpu in self.gpus)
+
 
 def this_machine(device: str, most: int | None = None) -> Machine:
     """The memory that is free on this machine now.
@@ -112,6 +117,14 @@ def free_host_bytes() -> int:
     statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     container = int(limit.read_text()) - int(used.read_text()) + int(statistics.get("inactive_file", 0))
     return min(system, max(0, container))
+
+
+def total_host_bytes() -> int:
+    """Host memory of this machine, in bytes; in a container its limit."""
+    limit = _CGROUP / "memory.max"
+    container = limit.read_text().strip() if limit.is_file() else "max"
+    total = int(psutil.virtual_memory().total)
+    return total if container == "max" else min(total, int(container))
 
 
 def peak_host_bytes() -> int:

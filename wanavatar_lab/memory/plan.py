@@ -10,8 +10,8 @@ from typing import Any
 from wanavatar_lab.memory.choose_offload import Choice, choose, choose_for_device
 from wanavatar_lab.memory.components import Component, stage_components, weights_are_there
 from wanavatar_lab.memory.estimate_time import expected_seconds
-from wanavatar_lab.memory.machine import Machine, gpus_of
-from wanavatar_lab.memory.sharing import SHARED_STAGES, Sharing, choose_sharing, leaves_out_passes
+from wanavatar_lab.memory.machine import Machine, gpus_of, total_host_bytes
+from wanavatar_lab.memory.sharing import SHARED_STAGES, Sharing, choose_sharing, leaves_out_passes, runs_at_once
 from wanavatar_lab.memory.workload import Workload, workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech
@@ -32,6 +32,7 @@ class Plan:
         components: the networks, in the order in which they run.
         choice: how they share memory.
         sharing: how many GPUs share the run, and how.
+        runs_at_once: how many runs are made at the same time where several wait.
         weights_there: whether their files are installed.
         seconds: estimate for one clip, segment or picture; None where the device is not in the table.
     """
@@ -42,6 +43,7 @@ class Plan:
     components: tuple[Component, ...]
     choice: Choice
     sharing: Sharing
+    runs_at_once: int
     weights_there: bool
     seconds: float | None
 
@@ -82,6 +84,7 @@ class Plan:
             "gpus_used": self.sharing.layout.world,
             "shared": str(self.sharing.layout),
             "gpus_reason": self.sharing.reason,
+            "runs_at_once": self.runs_at_once,
             "seconds_by_gpus": {number: round(seconds, 1) for number, seconds in self.sharing.seconds.items()},
         }
 
@@ -106,8 +109,8 @@ def plan(
     models = PROFILES[profile]
     components = stage_components(models, workload.stage, weights_dir, "cuda" if machine.gpus else "cpu")
     sharing = choose_sharing(workload, components, machine, gpus)
-    world = sharing.layout.world
-    host_free = None if machine.host_free is None else machine.host_free // world
+    world, host = sharing.layout.world, machine.host_free
+    host_free = None if host is None else host // world
     # each GPU of a shared run has all networks
     one = machine if world == 1 else Machine(machine.gpus[:1], host_free)
     choice = choose(components, workload, one, offload)
@@ -118,6 +121,7 @@ def plan(
         components=components,
         choice=choice,
         sharing=sharing,
+        runs_at_once=runs_at_once(models, machine.gpus_alike, total_host_bytes() if host is None else host),
         weights_there=weights_are_there(models, workload.stage, weights_dir),
         seconds=expected_seconds(workload, components, machine, choice.tiled, sharing.layout),
     )

@@ -1,4 +1,5 @@
 """How many GPUs share a run, and how: as many as make it faster, by estimated times; on a CPU as many as are asked for.
+And how many runs are made at the same time where several wait.
 
 Every GPU loads all networks and does everything but the denoising, which they share (`wan/context_parallel.py`).
 """
@@ -12,6 +13,7 @@ from wanavatar_lab.memory.components import Component
 from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Machine
 from wanavatar_lab.memory.workload import Workload
+from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.runs.ranks import ALONE, Layout
 
@@ -33,6 +35,20 @@ class Sharing:
     layout: Layout
     reason: str
     seconds: dict[int, float]
+
+
+def runs_at_once(profile: Profile, gpus: int, host_bytes: int, asked: str = "auto") -> int:
+    """How many runs are made at the same time where several wait: one per GPU, as far as main memory has room.
+
+    Clips an hour grow with the number of GPUs so, and with less when they share each run.
+
+    Args:
+        profile: whose models.
+        gpus: of one model.
+        host_bytes: of main memory.
+        asked: auto, or a number, as in the settings.
+    """
+    return int(asked) if asked != "auto" else max(1, min(gpus, int(host_bytes / (profile.host_gb * 1e9))))
 
 
 def layout_of(workload: Workload, world: int, *, predicted: bool = False) -> Layout:
@@ -77,7 +93,7 @@ def choose_sharing(
         return Sharing(ALONE, f"{workload.stage} is not shared", {})
     if machine.gpus:
         # the slowest would be waited for
-        alike = sum(gpu.name == machine.gpus[0].name for gpu in machine.gpus)
+        alike = machine.gpus_alike
         most, limit = alike, "" if alike == most else f"the other {most - alike} of the machine are of another model"
         loaded = sum(component.gpu_bytes for component in components)
         if machine.host_free is not None and most > (room := max(1, machine.host_free // max(1, loaded))):

@@ -35,13 +35,14 @@ from wanavatar_lab.worker.progress import ProgressMeter
 from wanavatar_lab.worker.rank_group import RankGroup
 
 
-def execute(run: Run, cache: ModelCache, group: RankGroup | None = None) -> bool:
+def execute(run: Run, cache: ModelCache, group: RankGroup | None = None, gpus: int = 0) -> bool:
     """Execute `run`, which is in state running and held, and finish it; its status says how it ended.
 
     Args:
         run: the run.
         cache: of models.
         group: the processes that can share it; without one this process executes it alone.
+        gpus: how many it may use, since other runs have the others; 0 for as many as its settings say.
 
     Returns:
         Whether this process can execute another run.
@@ -54,7 +55,7 @@ def execute(run: Run, cache: ModelCache, group: RankGroup | None = None) -> bool
     artifacts: list[Artifact] = []
     error, interrupted, usable, free_memory = None, False, True, None
     try:
-        artifacts = _run_stage(run, cache, record, meter, group)
+        artifacts = _run_stage(run, cache, record, meter, group, gpus)
         if run.cancel_requested():
             # an interrupted diffusers pipeline returns unfinished pictures as if they were finished
             for artifact in artifacts:
@@ -100,7 +101,7 @@ def choose_device() -> str:
 
 
 def _run_stage(
-    run: Run, cache: ModelCache, record: Record, meter: ProgressMeter, group: RankGroup | None
+    run: Run, cache: ModelCache, record: Record, meter: ProgressMeter, group: RankGroup | None, gpus: int
 ) -> list[Artifact]:
     request = as_submitted(run.request(), run.folder)
     seed = getattr(request, "seed", -1)
@@ -108,17 +109,26 @@ def _run_stage(
         seed = secrets.randbelow(LARGEST_SEED + 1)
     context = StageContext(run.folder, seed, meter.step, record.facts)
     with context.warnings_logged():
-        return _run_in(context, request, run, cache, meter, group)
+        return _run_in(context, request, run, cache, meter, group, gpus)
 
 
 def _run_in(
-    context: StageContext, request: Request, run: Run, cache: ModelCache, meter: ProgressMeter, group: RankGroup | None
+    context: StageContext,
+    request: Request,
+    run: Run,
+    cache: ModelCache,
+    meter: ProgressMeter,
+    group: RankGroup | None,
+    gpus: int,
 ) -> list[Artifact]:
     request.check_inputs()
     check_loras(request)
     meter.begin(LOADING, seed=context.seed if hasattr(request, "seed") else None)
     host_free = cache.host_free(request)
-    sharing = None if group is None else sharing_of(request, cache.device, host_free, run.settings().gpus)
+    asked = "1" if gpus == 1 else run.settings().gpus
+    if group is not None and gpus:
+        group.limit(gpus)
+    sharing = None if group is None else sharing_of(request, cache.device, host_free, asked)
     world = 1 if sharing is None else sharing.layout.world
     refuse_what_cannot_fit(request, cache.device, host_free if host_free is None else host_free // world, gpus=world)
     if group is not None:

@@ -3,9 +3,10 @@
     python -m wanavatar_lab.worker.process <runs folder> <process id of the supervisor>
 
 Started by the supervisor (`wanavatar_lab.worker.supervisor`), never by hand. Its standard input is a socket: it reads
-from it the ids of the runs to execute, one a line, and answers each with the line `done`. After a run that has made
-the GPU unusable for this process, or that has lost one of the processes that shared it (`worker.rank_group`), it exits
-instead; the supervisor then starts another worker. What a run prints, in Python or below, goes to the run's log.txt.
+from it the ids of the runs to execute, one a line, each with the number of GPUs that it may use (0: all that the worker
+sees), and answers each with the line `done`. After a run that has made the GPU unusable for this process, or that has
+lost one of the processes that shared it (`worker.rank_group`), it exits instead; the supervisor then starts another
+worker. What a run prints, in Python or below, goes to the run's log.txt.
 """
 
 import ctypes
@@ -35,26 +36,27 @@ def main(runs_dir: Path, supervisor: int) -> None:
     channel = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # a stage that asks for input gets none, and not the supervisor's lines
-    run_ids: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_run_ids, args=(channel, run_ids), name="run ids", daemon=True).start()
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_orders, args=(channel, orders), name="orders", daemon=True).start()
     cache: ModelCache | None = None
     group = RankGroup()
     while True:
-        run = Run(runs_dir / run_ids.get())
+        run_id, gpus = orders.get().split()
+        run = Run(runs_dir / run_id)
         with run.held(), output_into(run.folder / "log.txt"):
             # chosen in the first run, because it may import torch, which takes seconds and may print
             cache = cache or ModelCache(choose_device())
-            usable = execute(run, cache, group)
+            usable = execute(run, cache, group, int(gpus))
         if not usable:
             os._exit(0)  # without Python's clean-up, which may hang in a broken GPU context
         channel.sendall(b"done\n")
 
 
-def _read_run_ids(channel: socket.socket, run_ids: "queue.SimpleQueue[str]") -> None:
+def _read_orders(channel: socket.socket, orders: "queue.SimpleQueue[str]") -> None:
     """Pass on what the supervisor sends; when it is gone, kill this process and those that it started."""
     try:
         for line in channel.makefile(encoding="utf-8"):
-            run_ids.put(line.strip())
+            orders.put(line)
     finally:  # also where the connection is reset, because the supervisor died before it read an answer
         os.killpg(0, signal.SIGKILL)
 

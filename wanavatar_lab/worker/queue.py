@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.worker.error_messages import worker_died
 
-_LOCK_BYTES = 512  # of the lock's contents: two process ids as JSON with room to spare, within one block
+_LOCK_BYTES = 2048  # of the lock's contents: the ids of 200 processes as JSON, within one block
 _LONGEST_LINE = 1000  # bytes of the log; the error that quotes its last line has to fit into a status
 _TICKET = re.compile(r"(\d{12})\.(.+)")
 PLACES = ("first", "up", "down", "last")  # where a waiting run can be moved, besides before another one
@@ -38,7 +39,7 @@ class ProcessIds(NamedTuple):
     """The processes of a queue, on the supervisor's machine."""
 
     supervisor: int
-    worker: int | None = None
+    workers: tuple[int, ...] = ()
 
 
 class RunQueue:
@@ -98,8 +99,9 @@ class RunQueue:
     def process_ids(self) -> ProcessIds | None:
         """What the last supervisor has written; its processes may be gone."""
         try:
-            return ProcessIds(**json.loads(self._lock.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            ids = json.loads(self._lock.read_bytes())
+            return ProcessIds(int(ids["supervisor"]), tuple(map(int, ids["workers"])))
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def starts(self) -> int:
@@ -133,8 +135,7 @@ class RunQueue:
     def waiting(self) -> list[str]:
         """The ids of the runs that have not started, the next one first."""
         queue = self.run_ids()
-        head = Run(self.root / queue[0]).readable_status() if queue else None  # only the first can have started
-        return queue[head is not None and head.state != "queued" :]
+        return queue[self._started(queue) :]
 
     def is_paused(self) -> bool:
         """Whether no run may start; one that has started goes on."""
@@ -215,8 +216,15 @@ class RunQueue:
         if run_id not in queue:
             return None
         before = queue[: queue.index(run_id)]
-        head = Run(self.root / before[0]).readable_status() if before else None  # only the first can have started
-        return len(before) + 1 - (head is not None and head.state != "queued")
+        return len(before) + 1 - self._started(before)
+
+    def _started(self, queue: Sequence[str]) -> int:
+        """How many have started, of runs in the order of their tickets, in which they start."""
+        for number, run_id in enumerate(queue):
+            status = Run(self.root / run_id).readable_status()
+            if status is None or status.state == "queued":
+                return number
+        return len(queue)
 
     def runs(self) -> list[Run]:
         """Locked. The runs with a ticket, the next one first; tickets of runs that are gone are removed."""
@@ -229,11 +237,15 @@ class RunQueue:
                 self.remove(run_id)
         return runs
 
-    def finish_abandoned(self) -> None:
-        """Locked, with the supervisor's lock. Finish what was running when the supervisor died with its worker."""
+    def finish_abandoned(self, besides: Collection[str] = ()) -> None:
+        """Locked, with the supervisor's lock. Finish what was running when the supervisor died with its workers.
+
+        Args:
+            besides: the runs that are being executed.
+        """
         for run in self.runs():
             status = run.readable_status()
-            if status is None or status.state == "queued":
+            if run.id in besides or status is None or status.state == "queued":
                 continue
             if not status.ended:
                 how = "its supervisor died with it, or the machine was restarted"

@@ -120,6 +120,11 @@ class RankGroup:
         self._threads: int | None = None  # of torch, when this process had no others
         self._lock = threading.Lock()
 
+    def limit(self, world: int) -> None:
+        """Let no more processes than so many hold memory on GPUs, this one among them: other runs have the others."""
+        if len(self._members) + 1 > world:
+            self.close()
+
     def begin(self, run: Run, request: dict[str, Any], seed: int, world: int, device: str) -> Ranks:
         """Let so many processes, this one among them, load the models of a run; returns at once.
 

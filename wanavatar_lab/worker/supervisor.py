@@ -1,6 +1,6 @@
-"""The supervisor: owns the queue of one runs folder; starts, watches and replaces its worker.
+"""The supervisor: owns the queue of one runs folder; starts, watches and replaces its workers.
 
-    client ── submit ──▶ queue ──▶ supervisor ── run id ──▶ worker ──▶ stage
+    client ── submit ──▶ queue ──▶ supervisor ── run id ──▶ worker ──▶ stage      one worker, or one per GPU
       ▲                                │ sees it die          │
       └─────────── status.json ◀───────┴──────────────────────┘
 
@@ -11,31 +11,30 @@ The first `jobs.submit` starts it in a session of its own: it outlives that clie
     python -m wanavatar_lab.worker.supervisor --runs-dir runs
 
 The process that is started forks the supervisor and then only waits for it (`monitor`): when the supervisor is killed,
-it kills what is left of the worker, finishes the run that was being executed as failed, and forks a new supervisor if
-runs are queued.
+it kills what is left of the workers, finishes the runs that were being executed as failed, and forks a new supervisor
+if runs are queued.
 """
 
 import argparse
 import logging
 import os
-import select
 import signal
-import socket
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 from wanavatar_lab.errors import TERMINATED, LabError
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
 from wanavatar_lab.worker.error_messages import worker_died
+from wanavatar_lab.worker.local_engine import LocalEngine, Place
 from wanavatar_lab.worker.queue import ProcessIds, RunQueue
 
 POLL = 0.05  # seconds between looks at the queue and for a cancellation; little beside a denoising step
@@ -119,11 +118,11 @@ def _wait_for_supervisor(queue: RunQueue, child: int) -> int:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # only with WNOHANG
         ids = queue.process_ids()
-        if ids is not None and ids.worker is not None:
+        for worker in () if ids is None else ids.workers:
             with suppress(ChildProcessError):  # it has a supervisor, or is long gone
-                has_exited(ids.worker)
-                os.killpg(ids.worker, signal.SIGKILL)
-                os.waitpid(ids.worker, 0)
+                has_exited(worker)
+                os.killpg(worker, signal.SIGKILL)
+                os.waitpid(worker, 0)
         if ended.si_pid == child:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         with suppress(ChildProcessError):  # it was the worker
@@ -131,101 +130,144 @@ def _wait_for_supervisor(queue: RunQueue, child: int) -> int:
 
 
 class Supervisor:
-    """Gives the runs of one queue to a worker, in order, until there are none for `worker_idle_seconds`."""
+    """Gives the runs of one queue to workers, in order, until there are none for `worker_idle_seconds`."""
 
     def __init__(self, queue: RunQueue, lock: int) -> None:
         self._queue = queue
         self._lock = lock
+        self._engine = LocalEngine()
         self._settings = read_settings()  # then those of the run that was taken last
-        self._worker: Worker | None = None
-        self._run: Run | None = None  # that the worker executes
+        self._places: list[Place] = []
 
     def serve(self) -> None:
         """Take runs; return when idle for long, or when the queue's folder is gone.
 
-        However it ends, the worker is killed, and a run that it executes is finished as failed.
+        However it ends, the workers are killed, and runs that they execute are finished as failed.
         """
         try:
             self._take_runs()
         finally:
-            self._stop_worker()
-            if self._run is not None:
-                self._finish(self._run, "failed", worker_died("its supervisor was stopped"))
+            executed = [place.run for place in self._busy()]
+            self._stop(self._places)
+            for run in filter(None, executed):
+                self._finish(run, "failed", worker_died("its supervisor was stopped"))
+
+    def _busy(self) -> list[Place]:
+        return [place for place in self._places if place.run is not None]
 
     def _take_runs(self) -> None:
-        self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
+        self._write_process_ids()
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
-        while self._queue.is_claimed_by(self._lock):
-            run = self._take() if self._queue.takeable() else None
-            if self._queue.starts():  # this supervisor has come so far that starting them works
+        while (claimed := self._queue.is_claimed_by(self._lock)) or self._busy():
+            taken = self._take() if claimed else None  # what has started is done also where the folder was removed
+            if claimed and self._queue.starts():  # this supervisor has come so far that starting them works
                 self._queue.count_starts(0)
-            if run is not None:
-                self._execute(run)
+            if taken is not None:
+                self._begin(*taken)
+            elif busy := self._busy():
+                for place in busy:
+                    self._look_at(place, POLL / len(busy))
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since <= self._settings.worker_idle_seconds:
                 time.sleep(POLL)
             else:
-                # before the lock is free, so that the next supervisor's worker finds the GPU free too
-                self._stop_worker()
+                # before the lock is free, so that the next supervisor's workers find the GPUs free too
+                self._stop(self._places)
                 with self._queue.locked():
                     if not self._queue.takeable():  # a client that continues a paused queue starts another one
                         os.close(self._lock)
                         return
 
-    def _take(self) -> Run | None:
-        """Mark the next run as running and return it; finish on the way those that are cancelled or damaged."""
+    def _take(self) -> tuple[Run, Place, tuple[str, ...]] | None:
+        """Mark the next run as running and return it with its place and its GPUs, if there is a place for it.
+
+        Those that are cancelled or damaged are finished on the way.
+        """
+        executed = {place.run.id for place in self._busy() if place.run is not None}
+        waiting = [run_id for run_id in self._queue.takeable() if run_id not in executed]
+        if not waiting:
+            return None
+        if executed and self._place(Run(self._queue.root / waiting[0]), len(waiting)) is None:
+            return None  # the usual answer, found without the lock
         with self._queue.locked():
-            self._queue.finish_abandoned()
-            for run in [] if self._queue.is_paused() else self._queue.runs():
+            self._queue.finish_abandoned(besides=executed)
+            waited = [run for run in self._queue.runs() if run.id not in executed]
+            for index, run in enumerate([] if self._queue.is_paused() else waited):
                 try:
                     status = run.status()
                     if status.state == "running":
                         return None  # its worker is still dying, and it is abandoned once that is dead
                     if not run.cancel_requested():
-                        self._settings = run.settings()
+                        settings, chosen = run.settings(), self._place(run, len(waited) - index)
+                        if chosen is None:
+                            return None
                         run.write_status(status.started())
-                        return run
+                        self._settings = settings
+                        return run, *chosen
                     self._finish(run, "cancelled")
                 except (LabError, OSError) as error:  # damaged, or no room for its status
                     self._finish(run, "failed", str(error))
                 self._queue.remove(run.id)
         return None
 
-    def _execute(self, run: Run) -> None:
-        """Have the worker execute `run`; returns when the run has ended, in whatever way."""
-        self._run = run
-        settings = self._settings.for_worker()
-        if self._worker is not None and (self._worker.settings != settings or not self._worker.is_alive()):
-            self._stop_worker()  # a worker that was killed while idle is no fault of this run
-        if self._worker is None:
-            self._worker = Worker(self._queue.root, settings)
-            self._queue.write_process_ids(self._lock, ProcessIds(os.getpid(), self._worker.pid))
-        self._worker.give(run.id)
-        deadline: float | None = None
-        while (news := self._worker.news(POLL)) is None:
+    def _place(self, run: Run, waiting: int) -> tuple[Place, tuple[str, ...]] | None:
+        """The place and the GPUs of the first of so many runs that wait, if there is a place for it."""
+        try:
+            settings = run.settings()
+            profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
+        except LabError:
+            settings, profile = self._settings, PROFILES["full"]  # damaged, which executing it will report
+        return self._engine.choose(settings, profile, self._places, others=waiting > 1)
+
+    def _begin(self, run: Run, place: Place, gpus: tuple[str, ...]) -> None:
+        """Have a run executed at its place, by so many GPUs."""
+        if place.worker is not None and not place.worker.is_alive():
+            self._stop([place])  # one that was killed while idle is no fault of this run
+        place.run, place.uses, place.deadline = run, gpus, None
+        # memory that idle workers with other settings, or on these GPUs, hold is needed here
+        idle = [other for other in self._places if other.run is None]
+        self._stop([each for each in idle if each.settings != place.settings or not set(gpus).isdisjoint(each.uses)])
+        if place.worker is None:
+            place.worker = self._engine.start(place, self._queue.root)
+            self._places.append(place)
+            self._write_process_ids()
+        place.worker.give(run.id, len(gpus))
+
+    def _look_at(self, place: Place, seconds: float) -> None:
+        """Wait at most so long for the end of the run that is executed at a place, and end it where it is cancelled."""
+        run, worker = place.run, place.worker
+        assert run is not None and worker is not None
+        if (news := worker.news(seconds)) is None:
             # a cancelled stage gets time to stop, but models that load cannot be interrupted
-            if deadline is None and run.cancel_requested() and self._phase(run) not in (STARTING, LOADING):
-                deadline = time.monotonic() + self._settings.cancel_grace_seconds
-            if run.cancel_requested(now=True) or (deadline is not None and time.monotonic() > deadline):
-                self._worker.kill()
-                self._finish(run, "cancelled")
-                break
-        if news == "died":
+            if place.deadline is None and run.cancel_requested() and self._phase(run) not in (STARTING, LOADING):
+                place.deadline = time.monotonic() + self._settings.cancel_grace_seconds
+            if not run.cancel_requested(now=True) and (place.deadline is None or time.monotonic() <= place.deadline):
+                return
+            worker.kill()
+            self._finish(run, "cancelled")
+        elif news == "died":
             # before its first phase it has not redirected its output to the run's log yet
             log = str(self._queue.log) if self._phase(run) == STARTING else "log.txt"
-            self._finish(run, "failed", worker_died(how_it_ended(self._worker.kill()), log))
+            self._finish(run, "failed", worker_died(how_it_ended(worker.kill()), log))
+        place.run = None
         if news != "done":
-            self._stop_worker()
-        self._run = None
+            self._stop([place])
         with self._queue.locked():
             self._queue.remove(run.id)
 
-    def _stop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker = None
-            self._queue.write_process_ids(self._lock, ProcessIds(os.getpid()))
+    def _stop(self, places: Sequence[Place]) -> None:
+        """Kill the workers of places, which are given up."""
+        for place in [*places]:
+            if place.worker is not None:
+                place.worker.kill()
+                place.worker = None
+                self._places.remove(place)
+                self._write_process_ids()
+
+    def _write_process_ids(self) -> None:
+        workers = tuple(place.worker.pid for place in self._places if place.worker is not None)
+        self._queue.write_process_ids(self._lock, ProcessIds(os.getpid(), workers))
 
     def _phase(self, run: Run) -> str:
         status = run.readable_status()
@@ -239,54 +281,6 @@ class Supervisor:
             finish_run(run, state, error=error)
         except Exception:  # noqa: BLE001  its folder was removed, say; the next run must not suffer for it
             _log.exception("%s could not be finished as %s", run.id, state)
-
-
-class Worker:
-    """A worker process as its supervisor sees it, from its start until it is killed.
-
-    Attributes:
-        settings: the environment variables that it was given.
-        pid: its process id, which is also that of its process group.
-    """
-
-    def __init__(self, runs_dir: Path, settings: dict[str, str]) -> None:
-        self.settings = settings
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", str(runs_dir), str(os.getpid())],
-                stdin=theirs.fileno(),
-                env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
-                start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
-            )
-        self.pid = self._process.pid
-
-    def give(self, run_id: str) -> None:
-        """Have it execute a run. If it is dead, `news` will say so."""
-        with suppress(ConnectionError):
-            self._channel.sendall(f"{run_id}\n".encode())
-
-    def news(self, seconds: float) -> Literal["done", "died"] | None:
-        """Wait at most `seconds` for the end of the run that it was given, or its own."""
-        ready, _, _ = select.select([self._channel], [], [], seconds)
-        with suppress(ConnectionError):  # it died before it read the run's id
-            if ready and self._channel.recv(1024):
-                return "done"
-        # a process forked by a stage may keep the socket open, so the worker's death does not always close it
-        return "died" if ready or not self.is_alive() else None
-
-    def is_alive(self) -> bool:
-        """Whether it can take a run."""
-        return self._process.returncode is None and not has_exited(self.pid)
-
-    def kill(self) -> int:
-        """Kill it and all that it started, now; returns its return code, an earlier one if it was dead already."""
-        if self._process.returncode is None:
-            # not after it was waited for, when its id may belong to another process
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
-            self._channel.close()
-        return self._process.returncode
 
 
 if __name__ == "__main__":
