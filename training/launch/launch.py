@@ -264,10 +264,10 @@ def state(run: Path) -> Ending:
         return Ending(**json.loads((run / ENDED).read_text()))
     if not (run / LAUNCHED).is_file():
         return Ending("not started")
-    if _machines(run) > 1:  # where the one that leads is gone, or is on another machine
-        return Ending(*joint_state(run))
     if processes_of(run):  # only the supervisor was killed
         return Ending("running")
+    if _machines(run) > 1:  # what leads them is gone, or is on another machine
+        return Ending(*joint_state(run))
     return Ending("failed", "Its processes were killed, or the machine went down. Start it again to resume it.")
 
 

@@ -253,6 +253,7 @@ def lead(run: Path, launcher: str, processes: int, module: str, plan: Plan) -> i
         processes: on each machine.
     """
     stop, watch, starters = StopSignal(), Watch(run, plan.count, plan.launch), {}
+    keep_previous_log(run)
     with open(run / LOG, "ab", buffering=0) as log:
         for number in plan.starts:
             words = [sys.executable, "-m", "training.launch.supervisor", str(run), launcher, str(processes), module]
