@@ -59,6 +59,7 @@ from training.launch.processes import (
     Plan,
     StopSignal,
     folder_of_machine,
+    keep_previous_log,
     processes_of,
     ranks_among,
     send,
@@ -156,7 +157,7 @@ def start_on_this(
     plan = Plan(place.count, (), place.address, place.port)
     if place.number:
         run = config.run.absolute()
-        run.mkdir(parents=True, exist_ok=True)
+        keep_previous_log(folder_of_machine(run, place.number))  # here, since it is followed from now on
         return _start_supervisor(run, launcher, processes, module, plan, place.number)
     run = _free_folder(config)
     run.mkdir(parents=True, exist_ok=True)
@@ -188,6 +189,7 @@ def _write_told(config: TrainingConfig, run: Path) -> None:
 
 def _supervise(run: Path, launcher: str, processes: int, module: str, plan: Plan | None) -> "subprocess.Popen[bytes]":
     """Start the supervisor of a whole run, and note it."""
+    keep_previous_log(run)
     (run / ENDED).unlink(missing_ok=True)
     (run / STOP).unlink(missing_ok=True)
     for old in (run / MACHINES).glob(f"*/{STATE}"):
@@ -337,6 +339,7 @@ def main(argv: list[str] | None = None) -> None:
     add_config(parser)
     parser.add_argument("--with", dest="launcher", choices=("plain", *CONFIGS), default="plain")
     parser.add_argument("--processes", type=int, default=1, help="on each machine, one per GPU")
+    parser.add_argument("--module", default="training.train", help=argparse.SUPPRESS)  # another program that trains
     where = parser.add_argument_group("several machines")
     told = "a file with a machine a line, as gpu1 slots=8, or such lines with commas; reached by ssh without a password"
     where.add_argument("--hostfile", default="", metavar="FILE", help=told)
@@ -360,14 +363,14 @@ def _do(given: argparse.Namespace) -> Ending:
     """What the command line says."""
     if given.stop or given.state:
         return stop(given.stop) if given.stop else state(given.state)
-    config, run = config_of(given), Path()
+    config = config_of(given)
     run = config.run.absolute()
     alone = (given.machines, given.machine_rank, given.main_address)
     if alone == (None, None, None):
-        found = start(config, given.launcher, given.processes, machines=read_machines(given.hostfile))
+        found = start(config, given.launcher, given.processes, given.module, read_machines(given.hostfile))
         return follow(run) if given.follow else found
     if None in alone or given.hostfile:
         raise LabError("--machines, --machine-rank and --main-address belong together, and instead of --hostfile.")
     place = Place(given.machine_rank, given.machines, given.main_address, given.main_port)
-    supervisor = start_on_this(config, given.launcher, given.processes, "training.train", place)
+    supervisor = start_on_this(config, given.launcher, given.processes, given.module, place)
     return follow(run, supervisor, place.number)

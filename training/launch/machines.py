@@ -68,14 +68,14 @@ def read_machines(told: str) -> list[Machine]:
     """The machines of a hostfile, or of a text like one, in which a comma also ends a line; none if it is empty.
 
     Args:
-        told: path of the file, or the text, such as `gpu1 slots=8, gpu2 slots=8`.
+        told: path of the file, or the text, such as `gpu1 slots=8, gpu2 slots=8`; one word is a path.
 
     Raises:
         LabError: a line is no machine, or the file does not exist; the text says which.
     """
     told = told.strip()
-    is_path = "\n" not in told and ("/" in told or Path(told).is_file())
-    if told and is_path:
+    is_file = os.path.isfile(told) or not re.search(r"[\s,]", told)  # one word may be a mistyped path
+    if told and is_file:
         try:
             text = Path(told).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:

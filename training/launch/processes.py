@@ -114,6 +114,12 @@ def folder_of_machine(run: Path, number: int) -> Path:
     return run / MACHINES / str(number)
 
 
+def keep_previous_log(place: Path) -> None:
+    """Keep the log of the start before: why a run failed is looked for after it was started again."""
+    if (place / LOG).is_file():
+        os.replace(place / LOG, place / PREVIOUS_LOG)
+
+
 def note_failure(run: Path, why: str, rank: int | None) -> None:
     """Add to the failures of a run, or of this machine in it, why it failed.
 

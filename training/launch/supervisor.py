@@ -31,7 +31,6 @@ from training.launch.processes import (
     MACHINE,
     MARK,
     PATIENCE,
-    PREVIOUS_LOG,
     STOP,
     STOP_CODE,
     TOLD,
@@ -39,6 +38,7 @@ from training.launch.processes import (
     StopSignal,
     failures_since,
     folder_of_machine,
+    keep_previous_log,
     note_failure,
     processes_of,
     ranks_among,
@@ -61,7 +61,6 @@ def supervise(run: Path, launcher: str, processes: int, module: str) -> int:
     # port 0 is any free one: there may be another run on this machine
     command = command_of(run, launcher, processes, module, ["--main_process_port", "0"])
     began = time.time()
-    keep_previous_log(run)
     with open(run / LOG, "wb") as log:
         environment = environment_of(launcher, processes)
         code = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment).wait()
@@ -88,12 +87,6 @@ def command_of(run: Path, launcher: str, processes: int, module: str, options: S
         command += ["accelerate.commands.launch", "--config_file", str(CONFIGS[launcher])]
         command += ["--num_processes", str(processes), *options, "-m"]
     return [*command, module, "--config", str(run / TOLD)]
-
-
-def keep_previous_log(place: Path) -> None:
-    """Keep the log of the start before: why a run failed is looked for after it was started again."""
-    if (place / LOG).is_file():
-        os.replace(place / LOG, place / PREVIOUS_LOG)
 
 
 def environment_of(launcher: str, processes: int) -> dict[str, str]:
@@ -253,7 +246,6 @@ def lead(run: Path, launcher: str, processes: int, module: str, plan: Plan) -> i
         processes: on each machine.
     """
     stop, watch, starters = StopSignal(), Watch(run, plan.count, plan.launch), {}
-    keep_previous_log(run)
     with open(run / LOG, "ab", buffering=0) as log:
         for number in plan.starts:
             words = [sys.executable, "-m", "training.launch.supervisor", str(run), launcher, str(processes), module]
