@@ -36,7 +36,7 @@ from wanavatar_lab.files import printable
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.download import Download
-from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, ROW, alert, bare, set_options, small
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert, bare, set_options, small
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.plots import plots_html
@@ -87,7 +87,11 @@ class TrainingCard(TrainingPanel):
         self._launcher, self._machines = bare(widgets.Dropdown), bare(widgets.Text, value=machines)
         set_options(self._launcher, [(name, name) for name in ("plain", *CONFIGS)])
         self._launcher.value, self._help = launcher, bare(widgets.HTML)
-        where = widgets.HBox([self._launcher, self._machines], layout=ROW)
+        fields = [
+            bare(widgets.VBox, "wl-field", children=[self._launcher]),
+            bare(widgets.VBox, "wl-field", "wl-wide", children=[self._machines, self._help]),
+        ]
+        where = bare(widgets.VBox, "wl-fields", children=fields)
         self._machines.observe(self._count_steps, "value")
         self._count_steps()
         self._use = Use(config.run)
@@ -96,7 +100,7 @@ class TrainingCard(TrainingPanel):
         self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
         self._samples, self._closed = SampleView(config.run), False
         self._download = Download()  # of the newest checkpoint's LoRA
-        parts = [where, self._help, self._start, self._problem, self._card, self._numbers, self._download]
+        parts = [where, self._start, self._problem, self._card, self._numbers, self._download]
         parts += [self._curves, self._samples]
         super().__init__(parts, (WORDS["title"], WORDS["says"]))
         self._start.on_click(lambda _: widget.start(self._pressed_start()))
