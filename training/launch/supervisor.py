@@ -152,6 +152,9 @@ def supervise_group(run: Path, launcher: str, processes: int, module: str, plan:
                 command = command_of(run, launcher, processes * plan.count, module, options)
                 environment = environment_of(launcher, processes)
                 environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
+                # A scheduler sends SIGTERM to all processes. By it torchrun just ends, instead of killing those that
+                # train in the middle of their checkpoint, for which `_follow` waits.
+                environment["PET_SIGNALS_TO_HANDLE"] = "SIGINT"
                 with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as training:
                     told, killed = _follow(training, report, run, watch, stop)
                 code = training.returncode
@@ -192,7 +195,7 @@ def _follow(
 ) -> tuple[bool, str]:
     """Wait for the end of a group; gives whether it was told to stop, and why it had to be killed, or nothing."""
     told, deadline, why = False, float("inf"), ""
-    while training.poll() is None:
+    while training.poll() is None or (told and ranks_among(_others(run, report.number))):
         time.sleep(0.1)
         now, looked = time.monotonic(), watch.look()
         if not told and (stop.received or (looked and (run / STOP).is_file())):
