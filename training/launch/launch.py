@@ -195,9 +195,9 @@ def _supervise(run: Path, launcher: str, processes: int, module: str, plan: Plan
     for old in (run / MACHINES).glob(f"*/{STATE}"):
         old.unlink(missing_ok=True)
     supervisor = _start_supervisor(run, launcher, processes, module, plan)
-    started, machines = psutil.Process(supervisor.pid).create_time(), plan.count if plan else 1
-    noted = {"pid": supervisor.pid, "started": started, "processes": processes * machines, "machines": machines}
-    write_json(run / LAUNCHED, noted)
+    started, count = psutil.Process(supervisor.pid).create_time(), plan.count if plan else 1
+    noted = {"pid": supervisor.pid, "started": started, "processes": processes * count}
+    write_json(run / LAUNCHED, noted | ({"machines": count} if plan else {}))
     return supervisor
 
 
@@ -230,7 +230,7 @@ def stop(run: Path, patience: float = PATIENCE) -> Ending:
     """
     if state(run).state != "running":
         raise LabError(f"The run in {run} is not running, so there is nothing to stop.")
-    if _machines(run) > 1:
+    if _is_led(run):
         return _stop_machines(run, patience)
     # Not to torchrun, which would pass SIGTERM on and kill its processes half a minute later, in the middle of their
     # checkpoint. Without a launcher, or before it has started anything, no process has a rank: then to all.
@@ -268,14 +268,14 @@ def state(run: Path) -> Ending:
         return Ending("not started")
     if processes_of(run):  # only the supervisor was killed
         return Ending("running")
-    if _machines(run) > 1:  # what leads them is gone, or is on another machine
+    if _is_led(run):  # what leads them is gone, or is on another machine
         return Ending(*joint_state(run))
     return Ending("failed", "Its processes were killed, or the machine went down. Start it again to resume it.")
 
 
-def _machines(run: Path) -> int:
-    """On how many machines a run was started."""
-    return int(json.loads((run / LAUNCHED).read_text()).get("machines", 1)) if (run / LAUNCHED).is_file() else 1
+def _is_led(run: Path) -> bool:
+    """Whether a run was started by groups, one on each machine."""
+    return (run / LAUNCHED).is_file() and "machines" in json.loads((run / LAUNCHED).read_text())
 
 
 def _supervisor(run: Path) -> psutil.Process | None:

@@ -69,10 +69,12 @@ class Report:
 
     def touch(self, run: Path) -> None:
         """Say that the machine still trains; a file that a later start removed is written again."""
-        try:
-            os.utime(folder_of_machine(run, self.number) / STATE)
-        except FileNotFoundError:
-            self.write(run)
+        # a disk that fails for long is what the others notice, and one that fails once ends no training
+        with suppress(OSError):
+            try:
+                os.utime(folder_of_machine(run, self.number) / STATE)
+            except FileNotFoundError:
+                self.write(run)
 
 
 def read_reports(run: Path) -> dict[int, tuple[Report, int]]:

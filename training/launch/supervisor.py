@@ -309,11 +309,12 @@ class JoinedLogs:
         """
         for number, report in sorted(reports.items()):
             path = folder_of_machine(self._run, number) / LOG
-            if not path.is_file():
+            try:
+                with open(path, "rb") as file:
+                    file.seek(self._read.get(number, 0))
+                    said = file.read()
+            except OSError:  # not there yet, or the shared disk hesitates: the next look reads it
                 continue
-            with open(path, "rb") as file:
-                file.seek(self._read.get(number, 0))
-                said = file.read()
             whole = said if rest else said[: said.rfind(b"\n") + 1]
             self._read[number] = self._read.get(number, 0) + len(whole)
             begin = f"[{number} {report.name}] ".encode()

@@ -35,7 +35,8 @@ from training.launch.machines import (
     processes_on_each,
     read_machines,
 )
-from training.launch.processes import LAUNCHED, MACHINE, STOP_CODE, Plan, folder_of_machine, processes_of, send
+from training.launch.processes import LAUNCHED, LOG, MACHINE, STOP_CODE, Plan, folder_of_machine, processes_of, send
+from training.launch.supervisor import JoinedLogs
 from training.loop.run_folder import checkpoints
 from wanavatar_lab.errors import LabError
 
@@ -182,6 +183,23 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_states, "BEAT", 0.0)
 
 
+def test_what_machines_print_is_joined_by_lines(tmp_path: Path) -> None:
+    reports = {0: Report(0, "gpu1"), 1: Report(1, "gpu2"), 2: Report(2, "gpu3")}  # the last has no log yet
+    logs = {number: folder_of_machine(tmp_path, number) / LOG for number in (0, 1)}
+    for number, log in logs.items():
+        log.parent.mkdir(parents=True)
+        log.write_bytes(b"step 1\nste" if number == 0 else b"")
+    with open(tmp_path / LOG, "ab", buffering=0) as joint:
+        joined = JoinedLogs(tmp_path, joint)
+        joined.copy(reports)
+        with open(logs[0], "ab") as more, open(logs[1], "ab") as other:
+            more.write(b"p 2\n")
+            other.write("끝".encode())
+        joined.copy(reports)
+        joined.copy(reports, rest=True)
+    assert (tmp_path / LOG).read_text() == "[0 gpu1] step 1\n[0 gpu1] step 2\n[1 gpu2] 끝\n"
+
+
 def touch(report: Report, run: Path, at: int) -> None:
     os.utime(folder_of_machine(run, report.number) / machine_states.STATE, ns=(at, at))
 
@@ -199,8 +217,10 @@ def test_a_machine_that_is_not_heard_of_has_failed(looks: None, tmp_path: Path) 
         if at == 1:
             touch(two, tmp_path, 1)
         watch.look()
-        assert (watch.trouble is None) == (at <= LOST_AFTER)
-    assert watch.trouble is not None and (watch.trouble.number, watch.trouble.cause) == (1, "lost")
+        assert [report.number for report in watch.reports.values() if report.state == "failed"] == (
+            [1] if at > LOST_AFTER else []
+        )
+    assert watch.reports[1].cause == "lost"
     assert not watch.is_over
     replace(one, state="finished").write(tmp_path)
     watch.look()
