@@ -221,10 +221,10 @@ def test_a_machine_that_is_not_heard_of_has_failed(looks: None, tmp_path: Path) 
             [1] if at > LOST_AFTER else []
         )
     assert watch.reports[1].cause == "lost"
-    assert not watch.is_over
+    over = [watch.is_over]
     replace(one, state="finished").write(tmp_path)
     watch.look()
-    assert watch.is_over
+    assert [*over, watch.is_over] == [False, True]
     how, why = joint_ending(watch.reports.values())
     assert how == "failed" and why.startswith("Machine 1 (gpu2): not heard of for")
 
