@@ -155,6 +155,7 @@ def supervise_group(run: Path, launcher: str, processes: int, module: str, plan:
                 # A scheduler sends SIGTERM to all processes. By it torchrun just ends, instead of killing those that
                 # train in the middle of their checkpoint, for which `_follow` waits.
                 environment["PET_SIGNALS_TO_HANDLE"] = "SIGINT"
+                environment |= gpus_of(plan, number, processes, torch.cuda.device_count(), os.environ)
                 with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as training:
                     told, killed = _follow(training, report, run, watch, stop)
                 code = training.returncode
@@ -167,6 +168,22 @@ def supervise_group(run: Path, launcher: str, processes: int, module: str, plan:
         send(_others(run, number), signal.SIGKILL)
         report.write(run)
     return code
+
+
+def gpus_of(plan: Plan, number: int, processes: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variable that gives a group its share of this machine's GPUs where the machine stands for several.
+
+    Args:
+        processes: of a group, one per GPU.
+        count: of the GPUs here.
+        environment: may name the GPUs that are used.
+    """
+    if not count or plan.names.count(plan.name_of(number)) < 2:
+        return {}
+    known = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    known = known if known != [""] else [str(gpu) for gpu in range(count)]
+    before = processes * plan.names[:number].count(plan.name_of(number))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(known[before : before + processes])}
 
 
 def _begun(report: Report, run: Path, watch: Watch, stop: StopSignal) -> Report:

@@ -36,7 +36,7 @@ from training.launch.machines import (
     read_machines,
 )
 from training.launch.processes import LAUNCHED, LOG, MACHINE, STOP_CODE, Plan, folder_of_machine, processes_of, send
-from training.launch.supervisor import JoinedLogs
+from training.launch.supervisor import JoinedLogs, gpus_of
 from training.loop.run_folder import checkpoints
 from wanavatar_lab.errors import LabError
 
@@ -181,6 +181,14 @@ def test_the_first_machine_has_a_name_that_others_know(tmp_path: Path) -> None:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_states, "BEAT", 0.0)
+
+
+def test_groups_of_one_machine_share_its_gpus() -> None:
+    plan = Plan(3, ("gpu1", "gpu2", "gpu1"), "gpu1", 4_000)
+    shares = [gpus_of(plan, number, 2, 4, {}) for number in range(3)]
+    assert shares == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert gpus_of(plan, 2, 1, 2, {"CUDA_VISIBLE_DEVICES": "5,7"}) == {"CUDA_VISIBLE_DEVICES": "7"}
+    assert gpus_of(plan, 2, 1, 0, {}) == {}
 
 
 def test_what_machines_print_is_joined_by_lines(tmp_path: Path) -> None:
