@@ -39,6 +39,7 @@ from wanavatar_lab.ui.download import Download
 from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert, bare, set_options, small
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.messages import add_messages
 from wanavatar_lab.ui.plots import plots_html
 from wanavatar_lab.ui.record import Record, is_headless
 
@@ -47,6 +48,7 @@ LOG_LINES, LOG_BYTES = 20, 16_384
 RECENT = 20  # steps over which the pace is averaged for the remaining time
 
 WORDS, RUN_WORDS = read_words(__file__, "training_card"), read_words(__file__, "run_card")
+add_messages(__file__, "machines")  # what a start says
 # states of `training.launch.launch.state` as `JobCard` calls them
 STATES = {"not started": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -233,6 +234,11 @@ def test_the_machines_of_a_start_are_a_field(tmp_path: Path) -> None:
     assert "2 machines need a launcher: ddp, fsdp2, zero2" in alerts(card)
     assert state(config.run).state == "not started"
     language.code = "ko"
+    named(card, "학습 시작").click()
+    assert "머신 2대에서 학습하려면 실행 방식을 선택하세요: ddp, fsdp2, zero2" in alerts(card)
+    named(card, "머신").value = "gpu1, gpu2 slots=x"
+    named(card, "학습 시작").click()
+    assert escape("'gpu2 slots=x' 줄을 읽을 수 없습니다.", quote=False) in alerts(card)
     assert named(card, "머신").value and named(card, "실행 방식").label == "단일 프로세스"
     card.close()
 
