@@ -134,7 +134,7 @@ def start(
         port = check_machines(machines, processes, run, config.samples.absolute(), config.profile)
         names = tuple(machine.name for machine in machines)
         launch = secrets.token_hex(8)
-        plan = Plan(len(machines), names, names[0], port, launch, starts=tuple(range(len(machines))))
+        plan = Plan(len(machines), names, machines[0].address, port, launch, starts=tuple(range(len(machines))))
     _write_told(config, run)
     _supervise(run, launcher, processes, module, plan)
     return state(run)

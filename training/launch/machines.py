@@ -3,7 +3,7 @@
 A hostfile has a machine a line, as DeepSpeed's: `gpu1 slots=8`. Machines are reached by ssh without a password, this
 one without ssh. All have the repository and Python at the same places, and share the folders of run and samples.
 
-    python -m training.launch.machines RUN SAMPLES PROFILE      # what this machine says of itself, as JSON
+    python -m training.launch.machines TOKEN SAMPLES PROFILE FIRST      # what this machine says of itself, as JSON
 
 Imports torch only for that.
 """
@@ -62,6 +62,11 @@ class Machine:
 
     name: str
     slots: int | None = None
+
+    @property
+    def address(self) -> str:
+        """The name without a user, for those who connect to it without ssh."""
+        return self.name.rpartition("@")[2]
 
 
 def read_machines(told: str) -> list[Machine]:
@@ -160,7 +165,7 @@ def check_machines(machines: Sequence[Machine], processes: int, run: Path, sampl
     token = run / f".shared-{secrets.token_hex(8)}"
     token.write_text(token.name)
     names = list(dict.fromkeys(machine.name for machine in machines))
-    words = [sys.executable, "-m", "training.launch.machines", str(token), str(samples), profile]
+    words = [sys.executable, "-m", "training.launch.machines", str(token), str(samples), profile, machines[0].address]
     try:
         with ThreadPoolExecutor(len(names)) as pool:
             answers = dict(zip(names, pool.map(lambda name: _ask(name, words), names), strict=True))
@@ -172,6 +177,11 @@ def check_machines(machines: Sequence[Machine], processes: int, run: Path, sampl
     for name, said in known.items():
         if not said["token"]:
             problems.append(f"{name} does not see the run's folder {run}: put it on a disk that all machines share")
+        if not said["knows_first"]:
+            problems.append(
+                f"{name} does not know {machines[0].address}, where the processes of all meet: write the first machine "
+                "by a name or an address that all can resolve, and not only ssh here"
+            )
         there = sum(machine.name == name for machine in machines) * processes
         if said["gpus"] and there > said["gpus"]:
             problems.append(f"{name} has {said['gpus']} GPUs, too few for {there} processes")
@@ -238,6 +248,14 @@ def differences(mine: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def resolves(name: str) -> bool:
+    """Whether this machine knows the address of a name."""
+    try:
+        return bool(socket.getaddrinfo(name, 0))
+    except OSError:
+        return False
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as any_port:
@@ -277,6 +295,6 @@ def _release(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    _, token, samples, profile = sys.argv
+    _, token, samples, profile, first = sys.argv
     said = facts(Path(samples), profile)
-    print(json.dumps(said | {"token": Path(token).is_file(), "port": free_port()}))
+    print(json.dumps(said | {"token": Path(token).is_file(), "knows_first": resolves(first), "port": free_port()}))

@@ -34,6 +34,7 @@ from training.launch.machines import (
     is_local,
     processes_on_each,
     read_machines,
+    resolves,
 )
 from training.launch.processes import LAUNCHED, LOG, MACHINE, STOP_CODE, Plan, folder_of_machine, processes_of, send
 from training.launch.supervisor import JoinedLogs, gpus_of
@@ -94,6 +95,8 @@ def test_another_machine_gets_the_command_as_it_is_and_no_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert is_local("localhost") and is_local("127.0.0.1") and is_local(socket.gethostname())
+    assert not is_local("me@localhost") and Machine("me@gpu1").address == "gpu1"
+    assert resolves("localhost") and not resolves("nowhere.invalid")
     assert not is_local("192.0.2.1")  # of no machine, by RFC 5737
     stand_in_for_ssh(tmp_path, monkeypatch)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth 0; $HOME")
@@ -116,6 +119,7 @@ GOOD = {
     "samples": ["/s", "1", [2, 3]],
     "weights": ["/w", True],
     "token": True,
+    "knows_first": True,
     "port": 4_000,
 }
 # says what lies in a file of the machine's name
@@ -130,6 +134,7 @@ cat "$(dirname "$0")/$1" 2>/dev/null || { echo "Permission denied (publickey)." 
     [
         ({}, ""),
         ({"token": False}, "gpu2 does not see the run's folder"),
+        ({"knows_first": False}, "gpu2 does not know gpu1, where the processes of all meet"),
         ({"code": ["def", "2"]}, r"gpu2 has other code \(commit def, and abc there\)"),
         ({"code": ["abc", "2"]}, r"gpu2 has other code \(commit abc, changed, and abc, changed there\)"),
         ({"packages": {"python": "3.11.7", "torch": "2.10"}}, r"gpu2 has other releases \(torch 2.10, and torch 2.11"),
