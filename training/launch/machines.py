@@ -39,6 +39,7 @@ ANSWER = 120.0  # seconds for a machine to say what it has: importing torch from
 PASSED_ON = re.compile(r"(NCCL|GLOO|TORCH|PYTORCH|WANAVATAR)_\w+|OMP_NUM_THREADS|PYTHONPATH|HF_HOME|HF_HUB_OFFLINE")
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD")
 PACKAGES = ("torch", "accelerate", "deepspeed", "diffusers", "transformers", "safetensors")
+PORTS = range(20_000, 30_000)  # below those that systems give out, from 32768 or 49152 on
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9_][\w.@:-]*)(?:\s+slots\s*=\s*(?P<slots>\d+))?")
 
 # what is wrong if a machine says another thing than the first, by the name of what it says
@@ -257,10 +258,15 @@ def resolves(name: str) -> bool:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as any_port:
-        any_port.bind(("", 0))
-        return int(any_port.getsockname()[1])
+    """A port of this machine that nobody listens on, and that the system gives to nobody who asks for any port.
+
+    It is used some seconds later, when all machines have begun.
+    """
+    while True:
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as own, suppress(OSError):
+            own.bind(("", port))
+            return port
 
 
 def _commit() -> str:
