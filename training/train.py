@@ -49,7 +49,7 @@ from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoin
 from training.loop.loss import Losses, total
 from training.loop.out_of_memory import join_freed_memory, out_of_memory
 from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
-from training.loop.run_log import Log
+from training.loop.run_log import Log, say
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
 from training.loop.validate import validate, without_training
@@ -166,9 +166,10 @@ class Trainer:
 
         self.compiled_before = compiled_graphs()
         shapes = sorted(Counter(self.samples.buckets).values(), reverse=True)
-        accelerator.print(
+        say(
+            accelerator,
             f"{len(self.samples)} samples in {len(shapes)} shapes ({', '.join(map(str, shapes))}), "
-            f"{self.order.samples_a_step} a step, {self.steps} steps"
+            f"{self.order.samples_a_step} a step, {self.steps} steps",
         )
 
         # what is trained
@@ -187,7 +188,7 @@ class Trainer:
             )
         if config.init_from and not newest:
             for name, unused in init_from(config.init_from, network, self.trainable.origins).items():
-                accelerator.print(f"{config.init_from / name}: {describe_unused(unused)}")
+                say(accelerator, f"{config.init_from / name}: {describe_unused(unused)}")
         # in the order of the network, which a checkpoint has too
         self.averaged = list(trained_parameters(network).values())
         self.ema = new_ema(self.averaged, config.ema_decay) if config.ema_decay else None
@@ -199,7 +200,7 @@ class Trainer:
         self.is_sharded = fsdp_requested()
         if self.is_sharded:
             share, whole = shard_frozen(network, self.trained, device, processes)
-            accelerator.print(f"each process has {share / 1e6:,.2f} of {whole / 1e6:,.2f} MB of frozen weights")
+            say(accelerator, f"each process has {share / 1e6:,.2f} of {whole / 1e6:,.2f} MB of frozen weights")
             self.wrapped, self.optimizer = network, accelerator.prepare_optimizer(adamw)
         else:
             self.wrapped, self.optimizer = accelerator.prepare(network, adamw)
@@ -218,7 +219,7 @@ class Trainer:
             self.saved, self.skipped = self.step, skipped_steps(newest[0])
             if self.zero and self.step > self.skipped:
                 self.zero.scatter(self.step - self.skipped)
-            accelerator.print(f"resumed from step {self.step} of {self.steps}")
+            say(accelerator, f"resumed from step {self.step} of {self.steps}")
         self.log = Log(config.run, self.step) if accelerator.is_main_process else None
         if self.log:
             self.log.show_config(self.step, config.model_dump(mode="json"))
@@ -266,7 +267,7 @@ class Trainer:
             by = best_metric(config.run, config.metric_for_best_model, config.greater_is_better)
             remove_old(config.run, config.checkpoints_total_limit, best)
             if best and by:
-                self.accelerator.print(f"the best checkpoint by {by[0]} is {best.name}")
+                say(self.accelerator, f"the best checkpoint by {by[0]} is {best.name}")
             self.log.close()
         return {part: last[part] / base[part] - 1 for part in ("lip", "face", "background") if part in base}
 
@@ -325,7 +326,7 @@ class Trainer:
             values["compiled_graphs"] = compiled_graphs() - self.compiled_before
         if self.log:
             self.log.write("train", self.step, values | peak_memory(accelerator.device))
-        accelerator.print(f"step {self.step} of {self.steps}  {said}", flush=True)
+        say(accelerator, f"step {self.step} of {self.steps}  {said}")
         if self.skipped_in_a_row >= config.skipped_steps_limit:
             self._give_up(said)
 
@@ -381,7 +382,7 @@ class Trainer:
         best = scores.index((max if greater else min)(scores)) if scores else 0
         (stalled,) = broadcast_object_list([len(scores) - 1 - best >= config.early_stopping_patience])
         if stalled:
-            self.accelerator.print(f"stops early at step {self.step}: {metric} gets no better")
+            say(self.accelerator, f"stops early at step {self.step}: {metric} gets no better")
         return bool(stalled)
 
     def _stop(self) -> None:
@@ -530,12 +531,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.splitlines()[0])
     add_config(parser)
     try:
-        print(json.dumps(train(config_of(parser.parse_args(argv)))))
+        changes = train(config_of(parser.parse_args(argv)))
     except Stopped as stopped:
         print(stopped, flush=True)
         raise SystemExit(STOP_CODE) from stopped
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(json.dumps(changes))
 
 
 if __name__ == "__main__":

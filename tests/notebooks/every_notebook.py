@@ -134,6 +134,8 @@ CASES: dict[str, Case] = {
             "rank": "4",
             "sample_every": "0",
             "validate_every": "0",
+            "launcher": "ddp",
+            "machines": "localhost slots=1, localhost slots=1",
         },
         made=(),
         found=r"^finished: step 2 of 2, in .*other/training$",

@@ -1,7 +1,8 @@
 """Runs of the toy network that a launcher starts: waited for, watched, and ended with the test that began them."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from training.config import TrainingConfig
 from training.launch.launch import start, state
+from training.launch.machines import Machine
 from training.launch.processes import LOG, MARK, Launcher, processes_of
 from training.loop.run_folder import checkpoints
 
@@ -31,9 +33,11 @@ def alone(folder: Path, gpus: bool = False) -> Iterator[None]:
                 process.kill()
 
 
-def finished(config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1) -> Path:
+def finished(
+    config: TrainingConfig, launcher: Launcher = "plain", processes: int = 1, machines: Sequence[Machine] = ()
+) -> Path:
     """Start a run, or go on with it; gives its last checkpoint."""
-    start(config, launcher, processes, MODULE)
+    start(config, launcher, processes, MODULE, machines)
     wait_for(config.run, "finished")
     return checkpoints(config.run)[-1]
 
@@ -72,3 +76,18 @@ def ranks(run: Path) -> dict[int, Any]:
             assert environment["WORLD_SIZE"] == "2"
             found[int(environment["RANK"])] = process
     return found
+
+
+# what reaches another machine: the name and the command after the options, and nothing of the environment
+SSH = """#!/bin/sh
+while [ $# -gt 2 ]; do shift; done
+exec env -i PATH="$PATH" HOME="$HOME" CUDA_VISIBLE_DEVICES= MACHINE_NAME="$1" sh -c "$2"
+"""
+
+
+def stand_in_for_ssh(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str = SSH) -> None:
+    """Put an `ssh` first in the path, by which this machine is others too."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "ssh").write_text(script)
+    (folder / "bin" / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")

@@ -13,6 +13,7 @@ from tests.s2v.toy import relative_error
 from tests.training.runs import MODULE, alone, finished, ranks, wait_for, wait_for_step
 from tests.training.toy import config_of
 from training.launch.launch import start, state
+from training.launch.machines import read_machines
 from training.launch.processes import Launcher, processes_of
 from training.loop.checkpoint import STATE, same_bits
 from training.loop.run_folder import WEIGHTS
@@ -42,12 +43,16 @@ def test_a_run_that_goes_on_has_the_same_bits(whole: Path, samples: Path, tmp_pa
 
 
 @pytest.mark.multi_gpu
+@pytest.mark.parametrize("hosts", ["", "localhost slots=1, localhost slots=1"])
 @pytest.mark.parametrize("launcher", ["ddp", "fsdp2", "zero2"])
 def test_two_gpus_of_which_one_dies_learn_what_one_does(
-    launcher: Launcher, whole: Path, samples: Path, tmp_path: Path
+    launcher: Launcher, hosts: str, whole: Path, samples: Path, tmp_path: Path
 ) -> None:
+    """As two processes of one machine, and as two groups, as on two machines."""
+    how = launcher, (1 if hosts else 2)
+    machines = read_machines(hosts)
     config = config_of(tmp_path, samples=samples, gradient_accumulation_steps=1, max_train_steps=100_000)
-    start(config, launcher, 2, MODULE)
+    start(config, *how, MODULE, machines)
     wait_for_step(config.run, 2)
     victim = ranks(config.run)[1]
     victim.send_signal(signal.SIGKILL)
@@ -58,8 +63,8 @@ def test_two_gpus_of_which_one_dies_learn_what_one_does(
     assert not processes_of(config.run)
 
     again = tmp_path / "again"
-    finished(config_of(again, samples=samples, gradient_accumulation_steps=1, max_train_steps=2), launcher, 2)
-    last = finished(config_of(again, samples=samples, gradient_accumulation_steps=1), launcher, 2)
+    finished(config_of(again, samples=samples, gradient_accumulation_steps=1, max_train_steps=2), *how, machines)
+    last = finished(config_of(again, samples=samples, gradient_accumulation_steps=1), *how, machines)
     for file in (WEIGHTS, STATE):
         found, wanted = load_file(last / file), load_file(whole / file)
         assert found.keys() == wanted.keys()

@@ -5,6 +5,10 @@
       launch.log      what all processes print; launch.previous.log, what they printed after the start before
       ended.json      how the run ended; absent while it runs
       failures.jsonl  why training processes failed, a line each, start after start; without a launcher too
+      machines/1/     of a run on several machines what machine 1 says of itself (state.json, see
+                      `training.launch.machine_states`), its launch.log and its failures.jsonl: files that one machine
+                      alone writes, since appending from two to one file loses lines on NFS
+      stop.json       asks all machines to stop
 
 Imports no torch: notebooks watch runs through it.
 """
@@ -12,9 +16,11 @@ Imports no torch: notebooks watch runs through it.
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +28,9 @@ import psutil  # type: ignore[import-untyped]
 
 TOLD, LAUNCHED, LOG, ENDED = "told.json", "launch.json", "launch.log", "ended.json"
 PREVIOUS_LOG, FAILURES = "launch.previous.log", "failures.jsonl"
+MACHINES, STOP = "machines", "stop.json"
 MARK = "WANAVATAR_TRAINING_RUN"  # environment variable of every process of a run: the run's folder
+MACHINE = "WANAVATAR_TRAINING_MACHINE"  # and of those that train on one of several machines: its number, from 0
 STOP_CODE = 128 + signal.SIGTERM  # exit code of a run that SIGTERM stopped after a checkpoint, as shells write it
 PATIENCE = 300.0  # seconds from SIGTERM to SIGKILL: a step of a large network, a checkpoint, a validation
 
@@ -31,13 +39,65 @@ CONFIGS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "conf
 ONE = CONFIGS.pop("one")  # for `accelerate launch` by hand: here one process needs no launcher
 
 
-def processes_of(run: Path) -> list[psutil.Process]:
-    """All living processes of a run on this machine, in whichever process group they are."""
-    found, mark = [], str(run.absolute())
+@dataclass(frozen=True)
+class Plan:
+    """How a run is started on several machines.
+
+    Attributes:
+        count: of machines.
+        names: of the machines, if they are known here.
+        address: of machine 0, where the processes of all meet.
+        port: there.
+        launch: a name of this start.
+        starts: numbers of the machines whose supervisors the leading one starts.
+    """
+
+    count: int
+    names: tuple[str, ...]
+    address: str
+    port: int
+    launch: str = ""
+    starts: tuple[int, ...] = ()
+
+    def name_of(self, number: int) -> str:
+        """The name of a machine; without names this one's, which alone asks."""
+        return self.names[number] if self.names else socket.gethostname()
+
+
+class StopSignal:
+    """Whether one of these signals was sent to this process; `launch.stop` sends SIGTERM to all processes of a run."""
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self.received = False
+        for each in signals or (signal.SIGTERM,):
+            signal.signal(each, self._receive)
+
+    def _receive(self, *_: object) -> None:
+        self.received = True
+
+
+def processes_of(run: Path, machine: int | None = None) -> list[psutil.Process]:
+    """All living processes of a run on this machine, in whichever process group they are.
+
+    Args:
+        machine: only those of this number, where one machine stands for several.
+    """
+    wanted = {MARK: str(run.absolute())} | ({MACHINE: str(machine)} if machine is not None else {})
+    found = []
     for process in psutil.process_iter():
         # a process that has ended or belongs to another user cannot be read, and is none of the run's
         with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+            if process.status() != psutil.STATUS_ZOMBIE and wanted.items() <= process.environ().items():
+                found.append(process)
+    return found
+
+
+def ranks_among(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that train, as a launcher has started them."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            if "RANK" in process.environ():
                 found.append(process)
     return found
 
@@ -49,23 +109,41 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
 
 
+def folder_of_machine(run: Path, number: int) -> Path:
+    """Where a machine of a run writes its own files."""
+    return run / MACHINES / str(number)
+
+
+def keep_previous_log(place: Path) -> None:
+    """Keep the log of the start before: why a run failed is looked for after it was started again."""
+    if (place / LOG).is_file():
+        os.replace(place / LOG, place / PREVIOUS_LOG)
+
+
 def note_failure(run: Path, why: str, rank: int | None) -> None:
-    """Add to a run's failures why it failed; a full disk or a lost folder does not replace that reason.
+    """Add to the failures of a run, or of this machine in it, why it failed.
+
+    A full disk or a lost folder does not replace that reason.
 
     Args:
         rank: of the process that says so; None if it is the supervisor.
     """
     line = json.dumps({"time": round(time.time(), 3), "rank": rank, "why": why})
-    with suppress(OSError), open(run / FAILURES, "a", encoding="utf-8") as stream:
+    place = folder_of_machine(run, int(os.environ[MACHINE])) if MACHINE in os.environ else run
+    with suppress(OSError), open(place / FAILURES, "a", encoding="utf-8") as stream:
         stream.write(line + "\n")
 
 
-def failures_since(run: Path, began: float) -> dict[int, str]:
-    """Why training processes of a run failed since a time in seconds since 1970, by rank."""
-    if not (run / FAILURES).is_file():
+def failures_since(place: Path, began: float) -> dict[int, str]:
+    """Why training processes failed since a time in seconds since 1970, by rank.
+
+    Args:
+        place: the run's folder, or that of a machine in it.
+    """
+    if not (place / FAILURES).is_file():
         return {}
     found: dict[int, str] = {}
-    for line in (run / FAILURES).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in (place / FAILURES).read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError, KeyError, TypeError):  # a line that a full disk cut short
             noted = json.loads(line)
             if noted["time"] >= began and noted["rank"] is not None:

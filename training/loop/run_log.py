@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
@@ -47,6 +48,12 @@ def step_tag(name: str) -> str:
         if name.startswith(begins):
             return group + name.removeprefix(begins)
     return f"{_GROUPS.get(name, 'step')}/{name}"
+
+
+def say(accelerator: Accelerator, text: str) -> None:
+    """Print a line once for all processes of a run, where accelerate's own prints it on every machine."""
+    if accelerator.is_main_process:
+        print(text, flush=True)
 
 
 class Log:

@@ -21,7 +21,7 @@ from torch import Tensor
 from training.config import TrainingConfig
 from training.data.samples import Samples
 from training.loop.run_folder import CLIPS, USUAL_WEIGHTS, WEIGHTS
-from training.loop.run_log import Log
+from training.loop.run_log import Log, say
 from training.model.adapter import weighted
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.media import Audio, read_audio, write_talking_clip
@@ -71,9 +71,10 @@ class SampleClips:
         self.sounds = [self._sound(row) for row in self.rows]
         self.request = SpeechToVideo(profile=config.profile, image="held out", audio="held out")
         if held_out.negative is None:
-            accelerator.print(
+            say(
+                accelerator,
                 f"sample clips: {held_out.folder} has no negative prompt, so the empty one is used. Encode the data "
-                "again, which takes seconds."
+                "again, which takes seconds.",
             )
         self.faces = config.profile if PROFILES[config.profile].face_reader else "auto"
         self._reader_is_chosen = False
@@ -125,7 +126,7 @@ class SampleClips:
             by_mediapipe = self._measured(true, "mediapipe")
             if by_mediapipe.get("lip_r", 0.0) >= FOLLOWS:
                 self.faces, found = "mediapipe", by_mediapipe
-                self.accelerator.print("sample clips: faces are read by MediaPipe")
+                say(self.accelerator, "sample clips: faces are read by MediaPipe")
         self._reader_is_chosen = True
         return found
 
@@ -140,7 +141,7 @@ class SampleClips:
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
-                self.accelerator.print(f"sample clips: {note}")
+                say(self.accelerator, f"sample clips: {note}")
         if lips is None:
             return {}
         lag = None if lips.lag is None else 1000 * lips.lag / FPS

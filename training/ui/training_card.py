@@ -23,7 +23,9 @@ from training.config import TrainingConfig
 from training.data.batch_order import Order
 from training.data.sample_list import entries_of
 from training.launch.launch import Ending, start, state, stop
-from training.launch.processes import ENDED, LAUNCHED, LOG, TOLD, Launcher
+from training.launch.machine_states import read_reports
+from training.launch.machines import processes_on_each, read_machines
+from training.launch.processes import CONFIGS, ENDED, LAUNCHED, LOG, TOLD, Launcher
 from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics, step_of
 from training.ui.clips import SampleView
 from training.ui.curves import Line, of_kind, progress_plots
@@ -34,9 +36,10 @@ from wanavatar_lab.files import printable
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui import widget
 from wanavatar_lab.ui.download import Download
-from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert
+from wanavatar_lab.ui.elements import AS_WIDE_AS_ITS_WORDS, alert, bare, set_options, small
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.messages import add_messages
 from wanavatar_lab.ui.plots import plots_html
 from wanavatar_lab.ui.record import Record, is_headless
 
@@ -45,6 +48,7 @@ LOG_LINES, LOG_BYTES = 20, 16_384
 RECENT = 20  # steps over which the pace is averaged for the remaining time
 
 WORDS, RUN_WORDS = read_words(__file__, "training_card"), read_words(__file__, "run_card")
+add_messages(__file__, "machines")  # what a start says
 # states of `training.launch.launch.state` as `JobCard` calls them
 STATES = {"not started": "", "running": "running", "finished": "succeeded", "stopped": "cancelled", "failed": "failed"}
 
@@ -54,8 +58,9 @@ class TrainingCard(TrainingPanel):
 
     Args:
         config: settings of the next start; its `run` is the folder.
-        launcher, processes: see `training.launch.launch.start`.
+        launcher, processes: see `training.launch.launch.start`; the launcher is shown as a choice.
         module: the training program, which takes `--config`.
+        machines: what the field for machines holds at first: a hostfile, or text like one; empty is this machine.
 
     Attributes:
         ending: state of the run at the last look.
@@ -72,21 +77,33 @@ class TrainingCard(TrainingPanel):
         launcher: Launcher = "plain",
         processes: int = 1,
         module: str = "training.train",
+        machines: str = "",
     ) -> None:
         self.config = config
-        self._how = (launcher, processes, module)
+        self._processes, self._module = processes, module
         self.ending, self.step = Ending("not started"), 0
         self._lines: list[Line] = []
         self._file_states: dict[str, object] = {}
         # the samples are read even if the config gives the steps, since without them there is nothing to train on
         self._wanted = self.steps = _steps_of(config, processes)
+        self._launcher, self._machines = bare(widgets.Dropdown), bare(widgets.Text, value=machines)
+        set_options(self._launcher, [(name, name) for name in ("plain", *CONFIGS)])
+        self._launcher.value, self._help = launcher, bare(widgets.HTML)
+        fields = [
+            bare(widgets.VBox, "wl-field", children=[self._launcher]),
+            bare(widgets.VBox, "wl-field", "wl-wide", children=[self._machines, self._help]),
+        ]
+        where = bare(widgets.VBox, "wl-fields", children=fields)
+        self._machines.observe(self._count_steps, "value")
+        self._count_steps()
         self._use = Use(config.run)
         self._start = widgets.Button(layout=AS_WIDE_AS_ITS_WORDS, _dom_classes=["wl-run"])
         self._card = RunCard(str(config.run), lambda: widget.start(self._pressed_stop()))
         self._problem, self._numbers, self._curves = (widgets.HTML() for _ in range(3))
         self._samples, self._closed = SampleView(config.run), False
         self._download = Download()  # of the newest checkpoint's LoRA
-        parts = [self._start, self._problem, self._card, self._numbers, self._download, self._curves, self._samples]
+        parts = [where, self._start, self._problem, self._card, self._numbers, self._download]
+        parts += [self._curves, self._samples]
         super().__init__(parts, (WORDS["title"], WORDS["says"]))
         self._start.on_click(lambda _: widget.start(self._pressed_start()))
         if self.ending.state == "running" and widget.loop_runs():
@@ -117,10 +134,15 @@ class TrainingCard(TrainingPanel):
         """Start the run, or resume it; returns once its process is launched.
 
         Raises:
-            LabError: it is in progress already, or the number of processes is not possible.
+            LabError: see `training.launch.launch.start`, and `read_machines` for the field.
         """
-        start(self.config, *self._how)
+        self._begin()
         self.look()
+
+    def _begin(self) -> None:
+        """Start the run as the fields say."""
+        machines = read_machines(self._machines.value)
+        start(self.config, self._launcher.value, self._processes, self._module, machines)
 
     async def watch(self, say: Callable[["TrainingCard"], None] | None = None) -> None:
         """Show the run until it ends or the card is closed, without blocking; `say` is called at every look."""
@@ -146,12 +168,24 @@ class TrainingCard(TrainingPanel):
     def show_words(self) -> None:
         """Write every text in the current language, those of the plots too."""
         self._file_states.pop(METRICS, None)
+        self._launcher.description, self._machines.description = WORDS.text("launcher"), WORDS.text("machines")
+        self._machines.placeholder, self._help.value = WORDS.text("machines_empty"), small(WORDS.text("machines_help"))
+        set_options(self._launcher, [(WORDS.text("plain"), "plain"), *((name, name) for name in CONFIGS)])
         self.look()
+
+    def _count_steps(self, _: object = None) -> None:
+        """Count the steps of the next start, which are fewer where more processes share an epoch."""
+        with suppress(LabError):  # a line that is being typed; a start says what is wrong
+            machines = read_machines(self._machines.value)
+            processes = len(machines) * processes_on_each(machines, self._processes) if machines else self._processes
+            self._wanted = _steps_of(self.config, processes)
+            if self.ending.state == "not started":
+                self.steps = self._wanted
 
     async def _pressed_start(self) -> None:
         self._problem.value, self._start.disabled = "", True  # a second click would find the run in progress
         try:
-            await asyncio.to_thread(start, self.config, *self._how)
+            await asyncio.to_thread(self._begin)
         except (LabError, OSError) as error:
             self._problem.value = alert(str(error))
             self.look()
@@ -177,7 +211,7 @@ class TrainingCard(TrainingPanel):
             lines,
             plots_html(progress_plots(lines)) if lines else "",
             _tail(run / LOG) if self._has_changed(LOG) else None,
-            self._use.look() if ending.state == "running" else [],
+            [*_machines_of(run), *self._use.look()] if ending.state == "running" else [],
         )
 
     def _has_changed(self, name: str) -> bool:
@@ -206,6 +240,7 @@ class TrainingCard(TrainingPanel):
         self._numbers.value = "".join(f"<div>{escape(line)}</div>" for line in said if line)
         self._samples.look()
         # a run whose last step is done has nothing to resume
+        self._launcher.disabled = self._machines.disabled = running
         self._start.disabled = running or (self.ending.state == "finished" and self.step >= self._wanted)
         newest = checkpoints(self.config.run)[-1:]
         with suppress(LabError):  # a checkpoint that is removed just now, since a newer one is complete
@@ -339,6 +374,12 @@ def _launched_steps(run: Path) -> int | None:
         return config.max_train_steps or _steps_of(config, processes)
     except (LabError, OSError, ValueError, KeyError):
         return None  # another version wrote it, or its samples are gone; the rest of the run is shown all the same
+
+
+def _machines_of(run: Path) -> list[str]:
+    """The machines that train, in a line; nothing if it is one alone."""
+    names = ", ".join(report.name for report, _ in sorted(read_reports(run).values(), key=lambda each: each[0].number))
+    return [language.of(WORDS["train_on"]).format(names=names)] if names else []
 
 
 def _steps_of(config: TrainingConfig, processes: int) -> int:

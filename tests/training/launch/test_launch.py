@@ -17,6 +17,10 @@ from accelerate.commands.launch import (  # type: ignore[import-untyped]
     _validate_launch_command,
     launch_command_parser,
 )
+from accelerate.utils.launch import (  # type: ignore[import-untyped]
+    prepare_deepspeed_cmd_env,
+    prepare_multi_gpu_env,
+)
 from safetensors.torch import load_file
 
 from tests.training.launched import SLOW
@@ -192,6 +196,16 @@ def test_accelerate_takes_the_configs_that_ship(name: str) -> None:
         name == "fsdp2",
         name == "ddp",
     )
+    words = ["--config_file", str(path), "--num_machines", "2", "--machine_rank", "1", "--num_processes", "16"]
+    words += ["--main_process_ip", "gpu1", "--main_process_port", "29500", "-m", "training.train"]
+    two, _, _ = _validate_launch_command(parser.parse_args(words))
+    if name == "zero2":
+        two.deepspeed_fields_from_accelerate_config = ""  # as `accelerate launch` does
+        prepare_deepspeed_cmd_env(two)
+    else:
+        prepare_multi_gpu_env(two)
+    assert (two.nnodes, two.nproc_per_node, two.node_rank) == ("2", "8", 1)
+    assert (two.rdzv_backend, two.rdzv_endpoint) == ("static", "gpu1:29500")
     if name == "zero2":
         assert (int(found.zero_stage), found.offload_optimizer_device) == (2, "cpu")
     if name == "fsdp2":

@@ -5,6 +5,8 @@ All at once: blocks computed again, a base in float8, audio parts, an average, v
 
 import re
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from safetensors.torch import load_file
 
 from tests.s2v.toy import relative_error
 from tests.training.loop.test_not_finite import break_samples
-from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step
+from tests.training.runs import MODULE, alone, finished, ranks, said, stand_in_for_ssh, wait_for, wait_for_step
 from tests.training.toy import config_of, write_samples
 from training.config import TrainingConfig
-from training.launch.launch import start
-from training.launch.processes import Launcher
+from training.launch.launch import start, state
+from training.launch.machines import read_machines
+from training.launch.processes import FAILURES, MACHINE, Launcher, processes_of
 from training.loop.checkpoint import STATE
 from training.loop.run_folder import AUDIO_MODULES, WEIGHTS, read_metrics
 from wanavatar_lab.media import Audio, write_audio
@@ -112,6 +115,36 @@ def test_a_run_goes_on_with_its_frozen_weights_spread_and_whole_again(
     finished(told(tmp_path, samples, gradient_accumulation_steps=2, max_train_steps=2))
     finished(told(tmp_path, samples, gradient_accumulation_steps=1, max_train_steps=4), "fsdp2", 2)
     compare(finished(told(tmp_path, samples, gradient_accumulation_steps=2)), whole)
+
+
+@pytest.mark.parametrize(("launcher", "goes_on"), [("ddp", "here"), ("zero2", "there"), ("fsdp2", "alone")])
+def test_two_machines_of_which_one_loses_a_process_learn_what_one_does(
+    launcher: Launcher, goes_on: str, whole: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on there, or with the two processes on one machine, or with one process."""
+    if launcher == "zero2":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    half = told(tmp_path, samples, gradient_accumulation_steps=1)
+    stand_in_for_ssh(tmp_path, monkeypatch)
+    machines = read_machines(f"{socket.gethostname()} slots=1, other slots=1")
+    start(half, launcher, 1, MODULE, machines)
+    wait_for_step(half.run, 2)
+    victim, other = ranks(half.run)[1], ranks(half.run)[0]
+    assert (victim.environ()[MACHINE], other.environ()[MACHINE]) == ("1", "0")
+    victim.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    wait_for(half.run, "failed")
+    assert time.monotonic() - began < 60
+    why = f"Machine 1 (other): Rank 1 (process {victim.pid}) ended the run: signal 9, SIGKILL"
+    assert state(half.run).why.startswith(why), said(half.run)
+    assert why in (half.run / FAILURES).read_text() and not processes_of(half.run)
+    steps = [line for line in said(half.run).splitlines() if "step 2 of" in line]
+    assert len(steps) == 1 and steps[0].startswith(f"[0 {socket.gethostname()}] ")  # global rank 0 alone says it
+    if goes_on == "alone":
+        compare(finished(told(tmp_path, samples, gradient_accumulation_steps=2)), whole)
+    else:
+        compare(finished(half, launcher, *((1, machines) if goes_on == "there" else (2,))), whole)
+    assert len(list((half.run / "tensorboard").iterdir())) == 2  # one writer a start
 
 
 @pytest.mark.parametrize("launcher", ["fsdp2", "zero2"])

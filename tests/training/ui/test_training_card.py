@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -215,6 +216,53 @@ def test_a_start_that_is_refused_is_said(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="need a launcher"):
         asyncio.run(card.run())
     card.close()
+
+
+def test_the_machines_of_a_start_are_a_field(tmp_path: Path) -> None:
+    config = config_of(tmp_path, **TWO_EPOCHS)
+    write_samples(config.samples)
+    card = TrainingCard(config, machines="localhost slots=2, localhost slots=2")
+    assert card.steps == 3  # ten micro-batches, four a step
+    named(card, "Machines").value = ""
+    assert card.steps == 10 and "gpu1 slots=8" in named(card, "Machines").placeholder
+    named(card, "Machines").value = "gpu1 slots=many, gpu2"
+    assert card.steps == 10
+    named(card, "Start").click()
+    assert "'gpu1 slots=many' is no machine" in alerts(card)
+    named(card, "Machines").value = "localhost slots=1, localhost slots=1"
+    named(card, "Start").click()
+    assert "2 machines need a launcher: ddp, fsdp2, zero2" in alerts(card)
+    assert state(config.run).state == "not started"
+    language.code = "ko"
+    named(card, "학습 시작").click()
+    assert "머신 2대에서 학습하려면 실행 방식을 선택하세요: ddp, fsdp2, zero2" in alerts(card)
+    named(card, "머신").value = "gpu1, gpu2 slots=x"
+    named(card, "학습 시작").click()
+    assert escape("'gpu2 slots=x' 줄을 읽을 수 없습니다.", quote=False) in alerts(card)
+    assert named(card, "머신").value and named(card, "실행 방식").label == "단일 프로세스"
+    card.close()
+
+
+@pytest.mark.slow
+def test_a_run_on_two_machines_is_started_seen_and_stopped(tmp_path: Path) -> None:
+    config = config_of(tmp_path, max_train_steps=100_000, gradient_accumulation_steps=1, checkpointing_steps=100_000)
+    write_samples(config.samples)
+    card = TrainingCard(config, module=MODULE)
+    named(card, "Machines").value = "localhost slots=1, localhost slots=1"
+    named(card, "Launcher").value = "ddp"
+    card.start()
+    eventually(lambda: noted(card), 150)
+    assert "machines: localhost, localhost" in text(card)
+    assert named(card, "Machines").disabled and named(card, "Launcher").disabled
+    assert "[0 localhost] step " in said(card).log
+    other = TrainingCard(config)  # as in another kernel
+    assert standing(other) == "running" and said(other).state == "running"
+    said(other).cancel()
+    card.look()
+    assert standing(other) == standing(card) == "stopped" and not processes_of(config.run)
+    assert not named(card, "Machines").disabled and named(card, f"Resume from step {card.step}")
+    for each in (card, other):
+        each.close()
 
 
 def test_who_stops_waiting_stops_the_run(tmp_path: Path) -> None:
