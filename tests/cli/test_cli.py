@@ -336,7 +336,9 @@ def test_every_command_has_help_with_a_group_in_the_list(capsys: pytest.CaptureF
     assert {*COMMANDS} | {stage.replace("_", "-") for stage in STAGE_REQUESTS} == {*commands}
     for name, parser in commands.items():
         assert f"\n  {name} " in listed
-        assert str(parser.description) in " ".join(parser.format_help().split())
+        helped = " ".join(parser.format_help().split())
+        assert str(parser.description) in helped
+        assert not re.search(r"\d[eE][+-]?\d", helped), "bounds and defaults are written out, as people write them"
         if name not in ("completion", "serve"):  # whose result is a script, or none
             actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
             of_actions = [each for action in actions for each in action.choices.values()]
