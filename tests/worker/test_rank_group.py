@@ -3,6 +3,7 @@
 All runs go through one queue, whose worker and ranks stay between them, as they do for a user.
 """
 
+import json
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from tests import toys
 from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, use_queue
-from wanavatar_lab import cli, jobs, media
+from wanavatar_lab import cli, errors, jobs, media
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
 
@@ -53,10 +54,15 @@ def made(request: Request, gpus: int) -> tuple[np.ndarray, Job]:
     job = jobs.submit(request, gpus=gpus)
     status = job.wait(120, check=False, progress=False)
     assert status.state == "succeeded", f"{status.error}\n{job.run.log_tail()}"
-    path = job.run.path(status.artifacts[0])
+    return levels(job), job
+
+
+def levels(job: Job) -> np.ndarray:
+    """The pixels of the picture or clip that a run has made."""
+    path = job.run.path(job.artifacts()[0])
     if path.suffix == ".png":
-        return media.read_samples(path).levels.astype(int), job
-    return np.stack(list(media.read_frames(path))).astype(int), job
+        return media.read_samples(path).levels.astype(int)
+    return np.stack(list(media.read_frames(path))).astype(int)
 
 
 def others(studio: QueueUnderTest) -> list[psutil.Process]:
@@ -67,10 +73,13 @@ def others(studio: QueueUnderTest) -> list[psutil.Process]:
     return sorted((child for child in children if "rank_process" in " ".join(child.cmdline())), key=lambda one: one.pid)
 
 
-def test_a_talking_clip_whose_passes_two_processes_share(studio: QueueUnderTest) -> None:
-    together, job = made(talking(studio), 2)
-    alone, _ = made(talking(studio), 1)
-    assert np.array_equal(together, alone)
+def test_a_talking_clip_whose_passes_two_processes_share(
+    studio: QueueUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, first = made(talking(studio), 1)
+    assert cli.main(["runs", "rerun", first.id, "--gpus", "2", "--json"]) == 0
+    job = jobs.attach(json.loads(capsys.readouterr().out)["id"])
+    assert np.array_equal(levels(job), alone)
     facts = job.run.manifest()["facts"]
     assert (facts["gpus"], facts["shared"]) == (2, "guidance 2")
     assert "2 processes make this run: each computes one of the passes of guidance." in job.run.log_tail()
@@ -110,6 +119,9 @@ def test_what_is_no_number_of_gpus_is_refused(studio: QueueUnderTest, capsys: py
     words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--gpus", "many"]
     assert cli.main(words) != 0
     assert "gpus" in (said := capsys.readouterr().err) and "'many'" in said and "auto, or a number from 1" in said
+    of_one_process = studio.submit()
+    assert cli.main(["runs", "rerun", of_one_process.id, "--gpus", "2"]) == errors.REFUSED
+    assert "gpus: is not for relax" in capsys.readouterr().err
 
 
 @pytest.mark.slow
