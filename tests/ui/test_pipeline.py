@@ -141,13 +141,27 @@ def test_a_picture_and_a_script_are_given_and_a_stage_that_is_cancelled_is_said(
         pipeline.steps.chosen = 2
         assert pipeline.steps.steps[2]["ready"]
         pipeline.again(2)
-        await until(lambda: pipeline.artifact and not pipeline.steps.busy, PATIENCE)
-        assert states(pipeline) == ["succeeded"] * 5 and pipeline.steps.steps[3]["kind"] == "audio"
-        names = ["upscaled.png", "moving.mp4", "voice.wav", "talking.mp4"]
-        assert [path.name for path in pipeline.artifacts] == names
-        assert pipeline.made["talking.mp4"].job.run.manifest()["parents"] == [pipeline.made["voice.wav"].job.id]
+        await until(lambda: states(pipeline)[2] in ("queued", "running"))
 
     asyncio.run(person())
+    pipeline.close()  # and the stages go on without it: what followed them ended with the loop
+
+    async def later() -> None:
+        again = Pipeline()
+        following = asyncio.create_task(again.attach())
+        await until(lambda: again.steps.busy)
+        assert states(again)[:2] == ["succeeded"] * 2 and again.steps.steps[0]["path"] == "face.png"
+        assert again.steps.steps[1]["kind"] == "picture"
+        await following
+        assert states(again) == ["succeeded"] * 5 and again.steps.steps[3]["kind"] == "audio"
+        names = ["upscaled.png", "moving.mp4", "voice.wav", "talking.mp4"]
+        assert [path.name for path in again.artifacts] == names
+        assert again.made["talking.mp4"].job.run.manifest()["parents"] == [again.made["voice.wav"].job.id]
+        another = Pipeline()
+        await another.attach()  # the end was seen
+        assert states(another) == ["pending"] * 5
+
+    asyncio.run(later())
     assert len(list_jobs()) == before + 5
 
 
