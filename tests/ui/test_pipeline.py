@@ -11,11 +11,15 @@ from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything, named, until
 from wanavatar_lab.errors import LabError, RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import list_jobs, pause, resume
+from wanavatar_lab.pipeline import Link
+from wanavatar_lab.pipeline.chain import Chain
+from wanavatar_lab.requests import Upscale
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.pipeline import Pipeline
 from wanavatar_lab.ui.player import Compare
+from wanavatar_lab.ui.widget import Look
 
 PATIENCE = 240.0  # seconds; only a failing test waits so long
 
@@ -163,6 +167,28 @@ def test_a_picture_and_a_script_are_given_and_a_stage_that_is_cancelled_is_said(
 
     asyncio.run(later())
     assert len(list_jobs()) == before + 5
+
+
+def test_the_chain_of_another_page_is_shown_and_keeps_nobody_from_their_own(served: Path) -> None:
+    pause()
+    other = Chain.start([Link("upscaled.png", Upscale(profile="pocket", image=str(served / "face.png")))])
+
+    async def person() -> None:
+        pipeline = form(served)
+        for each in everything(pipeline):
+            if isinstance(each, Look):
+                each.set_state({"drawn": True})  # as the page says
+        await until(lambda: states(pipeline)[1] == "queued")
+        named(pipeline, "Run all stages").click()
+        await until(lambda: states(pipeline)[:2] == ["queued", "pending"])
+        assert named(pipeline, "Running…").disabled
+        pipeline.steps.receive({"kind": "cancel"})
+        await until(lambda: states(pipeline)[0] == "cancelled" and not pipeline.steps.busy)
+
+    asyncio.run(person())
+    resume()
+    (made,) = asyncio.run(other.follow(lambda _: None))
+    assert made.path.name == "upscaled.png"
 
 
 def test_what_is_wrong_stands_at_its_field_and_nothing_is_queued(served: Path) -> None:

@@ -359,17 +359,12 @@ class Pipeline(LabBox):
         if self.steps.busy:
             raise LabError("The stages run already; wait until they have ended, or cancel them.")
         self._memory.settled = True  # what runs is what the form shows
-        # it starts a process and writes to disk, which must not block other widgets
-        self.steps.busy = True
-        try:
-            chain = await asyncio.to_thread(Chain.start, links, kept)
-        finally:
-            self.steps.busy = False
-        return await self._follow(chain, links, kept, cancel=cancel)
+        return await self._follow(None, links, kept, cancel=cancel)
 
     async def _follow(
-        self, chain: Chain, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False
+        self, chain: Chain | None, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False
     ) -> list[Path]:
+        """Follow a chain, which is started if it is None."""
         self._close_change()
         self._chain, self.links, self.made, self._job = chain, list(links), dict(kept), None
         places = [STAGES.index(link.request.stage) for link in links if link.file not in kept]
@@ -393,6 +388,9 @@ class Pipeline(LabBox):
                 self._keep(progress.status)
 
         try:
+            if chain is None:
+                # it starts a process and writes to disk, which must not block other widgets
+                chain = self._chain = await asyncio.to_thread(Chain.start, links, kept)
             await chain.follow(show, begun, cancel=cancel)
         finally:
             if self._chain is chain:  # not one that was left for a chain of one's own
