@@ -250,6 +250,7 @@ def test_the_bench_keeps_to_a_limit_and_says_what_it_took(tmp_path: Path) -> Non
     assert "of its memory; pinned memory comes at" in tables([figures])
 
 
+@pytest.mark.slow  # a process for each way; the next test has the command and its table
 def test_offloading_is_measured_in_every_way_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     words = ["offload", "speech-to-video:64x64x8/3", "speech-to-video:64x64x4/2", "--ways", "group", "diffusers-block"]

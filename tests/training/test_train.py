@@ -148,6 +148,7 @@ def test_processes_skip_a_step_alike_whose_gradient_is_not_finite(tmp_path: Path
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-6) for name in mine)
 
 
+@pytest.mark.slow  # it waits for longer than processes wait for each other
 def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(trained: Path, tmp_path: Path) -> None:
     file = write_config(tmp_path, trained, max_train_steps=1)
     for run in [Run(file, rank, 2, loading=6.0 * rank, timeout=4.0) for rank in range(2)]:
