@@ -206,6 +206,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
             ["text-to-image", "--prompt", "x", "--profile", "tiny"],
             ["profile: must be one of 'full', 'pocket' (got 'tiny')"],
         ),
+        (
+            ["text-to-image", "--profile", "pocket", "--prompt", "a", "--gpus", "many"],
+            ["gpus: must be auto, or a number from 1 (got 'many')"],
+        ),
         (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
         (["upscale", "a.png"], ["'a.png' belongs to no option"]),
         (["upscal", "--image", "a.png"], ["'upscal' is not a command; did you mean upscale?"]),
