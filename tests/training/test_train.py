@@ -156,11 +156,12 @@ def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(tr
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
 
+@pytest.mark.slow  # it compiles; model/test_activations.py compiles blocks for training
 @pytest.mark.parametrize(
     ("backend", "samples", "said", "graphs"),
     [
         ("eager", 3, "3 samples in 2 shapes (2, 1), 2 a step, 6 steps", 4),
-        pytest.param("aot_eager", 6, "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps", 6, marks=pytest.mark.slow),
+        ("aot_eager", 6, "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps", 6),
     ],
 )
 def test_each_shape_is_compiled_once_and_counted(
