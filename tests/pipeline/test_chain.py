@@ -95,7 +95,11 @@ def test_who_only_looked_leaves_it_going(shared_queue: QueueUnderTest) -> None:
     asyncio.run(look())
     assert not job.run.cancel_requested() and Chain.unseen() == [chain]
     let_go(job)
-    assert len(asyncio.run(chain.follow(nothing))) == 1
+    eventually(lambda: not driver(chain))
+    later = Chain.start([relax("b.npy")])
+    assert Chain.unseen() == [chain, later]
+    asyncio.run(later.follow(nothing))
+    assert Chain.unseen() == []  # nobody is shown an older end after a newer one
 
 
 def test_what_ends_a_chain_is_told_to_whoever_follows(tmp_path: Path) -> None:
@@ -114,6 +118,7 @@ def test_what_ends_a_chain_is_told_to_whoever_follows(tmp_path: Path) -> None:
 
     chain = Chain.start([relax("a.npy", hold_at=1), relax("b.npy", takes="a.npy")])
     job = newest(before + 1)
+    assert Chain.unseen() == [chain]
     (process,) = driver(chain)
     os.kill(process.pid, signal.SIGKILL)
     let_go(job)

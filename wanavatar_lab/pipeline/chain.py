@@ -101,7 +101,7 @@ class Chain:
         *,
         cancel: bool = False,
     ) -> list[Made]:
-        """Follow it to its end, as `pipeline.follow`.
+        """Follow it to its end, as `pipeline.follow`; it and those before it that have ended are seen then.
 
         Args:
             cancel: cancel it where this is cancelled, as by the stop button of a notebook; else it goes on.
@@ -132,9 +132,9 @@ class Chain:
                 self.cancel()
             raise
         except LabError:
-            (self.folder / "seen").touch()
+            self._see()
             raise
-        (self.folder / "seen").touch()
+        self._see()
         return made
 
     def cancel(self) -> None:
@@ -163,6 +163,11 @@ class Chain:
             write_json(self.folder / "refused.json", error.problems)
         except (LabError, OSError) as error:
             write_json(self.folder / "refused.json", str(error))
+
+    def _see(self) -> None:
+        for folder in entries(self.folder.parent):
+            if folder == self.folder or (folder < self.folder and not locks.is_locked(folder / "lock")):
+                (folder / "seen").touch()
 
     @property
     def _runs(self) -> Path:

@@ -213,12 +213,13 @@ class Pipeline(LabBox):
     async def attach(self) -> None:
         """Show the newest chain of this profile that goes on, or whose end nobody has seen, and follow it."""
         for chain in reversed(Chain.unseen()):
+            links: list[Link] = []
             with suppress(LabError):  # of stages that are not known here, or of runs that were deleted
                 links, kept = chain.links(), chain.kept()
-                if links[0].request.profile == self.form.profile:
-                    self._begin(links, kept)
-                    await self._follow(chain, links, kept)
-                    return
+            if links and links[0].request.profile == self.form.profile:
+                self._begin(links, kept)
+                await self._follow(chain, links, kept)
+                return
 
     def _begin(self, links: Sequence[Link], kept: Mapping[str, Made] = MappingProxyType({})) -> None:
         """Show all stages as not begun but those with a result that is kept, or with a file that was given."""
