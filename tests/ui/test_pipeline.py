@@ -182,6 +182,8 @@ def test_the_chain_of_another_page_is_shown_and_keeps_nobody_from_their_own(serv
         named(pipeline, "Run all stages").click()
         await until(lambda: states(pipeline)[:2] == ["queued", "pending"])
         assert named(pipeline, "Running…").disabled
+        with pytest.raises(LabError, match="The stages run already"):
+            await pipeline.run()
         pipeline.steps.receive({"kind": "cancel"})
         await until(lambda: states(pipeline)[0] == "cancelled" and not pipeline.steps.busy)
 

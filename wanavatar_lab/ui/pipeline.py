@@ -207,6 +207,7 @@ class Pipeline(LabBox):
             raise refused
         links = request.links()
         self._leave()
+        self._check_free()
         self._begin(links)
         return await self._run(links, {}, cancel=cancel)
 
@@ -220,6 +221,7 @@ class Pipeline(LabBox):
                 self._begin(links, kept)
                 await self._follow(chain, links, kept)
                 return
+        self._found = None
 
     def _begin(self, links: Sequence[Link], kept: Mapping[str, Made] = MappingProxyType({})) -> None:
         """Show all stages as not begun but those with a result that is kept, or with a file that was given."""
@@ -239,10 +241,10 @@ class Pipeline(LabBox):
 
     def _leave(self) -> None:
         """Follow a chain no longer that was not begun here; it goes on."""
-        if self._found is not None and not self._found.done():
+        if self._found is not None:
             self._found.cancel()
+            self._found = self._chain = None
             self.steps.busy = False
-        self._found = self._chain = None
 
     def change(self, place: int) -> None:
         """Open the form of a stage, below the stages."""
@@ -357,10 +359,13 @@ class Pipeline(LabBox):
         return await self._run(links, {file: made for file, made in self.made.items() if file not in anew})
 
     async def _run(self, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False) -> list[Path]:
-        if self.steps.busy:
-            raise LabError("The stages run already; wait until they have ended, or cancel them.")
+        self._check_free()
         self._memory.settled = True  # what runs is what the form shows
         return await self._follow(None, links, kept, cancel=cancel)
+
+    def _check_free(self) -> None:
+        if self.steps.busy:
+            raise LabError("The stages run already; wait until they have ended, or cancel them.")
 
     async def _follow(
         self, chain: Chain | None, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False
@@ -368,7 +373,6 @@ class Pipeline(LabBox):
         """Follow a chain, which is started if it is None."""
         self._close_change()
         self._chain, self.links, self.made, self._job = chain, list(links), dict(kept), None
-        places = [STAGES.index(link.request.stage) for link in links if link.file not in kept]
         places = [STAGES.index(link.request.stage) for link in links if link.file not in kept]
         for place in places:
             self.steps.change(place, state="pending", fraction=0.0, seed=None, said="", path="")
