@@ -34,7 +34,7 @@ test test-slow: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## the suite, the same on every machine: no GPU, no network, no browser
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m "not chromium and not slow" $(ARGS)
 
-test-slow: setup ## what takes long: runs of several processes that die, stop and go on; compilers
+test-slow: setup ## what takes long: several processes in a run, compilers, more of the models that ship
 	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 test-gpu: setup ## what needs one NVIDIA GPU

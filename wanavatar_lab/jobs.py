@@ -288,7 +288,8 @@ def list_queue(*, runs_dir: Path | str | None = None) -> list[Job]:
     with suppress(locks.NoLocks):
         _tend(queue, start=False)
     runs = [Run(queue.root / run_id) for run_id in queue.run_ids()]
-    return [Job(run) for run in runs if run.readable_status() is not None]
+    # a run that has just ended keeps its ticket until the supervisor has heard of it
+    return [Job(run) for run in runs if (status := run.readable_status()) is not None and not status.ended]
 
 
 def cancel_all(*, runs_dir: Path | str | None = None) -> list[Job]:

@@ -5,6 +5,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ from wanavatar_lab.s2v import SegmentMemory
 
 STAGES = ("text_to_image", "image_to_video", "speech_to_video")
 MAKE = {"text_to_image": picture, "image_to_video": moving, "speech_to_video": clip}
+
+
+@cache
+def plainly_made(stage: str) -> torch.Tensor:
+    """What the random networks of a stage make, without offload."""
+    return MAKE[stage](random_pipeline(stage, "tiny", torch.float32))
 
 
 def test_the_counted_work_is_the_work_done() -> None:
@@ -168,7 +175,7 @@ def test_random_weights_keep_the_scale_of_what_they_multiply() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_watching_changes_no_result(stage: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_offload, "is_on_device", is_on)
-    wanted = MAKE[stage](random_pipeline(stage, "tiny", torch.float32))
+    wanted = plainly_made(stage)
     pipeline = random_pipeline(stage, "tiny", torch.float32)
     watch = Watch(networks(pipeline))
     cpu = torch.device("cpu")
@@ -250,6 +257,7 @@ def test_the_bench_keeps_to_a_limit_and_says_what_it_took(tmp_path: Path) -> Non
     assert "of its memory; pinned memory comes at" in tables([figures])
 
 
+@pytest.mark.slow  # a process for each way; the next test has the command and its table
 def test_offloading_is_measured_in_every_way_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     words = ["offload", "speech-to-video:64x64x8/3", "speech-to-video:64x64x4/2", "--ways", "group", "diffusers-block"]
@@ -279,7 +287,7 @@ def test_a_way_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", [name for name, way in WAYS.items() if way.apply is not None])
 @pytest.mark.parametrize("stage", ["image_to_video", "speech_to_video"])
 def test_diffusers_ways_make_the_same(stage: str, way: str) -> None:
-    wanted = MAKE[stage](random_pipeline(stage, "tiny", torch.float32))
+    wanted = plainly_made(stage)
     pipeline = random_pipeline(stage, "tiny", torch.float32)
     apply = WAYS[way].apply
     assert apply is not None

@@ -69,7 +69,7 @@ def test_the_best_plan_of_so_many_passes_is_the_one_whose_latents_are_nearest(ch
         assert errors[passes][plan] == pytest.approx(min(errors[passes].values()))
 
 
-@pytest.mark.parametrize("stage", ["speech_to_video", "image_to_video"])
+@pytest.mark.parametrize("stage", ["speech_to_video", pytest.param("image_to_video", marks=pytest.mark.slow)])
 def test_a_calibration_adds_to_a_table_what_holds_for_its_clip(stage: str, toy_weights: Path) -> None:
     table = toy_weights / "speed.toml"
     table.write_text('[[speech_to_video]]\nprofile = "full"\nsteps = 4\nbalanced = "2222"\nfast = "2002"\n')
@@ -124,6 +124,7 @@ def test_a_layer_that_every_computed_pass_runs_is_counted() -> None:
     assert computed["passes"] == 2
 
 
+@pytest.mark.slow  # it compiles
 def test_kernels_are_measured_plain_and_compiled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab.cli import doctor, main
 from wanavatar_lab.errors import LabError
 
@@ -90,10 +91,26 @@ def test_the_command_fails_where_something_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "look", doctor.look_here)  # without the seconds of another process
-    assert main(["doctor", "--json"]) == 1
+    assert main(["doctor", "--profile", "pocket", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert told["sound"] is False and told["profile"] == "pocket"
-    assert {"section", "name", "state", "text", "advice"} == set(told["checks"][0])
+    assert told["sound"] is False and told["profile"] == "pocket" and "pocket" in told["problems"]["pocket"]
+    assert {"section", "name", "state", "text", "advice", "profile"} == set(told["checks"][0])
+
+
+def test_both_profiles_are_looked_at_and_one_that_runs_is_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(REPOSITORY / "weights"))  # pocket ships
+    monkeypatch.setattr(doctor, "look", doctor.look_here)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"stages, profile full:", "stages, profile pocket:"} <= {*lines} and lines[
+        -1
+    ] == "profile pocket: no problems."
+    assert lines[-2].startswith("profile full: ") and "VoxCPM2" in lines[-2]
+    (row,) = [line for line in lines if " VoxCPM2 " in line and "download with" not in line]
+    assert row.startswith(" FAIL")
+    assert main(["doctor", "--profile", "full"]) == 1
 
 
 def test_the_command_prints_a_mark_for_each_and_sums_up(
@@ -102,8 +119,15 @@ def test_the_command_prints_a_mark_for_each_and_sums_up(
     found = doctor.Found(
         (doctor.Check("machine", "CPU", "ok", "2 cores"), doctor.Check("ports", "80", "problem", "taken", "Wait."))
     )
-    monkeypatch.setattr(doctor, "look", lambda profile: found)
+    monkeypatch.setattr(doctor, "look", lambda *profiles: found)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["ok", "CPU", "2", "cores"]
-    assert [" ".join(line.split()) for line in lines[-4:]] == ["FAIL 80 taken", "Wait.", "stages:", "1 problem: 80."]
+    assert [" ".join(line.split()) for line in lines[-6:]] == [
+        "FAIL 80 taken",
+        "Wait.",
+        "stages, profile full:",
+        "stages, profile pocket:",
+        "profile full: 1 problem: 80.",
+        "profile pocket: 1 problem: 80.",
+    ]

@@ -64,6 +64,7 @@ def a_file(seed: int, own_modules: bool) -> tuple[bytes, State]:
     )
 
 
+@pytest.mark.slow  # a process that imports all of it, and seven networks
 def test_a_repository_a_folder_and_a_file_in_it_are_read(hub: Hub, tmp_path: Path) -> None:
     (me, face), (plain, style) = a_file(0, own_modules=True), a_file(1, own_modules=False)
     hub.repositories = {

@@ -26,6 +26,9 @@ from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
+# the weights that ship are rarely trained again, and test_upscale_training.py has the loop
+pytestmark = pytest.mark.slow
+
 VAE = Path(__file__).resolve().parents[2] / "weights" / "pocket" / "video_vae"
 SIZE, FRAMES = 64, 13
 POCKET = PROFILES["pocket"]

@@ -2,7 +2,7 @@
 
 Through the pipelines as users call them, at the profile's own steps and guidance, on avatars, prompts and voices that
 were held out of training. The full figures come from the `evaluate` of each model. Of the clips, which take seconds
-each, `make test` makes one of speech and one of a movement, and `make test-slow` the others.
+each, `make test` makes one of speech, and `make test-slow` the others.
 """
 
 import itertools
@@ -147,10 +147,8 @@ def mover() -> image_to_video.Models:
     )
 
 
-@pytest.mark.parametrize(
-    "movement",
-    ["zoom in", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tilt right", "pan left"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("movement", ["zoom in", "tilt right", "pan left"])
 def test_what_a_prompt_names_moves(movement: str, mover: image_to_video.Models, reader: Reader, tmp_path: Path) -> None:
     asked = next(clip for clip in moving.asked_clips(1, 33) if clip.movement == movement)
     clip = moving.make(asked, mover, tmp_path, {})

@@ -45,6 +45,7 @@ def test_the_error_is_zero_for_the_true_flow_and_weights_are_a_mean_of_places() 
     assert weighted_mean(error, 1 + 8 * mouth) == pytest.approx(9 * 4 / (36 + 16), abs=1e-5)
 
 
+@pytest.mark.slow  # the weights that ship are rarely trained again
 def test_embeddings_end_where_the_text_ends() -> None:
     tokenizer = train_tokenizer()
     encoder, _ = toys.text_encoder()
@@ -83,6 +84,7 @@ def test_a_batch_is_of_one_kind() -> None:
     assert first["encoder_hidden_states"][:, 0, 0].tolist() == [-1.0, 2.0]
 
 
+@pytest.mark.slow  # a long clip
 def test_the_shipped_vae_holds_its_quality_over_a_long_clip() -> None:
     from training.pocket.video_vae.clips import ClipBank
     from training.pocket.video_vae.figures import psnr

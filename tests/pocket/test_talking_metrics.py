@@ -66,6 +66,7 @@ def corpus(corpus_folder: Path) -> Corpus:
     return Corpus(corpus_folder)
 
 
+@pytest.mark.slow  # test_shipped_models.py reads mouths that were made
 def test_the_mouth_is_read_from_drawn_frames_and_from_what_the_vae_makes_of_them(reader: Reader) -> None:
     vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.float32).eval().requires_grad_(False)
     assert reading_figures(reader, 2, 49, None)["opening"]["r"] > 0.97
@@ -208,6 +209,7 @@ def test_long_speech_and_silence_are_as_long_as_asked(corpus: Corpus) -> None:
     assert nothing.frames == 20 and not nothing.mouth.any() and 0 < np.abs(nothing.sound).max() < 0.01
 
 
+@pytest.mark.slow  # parts of a long clip
 def test_softening_in_parts_is_no_worse_after_the_seam() -> None:
     vae = AutoencoderKLWan.from_pretrained(VAE, torch_dtype=torch.float32).eval().requires_grad_(False)
     attributes, pose = sample_attributes(1, seed=1), sample_motion(1, 18, seed=2)

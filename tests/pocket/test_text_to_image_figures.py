@@ -27,6 +27,7 @@ def pipeline() -> Flux2KleinPipeline:
     return load_pipeline(FOLDER, torch.float32)
 
 
+@pytest.mark.slow  # the next test has one of them
 def test_pictures_obey_their_prompts_in_four_steps(pipeline: Flux2KleinPipeline) -> None:
     assert pipeline.config.is_distilled
     attributes = sample_attributes(PROMPTS, 5, "held_out")

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from training.pocket.judge.reading import WEIGHTS, Reader
 from training.pocket.talking.sources import Pipeline
 from training.pocket.talking.voices import lip_r, spoken
@@ -19,7 +21,8 @@ def test_every_speaker_has_a_voice() -> None:
     assert len({(each["variant"], each["pitch"]) for each in table["voices"].values()}) == len(VOICES)
 
 
-def test_the_lips_follow_a_voice_made_of_text() -> None:  # some seconds: a segment of the trained networks
+@pytest.mark.slow  # a segment of the trained networks; test_shipped_models.py has one of a recorded voice
+def test_the_lips_follow_a_voice_made_of_text() -> None:
     table = json.loads((FOLDER / "pocket" / "text_to_speech" / TABLE).read_text(encoding="utf-8"))
     speaker = table["voices"][TextToSpeech.model_fields["voice"].default]
     made = spoken("Hello there, how are you today?", "en", speaker, table)

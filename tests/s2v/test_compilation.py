@@ -28,6 +28,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow  # it compiles eight graphs
 def test_a_second_step_compiles_and_no_later_one() -> None:
     model, plain, compiler = toy_model(), toy_model(), CompileCounter()
     model.compile_repeated_blocks(fullgraph=True, backend=compiler)

@@ -29,7 +29,8 @@ from wanavatar_lab.runs.made_with import read_settings
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.stages import text_to_speech
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.stages.text_to_speech import END, levelled
+from wanavatar_lab.stages.text_to_speech import END, finished
+from wanavatar_lab.tools.loudness import loudness_of, measure_loudness
 from wanavatar_lab.ui.file_field import earlier
 from wanavatar_lab.weights import WEIGHTS
 
@@ -76,11 +77,8 @@ def pitch(audio: media.Audio) -> float:
 def test_a_text_becomes_a_voice_of_a_sane_level(language: str) -> None:
     audio, run = speak(text=HELLO[language], seed=3)
     assert (audio.rate, audio.channels) == (22_050, 1) and 1 < audio.seconds < 5
-    samples = said(audio)
-    blocks = samples[: len(samples) // 1102 * 1102].reshape(-1, 1102)
-    power = (blocks**2).mean(axis=1)
-    heard = power[power > power.max() / 1000].mean()
-    assert 10 * np.log10(heard) == pytest.approx(-20, abs=1) and np.abs(samples).max() < 0.9
+    loudness = measure_loudness(run.folder / "voice.wav")
+    assert loudness.integrated == pytest.approx(-20, abs=0.1) and (loudness.true_peak or 0) <= -1
     facts = run.manifest()["facts"]
     assert (facts["language"], facts["sample_rate"]) == (language, 22_050)
     assert facts["engine"].startswith("espeak-ng 1.") and facts["seconds"] == pytest.approx(audio.seconds, abs=1e-3)
@@ -138,15 +136,18 @@ def test_without_espeak_the_stage_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_the_level_is_that_of_what_is_heard() -> None:
-    rate, time = 16_000, np.arange(16_000) / 16_000
-    tone = (0.01 * np.sin(2 * np.pi * 200 * time)).astype(np.float32)
-    half = levelled(np.concatenate([tone, 0 * tone]), rate)
-    assert np.sqrt((half[:16_000] ** 2).mean()) == pytest.approx(0.1, rel=0.01)  # -20 dBFS, whatever the pauses
-    assert half.dtype == np.float32 and not half[16_000:].any()
+    rate, time = 16_000, np.arange(5 * 16_000) / 16_000
+    tone = (0.01 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
+    voice = finished(np.concatenate([tone, 0 * tone]), rate).samples
+    # a sine of 1 kHz in one channel whose peak is at -17 dBFS has -20 LUFS, whatever the pauses
+    assert np.abs(voice).max() == pytest.approx(10 ** (-17 / 20), rel=0.03)
+    assert voice.dtype == np.float32 and not voice[len(tone) :].any()
+    word = finished(tone[:800], rate)  # of 0.05 s, less than the measurement takes
+    assert word.seconds == 0.4 and loudness_of(word).integrated == pytest.approx(-20, abs=0.1)
     click = tone.copy()
     click[8_000] = 1
-    assert np.abs(levelled(click, rate)).max() == pytest.approx(10 ** (-1 / 20), rel=1e-3)
-    assert not levelled(np.zeros(100, np.float32), rate).any()
+    assert np.abs(finished(click, rate).samples).max() == pytest.approx(10 ** (-1 / 20), rel=0.02)
+    assert not finished(np.zeros(100, np.float32), rate).samples.any()
 
 
 @given(st.text(max_size=60))

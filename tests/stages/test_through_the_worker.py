@@ -10,7 +10,7 @@ import pytest
 from tests import toys
 from tests.queue_for_tests import QueueUnderTest, eventually, use_queue
 from tests.test_hostile_weights import HOSTILE, target_fixture
-from wanavatar_lab import cli, jobs, media
+from wanavatar_lab import cli, errors, jobs, media
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
 from wanavatar_lab.runs.status import Status
@@ -38,16 +38,29 @@ def levels(path: Path) -> np.ndarray:
     return media.read_samples(path).levels.astype(int)
 
 
-def test_text_to_image_from_the_command_line(place: Path, tmp_path: Path) -> None:
+def test_a_picture_from_the_command_line_and_again_by_two_processes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["text-to-image", "--profile", "pocket", "--prompt", "a woman", "--seed", "1", "--json"]
     size = ["--width", "64", "--height", "64", "--no-upscale"]
     assert cli.main([*words, *size, "--out", str(tmp_path / "a.png")]) == 0
     assert media.read_picture(tmp_path / "a.png").size == (64, 64)
+    alone = json.loads(capsys.readouterr().out)["id"]
+    again = ["runs", "rerun", alone, "--gpus", "2", "--json", "--out", str(tmp_path / "b.png")]
+    assert cli.main(again) == 0
+    assert np.abs(levels(tmp_path / "b.png") - levels(tmp_path / "a.png")).max() <= 1
+    together = jobs.attach(json.loads(capsys.readouterr().out)["id"]).run
+    facts = together.manifest()["facts"]
+    assert (facts["gpus"], facts["shared"]) == (2, "sequence 2")
+    assert "2 processes make this run: " in together.log_tail() and "gpus" not in together.manifest()["request"]
 
 
-def test_upscale_from_the_command_line(place: Path, tmp_path: Path) -> None:
+def test_upscale_from_the_command_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--image", str(GOLDEN / "input.png"), "--weights", str(GOLDEN / "toy_x2.pth"), "--tile", "48"]
     assert cli.main(["upscale", *words, "--out", str(tmp_path / "out.png")]) == 0
+    made = jobs.list_jobs()[0].id
+    assert cli.main(["runs", "rerun", made, "--gpus", "2"]) == errors.REFUSED
+    assert "gpus: is not for upscale, which one GPU makes" in capsys.readouterr().err
     assert np.abs(levels(tmp_path / "out.png") - levels(GOLDEN / "output_tile48.png")).max() <= 1
 
 

@@ -148,6 +148,7 @@ def test_processes_skip_a_step_alike_whose_gradient_is_not_finite(tmp_path: Path
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-6) for name in mine)
 
 
+@pytest.mark.slow  # it waits for longer than processes wait for each other
 def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(trained: Path, tmp_path: Path) -> None:
     file = write_config(tmp_path, trained, max_train_steps=1)
     for run in [Run(file, rank, 2, loading=6.0 * rank, timeout=4.0) for rank in range(2)]:
@@ -155,11 +156,12 @@ def test_a_network_may_take_longer_to_load_than_processes_wait_for_each_other(tr
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
 
+@pytest.mark.slow  # it compiles; model/test_activations.py compiles blocks for training
 @pytest.mark.parametrize(
     ("backend", "samples", "said", "graphs"),
     [
         ("eager", 3, "3 samples in 2 shapes (2, 1), 2 a step, 6 steps", 4),
-        pytest.param("aot_eager", 6, "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps", 6, marks=pytest.mark.slow),
+        ("aot_eager", 6, "6 samples in 3 shapes (3, 2, 1), 2 a step, 6 steps", 6),
     ],
 )
 def test_each_shape_is_compiled_once_and_counted(

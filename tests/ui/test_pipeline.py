@@ -11,11 +11,15 @@ from tests.queue_for_tests import REPOSITORY, QueueUnderTest, use_queue
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything, named, until
 from wanavatar_lab.errors import LabError, RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import list_jobs, pause, resume
+from wanavatar_lab.pipeline import Link
+from wanavatar_lab.pipeline.chain import Chain
+from wanavatar_lab.requests import Upscale
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.pipeline import Pipeline
 from wanavatar_lab.ui.player import Compare
+from wanavatar_lab.ui.widget import Look
 
 PATIENCE = 240.0  # seconds; only a failing test waits so long
 
@@ -141,14 +145,52 @@ def test_a_picture_and_a_script_are_given_and_a_stage_that_is_cancelled_is_said(
         pipeline.steps.chosen = 2
         assert pipeline.steps.steps[2]["ready"]
         pipeline.again(2)
-        await until(lambda: pipeline.artifact and not pipeline.steps.busy, PATIENCE)
-        assert states(pipeline) == ["succeeded"] * 5 and pipeline.steps.steps[3]["kind"] == "audio"
-        names = ["upscaled.png", "moving.mp4", "voice.wav", "talking.mp4"]
-        assert [path.name for path in pipeline.artifacts] == names
-        assert pipeline.made["talking.mp4"].job.run.manifest()["parents"] == [pipeline.made["voice.wav"].job.id]
+        await until(lambda: states(pipeline)[2] in ("queued", "running"))
 
     asyncio.run(person())
+    pipeline.close()  # and the stages go on without it: what followed them ended with the loop
+
+    async def later() -> None:
+        again = Pipeline()
+        following = asyncio.create_task(again.attach())
+        await until(lambda: again.steps.busy)
+        assert states(again)[:2] == ["succeeded"] * 2 and again.steps.steps[0]["path"] == "face.png"
+        assert again.steps.steps[1]["kind"] == "picture"
+        await following
+        assert states(again) == ["succeeded"] * 5 and again.steps.steps[3]["kind"] == "audio"
+        names = ["upscaled.png", "moving.mp4", "voice.wav", "talking.mp4"]
+        assert [path.name for path in again.artifacts] == names
+        assert again.made["talking.mp4"].job.run.manifest()["parents"] == [again.made["voice.wav"].job.id]
+        another = Pipeline()
+        await another.attach()  # the end was seen
+        assert states(another) == ["pending"] * 5
+
+    asyncio.run(later())
     assert len(list_jobs()) == before + 5
+
+
+def test_the_chain_of_another_page_is_shown_and_keeps_nobody_from_their_own(served: Path) -> None:
+    pause()
+    other = Chain.start([Link("upscaled.png", Upscale(profile="pocket", image=str(served / "face.png")))])
+
+    async def person() -> None:
+        pipeline = form(served)
+        for each in everything(pipeline):
+            if isinstance(each, Look):
+                each.set_state({"drawn": True})  # as the page says
+        await until(lambda: states(pipeline)[1] == "queued")
+        named(pipeline, "Run all stages").click()
+        await until(lambda: states(pipeline)[:2] == ["queued", "pending"])
+        assert named(pipeline, "Running…").disabled
+        with pytest.raises(LabError, match="The stages run already"):
+            await pipeline.run()
+        pipeline.steps.receive({"kind": "cancel"})
+        await until(lambda: states(pipeline)[0] == "cancelled" and not pipeline.steps.busy)
+
+    asyncio.run(person())
+    resume()
+    (made,) = asyncio.run(other.follow(lambda _: None))
+    assert made.path.name == "upscaled.png"
 
 
 def test_what_is_wrong_stands_at_its_field_and_nothing_is_queued(served: Path) -> None:

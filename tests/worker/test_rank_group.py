@@ -1,6 +1,7 @@
 """Runs that several processes make together, from submit to file: equal to those of one, and what if one dies.
 
-All runs go through one queue, whose worker and ranks stay between them, as they do for a user.
+All runs go through one queue, whose worker and ranks stay between them, as they do for a user. They take too long for
+`make test`, which has one of them: in tests/stages/test_through_the_worker.py, beside runs of one process.
 """
 
 import os
@@ -18,6 +19,8 @@ from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, use_queu
 from wanavatar_lab import cli, jobs, media
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
+
+pytestmark = pytest.mark.slow
 
 LIMIT = 60.0  # seconds in which a run has to end when one of its processes is lost
 CLIP = {"profile": "pocket", "seed": 1, "resolution": "64x64"}
@@ -53,10 +56,15 @@ def made(request: Request, gpus: int) -> tuple[np.ndarray, Job]:
     job = jobs.submit(request, gpus=gpus)
     status = job.wait(120, check=False, progress=False)
     assert status.state == "succeeded", f"{status.error}\n{job.run.log_tail()}"
-    path = job.run.path(status.artifacts[0])
+    return levels(job), job
+
+
+def levels(job: Job) -> np.ndarray:
+    """The pixels of the picture or clip that a run has made."""
+    path = job.run.path(job.artifacts()[0])
     if path.suffix == ".png":
-        return media.read_samples(path).levels.astype(int), job
-    return np.stack(list(media.read_frames(path))).astype(int), job
+        return media.read_samples(path).levels.astype(int)
+    return np.stack(list(media.read_frames(path))).astype(int)
 
 
 def others(studio: QueueUnderTest) -> list[psutil.Process]:
@@ -68,13 +76,11 @@ def others(studio: QueueUnderTest) -> list[psutil.Process]:
 
 
 def test_a_talking_clip_whose_passes_two_processes_share(studio: QueueUnderTest) -> None:
-    together, job = made(talking(studio), 2)
     alone, _ = made(talking(studio), 1)
+    together, job = made(talking(studio), 2)
     assert np.array_equal(together, alone)
-    facts = job.run.manifest()["facts"]
-    assert (facts["gpus"], facts["shared"]) == (2, "guidance 2")
+    assert job.run.manifest()["facts"]["shared"] == "guidance 2"
     assert "2 processes make this run: each computes one of the passes of guidance." in job.run.log_tail()
-    assert "gpus" not in job.run.manifest()["request"]
 
 
 def test_a_talking_clip_whose_sequence_two_processes_share(studio: QueueUnderTest) -> None:
@@ -85,7 +91,6 @@ def test_a_talking_clip_whose_sequence_two_processes_share(studio: QueueUnderTes
     assert job.run.manifest()["facts"]["shared"] == "sequence 2"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("speed", "shared"), [("exact", "guidance 2"), ("fast", "sequence 2")])
 def test_both_experts_are_shared(studio: QueueUnderTest, speed: str, shared: str) -> None:
     request = moving(studio, speed=speed, num_inference_steps=8)
@@ -96,7 +101,6 @@ def test_both_experts_are_shared(studio: QueueUnderTest, speed: str, shared: str
     assert facts["shared"] == shared and facts.get("speed") == before.run.manifest()["facts"].get("speed")
 
 
-@pytest.mark.slow
 def test_a_picture_is_shared_from_the_command_line(studio: QueueUnderTest, tmp_path: Path) -> None:
     words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--seed", "1", "--no-upscale"]
     words += ["--width", "64", "--height", "64", "--out"]
@@ -106,13 +110,6 @@ def test_a_picture_is_shared_from_the_command_line(studio: QueueUnderTest, tmp_p
     assert np.abs(together - alone).max() <= 1
 
 
-def test_what_is_no_number_of_gpus_is_refused(studio: QueueUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["text-to-image", "--profile", "pocket", "--prompt", "a", "--gpus", "many"]
-    assert cli.main(words) != 0
-    assert "gpus" in (said := capsys.readouterr().err) and "'many'" in said and "auto, or a number from 1" in said
-
-
-@pytest.mark.slow
 def test_an_error_that_all_processes_find_is_told_once_and_costs_none_of_them(studio: QueueUnderTest) -> None:
     made(PICTURE, 2)
     before = others(studio)
@@ -123,7 +120,6 @@ def test_an_error_that_all_processes_find_is_told_once_and_costs_none_of_them(st
     assert others(studio) == before
 
 
-@pytest.mark.slow
 def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: QueueUnderTest) -> None:
     made(PICTURE, 2)
     before = others(studio)
@@ -141,7 +137,6 @@ def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: Que
     assert others(studio) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "stopped", "failed", "leader stopped"])
 def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: QueueUnderTest, how: str) -> None:
     job = jobs.submit(talking(studio, "long.wav", num_inference_steps=50, guidance_scale=1.0), gpus=2)
@@ -171,7 +166,6 @@ def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: Que
     assert others(studio) and others(studio) != [other]
 
 
-@pytest.mark.slow
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:
     alone, _ = made(talking(studio), 1)
     together, job = made(talking(studio), 3)

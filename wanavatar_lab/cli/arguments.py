@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from wanavatar_lab.cli import completion, doctor, evaluate, extend_prompt, plan, queue, runs, serve, weights
-from wanavatar_lab.cli.options import add_common, add_json, add_output, add_run_id
+from wanavatar_lab.cli.options import add_common, add_gpus, add_json, add_output, add_run_id
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.profiles import PROFILES
@@ -88,11 +88,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
             _add_field(fields, request, view)
         add_output(command, request)
         if stage in SHARED_STAGES:
-            command.add_argument(
-                "--gpus",
-                metavar="{auto,N}",
-                help="how many GPUs share the run; on a CPU, how many processes (default: WANAVATAR_GPUS, or 1)",
-            )
+            add_gpus(command)
     tools, of_runs, models, files = "tools for recordings and videos", "runs", "models", "results"
     measuring = add(tools, "loudness", "Measure the loudness of recordings and videos by EBU R 128.")
     measuring.add_argument("files", metavar="FILE", nargs="+", help="a recording or video")

@@ -1,7 +1,6 @@
 """The commands for stages, tools, LoRAs and files; the others have their own files."""
 
 import argparse
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,13 +13,12 @@ from wanavatar_lab.cli.extend_prompt import extend_prompt
 from wanavatar_lab.cli.output import answer, lora_lines, say
 from wanavatar_lab.cli.plan import plan
 from wanavatar_lab.cli.queue import queue
-from wanavatar_lab.cli.runs import attach, cancel, follow, logs, out_problems, runs, status
+from wanavatar_lab.cli.runs import attach, cancel, follow, logs, option_problems, runs, status
 from wanavatar_lab.cli.serve import serve
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.requests import STAGE_REQUESTS, parse
-from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.runs import made_with
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.copy_request import as_command
@@ -39,13 +37,10 @@ def make(arguments: argparse.Namespace) -> int:
         request.check_inputs()
     except RequestError as error:
         problems += error.problems
-    problems += out_problems(arguments, STAGE_REQUESTS[arguments.stage])
-    gpus = getattr(arguments, "gpus", None)
-    if gpus is not None and not re.fullmatch(r"auto|[1-9]\d{0,2}", gpus):
-        problems.append(("gpus", must_be("auto, or a number from 1", gpus)))
+    problems += option_problems(arguments, STAGE_REQUESTS[arguments.stage])
     if problems or request is None:
         raise RequestError(problems)
-    job = jobs.submit(request, runs_dir=arguments.runs_dir, gpus=gpus)
+    job = jobs.submit(request, runs_dir=arguments.runs_dir, gpus=getattr(arguments, "gpus", None))
     return follow(job, arguments, request)
 
 

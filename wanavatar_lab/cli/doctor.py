@@ -4,7 +4,7 @@
     print(found.machine, found.weights, found.stages, sep="\\n\\n")
 
 Asking for a GPU imports torch, which stays out of a notebook's kernel: a subprocess does it,
-`python -m wanavatar_lab.cli.doctor PROFILE`, which prints the checks as JSON.
+`python -m wanavatar_lab.cli.doctor PROFILE...`, which prints the checks as JSON.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ EXTRAS = {
     "audio-separator": ("separating vocals", INSTALL_SEPARATE),
 }
 PORTS = {8888: ("make lab and make web", "PORT=8889"), 8000: ("make api", "PORT=8001")}
+State = Literal["ok", "note", "problem"]
 _MARKS = {"ok": "  ok  ", "note": " note ", "problem": " FAIL "}
 
 
@@ -55,16 +56,18 @@ class Check:
     Attributes:
         section: one of `SECTIONS`.
         name: what it is.
-        state: `problem` if the profile's stages do not run so; `note` for what only some work needs.
+        state: `problem` if the stages of a profile do not run so; `note` for what only some work needs.
         text: what was found.
         advice: what to do about it; empty where nothing is.
+        profile: whose stages it is about; empty for all.
     """
 
     section: str
     name: str
-    state: Literal["ok", "note", "problem"]
+    state: State
     text: str
     advice: str = ""
+    profile: str = ""
 
     def __str__(self) -> str:
         return f"{self.name:<22} {self.text}" + (f"\n    {self.advice}" if self.advice else "")
@@ -83,6 +86,10 @@ class Found:
     def section(self, name: str) -> str:
         """The checks of a section as text."""
         return "\n".join(str(each) for each in self.checks if each.section == name)
+
+    def problems(self, profile: str) -> list[str]:
+        """The names of the checks that keep the stages of a profile from running."""
+        return [each.name for each in self.checks if each.state == "problem" and each.profile in ("", profile)]
 
     @property
     def machine(self) -> str:
@@ -105,39 +112,44 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile",
         metavar="{" + ",".join(PROFILES) + "}",
-        default="pocket",
-        help="whose weights must be there (default pocket)",
+        help="look at the weights and stages of one profile (default: both, of which one has to run)",
     )
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print the checks; fails if one is a problem.
+    """Print the checks; fails if each profile has a problem, of those that are looked at.
 
     Raises:
         RequestError: there is no such profile.
         LabError: the machine could not be looked at.
     """
-    if arguments.profile not in PROFILES:
+    if arguments.profile not in (None, *PROFILES):
         allowed = f"one of {', '.join(map(repr, PROFILES))}"
         raise RequestError([("profile", must_be(allowed, arguments.profile))])
-    found = look(arguments.profile)
-    problems = [each for each in found.checks if each.state == "problem"]
+    profiles = [arguments.profile] if arguments.profile else [*PROFILES]
+    found = look(*profiles)
+    problems = {profile: found.problems(profile) for profile in profiles}
+    sound = not all(problems.values())
     if arguments.json:
-        answer({"profile": arguments.profile, "sound": not problems, "checks": [*map(asdict, found.checks)]})
+        checks = [*map(asdict, found.checks)]
+        answer({"profile": arguments.profile, "sound": sound, "problems": problems, "checks": checks})
     else:
-        answer("\n".join(_lines(found)))
-    return FAILED if problems else SUCCEEDED
+        answer("\n".join(_lines(found, problems)))
+    return SUCCEEDED if sound else FAILED
 
 
-def look(profile: str) -> Found:
+def look(*profiles: str) -> Found:
     """Look at this machine, in a process of its own.
+
+    Args:
+        profiles: whose weights and stages are looked at.
 
     Raises:
         LabError: there is no such profile, or the process failed.
     """
-    if profile not in PROFILES:
-        raise LabError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
-    command = [sys.executable, "-m", "wanavatar_lab.cli.doctor", profile]
+    if unknown := [profile for profile in profiles if profile not in PROFILES]:
+        raise LabError(f"There is no profile {unknown[0]!r}; there are {', '.join(PROFILES)}.")
+    command = [sys.executable, "-m", "wanavatar_lab.cli.doctor", *profiles]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -145,12 +157,13 @@ def look(profile: str) -> Found:
     return Found(tuple(Check(**each) for each in json.loads(done.stdout)))
 
 
-def look_here(profile: str) -> Found:
+def look_here(*profiles: str) -> Found:
     """The same in this process, which imports torch."""
     from wanavatar_lab.worker.execute import choose_device
 
     device = choose_device()
-    parts = (_machine(device), _weights(profile), _extras(device), _ports(), _stages(profile, device))
+    stages = (_stages(profile, device) for profile in profiles)
+    parts = (_machine(device), _weights(profiles), _extras(device), _ports(), *stages)
     return Found(tuple(each for part in parts for each in part))
 
 
@@ -206,18 +219,19 @@ def _disk(name: str, folder: Path, variable: str, worst: Literal["note", "proble
     return Check("machine", name, "ok", text)
 
 
-def _weights(profile: str) -> Iterator[Check]:
+def _weights(profiles: Collection[str]) -> Iterator[Check]:
     folder = read_settings().weights_dir.absolute()
     for which in WEIGHTS.values():
         found = look_at(which, folder)
-        needed = any(name == profile for name, _ in which.needed_by)
+        needed = next((profile for profile, _ in which.needed_by if profile in profiles), "")
         text = f"{found.state:<10} {amount(found.size or which.size):>10}  {found.path}"
         if found.missing:
             text += f"\n    missing: {', '.join(found.missing)}"
         advice = "" if found.state == "present" else f"download with: wanavatar-lab weights download {which.name}"
         if advice and which.ships:
             advice = "bring back with: git checkout -- weights/pocket"
-        yield Check("weights", which.name, "ok" if not advice else "problem" if needed else "note", text, advice)
+        state: State = "ok" if not advice else "problem" if needed else "note"
+        yield Check("weights", which.name, state, text, advice, needed)
 
 
 def _extras(device: str) -> Iterator[Check]:
@@ -258,7 +272,7 @@ def _stages(profile: str, device: str) -> Iterator[Check]:
             settings = read_settings()
             made = plan(profile, usual_workload(stage, profile), machine, settings.weights_dir, gpus=settings.gpus)
         except LabError as error:
-            yield Check("stages", stage, "problem", str(error))
+            yield Check("stages", stage, "problem", str(error), profile=profile)
             continue
         work, choice = made.workload, made.choice
         frames = f", {work.frames} frames" if work.frames > 1 else ""
@@ -267,22 +281,25 @@ def _stages(profile: str, device: str) -> Iterator[Check]:
         time = "" if made.seconds is None else f"; about {made.seconds:.0f} s, an estimate"
         size = f"{work.width}x{work.height}{frames}, " if work.pixels else ""
         text = f"{size}{steps}: {gpu}{amount(choice.host_bytes)} of main memory{time}"
-        yield Check("stages", stage, "ok", f"{text}\n    offload {choice.mode}: {choice.reason}")
+        text = f"{text}\n    offload {choice.mode}: {choice.reason}"
+        yield Check("stages", stage, "ok", text, profile=profile)
 
 
-def _lines(found: Found) -> Iterator[str]:
-    for section in SECTIONS:
-        yield f"{section}:"
+def _lines(found: Found, problems: Mapping[str, list[str]]) -> Iterator[str]:
+    """The checks in their sections, and a line for each profile with the names of its problems."""
+    parts = [(section, "") for section in SECTIONS[:-1]] + [(SECTIONS[-1], profile) for profile in problems]
+    for section, profile in parts:
+        yield f"{section}, profile {profile}:" if profile else f"{section}:"
         for each in found.checks:
-            if each.section == section:
+            if each.section == section and profile in ("", each.profile):
                 yield "\n".join(
                     f"{_MARKS[each.state] if number == 0 else '      '} {line}"
                     for number, line in enumerate(str(each).splitlines())
                 )
-    problems = [each.name for each in found.checks if each.state == "problem"]
-    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-    yield f"{count}: {', '.join(problems)}." if problems else "No problems."
+    for profile, names in problems.items():
+        count = f"{len(names) or 'no'} problem{'s' * (len(names) != 1)}"
+        yield f"profile {profile}: {count}{': ' * bool(names)}{', '.join(names)}."
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([asdict(each) for each in look_here(sys.argv[1]).checks]) + "\n")
+    sys.stdout.write(json.dumps([asdict(each) for each in look_here(*sys.argv[1:]).checks]) + "\n")

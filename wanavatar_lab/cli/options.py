@@ -18,6 +18,15 @@ def add_common(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_gpus(command: argparse.ArgumentParser) -> None:
+    """Add how many GPUs share a run."""
+    command.add_argument(
+        "--gpus",
+        metavar="{auto,N}",
+        help="how many GPUs share the run; on a CPU, how many processes (default: WANAVATAR_GPUS, or 1)",
+    )
+
+
 def add_run_id(command: argparse.ArgumentParser) -> None:
     """Add the id of a run."""
     command.add_argument("id", metavar="ID", help="id of the run, from `wanavatar-lab runs`")

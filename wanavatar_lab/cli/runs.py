@@ -2,19 +2,21 @@
 
 import argparse
 import os
+import re
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
-from wanavatar_lab.cli.options import add_common, add_output, add_run_id
+from wanavatar_lab.cli.options import add_common, add_gpus, add_output, add_run_id
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, run_lines, say
 from wanavatar_lab.cli.queue import PAUSED
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
+from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.requests import Request
-from wanavatar_lab.requests.request import shown
+from wanavatar_lab.requests.request import must_be, shown
 from wanavatar_lab.runs.display import ProgressView, clock, progress_line
 from wanavatar_lab.runs.inputs import changed_since
 from wanavatar_lab.runs.run import Run
@@ -40,6 +42,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
             add_run_id(action)
         if name == "rerun":
             action.add_argument("--new-seed", action="store_true", help="draw another seed")
+            add_gpus(action)
             add_output(action)
         else:
             add_common(action)
@@ -86,7 +89,7 @@ def rerun(arguments: argparse.Namespace) -> int:
     """Submit the request of a run again, follow the new run, and print or copy its result.
 
     Raises:
-        RequestError: a changed field, an input file or --out is wrong; nothing was submitted.
+        RequestError: a changed field, an input file, --out or --gpus is wrong; nothing was submitted.
     """
     run = Run.open(arguments.id, runs_dir=arguments.runs_dir)
     request = run.request() if arguments.new_seed else run.repeatable_request()
@@ -94,18 +97,18 @@ def rerun(arguments: argparse.Namespace) -> int:
         raise RequestError([("new_seed", f"{request.stage} has no seed; leave the option out")])
     request = request.changed(**({"seed": -1} if arguments.new_seed else {}), **arguments.values)
     request.check_inputs()
-    if problems := out_problems(arguments, type(request)):
+    if problems := option_problems(arguments, type(request)):
         raise RequestError(problems)
     if (run.folder / "manifest.json").exists() and (changed := changed_since(request, run.manifest())):
         say(f"The result will differ: {', '.join(changed)} changed since {run.id}.")
-    return follow(jobs.submit(request, runs_dir=arguments.runs_dir), arguments, request)
+    return follow(jobs.submit(request, runs_dir=arguments.runs_dir, gpus=arguments.gpus), arguments, request)
 
 
 def attach(arguments: argparse.Namespace) -> int:
     """Follow a run, and print or copy its result."""
     job = jobs.attach(arguments.id, runs_dir=arguments.runs_dir)
     request = job.run.request()
-    if problems := out_problems(arguments, type(request)):
+    if problems := option_problems(arguments, type(request)):
         raise RequestError(problems)
     return follow(job, arguments, request)
 
@@ -213,8 +216,22 @@ def _hand_over(result: Path, out: Path, *, overwrite: bool) -> Path:
     return out
 
 
-def out_problems(arguments: argparse.Namespace, request: type[Request]) -> list[tuple[str, str]]:
-    """Why the result could not be written to --out, checked before anything is submitted."""
+def option_problems(arguments: argparse.Namespace, request: type[Request]) -> list[tuple[str, str]]:
+    """What is wrong with --out and --gpus, checked before anything is submitted."""
+    return _out_problems(arguments, request) + _gpus_problems(getattr(arguments, "gpus", None), request.stage)
+
+
+def _gpus_problems(gpus: str | None, stage: str) -> list[tuple[str, str]]:
+    if gpus is None:
+        return []
+    if stage not in SHARED_STAGES:  # which only shows where the stage is that of an earlier run
+        return [("gpus", f"is not for {stage}, which one GPU makes; leave the option out")]
+    right = re.fullmatch(r"auto|[1-9]\d{0,2}", gpus)
+    return [] if right else [("gpus", must_be("auto, or a number from 1", gpus))]
+
+
+def _out_problems(arguments: argparse.Namespace, request: type[Request]) -> list[tuple[str, str]]:
+    """Why the result could not be written to --out."""
     out = arguments.out
     if out is None:
         return []

@@ -7,6 +7,7 @@
 
 links      the links of a chain, and the chain from a sentence and a voice, or what it says, to a talking avatar
 run        submits each link when its inputs exist, and waits
+chain      has a process of its own do that, which outlives its client
 progress   progress and the time left, as lines for a log
 report     measures of the talking clip, a report as text, copies of the files
 

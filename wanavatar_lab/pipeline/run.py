@@ -1,7 +1,7 @@
 """Run a chain: submit each link when its inputs exist, and wait for it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,6 +10,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.pipeline.links import Link, check
 from wanavatar_lab.pipeline.progress import Forecast, Progress
+from wanavatar_lab.requests import Request
 from wanavatar_lab.runs.status import Status, main_artifact
 
 POLL_SECONDS = 0.2
@@ -54,10 +55,12 @@ async def follow(
     *,
     kept: Mapping[str, Made] | None = None,
     runs_dir: Path | str | None = None,
+    submit: Callable[[Link, Request], Awaitable[jobs.Job]] | None = None,
+    cancel: bool = True,
 ) -> list[Made]:
     """Run the links one after the other, without blocking the event loop.
 
-    Cancelling the task, or the stop button of a notebook, also cancels the run that is under way.
+    Where this process ends, the run under way is the last one; a `Chain` goes on.
 
     Args:
         links: each takes files of earlier ones only.
@@ -65,6 +68,8 @@ async def follow(
         begun: called when a link's run is submitted, with the link's index and the run.
         kept: results of links, by their file, that are not run again.
         runs_dir: where runs are; None for the settings'.
+        submit: gives the run of a link; None submits it.
+        cancel: cancel the run under way where this is cancelled, as by the stop button of a notebook; else it goes on.
 
     Raises:
         RequestError: an input file is missing, or a value is not allowed.
@@ -76,14 +81,16 @@ async def follow(
     forecast = Forecast([(link.request.stage, link.typical) for _, link in ahead])
     for number, (index, link) in enumerate(ahead):
         taken = {name: str(made[file].path) for name, file in link.takes.items()}
-        job = jobs.submit(link.request.changed(**taken), runs_dir=runs_dir)
+        request = link.request.changed(**taken)
+        job = await submit(link, request) if submit else jobs.submit(request, runs_dir=runs_dir)
         begun(index, job)
         try:
             while not (status := job.status()).ended:
                 show(forecast.progress(number, status))
                 await asyncio.sleep(POLL_SECONDS)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            job.cancel()
+            if cancel:
+                job.cancel()
             raise
         stage, run = link.request.stage, f"Its run is {job.id}; `wanavatar-lab logs {job.id}` shows the log."
         if status.state == "cancelled":

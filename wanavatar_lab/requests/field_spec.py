@@ -198,16 +198,22 @@ def _allowed(view: FieldView) -> str:
     return text
 
 
+def _plain(number: float) -> str:
+    """A bound as people write it: 20 for 20.0, and 10000000, which six digits would make 1e+07."""
+    return f"{number:.15g}"
+
+
 def _range(view: FieldView) -> str:
     text = ""
     if view.minimum is not None and view.maximum is not None:
-        text = f" from {view.minimum:g} to {view.maximum:g}"
+        text = f" from {_plain(view.minimum)} to {_plain(view.maximum)}"
     elif view.minimum is not None:
-        text = f" of at least {view.minimum:g}"
+        text = f" of at least {_plain(view.minimum)}"
     elif view.above is not None:
-        text = f" above {view.above:g}" + (f" and up to {view.maximum:g}" if view.maximum is not None else "")
+        text = f" above {_plain(view.above)}"
+        text += f" and up to {_plain(view.maximum)}" if view.maximum is not None else ""
     elif view.maximum is not None:
-        text = f" up to {view.maximum:g}"
+        text = f" up to {_plain(view.maximum)}"
     if view.step:
         low = int(view.minimum or 0)
         text += f", in steps of {view.step} ({low}, {low + view.step}, {low + 2 * view.step}, ...)"

@@ -4,6 +4,7 @@ Who speaks is in the profile's folder: VoxCPM2 (`voxcpm2.py`), or a table of esp
 gives mono samples; here they get their level and become a file.
 """
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,14 +17,12 @@ from wanavatar_lab.runs.status import Artifact
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages import espeak
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.tools.loudness import SHORTEST, levelled, loudness_of
 from wanavatar_lab.weights import append_download_command, missing_weights
 
 FILE = "voice.wav"
-# dBFS, of the parts that are heard (about -20 LUFS for speech), and of the loudest sample: as a podcast is mastered
-LEVEL, PEAK = -20.0, -1.0
-END = 0.3  # seconds of silence at the end, in which the mouth of a talking clip closes
-BLOCK = 0.05  # seconds: a syllable or less
-HEARD = 30.0  # dB below the loudest block; what is quieter is a pause
+LOUDNESS, PEAK = -20.0, -1.0  # LUFS and dBTP, as a podcast is mastered
+END = 0.3  # seconds of silence at the end, at least, in which the mouth of a talking clip closes
 
 
 class Speaker(Protocol):
@@ -66,8 +65,7 @@ def run(request: TextToSpeech, models: Speaker, context: StageContext) -> list[A
         Cancelled: the run was cancelled.
     """
     samples, rate, facts = models.speak(request, context)
-    spoken = np.pad(levelled(samples, rate), (0, round(END * rate)))
-    voice = media.Audio(spoken[:, None], rate)
+    voice = finished(samples, rate)
     media.write_audio(context.folder / FILE, voice, metadata=context.metadata(request, models.fingerprint))
     context.record(
         weights=models.fingerprint,
@@ -79,14 +77,11 @@ def run(request: TextToSpeech, models: Speaker, context: StageContext) -> list[A
     return [Artifact(kind=TextToSpeech.artifact, path=FILE)]
 
 
-def levelled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Speech [T] at the level `LEVEL`, or below it where the loudest sample would exceed `PEAK`; silence as it is."""
-    size = round(BLOCK * rate)
-    blocks = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
-    powers = np.square(blocks, dtype=np.float64).mean(axis=1)
-    loudest = np.abs(samples).max()
-    if loudest == 0:
-        return samples
-    heard = powers[powers >= powers.max() * 10 ** (-HEARD / 10)]
-    gain = min(10 ** (LEVEL / 20) / np.sqrt(heard.mean()), 10 ** (PEAK / 20) / loudest)
-    return (samples * gain).astype(np.float32)
+def finished(samples: NDArray[np.float32], rate: int) -> media.Audio:
+    """Speech [T] at `LOUDNESS`, or below it where its true peak would exceed `PEAK`, and silent at its end.
+
+    Silence stays as it is. A word of less than 0.1 s gets more silence, so that its loudness can be measured.
+    """
+    end = max(round(END * rate), math.ceil(SHORTEST * rate) - len(samples))
+    voice = media.Audio(np.pad(samples, (0, end))[:, None], rate)
+    return levelled(voice, loudness_of(voice), loudness=LOUDNESS, peak=PEAK)[0]

@@ -87,11 +87,34 @@ def normalize_loudness(
     """
     sound = read_audio(media)
     before = loudness_of(sound)
-    if before.integrated is None or before.true_peak is None:
+    if before.integrated is None:
         raise MediaError(
             f"{media} has no loudness to measure: it lasts {sound.seconds:.2f} s and is silent or shorter than "
             f"{SHORTEST:g} s. Give a longer or louder recording."
         )
+    louder, gain = levelled(sound, before, loudness=loudness, peak=peak)
+    if Path(out).suffix.lower() == ".mp4":
+        rewrite_with_sound(media, out, louder, metadata=metadata, progress=progress)
+    else:
+        write_audio(out, louder, metadata=metadata)
+    return Normalized(before, round(gain, 3), loudness_of(louder))
+
+
+def levelled(sound: Audio, before: Loudness, *, loudness: float, peak: float) -> tuple[Audio, float]:
+    """Sound in memory multiplied by one gain, so that its integrated loudness is the target.
+
+    Where the true peak would pass its limit the gain is smaller, and a warning says by how much the target is missed.
+
+    Args:
+        before: the loudness of the sound; without one it stays as it is.
+        loudness: of the result, in LUFS.
+        peak: most true peak of the result, in dBTP.
+
+    Returns:
+        The result, and the gain in dB.
+    """
+    if before.integrated is None or before.true_peak is None:
+        return sound, 0.0
     gain = loudness - before.integrated
     allowed = peak - before.true_peak
     if gain > allowed + NEAR:
@@ -104,12 +127,7 @@ def normalize_loudness(
             peak,
         )
     gain = min(gain, allowed)
-    louder = Audio(sound.samples * np.float32(10 ** (gain / 20)), sound.rate, sound.missing)
-    if Path(out).suffix.lower() == ".mp4":
-        rewrite_with_sound(media, out, louder, metadata=metadata, progress=progress)
-    else:
-        write_audio(out, louder, metadata=metadata)
-    return Normalized(before, round(gain, 3), loudness_of(louder))
+    return Audio(sound.samples * np.float32(10 ** (gain / 20)), sound.rate, sound.missing), gain
 
 
 def loudness_of(sound: Audio) -> Loudness:

@@ -9,9 +9,11 @@ pipeline.artifact         # the talking clip, for the next cell
 import asyncio
 import importlib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ipywidgets as widgets
@@ -21,6 +23,7 @@ from wanavatar_lab import pipeline
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.pipeline import Link, Made, Progress, TalkingAvatar
+from wanavatar_lab.pipeline.chain import Chain
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.elements import bare, heading, refill, shared
@@ -122,7 +125,8 @@ class Pipeline(LabBox):
     The newest result is shown large, or that of the stage that a person has chosen. A stage can be changed and run
     again, with the stages that take its result; the others keep theirs.
 
-    Each stage is queued when the one before has ended, by this kernel: where it ends, the stage under way is the last.
+    Each stage is queued when the one before has ended, by a process that outlives this kernel. A chain that goes on, or
+    whose end nobody has seen, is shown by the next form of its profile.
 
     Args:
         profile: which models.
@@ -141,6 +145,8 @@ class Pipeline(LabBox):
         self.links: list[Link] = []
         self.made: dict[str, Made] = {}
         self._given: dict[int, Path] = {}  # files that were given, by the places of the stages that they stand for
+        self._chain: Chain | None = None  # that was run or found last
+        self._found: asyncio.Task[Any] | None = None  # follows a chain that was not begun here
         self._job: Job | None = None  # of the stage that was queued last
         self._at = 0  # the place of that stage
         self._changed: Form | None = None  # of the stage that is being changed
@@ -160,7 +166,7 @@ class Pipeline(LabBox):
         head = bare(widgets.HBox, "wl-panel-head", children=[self._title, LanguageSwitch()])
         look, classes = Look(), ["wl-panel", "wl-pipeline"]
         super().__init__([look, head, self._dropped, body], layout=shared(widgets.Layout), _dom_classes=classes)
-        self._button.on_click(lambda _: start(self._shown(self.run())))
+        self._button.on_click(lambda _: start(self._shown(self._run_form(cancel=False))))
         self.steps.observe(lambda _: self._show_large(), "chosen")
         look.when_drawn(self._make_the_rest)
 
@@ -178,7 +184,8 @@ class Pipeline(LabBox):
     async def run(self) -> list[Path]:
         """Run all stages as the form describes them, as the button does, and wait for them.
 
-        Interrupting this (the stop button of a notebook, a cancelled task) cancels the stage that runs.
+        Interrupting this (the stop button of a notebook, a cancelled task) cancels the stage that runs. Where the
+        kernel ends, the stages go on.
 
         Returns:
             The files made, in the order of the stages.
@@ -187,6 +194,9 @@ class Pipeline(LabBox):
             RequestError: the form's values are not allowed.
             LabError: a stage failed or was cancelled; those before keep their results.
         """
+        return await self._run_form(cancel=True)
+
+    async def _run_form(self, *, cancel: bool) -> list[Path]:
         request = self.form.request()
         if request is None:
             raise RequestError([*self.form.problems().items()])
@@ -195,13 +205,46 @@ class Pipeline(LabBox):
             refused = RequestError([("profile", lacking)])
             self.form.show(refused)
             raise refused
-        files = {PICTURE: request.picture, VOICE: request.audio}
-        self._given = {place: Path(path) for place, path in files.items() if path is not None}
+        links = request.links()
+        self._leave()
+        self._check_free()
+        self._begin(links)
+        return await self._run(links, {}, cancel=cancel)
+
+    async def attach(self) -> None:
+        """Show the newest chain of this profile that goes on, or whose end nobody has seen, and follow it."""
+        for chain in reversed(Chain.unseen()):
+            links: list[Link] = []
+            with suppress(LabError):  # of stages that are not known here, or of runs that were deleted
+                links, kept = chain.links(), chain.kept()
+            if links and links[0].request.profile == self.form.profile:
+                self._begin(links, kept)
+                await self._follow(chain, links, kept)
+                return
+        self._found = None
+
+    def _begin(self, links: Sequence[Link], kept: Mapping[str, Made] = MappingProxyType({})) -> None:
+        """Show all stages as not begun but those with a result that is kept, or with a file that was given."""
+        first, last = links[0], links[-1]
+        files = {PICTURE: (first, "image"), VOICE: (last, "audio")}
+        given = {place: getattr(link.request, field, None) for place, (link, field) in files.items()}
+        taken = {place for place, (link, field) in files.items() if field in link.takes}
+        self._given = {place: Path(path) for place, path in given.items() if path is not None and place not in taken}
         self.steps.begin(self._given)
         for place, path in self._given.items():
             self.steps.change(place, state="succeeded")
             self.steps.show_file(place, path)
-        return await self._run(request.links(), {})
+        for made in kept.values():
+            self._at = STAGES.index(made.link.request.stage)
+            self._show_status(made.status)
+            self.steps.show_file(self._at, made.path)
+
+    def _leave(self) -> None:
+        """Follow a chain no longer that was not begun here; it goes on."""
+        if self._found is not None:
+            self._found.cancel()
+            self._found = self._chain = None
+            self.steps.busy = False
 
     def change(self, place: int) -> None:
         """Open the form of a stage, below the stages."""
@@ -235,8 +278,8 @@ class Pipeline(LabBox):
 
     def cancel(self) -> None:
         """Cancel the stage that runs; those after it do not begin."""
-        if self._job is not None:
-            self._job.cancel()
+        if self._chain is not None and self.steps.busy:
+            self._chain.cancel()
 
     def record(self) -> Record:
         """The stages that have a result, with it; without one, the values that the form was given."""
@@ -251,8 +294,9 @@ class Pipeline(LabBox):
         hint = "".join(f"<p>{escape(text)}</p>" for text in hints)
         shown = f'<div class="wl-panel-hint" lang="{language.code}">{hint}</div>'
         self._hint.value = "" if self._large.children else shown
-        self._button.description = WORDS.text("busy" if self.steps.busy else "run")
-        self._button.disabled = self.steps.busy
+        ours = self.steps.busy and self._found is None  # another one does not keep a person from running their own
+        self._button.description = WORDS.text("busy" if ours else "run")
+        self._button.disabled = ours
 
     def _index(self, place: int) -> int | None:
         """The index of the link of a stage; None if it has none."""
@@ -276,6 +320,8 @@ class Pipeline(LabBox):
         self._dropped.children = [zone]
         self.show_words()
         if loop_runs():
+            if not self.links:
+                self._found = start(self._shown(self.attach()))
             start(asyncio.to_thread(importlib.import_module, "wanavatar_lab.ui.player"))
 
     async def _shown(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -312,17 +358,26 @@ class Pipeline(LabBox):
                 anew.add(link.file)
         return await self._run(links, {file: made for file, made in self.made.items() if file not in anew})
 
-    async def _run(self, links: Sequence[Link], kept: dict[str, Made]) -> list[Path]:
+    async def _run(self, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False) -> list[Path]:
+        self._check_free()
+        self._memory.settled = True  # what runs is what the form shows
+        return await self._follow(None, links, kept, cancel=cancel)
+
+    def _check_free(self) -> None:
         if self.steps.busy:
             raise LabError("The stages run already; wait until they have ended, or cancel them.")
-        self._memory.settled = True  # what runs is what the form shows
+
+    async def _follow(
+        self, chain: Chain | None, links: Sequence[Link], kept: dict[str, Made], *, cancel: bool = False
+    ) -> list[Path]:
+        """Follow a chain, which is started if it is None."""
         self._close_change()
-        self.links, self.made, self._job = list(links), dict(kept), None
+        self._chain, self.links, self.made, self._job = chain, list(links), dict(kept), None
         places = [STAGES.index(link.request.stage) for link in links if link.file not in kept]
         for place in places:
             self.steps.change(place, state="pending", fraction=0.0, seed=None, said="", path="")
         self._ready()
-        self.steps.busy = self.steps.reveal = True
+        self.steps.busy, self.steps.reveal = True, self._found is None
         self._show_large()
         lines = pipeline.on_progress() if is_headless() else None
 
@@ -338,15 +393,19 @@ class Pipeline(LabBox):
                 self._keep(progress.status)
 
         try:
-            await pipeline.follow(links, show, begun, kept=kept)
+            if chain is None:
+                # it starts a process and writes to disk, which must not block other widgets
+                chain = self._chain = await asyncio.to_thread(Chain.start, links, kept)
+            await chain.follow(show, begun, cancel=cancel)
         finally:
-            self._show_end()
-            self._job = None
-            with self.steps.hold_sync():
-                self.steps.busy, self.steps.seconds_left = False, None
-            self._ready()
-            self.show_words()
-            await self.keep()
+            if self._chain is chain:  # not one that was left for a chain of one's own
+                self._show_end()
+                self._job = self._found = None
+                with self.steps.hold_sync():
+                    self.steps.busy, self.steps.seconds_left = False, None
+                self._ready()
+                self.show_words()
+                await self.keep()
         return self.artifacts
 
     def _keep(self, status: Status) -> None:

@@ -134,9 +134,10 @@ class QueueView(LabBox):
         """Show what has changed on the disk."""
         queue, elsewhere = RunQueue(runs_folder()), self._elsewhere()
         waiting = [run_id for run_id in queue.waiting() if run_id not in elsewhere]
-        seen = [run_id for run_id in queue.run_ids() if run_id not in elsewhere]
-        ended = [run_id for run_id in self._seen if run_id not in seen and run_id not in elsewhere]
-        for run_id in [each for each in seen if each not in waiting] + [each for each in ended if _failed(each)]:
+        # a run that has just ended keeps its ticket until the supervisor has heard of it
+        seen = [each for each in queue.run_ids() if each not in elsewhere and (each in waiting or not _ended(each))]
+        gone = [run_id for run_id in self._seen if run_id not in seen and run_id not in elsewhere]
+        for run_id in [each for each in seen if each not in waiting] + [each for each in gone if _failed(each)]:
             self._add(run_id)
         for run_id, card in [*self._cards.items()]:
             done = run_id not in seen and card.look()
@@ -188,6 +189,11 @@ class QueueView(LabBox):
         if run_id not in self._cards:
             with suppress(RunError):  # its ticket is written before its folder has its name: the next look finds it
                 self._cards[run_id] = JobCard(run_id, reveal=run_id == self._reveal)
+
+
+def _ended(run_id: str) -> bool:
+    status = Run(runs_folder() / run_id).readable_status()
+    return status is not None and status.ended
 
 
 def _failed(run_id: str) -> bool:

@@ -90,6 +90,7 @@ def test_sound_is_shifted_by_the_lag_and_what_stays_late_is_left_out(
     sound_is_shifted(tmp_path, prepared)
 
 
+@pytest.mark.slow  # full HD
 def test_a_small_face_in_full_hd_is_found_and_zoomed_to(tmp_path: Path, prepared: Callable[..., Outcome]) -> None:
     # the frames are as large as the claim
     width = 100

@@ -29,7 +29,7 @@ from wanavatar_lab.requests import TextToSpeech
 from wanavatar_lab.requests.text_to_speech import VOICES
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.espeak import TABLE, Espeak
-from wanavatar_lab.stages.text_to_speech import levelled
+from wanavatar_lab.stages.text_to_speech import finished
 
 LANGUAGES = ("en", "ko", "zh")
 
@@ -78,7 +78,7 @@ def spoken(text: str, language: str, speaker: dict[str, Any], table: dict[str, A
         folder = Path(name)
         (folder / TABLE).write_text(json.dumps({**table, "voices": {request.voice: speaker}}), encoding="utf-8")
         samples, rate, _ = Espeak(folder).speak(request, StageContext(folder, 0))
-        media.write_audio(folder / "voice.wav", media.Audio(levelled(samples, rate)[:, None], rate))
+        media.write_audio(folder / "voice.wav", finished(samples, rate))
         sound = media.read_audio(folder / "voice.wav", rate=RATE, mono=True).samples[:, 0]
     sound = np.pad(sound, (0, -len(sound) % SAMPLES_PER_FRAME))
     mouth = np.zeros((len(sound) // SAMPLES_PER_FRAME, len(MOUTH)), np.float32)  # unknown, and not compared with
