@@ -12,27 +12,17 @@ from tests.queue_for_tests import REPOSITORY, eventually, is_alive
 
 
 class ClusterUnderTest:
-    """A head without resources, and nodes; remembers all of their processes."""
+    """A head, which is a node as well, and further nodes; remembers all of their processes."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
-        self.nodes: list[Any] = []
+        self.nodes: list[Any] = [cluster.head_node]
         self.seen: set[int] = set()
 
     @property
     def address(self) -> str:
         """For WANAVATAR_ENGINE."""
         return str(self._cluster.address)
-
-    def add_nodes(self, *cpus: int) -> None:
-        """Add nodes with so many CPUs each, which start at the same time."""
-        for number in cpus:
-            self.nodes.append(
-                self._cluster.add_node(
-                    wait=False, num_cpus=number, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1"
-                )
-            )
-        self._cluster.wait_for_nodes(timeout=120)
 
     def processes(self, node: Any) -> list[psutil.Process]:
         """Its raylet and all that it has started, workers of actors among them."""
@@ -71,18 +61,20 @@ class ClusterUnderTest:
 
 @contextmanager
 def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
-    """A cluster with nodes of so many CPUs, which listens on the loopback address only."""
+    """A cluster of nodes with so many CPUs, the first its head, which listens on the loopback address only."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)  # short, since the names of sockets in it are limited
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray replaces 127.0.0.1 by an outer address
         patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each of a dozen processes compiles Ray
         from ray.cluster_utils import Cluster
 
-        head = dict(num_cpus=0, include_dashboard=False, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1")
-        cluster = ClusterUnderTest(Cluster(initialize_head=True, head_node_args=head))
+        usual = dict(include_dashboard=False, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1")
+        made = Cluster(initialize_head=True, head_node_args={**usual, "num_cpus": cpus[0]})
+        cluster = ClusterUnderTest(made)
         try:
-            cluster.add_nodes(*cpus)
+            cluster.nodes += [made.add_node(**usual, num_cpus=number) for number in cpus[1:]]
             yield cluster
         finally:
             cluster.close()

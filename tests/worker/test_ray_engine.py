@@ -111,11 +111,11 @@ def test_a_run_whose_actor_is_lost_begins_again_once(sweep: QueueUnderTest) -> N
     job = sweep.submit(steps=2, hold_at=1)
     psutil.Process(worker_of(job)).parent().kill()
     eventually(lambda: job.run.status().retried, PATIENCE)
-    assert "It begins again on another one." in job.run.log_tail()
+    assert "It begins again" in job.run.log_tail()
     eventually(lambda: job.run.status().phase == "relax", PATIENCE)
     psutil.Process(worker_of(job)).parent().kill()
     status = job.wait(PATIENCE, check=False)
-    assert status.state == "failed" and (status.error or "").startswith("The run was lost on the node ")
+    assert status.state == "failed" and (status.error or "").startswith("The run was lost with its process on ")
     assert "Then again: " in (status.error or "") and "not begun a third time" in (status.error or "")
     assert job.run.manifest()["retried"] == status.retried
 
@@ -125,7 +125,7 @@ def test_what_no_node_has_is_refused_with_what_there_is(sweep: QueueUnderTest, m
     monkeypatch.setenv("WANAVATAR_GPUS", "3")
     error = sweep.submit().wait(PATIENCE, check=False).error or ""
     assert error.startswith(
-        "No node of the Ray cluster has what this run needs, 3 CPUs; its nodes have: nothing, 2 CPUs"
+        "No node of the Ray cluster has what this run needs, 3 CPUs; its nodes have: 2 CPUs, 2 CPUs"
     )
 
 
@@ -142,8 +142,8 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         assert first.wait(PATIENCE).state == "succeeded"
         monkeypatch.setattr(inputs, "LARGEST_COPY", 100)  # so that the run has no copy of its input
         job = queue.submit(start=str(first.run.folder / "result.npy"), hold_at=2)
-        eventually(lambda: job.run.status().step == 2, PATIENCE)
-        assert "to standard output\n" in job.run.log_tail()
+        eventually(lambda: job.run.status().phase == "relax", PATIENCE)
+        eventually(lambda: "to standard output\n" in job.run.log_tail(), PATIENCE)
         assert not (job.run.folder / "steps.txt").exists()
         (there,) = Path(tempfile.gettempdir()).glob(f"wanavatar-lab-*/runs-*/{job.id}")
         (there / "go").touch()
@@ -155,12 +155,13 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         np.testing.assert_array_equal(np.load(made), np.load(here.folder / "result.npy"))
         manifest, expected = job.run.manifest(), first.id
         assert manifest["parents"] == [expected] and manifest["request"]["start"] == f"{expected}/result.npy"
-        crashed, cancelled = queue.submit(fault="crash"), queue.submit(hold_at=1)
-        assert "SIGSEGV" in (crashed.wait(PATIENCE, check=False).error or "")
-        assert "Segmentation fault" in crashed.run.log_tail()
-        eventually(lambda: cancelled.run.status().step == 1, PATIENCE)
+        cancelled = queue.submit(hold_at=1)
+        eventually(lambda: cancelled.run.status().phase == "relax", PATIENCE)
         cancelled.cancel()
         assert cancelled.wait(PATIENCE, check=False).state == "cancelled"
+        crashed = queue.submit(fault="crash")
+        assert "SIGSEGV" in (crashed.wait(PATIENCE, check=False).error or "")
+        assert "Segmentation fault" in crashed.run.log_tail()
     finally:
         queue.close()
 
@@ -169,7 +170,7 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
 def test_a_node_that_is_lost_in_a_sweep_loses_nothing(cluster: ClusterUnderTest, sweep: QueueUnderTest) -> None:
     jobs = [sweep.submit(seed=seed, steps=3, hold_at=2 if seed < 4 else -1) for seed in range(8)]
     workers = [worker_of(job, 2) for job in jobs[:4]]
-    victim = cluster.node_of(workers[0])
+    victim = cluster.nodes[-1]  # the first is the head, without which there is no cluster
     lost = [job for job, worker in zip(jobs, workers, strict=False) if cluster.node_of(worker) is victim]
     stay = [job for job in jobs[:4] if job not in lost]
     assert len(lost) == len(stay) == 2
@@ -184,7 +185,7 @@ def test_a_node_that_is_lost_in_a_sweep_loses_nothing(cluster: ClusterUnderTest,
     assert [steps_done(job) for job in jobs] == [3] * 8
     assert [job.status().retried is not None for job in jobs] == [job in lost for job in jobs]
     for job in lost:
-        assert "its node died" in job.run.manifest()["retried"] and "It begins again" in job.run.log_tail()
+        assert "The run was lost" in job.run.manifest()["retried"] and "It begins again" in job.run.log_tail()
 
 
 def closed_port() -> int:

@@ -421,15 +421,14 @@ class PlaceThread:
         if status.ended:
             raise Ended
         self.check(run)
-        how = "its node died" if "node has died" in str(error) else "its process on the cluster died"
-        lost = f"The run was lost on the node {actor.node}: {how}."
+        lost = f"The run was lost with its process on the node {actor.node}, or with the node."
         if status.retried is not None:
             advice = "It is not begun a third time. Look at the nodes' memory and logs, and run it again."
             finish_run(run, "failed", error=f"{status.retried} Then again: {lost} {advice}")
             raise Ended
         clear(run.folder)
         with open(run.folder / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%H:%M:%S')} {lost} It begins again on another one.\n")
+            log.write(f"{time.strftime('%H:%M:%S')} {lost} It begins again, where there is room. Ray says:\n{error}\n")
         again = Status(submitted_at=status.submitted_at, retried=lost).started()
         run.write_status(again.model_copy(update={"message": "begins again"}))
 

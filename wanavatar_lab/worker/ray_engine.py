@@ -73,9 +73,13 @@ class Driver:
                 self.nodes = told.get("nodes", self.nodes)
                 self._failed = self._failed or "failed" in told
 
+    def has_exited(self) -> bool:
+        """Whether it is dead."""
+        return self._process.returncode is not None or has_exited(self.pid)
+
     def is_alive(self) -> bool:
         """Whether its places can take runs."""
-        if self._process.returncode is None and not has_exited(self.pid):
+        if not self.has_exited():
             self.listen()
             return not self._failed
         return False
@@ -128,8 +132,10 @@ class RayWorker:
         return self._driver.is_alive()
 
     def kill(self) -> int:
-        """End what it executes, and give the place up; the return code of the driver if that is dead, else that of
-        SIGKILL. The actor stays for other places.
+        """End what it executes, and give the place up; the actor stays for other places.
+
+        Returns:
+            The return code of the driver if that is dead, else that of SIGKILL.
         """
         if self._channel.fileno() >= 0:
             if self._busy:
@@ -140,7 +146,7 @@ class RayWorker:
                 with suppress(ConnectionError):
                     self._channel.recv(1024)  # killed, or done at this moment
             self._channel.close()
-        return -signal.SIGKILL if self._driver.is_alive() else self._driver.kill()
+        return self._driver.kill() if self._driver.has_exited() else -signal.SIGKILL
 
     def _send(self, **order: object) -> None:
         with suppress(ConnectionError):
@@ -174,6 +180,8 @@ class RayEngine:
         self, settings: Settings, profile: Profile, places: Sequence[Place], *, others: bool
     ) -> tuple[Place, tuple[str, ...]] | None:
         """The place of the next run, one that is idle or a new one; None while it has to wait."""
+        if any(place.run is not None for place in places) and not self._is_well():
+            return None  # one that has lost the cluster is replaced when its runs have ended
         driver = self._connected()
         need = need_of(settings, profile)
         alike = [place for place in places if isinstance(place, RayPlace) and place.need == need]
@@ -198,6 +206,9 @@ class RayEngine:
         if self._driver is not None:
             self._driver.kill()
             self._driver = None
+
+    def _is_well(self) -> bool:
+        return self._driver is not None and self._driver.is_alive()
 
     def _connected(self) -> Driver:
         """The driver; a new one where the last one has lost the cluster or never reached it."""
