@@ -70,7 +70,9 @@ def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each of a dozen processes compiles Ray
         from ray.cluster_utils import Cluster
 
-        usual = dict(include_dashboard=False, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1")
+        usual: dict[str, Any] = dict(
+            include_dashboard=False, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1"
+        )
         made = Cluster(initialize_head=True, head_node_args={**usual, "num_cpus": cpus[0]})
         cluster = ClusterUnderTest(made)
         try:

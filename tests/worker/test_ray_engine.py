@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
+import yaml
 
-from tests.queue_for_tests import QueueUnderTest, eventually, let_go, steps_done, use_queue
+from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go, steps_done, use_queue
 from tests.ray_for_tests import ClusterUnderTest, ray_cluster
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.jobs import Job, run_here
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs import inputs
 from wanavatar_lab.settings import Settings, read_settings
-from wanavatar_lab.worker.ray_engine import fitting, need_of
+from wanavatar_lab.worker.ray_engine import at_most, fitting, in_words, need_of
 
 PATIENCE = 120.0  # seconds; only a failing test waits so long
 
@@ -125,7 +126,7 @@ def test_what_no_node_has_is_refused_with_what_there_is(sweep: QueueUnderTest, m
     monkeypatch.setenv("WANAVATAR_GPUS", "3")
     error = sweep.submit().wait(PATIENCE, check=False).error or ""
     assert error.startswith(
-        "No node of the Ray cluster has what this run needs, 3 CPUs; its nodes have: 2 CPUs, 2 CPUs"
+        "No node of the Ray cluster has what this run needs, 3 CPUs, 9 GB; its nodes have: 2 CPUs, "
     )
 
 
@@ -232,19 +233,36 @@ def test_engines_that_are_refused(engine: str) -> None:
 @pytest.mark.parametrize(
     ("device", "gpus", "profile", "need"),
     [
-        ("auto", "1", "full", {"CPU": 1, "GPU": 1}),
-        ("auto", "auto", "full", {"CPU": 1, "GPU": 1}),
-        ("cuda:3", "4", "full", {"CPU": 4, "GPU": 4}),
-        ("cpu", "1", "full", {"CPU": 1, "GPU": 0}),
-        ("auto", "2", "pocket", {"CPU": 2, "GPU": 0}),
-        ("cuda", "1", "pocket", {"CPU": 1, "GPU": 1}),
+        ("auto", "1", "full", (1, 1, 80)),
+        ("auto", "auto", "full", (1, 1, 80)),
+        ("cuda:3", "4", "full", (4, 4, 320)),
+        ("cpu", "1", "full", (1, 0, 80)),
+        ("auto", "2", "pocket", (2, 0, 6)),
+        ("cuda", "1", "pocket", (1, 1, 3)),
     ],
 )
-def test_what_an_actor_takes(device: str, gpus: str, profile: str, need: dict[str, int]) -> None:
-    assert need_of(Settings(device=device, gpus=gpus), PROFILES[profile]) == need
+def test_what_an_actor_takes(device: str, gpus: str, profile: str, need: tuple[int, int, int]) -> None:
+    cpus, gpus_, gigabytes = need
+    expected = {"CPU": cpus, "GPU": gpus_, "memory": gigabytes * 10**9}
+    assert need_of(Settings(device=device, gpus=gpus), PROFILES[profile]) == expected
 
 
 def test_how_many_actors_fit_on_a_node() -> None:
-    node = {"CPU": 32.0, "GPU": 8.0}
-    assert [fitting({"CPU": number, "GPU": number}, node) for number in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 0]
-    assert fitting({"CPU": 4, "GPU": 0}, node) == 8 and fitting({"CPU": 1, "GPU": 1}, {"CPU": 4.0, "GPU": 0.0}) == 0
+    node = {"CPU": 32.0, "GPU": 8.0, "memory": 500e9}
+    wants = [{"CPU": number, "GPU": number, "memory": 10**9} for number in (1, 2, 3, 8, 9)]
+    assert [fitting(want, node) for want in wants] == [8, 4, 2, 1, 0]
+    full = {"CPU": 1, "GPU": 1, "memory": 80 * 10**9}
+    assert fitting(full, node) == 6, "as main memory has room for their models"
+    small = {"CPU": 8.0, "GPU": 2.0, "memory": 60e9}
+    assert fitting(full, small) == 0 and fitting(at_most(full, [small]), small) == 1, "one is tried all the same"
+    assert at_most(full, [small, node, {"CPU": 8.0, "GPU": 0.0, "memory": 900e9}]) == full
+    assert in_words(full) == "1 CPU, 1 GPU, 80 GB" and in_words(small | {"GPU": 0.0}) == "8 CPUs, 60 GB"
+
+
+@pytest.mark.slow  # imports Ray
+def test_the_example_of_a_cluster_is_one_that_ray_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    example = yaml.safe_load((REPOSITORY / "docs" / "cluster.yaml").read_text())
+    validate_config(prepare_config(example))  # as `ray up` does first
+    assert example["min_workers"] == example["max_workers"] == len(example["provider"]["worker_ips"])

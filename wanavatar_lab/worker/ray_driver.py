@@ -25,7 +25,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import STARTING, Status
 from wanavatar_lab.worker.child_process import die_with_parent, how_it_ended
 from wanavatar_lab.worker.error_messages import worker_died
+from wanavatar_lab.worker.ray_engine import INSTALL, at_most, fitting, in_words
 from wanavatar_lab.worker.ray_folder import RemoteFolder, clear
 from wanavatar_lab.worker.ray_node import NodeWorker
 
@@ -49,7 +49,6 @@ except ImportError as missing:
     _MISSING = str(missing)  # said in the run that wants it
 
 NAMESPACE = "wanavatar-lab"
-INSTALL = ".venv/bin/uv pip install -e '.[ray]'"
 _REACH_SECONDS = 5.0  # for a connection to the address
 _CONNECT_SECONDS = 30.0  # for the cluster to answer; Ray itself would try for ever
 _COUNT_SECONDS = 5.0  # between looks at the cluster's resources
@@ -154,10 +153,9 @@ class Cluster:
             self._connected.set()
 
     def nodes(self) -> list[dict[str, float]]:
-        """The CPUs and GPUs of each node that lives."""
-        return [
-            {name: node["Resources"].get(name, 0.0) for name in ("CPU", "GPU")} for node in ray.nodes() if node["Alive"]
-        ]
+        """CPUs, GPUs and main memory in bytes of each node that lives."""
+        names = ("CPU", "GPU", "memory")
+        return [{name: node["Resources"].get(name, 0.0) for name in names} for node in ray.nodes() if node["Alive"]]
 
     def take(self, need: dict[str, int], settings: dict[str, str], place: "PlaceThread", run: Run) -> "Actor":
         """An actor for a run: an idle one, or a new one as soon as the cluster has room.
@@ -221,11 +219,18 @@ class Cluster:
                 return actor
 
     def _start(self, need: dict[str, int], settings: dict[str, str]) -> "Actor":
+        nodes = self.nodes()
         # a GPU's actor takes the threads of its part of the node's cores
-        gpus = max(1.0, *(node["GPU"] for node in self.nodes()))
+        share = need["GPU"] / max(1.0, *(node["GPU"] for node in nodes))
         start: Any = ray.remote(NodeWorker)  # whose type has no options
-        start = start.options(num_cpus=need["CPU"], num_gpus=need["GPU"], max_concurrency=4, max_restarts=0)
-        handle = start.remote(settings, str(self.runs_dir), self.token, need["CPU"], need["GPU"] / gpus)
+        start = start.options(
+            num_cpus=need["CPU"],
+            num_gpus=need["GPU"],
+            memory=at_most(need, nodes)["memory"],
+            max_concurrency=4,
+            max_restarts=0,
+        )
+        handle = start.remote(settings, str(self.runs_dir), self.token, need["CPU"], share)
         return Actor(handle, need, settings, handle.hello.remote())
 
     def _evict(self) -> None:
@@ -237,8 +242,8 @@ class Cluster:
 
     def _refuse_what_no_node_has(self, need: dict[str, int]) -> None:
         nodes = self.nodes()
-        if not any(all(node[name] >= number for name, number in need.items()) for node in nodes):
-            have = ", ".join(map(in_words, nodes)) or "none"
+        if not any(fitting({**need, "memory": 0}, node) for node in nodes):
+            have = "; ".join(map(in_words, nodes)) or "none"
             raise LabError(
                 f"No node of the Ray cluster has what this run needs, {in_words(need)}; its nodes have: {have}. Start "
                 "a node that has it, set WANAVATAR_GPUS to fewer, or choose the profile pocket."
@@ -251,7 +256,7 @@ class Actor:
 
     Attributes:
         handle: Ray's.
-        need: CPUs and GPUs that it holds.
+        need: what it takes of the cluster.
         settings: of its worker.
         greeting: Ray's reference to its answer to `hello`.
         node: the name of its node.
@@ -453,13 +458,6 @@ class PlaceThread:
         line, _, self._unread = self._unread.partition(b"\n")
         order: dict[str, Any] = json.loads(line)
         return order
-
-
-def in_words(resources: Mapping[str, float]) -> str:
-    """CPUs and GPUs as words."""
-    return " and ".join(f"{number:g} {name}{'s' * (number != 1)}" for name, number in resources.items() if number) or (
-        "nothing"
-    )
 
 
 def _not_started(error: Exception) -> str:

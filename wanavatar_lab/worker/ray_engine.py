@@ -26,6 +26,7 @@ from wanavatar_lab.settings import Settings
 from wanavatar_lab.worker.child_process import has_exited
 from wanavatar_lab.worker.engine import Place
 
+INSTALL = ".venv/bin/uv pip install -e '.[ray]'"
 _KILL_SECONDS = 20.0  # for the cluster to say that a worker is dead
 _CARRIED = ("WANAVATAR_EXTRA_STAGES",)  # what a worker reads besides the settings
 
@@ -35,7 +36,7 @@ class Driver:
 
     Attributes:
         pid: its process id, which is also that of its process group.
-        nodes: CPUs and GPUs of the cluster's nodes, as told last; None before it is connected.
+        nodes: CPUs, GPUs and main memory of the cluster's nodes, as told last; None before it is connected.
     """
 
     def __init__(self, runs_dir: Path, address: str) -> None:
@@ -158,7 +159,7 @@ class RayPlace(Place):
     """A place of a cluster.
 
     Attributes:
-        need: CPUs and GPUs of its actor.
+        need: what its actor takes.
     """
 
     need: dict[str, int] = field(default_factory=dict)
@@ -186,7 +187,9 @@ class RayEngine:
         need = need_of(settings, profile)
         alike = [place for place in places if isinstance(place, RayPlace) and place.need == need]
         busy = [place for place in alike if place.run is not None]
-        room = 1 if driver.nodes is None else max(1, sum(fitting(need, node) for node in driver.nodes))
+        room = 1  # until the driver knows the cluster, and where no node fits, which it will say in the run
+        if driver.nodes is not None:
+            room = max(1, sum(fitting(at_most(need, driver.nodes), node) for node in driver.nodes))
         if len(busy) >= (room if settings.workers == "auto" else min(room, int(settings.workers))):
             return None
         wanted = settings.for_worker() | {name: os.environ[name] for name in _CARRIED if name in os.environ}
@@ -219,15 +222,29 @@ class RayEngine:
 
 
 def need_of(settings: Settings, profile: Profile) -> dict[str, int]:
-    """The CPUs and GPUs of a run's actor: a CPU for each of its processes and, unless it is to run on a CPU, a GPU.
+    """What a run's actor takes: for each of its processes a CPU, main memory in bytes as for a worker of one machine,
+    and a GPU, unless it is to run on a CPU.
 
     `auto` as a number of GPUs is one: on a cluster more clips an hour come from more runs at a time.
     """
     processes = 1 if settings.gpus == "auto" else int(settings.gpus)
     on_cpu = settings.device == "cpu" or (settings.device == "auto" and profile is PROFILES["pocket"])
-    return {"CPU": processes, "GPU": 0 if on_cpu else processes}
+    memory = int(processes * profile.host_gb * 1e9)
+    return {"CPU": processes, "GPU": 0 if on_cpu else processes, "memory": memory}
+
+
+def at_most(need: Mapping[str, int], nodes: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """The need with no more main memory than a node has that has the rest: there one run at a time is tried."""
+    most = max((node["memory"] for node in nodes if fitting({**need, "memory": 0}, node)), default=0.0)
+    return {**need, "memory": min(need["memory"], int(most))}
 
 
 def fitting(need: Mapping[str, int], node: Mapping[str, float]) -> int:
     """How many actors fit on a node."""
     return min(int(node[name] // number) for name, number in need.items() if number)
+
+
+def in_words(resources: Mapping[str, float]) -> str:
+    """CPUs, GPUs and main memory as words."""
+    counted = [f"{number:g} {name}{'s' * (number != 1)}" for name, number in resources.items() if name != "memory"]
+    return ", ".join(each for each in [*counted, f"{resources['memory'] / 1e9:.0f} GB"] if not each.startswith("0 "))
