@@ -80,6 +80,7 @@ class Engine(Protocol):
 
 def engine_of(name: str, runs_dir: Path) -> Engine:
     """The engine that the settings name."""
+    # not at the top: clients, which only start supervisors, need none of them
     if name == "local":
         from wanavatar_lab.worker.local_engine import LocalEngine
 

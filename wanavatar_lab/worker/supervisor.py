@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.profiles import PROFILES
@@ -37,9 +36,6 @@ from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it
 from wanavatar_lab.worker.engine import Engine, Place, engine_of
 from wanavatar_lab.worker.error_messages import worker_died
 from wanavatar_lab.worker.queue import ProcessIds, RunQueue
-
-if TYPE_CHECKING:
-    from wanavatar_lab.worker.local_engine import Place
 
 POLL = 0.05  # seconds between looks at the queue and for a cancellation; little beside a denoising step
 MOST_STARTS = 3  # supervisors in a row that may die before they take a run; one such death can be an accident
@@ -137,9 +133,6 @@ class Supervisor:
     """Gives the runs of one queue to workers, in order, until there are none for `worker_idle_seconds`."""
 
     def __init__(self, queue: RunQueue, lock: int) -> None:
-        # not at the top: clients, which only start supervisors, need none of it
-        from wanavatar_lab.worker.local_engine import LocalEngine
-
         self._queue = queue
         self._lock = lock
         self._engines: dict[str, Engine] = {}  # by their name in the settings
@@ -160,7 +153,7 @@ class Supervisor:
             for run in filter(None, executed):
                 self._finish(run, "failed", worker_died("its supervisor was stopped"))
 
-    def _busy(self) -> list["Place"]:
+    def _busy(self) -> list[Place]:
         return [place for place in self._places if place.run is not None]
 
     def _take_runs(self) -> None:
@@ -188,7 +181,7 @@ class Supervisor:
                         os.close(self._lock)
                         return
 
-    def _take(self) -> "tuple[Run, Place, tuple[str, ...]] | None":
+    def _take(self) -> tuple[Run, Place, tuple[str, ...]] | None:
         """Mark the next run as running and return it with its place and its GPUs, if there is a place for it.
 
         Those that are cancelled or damaged are finished on the way.
@@ -220,7 +213,7 @@ class Supervisor:
                 self._queue.remove(run.id)
         return None
 
-    def _place(self, run: Run, waiting: int) -> "tuple[Place, tuple[str, ...]] | None":
+    def _place(self, run: Run, waiting: int) -> tuple[Place, tuple[str, ...]] | None:
         """The place and the GPUs of the first of so many runs that wait, if there is a place for it."""
         try:
             settings = run.settings()
@@ -239,7 +232,7 @@ class Supervisor:
         while self._engines:
             self._engines.popitem()[1].close()
 
-    def _begin(self, run: Run, place: "Place", gpus: tuple[str, ...]) -> None:
+    def _begin(self, run: Run, place: Place, gpus: tuple[str, ...]) -> None:
         """Have a run executed at its place, by so many GPUs."""
         if place.worker is not None and not place.worker.is_alive():
             self._stop([place])  # one that was killed while idle is no fault of this run
@@ -253,7 +246,7 @@ class Supervisor:
             self._write_process_ids()
         place.worker.give(run.id, len(gpus))
 
-    def _look_at(self, place: "Place", seconds: float) -> None:
+    def _look_at(self, place: Place, seconds: float) -> None:
         """Wait at most so long for the end of the run that is executed at a place, and end it where it is cancelled."""
         run, worker = place.run, place.worker
         assert run is not None and worker is not None
@@ -275,7 +268,7 @@ class Supervisor:
         with self._queue.locked():
             self._queue.remove(run.id)
 
-    def _stop(self, places: Sequence["Place"]) -> None:
+    def _stop(self, places: Sequence[Place]) -> None:
         """Kill the workers of places, which are given up."""
         for place in [*places]:
             if place.worker is not None:
