@@ -168,6 +168,32 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
 
 
 @pytest.mark.slow
+def test_another_release_of_ray_is_one_clear_error(
+    cluster: ClusterUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = QueueUnderTest(use_queue(monkeypatch, tmp_path / "runs"))
+    use_cluster(monkeypatch, cluster.address)
+    (tmp_path / "sitecustomize.py").write_text("import ray\nray.__version__ = '2.0.0'\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    try:
+        error = queue.submit().wait(PATIENCE, check=False).error or ""
+    finally:
+        queue.close()
+    assert error.startswith(f"The Ray cluster at {cluster.address} does not accept this process: Version mismatch")
+    assert "Ray: 2.0.0" in error and "All machines need the same release of Ray and of Python." in error
+
+
+@pytest.mark.slow
+def test_a_killed_supervisor_ends_its_run_on_the_cluster_and_the_next_one_is_made(sweep: QueueUnderTest) -> None:
+    job, queued = sweep.submit(hold_at=1), sweep.submit(hold_at=1)
+    workers = [worker_of(job), worker_of(queued)]
+    os.kill(sweep.process_ids().supervisor, signal.SIGKILL)
+    eventually(lambda: not any(psutil.pid_exists(worker) for worker in workers), PATIENCE)
+    assert [each.wait(PATIENCE, check=False).state for each in (job, queued)] == ["failed"] * 2
+    assert sweep.submit().wait(PATIENCE).state == "succeeded"
+
+
+@pytest.mark.slow
 def test_a_node_that_is_lost_in_a_sweep_loses_nothing(cluster: ClusterUnderTest, sweep: QueueUnderTest) -> None:
     jobs = [sweep.submit(seed=seed, steps=3, hold_at=2 if seed < 4 else -1) for seed in range(8)]
     workers = [worker_of(job, 2) for job in jobs[:4]]

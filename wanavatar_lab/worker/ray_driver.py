@@ -103,9 +103,12 @@ def connect(address: str) -> None:
             raise LabError(f"The Ray cluster at {address} cannot be reached ({error}). {advice}") from error
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except Exception as error:  # whatever Ray raises
-        first = " ".join(str(error).split()) or type(error).__name__
-        raise LabError(f"The Ray cluster at {address} does not accept this process: {first} {advice}") from error
+    except Exception as error:  # whatever Ray raises, such as RuntimeError where versions differ
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise LabError(
+            f"The Ray cluster at {address} does not accept this process: {text} All machines need the same release of "
+            f"Ray and of Python. {advice}"
+        ) from error
 
 
 class Cluster:
