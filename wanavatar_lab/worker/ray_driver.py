@@ -56,6 +56,7 @@ _LOOK_SECONDS = 0.5  # that an actor waits for news
 _NAP = 0.1  # seconds between looks for a cancellation
 _HELLO_SECONDS = 10.0  # for an idle actor to answer
 _EVICT_SECONDS = 1.0  # that an actor waits for resources before an idle one with other settings gives up its own
+_START_SECONDS = 60.0  # that an actor takes to start at most, where the cluster has room for it
 _MOST_STARTS = 3  # of an actor whose node is lost as it starts
 
 
@@ -173,13 +174,14 @@ class Cluster:
         if self._fault:
             raise LabError(self._fault)
         starting: Actor | None = None
-        begun, starts = time.monotonic(), 0
+        begun, starts, crowded = time.monotonic(), 0, False
         try:
             while True:
                 if (actor := self._reuse(need, settings)) is not None:
                     return actor
                 if starting is None:
                     self._refuse_what_no_node_has(need)
+                    crowded = not self._has_room(need)
                     starting, starts = self._start(need, settings), starts + 1
                 if ray.wait([starting.greeting], timeout=_NAP)[0]:
                     try:
@@ -192,8 +194,9 @@ class Cluster:
                     actor, starting = starting, None
                     return actor
                 place.check(run)
-                if time.monotonic() - begun > _EVICT_SECONDS:
-                    begun = time.monotonic()
+                # where there is room, an actor only takes its time to start, and others may keep their models
+                if time.monotonic() - begun > (_EVICT_SECONDS if crowded else _START_SECONDS):
+                    begun, crowded = time.monotonic(), True
                     place.say(run, "waiting for room in the cluster")
                     self._refuse_what_no_node_has(need)
                     self._evict()
@@ -242,6 +245,12 @@ class Cluster:
             actor = self._idle.pop(0) if self._idle else None
         if actor is not None:
             actor.end()
+
+    def _has_room(self, need: dict[str, int]) -> bool:
+        """Whether the nodes together have what an actor takes and nobody uses."""
+        free = ray.available_resources()
+        asked = at_most(need, self.nodes())
+        return all(free.get(name, 0.0) >= number for name, number in asked.items())
 
     def _refuse_what_no_node_has(self, need: dict[str, int]) -> None:
         nodes = self.nodes()
