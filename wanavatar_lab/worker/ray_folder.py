@@ -71,8 +71,9 @@ class RemoteFolder:
         before, self.seen = self.seen, files
         if files.get("log.txt") != before.get("log.txt"):
             self._fetch_log()
-        if files.get(PREVIEW) != before.get(PREVIEW) and PREVIEW in files:
-            self._fetch(PREVIEW, durable=False)
+        if files.get(PREVIEW) != before.get(PREVIEW) and (picture := self._read(PREVIEW)):
+            with whole_file(self._run.folder / PREVIEW, durable=False) as temporary:
+                temporary.write_bytes(picture)
         if files.get("status.json") != before.get("status.json"):
             status = self._read_status()
             if status is not None and not status.ended:  # the last one comes when all else is here
@@ -120,12 +121,14 @@ class RemoteFolder:
             offset += len(data)
 
     def _read(self, name: str) -> bytes:
-        return b"".join(self._parts(name))
+        """A small file, in one call: between two it might be replaced. Empty if it is gone."""
+        data: bytes = self._call("read", name, 0, -1)
+        return data
 
-    def _fetch(self, name: str, *, durable: bool = True) -> None:
+    def _fetch(self, name: str) -> None:
         path = self._run.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with report_write_errors(path), whole_file(path, durable=durable) as temporary, open(temporary, "wb") as file:
+        with report_write_errors(path), whole_file(path) as temporary, open(temporary, "wb") as file:
             file.writelines(self._parts(name))
 
     def _read_status(self) -> Status | None:

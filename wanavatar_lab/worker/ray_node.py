@@ -118,7 +118,7 @@ class NodeWorker:
             file.write(data)
 
     def read(self, run_id: str, name: str, offset: int, size: int) -> bytes:
-        """Read a part of a file of a run; nothing at its end, or if it is gone."""
+        """Read a part of a file of a run, or with size -1 all that follows; nothing at its end, or if it is gone."""
         try:
             with open(self._root / run_id / name, "rb") as file:
                 file.seek(offset)
