@@ -37,7 +37,10 @@ def measure_cluster(requests: int, actors: int, address: str | None) -> dict[str
     """
     rows = []
     with _cluster(actors) if address is None else _given(address) as engine:
-        for name, where, most in ((f"{actors} actors", engine, actors), ("1 local worker", "local", 1)):
+        for name, where, most in (
+            (f"{actors} actor{'s' * (actors != 1)}", engine, actors),
+            ("1 local worker", "local", 1),
+        ):
             rows.append({"name": name, **_measure(requests, where, most)})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"bench": "cluster", "requests": requests, "cores": cores, "load": os.getloadavg()[0], "rows": rows}
