@@ -54,6 +54,11 @@ class Settings(BaseModel):
         pattern=r"^(auto|[1-9]\d?)$",
         description="how many runs are made at the same time, auto for one per GPU; one on a CPU",
     )
+    engine: str = Field(
+        default="local",
+        pattern=r"^(local|ray|(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5})$",
+        description="where runs are executed: local, ray for this machine's Ray cluster, host:port or ray://host:port",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the blocks of the video networks; auto does on a GPU"
     )
@@ -67,7 +72,7 @@ class Settings(BaseModel):
 
         Without those that a worker does not read: changing them is no reason to replace it.
         """
-        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds", "gpus", "workers"}
+        unread = {"runs_dir", "server_root", "worker_idle_seconds", "cancel_grace_seconds", "gpus", "workers", "engine"}
         return {f"WANAVATAR_{name.upper()}": str(value) for name, value in self.model_dump(exclude=unread).items()}
 
 

@@ -123,3 +123,13 @@ def test_the_time_is_said_for_known_gpus(name: str | None, known: bool) -> None:
     machine = Machine((Gpu(name, 10**11, 10**11),), None)
     seconds = expected_seconds(usual_workload("text_to_image", "full"), components, machine)
     assert (seconds is not None) == known
+
+
+def test_many_clips_cost_a_gpu_each() -> None:
+    words = "speech-to-video --gpu H200 --gpu-memory 141 --host-memory 1000 --gpus 8 --resolution 480x832".split()
+    one = json.loads(run(*words, "--json").stdout)
+    many = json.loads(run(*words, "--clips", "1001", "--json").stdout)
+    alone = one["seconds_by_gpus"]["1"]
+    assert "clips" not in one and many["gpu_hours"] == pytest.approx(1001 * alone / 3600, abs=0.1)
+    assert many["hours_here"] == pytest.approx(126 * alone / 3600, abs=0.1), "the last of 126 rounds has one clip"
+    assert many["clips_an_hour_and_gpu"] == pytest.approx(3600 / alone, abs=0.1)

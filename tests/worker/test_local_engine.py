@@ -25,7 +25,8 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings
 from wanavatar_lab.worker import local_engine
-from wanavatar_lab.worker.local_engine import LocalEngine, Place, visible_gpus
+from wanavatar_lab.worker.engine import Place
+from wanavatar_lab.worker.local_engine import LocalEngine, visible_gpus
 from wanavatar_lab.worker.queue import RunQueue
 
 POCKET, FULL = PROFILES["pocket"], PROFILES["full"]

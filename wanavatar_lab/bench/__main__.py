@@ -12,6 +12,7 @@ import torch
 
 from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
+from wanavatar_lab.bench.cluster import measure_cluster
 from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
 from wanavatar_lab.bench.ranks import measure_ranks
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
-    benches |= {"service": _service, "ranks": _ranks}
+    benches |= {"service": _service, "ranks": _ranks, "cluster": _cluster}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -44,7 +45,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, ranks, service, table, compare.",
+        "speed, draw-speed, kernels, ranks, service, cluster, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -165,6 +166,22 @@ def _service(words: list[str]) -> int:
     _write(arguments.json, figures)
     print("\n".join(f"{key:14} {value}" for key, value in figures.items()))
     return int(figures["status"]["failed"] + figures["upload"]["failed"] > 0)
+
+
+def _cluster(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} cluster", description="Pocket pictures an hour by a Ray cluster, and by one worker beside it."
+    )
+    parser.add_argument("--requests", type=int, default=200, help="that each of them makes; default 200")
+    parser.add_argument("--actors", type=int, default=4, help="that work at the same time; default 4")
+    parser.add_argument("--engine", help="address of a cluster; by default one is started on this machine")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    figures = measure_cluster(arguments.requests, arguments.actors, arguments.engine)
+    _write(arguments.json, figures)
+    for row in figures["rows"]:
+        print(", ".join(f"{key} {value}" for key, value in row.items()))
+    return 0
 
 
 def _ranks(words: list[str]) -> int:

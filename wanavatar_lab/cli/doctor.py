@@ -40,7 +40,7 @@ LEAST_ROOM = 10**9  # bytes: a run of a talking clip of some minutes, with its c
 EXTRAS = {
     "flash-attn": ("FlashAttention 2", ".venv/bin/uv pip install --no-build-isolation -e '.[gpu]'"),
     "bitsandbytes": ("8-bit AdamW in training", ".venv/bin/uv pip install -e '.[adamw8bit]'"),
-    "ray": ("training on several machines", ".venv/bin/uv pip install -e '.[ray]'"),
+    "ray": ("runs on several machines", ".venv/bin/uv pip install -e '.[ray]'"),
     "voxcpm": ("text to speech by the full models", ".venv/bin/uv pip install -e '.[voices]'"),
     "audio-separator": ("separating vocals", INSTALL_SEPARATE),
 }

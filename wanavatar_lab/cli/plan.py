@@ -1,6 +1,7 @@
 """The command plan: memory, offload and run time of a stage, estimated without loading anything."""
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--resolution", metavar="WxH", help="or auto, 480p or 720p (default: the stage's)")
     command.add_argument("--frames", metavar="N", help="of the clip, or of a speech segment (default: the stage's)")
+    command.add_argument("--clips", metavar="N", help="what so many clips, segments or pictures cost, a GPU each")
     modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
     other = command.add_argument_group("plan for another machine")
@@ -61,8 +63,32 @@ def plan(arguments: argparse.Namespace) -> int:
     settings = read_settings()
     shared = settings.gpus if arguments.gpus is None else "auto"  # what is said of a machine is said of all its GPUs
     made = make_plan(arguments.profile, work, _machine(arguments), settings.weights_dir, arguments.offload, shared)
-    answer(made.to_json() if arguments.json else "\n".join(_lines(made)))
+    clips = _number("clips", arguments.clips)
+    cost = {} if clips is None else _cost(made, int(clips))
+    if arguments.json:
+        answer(made.to_json() | cost)
+    else:
+        answer("\n".join([*_lines(made), *([] if clips is None else [_cost_line(made, cost)])]))
     return SUCCEEDED
+
+
+def _cost(made: Plan, clips: int) -> dict[str, Any]:
+    """What so many clips cost where each has a GPU of its own; computed from the estimate of one, without loading."""
+    alone = made.sharing.seconds.get(1, made.seconds)
+    at_once = max(1, made.runs_at_once)
+    return {
+        "clips": clips,
+        "gpu_hours": None if alone is None else round(clips * alone / 3600, 1),
+        "clips_an_hour_and_gpu": None if alone is None else round(3600 / alone, 1),
+        "hours_here": None if alone is None else round(math.ceil(clips / at_once) * alone / 3600, 1),
+    }
+
+
+def _cost_line(made: Plan, cost: dict[str, Any]) -> str:
+    if cost["gpu_hours"] is None:
+        return f"clips     {cost['clips']}: unknown; see --gpu"
+    what = f"{cost['gpu_hours']} GPU hours, {cost['clips_an_hour_and_gpu']} an hour and GPU, computed"
+    return f"clips     {cost['clips']}: {what}; {cost['hours_here']} hours with {made.runs_at_once} at a time"
 
 
 def _machine(arguments: argparse.Namespace) -> Machine:
@@ -87,7 +113,7 @@ def _number(name: str, text: str | None) -> float | None:
     """The value of a numeric option; None if it is not given."""
     if text is None:
         return None
-    whole = name in ("frames", "gpus")
+    whole = name in ("frames", "gpus", "clips")
     allowed = f"{'an integer' if whole else 'a number'}{' from 0' if name == 'gpus' else ' above 0'}, at most 100000"
     try:
         value = int(text) if whole else float(text)

@@ -43,7 +43,7 @@ def finish_run(
     """
     inputs = read_inputs(run.folder)
     parts, kept = _keep_partial(run) if state != "succeeded" else ([], "")
-    _remove_scratch(run.folder)
+    remove_scratch(run.folder)
     kept = kept and f".{kept}"  # of the error, or of what was done last
     error = None if error is None else printable(error)
     # a damaged status, perhaps by what made the run end, does not keep it from being finished
@@ -100,7 +100,7 @@ def _keep_partial(run: Run) -> tuple[list[Artifact], str]:
     return artifacts, said
 
 
-def _remove_scratch(folder: Path) -> None:
+def remove_scratch(folder: Path) -> None:
     """Remove the preview, and every hidden file or folder: by convention, nothing else is ever half-written."""
     remove_if_possible(folder / PREVIEW)
     for parent, folders, files in os.walk(folder):

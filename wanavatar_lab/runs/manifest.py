@@ -80,6 +80,7 @@ def build_manifest(run: Run, status: Status, record: Record, files: Mapping[str,
         "seconds": {phase: round(seconds, 3) for phase, seconds in record.seconds.items()},
         "memory_bytes": status.memory_bytes,
         "device": record.device,
+        **status.model_dump(include={"node", "retried"}, exclude_none=True),
         "versions": versions,
         "python": platform.python_version(),
         "commit": _commit(),
@@ -87,6 +88,26 @@ def build_manifest(run: Run, status: Status, record: Record, files: Mapping[str,
             name: None if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
             for name, time in times.items()
         },
+    }
+
+
+def relocate(manifest: dict[str, Any], request: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """A manifest that was written on another machine, with which runs of this one made the input files.
+
+    Args:
+        manifest: as written there.
+        request: as JSON, with the paths of input files here.
+        root: the runs folder here.
+    """
+    inputs = {
+        name: {**place, **_location(Path(request[name]), root)} for name, place in manifest.get("inputs", {}).items()
+    }
+    if not inputs:
+        return manifest
+    return manifest | {
+        "inputs": inputs,
+        "request": manifest["request"] | {name: place.get("path", place["name"]) for name, place in inputs.items()},
+        "parents": sorted({place["run"] for place in inputs.values() if "run" in place}),
     }
 
 

@@ -101,6 +101,8 @@ class Status(BaseModel):
     eta_seconds: Seconds | None = Field(default=None, description="from the measured time of the last steps")
     memory_bytes: int | None = Field(default=None, description="peak of the GPU if it is used, else of the process")
     seed: int | None = Field(default=None, description="the seed that is used")
+    node: str | None = Field(default=None, description="the node of a cluster that executes it")
+    retried: str | None = Field(default=None, description="why it began again: what was lost the first time")
     queue_place: int | None = Field(default=None, description="1 = next; only when state is queued")
     queue_paused: bool = Field(default=False, description="no run may start; only when state is queued")
     submitted_at: Seconds | None = None

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -19,9 +18,9 @@ from typing import Literal
 from wanavatar_lab.memory.machine import total_host_bytes
 from wanavatar_lab.memory.sharing import runs_at_once
 from wanavatar_lab.profiles import Profile
-from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings
 from wanavatar_lab.worker.child_process import has_exited
+from wanavatar_lab.worker.engine import Place
 from wanavatar_lab.worker.rank_group import threads_of
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the machine
@@ -81,27 +80,6 @@ class Worker:
         return self._process.returncode
 
 
-@dataclass(eq=False)
-class Place:
-    """Where one run at a time is executed.
-
-    Attributes:
-        settings: what its worker gets, or was given.
-        gpus: that its worker sees, its own first, as CUDA_VISIBLE_DEVICES names them; empty where they are not chosen.
-        uses: those of them that its run has, or the last one had, so that its models may be there.
-        worker: None until it is needed.
-        run: that the worker executes.
-        deadline: when a run that is cancelled gets no more time to end by itself, in seconds of `time.monotonic`.
-    """
-
-    settings: dict[str, str]
-    gpus: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
-    worker: Worker | None = None
-    run: Run | None = None
-    deadline: float | None = None
-
-
 class LocalEngine:
     """Chooses a place on this machine for each run."""
 
@@ -147,6 +125,9 @@ class LocalEngine:
         """The worker of a place that has none."""
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(place.gpus)} if place.gpus else {}
         return Worker(runs_dir, place.settings | visible)
+
+    def close(self) -> None:
+        """Nothing is left."""
 
 
 def gpus_to_choose(settings: Settings) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.profiles import PROFILES
@@ -34,11 +33,9 @@ from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
+from wanavatar_lab.worker.engine import Engine, Place, engine_of
 from wanavatar_lab.worker.error_messages import worker_died
 from wanavatar_lab.worker.queue import ProcessIds, RunQueue
-
-if TYPE_CHECKING:
-    from wanavatar_lab.worker.local_engine import Place
 
 POLL = 0.05  # seconds between looks at the queue and for a cancellation; little beside a denoising step
 MOST_STARTS = 3  # supervisors in a row that may die before they take a run; one such death can be an accident
@@ -136,12 +133,9 @@ class Supervisor:
     """Gives the runs of one queue to workers, in order, until there are none for `worker_idle_seconds`."""
 
     def __init__(self, queue: RunQueue, lock: int) -> None:
-        # not at the top: clients, which only start supervisors, need none of it
-        from wanavatar_lab.worker.local_engine import LocalEngine
-
         self._queue = queue
         self._lock = lock
-        self._engine = LocalEngine()
+        self._engines: dict[str, Engine] = {}  # by their name in the settings
         self._settings = read_settings()  # then those of the run that was taken last
         self._places: list[Place] = []
 
@@ -155,10 +149,11 @@ class Supervisor:
         finally:
             executed = [place.run for place in self._busy()]
             self._stop(self._places)
+            self._close_engines()
             for run in filter(None, executed):
                 self._finish(run, "failed", worker_died("its supervisor was stopped"))
 
-    def _busy(self) -> list["Place"]:
+    def _busy(self) -> list[Place]:
         return [place for place in self._places if place.run is not None]
 
     def _take_runs(self) -> None:
@@ -180,12 +175,13 @@ class Supervisor:
             else:
                 # before the lock is free, so that the next supervisor's workers find the GPUs free too
                 self._stop(self._places)
+                self._close_engines()
                 with self._queue.locked():
                     if not self._queue.takeable():  # a client that continues a paused queue starts another one
                         os.close(self._lock)
                         return
 
-    def _take(self) -> "tuple[Run, Place, tuple[str, ...]] | None":
+    def _take(self) -> tuple[Run, Place, tuple[str, ...]] | None:
         """Mark the next run as running and return it with its place and its GPUs, if there is a place for it.
 
         Those that are cancelled or damaged are finished on the way.
@@ -217,30 +213,40 @@ class Supervisor:
                 self._queue.remove(run.id)
         return None
 
-    def _place(self, run: Run, waiting: int) -> "tuple[Place, tuple[str, ...]] | None":
+    def _place(self, run: Run, waiting: int) -> tuple[Place, tuple[str, ...]] | None:
         """The place and the GPUs of the first of so many runs that wait, if there is a place for it."""
         try:
             settings = run.settings()
             profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
         except LabError:
             settings, profile = self._settings, PROFILES["full"]  # damaged, which executing it will report
-        return self._engine.choose(settings, profile, self._places, others=waiting > 1)
+        places = [place for place in self._places if place.engine == settings.engine]
+        return self._engine(settings.engine).choose(settings, profile, places, others=waiting > 1)
 
-    def _begin(self, run: Run, place: "Place", gpus: tuple[str, ...]) -> None:
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = engine_of(name, self._queue.root)
+        return self._engines[name]
+
+    def _close_engines(self) -> None:
+        while self._engines:
+            self._engines.popitem()[1].close()
+
+    def _begin(self, run: Run, place: Place, gpus: tuple[str, ...]) -> None:
         """Have a run executed at its place, by so many GPUs."""
         if place.worker is not None and not place.worker.is_alive():
             self._stop([place])  # one that was killed while idle is no fault of this run
         place.run, place.uses, place.deadline = run, gpus, None
         # memory that idle workers with other settings, or on these GPUs, hold is needed here
-        idle = [other for other in self._places if other.run is None]
+        idle = [other for other in self._places if other.run is None and other.engine == place.engine]
         self._stop([each for each in idle if each.settings != place.settings or not set(gpus).isdisjoint(each.uses)])
         if place.worker is None:
-            place.worker = self._engine.start(place, self._queue.root)
+            place.worker = self._engine(place.engine).start(place, self._queue.root)
             self._places.append(place)
             self._write_process_ids()
         place.worker.give(run.id, len(gpus))
 
-    def _look_at(self, place: "Place", seconds: float) -> None:
+    def _look_at(self, place: Place, seconds: float) -> None:
         """Wait at most so long for the end of the run that is executed at a place, and end it where it is cancelled."""
         run, worker = place.run, place.worker
         assert run is not None and worker is not None
@@ -262,7 +268,7 @@ class Supervisor:
         with self._queue.locked():
             self._queue.remove(run.id)
 
-    def _stop(self, places: Sequence["Place"]) -> None:
+    def _stop(self, places: Sequence[Place]) -> None:
         """Kill the workers of places, which are given up."""
         for place in [*places]:
             if place.worker is not None:
@@ -272,8 +278,9 @@ class Supervisor:
                 self._write_process_ids()
 
     def _write_process_ids(self) -> None:
-        workers = tuple(place.worker.pid for place in self._places if place.worker is not None)
-        self._queue.write_process_ids(self._lock, ProcessIds(os.getpid(), workers))
+        # places of a cluster have one process in common
+        workers = dict.fromkeys(place.worker.pid for place in self._places if place.worker is not None)
+        self._queue.write_process_ids(self._lock, ProcessIds(os.getpid(), tuple(workers)))
 
     def _phase(self, run: Run) -> str:
         status = run.readable_status()

@@ -1,0 +1,82 @@
+"""A Ray cluster of several processes on this machine, whose processes are all gone when the tests are over."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.queue_for_tests import REPOSITORY, eventually, is_alive
+
+
+class ClusterUnderTest:
+    """A head, which is a node as well, and further nodes; remembers all of their processes."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.nodes: list[Any] = [cluster.head_node]
+        self.seen: set[int] = set()
+
+    @property
+    def address(self) -> str:
+        """For WANAVATAR_ENGINE."""
+        return str(self._cluster.address)
+
+    def processes(self, node: Any) -> list[psutil.Process]:
+        """Its raylet and all that it has started, workers of actors among them."""
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        return [raylet, *raylet.children(recursive=True)]
+
+    def node_of(self, worker: int) -> Any:
+        """The node on which a process runs."""
+        (node,) = (node for node in self.nodes if worker in {each.pid for each in self.processes(node)})
+        return node
+
+    def kill(self, node: Any) -> None:
+        """What a machine does that loses its power: all of its processes are gone at once."""
+        processes = self.processes(node)
+        self.seen |= {process.pid for process in processes}
+        for process in processes:
+            process.suspend()  # so that none sees another's end
+        for process in processes:
+            process.kill()
+        self.nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        """End all, and see that nothing is left; what is left is killed."""
+        for process in psutil.Process().children(recursive=True):
+            if "ray" in " ".join(process.cmdline()):
+                self.seen.add(process.pid)
+        self._cluster.shutdown()
+        left = [pid for pid in self.seen if is_alive(pid)]
+        try:
+            eventually(lambda: not any(is_alive(pid) for pid in left))
+        finally:
+            for pid in filter(is_alive, left):
+                psutil.Process(pid).kill()
+
+
+@contextmanager
+def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
+    """A cluster of nodes with so many CPUs, the first its head, which listens on the loopback address only."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # short, since the names of sockets in it are limited
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray replaces 127.0.0.1 by an outer address
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each of a dozen processes compiles Ray
+        from ray.cluster_utils import Cluster
+
+        usual: dict[str, Any] = dict(
+            include_dashboard=False, object_store_memory=80 * 2**20, node_ip_address="127.0.0.1"
+        )
+        made = Cluster(initialize_head=True, head_node_args={**usual, "num_cpus": cpus[0]})
+        cluster = ClusterUnderTest(made)
+        try:
+            cluster.nodes += [made.add_node(**usual, num_cpus=number) for number in cpus[1:]]
+            yield cluster
+        finally:
+            cluster.close()
