@@ -18,7 +18,7 @@ from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
 from wanavatar_lab.wan.load import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-HEIGHT, WIDTH = 64, 320  # two tiles side by side, the blend from 192 to 256, and 64 pixels beyond
+HEIGHT, WIDTH = 256, 320  # two tiles side by side, the blend from 192 to 256, and 64 pixels beyond
 CPU = torch.device("cpu")
 
 

@@ -13,7 +13,6 @@ def measured(stage: str, steps: int, frames: int, folder: Path, *modes: str) -> 
     return {row["mode"]: row for row in found["rows"]}
 
 
-@pytest.mark.slow  # tests/stages/test_speed.py holds what is computed, on toys
 def test_a_balanced_clip_is_at_35_db(tmp_path: Path) -> None:
     """At the 8 default steps of pocket a quarter of the forward passes is skipped: each step changes a lot."""
     rows = measured("speech_to_video", 8, 32, tmp_path, "balanced")

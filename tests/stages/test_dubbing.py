@@ -86,10 +86,10 @@ def far_from(faces: Sequence[Face | None], size: tuple[int, int]) -> np.ndarray:
     )
 
 
-@pytest.mark.slow  # the models that ship make a second and a half
 def test_a_drawn_recording_speaks_another_voice_and_keeps_its_pixels(
     recordings: dict[float, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the models that ship: a second and a half of them take some seconds."""
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("WANAVATAR_WEIGHTS", str(WEIGHTS))
     fields = {"audio": str(VOICE), "audio_duration": 1.5, "resolution": "128x128"}
