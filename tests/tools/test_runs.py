@@ -135,7 +135,7 @@ def begun(job: jobs.Job) -> bool:
 
 def command_of(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:  # it has ended
         return ""
 

@@ -19,7 +19,7 @@ def tables(measured: Iterable[Figures]) -> str:
 
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
-            `network.measure_kernels`, `measure_ranks` and `network.measure`.
+            `network.measure_kernels`, `measure_ranks`, `measure_cluster` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -29,7 +29,7 @@ def tables(measured: Iterable[Figures]) -> str:
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
     parts += [_head(figures) + _table("offload", _rows(figures)) for figures in by_kind["offload"]]
-    for kind in ("speed", "kernels", "ranks", "files", "network"):
+    for kind in ("speed", "kernels", "ranks", "cluster", "files", "network"):
         if rows := [row for figures in by_kind[kind] for row in _rows(figures)]:
             parts.append(_table(kind, rows))
     return "\n\n".join(parts)
@@ -225,6 +225,13 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
     },
+    "cluster": {
+        "pictures of pocket": "requests",
+        "by": "name",
+        "in": lambda row: f"{row['seconds']:.0f} s",
+        "until all models are loaded": lambda row: f"{row['warm_after']:.0f} s",
+        "pictures an hour from then on": "runs_an_hour_warm",
+    },
     "network": {
         "S2V network": "pixels",
         "compiled": lambda each: "yes" if each["compiled"] else "no",
@@ -237,7 +244,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
     },
 }
 # how many columns say what was measured
-_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "ranks": 3, "network": 2}
+_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "ranks": 3, "cluster": 2, "network": 2}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
 _OF_FAILED = {"stages": 2, "offload": 3}
 
