@@ -67,6 +67,7 @@ def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
         patch.setenv("RAY_TMPDIR", folder)  # short, since the names of sockets in it are limited
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray replaces 127.0.0.1 by an outer address
         patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # 30 seconds are few for a busy machine
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each of a dozen processes compiles Ray
         from ray.cluster_utils import Cluster
 

@@ -36,7 +36,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SSH = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10")
 ANSWER = 120.0  # seconds for a machine to say what it has: importing torch from a slow disk takes most of them
 # Variables that other machines get too, as ssh passes none on. None with a secret: command lines can be read by others.
-PASSED_ON = re.compile(r"(NCCL|GLOO|TORCH|PYTORCH|WANAVATAR)_\w+|OMP_NUM_THREADS|PYTHONPATH|HF_HOME|HF_HUB_OFFLINE")
+PASSED_ON = re.compile(
+    r"(NCCL|GLOO|TORCH|PYTORCH|ATEN|ONEDNN|MKL|WANAVATAR)_\w+|OMP_NUM_THREADS|PYTHONPATH|HF_HOME|HF_HUB_OFFLINE"
+)
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD")
 PACKAGES = ("torch", "accelerate", "deepspeed", "diffusers", "transformers", "safetensors")
 PORTS = range(20_000, 30_000)  # below those that systems give out, from 32768 or 49152 on

@@ -251,10 +251,9 @@ def test_a_run_on_two_machines_is_started_seen_and_stopped(tmp_path: Path) -> No
     named(card, "Machines").value = "localhost slots=1, localhost slots=1"
     named(card, "Launcher").value = "ddp"
     card.start()
-    eventually(lambda: noted(card), 150)
+    eventually(lambda: noted(card) and "[0 localhost] step " in said(card).log, 150)
     assert "machines: localhost, localhost" in text(card)
     assert named(card, "Machines").disabled and named(card, "Launcher").disabled
-    assert "[0 localhost] step " in said(card).log
     other = TrainingCard(config)  # as in another kernel
     assert standing(other) == "running" and said(other).state == "running"
     said(other).cancel()
