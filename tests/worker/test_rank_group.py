@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,12 @@ def levels(job: Job) -> np.ndarray:
     return np.stack(list(media.read_frames(path))).astype(int)
 
 
+def denoises(job: Job) -> bool:
+    status = job.status()
+    assert not status.ended, f"{status.error}\n{job.run.log_tail()}"
+    return status.phase == "denoise" and (status.step or 0) > 1
+
+
 def others(studio: QueueUnderTest) -> list[psutil.Process]:
     """The processes beside the worker, by their rank."""
     worker = studio.process_ids().workers[0]
@@ -124,7 +131,7 @@ def test_a_cancelled_run_ends_within_a_step_and_leaves_all_processes(studio: Que
     made(PICTURE, 2)
     before = others(studio)
     job = jobs.submit(talking(studio, "long.wav", num_inference_steps=20), gpus=2)
-    eventually(lambda: job.status().phase == "denoise" and (job.status().step or 0) > 1, 180)
+    eventually(partial(denoises, job), 180)
     job.cancel()
     status = job.status()  # a busy machine makes steps while it is asked to cancel
     done = (status.segment or 1) * 20 + (status.step or 0)
