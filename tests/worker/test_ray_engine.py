@@ -149,7 +149,8 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         (there,) = Path(tempfile.gettempdir()).glob(f"wanavatar-lab-*/runs-*/{job.id}")
         (there / "go").touch()
         (made,) = job.wait(PATIENCE).artifacts
-        assert not there.exists() and {path.name for path in job.run.folder.iterdir()} == {
+        eventually(lambda: not there.exists(), PATIENCE)  # after the last status
+        assert {path.name for path in job.run.folder.iterdir()} == {
             *("request.json", "status.json", "log.txt", "manifest.json", "result.npy", "steps.txt", "go")
         }
         here = run_here(job.run.request().changed(hold_at=-1), runs_dir=tmp_path / "here")
