@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -46,17 +46,15 @@ class ClusterUnderTest:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def close(self) -> None:
-        """End all, and see that nothing is left; what is left is killed."""
+        """End all; what Ray leaves is killed, such as workers that just start and look for their raylet for long."""
         for process in psutil.Process().children(recursive=True):
             if "ray" in " ".join(process.cmdline()):
                 self.seen.add(process.pid)
         self._cluster.shutdown()
-        left = [pid for pid in self.seen if is_alive(pid)]
-        try:
-            eventually(lambda: not any(is_alive(pid) for pid in left))
-        finally:
-            for pid in filter(is_alive, left):
+        for pid in filter(is_alive, self.seen):
+            with suppress(psutil.NoSuchProcess):  # it has ended at this moment
                 psutil.Process(pid).kill()
+        eventually(lambda: not any(is_alive(pid) for pid in self.seen))
 
 
 @contextmanager
