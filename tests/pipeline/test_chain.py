@@ -102,7 +102,7 @@ def test_who_only_looked_leaves_it_going(shared_queue: QueueUnderTest) -> None:
     assert Chain.unseen() == []  # nobody is shown an older end after a newer one
 
 
-def test_what_ends_a_chain_is_told_to_whoever_follows(tmp_path: Path) -> None:
+def test_an_error_that_ends_a_chain_is_reported_to_its_followers(tmp_path: Path) -> None:
     (tmp_path / "start.npy").touch()
     before = len(list_jobs())
     gone = relax("b.npy", start=str(tmp_path / "start.npy"))

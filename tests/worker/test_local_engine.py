@@ -105,14 +105,18 @@ GPUS = ("0", "1", "2", "3")
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with four GPUs of one model and main memory for four full runs."""
-    monkeypatch.setattr(local_engine, "visible_gpus", lambda visible: GPUS)
-    monkeypatch.setattr(local_engine, "total_host_bytes", lambda: 4 * 80 * 10**9)
+    use_four_gpus(monkeypatch)
+
+
+def use_four_gpus(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(local_engine, "visible_gpus", lambda visible: GPUS)
+    patch.setattr(local_engine, "total_host_bytes", lambda: 4 * 80 * 10**9)
 
 
 def given_out(
     settings: Sequence[Settings], *, others: bool = True, places: Sequence[Place] = ()
 ) -> list[tuple[str, ...] | None]:
-    """The GPUs of runs that start one after the other, none of which ends."""
+    """The GPUs assigned to runs that are started in order, while all keep running."""
     engine, taken, uses = LocalEngine(), [*places], []
     for each in settings:
         chosen = engine.choose(each, FULL, taken, others=others)
@@ -160,8 +164,7 @@ def test_a_warm_worker_is_used_again() -> None:
 @given(st.data())
 def test_no_gpu_has_two_runs(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_engine, "visible_gpus", lambda visible: GPUS)
-        patch.setattr(local_engine, "total_host_bytes", lambda: 4 * 80 * 10**9)
+        use_four_gpus(patch)
         engine, places = LocalEngine(), list[Place]()
         for _ in range(data.draw(st.integers(1, 12))):
             settings = data.draw(st.sampled_from([ONE, TWO, AUTO]))

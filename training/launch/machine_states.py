@@ -2,7 +2,7 @@
 
 Each machine writes `machines/<number>/state.json`, and touches it every `BEAT` seconds while it trains. A file that
 is no longer touched is of a machine that is down, or cut off from the shared disk. So there is no connection beside
-those of the training itself, and whoever sees the folder can watch a run and stop it.
+those of the training itself, and any process that sees the folder can monitor a run and stop it.
 
 Looks are counted instead of comparing clocks, which differ by machine: a disk that stands still for a while stops those
 who look too, and takes nobody for lost.

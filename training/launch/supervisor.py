@@ -50,8 +50,8 @@ from wanavatar_lab.worker.child_process import how_it_ended
 
 # seconds for the other processes to end after one has died: torchrun kills them after 30
 LEFT_ALONE = 40.0
-# The same where there are several machines: within a minute all have to be told too. Whoever waits for a process that
-# is gone cannot save anything.
+# The same where there are several machines, which all have to stop within a minute. A process that waits for one that
+# has died cannot save a checkpoint.
 GROUP_LEFT_ALONE, SHUTDOWN = 15.0, 10
 
 

@@ -112,7 +112,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile",
         metavar="{" + ",".join(PROFILES) + "}",
-        help="look at the weights and stages of one profile (default: both, of which one has to run)",
+        help="check the weights and stages of one profile (default: both; one that runs is enough)",
     )
 
 

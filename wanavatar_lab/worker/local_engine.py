@@ -86,14 +86,7 @@ class LocalEngine:
     def choose(
         self, settings: Settings, profile: Profile, places: Sequence[Place], *, others: bool
     ) -> tuple[Place, tuple[str, ...]] | None:
-        """The place of the next run, one that is idle or a new one, and its GPUs; None while it has to wait.
-
-        Args:
-            settings: of the run.
-            profile: of its request.
-            places: all there are.
-            others: whether more runs wait behind it.
-        """
+        """The place of the next run, one that is idle or a new one, and its GPUs; None while it has to wait."""
         gpus = gpus_to_choose(settings)
         busy = [place for place in places if place.run is not None]
         most = runs_at_once(profile, len(gpus), total_host_bytes(), settings.workers)

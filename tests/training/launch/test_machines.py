@@ -122,7 +122,7 @@ GOOD = {
     "knows_first": True,
     "port": 4_000,
 }
-# says what lies in a file of the machine's name
+# prints the file that is named after the machine
 ANSWERS = """#!/bin/sh
 while [ $# -gt 2 ]; do shift; done
 cat "$(dirname "$0")/$1" 2>/dev/null || { echo "Permission denied (publickey)." >&2; exit 255; }
