@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ class QueueUnderTest:
             eventually(lambda: not any(is_alive(pid) for pid in self.seen))
         finally:
             for pid in filter(is_alive, self.seen):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _is_left(self) -> bool:
         """Whether no supervisor is left; one that is, or that has replaced a killed one, is stopped."""
@@ -87,7 +89,8 @@ class QueueUnderTest:
             return True
         if (pids := queue.process_ids()) is not None and is_alive(pids.supervisor):
             self.seen.add(pids.supervisor)
-            os.kill(pids.supervisor, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # ended by itself in between
+                os.kill(pids.supervisor, signal.SIGTERM)
         return False
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,8 @@ def served_folder(folder: Path) -> Iterator[Path]:
         finally:
             pids = RunQueue(folder / "runs").process_ids()
             if pids is not None and is_alive(pids.supervisor):
-                os.kill(pids.supervisor, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # ended by itself in between
+                    os.kill(pids.supervisor, signal.SIGTERM)
                 eventually(lambda: not is_alive(pids.supervisor))
 
 
