@@ -10,10 +10,10 @@ from PIL import Image
 
 from tests import toy_flux
 from tests.memory.machines import FULL
-from tests.wan.test_cpu_convolution import operations
+from tests.wan.test_vae import operations
 from wanavatar_lab.memory import Workload, activation_bytes, stage_components
 from wanavatar_lab.memory.activations import FLUX_TILES, WAN_TILES, set_tiling
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
 from wanavatar_lab.wan.load import load_model
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def vae() -> AutoencoderKLWan:
-    return convolve_by_frames(load_model(AutoencoderKLWan, ROOT / "weights/pocket/video_vae", torch.float32)).eval()
+    return make_fast(load_model(AutoencoderKLWan, ROOT / "weights/pocket/video_vae", torch.float32)).eval()
 
 
 @pytest.fixture(scope="module")

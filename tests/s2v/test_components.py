@@ -24,7 +24,7 @@ from tests.s2v.published import GOLDEN, STEM, draft_config, draft_names, write_c
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d
+from wanavatar_lab.wan.vae import FastCausalConv3d
 from wanavatar_lab.wan.load import load_text_encoder, load_tokenizer, load_vae
 
 LAYOUTS = ("published", "draft", "fastvideo", "ours")
@@ -161,7 +161,7 @@ def test_dtypes_and_that_all_is_ready_to_run(layout: str, folders: dict[str, Pat
             assert part.dtype == dtypes.get(name, torch.float32), name
             assert not part.training, name
             assert not any(weight.requires_grad for weight in part.parameters()), name
-    assert isinstance(parts["vae"].decoder.conv_in, WanFrameConv3d), "made for a CPU, too"
+    assert isinstance(parts["vae"].decoder.conv_in, FastCausalConv3d), "made for a CPU, too"
     halved = load_components(folders[layout], vae_dtype=torch.bfloat16)
     assert halved["vae"].dtype == torch.bfloat16
 

@@ -18,7 +18,7 @@ from wanavatar_lab.errors import NotFinite, WeightsError
 from wanavatar_lab.s2v import WanSpeechToVideoOutput, WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.components import load_components
 from wanavatar_lab.wan import WanUniPCScheduler
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.vae import make_fast
 
 TEXT_DIM = 16
 
@@ -349,7 +349,7 @@ def test_another_flow_solver_makes_a_clip_too(pipe: CountingPipeline) -> None:
 
 
 def test_a_saved_pipeline_makes_the_same_frames(pipe: CountingPipeline, tmp_path: Path) -> None:
-    convolve_by_frames(pipe.vae)  # as what is loaded does
+    make_fast(pipe.vae)  # as what is loaded does
     pipe.save_pretrained(tmp_path)
     loaded = WanSpeechToVideoPipeline.from_pretrained(tmp_path, torch_dtype=torch.float32, device_map="cpu")
     texts = {"prompt": "a person speaks", "negative_prompt": "the camera"}
@@ -396,7 +396,7 @@ def test_from_pretrained_takes_the_options_of_diffusers(
     )
     assert asked == {"repository": "someone/a-model", "token": "secret", "revision": "v1"}
     assert not any(weight.requires_grad for weight in loaded.transformer.parameters())
-    convolve_by_frames(pipe.vae)
+    make_fast(pipe.vae)
     assert torch.equal(clip(loaded), clip(pipe))
     meta = WanSpeechToVideoPipeline.from_pretrained(tmp_path, variant="fp32", device_map=torch.device("meta"))
     networks = (meta.transformer, meta.vae, meta.text_encoder, meta.audio_encoder)

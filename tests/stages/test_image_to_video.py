@@ -22,7 +22,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d
+from wanavatar_lab.wan.vae import FastCausalConv3d
 from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler, flow_sigmas
 
@@ -246,7 +246,7 @@ def test_a_whole_folder_is_read_as_it_is(tmp_path: Path) -> None:
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert read.config.boundary_ratio == 0.9
-    assert isinstance(read.vae.decoder.conv_in, WanFrameConv3d), "made for a CPU, too"
+    assert isinstance(read.vae.decoder.conv_in, FastCausalConv3d), "made for a CPU, too"
 
 
 def test_two_experts_without_a_boundary_are_refused(tmp_path: Path) -> None:

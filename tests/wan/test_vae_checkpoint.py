@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.s2v.published import GOLDEN, published_shapes
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan.checkpoint_files import compare_names, model_shapes, read_state_dict
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.load import load_vae
 
 STEPS = 4  # of one stage of the decoder: three residual blocks and a resampler
@@ -96,7 +96,7 @@ def test_a_file_of_the_reference_gives_the_pictures_of_the_reference() -> None:
 
 
 def test_a_stored_vae_encodes_and_decodes_as_before(tmp_path: Path) -> None:
-    vae = convolve_by_frames(toy_vae())  # as what is loaded is, to the last digit
+    vae = make_fast(toy_vae())  # as what is loaded is, to the last digit
     torch.save(stored(vae), tmp_path / "vae.pth")
     loaded = load_vae(tmp_path / "vae.pth")
     video = torch.rand(1, 3, 5, 16, 24) * 2 - 1

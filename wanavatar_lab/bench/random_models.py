@@ -38,7 +38,7 @@ from transformers import (
 )
 
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
+from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.load import BOUNDARY, FLOW_SHIFT
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 
@@ -101,7 +101,7 @@ def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> 
             tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
         ),
         "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**configs["text"])), dtype),
-        "vae": convolve_by_frames(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
+        "vae": make_fast(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
     }
 
 

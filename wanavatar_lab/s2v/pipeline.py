@@ -623,7 +623,7 @@ class MotionContext:
         """
         # the latents before the new ones set the state of the causal decoder
         before = self.ref_latents if self.motion_latents is None else self.motion_latents
-        decoded = self._codec.decode(torch.cat([before, latents], dim=2), name)[:, :, -4 * latents.shape[2] :].cpu()
+        decoded = self._codec.decode(torch.cat([before, latents], dim=2), name, wanted=4 * latents.shape[2]).cpu()
         if self._recorded is not None:
             decoded = self._recorded.composite(decoded)
         if self.motion_latents is None:

@@ -64,10 +64,10 @@ class SegmentProgress:
 
     @contextmanager
     def watching(self, vae: Any) -> Iterator[None]:
-        """Report what the autoencoder decodes meanwhile: it decodes a latent frame, of a tile, at a time."""
+        """Report what the autoencoder decodes meanwhile: it decodes a few latent frames, of a tile, at a time."""
 
-        def decoded(*_: Any) -> None:
-            self._decoded += 1
+        def decoded(_: Any, given: tuple[Any, ...], __: Any) -> None:
+            self._decoded += given[0].shape[2]
             self._report("decode", min(self._decoded, self._calls), self._calls)
 
         hook = vae.decoder.register_forward_hook(decoded)

@@ -1,5 +1,6 @@
 """Pixels to latents and back: pictures, videos and Wan's VAE."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -10,6 +11,9 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 
 from wanavatar_lab.errors import NotFinite
+from wanavatar_lab.wan.vae import only_last_frames
+
+_log = logging.getLogger(__name__)
 
 MOTION_FRAMES = 73  # frames that S2V was trained to continue from: 19 latents
 
@@ -111,7 +115,12 @@ def checked_decoder(vae: Any, where: str) -> Iterator[None]:
         NotFinite: there are some.
     """
     ends: list[torch.Tensor] = []
-    with vae.decoder.register_forward_hook(lambda *call: ends.append(torch.stack(torch.aminmax(call[2])))):
+
+    def note(*call: Any) -> None:
+        if call[2].numel():  # of the frames before those that are wanted there may be none
+            ends.append(torch.stack(torch.aminmax(call[2])))
+
+    with vae.decoder.register_forward_hook(note):
         yield
     check_finite(torch.stack(ends), where)
 
@@ -130,18 +139,33 @@ class LatentCodec:
         latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
         return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
 
-    def decode(self, latents: torch.Tensor, name: str = "The clip") -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, name: str = "The clip", wanted: int | None = None) -> torch.Tensor:
         """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32.
 
         Args:
             name: of what is decoded, for an error.
+            wanted: of the frames, only so many of the last ones.
 
         Raises:
             NotFinite: pixels are NaN or infinite.
         """
         latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
-        with checked_decoder(self.vae, f"{name}: the decoded frames"):
-            return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        try:
+            return self._decode(latents, name, wanted)
+        except NotFinite:
+            if self.vae.dtype != torch.float16:
+                raise
+        _log.warning("%s: values exceed what float16 holds. It is decoded again in float32, which takes longer.", name)
+        self.vae.float()
+        try:
+            return self._decode(latents, name, wanted)
+        finally:
+            self.vae.half()
+
+    def _decode(self, latents: torch.Tensor, name: str, wanted: int | None) -> torch.Tensor:
+        with checked_decoder(self.vae, f"{name}: the decoded frames"), only_last_frames(self.vae, wanted):
+            frames = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        return frames if wanted is None else frames[:, :, -wanted:]
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device

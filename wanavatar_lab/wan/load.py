@@ -22,9 +22,9 @@ from transformers.utils import logging as transformers_logging
 
 from wanavatar_lab.errors import WeightsError, check_cancelled
 from wanavatar_lab.wan import checkpoint_files as files
-from wanavatar_lab.wan.cpu_convolution import convolve_by_frames
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 from wanavatar_lab.wan.text_checkpoint import text_encoder_config, text_encoder_name
+from wanavatar_lab.wan.vae import make_fast
 
 # where Wan-AI's folders have the parts that all their networks use
 PUBLISHED_PLACES = {
@@ -44,7 +44,7 @@ def load_vae(
     device: torch.device | str = "cpu",
     variant: str | None = None,
 ) -> AutoencoderKLWan:
-    """Load a Wan2.1 VAE in evaluation mode, its weights frozen and its convolutions fast on a CPU too.
+    """Load a Wan2.1 VAE in evaluation mode, its weights frozen, to be computed as `wan.vae` says.
 
     Args:
         place: `Wan2.1_VAE.pth` as published, or one of another width; or a folder in diffusers layout.
@@ -68,7 +68,7 @@ def load_vae(
             vae = AutoencoderKLWan(base_dim=len(width))
         files.compare_names(files.tensor_shapes(tensors.items()), files.model_shapes(vae), str(place))
         files.fill(vae, tensors.items(), torch_dtype, device)
-    return convolve_by_frames(vae.eval())
+    return make_fast(vae.eval())
 
 
 def load_text_encoder(

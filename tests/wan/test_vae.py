@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch.profiler import ProfilerActivity, profile
 
 from tests import toys
-from wanavatar_lab.wan.cpu_convolution import WanFrameConv3d, convolve_by_frames
+from wanavatar_lab.wan.vae import FastCausalConv3d, make_fast
 
 CASES = {
     # name: kernel, stride, padding
@@ -35,7 +35,7 @@ def conv(case: str, forgotten: tuple[int, ...] = ()) -> WanCausalConv3d:
 def by_frames(conv: WanCausalConv3d) -> WanCausalConv3d:
     """The same convolution over frames as pictures, with the same parameters."""
     other = copy.copy(conv)
-    other.__class__ = WanFrameConv3d
+    other.__class__ = FastCausalConv3d
     return other
 
 
@@ -75,8 +75,8 @@ def test_a_vae_codes_as_before_and_keeps_its_names(vae: AutoencoderKLWan, tmp_pa
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mode()
         decoded = vae.decode(latents).sample
-        assert convolve_by_frames(vae) is vae
-        assert any(isinstance(module, WanFrameConv3d) for module in vae.modules())
+        assert make_fast(vae) is vae
+        assert any(isinstance(module, FastCausalConv3d) for module in vae.modules())
         torch.testing.assert_close(vae.encode(pixels).latent_dist.mode(), latents, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(vae.decode(latents).sample, decoded, atol=1e-4, rtol=1e-4)
     assert set(vae.state_dict()) == names
@@ -97,7 +97,7 @@ def operations(call: Callable[[], object]) -> set[str]:
 def test_no_convolution_is_slow(vae: AutoencoderKLWan) -> None:
     slow, latents = "aten::slow_conv3d_forward", torch.randn(1, 16, 2, 4, 4)
     assert slow in operations(lambda: vae.decode(latents)), "PyTorch has got faster: this module may have no use left"
-    convolve_by_frames(vae)
+    make_fast(vae)
     assert slow not in operations(lambda: vae.decode(latents))
     assert slow not in operations(lambda: vae.encode(torch.zeros(1, 3, 5, 32, 32)))
 

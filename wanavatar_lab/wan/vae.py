@@ -1,0 +1,283 @@
+"""Wan's VAE, computed faster than diffusers does, to the rounding of sums in another order.
+
+On a CPU, 3-D convolutions are computed over frames as pictures, where that is faster. PyTorch computes them in float32
+by oneDNN only where the input is large; all others, which are most of a small VAE's, go through `slow_conv3d_forward`:
+`weights/pocket/video_vae` decoded eight times as slowly.
+
+On a GPU, the VAE is in float16, whose significand is that of TF32, in which cuDNN computes convolutions in float32:
+channels are innermost, nothing is padded in memory, and a kernel computes each norm with its SiLU.
+
+Everywhere, layers leave out the frames that nothing wanted depends on: the latents before a segment set the state of the
+causal decoder, and the finer a layer is, the fewer of their frames are seen by the segment's own.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    CACHE_T,
+    WanCausalConv3d,
+    WanDecoder3d,
+    WanResidualBlock,
+)
+from diffusers.models.autoencoders.vae import DecoderOutput
+from torch import Tensor, nn
+
+# PyTorch leaves a 3-D convolution of one sample to oneDNN only above so many elements [C, F, H], the width not counted
+# (`ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp); for kernels of up to 3x3, as all of Wan's are
+ONEDNN_ELEMENTS = 20480
+# of a call of encoder and decoder; in 16 bits two take the memory of one in 32, and coarse layers fill a GPU better
+_LATENTS_AT_ONCE = {torch.float16: 2}
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def make_fast(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Let `vae` compute as this module does, and return it.
+
+    Only classes of its layers change, and how often it calls them. Names and parameters stay as they are, so it is
+    saved, moved and trained as before. One in the layout of Wan2.2's VAE is left as it is, but for convolutions on a CPU.
+    """
+    faster: dict[type, type] = {WanCausalConv3d: FastCausalConv3d, WanResidualBlock: FastResidualBlock}
+    for module in vae.modules():
+        module.__class__ = faster.get(type(module), module.__class__)
+    if not vae.config.is_residual and vae.config.patch_size is None:
+        vae.decoder.__class__ = TrimmedDecoder
+        vae._encode = MethodType(_encode, vae)
+        vae._decode = MethodType(_decode, vae)
+    return vae
+
+
+class FastCausalConv3d(WanCausalConv3d):
+    """A `WanCausalConv3d` that pads no picture in memory, and on a CPU computes 2-D convolutions where these are faster."""
+
+    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+        """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
+
+        Results differ from those of `WanCausalConv3d` by the rounding of sums in another order.
+        """
+        on_cpu = x.device.type == "cpu"
+        # training needs the gradient of every tap, those that are zero so far included
+        trained = torch.is_grad_enabled() and self.weight.requires_grad
+        if trained or not (on_cpu or x.dtype == torch.float16):
+            return super().forward(x, cache_x)
+        width, _, height, _, past, _ = self._padding
+        if cache_x is not None and past > 0:
+            x = torch.cat([cache_x.to(x.device), x], dim=2)
+            past -= cache_x.shape[2]
+        if past > 0:
+            x = F.pad(x, (0, 0, 0, 0, past, 0))
+        depth, stride, padding = self.kernel_size[0], self.stride[0], (height, width)
+        if not on_cpu:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
+        # looked up at every call, which costs little beside the convolution, since other weights may be loaded
+        taps = [tap for tap in range(depth) if tap == depth - 1 or bool(self.weight[:, :, tap].any())]
+        large = x.shape[0] > 1 or x.shape[:4].numel() > ONEDNN_ELEMENTS
+        if len(taps) == depth and large:
+            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
+
+        frames = (x.shape[2] - depth) // stride + 1
+        seen = [x[:, :, tap : tap + (frames - 1) * stride + 1 : stride] for tap in taps]
+        pictures = (torch.cat(seen, dim=1) if len(seen) > 1 else seen[0]).transpose(1, 2).flatten(0, 1)
+        made = F.conv2d(
+            # oneDNN's own order, which everything up to the next convolution keeps
+            pictures.contiguous(memory_format=torch.channels_last),
+            self.weight[:, :, taps].transpose(1, 2).flatten(1, 2),
+            self.bias,
+            self.stride[1:],
+            padding,
+        )
+        return made.unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+class FastResidualBlock(WanResidualBlock):
+    """A `WanResidualBlock` whose norms and activations are one kernel each on a GPU."""
+
+    def forward(self, x: Tensor, feat_cache: list[Any] | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `feat_cache` and `feat_idx` as diffusers has them."""
+        feat_idx = [0] if feat_idx is None else feat_idx
+        # with offload by layers the norms' weights may be elsewhere until their module is called
+        if not (_HAS_TRITON and x.is_cuda and x.dtype == self.norm1.gamma.dtype == torch.float16) or any(
+            norm.gamma.device != x.device for norm in (self.norm1, self.norm2)
+        ):
+            made: Tensor = super().forward(x, feat_cache, feat_idx)
+            return made
+        from wanavatar_lab.wan.vae_kernels import norm_silu
+
+        before = self.conv_shortcut(x)
+        for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
+            x = norm_silu(x, norm.gamma)
+            if feat_cache is None:
+                x = conv(x)
+                continue
+            place = feat_idx[0]
+            past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
+            x = conv(x, past)
+            feat_idx[0] += 1
+        return x + before
+
+
+def _last_frames(past: Tensor | None, x: Tensor) -> Tensor:
+    """The frames that the next call of a causal convolution continues from."""
+    last = x[:, :, -CACHE_T:]
+    if last.shape[2] < CACHE_T and past is not None:
+        return torch.cat([past[:, :, -1:].to(x.device), last], dim=2)
+    return last.clone()
+
+
+class TrimmedDecoder(WanDecoder3d):
+    """A `WanDecoder3d` that leaves out the first frames where they are not wanted.
+
+    Attributes:
+        wanted: how many of the last frames of the next clip are; None is all.
+    """
+
+    wanted: int | None = None
+    _cuts: "_Cuts | None" = None
+
+    def begin(self, latents: int) -> None:
+        """A clip of so many latents begins."""
+        self._cuts = None if self.wanted is None else _Cuts(self, latents, self.wanted)
+
+    def forward(
+        self,
+        x: Tensor,
+        feat_cache: list[Any] | None = None,
+        feat_idx: list[int] | None = None,
+        first_chunk: bool = False,
+    ) -> Tensor:
+        """The latents that follow [B, z, f, h, w] -> those frames that are wanted [B, 3, F, 8·h, 8·w]; F may be 0."""
+        feat_idx = [0] if feat_idx is None else feat_idx
+        if self._cuts is None or feat_cache is None:
+            made: Tensor = super().forward(x, feat_cache, feat_idx, first_chunk)
+            return made
+
+        def convolved(conv: nn.Module, x: Tensor) -> Tensor:
+            place = feat_idx[0]
+            past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
+            feat_idx[0] += 1
+            out: Tensor = conv(x, past)
+            return out
+
+        x = self.mid_block(convolved(self.conv_in, x), feat_cache=feat_cache, feat_idx=feat_idx)
+        for block, (before, after) in zip(self.up_blocks, self._cuts.blocks, strict=True):
+            x = before(x)
+            if not x.shape[2]:  # nor do finer layers need any of it
+                return x.new_empty(x.shape[0], self.conv_out.out_channels, 0, 0, 0)
+            for resnet in block.resnets:
+                x = resnet(x, feat_cache=feat_cache, feat_idx=feat_idx)
+            x = after(x)
+            if not x.shape[2]:
+                return x.new_empty(x.shape[0], self.conv_out.out_channels, 0, 0, 0)
+            for upsampler in block.upsamplers or ():
+                if upsampler.mode == "upsample3d" and after.start and feat_cache[feat_idx[0]] is None:
+                    feat_cache[feat_idx[0]] = "Rep"  # only the clip's first frame is not doubled
+                x = upsampler(x, feat_cache=feat_cache, feat_idx=feat_idx)
+        return self._cuts.last(convolved(self.conv_out, self.nonlinearity(self.norm_out(x))))
+
+
+class _Cut:
+    """Leaves out what comes before a frame, of frames that pass in order.
+
+    Args:
+        start: the first frame that is let through.
+        arriving: the first one that comes.
+    """
+
+    def __init__(self, start: int, arriving: int) -> None:
+        self.start, self._left_out = start, start - arriving
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, C, F, H, W] but for the frames that are left out."""
+        now = min(self._left_out, x.shape[2])
+        self._left_out -= now
+        return x[:, :, now:]
+
+
+class _Cuts:
+    """Where a decoder leaves out frames, so that the last ones of a clip are what they would be without.
+
+    Args:
+        decoder: of a clip.
+        latents: of the clip.
+        wanted: how many of its frames.
+
+    Attributes:
+        blocks: for each of `up_blocks`, before its residual blocks and before its upsampler.
+        last: of the frames.
+    """
+
+    def __init__(self, decoder: WanDecoder3d, latents: int, wanted: int) -> None:
+        blocks = list(decoder.up_blocks)
+        doubles = [any(layer.mode == "upsample3d" for layer in block.upsamplers or ()) for block in blocks]
+        first = max(0, 1 + (latents - 1) * 2 ** sum(doubles) - wanted)
+        # a causal convolution of three taps sees two frames before; of frame k come 2k - 1 and 2k, of the first one only 0
+        starts, start = [], max(0, first - CACHE_T)
+        for block, doubled in zip(reversed(blocks), reversed(doubles), strict=True):
+            after = max(0, (start + 1) // 2 - CACHE_T) if doubled else start
+            start = max(0, after - 2 * CACHE_T * len(block.resnets))
+            starts.append((start, after))
+        self.blocks, arriving = [], 0
+        for (before, after), doubled in zip(reversed(starts), doubles, strict=True):
+            self.blocks.append((_Cut(before, arriving), _Cut(after, before)))
+            arriving = max(0, 2 * after - 1) if doubled else after
+        self.last = _Cut(first, arriving)
+
+
+@contextmanager
+def only_last_frames(vae: AutoencoderKLWan, wanted: int | None) -> Iterator[None]:
+    """Let `vae.decode` compute no more than so many of a clip's last frames need; tiles are decoded whole."""
+    if not isinstance(vae.decoder, TrimmedDecoder):
+        yield
+        return
+    vae.decoder.wanted = wanted
+    try:
+        yield
+    finally:
+        vae.decoder.wanted = None
+
+
+def _decode(self: AutoencoderKLWan, z: Tensor, return_dict: bool = True) -> Any:
+    if _is_tiled(self, *(side * self.spatial_compression_ratio for side in z.shape[3:])):
+        return AutoencoderKLWan._decode(self, z, return_dict)
+    self.clear_cache()
+    self.decoder.begin(z.shape[2])
+    made = []
+    for part in self.post_quant_conv(z).split(_in_turn(z, 1), dim=2):
+        self._conv_idx = [0]
+        frames = self.decoder(part, self._feat_map, self._conv_idx, first_chunk=not made)
+        made += [frames] if frames.shape[2] else []
+    self.clear_cache()
+    sample = torch.cat(made, dim=2).clamp(-1.0, 1.0)
+    return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+
+def _encode(self: AutoencoderKLWan, x: Tensor) -> Tensor:
+    if _is_tiled(self, *x.shape[3:]):
+        return AutoencoderKLWan._encode(self, x)  # type: ignore[no-any-return]
+    self.clear_cache()
+    made = []
+    # a group of frames that is not whole is left out, as diffusers does
+    for part in x[:, :, : (x.shape[2] - 1) // 4 * 4 + 1].split(_in_turn(x, 4), dim=2):
+        self._enc_conv_idx = [0]
+        made.append(self.encoder(part, feat_cache=self._enc_feat_map, feat_idx=self._enc_conv_idx))
+    self.clear_cache()
+    encoded: Tensor = self.quant_conv(torch.cat(made, dim=2))
+    return encoded
+
+
+def _is_tiled(vae: AutoencoderKLWan, height: int, width: int) -> bool:
+    """Whether `vae` computes pictures of this size in pixels in tiles."""
+    return bool(vae.use_tiling and (height > vae.tile_sample_min_height or width > vae.tile_sample_min_width))
+
+
+def _in_turn(clip: Tensor, group: int) -> list[int]:
+    """How many frames of `clip` are computed at a time: the first, then groups, the last of which may be smaller."""
+    at_once, rest = group * _LATENTS_AT_ONCE.get(clip.dtype, 1), clip.shape[2] - 1
+    return [1, *[at_once] * (rest // at_once), *([rest % at_once] if rest % at_once else [])]
