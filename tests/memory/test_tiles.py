@@ -13,9 +13,9 @@ from tests.memory.machines import FULL
 from tests.wan.test_vae import operations
 from wanavatar_lab.memory import Workload, activation_bytes, stage_components
 from wanavatar_lab.memory.activations import FLUX_TILES, WAN_TILES, set_tiling
-from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.latents import LatentCodec, picture_to_pixels
 from wanavatar_lab.wan.load import load_model
+from wanavatar_lab.wan.vae import make_fast
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 256, 320  # two tiles side by side, the blend from 192 to 256, and 64 pixels beyond

@@ -24,8 +24,8 @@ from tests.s2v.published import GOLDEN, STEM, draft_config, draft_names, write_c
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.components import load_components
-from wanavatar_lab.wan.vae import FastCausalConv3d
 from wanavatar_lab.wan.load import load_text_encoder, load_tokenizer, load_vae
+from wanavatar_lab.wan.vae import FastCausalConv3d
 
 LAYOUTS = ("published", "draft", "fastvideo", "ours")
 PARTS = GOLDEN / "reference_parts"

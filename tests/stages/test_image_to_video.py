@@ -22,9 +22,9 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
-from wanavatar_lab.wan.vae import FastCausalConv3d
 from wanavatar_lab.wan.latents import picture_to_pixels
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler, flow_sigmas
+from wanavatar_lab.wan.vae import FastCausalConv3d
 
 BOUNDARY = 900  # timesteps from here on are the first expert's
 

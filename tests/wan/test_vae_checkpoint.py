@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from tests.s2v.published import GOLDEN, published_shapes
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.wan.checkpoint_files import compare_names, model_shapes, read_state_dict
-from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.load import load_vae
+from wanavatar_lab.wan.vae import make_fast
 
 STEPS = 4  # of one stage of the decoder: three residual blocks and a resampler
 IN_RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}

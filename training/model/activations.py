@@ -22,6 +22,7 @@ from training.model.host_memory import HostMemory
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.block import WanS2VTransformerBlock
 from wanavatar_lab.s2v.token_layout import TokenLayout
+from wanavatar_lab.wan import attention
 
 _ATTENTION = {
     getattr(torch.ops.aten, name).default
@@ -93,22 +94,28 @@ class Activations:
 
 
 def use_attention_backend(network: WanS2VTransformer3DModel, name: str) -> None:
-    """Compute self-attention by a backend of diffusers' dispatcher, `_native_cudnn` for example.
+    """Compute self-attention by a backend of ours, such as flash4, or of diffusers' dispatcher, such as _native_cudnn.
 
     Cross-attention to text and audio keeps its own: not every backend supports so few keys.
 
     Raises:
+        ImportError: its package is not installed.
         ValueError: the dispatcher has no backend of that name.
     """
+    if name == "flash4":
+        attention.register_flash_4()
+    dispatched, _ = attention.BACKENDS.get(name, (name, None))
     block: Any
     for block in network.blocks:
-        block.attn1.set_attention_backend(name)
+        block.attn1.set_attention_backend(dispatched)
 
 
 def _policy(_: Any, operator: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
     # self-attention has as many keys as queries. Attention to text and audio, over a few hundred keys, is a twentieth
     # of the work and not worth the memory
     if operator in _ATTENTION and arguments[0].shape[-2] == arguments[1].shape[-2]:
+        return CheckpointPolicy.MUST_SAVE
+    if operator.name() == attention.FLASH_4_OPERATOR:  # which computes no other attention
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
 

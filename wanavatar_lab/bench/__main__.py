@@ -193,11 +193,13 @@ def _ranks(words: list[str]) -> int:
     parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    parser.add_argument("--repeats", type=int, default=3, help="steps that count, after two that do not; default 3")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args(words)
     clip = tuple(arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP))
     compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
-    figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, compiled=compiled)
+    repeats = arguments.repeats
+    figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, compiled=compiled, repeats=repeats)
     _write(arguments.json, figures)
     print(tables([figures]))
     return 0

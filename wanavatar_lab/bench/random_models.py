@@ -38,9 +38,9 @@ from transformers import (
 )
 
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
-from wanavatar_lab.wan.vae import make_fast
 from wanavatar_lab.wan.load import BOUNDARY, FLOW_SHIFT
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
+from wanavatar_lab.wan.vae import make_fast
 
 Network = TypeVar("Network", bound=nn.Module)
 CPU = torch.device("cpu")

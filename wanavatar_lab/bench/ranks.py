@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from wanavatar_lab.memory.machine import Gpu
 from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory
 from wanavatar_lab.stages import kernels
+from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 
 _TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
@@ -84,6 +84,10 @@ def _run(
     join(ranks, FileStore(str(folder / "meeting"), world), str(own), _TIMEOUT)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model: Any = random_model(size, dtype, own)
+    heads = model.config.num_attention_heads, model.config.attention_head_dim
+    choice = attention.choose("auto", str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
+    backend, _ = ranks.agreed(choice)
+    attention.use_backend(model, backend)
     if compiled:
         kernels.compile_blocks(model, lambda error: say(f"Rank {rank}: not compiled: {error}"))
     inputs, workload = random_inputs(model, *clip, own, dtype), Workload("speech_to_video", clip[1], clip[0], clip[2])
@@ -97,18 +101,24 @@ def _run(
         # one that computes by itself is as fast beside others that do the same
         if layout != ALONE:
             share([model], ranks, layout)
-        step = partial(_step, model, inputs, [SegmentMemory(), SegmentMemory()])
+        made = torch.empty(0)
+        memories = [SegmentMemory(), SegmentMemory()]
+
+        def step(memories: list[SegmentMemory] = memories) -> None:
+            nonlocal made
+            made = _step(model, inputs, memories)
+
         if rank == 0:
             say(f"{layout} …")
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(own)
         first = median_seconds(step, warm_up=0, repeats=1)
         seconds = median_seconds(step, warm_up=1, repeats=repeats)
-        made = step().float()
         unshare([model])
         if layout == ALONE:
             wanted = made
-        row = {"gpus": layout.world, "shared": str(layout), "compiled": compiled, "first_step_s": round(first, 3)}
+        row: dict[str, Any] = {"gpus": layout.world, "shared": str(layout), "attention": backend, "compiled": compiled}
+        row |= {"first_step_s": round(first, 3)}
         row |= {"step_s": round(seconds, 4), "times": round((rows[0]["step_s"] if rows else seconds) / seconds, 3)}
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]

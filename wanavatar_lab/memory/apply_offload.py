@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module  # type: ignore[import-untyped]
 from accelerate.utils import send_to_device  # type: ignore[import-untyped]
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKLWan, DiffusionPipeline
 from diffusers.hooks._common import _GO_LC_SUPPORTED_PYTORCH_LAYERS
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
@@ -128,6 +128,8 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
     if choice.mode == mode_before == "group":
         return
     pipeline.remove_all_hooks()
+    if isinstance(parts.get("vae"), AutoencoderKLWan):
+        parts["vae"].half()  # `wan.vae` says why
     if choice.mode == "fp8" and mode_before != "fp8":
         for name in DENOISERS:
             if name in parts:

@@ -94,7 +94,7 @@ class WanS2VTransformerBlock(nn.Module):
         hidden_states = hidden_states + self.attn2(normed, key_value=key_value)
 
         normed = _modulate(self.norm3(hidden_states.float()), scale_ffn, shift_ffn, boundary).to(dtype)
-        hidden_states = _gated_add(hidden_states, self.ffn(normed), gate_ffn, boundary)
+        hidden_states = _gated_add(hidden_states, _feed_forward(self.ffn, normed), gate_ffn, boundary)
         del normed  # memory that the injection of the audio needs
 
         if self.audio_injection is not None:
@@ -229,11 +229,36 @@ def _attention(dim: int, num_heads: int, eps: float, cross: bool) -> WanAttentio
 
 def _modulate(states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, boundary: int) -> torch.Tensor:
     # scale, shift [B, 2, C]: one row for the noisy video tokens, one for the clean ones after `boundary`
+    if torch.compiler.is_compiling():
+        return states * (1 + _by_token(scale, states, boundary)) + _by_token(shift, states, boundary)
     parts = (states[:, :boundary], states[:, boundary:])
     return torch.cat([part * (1 + scale[:, i : i + 1]) + shift[:, i : i + 1] for i, part in enumerate(parts)], dim=1)
 
 
 def _gated_add(states: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, boundary: int) -> torch.Tensor:
+    if torch.compiler.is_compiling():
+        return (states.float() + update.float() * _by_token(gate, states, boundary)).type_as(states)
     halves = ((states[:, :boundary], update[:, :boundary]), (states[:, boundary:], update[:, boundary:]))
     sums = [(x.float() + y.float() * gate[:, i : i + 1]).type_as(states) for i, (x, y) in enumerate(halves)]
     return torch.cat(sums, dim=1)
+
+
+def _by_token(rows: torch.Tensor, states: torch.Tensor, boundary: int) -> torch.Tensor:
+    # of [B, 2, C] the row of each token. Compiled it is an index in the kernel around it, where `torch.cat` keeps norm
+    # and modulation apart; else it would be a tensor as large as the states
+    of_video = torch.arange(states.shape[1], device=states.device) < boundary
+    return torch.where(of_video[None, :, None], rows[:, :1], rows[:, 1:])
+
+
+def _feed_forward(ffn: FeedForward, states: torch.Tensor) -> torch.Tensor:
+    first = ffn.net[0].proj
+    # compiled for a GPU, the activation is computed in the product's kernel; with an adapter the product is not the end
+    fused = torch.compiler.is_compiling() and states.is_cuda and not torch.is_grad_enabled()
+    if not fused or type(first) is not nn.Linear:
+        out: torch.Tensor = ffn(states)
+        return out
+    flat = torch._addmm_activation(first.bias, states.flatten(0, 1), first.weight.t(), use_gelu=True)
+    hidden: torch.Tensor = flat.unflatten(0, states.shape[:2])
+    for layer in ffn.net[1:]:
+        hidden = layer(hidden)
+    return hidden

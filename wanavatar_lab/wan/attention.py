@@ -27,6 +27,7 @@ from wanavatar_lab.files import whole_file
 from wanavatar_lab.requests.request import must_be
 
 FLASH_4 = "wanavatar_flash_4"
+FLASH_4_OPERATOR = "wanavatar::flash_attention_4"
 # by the value of a request's `attention`: diffusers' name, and the package that it needs
 BACKENDS: dict[str, tuple[str, str | None]] = {
     "sdpa": ("native", None),
@@ -161,7 +162,12 @@ def use_backend(network: Any, name: str) -> None:
     """Compute self-attention of a Wan network by a backend in `BACKENDS`.
 
     Attention to text and audio keeps its own: it is little work, and not every backend supports so few keys.
+
+    Raises:
+        ImportError: its package is not installed.
     """
+    if name == "flash4":
+        register_flash_4()
     for block in network.blocks:
         block.attn1.set_attention_backend(BACKENDS[name][0])
 
@@ -175,21 +181,46 @@ def register_flash_4() -> None:
     if FLASH_4 in AttentionBackendName._value2member_map_:
         return
     from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from flash_attn.cute.interface import _flash_attn_bwd  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    # an operator of its own is one node of a compiled graph
-    @torch.library.custom_op("wanavatar::flash_attention_4", mutates_args=())
-    def operator(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        made = flash_attn_func(query, key, value, softmax_scale=scale)
-        # some releases return the sums of the softmax too
-        out: Tensor = made[0] if isinstance(made, tuple) else made
-        return out
+    # operators of their own are nodes of a compiled graph
+    @torch.library.custom_op(FLASH_4_OPERATOR, mutates_args=())
+    def forward(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+        out, log_sum = flash_attn_func(query, key, value, softmax_scale=scale, return_lse=True)
+        return out, log_sum
 
-    @operator.register_fake
-    def _(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        return query.new_empty(*query.shape[:3], value.shape[3])
+    @forward.register_fake
+    def _(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+        batch, length, heads, _ = query.shape
+        out = query.new_empty(batch, length, heads, value.shape[3])
+        return out, query.new_empty(batch, heads, length, dtype=torch.float32)
+
+    @torch.library.custom_op(f"{FLASH_4_OPERATOR}_backward", mutates_args=())
+    def backward(
+        grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, log_sum: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        of_query, of_key, of_value = _flash_attn_bwd(
+            query, key, value, out, grad.contiguous(), log_sum, softmax_scale=scale
+        )
+        return of_query, of_key, of_value
+
+    @backward.register_fake
+    def _(
+        grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, log_sum: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+    def keep(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        context.save_for_backward(*inputs[:3], *output)
+        context.scale = inputs[3]
+
+    def gradients(context: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return (*backward(grad, *context.saved_tensors, context.scale), None)
+
+    forward.register_autograd(gradients, setup_context=keep)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-        out: Tensor = operator(query, key, value, scale)
+        out: Tensor = forward(query, key, value, scale)[0]
         return out
 
     register_backend(FLASH_4, attend)

@@ -1,7 +1,7 @@
 """Pixels to latents and back: pictures, videos and Wan's VAE."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -135,9 +135,18 @@ class LatentCodec:
         self.std = torch.tensor(vae.config.latents_std).view(shape)
 
     def encode(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """[B, 3, F, H, W] in [-1, 1] -> latents [B, z, (F + 3) // 4, H/8, W/8] in float32 on `device`."""
-        latents = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
-        return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
+        """[B, 3, F, H, W] in [-1, 1] -> latents [B, z, (F + 3) // 4, H/8, W/8] in float32 on `device`.
+
+        Raises:
+            NotFinite: latents are NaN or infinite.
+        """
+
+        def encoded() -> torch.Tensor:
+            latents: torch.Tensor = self.vae.encode(pixels.to(device, self.vae.dtype)).latent_dist.mode().float()
+            check_finite(latents, "The encoded pictures")
+            return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
+
+        return self._in_float32_at_need(encoded)
 
     def decode(self, latents: torch.Tensor, name: str = "The clip", wanted: int | None = None) -> torch.Tensor:
         """Latents [B, z, F, h, w] -> pixels [B, 3, 4·F - 3, 8·h, 8·w] in [-1, 1], float32.
@@ -150,22 +159,27 @@ class LatentCodec:
             NotFinite: pixels are NaN or infinite.
         """
         latents = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
+
+        def decoded() -> torch.Tensor:
+            with checked_decoder(self.vae, f"{name}: the decoded frames"), only_last_frames(self.vae, wanted):
+                frames: torch.Tensor = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+            return frames
+
+        frames = self._in_float32_at_need(decoded)
+        return frames if wanted is None else frames[:, :, -wanted:]
+
+    def _in_float32_at_need(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         try:
-            return self._decode(latents, name, wanted)
+            return compute()
         except NotFinite:
             if self.vae.dtype != torch.float16:
                 raise
-        _log.warning("%s: values exceed what float16 holds. It is decoded again in float32, which takes longer.", name)
+        _log.warning("The video VAE has values beyond float16. It computes again in float32, which takes longer.")
         self.vae.float()
         try:
-            return self._decode(latents, name, wanted)
+            return compute()
         finally:
             self.vae.half()
-
-    def _decode(self, latents: torch.Tensor, name: str, wanted: int | None) -> torch.Tensor:
-        with checked_decoder(self.vae, f"{name}: the decoded frames"), only_last_frames(self.vae, wanted):
-            frames = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
-        return frames if wanted is None else frames[:, :, -wanted:]
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device

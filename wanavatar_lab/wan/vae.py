@@ -7,8 +7,8 @@ by oneDNN only where the input is large; all others, which are most of a small V
 On a GPU, the VAE is in float16, whose significand is that of TF32, in which cuDNN computes convolutions in float32:
 channels are innermost, nothing is padded in memory, and a kernel computes each norm with its SiLU.
 
-Everywhere, layers leave out the frames that nothing wanted depends on: the latents before a segment set the state of the
-causal decoder, and the finer a layer is, the fewer of their frames are seen by the segment's own.
+Everywhere, layers leave out the frames that nothing wanted depends on: the latents before a segment set the state of
+the causal decoder, and the finer a layer is, the fewer of their frames are seen by the segment's own.
 """
 
 import importlib.util
@@ -41,7 +41,7 @@ def make_fast(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     """Let `vae` compute as this module does, and return it.
 
     Only classes of its layers change, and how often it calls them. Names and parameters stay as they are, so it is
-    saved, moved and trained as before. One in the layout of Wan2.2's VAE is left as it is, but for convolutions on a CPU.
+    saved, moved and trained as before. Of a VAE in the layout of Wan2.2-TI2V-5B, no frames are left out.
     """
     faster: dict[type, type] = {WanCausalConv3d: FastCausalConv3d, WanResidualBlock: FastResidualBlock}
     for module in vae.modules():
@@ -54,7 +54,7 @@ def make_fast(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 class FastCausalConv3d(WanCausalConv3d):
-    """A `WanCausalConv3d` that pads no picture in memory, and on a CPU computes 2-D convolutions where these are faster."""
+    """A `WanCausalConv3d` that pads no pictures in memory; on a CPU by 2-D convolutions, where these are faster."""
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
@@ -217,7 +217,7 @@ class _Cuts:
         blocks = list(decoder.up_blocks)
         doubles = [any(layer.mode == "upsample3d" for layer in block.upsamplers or ()) for block in blocks]
         first = max(0, 1 + (latents - 1) * 2 ** sum(doubles) - wanted)
-        # a causal convolution of three taps sees two frames before; of frame k come 2k - 1 and 2k, of the first one only 0
+        # a causal convolution of three taps sees two frames before; frame k becomes 2k - 1 and 2k, the first stays one
         starts, start = [], max(0, first - CACHE_T)
         for block, doubled in zip(reversed(blocks), reversed(doubles), strict=True):
             after = max(0, (start + 1) // 2 - CACHE_T) if doubled else start
@@ -248,7 +248,7 @@ def _decode(self: AutoencoderKLWan, z: Tensor, return_dict: bool = True) -> Any:
         return AutoencoderKLWan._decode(self, z, return_dict)
     self.clear_cache()
     self.decoder.begin(z.shape[2])
-    made = []
+    made: list[Tensor] = []
     for part in self.post_quant_conv(z).split(_in_turn(z, 1), dim=2):
         self._conv_idx = [0]
         frames = self.decoder(part, self._feat_map, self._conv_idx, first_chunk=not made)
@@ -260,16 +260,17 @@ def _decode(self: AutoencoderKLWan, z: Tensor, return_dict: bool = True) -> Any:
 
 def _encode(self: AutoencoderKLWan, x: Tensor) -> Tensor:
     if _is_tiled(self, *x.shape[3:]):
-        return AutoencoderKLWan._encode(self, x)  # type: ignore[no-any-return]
+        encoded: Tensor = AutoencoderKLWan._encode(self, x)
+        return encoded
     self.clear_cache()
-    made = []
+    made: list[Tensor] = []
     # a group of frames that is not whole is left out, as diffusers does
     for part in x[:, :, : (x.shape[2] - 1) // 4 * 4 + 1].split(_in_turn(x, 4), dim=2):
         self._enc_conv_idx = [0]
         made.append(self.encoder(part, feat_cache=self._enc_feat_map, feat_idx=self._enc_conv_idx))
     self.clear_cache()
-    encoded: Tensor = self.quant_conv(torch.cat(made, dim=2))
-    return encoded
+    latents: Tensor = self.quant_conv(torch.cat(made, dim=2))
+    return latents
 
 
 def _is_tiled(vae: AutoencoderKLWan, height: int, width: int) -> bool:

@@ -1,8 +1,8 @@
 """Kernels of Wan's VAE for a GPU."""
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
 _ROWS = 16  # places of a program
