@@ -327,13 +327,16 @@ def tokens_for_heads(
     row = batch * dim
     sizes, sent_sizes = [shares[rank] * row * other for other in lengths], [share * row * length for share in shares]
 
+    # each tensor is copied once: where batch is 1, what arrives lies in the order of the tokens
     def exchanged(states: Tensor) -> Tensor:
-        sent = states.permute(2, 1, 0, 3).contiguous().flatten()
-        received = sent.new_empty(sum(sizes))
+        sent, received = states.new_empty(sum(sent_sizes)), states.new_empty(sum(sizes))
+        for place, part in zip(sent.split(sent_sizes), states.split(shares, dim=2), strict=True):
+            place.view(part.shape).copy_(part)
         dist.all_to_all_single(received, sent, sizes, sent_sizes, group=_GROUPS[group])
+        if batch == 1:
+            return received.view(1, sum(lengths), shares[rank], dim)
         parts = zip(received.split(sizes), lengths, strict=True)
-        whole = torch.cat([part.view(shares[rank], other, batch, dim) for part, other in parts], dim=1)
-        return whole.permute(2, 1, 0, 3).contiguous()
+        return torch.cat([part.view(batch, other, shares[rank], dim) for part, other in parts], dim=1)
 
     return exchanged(query), exchanged(key), exchanged(value)
 
@@ -351,14 +354,15 @@ def heads_for_tokens(states: Tensor, heads: int, group: str, rank: int, lengths:
     """[B, sum(lengths), own share of H, D] -> [B, lengths[rank], H, D]; the way back, `heads` is H."""
     batch, _, share, dim = states.shape
     shares = [_share_of(heads, other, len(lengths)) for other in range(len(lengths))]
-    sent = states.permute(1, 2, 0, 3).contiguous().flatten()
+    sent = states if batch == 1 else torch.cat([part.flatten() for part in states.split(lengths, dim=1)])
     row = batch * dim
     sizes, sent_sizes = [lengths[rank] * row * other for other in shares], [share * row * length for length in lengths]
-    received = sent.new_empty(sum(sizes))
-    dist.all_to_all_single(received, sent, sizes, sent_sizes, group=_GROUPS[group])
-    parts = zip(received.split(sizes), shares, strict=True)
-    whole = torch.cat([part.view(lengths[rank], other, batch, dim) for part, other in parts], dim=1)
-    return whole.permute(2, 0, 1, 3).contiguous()
+    received = states.new_empty(sum(sizes))
+    dist.all_to_all_single(received, sent.contiguous().flatten(), sizes, sent_sizes, group=_GROUPS[group])
+    whole = states.new_empty(batch, lengths[rank], heads, dim)
+    for place, part in zip(whole.split(shares, dim=2), received.split(sizes), strict=True):
+        place.copy_(part.view(place.shape))
+    return whole
 
 
 @heads_for_tokens.register_fake
