@@ -1,4 +1,4 @@
-"""One sequence, or the two passes of guidance, over several processes give what one process gives.
+"""One sequence, the two passes of guidance, or a decoder over several processes give what one process gives.
 
 Real processes: on CPUs they talk through gloo on the loopback address, on GPUs through NCCL.
 """
@@ -18,15 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from tests import toy_flux, toy_i2v
+from tests import toy_flux, toy_i2v, toys
 from tests.s2v.toy import at_step, blocks, count_calls, flow, relative_error, toy_inputs, toy_model
 from tests.training.forked import SERVER
-from wanavatar_lab.runs.ranks import Layout, Ranks
+from wanavatar_lab.runs.ranks import BY_ITSELF, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.s2v.pipeline import denoise_segment
 from wanavatar_lab.stages.kernels import compile_blocks, is_compiled
 from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, share, unshare
 from wanavatar_lab.wan.scheduler import SOLVERS
+from wanavatar_lab.wan.vae import make_fast, only_last_frames
 
 STEPS = 2
 CACHED_STEPS = 5
@@ -110,6 +111,16 @@ def first_block_steps(model: WanS2VTransformer3DModel) -> dict[str, torch.Tensor
 
 
 @torch.no_grad()
+def decoded(ranks: Ranks, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """The last frames of a clip that is 7 latents wide, which neither 2 nor 3 ranks share evenly."""
+    vae: Any = make_fast(toys.wan_vae().eval()).to(device)
+    vae.decoder.ranks = ranks
+    latents = torch.randn(1, 16, 4, 5, 7, generator=torch.Generator().manual_seed(4)).to(device)
+    with only_last_frames(vae, 7):
+        return {"decoded": vae.decode(latents).sample.cpu()}
+
+
+@torch.no_grad()
 def segment(model: WanS2VTransformer3DModel) -> dict[str, torch.Tensor]:
     """A segment that is denoised with guidance."""
     inputs = inputs_of("odd grid", 0)
@@ -148,6 +159,7 @@ def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
         results = segment(model) if device == "cpu" else {}
         if layout.guidance == 1:
             results |= steps_of(model, own) | other_networks(expert, flux, own) | cached_steps(model, own)
+            results |= decoded(here, own)
             results |= first_block_steps(model) if device == "cpu" else {}
         unshare(made)
         if rank == ranks - 1:
@@ -181,7 +193,7 @@ def alone() -> dict[str, torch.Tensor]:
     model, expert, flux = networks()
     outputs = steps_of(model) | other_networks(expert, flux) | cached_steps(model) | first_block_steps(model)
     assert STEPS <= int(outputs["first block/computed"]) < CACHED_STEPS
-    return outputs | segment(model)
+    return outputs | segment(model) | decoded(BY_ITSELF)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -1,17 +1,21 @@
-"""The causal convolutions over frames as pictures are those of diffusers, to rounding, and none is slow."""
+"""The VAE computes as diffusers' does, to rounding: no convolution is slow, and no frame is decoded in vain."""
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from tests import toys
-from wanavatar_lab.wan.vae import FastCausalConv3d, make_fast
+from wanavatar_lab.wan import vae as wan_vae
+from wanavatar_lab.wan.latents import LatentCodec
+from wanavatar_lab.wan.vae import FastCausalConv3d, make_fast, only_last_frames
 
 CASES = {
     # name: kernel, stride, padding
@@ -84,6 +88,54 @@ def test_a_vae_codes_as_before_and_keeps_its_names(vae: AutoencoderKLWan, tmp_pa
     again = AutoencoderKLWan.from_pretrained(tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(again.decode(latents).sample, decoded, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_frames_that_are_wanted_do_not_depend_on_those_left_out(
+    vae: AutoencoderKLWan, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(1, 16, 12, 4, 4, generator=torch.Generator().manual_seed(0))
+    decoded, pixels = vae.decode(latents).sample, torch.rand(1, 3, 21, 32, 32)
+    encoded = vae.encode(pixels).latent_dist.mode()
+    make_fast(vae)
+    monkeypatch.setitem(wan_vae._LATENTS_AT_ONCE, torch.float32, at_once)
+    torch.testing.assert_close(vae.encode(pixels).latent_dist.mode(), encoded, atol=1e-4, rtol=1e-4)
+    for wanted in (1, 2, 3, 4, 5, 12, 24, 44, 45, 99, None):
+        with only_last_frames(vae, wanted):
+            found = vae.decode(latents).sample
+        torch.testing.assert_close(found, decoded[:, :, -(wanted or 99) :], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_coarse_latents_are_left_out_of_fine_layers(vae: AutoencoderKLWan) -> None:
+    passed: dict[str, int] = {}
+
+    def count(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            passed[name] = passed.get(name, 0) + given[0].shape[2]
+
+        return hook
+
+    make_fast(vae)
+    layers = [vae.decoder.mid_block.resnets[0], *(block.resnets[0] for block in vae.decoder.up_blocks)]
+    for number, layer in enumerate(layers):
+        layer.register_forward_pre_hook(count(f"layer {number}"))
+    with only_last_frames(vae, 8):
+        vae.decode(torch.zeros(1, 16, 30, 2, 2))
+    # Two residual blocks have two convolutions each, which look back 2 frames each. In the last layer that takes 8 for
+    # 8 + 2 frames, in the one before 8 more. Half of those 26, 2 for doubling them and 8 are 23, and so on
+    assert list(passed.values()) == [30, 22, 23, 26, 18]
+
+
+@torch.no_grad()
+def test_values_beyond_float16_are_computed_in_float32(vae: AutoencoderKLWan, caplog: pytest.LogCaptureFixture) -> None:
+    latents = torch.randn(1, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    make_fast(vae).half()
+    vae.decoder.conv_in.weight.fill_(6e4)
+    found = LatentCodec(vae).decode(latents)
+    assert "in float32" in caplog.text and vae.dtype == torch.float16
+    torch.testing.assert_close(found, LatentCodec(vae.float()).decode(latents))
 
 
 def operations(call: Callable[[], object]) -> set[str]:

@@ -106,7 +106,7 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         context.cancellable(models.pipeline.text_encoder, models.pipeline.vae),
         progress.watching(models.pipeline.vae),
         applied(request, experts, context.log) as loras,
-        shared(request, workload, [network for network, _ in experts], context),
+        shared(request, workload, [network for network, _ in experts], context, models.pipeline.vae),
         saved_passes(request, models.pipeline, context),
         context.writer(
             media.VideoWriter,

@@ -171,7 +171,7 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         context.cancellable(pipeline.audio_encoder, pipeline.text_encoder, pipeline.vae),
         progress.watching(pipeline.vae),
         applied(request, [(pipeline.transformer, shares)], context.log) as loras,
-        shared(request, workload, [pipeline.transformer], context),
+        shared(request, workload, [pipeline.transformer], context, pipeline.vae),
         saved_passes(request, pipeline, context),
     ):
         if request.inpaint_video is not None:

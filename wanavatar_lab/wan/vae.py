@@ -22,12 +22,17 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
     CACHE_T,
+    WanAttentionBlock,
     WanCausalConv3d,
     WanDecoder3d,
+    WanResample,
     WanResidualBlock,
 )
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor, nn
+
+from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
+from wanavatar_lab.wan.strips import Strip, StripAttentionBlock, StripConv2d, in_strips
 
 # PyTorch leaves a 3-D convolution of one sample to oneDNN only above so many elements [C, F, H], the width not counted
 # (`ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp); for kernels of up to 3x3, as all of Wan's are
@@ -43,18 +48,30 @@ def make_fast(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     Only classes of its layers change, and how often it calls them. Names and parameters stay as they are, so it is
     saved, moved and trained as before. Of a VAE in the layout of Wan2.2-TI2V-5B, no frames are left out.
     """
-    faster: dict[type, type] = {WanCausalConv3d: FastCausalConv3d, WanResidualBlock: FastResidualBlock}
+    faster: dict[type, type] = {
+        WanCausalConv3d: FastCausalConv3d,
+        WanResidualBlock: FastResidualBlock,
+        WanAttentionBlock: StripAttentionBlock,
+    }
     for module in vae.modules():
         module.__class__ = faster.get(type(module), module.__class__)
+        if isinstance(module, WanResample) and module.mode.startswith("upsample"):
+            module.resample[1].__class__ = StripConv2d
     if not vae.config.is_residual and vae.config.patch_size is None:
-        vae.decoder.__class__ = TrimmedDecoder
+        vae.decoder.__class__ = FastDecoder
         vae._encode = MethodType(_encode, vae)
         vae._decode = MethodType(_decode, vae)
     return vae
 
 
 class FastCausalConv3d(WanCausalConv3d):
-    """A `WanCausalConv3d` that pads no pictures in memory; on a CPU by 2-D convolutions, where these are faster."""
+    """A `WanCausalConv3d` that pads no pictures in memory; on a CPU by 2-D convolutions, where these are faster.
+
+    Attributes:
+        strip: of pictures, where it convolves no whole ones.
+    """
+
+    strip: Strip | None = None
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
@@ -64,7 +81,7 @@ class FastCausalConv3d(WanCausalConv3d):
         on_cpu = x.device.type == "cpu"
         # training needs the gradient of every tap, those that are zero so far included
         trained = torch.is_grad_enabled() and self.weight.requires_grad
-        if trained or not (on_cpu or x.dtype == torch.float16):
+        if trained or not (on_cpu or x.dtype == torch.float16 or self.strip):
             return super().forward(x, cache_x)
         width, _, height, _, past, _ = self._padding
         if cache_x is not None and past > 0:
@@ -72,6 +89,8 @@ class FastCausalConv3d(WanCausalConv3d):
             past -= cache_x.shape[2]
         if past > 0:
             x = F.pad(x, (0, 0, 0, 0, past, 0))
+        if self.strip and width:
+            x, width = self.strip.with_edges(x, width), 0
         depth, stride, padding = self.kernel_size[0], self.stride[0], (height, width)
         if not on_cpu:
             x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -131,19 +150,26 @@ def _last_frames(past: Tensor | None, x: Tensor) -> Tensor:
     return last.clone()
 
 
-class TrimmedDecoder(WanDecoder3d):
-    """A `WanDecoder3d` that leaves out the first frames where they are not wanted.
+class FastDecoder(WanDecoder3d):
+    """A `WanDecoder3d` that leaves out the first frames where they are not wanted, and may share pictures.
 
     Attributes:
         wanted: how many of the last frames of the next clip are; None is all.
+        ranks: the processes that decode it together.
     """
 
     wanted: int | None = None
+    ranks: Ranks = BY_ITSELF
     _cuts: "_Cuts | None" = None
 
-    def begin(self, latents: int) -> None:
-        """A clip of so many latents begins."""
-        self._cuts = None if self.wanted is None else _Cuts(self, latents, self.wanted)
+    @contextmanager
+    def clip(self, latents: int) -> Iterator[None]:
+        """The calls within the block decode a clip of so many latents in order."""
+        self._cuts = _Cuts(self, latents, self.wanted)
+        try:
+            yield
+        finally:
+            self._cuts = None
 
     def forward(
         self,
@@ -154,6 +180,15 @@ class TrimmedDecoder(WanDecoder3d):
     ) -> Tensor:
         """The latents that follow [B, z, f, h, w] -> those frames that are wanted [B, 3, F, 8·h, 8·w]; F may be 0."""
         feat_idx = [0] if feat_idx is None else feat_idx
+        strip, columns = None, x.shape[-1]
+        if self._cuts is not None and 1 < self.ranks.world <= columns:
+            shares = [len(share) for share in torch.arange(columns).tensor_split(self.ranks.world)]
+            strip = Strip(self.ranks, tuple(shares))
+        with in_strips(self, strip):
+            made = self._decoded(x if strip is None else strip.part(x), feat_cache, feat_idx, first_chunk)
+        return made if strip is None or not made.shape[2] else strip.whole(made)
+
+    def _decoded(self, x: Tensor, feat_cache: list[Any] | None, feat_idx: list[int], first_chunk: bool) -> Tensor:
         if self._cuts is None or feat_cache is None:
             made: Tensor = super().forward(x, feat_cache, feat_idx, first_chunk)
             return made
@@ -206,17 +241,18 @@ class _Cuts:
     Args:
         decoder: of a clip.
         latents: of the clip.
-        wanted: how many of its frames.
+        wanted: how many of its frames; None is all.
 
     Attributes:
         blocks: for each of `up_blocks`, before its residual blocks and before its upsampler.
         last: of the frames.
     """
 
-    def __init__(self, decoder: WanDecoder3d, latents: int, wanted: int) -> None:
+    def __init__(self, decoder: WanDecoder3d, latents: int, wanted: int | None) -> None:
         blocks = list(decoder.up_blocks)
         doubles = [any(layer.mode == "upsample3d" for layer in block.upsamplers or ()) for block in blocks]
-        first = max(0, 1 + (latents - 1) * 2 ** sum(doubles) - wanted)
+        total = 1 + (latents - 1) * 2 ** sum(doubles)
+        first = max(0, total - (total if wanted is None else wanted))
         # a causal convolution of three taps sees two frames before; frame k becomes 2k - 1 and 2k, the first stays one
         starts, start = [], max(0, first - CACHE_T)
         for block, doubled in zip(reversed(blocks), reversed(doubles), strict=True):
@@ -233,7 +269,7 @@ class _Cuts:
 @contextmanager
 def only_last_frames(vae: AutoencoderKLWan, wanted: int | None) -> Iterator[None]:
     """Let `vae.decode` compute no more than so many of a clip's last frames need; tiles are decoded whole."""
-    if not isinstance(vae.decoder, TrimmedDecoder):
+    if not isinstance(vae.decoder, FastDecoder):
         yield
         return
     vae.decoder.wanted = wanted
@@ -247,12 +283,12 @@ def _decode(self: AutoencoderKLWan, z: Tensor, return_dict: bool = True) -> Any:
     if _is_tiled(self, *(side * self.spatial_compression_ratio for side in z.shape[3:])):
         return AutoencoderKLWan._decode(self, z, return_dict)
     self.clear_cache()
-    self.decoder.begin(z.shape[2])
     made: list[Tensor] = []
-    for part in self.post_quant_conv(z).split(_in_turn(z, 1), dim=2):
-        self._conv_idx = [0]
-        frames = self.decoder(part, self._feat_map, self._conv_idx, first_chunk=not made)
-        made += [frames] if frames.shape[2] else []
+    with self.decoder.clip(z.shape[2]):
+        for part in self.post_quant_conv(z).split(_in_turn(z, 1), dim=2):
+            self._conv_idx = [0]
+            frames = self.decoder(part, self._feat_map, self._conv_idx)
+            made += [frames] if frames.shape[2] else []
     self.clear_cache()
     sample = torch.cat(made, dim=2).clamp(-1.0, 1.0)
     return DecoderOutput(sample=sample) if return_dict else (sample,)
