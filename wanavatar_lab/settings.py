@@ -45,7 +45,7 @@ class Settings(BaseModel):
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
     gpus: Annotated[str, BeforeValidator(str)] = Field(
-        default="1",  # and not auto: what NCCL makes of it has not been measured
+        default="auto",
         pattern=r"^(auto|[1-9]\d{0,2})$",
         description="how many GPUs share a run, auto for as many as make it faster; on a CPU a number of processes",
     )

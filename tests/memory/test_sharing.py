@@ -97,8 +97,8 @@ def test_more_gpus_than_there_are_cannot_be_asked_for() -> None:
 
 
 def test_the_settings_say_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_settings({}).gpus == "1"
-    assert read_settings({"WANAVATAR_GPUS": "auto"}).gpus == "auto"
+    assert read_settings({}).gpus == "auto"
+    assert read_settings({"WANAVATAR_GPUS": "1"}).gpus == "1"
     assert read_settings({"DISABLE_SP": "1"}).gpus == "1"
     assert read_settings({"DISABLE_SP": "1", "WANAVATAR_GPUS": "2"}).gpus == "2"
     with pytest.raises(LabError, match="WANAVATAR_GPUS is '0'"):

@@ -1,27 +1,33 @@
-"""A denoising step of the S2V network by one GPU and by several that share it, at true size with random weights."""
+"""A denoising step of S2V and the decoding of its clip, by one GPU and by several that share them, at true size."""
 
 import json
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.random_models import SIZES as MODELS
+from wanavatar_lab.bench.random_models import random_network
 from wanavatar_lab.bench.watch import median_seconds, say
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json
 from wanavatar_lab.memory import Machine, Workload, expected_seconds
 from wanavatar_lab.memory.components import Component, dimensions
 from wanavatar_lab.memory.machine import Gpu
-from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
+from wanavatar_lab.runs.ranks import ALONE, BY_ITSELF, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
+from wanavatar_lab.wan.latents import LatentCodec
+from wanavatar_lab.wan.vae import make_fast
 
 _TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
 
@@ -95,6 +101,8 @@ def _run(
     name = torch.cuda.get_device_name(own) if on_gpu else "cpu"
     machine = Machine((Gpu(name, 0, 0),) if on_gpu else (), None)
     layouts = [ALONE, Layout(1, world), *([Layout(2, world // 2)] if world % 2 == 0 else [])]
+    codec, frames = _random_codec(size, own), clip[2]
+    latents = torch.cat([inputs["motion_latents"], inputs["hidden_states"]], dim=2)
     rows: list[dict[str, Any]] = []
     wanted = torch.empty(0)
     for layout in layouts:
@@ -117,21 +125,31 @@ def _run(
         unshare([model])
         if layout == ALONE:
             wanted = made
+        peak = torch.cuda.max_memory_allocated(own) if on_gpu else 0
+        codec.vae.decoder.ranks = BY_ITSELF if layout == ALONE else ranks
+        decoding = median_seconds(partial(codec.decode, latents, wanted=frames), warm_up=1, repeats=repeats)
         row: dict[str, Any] = {"gpus": layout.world, "shared": str(layout), "attention": backend, "compiled": compiled}
-        row |= {"first_step_s": round(first, 3)}
+        row |= {"first_step_s": round(first, 3), "decode_s": round(decoding, 3)}
         row |= {"step_s": round(seconds, 4), "times": round((rows[0]["step_s"] if rows else seconds) / seconds, 3)}
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
         row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None
         row["difference"] = float(f"{float((made - wanted).norm() / wanted.norm()):.2g}")
         if on_gpu:
-            row["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(own) / 1e9, 2)
+            row["peak_memory_gb"] = round(peak / 1e9, 2)
         rows.append(row)
     if rank == 0:
         pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
         facts = {"bench": "ranks", "size": size, "torch": torch.__version__, "device": name, "pixels": pixels}
         write_json(folder / "figures.json", {**facts, "rows": rows})
     leave()
+
+
+def _random_codec(size: str, device: torch.device) -> LatentCodec:
+    """The VAE of a size of network, as a run has it on a device."""
+    config = MODELS["tiny" if size == "tiny" else "published"]["wan_vae"]
+    vae = make_fast(random_network(lambda: AutoencoderKLWan(**config), torch.float32, device))
+    return LatentCodec(vae if device.type == "cpu" else vae.half())
 
 
 def _step(model: Any, inputs: dict[str, Any], memories: list[SegmentMemory]) -> torch.Tensor:

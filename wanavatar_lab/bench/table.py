@@ -222,6 +222,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "a step": lambda row: f"{row['step_s']:.3f} s",
         "times faster": lambda row: f"{row['times']:.2f}",
         "computed": lambda row: "–" if row["computed_times"] is None else f"{row['computed_times']:.2f}",
+        "decoding": lambda row: f"{row['decode_s']:.2f} s" if "decode_s" in row else "–",
         "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
     },

@@ -18,9 +18,12 @@ from wanavatar_lab.runs.ranks import ALONE, Layout
 # first match counts
 Rates = tuple[float, float, float]
 RATES: dict[str, Rates] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-# Of the data sheet's rate. Denoising steps on an H100 reached 0.43 of it (text to image) to 0.58 (speech to video at
-# 720x1280): docs/measured/stages_80gb.json.
-EFFICIENCY = 0.55
+# Of the data sheet's rate. On an H200, compiled steps of speech to video with FlashAttention 4 reached 0.70 of it at
+# 480x832 and 0.69 at 720x1280, and 0.63 with cuDNN: docs/measured/ranks_480.json, ranks_720.json, kernels_h200.json.
+EFFICIENCY = 0.68
+# Of the rate in 16 bits: a segment of 80 frames at 480x832 took 1.34 s to decode on an H200, and the 73 frames that it
+# is continued from 0.54 s to encode (docs/measured/parts_h200.json).
+WAN_VAE_EFFICIENCY = 0.145
 
 # Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least. Both are assumed, and
 # not measured: `bench ranks` measures what they stand for.
@@ -58,7 +61,7 @@ def expected_seconds(
         return None
     total = 0.0
     for component in components:
-        seconds = _flops(workload, component, tiled) / _rate(component, rates) / EFFICIENCY
+        seconds = _seconds(workload, component, rates, tiled)
         if component.name in DENOISERS and layout.world > 1:
             seconds = _shared_seconds(seconds, workload, component, layout, rates)
         total += seconds
@@ -97,10 +100,14 @@ def decoding_share(
         machine: whose first GPU computes.
         tiled: whether the autoencoder works in tiles.
     """
-    rates = _rates(machine) or (1.0, 1.0, 1.0)
+    rates = _rates(machine)
     one, decoded = replace(workload, segments=1), replace(workload, segments=1, frames=LATENT_FRAMES * latents)
     seconds = {
-        phase: sum(_flops(load, each, tiled) / _rate(each, rates) for each in components if each.name in names)
+        phase: sum(
+            _flops(load, each, tiled) if rates is None else _seconds(load, each, rates, tiled)
+            for each in components
+            if each.name in names
+        )
         for phase, load, names in (("denoise", one, DENOISERS), ("decode", decoded, ("vae",)))
     }
     share = seconds["decode"] / (sum(seconds.values()) or 1.0)
@@ -113,8 +120,11 @@ def _rates(machine: Machine) -> Rates | None:
     return next((rates for words, rates in RATES.items() if re.search(rf"\b{words}\b", name)), None)
 
 
-def _rate(component: Component, rates: Rates) -> float:
-    return rates[component.gpu_bytes > 3 * component.parameters]
+def _seconds(workload: Workload, component: Component, rates: Rates, tiled: bool) -> float:
+    rate = rates[component.gpu_bytes > 3 * component.parameters] * EFFICIENCY
+    if component.name == "vae" and workload.stage != "text_to_image":
+        rate = rates[0] * WAN_VAE_EFFICIENCY  # loaded in 32 bits, and computed in 16
+    return _flops(workload, component, tiled) / rate
 
 
 def _flops(workload: Workload, component: Component, tiled: bool) -> float:
