@@ -213,12 +213,12 @@ def register_flash_4() -> None:
     ) -> tuple[Tensor, Tensor, Tensor]:
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
-    def keep(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        context.save_for_backward(*inputs[:3], *output)
-        context.scale = inputs[3]
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:3], *output)
+        ctx.scale = inputs[3]
 
-    def gradients(context: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return (*backward(grad, *context.saved_tensors, context.scale), None)
+    def gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return (*backward(grad, *ctx.saved_tensors, ctx.scale), None)
 
     forward.register_autograd(gradients, setup_context=keep)
 
