@@ -111,10 +111,12 @@ class OffloadableModels:
 
     def host_bytes(self) -> int:
         """Host memory that the pipeline takes while it is offloaded, in bytes."""
-        exact = sum(component.gpu_bytes for component in self.components())
-        if self.choice is None or self.choice.quantization == "none":
-            return exact
-        return exact + sum(component.float8_bytes for component in self.components() if component.name in DENOISERS)
+        size = sum(component.gpu_bytes for component in self.components())
+        if self.choice is not None and self.choice.quantization == "fp8":
+            # what is in 8 bits takes as much as it saves on a GPU
+            denoisers = [component for component in self.components() if component.name in DENOISERS]
+            size += sum(component.gpu_bytes - component.float8_bytes for component in denoisers)
+        return size
 
     def components(self) -> tuple[Component, ...]:
         """The pipeline's components as they were loaded first, before any was stored in 8 bits."""

@@ -196,7 +196,7 @@ def _candidates(
             replace(each, gpu_bytes=each.float8_bytes) if each.name in DENOISERS else each for each in components
         ]
         exact = sum(each.gpu_bytes for each in components)
-        both = exact + sum(each.gpu_bytes for each in smaller if each.name in DENOISERS)
+        both = 2 * exact - sum(each.gpu_bytes for each in smaller)  # what is in 8 bits takes as much as it saves
         for choice in _candidates(smaller, activations, machine):
             if choice.mode in QUANTIZED_MODES:
                 yield replace(choice, quantization="fp8", host_bytes=both if choice.offloaded else exact)
