@@ -155,7 +155,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 def test_a_gpu_takes_the_arguments_at_the_published_size(fake_gpu: list[dict[str, Any]]) -> None:
     with torch.device("cuda"):
         network = WanS2VTransformer3DModel(num_layers=2, audio_inject_layers=(0,))
-        inputs = {
+        inputs: dict[str, Any] = {
             "hidden_states": torch.empty(1, 16, 5, 102, 58),  # 7395 tokens and some: M is no multiple of 16
             "timestep": torch.empty(1),
             "encoder_hidden_states": torch.empty(1, 512, 4096),
