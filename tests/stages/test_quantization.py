@@ -100,14 +100,14 @@ def test_loras_of_a_run_change_in_it_and_leave(make: Any) -> None:
 
 @pytest.mark.parametrize("make", ["speech_to_video"], indirect=True)
 def test_compiled_blocks_make_the_same(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact, rounded = make(num_segments=1)[0], make(num_segments=1, quantization="fp8")[0]
+    runs: list[dict[str, Any]] = [{"quantization": "fp8"}, {}, {"quantization": "fp8", "loras": "ann:1:0.5"}]
+    wanted = [make(num_segments=1, **fields)[0] for fields in runs]
     monkeypatch.setattr(kernels, "BACKEND", "eager")
     monkeypatch.setenv("WANAVATAR_COMPILE", "on")
-    for _ in range(2):
-        for quantization, wanted in (("fp8", rounded), ("none", exact)):
-            made, context = make(num_segments=1, quantization=quantization)
-            assert context.facts["compiled"] is True and "Compiling failed" not in log_of(context)
-            assert np.abs(made.astype(int) - wanted).max() <= 1
+    for fields, uncompiled in zip([*runs, runs[0]], [*wanted, wanted[0]], strict=True):
+        made, context = make(num_segments=1, **fields)
+        assert context.facts["compiled"] is True and "Compiling failed" not in log_of(context)
+        assert np.abs(made.astype(int) - uncompiled).max() <= 1, fields
 
 
 @pytest.mark.parametrize("offload", ["group", "fp8"])

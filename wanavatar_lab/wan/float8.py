@@ -25,6 +25,7 @@ LEAST_WIDTH = 1024  # below it, rounding the activations takes as long as the pr
 _FIRST = (8, 9)  # compute capability
 _ALIGNMENT = 16  # `torch._scaled_mm` takes inputs and outputs in multiples of it, and any number of rows
 _LEAST = 1e-12  # a row of zeros has a scale too
+_PART = 8192  # rows that are rounded at a time
 
 
 class Float8Linear(nn.Linear):
@@ -55,8 +56,8 @@ class Float8Linear(nn.Linear):
                 use_fast_accum=True,
             )
         else:
-            weight = self.weight.to(x.dtype) * self.weight_scale.t().to(x.dtype)
-            made = F.linear(rows.to(x.dtype) * scale.to(x.dtype), weight, self.bias)
+            rows = rows.to(x.dtype).mul_(scale)
+            made = F.linear(rows, self.weight.to(x.dtype).mul_(self.weight_scale.t()), self.bias)
         return made.unflatten(0, x.shape[:-1])
 
     @torch.no_grad()
@@ -70,7 +71,13 @@ class Float8Linear(nn.Linear):
 def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [M, K] in float8, and the scales [M, 1] in float32 that they are to be multiplied by."""
     scale = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=_LEAST) / LARGEST
-    return (rows / scale).to(FLOAT8, memory_format=torch.contiguous_format), scale
+    if torch.compiler.is_compiling():  # one kernel, with what comes before it
+        return (rows / scale).to(FLOAT8, memory_format=torch.contiguous_format), scale
+    made = torch.empty(rows.shape, dtype=FLOAT8, device=rows.device)
+    # the quotients of all rows, in float32, would be the largest tensor of a pass
+    for part, some, its_scale in zip(made.split(_PART), rows.split(_PART), scale.split(_PART), strict=True):
+        part.copy_(some / its_scale)
+    return made, scale
 
 
 def multiplies(device: torch.device | str) -> bool:
