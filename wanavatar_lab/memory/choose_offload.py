@@ -200,7 +200,11 @@ def _candidates(
         for choice in _candidates(smaller, activations, machine):
             if choice.mode in QUANTIZED_MODES:
                 yield replace(choice, quantization="fp8", host_bytes=both if choice.offloaded else exact)
-        yield from (each for each in _candidates(components, activations, machine) if each.mode not in QUANTIZED_MODES)
+        for choice in _candidates(components, activations, machine):
+            if choice.mode not in QUANTIZED_MODES:
+                yield replace(
+                    choice, reason=choice.reason + " Products are exact, since weights change between layers."
+                )
         return
     several = len(components) > 1 and not any(each.name == "speech_model" for each in components)  # they stay together
     yield _resident("none", components, activations)
