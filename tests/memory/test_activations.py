@@ -20,7 +20,7 @@ from wanavatar_lab.bench.random_models import SIZES, random_network
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.activations import FACTORS
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
-from wanavatar_lab.wan.float8 import quantise, quantised
+from wanavatar_lab.wan.float8 import quantize, quantized
 
 BLOCKS = 2  # are as good as forty: one is computed after the other
 WIDTH = 5120
@@ -72,8 +72,8 @@ def prepared(network: Any, kind: str) -> Any:
     """A network whose products are exact, in float8 or in emulated float8."""
     network = network.to("meta")
     if kind != "exact":
-        quantise(network, "meta")
-        for layer in quantised(network).values():
+        quantize(network, "meta")
+        for layer in quantized(network).values():
             layer.fast = kind == "float8"
     return network
 

@@ -20,7 +20,7 @@ from wanavatar_lab.memory.apply_offload import OffloadableModels, apply_offload,
 from wanavatar_lab.memory.choose_offload import choose, choose_for_device
 from wanavatar_lab.memory.machine import this_machine
 from wanavatar_lab.memory.pinned import pinned
-from wanavatar_lab.wan.float8 import quantised
+from wanavatar_lab.wan.float8 import quantized
 
 pytestmark = pytest.mark.gpu
 
@@ -119,7 +119,7 @@ def test_products_in_float8_come_and_go(offload: str, stage: str) -> None:
         choice = models.apply_offload(offload, usual_workload(stage, "pocket"), quantization=quantization)
         assert (choice.mode, choice.quantization) == (offload, quantization)
         clips.setdefault(quantization, []).append(make(models.pipeline).cpu())
-        layers = quantised(models.pipeline.transformer).values()
+        layers = quantized(models.pipeline.transformer).values()
         assert bool(layers) == (quantization == "fp8")
         assert all(layer.exact.device.type == "cpu" for layer in layers)
         assert offload == "model" or all(layer.weight.is_cuda for layer in layers)

@@ -12,7 +12,7 @@ from wanavatar_lab.memory.components import DENOISERS
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import stage_module
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.wan.float8 import quantise
+from wanavatar_lab.wan.float8 import quantize
 
 
 @pytest.mark.parametrize("stage", ["speech_to_video", "image_to_video"])
@@ -32,7 +32,7 @@ def test_a_pass_is_within_a_few_hundredths(stage: str, tmp_path: Path) -> None:
     for hook in hooks:
         hook.remove()
     for network in networks:
-        quantise(network, "cpu")
+        quantize(network, "cpu")
     with torch.no_grad():
         errors = [relative_error(network(**given)[0], exact) for network, given, exact in passes]
     print(stage, errors)

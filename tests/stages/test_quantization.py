@@ -19,7 +19,7 @@ from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError, SpeechToVideo
 from wanavatar_lab.stages import kernels, stage_module
 from wanavatar_lab.stages.context import StageContext
-from wanavatar_lab.wan.float8 import quantised
+from wanavatar_lab.wan.float8 import quantized
 
 STAGES = ("speech_to_video", "image_to_video")
 Make = Callable[..., tuple[np.ndarray, StageContext]]
@@ -126,7 +126,7 @@ def test_where_memory_has_no_room_the_products_are_exact_and_the_log_says_so(
     group = Choice("group", True, {}, {}, None, 0, "as auto chooses on a small GPU")
     monkeypatch.setattr(apply_offload, "choose_for_device", lambda *_: group)
     made, context = make(quantization="fp8")
-    assert np.array_equal(made, exact) and not quantised(make.models.pipeline.transformer)
+    assert np.array_equal(made, exact) and not quantized(make.models.pipeline.transformer)
     assert context.facts["quantization"] == "none"
     said = "Quantization fp8 is not used, and all products are exact: with offload group weights change between layers."
     assert log_of(context).count(said) == 1

@@ -20,7 +20,7 @@ from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import float8
-from wanavatar_lab.wan.float8 import Float8Linear, quantise, quantised, restore
+from wanavatar_lab.wan.float8 import Float8Linear, quantize, quantized, restore
 
 NETWORKS: dict[str, Callable[[], Any]] = {kind: files.NETWORKS[kind] for kind in ("s2v", "wan")}
 ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0")
@@ -47,7 +47,7 @@ def float8_layer(layer: nn.Linear, *, fast: bool = False, device: str = "cpu") -
     block.ffn.net = nn.ModuleList([first, nn.Identity(), layer])
     network = nn.Module()
     network.blocks = nn.ModuleList([block])
-    quantise(network, device)
+    quantize(network, device)
     assert isinstance(layer, Float8Linear)
     layer.fast = fast or layer.fast
     return layer
@@ -163,8 +163,8 @@ def test_a_gpu_takes_the_arguments_at_the_published_size(fake_gpu: list[dict[str
             "audio_embeds": torch.empty(1, 25, 1024, 20),
             "drop_motion_frames": True,
         }
-    quantise(network, "cuda")
-    assert all(layer.fast for layer in quantised(network).values())
+    quantize(network, "cuda")
+    assert all(layer.fast for layer in quantized(network).values())
     (made,) = network(**inputs, return_dict=False)
     assert made.shape == inputs["hidden_states"].shape
     assert len(fake_gpu) == 2 * len(IN_FLOAT8)
@@ -214,22 +214,22 @@ def test_a_cpu_has_no_such_products() -> None:
 def test_a_network_is_near_and_comes_back_to_the_bit(kind: str) -> None:
     network, plain = NETWORKS[kind](), NETWORKS[kind]()
     wanted = output(network)
-    quantise(network, "cpu")
-    names = {name.split(".", 2)[2] for name in quantised(network)}
-    assert names == IN_FLOAT8 and len(quantised(network)) == len(IN_FLOAT8) * len(network.blocks)
+    quantize(network, "cpu")
+    names = {name.split(".", 2)[2] for name in quantized(network)}
+    assert names == IN_FLOAT8 and len(quantized(network)) == len(IN_FLOAT8) * len(network.blocks)
     rounded = output(network)
     assert 1e-4 < relative_error(rounded, wanted) < 4e-2
-    in_8_bits = sum(layer.weight.nbytes + layer.weight_scale.nbytes for layer in quantised(network).values())
-    exact = sum(layer.exact.nbytes for layer in quantised(network).values())
+    in_8_bits = sum(layer.weight.nbytes + layer.weight_scale.nbytes for layer in quantized(network).values())
+    exact = sum(layer.exact.nbytes for layer in quantized(network).values())
     assert in_8_bits < 0.4 * exact
-    quantise(network, "cpu")  # changes nothing
+    quantize(network, "cpu")  # changes nothing
     assert torch.equal(output(network), rounded)
     restore(network)
     assert [type(module) for module in network.modules()] == [type(module) for module in plain.modules()]
     state, before = network.state_dict(), plain.state_dict()
     assert state.keys() == before.keys() and all(torch.equal(state[name], before[name]) for name in state)
-    assert torch.equal(output(network), wanted) and not quantised(network)
-    quantise(network, "cpu")
+    assert torch.equal(output(network), wanted) and not quantized(network)
+    quantize(network, "cpu")
     assert torch.equal(output(network), rounded)
 
 
@@ -241,7 +241,7 @@ def test_compiled_blocks_have_no_breaks_and_compute_the_same(
 ) -> None:
     network, compiler = NETWORKS[kind](), CompileCounterWithBackend(backend)
     exact = output(network)
-    quantise(network, "cpu")
+    quantize(network, "cpu")
     rounded = output(network)
     monkeypatch.setattr(kernels, "BACKEND", compiler)
     kernels.compile_blocks(network, lambda error: pytest.fail(str(error)))
@@ -250,7 +250,7 @@ def test_compiled_blocks_have_no_breaks_and_compute_the_same(
     assert 0 < graphs <= 2, "one of blocks that hear, and one of the others"
     restore(network)
     assert relative_error(output(network), exact) < 1e-5, "no graph of float8 is taken for exact weights"
-    quantise(network, "cpu")
+    quantize(network, "cpu")
     assert relative_error(output(network), rounded) < 1e-4
     assert compiler.frame_count <= 2 * graphs, "and the graphs of before are"
 
@@ -262,7 +262,7 @@ def test_a_lora_beside_a_layer_is_not_rounded() -> None:
     network = NETWORKS["s2v"]()
     adapters = adapters_of(network)
     adapters.load("face", update(NETWORKS["s2v"](), 0)[0])
-    quantise(network, "cpu")
+    quantize(network, "cpu")
     layers = [layer for layer in network.modules() if isinstance(layer, AdaptedLinear)]
     in_float8 = [layer for layer in layers if isinstance(layer.base_layer, Float8Linear)]
     assert 0 < len(in_float8) < len(layers)
@@ -292,7 +292,7 @@ def test_loras_come_change_and_leave(kind: str, first: str) -> None:
     exact = output(network)
     if first == "lora":
         adapters.load("face", update(plain, 0, **full)[0])
-    quantise(network, "cpu")
+    quantize(network, "cpu")
     rounded = output(network)
     assert first == "lora" or not adapters.loaded()
     if first == "float8":
@@ -306,7 +306,7 @@ def test_loras_come_change_and_leave(kind: str, first: str) -> None:
             for each, diff in zip((name, other), full.values(), strict=True):
                 twin.get_parameter(each).add_(weight * diff)
         adapters_of(twin).load("face", update(plain, 0)[0])
-        quantise(twin, "cpu")
+        quantize(twin, "cpu")
         adapters_of(twin).set_weights({"face": weight})
         assert torch.equal(output(network), output(twin)), "as if the sum had been rounded at once"
         assert relative_error(output(network), rounded) > 1e-2

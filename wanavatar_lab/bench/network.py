@@ -27,7 +27,7 @@ from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
-from wanavatar_lab.wan.float8 import quantise, quantised
+from wanavatar_lab.wan.float8 import quantize, quantized
 
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
@@ -128,9 +128,9 @@ def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats:
             before = [row for row in before if row["compiled"] == (quantization == "fp8")]
             before.sort(key=lambda row: float(row["forward_s"]))
             names = [row["attention"] for row in before[: 1 if quantization == "fp8" else 2]]
-        if quantization == "fp8" and not quantised(model):
-            quantise(model, target)
-            for layer in quantised(model).values():
+        if quantization == "fp8" and not quantized(model):
+            quantize(model, target)
+            for layer in quantized(model).values():
                 del layer.exact  # it would take the memory that this saves
         for name in names:
             say(f"Attention by {name}{', compiled' * compiled}{', in float8' * (quantization == 'fp8')} …")

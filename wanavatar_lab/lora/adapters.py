@@ -143,7 +143,7 @@ class Adapters:
         parameters = plain_parameters(self._network)
         rounded = {
             f"{name.removesuffix('.base_layer')}.weight": layer
-            for name, layer in float8.quantised(self._network).items()
+            for name, layer in float8.quantized(self._network).items()
         }
         for device in {parameters[name].device for name in changing}:
             if device.type == "cuda":  # the copy of an offloaded layer to the GPU may still be under way

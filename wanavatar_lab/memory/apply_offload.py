@@ -184,14 +184,14 @@ def set_products(network: nn.Module, device: torch.device, choice: Choice) -> No
 
     Exact weights are in host memory while products are in float8, so that they come back without reading a file.
     """
-    if (choice.quantization == "fp8") == bool(float8.quantised(network)):
+    if (choice.quantization == "fp8") == bool(float8.quantized(network)):
         return
     if choice.quantization == "none":
         float8.restore(network)
         return
     if not is_on_device(network, torch.device("cpu")):
         move_to_host([network])
-    float8.quantise(network, device)
+    float8.quantize(network, device)
     if choice.offloaded:
         move_to_host([network])  # before the next network needs the room
 

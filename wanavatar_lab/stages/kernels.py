@@ -20,7 +20,7 @@ from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan import attention
-from wanavatar_lab.wan.float8 import Float8Linear, quantised
+from wanavatar_lab.wan.float8 import Float8Linear, quantized
 
 BACKEND = "inductor"
 # sizes of clips that one process can have compiled, times what else a graph depends on; torch's own 8 would be used up
@@ -48,7 +48,7 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
     chooses = context.ranks.leads or request.attention != "auto"
     choice = attention.choose(request.attention, models.device, *size, kept) if chooses else None
     chosen, why = context.ranks.agreed(choice)
-    in_float8 = [layer for network in networks for layer in quantised(network).values()]
+    in_float8 = [layer for network in networks for layer in quantized(network).values()]
     compiled, why_not = _compiles(settings.compile, models, request, emulated=not all(each.fast for each in in_float8))
     for network in networks:
         attention.use_backend(network, chosen)

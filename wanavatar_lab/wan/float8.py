@@ -29,7 +29,7 @@ _PART = 8192  # rows that are rounded at a time
 
 
 class Float8Linear(nn.Linear):
-    """A linear layer with products in float8; `quantise` makes one of an `nn.Linear`, in place.
+    """A linear layer with products in float8; `quantize` makes one of an `nn.Linear`, in place.
 
     Attributes:
         weight: in float8 [outputs, inputs].
@@ -87,7 +87,7 @@ def multiplies(device: torch.device | str) -> bool:
 
 
 @torch.no_grad()
-def quantise(network: nn.Module, device: torch.device | str) -> None:
+def quantize(network: nn.Module, device: torch.device | str) -> None:
     """Let the large layers of a network compute in float8, until `restore`.
 
     Args:
@@ -111,14 +111,14 @@ def quantise(network: nn.Module, device: torch.device | str) -> None:
 
 def restore(network: nn.Module) -> None:
     """Let all layers compute with their exact weights again, which are where they were."""
-    for layer in quantised(network).values():
+    for layer in quantized(network).values():
         layer.weight = layer.exact
         del layer.exact, layer.fast, layer.weight_scale
         plain: nn.Linear = layer
         plain.__class__ = nn.Linear
 
 
-def quantised(network: nn.Module) -> dict[str, Float8Linear]:
+def quantized(network: nn.Module) -> dict[str, Float8Linear]:
     """The layers in float8, by name."""
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, Float8Linear)}
 
