@@ -124,7 +124,7 @@ def test_products_in_float8_come_and_go(offload: str, stage: str) -> None:
         assert all(layer.exact.device.type == "cpu" for layer in layers)
         assert offload == "model" or all(layer.weight.is_cuda for layer in layers)
         models.offload_to_host()
-    assert all(torch.equal(first, again) for first, again in clips.values())
+    assert all((first - again).abs().mean() < 2e-3 for first, again in clips.values())
     assert 0 < (clips["fp8"][0] - clips["none"][0]).abs().mean() < 0.05
 
 
