@@ -308,8 +308,8 @@ def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
     after.write_text(json.dumps(figures | {"rows": [row | {"forward_s": 3.0, "peak_memory_gb": 38.0}]}))
     assert main(["compare", str(before), str(after)]) == 0
     said = capsys.readouterr().out
-    assert "| a GPU, 832x480x80, sdpa, yes | a pass | 4.00 s | 3.00 s | -25.0% |" in said
-    assert "Only before: a GPU, 832x480x80, cudnn, yes." in said and "xformers" not in said
+    assert "| a GPU, 832x480x80, sdpa, yes, none | a pass | 4.00 s | 3.00 s | -25.0% |" in said
+    assert "Only before: a GPU, 832x480x80, cudnn, yes, none." in said and "xformers" not in said
     after.write_text(json.dumps(figures | {"rows": [other | {"compiled": False}]}))
     assert main(["compare", str(before), str(after)]) == 1
     assert "no case in common" in capsys.readouterr().err

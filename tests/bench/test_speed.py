@@ -133,10 +133,14 @@ def test_kernels_are_measured_plain_and_compiled(
     monkeypatch.setattr(kernels, "BACKEND", "eager")
     try:
         assert main(words) == 0
-        plain, compiled = json.loads(file.read_text())["rows"]
-        assert (plain["compiled"], compiled["compiled"]) == (False, True)
+        rows = json.loads(file.read_text())["rows"]
+        plain, compiled, *in_float8 = rows
+        kinds = [("none", False), ("none", True), ("fp8", False), ("fp8", True)]
+        assert [(row["quantization"], row["compiled"]) for row in rows] == kinds
         assert plain["difference"] == 0 and compiled["difference"] < 1e-4 and compiled["forward_s"] > 0
-        assert "| cpu, 96x64x8 | sdpa | yes |" in capsys.readouterr().out
+        assert all(1e-3 < row["difference"] < 5e-2 for row in in_float8)
+        out = capsys.readouterr().out
+        assert "| cpu, 96x64x8 | sdpa | yes | none |" in out and "| cpu, 96x64x8 | sdpa | yes | fp8 |" in out
 
         def broken(*_: object) -> object:
             raise RuntimeError("no compiler here")

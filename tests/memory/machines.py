@@ -25,10 +25,12 @@ def machine(gpu_gb: float, gpus: int = 1, host_gb: float = 256) -> Machine:
     return other_machine(int(gpu_gb * GB), gpus, int(host_gb * GB))
 
 
-def choice_for(stage: str, where: Machine, resolution: str | None = None, offload: str = "auto") -> Choice:
+def choice_for(
+    stage: str, where: Machine, resolution: str | None = None, offload: str = "auto", quantization: str = "none"
+) -> Choice:
     """The choice for the profile `full`, whose weights need not be installed."""
     components = stage_components(FULL, stage, Path("nowhere"), "cuda")
-    return choose(components, usual_workload(stage, "full", resolution), where, offload)
+    return choose(components, usual_workload(stage, "full", resolution), where, offload, quantization=quantization)
 
 
 def make_random_weights_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,8 +29,12 @@ from wanavatar_lab.memory.apply_offload import (
     networks,
     offload_unused_layers,
     place_on_two_gpus,
+    set_products,
     store_in_8_bits,
 )
+from wanavatar_lab.memory.components import DENOISERS
+from wanavatar_lab.memory.model_offload import enable_model_offload
+from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 
 WORKLOAD = usual_workload("speech_to_video", "pocket")
@@ -183,6 +188,39 @@ def test_a_run_that_needs_no_tiles_has_none_of_an_earlier_one() -> None:
     assert (pipeline.vae.use_tiling, pipeline.vae.tile_sample_min_width) == (True, 256)
     apply_offload(pipeline, "cpu", choice_of("none"), tiled)
     assert not pipeline.vae.use_tiling
+
+
+@KINDS
+def test_products_in_float8_come_and_go(build: Callable[[], Any], make: Callable[[Any], torch.Tensor]) -> None:
+    pipeline, exact = build(), choice_of("none")
+    if not hasattr(pipeline.transformer, "blocks"):  # FLUX.2, which no request lets compute in float8
+        return
+    in_float8, wanted = replace(exact, quantization="fp8"), make(pipeline)
+    apply_offload(pipeline, "cpu", in_float8)
+    rounded = make(pipeline)
+    assert 0 < (rounded - wanted).abs().mean() < 0.02
+    apply_offload(pipeline, "cpu", in_float8, in_float8)
+    assert torch.equal(make(pipeline), rounded)
+    apply_offload(pipeline, "cpu", exact, in_float8)
+    assert torch.equal(make(pipeline), wanted)
+
+
+@KINDS
+def test_products_in_float8_move_model_by_model(build: Callable[[], Any], make: Callable[[Any], torch.Tensor]) -> None:
+    """By the hooks of a GPU, which are the same on a CPU; what waits in host memory is in 8 bits."""
+    pipeline = build()
+    denoisers = [part for name, part in networks(pipeline).items() if name in DENOISERS and hasattr(part, "blocks")]
+    exact = replace(choice_of("model"), offloaded=True)
+    wanted, sizes = make(pipeline), []
+    for quantization in ("none", "fp8", "none", "fp8", "none"):
+        pipeline.remove_all_hooks()
+        for part in denoisers:
+            set_products(part, CPU, replace(exact, quantization=quantization))
+        enable_model_offload(list(networks(pipeline).values()), CPU)
+        made = make(pipeline)
+        assert torch.equal(made, wanted) == (quantization == "none" or not denoisers)
+        sizes.append(sum(pinned(part).host_bytes for part in denoisers))
+    assert len(set(sizes[::2])) == 1 and (not denoisers or sizes[1] == sizes[3] < sizes[0])
 
 
 @KINDS

@@ -62,6 +62,49 @@ def test_auto_takes_the_first_mode_that_fits(
     assert all(place.idle == place.active for place in choice.placements.values()) == (not choice.offloaded)
 
 
+QUANTIZED = [
+    # with products in float8: what auto chooses, and whether they are
+    ("image_to_video", "720x1280", 80, "none", "fp8"),
+    ("image_to_video", "480x832", 56, "none, tiled", "fp8"),
+    ("image_to_video", "480x832", 24, "model", "fp8"),
+    ("image_to_video", "720x1280", 24, "group, tiled", "none"),
+    ("speech_to_video", "480x832", 48, "none", "fp8"),
+    ("speech_to_video", "480x832", 32, "model", "fp8"),
+    ("speech_to_video", "720x1280", 36, "fp8+model", "none"),
+    ("speech_to_video", "480x832", 24, "group", "none"),
+]
+
+
+@pytest.mark.parametrize(("stage", "resolution", "memory", "mode", "quantization"), QUANTIZED)
+def test_products_in_float8_take_less_memory(
+    stage: str, resolution: str, memory: int, mode: str, quantization: str
+) -> None:
+    where = machine(memory)
+    choice, exact = (choice_for(stage, where, resolution, quantization=kind) for kind in ("fp8", "none"))
+    assert choice.key + ", tiled" * choice.tiled == mode
+    assert choice.quantization == quantization and exact.quantization == "none"
+    assert choice.peak_gpu_bytes is not None and exact.peak_gpu_bytes is not None
+    assert choice.peak_gpu_bytes <= USABLE_SHARE * where.gpus[0].free
+    assert choice.host_bytes >= exact.host_bytes, "the exact weights stay in main memory"
+    assert ("Products are exact" in choice.reason) == (quantization == "none")
+    if quantization == "none":
+        assert dataclasses.replace(choice, reason=exact.reason) == exact
+
+
+def test_a_mode_with_float8_that_does_not_fit_is_not_replaced() -> None:
+    with pytest.raises(RequestError, match="offload: 'model' does not fit"):
+        choice_for("speech_to_video", machine(24), "480x832", "model", "fp8")
+    assert choice_for("speech_to_video", machine(80), "480x832", "none", "fp8").quantization == "fp8"
+    assert choice_for("speech_to_video", Machine((), 256 * GB), quantization="fp8").quantization == "fp8"
+
+
+def test_main_memory_that_cannot_hold_both_formats_is_refused() -> None:
+    """It takes 46.3 GB of exact weights, and 12 GB in float8 where the network waits there."""
+    with pytest.raises(LabError, match=r"both formats, 58\.2 GB, and 56\.0 GB are free\. Set quantization to none"):
+        choice_for("speech_to_video", machine(32, host_gb=56), "480x832", quantization="fp8")
+    assert choice_for("speech_to_video", machine(80, host_gb=56), "480x832", quantization="fp8").mode == "none"
+
+
 @pytest.mark.parametrize(
     ("stage", "memory", "said"),
     [

@@ -20,6 +20,7 @@ from wanavatar_lab.memory import Component, stage_components
 from wanavatar_lab.memory.apply_offload import components_in, networks, store_in_8_bits
 from wanavatar_lab.memory.components import PUBLISHED, bytes_to_load, tensor_sizes, weights_are_there
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.wan.float8 import quantize, restore
 from wanavatar_lab.wan.load import load_expert, load_text_encoder, load_vae
 
 POCKET, FULL = PROFILES["pocket"], PROFILES["full"]
@@ -38,6 +39,12 @@ def test_the_table_counts_as_the_published_configs_do(stage: str, monkeypatch: p
         assert published == replace(
             found, gpu_bytes=found.gpu_bytes - buffers, fp8_bytes=in_8_bits, file_bytes=published.file_bytes
         )
+        if stage != "text_to_image" and published.fp8_bytes is not None:
+            before = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+            quantize(network, "meta")
+            after = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+            assert before - after == published.gpu_bytes - published.float8_bytes
+            restore(network)
         if published.fp8_bytes is not None:
             store_in_8_bits(network)
             assert sum(parameter.nbytes for parameter in network.parameters()) == published.fp8_bytes

@@ -20,6 +20,7 @@ from wanavatar_lab.memory.apply_offload import OffloadableModels, apply_offload,
 from wanavatar_lab.memory.choose_offload import choose, choose_for_device
 from wanavatar_lab.memory.machine import this_machine
 from wanavatar_lab.memory.pinned import pinned
+from wanavatar_lab.wan.float8 import quantized
 
 pytestmark = pytest.mark.gpu
 
@@ -99,6 +100,32 @@ def test_every_mode_makes_the_same(offload: str, stage: str) -> None:
     for _ in range(2):
         difference = (make(pipeline).cpu() - wanted).abs().mean()
         assert difference < (0.1 if offload == "fp8" else 1e-3)
+
+
+@pytest.mark.parametrize("stage", ["speech_to_video", "image_to_video"])
+@pytest.mark.parametrize("offload", ["none", "model"])
+def test_products_in_float8_come_and_go(offload: str, stage: str) -> None:
+    build, make = PIPELINES[stage]
+
+    class Toy(OffloadableModels):
+        device = "cuda"
+
+        def read(self) -> None:
+            self.pipeline = build()
+
+    models, clips = Toy(), dict[str, list[torch.Tensor]]()
+    models.read()
+    for quantization in ("none", "fp8", "fp8", "none"):
+        choice = models.apply_offload(offload, usual_workload(stage, "pocket"), quantization=quantization)
+        assert (choice.mode, choice.quantization) == (offload, quantization)
+        clips.setdefault(quantization, []).append(make(models.pipeline).cpu())
+        layers = quantized(models.pipeline.transformer).values()
+        assert bool(layers) == (quantization == "fp8")
+        assert all(layer.exact.device.type == "cpu" for layer in layers)
+        assert offload == "model" or all(layer.weight.is_cuda for layer in layers)
+        models.offload_to_host()
+    assert all((first - again).abs().mean() < 2e-3 for first, again in clips.values())
+    assert 0 < (clips["fp8"][0] - clips["none"][0]).abs().mean() < 0.05
 
 
 @pytest.mark.multi_gpu

@@ -46,6 +46,17 @@ def test_a_plan_for_people_names_the_mode_and_the_figures() -> None:
         assert words in done.stdout
 
 
+def test_a_plan_with_float8_has_smaller_weights() -> None:
+    words = [*"image-to-video --gpu-memory 24 --host-memory 128 --resolution 480p --quantization".split()]
+    done = run(*words, "fp8")
+    assert "offload   model (model by model, products in float8)" in done.stdout
+    assert "28.6 GB of weights, 16.7 GB on the GPU" in done.stdout and "memory    93.0 GB" in done.stdout
+    refused = run(*words, "int4")
+    assert refused.returncode != 0 and "quantization: must be one of 'none', 'fp8' (got 'int4')" in refused.stderr
+    refused = run("text-to-image", "--gpu-memory", "24", "--quantization", "fp8")
+    assert refused.returncode != 0 and "quantization: does not apply to text_to_image" in refused.stderr
+
+
 def test_the_expected_time_is_said_where_the_gpu_is_known() -> None:
     done = run(*"speech-to-video --gpu-memory 141 --host-memory 512 --gpu".split(), "NVIDIA H200")
     assert re.search(r"time      about \d+:\d\d a segment, an estimate", done.stdout), done.stdout

@@ -433,6 +433,8 @@ allowed_requests = st.fixed_dictionaries(
         | {"start_from_image": values["start_from_image"] and values["video"] is None}
         | {"inpaint_video": values["inpaint_video"] if values["video"] is None else None}
         | {"inpaint_mask": "mask.png" if values["inpaint_video"] else None}
+        # weights that change between layers are not quantized
+        | {"quantization": "none" if values["offload"] in ("group", "fp8") else values["quantization"]}
     )
 )
 

@@ -138,7 +138,8 @@ def _draw_speed(words: list[str]) -> int:
 
 def _kernels(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} kernels", description="A pass of the S2V network by each attention, plain and compiled."
+        prog=f"{PROGRAM} kernels",
+        description="A pass of the S2V network by each attention, plain, compiled, and in float8.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")

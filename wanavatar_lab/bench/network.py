@@ -6,6 +6,7 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 """
 
 import argparse
+import itertools
 import tomllib
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from wanavatar_lab.memory.estimate_time import forward_flops
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
+from wanavatar_lab.wan.float8 import quantize, quantized
 
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
@@ -95,7 +97,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats: int = 3) -> dict[str, Any]:
-    """A pass of the S2V network by each attention that is installed, and with compiled blocks by the fastest ones.
+    """A pass of the S2V network by each attention that is installed, with compiled blocks by the fastest ones, and with
+    products in float8 by the fastest of all, plain and compiled.
 
     Args:
         size: of the network, a name in `SIZES`.
@@ -117,16 +120,21 @@ def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats:
     figures |= {"device": torch.cuda.get_device_name(target) if on_gpu else "cpu"}
     figures["pixels"] = "x".join(map(str, (clip[1], clip[0], clip[2])))
     wanted: torch.Tensor | None = None
-    names = attention.available(device)
-    for compiled in (False, True):
-        if compiled:  # the two fastest, since each takes a minute or two to compile
-            times = {
-                row["attention"]: row["forward_s"] for row in figures["rows"] if row["attention"] in attention.EXACT
-            }
-            names = sorted(times, key=lambda name: times[name])[:2]
+    for quantization, compiled in itertools.product(("none", "fp8"), (False, True)):
+        names = attention.available(device)
+        if compiled or quantization == "fp8":
+            # the two fastest, since each takes a minute or two to compile; in float8 the one that is fastest compiled
+            before = [row for row in figures["rows"] if row["attention"] in attention.EXACT]
+            before = [row for row in before if row["compiled"] == (quantization == "fp8")]
+            before.sort(key=lambda row: float(row["forward_s"]))
+            names = [row["attention"] for row in before[: 1 if quantization == "fp8" else 2]]
+        if quantization == "fp8" and not quantized(model):
+            quantize(model, target)
+            for layer in quantized(model).values():
+                del layer.exact  # it would take the memory that this saves
         for name in names:
-            say(f"Attention by {name}{', compiled' if compiled else ''} …")
-            row: dict[str, Any] = {"attention": name, "compiled": compiled}
+            say(f"Attention by {name}{', compiled' * compiled}{', in float8' * (quantization == 'fp8')} …")
+            row: dict[str, Any] = {"attention": name, "compiled": compiled, "quantization": quantization}
             failures: list[str] = []
             kernels.forget_compiled(model)
             attention.use_backend(model, name)

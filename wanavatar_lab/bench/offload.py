@@ -186,7 +186,7 @@ def _measure(name: str, cases: Sequence[Workload], size: str, device: str, memor
     return made | {"host_bytes": host.peak, "host_resident_bytes": host.resident}
 
 
-def _place(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload) -> Choice:
+def _place(models: Any, name: str, apply: Callable[..., None], offload: str, workload: Workload, _: str) -> Choice:
     """Place the models by a way of diffusers, whose memory is planned as for the mode of this package."""
     choice = choose_for_device(models.components(), workload, models.device, None, offload)
     set_tiling(models.pipeline.vae, choice.tiled)

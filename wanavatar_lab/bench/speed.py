@@ -1,4 +1,4 @@
-"""What `speed` and the step caches save and cost: plans for `stages/speed.toml`, and the trade-off as a picture.
+"""What `speed`, step caches and quantization save and cost: plans for `stages/speed.toml`, and a picture of it.
 
 `calibrate` makes one exact clip and keeps what the networks return. An error in the flow of a step moves the latents by
 that error times the change of sigma, and the moves of all steps add up: so the distance of any plan from the exact
@@ -49,6 +49,7 @@ MODES: dict[str, dict[str, Any]] = {
     "fast": {"speed": "fast"},
     "TeaCache 0.15": {"use_teacache": True},
     "first block cache 0.05": {"step_cache": "first_block"},
+    "FP8": {"quantization": "fp8"},
 }
 _BEAM = 24  # plans that are kept for each number of passes; of 8 steps the best of all are found
 Values = NDArray[np.float64]

@@ -264,17 +264,19 @@ class _RandomModels(OffloadableModels):
         self.pipeline = random_pipeline(self.stage, self.size, self.weights_dtype)
         self.watch = Watch(networks(self.pipeline))
 
-    def apply_offload(self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF) -> Choice:
+    def apply_offload(
+        self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF, quantization: str = "none"
+    ) -> Choice:
         synchronize()
         start = time.perf_counter()
-        choice = self.place(offload, workload)
+        choice = self.place(offload, workload, quantization)
         synchronize()
         self.offload_seconds = time.perf_counter() - start
         return choice
 
-    def place(self, offload: str, workload: Workload) -> Choice:
+    def place(self, offload: str, workload: Workload, quantization: str) -> Choice:
         """As the stage itself; the bench of offloading replaces it by a way of diffusers."""
-        return super().apply_offload(offload, workload)
+        return super().apply_offload(offload, workload, quantization=quantization)
 
 
 @contextmanager

@@ -210,6 +210,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "S2V network": lambda row: f"{row['device']}, {row['pixels']}",
         "attention": "attention",
         "compiled": lambda row: "failed" if "error" in row else "yes" if row["compiled"] else "no",
+        "quantization": lambda row: str(row.get("quantization", "none")),
         "first pass": lambda row: f"{row['first_forward_s']:.1f} s",
         "a pass": lambda row: f"{row['forward_s']:.2f} s",
         "difference": lambda row: f"{row['difference']:.1%}",
@@ -245,7 +246,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
     },
 }
 # how many columns say what was measured
-_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 3, "ranks": 3, "cluster": 2, "network": 2}
+_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 4, "ranks": 3, "cluster": 2, "network": 2}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
 _OF_FAILED = {"stages": 2, "offload": 3}
 

@@ -20,6 +20,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import amount
 
 GIGABYTE = 10**9
+_QUANTIZED = ("image_to_video", "speech_to_video")
 _MODES = {
     "none": "all models on the GPU",
     "second_gpu": "text encoder on a second GPU",
@@ -40,6 +41,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--clips", metavar="N", help="what so many clips, segments or pictures cost, a GPU each")
     modes = ("auto", *OFFLOAD_MODES)
     command.add_argument("--offload", metavar="{" + ",".join(modes) + "}", default="auto", help="default auto")
+    command.add_argument(
+        "--quantization",
+        metavar="{none,fp8}",
+        default="none",
+        help="of a video stage, as in its request (default none)",
+    )
     other = command.add_argument_group("plan for another machine")
     other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU in 10⁹ bytes")
     other.add_argument("--host-memory", metavar="GB", help="free main memory in 10⁹ bytes")
@@ -57,12 +64,24 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.offload not in ("auto", *OFFLOAD_MODES):
         allowed = f"one of {', '.join(map(repr, ('auto', *OFFLOAD_MODES)))}"
         raise RequestError([("offload", must_be(allowed, arguments.offload))])
+    if arguments.quantization not in ("none", "fp8"):
+        raise RequestError([("quantization", must_be("one of 'none', 'fp8'", arguments.quantization))])
     frames = _number("frames", arguments.frames)
     stage = arguments.planned.replace("-", "_")
     work = usual_workload(stage, arguments.profile, arguments.resolution, None if frames is None else int(frames))
     settings = read_settings()
     shared = settings.gpus if arguments.gpus is None else "auto"  # what is said of a machine is said of all its GPUs
-    made = make_plan(arguments.profile, work, _machine(arguments), settings.weights_dir, arguments.offload, shared)
+    if arguments.quantization != "none" and stage not in _QUANTIZED:
+        raise RequestError([("quantization", f"does not apply to {stage}; leave it out")])
+    made = make_plan(
+        arguments.profile,
+        work,
+        _machine(arguments),
+        settings.weights_dir,
+        arguments.offload,
+        shared,
+        arguments.quantization,
+    )
     clips = _number("clips", arguments.clips)
     cost = {} if clips is None else _cost(made, int(clips))
     if arguments.json:
@@ -130,6 +149,7 @@ def _lines(made: Plan) -> Iterator[str]:
     yield f"device    {_device(made.machine)}"
     yield f"weights   {'installed' if made.weights_there else 'not installed; sizes are those of the published files'}"
     moved = ", model by model" if choice.offloaded and choice.mode == "fp8" else ""
+    moved += ", products in float8" if choice.quantization == "fp8" else ""
     mode = f"{choice.mode} ({_MODES[choice.mode]}{moved})" if made.machine.gpus else choice.mode
     yield f"offload   {mode}. {choice.reason}"
     for component in made.components:

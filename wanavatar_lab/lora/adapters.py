@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wanavatar_lab.lora.key_names import plain_parameters
 from wanavatar_lab.lora.match import Update
+from wanavatar_lab.wan import float8
 
 
 class Adapters:
@@ -140,11 +141,17 @@ class Adapters:
         if not changing:
             return
         parameters = plain_parameters(self._network)
+        rounded = {
+            f"{name.removesuffix('.base_layer')}.weight": layer
+            for name, layer in float8.quantized(self._network).items()
+        }
         for device in {parameters[name].device for name in changing}:
             if device.type == "cuda":  # the copy of an offloaded layer to the GPU may still be under way
                 torch.cuda.synchronize(device)
         for name in changing:
-            parameter = parameters[name]
+            layer = rounded.get(name)
+            # of a layer in float8 the exact weight changes, and is rounded again
+            parameter = parameters[name] if layer is None else layer.exact
             # from the original each time: adding and subtracting again would not give the same numbers
             original = self._originals.setdefault(name, parameter.detach().to("cpu", copy=True))
             value = original.float()
@@ -152,6 +159,8 @@ class Adapters:
                 if name in self._diffs[key]:
                     value = value + weight * self._diffs[key][name].float()
             parameter.copy_(value if name in active else original)
+            if layer is not None:
+                layer.round_weight()
             if name not in active:
                 del self._originals[name]
         self._refresh_offload()
@@ -180,7 +189,9 @@ class AdaptedLinear(lora.Linear):
         if args or kwargs or not keys or not self._is_plain(x, keys):
             return super().forward(x, *args, **kwargs)
         base, rows = self.base_layer, x.flatten(0, -2)
-        total: Tensor | None = None
+        in_float8 = isinstance(base, float8.Float8Linear)
+        # a product in float8 adds no matrix, so that the updates are added to it
+        total: Tensor | None = base(rows) if in_float8 else None
         for key in keys:
             # scaled between the matrices, where there are only `rank` columns
             inner, up = self.lora_A[key](rows) * self.scaling[key], self.lora_B[key].weight.t()
@@ -189,12 +200,12 @@ class AdaptedLinear(lora.Linear):
             else:
                 total = inner @ up if base.bias is None else torch.addmm(base.bias, inner, up)
         assert total is not None
-        return total.addmm_(rows, base.weight.t()).unflatten(0, x.shape[:-1])
+        return (total if in_float8 else total.addmm_(rows, base.weight.t())).unflatten(0, x.shape[:-1])
 
     def _is_plain(self, x: Tensor, keys: list[str]) -> bool:
         """Whether the base layer is one matrix on this device, and each adapter two of them, of the same dtype."""
         base = self.base_layer
-        if self.disable_adapters or self.merged or x.ndim < 2 or type(base) is not nn.Linear:
+        if self.disable_adapters or self.merged or x.ndim < 2 or type(base) not in (nn.Linear, float8.Float8Linear):
             return False
         if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
             return False
@@ -205,7 +216,9 @@ class AdaptedLinear(lora.Linear):
             return False
         if base._forward_pre_hooks or base._forward_hooks:
             return False
-        weights = [base.weight, *(self.lora_A[key].weight for key in keys), *(self.lora_B[key].weight for key in keys)]
+        weights = [self.lora_A[key].weight for key in keys] + [self.lora_B[key].weight for key in keys]
+        if type(base) is nn.Linear:
+            weights.append(base.weight)
         return all(weight.dtype == x.dtype and weight.device == x.device for weight in weights)
 
 

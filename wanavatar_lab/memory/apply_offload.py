@@ -20,10 +20,17 @@ from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.memory.activations import set_tiling
 from wanavatar_lab.memory.choose_offload import Choice, choose_for_device
 from wanavatar_lab.memory.components import DENOISERS, Component, dimensions
-from wanavatar_lab.memory.model_offload import enable_model_offload, move_to_device, move_to_host, release_gpu_memory
+from wanavatar_lab.memory.model_offload import (
+    enable_model_offload,
+    is_on_device,
+    move_to_device,
+    move_to_host,
+    release_gpu_memory,
+)
 from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
+from wanavatar_lab.wan import float8
 
 FP8 = torch.float8_e4m3fn
 
@@ -49,20 +56,31 @@ class OffloadableModels:
         """Load `pipeline` into host memory."""
         raise NotImplementedError(f"{type(self).__name__} has to implement read(), which loads its pipeline.")
 
-    def apply_offload(self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF) -> Choice:
+    def apply_offload(
+        self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF, quantization: str = "none"
+    ) -> Choice:
         """Place the pipeline for a run.
 
         Args:
             offload: as in the request, or auto.
             workload: of the run.
             ranks: the processes that share it, which all call this.
+            quantization: as in the request.
 
         Raises:
             RequestError: the mode does not fit.
             LabError: no mode fits.
         """
         choice = choose_for_device(
-            self.components(), workload, self.device, None, offload, self.excluded_modes, ranks.world, ranks
+            self.components(),
+            workload,
+            self.device,
+            None,
+            offload,
+            self.excluded_modes,
+            ranks.world,
+            ranks,
+            quantization,
         )
         before = self.choice
         # diffusers cannot undo group offload, nor storage in 8 bits
@@ -93,7 +111,12 @@ class OffloadableModels:
 
     def host_bytes(self) -> int:
         """Host memory that the pipeline takes while it is offloaded, in bytes."""
-        return sum(component.gpu_bytes for component in self.components())
+        size = sum(component.gpu_bytes for component in self.components())
+        if self.choice is not None and self.choice.quantization == "fp8":
+            # what is in 8 bits takes as much as it saves on a GPU
+            denoisers = [component for component in self.components() if component.name in DENOISERS]
+            size += sum(component.gpu_bytes - component.float8_bytes for component in denoisers)
+        return size
 
     def components(self) -> tuple[Component, ...]:
         """The pipeline's components as they were loaded first, before any was stored in 8 bits."""
@@ -122,12 +145,16 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
     if "vae" in parts:
         # tiling is also switched off, since an earlier run may have needed it
         set_tiling(parts["vae"], choice.tiled)
+    if choice.mode == mode_before == "group":
+        return
+    if target.type != "cpu":
+        pipeline.remove_all_hooks()
+    for name in DENOISERS:
+        if name in parts:
+            set_products(parts[name], target, choice)
     if target.type == "cpu":
         pipeline.to(target)
         return
-    if choice.mode == mode_before == "group":
-        return
-    pipeline.remove_all_hooks()
     if isinstance(parts.get("vae"), AutoencoderKLWan):
         parts["vae"].half()  # `wan.vae` says why
     if choice.mode == "fp8" and mode_before != "fp8":
@@ -152,6 +179,23 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
     else:
         for part in parts.values():
             move_to_device(part, target)
+
+
+def set_products(network: nn.Module, device: torch.device, choice: Choice) -> None:
+    """Let a denoising network's large products be in float8 or exact, as chosen.
+
+    Exact weights are in host memory while products are in float8, so that they come back without reading a file.
+    """
+    if (choice.quantization == "fp8") == bool(float8.quantized(network)):
+        return
+    if choice.quantization == "none":
+        float8.restore(network)
+        return
+    if not is_on_device(network, torch.device("cpu")):
+        move_to_host([network])
+    float8.quantize(network, device)
+    if choice.offloaded:
+        move_to_host([network])  # before the next network needs the room
 
 
 def components_in(pipeline: DiffusionPipeline) -> tuple[Component, ...]:

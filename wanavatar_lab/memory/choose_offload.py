@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.memory.activations import activation_bytes
-from wanavatar_lab.memory.components import Component
+from wanavatar_lab.memory.components import DENOISERS, Component
 from wanavatar_lab.memory.machine import Gpu, Machine, this_machine
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
@@ -16,6 +16,8 @@ from wanavatar_lab.weights import amount
 
 # the modes that a request can name beside auto, which also takes second_gpu
 OFFLOAD_MODES = ("none", "model", "fp8", "group")
+# those with which products can be in float8: weights are stored as they are, and move as they are
+QUANTIZED_MODES = ("none", "second_gpu", "model")
 HOST, GPU, SECOND_GPU = "host", "gpu 0", "gpu 1"
 
 # the share of free GPU memory that is planned with: an allocator cannot use every gap
@@ -54,6 +56,7 @@ class Choice:
         host_bytes: host memory for loading and for offloaded weights.
         reason: why, in a sentence with the figures.
         tiled: whether the autoencoder works in tiles.
+        quantization: of the products of denoising networks: none, or fp8, with their exact weights in host memory.
     """
 
     mode: str
@@ -64,6 +67,7 @@ class Choice:
     host_bytes: int
     reason: str
     tiled: bool = False
+    quantization: str = "none"
 
     @property
     def key(self) -> str:
@@ -80,6 +84,7 @@ def choose_for_device(
     excluded: Collection[str] = (),
     gpus: int = 1,
     ranks: Ranks = BY_ITSELF,
+    quantization: str = "none",
 ) -> Choice:
     """Choose for this machine, as `choose` does, and query no GPU needlessly: each query costs memory on it.
 
@@ -91,23 +96,24 @@ def choose_for_device(
         offload, excluded: as for `choose`.
         gpus: how many share the run, none of which is free then for a text encoder.
         ranks: the processes that choose together, by the least free memory of them.
+        quantization: as for `choose`.
 
     Raises:
         RequestError: the mode does not fit.
-        LabError: no mode fits, or host memory is too small to load the weights.
+        LabError: no mode fits, or host memory is too small for the weights.
     """
     one = tuple(
         Gpu(gpu.name, ranks.least(gpu.total), ranks.least(gpu.free)) for gpu in this_machine(device, most=1).gpus
     )
     machine = Machine(one, host_free)
     if offload != "auto":
-        return choose(components, workload, machine, offload)
+        return choose(components, workload, machine, offload, quantization=quantization)
     try:
-        return choose(components, workload, machine, "none")
+        return choose(components, workload, machine, "none", quantization=quantization)
     except RequestError:
         if gpus == 1:
             machine = Machine(this_machine(device, most=2).gpus, host_free)
-        return choose(components, workload, machine, excluded=excluded)
+        return choose(components, workload, machine, excluded=excluded, quantization=quantization)
 
 
 def choose(
@@ -116,6 +122,7 @@ def choose(
     machine: Machine,
     offload: str = "auto",
     excluded: Collection[str] = (),
+    quantization: str = "none",
 ) -> Choice:
     """Choose the first mode that fits, without tiles or else with them.
 
@@ -128,10 +135,11 @@ def choose(
         machine: what is free.
         offload: auto tries none, second_gpu, model, fp8 and group in this order; else the only mode to try.
         excluded: modes that auto does not try.
+        quantization: none, or fp8 for products in float8, which only `QUANTIZED_MODES` have.
 
     Raises:
         RequestError: the mode named by `offload` does not fit; the text has the figures.
-        LabError: no mode fits, or host memory is too small to load the weights.
+        LabError: no mode fits, or host memory is too small for the weights.
     """
     total = sum(component.gpu_bytes for component in components)
     if machine.host_free is not None and total > machine.host_free:
@@ -142,12 +150,14 @@ def choose(
     whole, tiled = (activation_bytes(workload, components, tiled) for tiled in (False, True))
     if not machine.gpus:
         on_host = {each.name: Placement(HOST, HOST, each.gpu_bytes) for each in components}
-        return Choice("none", False, on_host, whole, None, total, "The CPU computes, so nothing is moved.")
-    candidates = list(_candidates(components, whole, machine))
+        why = "The CPU computes, so nothing is moved."
+        return Choice("none", False, on_host, whole, None, total, why, quantization=quantization)
+    candidates = list(_candidates(components, whole, machine, quantization))
     if tiled.get("vae", 0) < whole.get("vae", 0):
         note = f" The VAE works in tiles, and needs {amount(tiled['vae'])} instead of {amount(whole['vae'])}."
         with_tiles = [
-            replace(each, tiled=True, reason=each.reason + note) for each in _candidates(components, tiled, machine)
+            replace(each, tiled=True, reason=each.reason + note)
+            for each in _candidates(components, tiled, machine, quantization)
         ]
         candidates = [each for pair in zip(candidates, with_tiles, strict=True) for each in pair]
     candidates = [
@@ -158,6 +168,12 @@ def choose(
     usable = int(machine.gpus[0].free * USABLE_SHARE)
     for choice in candidates:
         if _peak(choice) <= usable:
+            if machine.host_free is not None and choice.host_bytes > machine.host_free:
+                raise LabError(
+                    f"With quantization fp8 and offload {choice.mode}, main memory holds the weights in both formats, "
+                    f"{amount(choice.host_bytes)}, and {amount(machine.host_free)} are free. Set quantization to none, "
+                    "end other programs, or use a machine with more memory."
+                )
             return choice
     least, gpu = min(candidates, key=_peak), machine.gpus[0]
     there = f"{amount(usable)} can be used of the {amount(gpu.free)} free on the GPU ({amount(gpu.total)} in all)"
@@ -171,8 +187,25 @@ def choose(
     )
 
 
-def _candidates(components: Sequence[Component], activations: Mapping[str, int], machine: Machine) -> Iterator[Choice]:
+def _candidates(
+    components: Sequence[Component], activations: Mapping[str, int], machine: Machine, quantization: str = "none"
+) -> Iterator[Choice]:
     """Every way to place the components, the preferred ones first; on the first GPU they need not fit."""
+    if quantization == "fp8":
+        smaller = [
+            replace(each, gpu_bytes=each.float8_bytes) if each.name in DENOISERS else each for each in components
+        ]
+        exact = sum(each.gpu_bytes for each in components)
+        both = 2 * exact - sum(each.gpu_bytes for each in smaller)  # what is in 8 bits takes as much as it saves
+        for choice in _candidates(smaller, activations, machine):
+            if choice.mode in QUANTIZED_MODES:
+                yield replace(choice, quantization="fp8", host_bytes=both if choice.offloaded else exact)
+        for choice in _candidates(components, activations, machine):
+            if choice.mode not in QUANTIZED_MODES:
+                yield replace(
+                    choice, reason=choice.reason + " Products are exact, since weights change between layers."
+                )
+        return
     several = len(components) > 1 and not any(each.name == "speech_model" for each in components)  # they stay together
     yield _resident("none", components, activations)
     text = next((each for each in components if each.name == "text_encoder"), None)

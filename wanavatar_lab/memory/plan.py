@@ -64,6 +64,7 @@ class Plan:
             "mode": choice.mode,
             "takes_turns": choice.offloaded,
             "vae_tiled": choice.tiled,
+            "quantization": choice.quantization,
             "reason": choice.reason,
             "components": [
                 {
@@ -90,7 +91,13 @@ class Plan:
 
 
 def plan(
-    profile: str, workload: Workload, machine: Machine, weights_dir: Path, offload: str = "auto", gpus: str = "auto"
+    profile: str,
+    workload: Workload,
+    machine: Machine,
+    weights_dir: Path,
+    offload: str = "auto",
+    gpus: str = "auto",
+    quantization: str = "none",
 ) -> Plan:
     """Plan a stage.
 
@@ -101,6 +108,7 @@ def plan(
         weights_dir: the weights folder.
         offload: auto, or a mode.
         gpus: how many share a run: auto, or a number, as in the settings.
+        quantization: of the products of a video stage, as in the request; what time it saves is not estimated.
 
     Raises:
         RequestError: the mode does not fit, or there are not so many GPUs.
@@ -113,7 +121,7 @@ def plan(
     host_free = None if host is None else host // world
     # each GPU of a shared run has all networks
     one = machine if world == 1 else Machine(machine.gpus[:1], host_free)
-    choice = choose(components, workload, one, offload)
+    choice = choose(components, workload, one, offload, quantization=quantization)
     return Plan(
         profile=profile,
         workload=workload,
@@ -174,7 +182,8 @@ def refuse_what_cannot_fit(request: Request, device: str, host_free: int | None,
         return
     components = stage_components(profile, request.stage, weights_dir, device)
     workload, offload = workload_of(request, _size_of(request)), getattr(request, "offload", "auto")
-    choose_for_device(components, workload, device, host_free, offload, gpus=gpus)
+    quantization = getattr(request, "quantization", "none")
+    choose_for_device(components, workload, device, host_free, offload, gpus=gpus, quantization=quantization)
 
 
 def _size_of(request: Any) -> tuple[int, int]:

@@ -57,6 +57,10 @@ _ATTENTIONS = {
     "flash4": "FlashAttention 4",
     "sage": "SageAttention",
 }
+_QUANTIZATION = (
+    "FP8 multiplies weights and activations of the large layers in 8 bits: faster on NVIDIA GPUs from the RTX 40 "
+    "series and the H100 on, with less GPU memory, and slightly less exact."
+)
 _VIDEO_LORAS = "For a person, a motion or a camera move. Only the LoRAs selected here are applied."
 _IMAGE_LORAS = "For a style or a person. Only the LoRAs selected here are applied."
 
@@ -90,6 +94,17 @@ Attention = Annotated[
     Literal["auto", "sdpa", "cudnn", "flash3", "flash4", "sage"],
     spec("Attention", _ATTENTION, group="advanced", options=_ATTENTIONS),
 ]
+Quantization = Annotated[
+    Literal["none", "fp8"],
+    spec("Quantization", _QUANTIZATION, group="advanced", options={"none": "None: exact", "fp8": "FP8 (W8A8)"}),
+]
+
+
+def quantization_conflicts(request: Any) -> list[tuple[str, str]]:
+    """What is wrong where a video request has products in float8 and weights that change between layers."""
+    if request.quantization == "none" or request.offload not in ("group", "fp8"):
+        return []
+    return [("quantization", must_be(f"none with offload {request.offload}", request.quantization))]
 
 
 def step_saving_conflicts(request: Any) -> list[tuple[str, str]]:

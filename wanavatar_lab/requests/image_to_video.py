@@ -10,6 +10,7 @@ from wanavatar_lab.requests.fields import (
     GuidanceScale,
     NegativePrompt,
     Offload,
+    Quantization,
     Resolution,
     SampleSolver,
     Seed,
@@ -18,6 +19,7 @@ from wanavatar_lab.requests.fields import (
     UseTeacache,
     VideoLoras,
     VideoSteps,
+    quantization_conflicts,
     step_saving_conflicts,
 )
 from wanavatar_lab.requests.request import Request
@@ -70,10 +72,11 @@ class ImageToVideo(Request):
     teacache_thresh: TeacacheThresh = 0.15
     offload: Offload = "auto"
     attention: Attention = "auto"
+    quantization: Quantization = "none"
     loras: VideoLoras = ()
 
     def _conflicts(self) -> list[tuple[str, str]]:
-        return step_saving_conflicts(self)
+        return step_saving_conflicts(self) + quantization_conflicts(self)
 
     def size(self, picture: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the video in pixels, for a picture of this width and height."""

@@ -12,6 +12,7 @@ from wanavatar_lab.requests.fields import (
     GuidanceScale,
     NegativePrompt,
     Offload,
+    Quantization,
     Resolution,
     SampleSolver,
     Seed,
@@ -20,6 +21,7 @@ from wanavatar_lab.requests.fields import (
     UseTeacache,
     VideoLoras,
     VideoSteps,
+    quantization_conflicts,
     step_saving_conflicts,
 )
 from wanavatar_lab.requests.request import Request, must_be
@@ -124,6 +126,7 @@ class SpeechToVideo(Request):
     """A step that changes less than this is skipped. A larger value skips more steps."""
     offload: Offload = "auto"
     attention: Attention = "auto"
+    quantization: Quantization = "none"
     loras: VideoLoras = ()
     lora_schedule: Annotated[
         Literal["noise", "progress"],
@@ -133,7 +136,7 @@ class SpeechToVideo(Request):
     gradually from 40% to 60% of the steps."""
 
     def _conflicts(self) -> list[tuple[str, str]]:
-        problems = step_saving_conflicts(self)
+        problems = step_saving_conflicts(self) + quantization_conflicts(self)
         if self.image_box is not None and not _BOX.fullmatch(self.image_box):
             problems.append(("image_box", must_be(_BOX_ALLOWED, self.image_box)))
         if self.pose_start >= self.pose_end:

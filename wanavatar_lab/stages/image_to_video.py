@@ -96,7 +96,8 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
     frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
     models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
-    context.say_placement(models.apply_offload(request.offload, workload, context.ranks))
+    choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    context.say_placement(choice)
     kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
     lengths = request.segments()

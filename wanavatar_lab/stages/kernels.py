@@ -1,4 +1,4 @@
-"""How a stage's denoising networks compute: the backend of self-attention, and compiled blocks.
+"""How a stage's denoising networks compute: the backend of self-attention, products in float8, and compiled blocks.
 
 A compiled block computes the same to the rounding of fused operations. All blocks of a kind share a graph, for each
 size of clip; the weights of LoRAs, prompts, both passes of guidance and segments share it too. torch keeps what it
@@ -20,10 +20,13 @@ from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan import attention
+from wanavatar_lab.wan.float8 import Float8Linear, quantized
 
 BACKEND = "inductor"
 # sizes of clips that one process can have compiled, times what else a graph depends on; torch's own 8 would be used up
 _MOST_GRAPHS = 256
+
+_CHANGING = ("group", "fp8")  # modes of offload by which weights change between layers
 
 _ON_FAILURE: WeakKeyDictionary[nn.Module, Callable[[Exception], None]] = WeakKeyDictionary()
 
@@ -45,7 +48,8 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
     chooses = context.ranks.leads or request.attention != "auto"
     choice = attention.choose(request.attention, models.device, *size, kept) if chooses else None
     chosen, why = context.ranks.agreed(choice)
-    compiled, why_not = _compiles(settings.compile, models, request)
+    in_float8 = [layer for network in networks for layer in quantized(network).values()]
+    compiled, why_not = _compiles(settings.compile, models, request, emulated=not all(each.fast for each in in_float8))
     for network in networks:
         attention.use_backend(network, chosen)
         if not compiled:
@@ -54,6 +58,7 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_dir / "inductor"))
             compile_blocks(network, partial(_say_failed, context))
     context.record(attention=chosen, compiled=compiled)
+    _say_quantization(request, models, in_float8, context)
     if models.device != "cpu" or settings.compile == "on":
         context.log(f"Attention by {chosen}: {why}.")
         context.log(
@@ -63,15 +68,37 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
         )
 
 
-def _compiles(setting: str, models: OffloadableModels, request: ImageToVideo | SpeechToVideo) -> tuple[bool, str]:
+def _say_quantization(
+    request: ImageToVideo | SpeechToVideo, models: OffloadableModels, layers: list[Float8Linear], context: StageContext
+) -> None:
+    """Record and log which products are in float8, or why none is."""
+    if request.quantization == "none":
+        return
+    context.record(quantization=request.quantization if layers else "none")
+    if not layers:
+        mode = models.choice.mode if models.choice else "none"
+        changing = f"with offload {mode} weights change between layers"
+        why = changing if mode in _CHANGING else "on this GPU it would make such narrow layers no faster"
+        context.log(f"Quantization fp8 is not used, and all products are exact: {why}.")
+        return
+    emulated = sum(not layer.fast for layer in layers)
+    note = f" In {emulated} of them it is emulated, since this device does not multiply it: that is not faster."
+    context.log(f"Quantization fp8: {len(layers)} linear layers multiply in float8.{note if emulated else ''}")
+
+
+def _compiles(
+    setting: str, models: OffloadableModels, request: ImageToVideo | SpeechToVideo, *, emulated: bool
+) -> tuple[bool, str]:
     """Whether blocks are compiled, and if not, why."""
     mode = models.choice.mode if models.choice else "none"
     if setting == "off":
         return False, "WANAVATAR_COMPILE is off"
-    if mode in ("group", "fp8"):
+    if mode in _CHANGING:
         return False, f"with offload {mode} weights change between layers"
     if getattr(request, "step_cache", "off") != "off":
         return False, "the step cache decides between blocks"
+    if emulated and models.device != "cpu":
+        return False, "float8 is emulated, for which there may be no compiler"
     if setting == "auto" and models.device == "cpu":
         return False, "on a CPU it takes longer than it saves"
     return True, ""

@@ -117,7 +117,8 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     if request.inpaint_video is not None or (recording is not None and trained_for_inpainting(request)):
         models.widen()
     workload = workload_of(request, (width, height))
-    context.say_placement(models.apply_offload(request.offload, workload, context.ranks))
+    choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    context.say_placement(choice)
     kernels.prepare(request, models, context)
     pipeline = models.pipeline
     # a pipeline from the model cache still has the last run's step cache
