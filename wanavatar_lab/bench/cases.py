@@ -36,6 +36,13 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("speech_to_video", 480, 832, 80, steps=3),
         Case("speech_to_video", 720, 1280, 80, steps=3),
     ),
+    # the default sizes of the profile
+    "pocket": (
+        Case("text_to_image", 128, 128, steps=4),
+        Case("upscale", 128, 128),
+        Case("image_to_video", 128, 128, 49, steps=8),
+        Case("speech_to_video", 128, 128, 80, steps=8),
+    ),
     "tiny": (
         Case("text_to_image", 64, 64, steps=4),
         Case("upscale", 64, 64),
