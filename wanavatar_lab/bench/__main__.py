@@ -79,6 +79,7 @@ def _parts(words: list[str]) -> int:
     parser.add_argument("cases", nargs="*", help=f"{WRITTEN}; default one of each stage")
     names = sorted({name for parts in PARTS.values() for name in parts})
     parser.add_argument("--parts", nargs="+", choices=names, default=[], help="default all")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="calls of each that count; default 3")
     parser.add_argument("--peers", action="store_true", help="also diffusers' own networks")
     parser.add_argument(
         "--reference",
@@ -88,7 +89,9 @@ def _parts(words: list[str]) -> int:
     )
     arguments = parser.parse_args(words)
     chosen, report = choose_parts(arguments.cases, arguments.parts, arguments.size), _reporter(arguments.json)
-    figures = measure_parts(chosen, arguments.size, arguments.device, report, arguments.peers, arguments.reference)
+    figures = measure_parts(
+        chosen, arguments.size, arguments.device, report, arguments.peers, arguments.reference, arguments.repeats
+    )
     passes = [case for case, names in chosen if case.stage == "speech_to_video" and "transformer" in names]
     if arguments.peers and arguments.reference is None and passes:
         say("The S2V network of Wan's publisher is not installed here: --reference names a clone of it.")

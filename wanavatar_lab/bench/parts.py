@@ -126,6 +126,7 @@ def measure_parts(
     on_row: Callable[[Figures], None],
     peers: bool = False,
     reference: Path | None = None,
+    repeats: int = 3,
 ) -> Figures:
     """Measure parts of stages.
 
@@ -136,6 +137,7 @@ def measure_parts(
         on_row: gets the figures so far after every part.
         peers: also measure diffusers' own networks.
         reference: the folder that holds the package `wan` of Wan's publisher, to measure its S2V network too.
+        repeats: calls of each part that count.
 
     Returns:
         The device, its ceilings, and `rows`; in seconds, bytes and operations.
@@ -166,7 +168,7 @@ def measure_parts(
             for case, names in ((case, names) for case, names in chosen if case.stage == stage):
                 facts = _prepare(case, models, Path(folder) / f"{stage}{case.width}x{case.height}x{case.frames}")
                 for name, part in _PARTS_OF[stage](models, case, target, published, names):
-                    for row in _rows(name, part, case, facts, ceilings, peers):
+                    for row in _rows(name, part, case, facts, ceilings, peers, repeats):
                         figures["rows"].append(row)
                         on_row(figures)
             del models
@@ -200,9 +202,11 @@ def _prepare(case: Case, models: Any, folder: Path) -> Figures:
 
 
 @torch.no_grad()
-def _rows(name: str, part: Part, case: Case, facts: Figures, ceilings: Ceilings, peers: bool) -> Iterator[Figures]:
+def _rows(
+    name: str, part: Part, case: Case, facts: Figures, ceilings: Ceilings, peers: bool, repeats: int
+) -> Iterator[Figures]:
     """The figures of a part, and of its peers."""
-    dtype = compute_dtype(part.network)
+    dtype, on_gpu = compute_dtype(part.network), next(part.network.parameters()).is_cuda
     common = {
         "stage": case.stage,
         "part": name,
@@ -223,7 +227,7 @@ def _rows(name: str, part: Part, case: Case, facts: Figures, ceilings: Ceilings,
             row |= facts if by == "this package" else {"attention": "sdpa", "compiled": False}
         try:
             call = build()
-            row |= _measured(call, part.warm_up)
+            row |= _measured(call, on_gpu, part.warm_up, repeats)
             row["of_floor"] = floor / row["seconds"]
             row["times_products"] = row["least_seconds"] / products
             del call
@@ -236,37 +240,43 @@ def _rows(name: str, part: Part, case: Case, facts: Figures, ceilings: Ceilings,
         yield row
 
 
-def _measured(call: Callable[[], Any], warm_up: int, repeats: int = 3) -> Figures:
+def _measured(call: Callable[[], Any], on_gpu: bool, warm_up: int, repeats: int) -> Figures:
     """Seconds of a call, its peak of GPU memory, and what its kernels are."""
     first = sum(median_seconds(call, warm_up=0, repeats=1) for _ in range(warm_up))
-    on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     times = [median_seconds(call, warm_up=0, repeats=1) for _ in range(repeats)]
     row: Figures = {"first_seconds": first, "seconds": statistics.median(times), "least_seconds": min(times)}
     if on_gpu:
         row["peak_bytes"] = torch.cuda.max_memory_allocated()
-    by_name = kernel_seconds(call)
+    by_name = kernel_seconds(call, on_gpu)
     row["kernels"] = kinds_of(by_name) | {"between": max(0.0, row["seconds"] - sum(by_name.values()))}
     largest = sorted(by_name, key=lambda name: -by_name[name])[:LARGEST_KERNELS]
     row["largest_kernels"] = {name[:120]: by_name[name] for name in largest}
     return row
 
 
-def kernel_seconds(call: Callable[[], Any]) -> dict[str, float]:
+def kernel_seconds(call: Callable[[], Any], on_gpu: bool = False) -> dict[str, float]:
     """Seconds by name of each kernel of a GPU that a call runs, or of each operator on a CPU, by torch's profiler."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it prints when it starts and stops
-    on_gpu = torch.cuda.is_available()
     activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity]) as profile:
         call()
         synchronize()
+    # the events as they were recorded: torch's own tables of them take longer than what they are of
+    device = torch._C._autograd.DeviceType.CUDA if on_gpu else torch._C._autograd.DeviceType.CPU
+    events = [event for event in profile.profiler.kineto_results.events() if event.device_type() == device]
     found: dict[str, float] = {}
-    for event in profile.key_averages():
-        if on_gpu and event.device_type != torch._C._autograd.DeviceType.CUDA:
-            continue
-        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        found[event.key] = found.get(event.key, 0.0) + microseconds / 1e6
+    outer: list[tuple[int, str]] = []  # operators that the next one may be inside of: their ends and names
+    for event in sorted(events, key=lambda each: (each.start_thread_id(), each.start_ns(), -each.duration_ns())):
+        start, seconds = event.start_ns(), event.duration_ns() / 1e9
+        found[event.name()] = found.get(event.name(), 0.0) + seconds
+        if not on_gpu:
+            while outer and outer[-1][0] <= start:
+                outer.pop()
+            if outer:
+                found[outer[-1][1]] -= seconds
+            outer.append((start + event.duration_ns(), event.name()))
     return found
 
 
@@ -279,8 +289,9 @@ def kinds_of(by_name: dict[str, float]) -> dict[str, float]:
 
 
 def _release() -> None:
-    gc.collect()
+    """Give the GPU's memory back of what is not used any more."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 
