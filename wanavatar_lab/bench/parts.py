@@ -119,6 +119,7 @@ def choose_parts(words: Sequence[str], parts: Sequence[str], size: str) -> list[
     return [(case, names) for case, names in chosen if names]
 
 
+@torch.no_grad()
 def measure_parts(
     chosen: Sequence[tuple[Case, Sequence[str]]],
     size: str,
@@ -201,7 +202,6 @@ def _prepare(case: Case, models: Any, folder: Path) -> Figures:
     return context.facts
 
 
-@torch.no_grad()
 def _rows(
     name: str, part: Part, case: Case, facts: Figures, ceilings: Ceilings, peers: bool, repeats: int
 ) -> Iterator[Figures]:
@@ -223,11 +223,11 @@ def _rows(
     for by, build in calls.items():
         say(f"{case.stage.replace('_', ' ')}, {name}, by {by} …")
         row = {**common, "by": by}
-        if name.startswith("transformer"):
-            row |= facts if by == "this package" else {"attention": "sdpa", "compiled": False}
         try:
             call = build()
             row |= _measured(call, on_gpu, part.warm_up, repeats)
+            if name == "transformer":  # now, since compiling may have failed
+                row |= facts if by == "this package" else {"attention": "sdpa", "compiled": False}
             row["of_floor"] = floor / row["seconds"]
             row["times_products"] = row["least_seconds"] / products
             del call
