@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers import AutoencoderKLFlux2, AutoencoderKLWan
 from torch import nn
 
 from wanavatar_lab.bench.__main__ import main
 from wanavatar_lab.bench.floor import Ceilings, Operations, counted, read_bytes
 from wanavatar_lab.bench.parts import PARTS, choose_parts, kernel_seconds, kinds_of
+from wanavatar_lab.bench.random_models import SIZES
 from wanavatar_lab.bench.table import tables
 from wanavatar_lab.bench.targets import TARGETS, figure_of, targets_table
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory import estimate_time
 
 
 class Toy(nn.Module):
@@ -42,6 +46,21 @@ def test_operations_are_those_that_one_counts_by_hand() -> None:
     )
     assert all(parameter.device.type == "cpu" for parameter in toy.parameters()), "the network itself stays as it is"
     assert read_bytes(toy) == 4 * (12 * 24 + 24 + 3 * 5 * 9 + 5), "rows of an embedding are looked up"
+
+
+def test_the_estimated_work_of_decoders_is_what_is_counted() -> None:
+    with init_empty_weights(include_buffers=True):
+        wan = AutoencoderKLWan(**SIZES["published"]["wan_vae"])
+        flux = AutoencoderKLFlux2(**SIZES["published"]["flux_vae"])
+
+    def decoding(network: nn.Module, *latents: int) -> Operations:
+        return counted(network, lambda it: it.decode(torch.empty(latents, device="meta")))
+
+    # the first latents of a clip are decoded to fewer frames
+    four_frames = decoding(wan, 1, 16, 4, 60, 104).without(decoding(wan, 1, 16, 3, 60, 104))
+    assert sum(four_frames) / 2 / (4 * 480 * 832 * 96**2) == pytest.approx(estimate_time._WAN_DECODER, rel=0.02)
+    picture = decoding(flux, 1, 32, 90, 160)
+    assert sum(picture) / 2 / (720 * 1280 * 128**2) == pytest.approx(estimate_time._FLUX_DECODER, rel=0.02)
 
 
 def test_the_floor_is_operations_by_their_rates_or_the_reading_of_weights() -> None:
