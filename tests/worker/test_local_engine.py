@@ -26,7 +26,7 @@ from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings
 from wanavatar_lab.worker import local_engine
 from wanavatar_lab.worker.engine import Place
-from wanavatar_lab.worker.local_engine import LocalEngine, visible_gpus
+from wanavatar_lab.worker.local_engine import LocalEngine, Worker, visible_gpus
 from wanavatar_lab.worker.queue import RunQueue
 
 POCKET, FULL = PROFILES["pocket"], PROFILES["full"]
@@ -239,5 +239,21 @@ def test_a_worker_sees_the_gpus_of_its_place(queue_settings: Path) -> None:
     try:
         environ = eventually(lambda: Path(f"/proc/{worker.pid}/environ").read_bytes()).split(b"\0")
         assert b"CUDA_VISIBLE_DEVICES=GPU-b,GPU-a" in environ and b"WANAVATAR_DEVICE=cpu" in environ
+    finally:
+        worker.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not show a process's environment")
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_of_a_worker_sleep_while_they_wait(
+    own: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    wanted, worker = f"OMP_WAIT_POLICY={own or 'PASSIVE'}".encode(), Worker(tmp_path, {})
+    environment = Path(f"/proc/{worker.pid}/environ")
+    try:
+        eventually(lambda: wanted in environment.read_bytes().split(b"\0"))
     finally:
         worker.kill()

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,25 @@ import torch
 from wanavatar_lab.bench import network
 from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.cluster import measure_cluster
+from wanavatar_lab.bench.cpu import measure_cpu
 from wanavatar_lab.bench.files import measure_files
 from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
+from wanavatar_lab.bench.parts import PARTS, choose_parts, measure_parts
+from wanavatar_lab.bench.random_models import SIZES
 from wanavatar_lab.bench.ranks import measure_ranks
 from wanavatar_lab.bench.service import measure_service
 from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
-from wanavatar_lab.bench.table import between_marks, comparison, last_lines, tables
+from wanavatar_lab.bench.table import TARGETS, between_marks, comparison, last_lines, tables
+from wanavatar_lab.bench.targets import targets_table
+from wanavatar_lab.bench.watch import say
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import whole_file
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.profiles import PROFILES
 
-PROGRAM = "python -m wanavatar_lab.bench"
+PROGRAM = "wanavatar-lab bench"
+WRITTEN = "for example text-to-image, or speech-to-video:480x832x80/3 (width x height x frames / steps)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
-    benches |= {"service": _service, "ranks": _ranks, "cluster": _cluster}
+    benches |= {"service": _service, "ranks": _ranks, "cluster": _cluster, "parts": _parts, "cpu": _cpu}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -44,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="The S2V network alone. Other benches: stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, ranks, service, cluster, table, compare.",
+        description="The S2V network alone. Other benches: parts, stages, offload, files, calibrate, "
+        "speed, draw-speed, kernels, ranks, service, cluster, cpu, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -62,6 +69,46 @@ def _network(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     result = network.measure(arguments)
     print(json.dumps(result) if arguments.json else "\n".join(f"{key:22} {value}" for key, value in result.items()))
+    return 0
+
+
+def _parts(words: list[str]) -> int:
+    parser = _parser(
+        "parts", "Each part of the stages by itself: time, floor, peak of memory, kinds of kernels.", CASES
+    )
+    parser.add_argument("cases", nargs="*", help=f"{WRITTEN}; default one of each stage")
+    names = sorted({name for parts in PARTS.values() for name in parts})
+    parser.add_argument("--parts", nargs="+", choices=names, default=[], help="default all")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="calls of each that count; default 3")
+    parser.add_argument("--peers", action="store_true", help="also diffusers' own networks")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="also the S2V network of this clone of github.com/Wan-Video/Wan2.2",
+    )
+    arguments = parser.parse_args(words)
+    chosen, report = choose_parts(arguments.cases, arguments.parts, arguments.size), _reporter(arguments.json)
+    figures = measure_parts(
+        chosen, arguments.size, arguments.device, report, arguments.peers, arguments.reference, arguments.repeats
+    )
+    passes = [case for case, names in chosen if case.stage == "speech_to_video" and "transformer" in names]
+    if arguments.peers and arguments.reference is None and passes:
+        say("The S2V network of Wan's publisher is not installed here: --reference names a clone of it.")
+    print(f"\n{tables([figures])}")
+    return int(any("error" in row for row in figures["rows"]))
+
+
+def _cpu(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} cpu", description="What a user of a CPU waits for: imports, and the demo."
+    )
+    parser.add_argument("--demo", action="store_true", help="run the notebook of `make demo` too, twice")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args(words)
+    figures = measure_cpu(demo=arguments.demo)
+    _write(arguments.json, figures)
+    print(tables([figures]))
     return 0
 
 
@@ -223,14 +270,23 @@ def _sizes_of_clip(arguments: argparse.Namespace) -> tuple[str, str, int, int]:
 def _table(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} table", description="Figures of --json files as Markdown.")
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--into", type=Path, help="write the tables between the figures comments of this Markdown file")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--targets", action="store_true", help="the targets of speed instead, and what was measured of each"
+    )
+    where.add_argument("--into", type=Path, help="write both between the comments of this Markdown file")
     arguments = parser.parse_args(words)
     measured = _read(arguments.files)
-    if arguments.into is None:
+    if arguments.targets:
+        print(targets_table(measured))
+    elif arguments.into is None:
         print(tables(measured))
     else:
-        text = arguments.into.read_text(encoding="utf-8")
-        arguments.into.write_text(between_marks(text, tables(measured), arguments.into), encoding="utf-8")
+        text = between_marks(arguments.into.read_text(encoding="utf-8"), tables(measured), arguments.into)
+        if f"<!-- {TARGETS} -->" in text:
+            text = between_marks(text, targets_table(measured), arguments.into, TARGETS)
+        with whole_file(arguments.into) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -252,18 +308,19 @@ def _read(files: Sequence[Path]) -> list[dict[str, Any]]:
         raise LabError(f"The figures cannot be read: {error}. Name files that --json has written.") from error
 
 
-def _parser(bench: str, description: str) -> argparse.ArgumentParser:
+def _parser(bench: str, description: str, sizes: Collection[str] = tuple(SIZES)) -> argparse.ArgumentParser:
     """A parser with the options of every bench of stages."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--size", choices=CASES, default="published", help="tiny runs anywhere in seconds")
+    tells = "tiny runs anywhere in seconds" + ("; pocket is the toy models that ship" if "pocket" in sizes else "")
+    parser.add_argument("--size", choices=sizes, default="published", help=tells)
     parser.add_argument("--device", default=device, help="default cuda if there is a GPU, else cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser
 
 
 def _add_cases(parser: argparse.ArgumentParser, default: str) -> None:
-    written = "for example text-to-image, or speech-to-video:480x832x80/3 (width x height x frames / steps)"
+    written = f"{WRITTEN}, with fields as in speech-to-video:480x832x80/25,speed=fast"
     parser.add_argument("cases", nargs="*", help=f"{written}; {default}")
     parser.add_argument("--memory-gb", type=float, help="limit the GPU's memory, in 10⁹ bytes")
 

@@ -23,7 +23,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 
-from wanavatar_lab.bench.cases import request_of
+from wanavatar_lab.bench.cases import Case, request_of
 from wanavatar_lab.bench.stages import Figures, RandomStage, machine_figures, memory_limit, sizes_of, timed_run
 from wanavatar_lab.bench.watch import Call
 from wanavatar_lab.errors import LabError
@@ -107,7 +107,7 @@ VIDEO_STAGES = ("image_to_video", "speech_to_video")
 
 
 def measure_offload(
-    cases: Sequence[Workload],
+    cases: Sequence[Case],
     size: str,
     device: str,
     memory_gb: float | None,
@@ -169,7 +169,7 @@ def _attempt(*arguments: Any) -> Figures:
         return {"error": f"{type(error).__name__}: {error}"[:1000]}
 
 
-def _measure(name: str, cases: Sequence[Workload], size: str, device: str, memory_gb: float | None) -> Figures:
+def _measure(name: str, cases: Sequence[Case], size: str, device: str, memory_gb: float | None) -> Figures:
     """One stage in one way, in this process."""
     way = WAYS[name]
     with tempfile.TemporaryDirectory() as folder, memory_limit(device, memory_gb), _HostPeak() as host:
@@ -196,7 +196,7 @@ def _place(models: Any, name: str, apply: Callable[..., None], offload: str, wor
     return models.choice
 
 
-def _run(module: RandomStage, models: Any, case: Workload, offload: str, folder: Path) -> Figures:
+def _run(module: RandomStage, models: Any, case: Case, offload: str, folder: Path) -> Figures:
     made = sizes_of(case) | timed_run(module, request_of(case, folder, offload, guidance_scale=1.0), models, folder)
     made["run_seconds"] -= models.offload_seconds
     calls: dict[str, list[Call]] = models.watch.calls

@@ -49,15 +49,20 @@ CPU = torch.device("cpu")
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipeline:
-    """A pipeline in host memory.
+def random_pipeline(stage: str, size: str, dtype: torch.dtype, device: torch.device = CPU) -> DiffusionPipeline:
+    """A pipeline in host memory, or on a device.
 
     Args:
         stage: text_to_image, image_to_video or speech_to_video.
         size: a name in `SIZES`.
         dtype: of its weights, but for the networks that the stages load in float32.
+        device: where its weights are made.
     """
     configs = SIZES[size]
+
+    def made(build: Callable[[], Network], in_dtype: torch.dtype = dtype) -> Network:
+        return random_network(build, in_dtype, device)
+
     if stage == "text_to_image":
         letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
         tokenizer = Qwen2Tokenizer(vocab=letters | {"<|endoftext|>": len(letters)}, merges=[], model_max_length=512)
@@ -67,32 +72,32 @@ def random_pipeline(stage: str, size: str, dtype: torch.dtype) -> DiffusionPipel
         )
         pipeline: DiffusionPipeline = Flux2KleinPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-            vae=random_network(lambda: AutoencoderKLFlux2(**configs["flux_vae"]), dtype),
-            text_encoder=random_network(lambda: Qwen3ForCausalLM(Qwen3Config(**configs["flux_text"])), dtype),
+            vae=made(lambda: AutoencoderKLFlux2(**configs["flux_vae"])),
+            text_encoder=made(lambda: Qwen3ForCausalLM(Qwen3Config(**configs["flux_text"]))),
             tokenizer=tokenizer,
-            transformer=random_network(lambda: Flux2Transformer2DModel(**configs["flux"]), dtype),
+            transformer=made(lambda: Flux2Transformer2DModel(**configs["flux"])),
             is_distilled=True,
         )
     elif stage == "image_to_video":
         pipeline = WanImageToVideoPipeline(
-            **_parts_of_both_video_stages(configs, dtype),
+            **_parts_of_both_video_stages(configs, made),
             scheduler=WanUniPCScheduler.shifted(FLOW_SHIFT),
-            transformer=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
-            transformer_2=random_network(lambda: WanTransformer3DModel(**configs["expert"]), dtype),
+            transformer=made(lambda: WanTransformer3DModel(**configs["expert"])),
+            transformer_2=made(lambda: WanTransformer3DModel(**configs["expert"])),
             boundary_ratio=BOUNDARY,
         )
     else:
         pipeline = WanSpeechToVideoPipeline(
-            **_parts_of_both_video_stages(configs, dtype),
-            transformer=random_network(lambda: WanS2VTransformer3DModel(**configs["s2v"]), dtype),
-            audio_encoder=random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**configs["audio"])), torch.float32),
+            **_parts_of_both_video_stages(configs, made),
+            transformer=made(lambda: WanS2VTransformer3DModel(**configs["s2v"])),
+            audio_encoder=made(lambda: Wav2Vec2Model(Wav2Vec2Config(**configs["audio"])), torch.float32),
             audio_processor=Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False),
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+def _parts_of_both_video_stages(configs: dict[str, Any], made: Callable[..., Any]) -> dict[str, Any]:
     words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
@@ -100,8 +105,8 @@ def _parts_of_both_video_stages(configs: dict[str, Any], dtype: torch.dtype) -> 
         "tokenizer": PreTrainedTokenizerFast(
             tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
         ),
-        "text_encoder": random_network(lambda: UMT5EncoderModel(UMT5Config(**configs["text"])), dtype),
-        "vae": make_fast(random_network(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
+        "text_encoder": made(lambda: UMT5EncoderModel(UMT5Config(**configs["text"]))),
+        "vae": make_fast(made(lambda: AutoencoderKLWan(**configs["wan_vae"]), torch.float32)),
     }
 
 

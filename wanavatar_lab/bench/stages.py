@@ -18,7 +18,7 @@ from typing import Any
 import diffusers
 import torch
 
-from wanavatar_lab.bench.cases import request_of
+from wanavatar_lab.bench.cases import Case, request_of
 from wanavatar_lab.bench.random_models import random_pipeline, write_random_upscaler
 from wanavatar_lab.bench.watch import Call, Watch, median_seconds, say, synchronize
 from wanavatar_lab.errors import LabError, is_out_of_memory
@@ -38,7 +38,7 @@ Figures = dict[str, Any]
 
 
 def measure_stages(
-    cases: Sequence[Workload],
+    cases: Sequence[Case],
     size: str,
     device: str,
     memory_gb: float | None,
@@ -98,12 +98,13 @@ def machine_figures(device: str) -> Figures:
     return figures
 
 
-def sizes_of(case: Workload) -> Figures:
+def sizes_of(case: Case) -> Figures:
     """What identifies a case among those of its stage."""
-    return {name: getattr(case, name) for name in ("width", "height", "frames", "steps")}
+    sizes = {name: getattr(case, name) for name in ("width", "height", "frames", "steps")}
+    return sizes | {"fields": dict(case.fields)}
 
 
-def _measure(case: Workload, cache: ModelCache, module: "RandomStage", folder: Path, offload: str) -> Figures:
+def _measure(case: Case, cache: ModelCache, module: "RandomStage", folder: Path, offload: str) -> Figures:
     request = request_of(case, folder, offload)
     name = f"{case.stage}/full"
     was_cached = name == cache.name or name in cache.waiting

@@ -11,7 +11,7 @@ from wanavatar_lab.memory.activations import FACTORS
 Figures = Mapping[str, Any]
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
+FIGURES, TARGETS = "figures", "targets"  # what the marks of a Markdown file are called
 
 
 def tables(measured: Iterable[Figures]) -> str:
@@ -19,20 +19,23 @@ def tables(measured: Iterable[Figures]) -> str:
 
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
-            `network.measure_kernels`, `measure_ranks`, `measure_cluster` and `network.measure`.
+            `network.measure_kernels`, `measure_ranks`, `measure_cluster`, `measure_parts`, `measure_cpu` and
+            `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
         by_kind[_kind(figures)].append(figures)
     # a table for each run of these two, since the GPU and its memory differ
-    parts = [_head(figures) + _table("stages", _rows(figures)) for figures in by_kind["stages"]]
+    parts = [_head(figures) + _table("stages", rows_of(figures)) for figures in by_kind["stages"]]
     if by_kind["stages"]:
         parts.append(_table("factors", _largest_factors(by_kind["stages"])))
-    parts += [_head(figures) + _table("offload", _rows(figures)) for figures in by_kind["offload"]]
-    for kind in ("speed", "kernels", "ranks", "cluster", "files", "network"):
-        if rows := [row for figures in by_kind[kind] for row in _rows(figures)]:
+    parts += [_head(figures) + _table("offload", rows_of(figures)) for figures in by_kind["offload"]]
+    for figures in by_kind["parts"]:
+        parts += [_ceilings(figures) + _table("parts", rows_of(figures)), _largest_kernels(figures)]
+    for kind in ("speed", "kernels", "ranks", "cluster", "files", "cpu", "network"):
+        if rows := [row for figures in by_kind[kind] for row in rows_of(figures)]:
             parts.append(_table(kind, rows))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def comparison(before: Figures, after: Figures) -> str:
@@ -54,7 +57,7 @@ def comparison(before: Figures, after: Figures) -> str:
             rows.append([", ".join(case), name, first, second, changed])
     if not rows:
         raise LabError("The two files have no case in common.")
-    table = _lines(["case", "figure", "before", "after", "change"], rows)
+    table = lines_of(["case", "figure", "before", "after", "change"], rows)
     alone = [(where, set(these) - set(those)) for where, these, those in (("before", old, new), ("after", new, old))]
     alone_lines = [f"Only {where}: {'; '.join(sorted(map(', '.join, cases)))}." for where, cases in alone if cases]
     return "\n\n".join([table, *alone_lines])
@@ -64,7 +67,7 @@ def _by_case(figures: Figures) -> dict[tuple[str, ...], dict[str, str]]:
     """By the cells that say what was measured: the figures, as they are printed. Failed cases are left out."""
     kind, found = _kind(figures), dict[tuple[str, ...], dict[str, str]]()
     named = _NAMED[kind]
-    for row in _rows(figures):
+    for row in rows_of(figures):
         if "error" not in row:
             cells = dict(zip(_COLUMNS[kind], _cells(kind, row), strict=True))
             case = tuple(cells.pop(name) for name in list(cells)[:named])
@@ -76,7 +79,7 @@ def _kind(figures: Figures) -> str:
     return str(figures.get("bench", "network"))
 
 
-def _rows(figures: Figures) -> list[Figures]:
+def rows_of(figures: Figures) -> list[Figures]:
     """The rows of the table of a result."""
     kind = _kind(figures)
     if kind == "stages":
@@ -87,9 +90,10 @@ def _rows(figures: Figures) -> list[Figures]:
 
 
 def last_lines(figures: Figures) -> str:
-    """The last case of `measure_stages`, or the last row of `measure_offload`, in a line for each of its cases."""
+    """The last case of `measure_stages`, or the last row of another bench, in a line for each of its cases."""
     kind, lines = figures["bench"], []
-    for row in figures["cases"][-1:] if kind == "stages" else _offload_rows(figures["rows"][-1:]):
+    last = figures["cases"][-1:] if kind == "stages" else figures["rows"][-1:]
+    for row in _offload_rows(last) if kind == "offload" else last:
         if "error" in row:
             lines.append(f"{', '.join(_cells(kind, row)[: _OF_FAILED[kind]])}: {row['error']}")
         else:
@@ -98,22 +102,24 @@ def last_lines(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def between_marks(text: str, figures: str, file: Path) -> str:
-    """A Markdown text with the figures between its marks replaced.
+def between_marks(text: str, made: str, file: Path, name: str = FIGURES) -> str:
+    """A Markdown text with what is between its marks replaced.
 
     Args:
         text: of the file.
-        figures: from `tables`.
+        made: to stand there.
         file: for the error.
+        name: of the marks.
 
     Raises:
-        LabError: the text has no marks.
+        LabError: the text has no such marks.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise LabError(f"{file} has no lines {BEGIN.strip()} and {END}. Add them where the tables belong.")
-    return f"{before}{begin}\n{figures}\n\n{end}{after}"
+        raise LabError(f"{file} has no lines {first.strip()} and {last}. Add them where the tables belong.")
+    return f"{before}{begin}\n{made}\n\n{end}{after}"
 
 
 def _head(figures: Figures) -> str:
@@ -123,6 +129,58 @@ def _head(figures: Figures) -> str:
     link = figures.get("link_bytes_per_second")
     rate = f"; pinned memory comes at {link / 1e9:.0f} GB/s" if link else ""
     return f"{figures['device']}, {used}{rate}:\n\n"
+
+
+def _ceilings(figures: Figures) -> str:
+    """The line above a table of parts: what the device can do."""
+    found, rates = figures["ceilings"], []
+    for name in ("matrix", "convolution"):
+        for dtype, rate in found[name].items():
+            rates.append(f"{name} {_rate(rate)} in {dtype}")
+    rates += [
+        f"attention {_rate(each['rate'])} by {each['backend']} ({shape})" for shape, each in found["attention"].items()
+    ]
+    where = (
+        figures["device"]
+        if figures["device"] != "cpu"
+        else f"CPU, {figures['cores']} cores, {figures['cpu_capability']}"
+    )
+    copied = f"; it copies at {found['copy'] / 1e9:.4g} GB/s" if "copy" in found else ""
+    return f"{where}, which reaches: {', '.join(rates)}{copied}.\n\n"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate / 1e12:.3g} TFLOP/s"
+
+
+def _largest_kernels(figures: Figures) -> str:
+    """The kernels that passes of the networks spend most time in."""
+    rows = [row for row in figures["rows"] if row["part"] == "transformer" and row.get("largest_kernels")]
+    lines = [
+        [
+            _part(row),
+            _size(row),
+            str(row["by"]),
+            f"`{name.replace('|', '/')}`",
+            _ms(seconds),
+            f"{seconds / row['seconds']:.0%}",
+        ]
+        for row in rows
+        for name, seconds in row["largest_kernels"].items()
+    ]
+    return lines_of(["kernels of a pass", "size", "by", "kernel", "time", "share"], lines) if lines else ""
+
+
+def _part(row: Figures) -> str:
+    return f"{_stage(row)}, {row['part']}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{1e3 * seconds:.0f} ms"
+
+
+def _kind_of_kernel(kind: str) -> Callable[[Figures], str]:
+    return lambda row: _ms(row["kernels"][kind]) if row["kernels"].get(kind) else "–"
 
 
 def _offload_rows(rows: Iterable[Figures]) -> list[Figures]:
@@ -145,7 +203,9 @@ def _largest_factors(measured: Sequence[Figures]) -> list[Figures]:
 
 
 def _stage(row: Figures) -> str:
-    return str(row["stage"]).replace("_", " ")
+    """The stage, with what a case sets of its request."""
+    settings = [f"{name} {value}" for name, value in row.get("fields", {}).items()]
+    return ", ".join([str(row["stage"]).replace("_", " "), *settings])
 
 
 def _size(row: Figures) -> str:
@@ -227,6 +287,27 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
     },
+    "parts": {
+        "part": _part,
+        "size": _size,
+        "by": "by",
+        "time": lambda row: _ms(row["seconds"]),
+        "floor": lambda row: _ms(row["floor_seconds"]),
+        "reached": lambda row: f"{row['of_floor']:.0%}",
+        "attention": _kind_of_kernel("attention"),
+        "products": _kind_of_kernel("products"),
+        "convolutions": _kind_of_kernel("convolutions"),
+        "everything else": _kind_of_kernel("everything else"),
+        "between kernels": _kind_of_kernel("between"),
+        "peak": "peak_bytes",
+    },
+    "cpu": {
+        "on a CPU": "figure",
+        "cores": "cores",
+        "load": lambda row: f"{row['load']:.1f}",
+        "runs": lambda row: str(len(row["times"])),
+        "least": lambda row: f"{row['seconds']:.2f} s",
+    },
     "cluster": {
         "pictures of pocket": "requests",
         "by": "name",
@@ -246,9 +327,10 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
     },
 }
 # how many columns say what was measured
-_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 4, "ranks": 3, "cluster": 2, "network": 2}
+_NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 4, "ranks": 3, "parts": 3, "cluster": 2}
+_NAMED |= {"cpu": 1, "network": 2}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
-_OF_FAILED = {"stages": 2, "offload": 3}
+_OF_FAILED = {"stages": 2, "offload": 3, "parts": 3}
 
 
 def _cell(column: str | Callable[[Figures], str], row: Figures) -> str:
@@ -271,9 +353,10 @@ def _cells(kind: str, row: Figures) -> list[str]:
 
 
 def _table(kind: str, rows: Iterable[Figures]) -> str:
-    return _lines(list(_COLUMNS[kind]), [_cells(kind, row) for row in rows])
+    return lines_of(list(_COLUMNS[kind]), [_cells(kind, row) for row in rows])
 
 
-def _lines(names: list[str], rows: list[list[str]]) -> str:
+def lines_of(names: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown of the names of columns and the cells of rows."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

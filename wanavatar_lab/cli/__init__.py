@@ -10,6 +10,7 @@
     wanavatar-lab settings d.mp4
     wanavatar-lab plan speech-to-video --resolution 480x832
     wanavatar-lab serve --profile pocket
+    wanavatar-lab bench parts | stages | …
     wanavatar-lab doctor | completion bash
     wanavatar-lab weights list | download NAME... | verify [NAME...] | where [NAME...]
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from wanavatar_lab.cli.arguments import Usage, read_arguments
-from wanavatar_lab.cli.commands import COMMANDS, make
+from wanavatar_lab.cli.commands import COMMANDS, bench, make
 from wanavatar_lab.cli.output import complain
 from wanavatar_lab.errors import FAILED, INTERRUPTED, REFUSED, LabError, RequestError, RunError
 
@@ -36,6 +37,8 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     machine = "--json" in words
     try:
+        if words[:1] == ["bench"]:  # a program of its own, whose options are not read here
+            return bench(words[1:])
         arguments = read_arguments(words)
         return COMMANDS.get(arguments.command, make)(arguments)
     except (RequestError, RunError, Usage) as error:

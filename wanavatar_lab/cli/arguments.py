@@ -130,6 +130,8 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
     looking = add(here, "doctor", "Check this machine: GPU, memory, disks, weights, extras, ports; and what to do.")
     doctor.add_options(looking)
     add_json(looking)
+    benching = add(here, "bench", "Measure times and memory on this machine, at true size without any weights.")
+    benching.add_argument("words", metavar="…", nargs=argparse.REMAINDER, help="`bench --help` lists the benches")
     completion.add_options(add(here, "completion", "Print the script that completes commands in a shell by Tab."))
     parser.epilog = "\n\n".join(_section(title, rows) for title, rows in groups.items())
     parser.epilog += "\n\n`wanavatar-lab COMMAND --help` shows the options of a command. Exit codes: docs/cli.md."

@@ -1,7 +1,7 @@
 """The commands for stages, tools, LoRAs and files; the others have their own files."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -91,7 +91,15 @@ def loudness(arguments: argparse.Namespace) -> int:
     return SUCCEEDED
 
 
+def bench(words: Sequence[str]) -> int:
+    """Run a bench of `wanavatar_lab.bench`, by the words behind the command."""
+    from wanavatar_lab.bench.__main__ import main  # no other command needs torch
+
+    return main(words)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "bench": lambda arguments: bench(arguments.words),
     "runs": runs,
     "status": status,
     "attach": attach,

@@ -32,9 +32,9 @@ _EXCHANGES = 4  # of a layer: queries, keys, values and what comes of them
 _HEAD = 128  # width of a head of every published transformer; heads are shared whole
 
 LEAST_SHARE = 1e-3  # a phase always has some of a progress bar
-# multiply-adds per pixel and frame to decode, times the square of the finest width; estimated by hand from the layers
-_WAN_DECODER = 450
-_FLUX_DECODER = 260
+# multiply-adds per pixel and frame to decode, times the square of the finest width; counted: tests/bench/test_parts.py
+_WAN_DECODER = 460
+_FLUX_DECODER = 300
 # multiply-adds per pixel to upscale: a weight each, at half the picture's width and height
 _UPSCALER = 16_700_000 // 4
 

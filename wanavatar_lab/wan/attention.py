@@ -126,10 +126,12 @@ def kept_times(
 
 
 @torch.no_grad()
-def measure(device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype) -> dict[str, float]:
+def measure(
+    device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype, tokens: int = _TOKENS
+) -> dict[str, float]:
     """Seconds of one self-attention by backend; one that fails, or is wrong, is left out."""
     generator = torch.Generator(device).manual_seed(0)
-    shape = (1, _TOKENS, heads, head_dim)
+    shape = (1, tokens, heads, head_dim)
     query, key, value = (torch.randn(shape, generator=generator, device=device, dtype=dtype) for _ in range(3))
     wanted = dispatch_attention_fn(query, key, value, backend=BACKENDS["sdpa"][0]).float()
     times = {}

@@ -25,6 +25,9 @@ from wanavatar_lab.worker.rank_group import threads_of
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the machine
 _QUERY_SECONDS = 30.0  # a driver that keeps no state takes seconds to answer
+# By default OpenMP's threads spin while they wait for each other. Where other programs want the cores too, they spin away
+# the time that the thread needs for which they wait, and a pass of the pocket S2V network takes several times as long.
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Worker:
@@ -42,7 +45,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-P", "-m", "wanavatar_lab.worker.process", str(runs_dir), str(os.getpid())],
                 stdin=theirs.fileno(),
-                env={**os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
+                env={**SLEEPING_THREADS, **os.environ, **settings, "WANAVATAR_RUNS_DIR": str(runs_dir)},
                 start_new_session=True,  # a process group of its own, so that what a stage starts is killed with it
             )
         self.pid = self._process.pid
