@@ -48,6 +48,7 @@ from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.upscale import enlarge, tiles
 from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
+from wanavatar_lab.wan.vae import fit_device
 
 Figures = dict[str, Any]
 Peers = Mapping[str, Callable[[], Callable[[], Any]]]
@@ -190,6 +191,8 @@ def _models(stage: str, size: str, device: str, folder: Path) -> Any:
     models = OffloadableModels()
     dtype = torch.float32 if device == "cpu" else getattr(torch, PROFILES["full"].dtype(device))
     models.device, models.pipeline = device, random_pipeline(stage, size, dtype, torch.device(device))
+    if stage != "text_to_image":
+        fit_device(models.pipeline.vae, device)
     return models
 
 

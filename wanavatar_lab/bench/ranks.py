@@ -27,7 +27,7 @@ from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 from wanavatar_lab.wan.latents import LatentCodec
-from wanavatar_lab.wan.vae import make_fast
+from wanavatar_lab.wan.vae import fit_device, make_fast
 
 _TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
 
@@ -149,7 +149,7 @@ def _random_codec(size: str, device: torch.device) -> LatentCodec:
     """The VAE of a size of network, as a run has it on a device."""
     config = MODELS["tiny" if size == "tiny" else "published"]["wan_vae"]
     vae = make_fast(random_network(lambda: AutoencoderKLWan(**config), torch.float32, device))
-    return LatentCodec(vae if device.type == "cpu" else vae.half())
+    return LatentCodec(fit_device(vae, device))
 
 
 def _step(model: Any, inputs: dict[str, Any], memories: list[SegmentMemory]) -> torch.Tensor:

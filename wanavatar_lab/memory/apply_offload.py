@@ -30,6 +30,7 @@ from wanavatar_lab.memory.model_offload import (
 from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
+from wanavatar_lab.wan.vae import fit_device
 from wanavatar_lab.wan import float8
 
 FP8 = torch.float8_e4m3fn
@@ -156,7 +157,7 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
         pipeline.to(target)
         return
     if isinstance(parts.get("vae"), AutoencoderKLWan):
-        parts["vae"].half()  # `wan.vae` says why
+        fit_device(parts["vae"], target)
     if choice.mode == "fp8" and mode_before != "fp8":
         for name in DENOISERS:
             if name in parts:

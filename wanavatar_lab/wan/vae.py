@@ -64,6 +64,11 @@ def make_fast(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     return vae
 
 
+def fit_device(vae: AutoencoderKLWan, device: torch.device | str) -> AutoencoderKLWan:
+    """Give `vae` the dtype in which it computes on a device, float16 on an NVIDIA or AMD GPU, and return it."""
+    return vae.half() if torch.device(device).type == "cuda" else vae
+
+
 class FastCausalConv3d(WanCausalConv3d):
     """A `WanCausalConv3d` that pads no pictures in memory; on a CPU by 2-D convolutions, where these are faster.
 
