@@ -30,8 +30,8 @@ from wanavatar_lab.memory.model_offload import (
 from wanavatar_lab.memory.pinned import pinned
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.runs.ranks import BY_ITSELF, Ranks
-from wanavatar_lab.wan.vae import fit_device
 from wanavatar_lab.wan import float8
+from wanavatar_lab.wan.vae import fit_device
 
 FP8 = torch.float8_e4m3fn
 
