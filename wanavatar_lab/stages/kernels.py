@@ -1,8 +1,8 @@
-"""How a stage's denoising networks compute: the backend of self-attention, and compiled blocks.
+"""How a stage's denoising networks compute: the backend of attention, and compiled blocks.
 
 A compiled block computes the same to the rounding of fused operations. All blocks of a kind share a graph, for each
-size of clip; the weights of LoRAs, prompts, both passes of guidance and segments share it too. torch keeps what it
-compiled on disk, in the folder `TORCHINDUCTOR_CACHE_DIR`, here that of the settings' `cache_dir`.
+size; the weights of LoRAs, prompts, both passes of guidance and segments share it too. torch keeps what it compiled on
+disk, in the folder `TORCHINDUCTOR_CACHE_DIR`, here that of the settings' `cache_dir`.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import nn
 
 from wanavatar_lab.memory.apply_offload import OffloadableModels, compute_dtype
 from wanavatar_lab.memory.components import DENOISERS
-from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
+from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan import attention
@@ -28,7 +28,9 @@ _MOST_GRAPHS = 256
 _ON_FAILURE: WeakKeyDictionary[nn.Module, Callable[[Exception], None]] = WeakKeyDictionary()
 
 
-def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, context: StageContext) -> None:
+def prepare(
+    request: TextToImage | ImageToVideo | SpeechToVideo, models: OffloadableModels, context: StageContext
+) -> None:
     """Choose for a run, after its networks were placed and before LoRAs are applied; log and record what.
 
     Raises:
@@ -63,7 +65,9 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
         )
 
 
-def _compiles(setting: str, models: OffloadableModels, request: ImageToVideo | SpeechToVideo) -> tuple[bool, str]:
+def _compiles(
+    setting: str, models: OffloadableModels, request: TextToImage | ImageToVideo | SpeechToVideo
+) -> tuple[bool, str]:
     """Whether blocks are compiled, and if not, why."""
     mode = models.choice.mode if models.choice else "none"
     if setting == "off":
@@ -72,6 +76,9 @@ def _compiles(setting: str, models: OffloadableModels, request: ImageToVideo | S
         return False, f"with offload {mode} weights change between layers"
     if getattr(request, "step_cache", "off") != "off":
         return False, "the step cache decides between blocks"
+    if setting == "auto" and isinstance(request, TextToImage):
+        # a picture takes less than a second, of which compiled blocks save a part, and a new size a minute to compile
+        return False, "a picture is made sooner without. WANAVATAR_COMPILE=on compiles, for many pictures of one size"
     if setting == "auto" and models.device == "cpu":
         return False, "on a CPU it takes longer than it saves"
     return True, ""

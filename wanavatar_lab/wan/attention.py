@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import Flux2Transformer2DModel
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
@@ -158,12 +159,16 @@ def _seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def use_backend(network: Any, name: str) -> None:
-    """Compute self-attention of a Wan network by a backend in `BACKENDS`.
+    """Compute self-attention of a Wan network, or all attention of FLUX.2's, by a backend in `BACKENDS`.
 
-    Attention to text and audio keeps its own: it is little work, and not every backend supports so few keys.
+    Wan's attention to text and audio keeps its own: it is little work, and not every backend supports so few keys.
     """
-    for block in network.blocks:
-        block.attn1.set_attention_backend(BACKENDS[name][0])
+    if isinstance(network, Flux2Transformer2DModel):  # text and picture are one sequence in every block
+        attentions = [block.attn for block in (*network.transformer_blocks, *network.single_transformer_blocks)]
+    else:
+        attentions = [block.attn1 for block in network.blocks]
+    for attention in attentions:
+        attention.set_attention_backend(BACKENDS[name][0])
 
 
 def register_flash_4() -> None:
