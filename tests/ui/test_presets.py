@@ -64,6 +64,8 @@ def test_four_steps_says_what_it_is_for_and_how_its_lora_is_downloaded(stage: st
     assert weights is not None
     command = f"wanavatar-lab weights download {weights.name}"
     assert command in menu.notice
+    menu.receive({"kind": "look"})  # the menu opens to show it
+    assert command in menu.notice
     (card,) = [card for card in form.controls["loras"].cards if card.use.value]
     assert command in card.found.problem
     assert (values["num_inference_steps"], values["guidance_scale"]) == (4, 1.0)

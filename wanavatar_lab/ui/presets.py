@@ -42,7 +42,7 @@ class Presets(LabWidget):
         shipped: keys of those that ship, for the form's profile.
         own: names of a person's own.
         gone: the one that was deleted last, while it can be restored.
-        notice: the last error, or which LoRA a preset lacks.
+        notice: the last error, or which LoRAs of the form are not there.
     """
 
     _esm = script("menu", "presets")
@@ -65,6 +65,8 @@ class Presets(LabWidget):
         self.notice, self.shipped = "", [*shipped_presets(self._stage, self._form.profile)]
         try:
             match content.get("kind"):
+                case "look":  # as the menu asks when it opens, which it does to show a notice
+                    self.notice = self._lacking()
                 case "apply":
                     self.apply(name, own=bool(content.get("own")))
                 case "save":
@@ -97,10 +99,7 @@ class Presets(LabWidget):
             each: value for each, value in self._form.chosen().items() if each == "profile" or _taken_in(each, views)
         }
         self._form.restore(kept | values)
-        try:
-            resolve((lora["name"] for lora in self._form.values().get("loras", ())), stage, read_settings().weights_dir)
-        except RequestError as error:
-            self.notice = "; ".join(in_language(problem) for _, problem in error.problems)
+        self.notice = self._lacking()
 
     def save(self, name: str) -> None:
         """Save the form's values under a name, in place of those of that name.
@@ -109,6 +108,15 @@ class Presets(LabWidget):
             LabError: the name is not allowed, or the file cannot be written.
         """
         save_preset(self._stage, name, plain(self._form.chosen()))
+
+    def _lacking(self) -> str:
+        """Which LoRAs of the form are not there, and how they are got."""
+        named = self._form.values().get("loras", ())
+        try:
+            resolve((lora["name"] for lora in named), self._stage, read_settings().weights_dir)
+        except RequestError as error:
+            return "; ".join(in_language(problem) for _, problem in error.problems)
+        return ""
 
 
 def _taken_in(name: str, views: Mapping[str, FieldView]) -> bool:
