@@ -36,8 +36,9 @@ FRAGMENTED_MP4 = {"movflags": "+delay_moov+default_base_moof", "frag_duration": 
 # no B-frames: they start a track late and rely on an edit list, which some players ignore, against the sound
 H264 = {"preset": "fast", "crf": "18", "bf": "0"}
 SECONDS_BETWEEN_KEYFRAMES = 2
-_log = logging.getLogger(__name__)
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+_log = logging.getLogger(__name__)
 
 
 class VideoWriter:
