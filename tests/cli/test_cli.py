@@ -672,3 +672,5 @@ def test_a_preset_is_what_the_form_would_submit_and_options_take_precedence(
     assert (first.seed, first.flow_shift, first.profile) == (3, 5.0, "full")
     assert [lora.name for lora in first.loras] == ["wan2.2_i2v_A14b_lora_rank64_lightx2v_4step_1022"]
     assert (second.flow_shift, second.profile, second.num_inference_steps) == (7.0, "pocket", 8)
+    said = " ".join(command_parser()[1]["speech-to-video"].format_help().split())
+    assert "four_steps: Many times faster" in said and "motion, expressions and detail are weaker" in said

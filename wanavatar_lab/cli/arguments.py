@@ -14,7 +14,7 @@ from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, Tool, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
-from wanavatar_lab.requests.presets import SHIPPED
+from wanavatar_lab.requests.presets import PURPOSES, SHIPPED
 
 FIELD = "field:"  # prefix of the request's fields in the namespace, so that no field clashes with an option
 
@@ -163,10 +163,10 @@ def _add_field(group: Any, request: type[Request], view: FieldView) -> None:
 def _add_preset(command: argparse.ArgumentParser, stage: str) -> None:
     shipped = [*SHIPPED.get(stage, {})]
     names = f"{', '.join(shipped)}, or one of your own" if shipped else "one of your own"
+    text = f"settings under a name, as in the form: {names}; options take precedence"
+    text += "".join(f". {key}: {PURPOSES[key]['en']}" for key in shipped if key in PURPOSES)
     metavar = "{" + ",".join(shipped) + "}" if shipped else "NAME"
-    command.add_argument(
-        "--preset", metavar=metavar, help=f"settings under a name, as in the form: {names}; options take precedence"
-    )
+    command.add_argument("--preset", metavar=metavar, help=text)
 
 
 def _help(request: type[Request], view: FieldView) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from wanavatar_lab import files, locks
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests.field_spec import Words, translated
 from wanavatar_lab.requests.request import shown
 from wanavatar_lab.settings import config_folder
 
@@ -68,6 +69,14 @@ SHIPPED: dict[str, dict[str, tuple[Values, Values | None]]] = {
         "four_steps": _four_steps("wan2.1_t2v_14b_lora_rank64_lightx2v_4step"),
         "from_picture": ({"start_from_image": True},) * 2,
     },
+}
+
+# what a preset is for, where its name does not say it
+PURPOSES: dict[str, Words] = {
+    "four_steps": translated(
+        "Many times faster, in a single pass per step. For trying out pictures and prompts: motion, expressions and "
+        "detail are weaker than with all steps."
+    )
 }
 
 

@@ -13,6 +13,7 @@ from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.lora.resolve import resolve
 from wanavatar_lab.requests import FieldView
 from wanavatar_lab.requests.presets import (
+    PURPOSES,
     Values,
     delete_preset,
     own_presets,
@@ -28,8 +29,6 @@ from wanavatar_lab.ui.form_memory import plain
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.widget import LabWidget, script, styles
-
-WORDS = read_words(__file__, "presets")
 
 
 class Presets(LabWidget):
@@ -47,7 +46,7 @@ class Presets(LabWidget):
 
     _esm = script("menu", "presets")
     _css = styles("menu", "presets")
-    WORDS = WORDS
+    WORDS = read_words(__file__, "presets") | {f"{key}_for": purpose for key, purpose in PURPOSES.items()}
 
     shipped = traitlets.List(traitlets.Unicode()).tag(sync=True)
     own = traitlets.List(traitlets.Unicode()).tag(sync=True)
