@@ -60,7 +60,7 @@ class Settings(BaseModel):
         description="where runs are executed: local, ray for this machine's Ray cluster, host:port or ray://host:port",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="compile the blocks of the video networks; auto does on a GPU"
+        default="auto", description="compile the blocks of the networks; auto does on a GPU, for videos"
     )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanavatar-lab",

@@ -28,6 +28,7 @@ from wanavatar_lab.cli.arguments import command_parser
 from wanavatar_lab.cli.commands import COMMANDS
 from wanavatar_lab.cli.output import run_lines
 from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
+from wanavatar_lab.requests.presets import save_preset
 from wanavatar_lab.runs import list_runs
 from wanavatar_lab.runs.display import clock, progress_line
 from wanavatar_lab.runs.run import Run
@@ -209,6 +210,16 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
         (
             ["text-to-image", "--profile", "pocket", "--prompt", "a", "--gpus", "many"],
             ["gpus: must be auto, or a number from 1 (got 'many')"],
+        ),
+        (
+            ["upscale", "--image", "a.png", "--preset", "fast"],
+            ["preset: upscale with profile full has less_memory (got 'fast')"],
+        ),
+        (["upscale", "--image", "no.png", "--preset", "less-memory"], ["image: 'no.png' does not exist"]),
+        # the preset's own values, and those beside it
+        (
+            ["text-to-image", "--prompt", "x", "--preset", "draft", "--num-inference-steps", "99", "--width", "64"],
+            ["num_inference_steps: must be an integer from 1 to 12 (got '99')"],
         ),
         (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
         (["upscale", "a.png"], ["'a.png' belongs to no option"]),
@@ -642,3 +653,28 @@ def test_progress_line(status: Status, line: str) -> None:
 
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (0, 42.4, 725, 3729)] == ["0:00", "0:42", "12:05", "1:02:09"]
+
+
+def test_a_preset_is_what_the_form_would_submit_and_options_take_precedence(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shell.folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(shell.folder))
+    submitted: list[Any] = []
+
+    def submit(request: Any, **_: Any) -> Any:
+        submitted.append(request)
+        raise RequestError([("", "enough")])
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    words = ["image-to-video", "--image", "a.png", "--preset"]
+    assert main([*words, "four_steps", "--seed", "3", "--num-inference-steps", "6"]) == 2
+    save_preset("image_to_video", "mine", {"flow_shift": 7.0, "profile": "pocket"})
+    assert main([*words, "mine"]) == 2
+    first, second = submitted
+    assert (first.num_inference_steps, first.guidance_scale, first.sample_solver) == (6, 1.0, "euler")
+    assert (first.seed, first.flow_shift, first.profile) == (3, 5.0, "full")
+    assert [lora.name for lora in first.loras] == ["wan2.2_i2v_A14b_lora_rank64_lightx2v_4step_1022"]
+    assert (second.flow_shift, second.profile, second.num_inference_steps) == (7.0, "pocket", 8)
+    said = " ".join(command_parser()[1]["speech-to-video"].format_help().split())
+    assert "four_steps: Many times faster" in said and "motion, expressions and detail are weaker" in said

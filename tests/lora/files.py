@@ -254,6 +254,47 @@ def formats(network: nn.Module, seed: int) -> Iterator[tuple[str, State, dict[st
     yield "reference", written(theirs, dotted(""), "lora_A", "lora_B"), {}, deltas(theirs, unscaled)
 
 
+def distilled(network: nn.Module, seed: int = 0, image_branch: bool = False) -> tuple[State, State]:
+    """A LoRA with the keys of those that lightx2v publishes for 4 steps, and the differences that it comes to.
+
+    They have no alpha, a difference for each bias, and whole differences for norms and modulations.
+
+    Args:
+        image_branch: with the keys of Wan2.1-I2V too, as the published one for low noise.
+    """
+    layers = [
+        layer
+        for layer in random_layers(network, reference_layers(network), seed)
+        if layer.theirs.startswith("blocks.") or layer.theirs in _WAN_OTHERS.values()
+    ]
+    state = written(layers, lambda name: f"diffusion_model.{name}", "lora_down", "lora_up")
+    differences = deltas(layers, unscaled)
+    generator = torch.Generator().manual_seed(seed)
+
+    def whole(key: str, parameter: str) -> None:
+        shape = network.get_parameter(parameter).shape
+        differences[parameter] = 0.05 * torch.randn(shape, generator=generator)
+        # a modulation is [6, dim] in the file and [1, 6, dim] in the network
+        state[f"diffusion_model.{key}"] = differences[parameter].squeeze(0)
+
+    for layer in layers:
+        whole(f"{layer.theirs}.diff_b", f"{layer.ours[0]}.bias")
+    for block in range(2):
+        for theirs, ours in (("self_attn", "attn1"), ("cross_attn", "attn2")):
+            for norm in ("norm_q", "norm_k"):
+                whole(f"blocks.{block}.{theirs}.{norm}.diff", f"blocks.{block}.{ours}.{norm}.weight")
+        whole(f"blocks.{block}.norm3.diff", f"blocks.{block}.norm2.weight")
+        whole(f"blocks.{block}.norm3.diff_b", f"blocks.{block}.norm2.bias")
+        whole(f"blocks.{block}.diff_m", f"blocks.{block}.scale_shift_table")
+        if image_branch:
+            state |= tiny(f"diffusion_model.blocks.{block}.cross_attn.k_img")
+            state[f"diffusion_model.blocks.{block}.cross_attn.k_img.diff_b"] = torch.ones(8)
+            state[f"diffusion_model.blocks.{block}.cross_attn.norm_k_img.diff"] = torch.ones(8)
+    if image_branch:
+        state |= tiny("diffusion_model.img_emb.proj.1") | {"diffusion_model.img_emb.proj.0.diff": torch.ones(8)}
+    return state, differences
+
+
 def save(path: Path, state: State, **metadata: str) -> Path:
     """Write a safetensors file, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)

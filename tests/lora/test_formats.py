@@ -14,6 +14,7 @@ from torch import nn
 from tests.lora.files import (
     NETWORKS,
     deltas,
+    distilled,
     formats,
     merged,
     output,
@@ -111,6 +112,19 @@ def test_the_reference_s_names_of_differences_are_known() -> None:
     adapters.set_weights({"face": 1.0})
     wanted = merged(plain, {name: state[key] for key, (name, _) in given.items()})
     assert relative_error(output(network), output(wanted)) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", ["wan", "s2v"])
+def test_a_distilled_lora_as_it_is_published_is_applied_whole(kind: str) -> None:
+    plain, network = network_of(kind), NETWORKS[kind]()
+    state, differences = distilled(plain, image_branch=kind == "wan")
+    adapters = adapters_of(network)
+    adapters.load("face", match(network, state, {}, "face"))
+    adapters.set_weights({"face": 1.0})
+    wanted = output(merged(plain, differences))
+    assert relative_error(wanted, output(plain)) > 1e-2
+    assert relative_error(output(network), wanted) <= 1e-5
+    assert count_image_branch(state) == ({"k_img": 8, "img_emb": 3} if kind == "wan" else {})
 
 
 def test_a_bias_of_the_up_matrix_is_scaled_as_the_matrices_are() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests import toy_flux, toys
-from tests.lora.files import State, merged, save, tiny, whole_file
+from tests.lora.files import State, distilled, merged, save, tiny, whole_file
 from tests.s2v.toy import flow, relative_error
 from tests.toy_i2v import i2v_pipeline
 from wanavatar_lab import jobs
@@ -22,8 +22,10 @@ from wanavatar_lab.lora import apply
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
+from wanavatar_lab.requests.presets import preset_values
 from wanavatar_lab.stages import image_to_video, speech_to_video, text_to_image
 from wanavatar_lab.stages.context import StageContext
+from wanavatar_lab.weights import WEIGHTS
 
 Adapt = Callable[[nn.Module], nn.Module]
 
@@ -124,6 +126,37 @@ def test_each_expert_has_its_weight(place: Path) -> None:
     calls[0].assert_made_by([first] * len(calls[0].made))
     calls[1].assert_made_by([merged(second, ann)] * len(calls[1].made))
     assert adapters_of(models.pipeline.transformer).weights == {}
+
+
+def test_the_preset_of_four_steps_makes_one_pass_a_step_with_the_lora_as_it_is_downloaded(place: Path) -> None:
+    timesteps = [1000, 937.5, 833.3333, 625]
+    weights = WEIGHTS["Wan2.2-I2V-A14B-4steps"]
+    models = image_to_video.load(PROFILES["pocket"], "cpu")
+    experts = [merged(getattr(models.pipeline, part)) for part in ("transformer", "transformer_2")]
+    wanted = []
+    for seed, (need, expert) in enumerate(zip(weights.layouts[0].needs, experts, strict=True)):
+        state, differences = distilled(expert, seed, image_branch=seed == 1)
+        save(weights.path(place) / need, state)
+        wanted.append(merged(expert, differences))
+    request = clip_request(place, **preset_values("image_to_video", "four_steps", "full"))
+    calls, context = ran(image_to_video, models, request, "transformer", "transformer_2")
+    assert [len(one.made) for one in calls] == [2, 2]
+    for one, network in zip(calls, wanted, strict=True):
+        one.assert_made_by([network] * 2)
+    seen = [float(given["timestep"]) for one in calls for given in one.given]
+    assert seen == pytest.approx(timesteps)
+    assert context.facts["loras"][0]["left_out"] == {"k_img": 8, "img_emb": 3}
+
+    weights = WEIGHTS["Wan2.1-T2V-14B-4steps"]
+    talking = speech_to_video.load(PROFILES["pocket"], "cpu")
+    network = merged(talking.pipeline.transformer)
+    state, differences = distilled(network, 3)
+    save(weights.path(place) / weights.layouts[0].needs[0], state)
+    asked = talk_request(place, **preset_values("speech_to_video", "four-steps", "full"))
+    (one,), _ = ran(speech_to_video, talking, asked)
+    segments = len(one.made) // 4
+    one.assert_made_by([merged(network, differences)] * (4 * segments))
+    assert [float(given["timestep"]) for given in one.given] == pytest.approx(timesteps * segments)
 
 
 def test_one_file_may_hold_both_experts(place: Path) -> None:

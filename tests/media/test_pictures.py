@@ -516,3 +516,14 @@ def test_samples_of_8_bits_keep_transparency_and_grey(tmp_path: Path) -> None:
     assert read_samples(tmp_path / "print.tif").levels.tolist() == [[[255] * 3] * 4] * 3
     with pytest.raises(MediaError, match=r"a\.jpg does not end in \.png"):
         write_samples(tmp_path / "a.jpg", Samples(np.zeros((3, 4, 3), np.uint16)))
+
+
+def test_a_photograph_as_png_is_no_larger_than_by_zlib_s_default(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:256, :256]
+    smooth = np.stack([rows, columns, (rows + columns) // 2], axis=2)
+    grain = np.random.default_rng(0).normal(0, 2, smooth.shape)
+    picture = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    write_picture(tmp_path / "a.png", picture)
+    picture.save(tmp_path / "b.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(picture))
+    assert (tmp_path / "a.png").stat().st_size <= (tmp_path / "b.png").stat().st_size

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from numpy.typing import NDArray
 
 from tests.media.samples import COLOURS, decoded_clip, number_in, numbered, stripes, tone
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import Audio, VideoWriter, probe, read_frames
+from wanavatar_lab.media import (
+    Audio,
+    BackgroundWriter,
+    TalkingClipWriter,
+    VideoWriter,
+    keep_partial,
+    probe,
+    read_frames,
+)
 
 GROWTH = """
 import sys
@@ -146,3 +156,86 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="frame rate"):
             VideoWriter(tmp_path / "a.mp4", fps=fps)
     assert list(tmp_path.iterdir()) == []
+
+
+SEGMENTS = [range(16), range(16, 20), range(20, 40)]
+
+
+def segments_written(path: Path, writer: VideoWriter, beside: bool) -> bytes:
+    with BackgroundWriter(writer) if beside else writer as target:
+        for segment in SEGMENTS:
+            if isinstance(target, BackgroundWriter):
+                target.write(map(numbered, segment))
+            else:
+                for number in segment:
+                    target.write(numbered(number))
+                target.flush()
+    assert target.frames == writer.frames == 40
+    return path.read_bytes()
+
+
+def test_a_clip_written_beside_its_making_has_the_same_bytes(tmp_path: Path) -> None:
+    made = []
+    for beside in (False, True):
+        path = tmp_path / f"{beside}.mp4"
+        voice = Audio(tone(16_000, 2.5), 16_000)
+        options: dict[str, Any] = {"fps": 16, "audio": voice, "partial": tmp_path / ".part.mp4"}
+        made.append(segments_written(path, TalkingClipWriter(path, start_frame=0, **options), beside))
+        path.unlink()
+    assert made[0] == made[1]
+
+
+def test_one_segment_is_written_beside_the_making_of_the_next_and_no_more_wait(tmp_path: Path) -> None:
+    go_on, taken = threading.Event(), list[int]()
+
+    def segment(first: int) -> Iterator[NDArray[np.uint8]]:
+        for number in range(first, first + 2):
+            assert go_on.wait(30)
+            taken.append(number)
+            yield numbered(number)
+
+    with BackgroundWriter(VideoWriter(tmp_path / "a.mp4", fps=16)) as writer:
+        writer.write(segment(0))  # returns, though not a frame can be made yet
+        writer.check()
+        second = threading.Thread(target=writer.write, args=[segment(2)])
+        second.start()
+        second.join(0.2)
+        assert second.is_alive() and taken == [], "the second segment waits for the first"
+        go_on.set()
+        second.join(30)
+        assert not second.is_alive() and taken[:2] == [0, 1]
+    assert taken == [0, 1, 2, 3] and probe(tmp_path / "a.mp4").frames == 4
+
+
+def fails_after(frames: int) -> Iterator[NDArray[np.uint8]]:
+    yield from map(numbered, range(frames))
+    yield np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("how", ["check", "write", "end"])
+def test_what_the_thread_fails_with_ends_the_clip_and_the_segments_before_stay(tmp_path: Path, how: str) -> None:
+    path, partial = tmp_path / "a.mp4", tmp_path / ".part.mp4"
+    with (
+        pytest.raises(MediaError, match=r"Frame 5 of a\.mp4 is 8×8"),
+        BackgroundWriter(VideoWriter(path, fps=16, partial=partial)) as writer,
+    ):
+        writer.write(map(numbered, range(4)))
+        writer.write(fails_after(1))
+        if how == "write":
+            writer.write(map(numbered, range(4)))
+        while how == "check":
+            writer.check()
+    assert not path.exists()
+    assert keep_partial(partial, tmp_path / "b.mp4") == Fraction(5, 16)
+
+
+def test_a_segment_at_hand_is_written_before_a_cancellation_ends_the_clip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for last, said in ((map(numbered, range(6)), ""), (fails_after(6), "The last segment of a.mp4 cannot be written")):
+        path, partial = tmp_path / "a.mp4", tmp_path / ".part.mp4"
+        with pytest.raises(KeyboardInterrupt), BackgroundWriter(VideoWriter(path, fps=16, partial=partial)) as writer:
+            writer.write(last)
+            raise KeyboardInterrupt
+        assert keep_partial(partial, tmp_path / "b.mp4") == Fraction(6, 16)
+        assert said in caplog.text and bool(said) == bool(caplog.text)

@@ -1,5 +1,6 @@
 """Clips longer than a segment: how they are cut, joined, counted and cancelled."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from tests import toys
 from tests.stages.test_image_to_video import models, place, request, weights
 from wanavatar_lab import media
-from wanavatar_lab.errors import Cancelled
+from wanavatar_lab.errors import Cancelled, DiskFull
 from wanavatar_lab.memory import workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
@@ -156,6 +157,45 @@ def test_cancel_takes_effect_within_a_step_of_a_later_segment(place: Path, model
     # nine frames of the first segment are finished
     assert media.keep_partial(folder / ".moving.partial.mp4", folder / "moving.partial.mp4") == 9 / 16
     assert media.probe(folder / "moving.partial.mp4").frames == 9
+
+
+def test_a_segment_is_written_while_the_next_is_denoised(
+    place: Path, models: image_to_video.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, write = threading.Event(), media.VideoWriter.write
+
+    def on_step(step: Step) -> None:
+        if (step.segment, step.step) == (2, 1):
+            second.set()
+
+    def wait(writer: media.VideoWriter, frame: np.ndarray) -> None:
+        assert second.wait(60), "the second segment is not denoised before the first is written"
+        write(writer, frame)
+
+    monkeypatch.setattr(media.VideoWriter, "write", wait)
+    made = request(place, frame_num=17, segment_frames=9, num_inference_steps=2)
+    (artifact,) = image_to_video.run(made, models, StageContext(place, 1, on_step))
+    assert media.probe(place / artifact.path).frames == 17
+
+
+def test_a_disk_that_is_full_ends_the_run_in_the_next_segment(
+    place: Path, models: image_to_video.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Step] = []
+    write, written = media.VideoWriter.write, list[int]()
+
+    def fill(writer: media.VideoWriter, frame: np.ndarray) -> None:
+        if len(written) == 11:
+            raise DiskFull("There is no room for moving.mp4.")
+        written.append(1)
+        write(writer, frame)
+
+    monkeypatch.setattr(media.VideoWriter, "write", fill)
+    made = request(place, frame_num=33, segment_frames=9, num_inference_steps=2)
+    with pytest.raises(DiskFull, match=r"no room for moving\.mp4"):
+        image_to_video.run(made, models, StageContext(place, 1, seen.append))
+    assert max(step.segment or 0 for step in seen) <= 3, "of four segments the second cannot be written"
+    assert media.keep_partial(place / ".moving.partial.mp4", place / "moving.partial.mp4") == 11 / 16
 
 
 @pytest.mark.slow

@@ -394,8 +394,9 @@ def test_segments_that_are_finished_are_kept_when_the_worker_is_killed(place: Pa
     status = job.wait(30, check=False)
     assert status.state == "cancelled"
     (kept,) = status.artifacts
-    # the muxer may hold back a frame until the sound beside it comes
-    assert 31 <= (media.probe(job.run.path(kept)).frames or 0) <= 16 * (status.segment or 0)
+    # the muxer may hold back a frame until the sound beside it comes. Of the two segments before, the second may still
+    # be written when the process ends
+    assert 15 <= (media.probe(job.run.path(kept)).frames or 0) <= 16 * (status.segment or 0)
 
 
 def test_only_the_masked_part_of_a_video_is_made_anew(

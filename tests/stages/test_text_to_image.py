@@ -1,12 +1,14 @@
 """The stage text_to_image from request to file, on untrained networks of the true classes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -15,8 +17,9 @@ from wanavatar_lab import jobs, media, read_settings
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import TextToImage, Upscale
-from wanavatar_lab.stages import text_to_image
+from wanavatar_lab.stages import kernels, text_to_image
 from wanavatar_lab.stages.context import StageContext, Step
+from wanavatar_lab.wan import attention
 
 UPSCALER = Path(__file__).resolve().parents[1] / "golden" / "realesrgan_x2" / "toy_x2.pth"
 
@@ -177,3 +180,54 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(WeightsError, match="cannot be read"):
         text_to_image.load_pipeline(folder, torch.float32)
+
+
+def test_attention_is_chosen_as_for_clips_and_blocks_are_compiled_only_when_asked(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = text_to_image.load(PROFILES["pocket"], "cpu")
+    network, used = models.pipeline.transformer, list[str]()
+
+    def note(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        used.append("noted")
+        made: torch.Tensor = dispatch_attention_fn(query, key, value, backend="native")
+        return made
+
+    attention.register_backend("wanavatar_picture_tests", note)
+    monkeypatch.setitem(attention.BACKENDS, "cudnn", ("wanavatar_picture_tests", None))
+    monkeypatch.setattr(attention, "choose", lambda *_: ("cudnn", "fastest of sdpa 2.00 ms, cudnn 1.00 ms"))
+    context = StageContext(place, seed=1)
+    text_to_image.run(request(), models, context)
+    blocks = len(network.transformer_blocks) + len(network.single_transformer_blocks)
+    assert len(used) == 4 * blocks, "in every block of every step"
+    assert (context.facts["attention"], context.facts["compiled"]) == ("cudnn", False)
+    assert not (place / "log.txt").exists(), "on a CPU there is nothing to say"
+    models.device = "cuda"
+    kernels.prepare(request(), models, context)
+    log = (place / "log.txt").read_text()
+    assert "Attention by cudnn: fastest of sdpa 2.00 ms, cudnn 1.00 ms." in log
+    assert "Blocks are not compiled: a picture is made sooner without. WANAVATAR_COMPILE=on compiles" in log
+
+
+def test_compiled_blocks_draw_the_same_and_serve_every_prompt_of_a_size(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = text_to_image.load(PROFILES["pocket"], "cpu")
+
+    def drawn(**fields: object) -> np.ndarray:
+        text_to_image.run(request(**fields), models, context := StageContext(place, seed=1))
+        assert context.facts["compiled"] == ("WANAVATAR_COMPILE" in os.environ)
+        return np.asarray(media.read_picture(place / "picture.png")).astype(int)
+
+    def graphs() -> int:
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    plain, before = drawn(), graphs()
+    monkeypatch.setattr(kernels, "BACKEND", "eager")
+    monkeypatch.setenv("WANAVATAR_COMPILE", "on")
+    assert np.abs(drawn() - plain).max() <= 1
+    assert 1 <= graphs() - before <= 2, "a graph for each kind of block"
+    compiled = graphs()
+    drawn(prompt="another prompt", num_inference_steps=2)
+    assert graphs() == compiled
+    torch._dynamo.reset()

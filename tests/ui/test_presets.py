@@ -13,13 +13,15 @@ from tests.ui import made_runs
 from tests.ui.looking import everything, named
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, Upscale, presets
+from wanavatar_lab.requests.presets import own_presets, rename_preset, save_preset, shipped_presets, shipped_values
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui import presets
 from wanavatar_lab.ui.form import Form, read_values
+from wanavatar_lab.ui.form_memory import plain
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.presets import Presets, own_presets, rename_preset, save_preset, shipped_values
+from wanavatar_lab.ui.presets import Presets
 from wanavatar_lab.ui.prompt_history import PromptHistory
+from wanavatar_lab.weights import weights_of_lora
 
 
 @pytest.fixture(autouse=True)
@@ -30,19 +32,50 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "config" / "wanavatar-lab" / "presets"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(
-    ("stage", "key"), [(stage, key) for stage in presets.SHIPPED for key in presets.SHIPPED[stage]]
+    ("stage", "profile", "key"),
+    [
+        (stage, profile, key)
+        for stage in presets.SHIPPED
+        for profile in PROFILES
+        for key in shipped_presets(stage, profile)
+    ],
 )
-def test_what_ships_is_allowed_and_is_what_the_form_shows(stage: str, key: str, profile: str) -> None:
+def test_what_ships_is_allowed_and_is_what_the_form_shows(stage: str, profile: str, key: str) -> None:
     values = shipped_values(stage, key, profile)
     kind = STAGE_REQUESTS[stage]
-    assert read_values(kind, {"profile": profile, **values}) == {"profile": profile, **values}
+    read = read_values(kind, {"profile": profile, **values})
+    assert plain({name: read[name] for name in values}) == values
     form = Form(kind, profile=profile)
     Presets(form).apply(key)
     assert values and {name: form.values()[name] for name in values} == values
     assert set(form.problems()) <= {"profile"}  # whose weights are not installed
     assert set(form.touched) <= {"profile", *values}
+
+
+@pytest.mark.parametrize("stage", ["image_to_video", "speech_to_video"])
+def test_four_steps_says_what_it_is_for_and_how_its_lora_is_downloaded(stage: str) -> None:
+    form = Form(STAGE_REQUESTS[stage], profile="full")
+    menu = Presets(form)
+    assert "four_steps" in menu.shipped and "motion" in menu.words["four_steps_for"]
+    menu.receive({"kind": "apply", "name": "four_steps"})
+    values = form.values()
+    weights = weights_of_lora(values["loras"][0]["name"])
+    assert weights is not None
+    command = f"wanavatar-lab weights download {weights.name}"
+    assert command in menu.notice
+    menu.receive({"kind": "look"})  # the menu opens to show it
+    assert command in menu.notice
+    (card,) = [card for card in form.controls["loras"].cards if card.use.value]
+    assert command in card.found.problem
+    assert (values["num_inference_steps"], values["guidance_scale"]) == (4, 1.0)
+    assert (values["sample_solver"], values["flow_shift"]) == ("euler", 5.0)
+    # pocket has no distilled LoRA
+    form.set(profile="pocket")
+    menu.receive({"kind": "look"})
+    assert "four_steps" not in menu.shipped
+    menu.receive({"kind": "apply", "name": "four_steps"})
+    assert menu.notice == "There is no preset 'four_steps' any more."
 
 
 def test_a_draft_does_less_than_the_default() -> None:

@@ -26,7 +26,7 @@ from wanavatar_lab.ui.sweep import ContactSheet
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/ui/words/*.json"))
 SCRIPTS = {"ko": re.compile("[가-힣]"), "zh": re.compile("[一-鿿]")}
-NAMES = re.compile(r"\b(LoRAs?|Python|CLI|Papermill|REST|UniPC|DPM)\b")  # the same everywhere
+NAMES = re.compile(r"\b(LoRAs?|Python|CLI|Papermill|REST|UniPC|DPM|Euler)\b")  # the same everywhere
 LETTER = re.compile(r"[A-Za-z]{2}")
 
 

@@ -81,6 +81,22 @@ def test_another_flow_solver_walks_the_same_sigmas() -> None:
     assert torch.allclose(euler.sigmas, unipc.sigmas, atol=1e-6)
 
 
+def test_euler_walks_the_timesteps_that_distilled_loras_were_trained_at() -> None:
+    solver = started(SOLVERS["euler"].shifted(1.0), 4, 5.0)
+    assert solver.timesteps.tolist() == pytest.approx([1000, 937.5, 833.3333, 625])
+    latents = noise = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    for step, t in enumerate(solver.timesteps):
+        flow = torch.sin(latents).bfloat16()  # as a network gives it
+        clean = latents - t / 1000 * flow.float()
+        following = [0.9375, 0.833333, 0.625, 0.0][step]
+        wanted = latents + (following - t / 1000) * flow.float()
+        latents = solver.step(flow, t, latents, return_dict=False)[0]
+        assert latents.dtype == torch.float32 and torch.allclose(latents, wanted, atol=1e-5)
+        assert torch.allclose(solver.model_outputs[-1], clean, atol=1e-6)
+    assert torch.allclose(latents, solver.model_outputs[-1], atol=1e-6), "the last step ends without noise"
+    assert not torch.allclose(latents, noise)
+
+
 def test_sigmas_fall_from_just_below_one() -> None:
     sigmas = flow_sigmas(40)
     assert len(sigmas) == 40

@@ -12,7 +12,9 @@ import pytest
 from tests.weights.fake_hub import COMMIT, LARGE, Client, Hub, open_hub
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.locks import locked
-from wanavatar_lab.weights import download, find_weights, verify
+from wanavatar_lab.lora import find_adapters
+from wanavatar_lab.requests.presets import shipped_values
+from wanavatar_lab.weights import download, find_weights, verify, weights_of_lora
 from wanavatar_lab.weights.download import LOCK, STAGING
 from wanavatar_lab.weights.folders import MANIFEST
 
@@ -313,3 +315,19 @@ def test_a_file_with_an_address_of_its_own(hub: Hub, client: Client) -> None:
         "face-landmarker  1 file as published (the hash in the table of this package)",
     ]
     assert f"has no {hub.endpoint}/release/resolve/main/gone.pth" in done.stderr
+
+
+def test_a_distilled_lora_arrives_under_the_name_that_the_preset_has(hub: Hub, client: Client) -> None:
+    for stage in ("image_to_video", "speech_to_video"):
+        (lora,) = shipped_values(stage, "four_steps", "full")["loras"]
+        weights = weights_of_lora(lora["name"])
+        assert weights is not None
+        layout = weights.layouts[0]
+        wanted = {need: noise(need, 900) for need in layout.needs}
+        hub.repositories[str(layout.repository)] = {**wanted, "README.md": b"", "other_lora.safetensors": b"not needed"}
+        (report,) = client.json("download", weights.name)
+        assert sorted(report["fetched"]) == sorted(wanted) and report["sound"]
+        assert lora["name"] in [adapter.name for adapter in find_adapters(client.weights)]
+    (client.weights / "loras/mov/distilled/X/.download").mkdir(parents=True)
+    (client.weights / "loras/mov/distilled/X/.download/half.safetensors").write_bytes(b"half")
+    assert "half" not in [adapter.name for adapter in find_adapters(client.weights)]

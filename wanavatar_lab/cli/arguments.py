@@ -14,6 +14,7 @@ from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, FieldView, Request, Tool, fields_of
 from wanavatar_lab.requests.custom_stages import register_extra_stages
+from wanavatar_lab.requests.presets import PURPOSES, SHIPPED
 
 FIELD = "field:"  # prefix of the request's fields in the namespace, so that no field clashes with an option
 
@@ -86,6 +87,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
         fields = command.add_argument_group("fields of the request")
         for view in fields_of(request).values():
             _add_field(fields, request, view)
+        _add_preset(command, stage)
         add_output(command, request)
         if stage in SHARED_STAGES:
             add_gpus(command)
@@ -158,6 +160,15 @@ def _add_field(group: Any, request: type[Request], view: FieldView) -> None:
     else:
         metavar = "FILE" if view.is_file else {"int": "N", "float": "X"}.get(view.kind, "TEXT")
         group.add_argument(flag, metavar=metavar, **options)
+
+
+def _add_preset(command: argparse.ArgumentParser, stage: str) -> None:
+    shipped = [*SHIPPED.get(stage, {})]
+    names = f"{', '.join(shipped)}, or one of your own" if shipped else "one of your own"
+    text = f"settings under a name, as in the form: {names}; options take precedence"
+    text += "".join(f". {key}: {PURPOSES[key]['en']}" for key in shipped if key in PURPOSES)
+    metavar = "{" + ",".join(shipped) + "}" if shipped else "NAME"
+    command.add_argument("--preset", metavar=metavar, help=text)
 
 
 def _help(request: type[Request], view: FieldView) -> str:

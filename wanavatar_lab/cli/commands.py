@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.completion import completion
@@ -18,7 +19,9 @@ from wanavatar_lab.cli.serve import serve
 from wanavatar_lab.cli.weights import weights
 from wanavatar_lab.errors import SUCCEEDED, RequestError
 from wanavatar_lab.lora import describe, find_adapters
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, parse
+from wanavatar_lab.requests.presets import preset_values
 from wanavatar_lab.runs import made_with
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.copy_request import as_command
@@ -33,7 +36,7 @@ def make(arguments: argparse.Namespace) -> int:
     problems: list[tuple[str, str]] = []
     request = None
     try:
-        request = parse(arguments.stage, arguments.values)
+        request = parse(arguments.stage, _with_preset(arguments))
         request.check_inputs()
     except RequestError as error:
         problems += error.problems
@@ -42,6 +45,15 @@ def make(arguments: argparse.Namespace) -> int:
         raise RequestError(problems)
     job = jobs.submit(request, runs_dir=arguments.runs_dir, gpus=getattr(arguments, "gpus", None))
     return follow(job, arguments, request)
+
+
+def _with_preset(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of the request: those of the preset, and those given beside it."""
+    values: dict[str, Any] = arguments.values
+    profile = values.get("profile", next(iter(PROFILES)))
+    if arguments.preset is None or profile not in PROFILES:  # which the request refuses
+        return values
+    return preset_values(arguments.stage, arguments.preset, profile) | values
 
 
 def loras(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
     <weights>/loras/img/*.safetensors                             for pictures
     <weights>/loras/mov/{character,move,camera}/*.safetensors     for video
+    <weights>/loras/mov/distilled/*/*.safetensors                 for few steps, as `weights download` puts them
 
 The older folder name `lora_adpts` counts too, and so do folders below these. Two files whose names differ in high and
 low noise only are one adapter, for the two experts of Wan2.2-I2V.
@@ -43,7 +44,7 @@ class Adapter:
     Attributes:
         name: as requests use it: the file's name without its ending and, for a pair, without high and low noise, with
             as many of its folders in front as make it unique.
-        kind: img, or for video the folder: character, move, camera; mov if it is in none of them.
+        kind: img, or for video the folder: character, move, camera, distilled; mov if it is in none of them.
         files: by the noise that each is for: high, low or both.
     """
 
@@ -103,7 +104,8 @@ def find_adapters(weights_dir: Path | str) -> list[Adapter]:
             by_folder.setdefault(path.parent, []).append(path)
         for folder, files in by_folder.items():
             parts = folder.relative_to(Path(weights_dir) / root).parts
-            if not parts or parts[0] not in (PICTURES, VIDEO):
+            # a hidden folder has the files of a download that is not complete
+            if not parts or parts[0] not in (PICTURES, VIDEO) or any(part.startswith(".") for part in parts):
                 continue
             kind = PICTURES if parts[0] == PICTURES else parts[1] if len(parts) > 1 else VIDEO
             for stem, pair in _pairs(files):

@@ -12,6 +12,7 @@ from wanavatar_lab.lora.keys import DIFF, DOWN, parse_key
 from wanavatar_lab.requests import Request, TextToImage
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights.safetensors_header import read_header, tensor_shapes
+from wanavatar_lab.weights.table import download_command, weights_of_lora
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
@@ -113,6 +114,8 @@ def trained_for_inpainting(request: Request) -> bool:
 
 
 def _advice(name: str, known: list[str], others: set[str], folder: Path) -> str:
+    if (weights := weights_of_lora(name)) is not None:
+        return download_command(weights)
     if name in others:
         return f"it is among the LoRAs for {'video' if folder.name == PICTURES else 'pictures'}, and not in {folder}"
     near = difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.5)

@@ -12,7 +12,8 @@ or not at all (`DiskFull` when there is no room).
     audio_writer   write_audio
     video_reader   read_frames, read_frame
     hdr            HDR and wide-gamut frames in the colours of BT.709
-    video_writer   VideoWriter, TalkingClipWriter and write_talking_clip (picture and voice in sync), keep_partial
+    video_writer   VideoWriter, TalkingClipWriter and write_talking_clip (picture and voice in sync), BackgroundWriter
+                   (beside what makes the frames), keep_partial
     probe          probe, MediaInfo, read_metadata (what write_picture and VideoWriter were given)
     embed          a file inside a page, as HTML
     container      opening files for reading and writing, and what is missing of them
@@ -26,10 +27,17 @@ from wanavatar_lab.media.pictures import read_picture, write_picture
 from wanavatar_lab.media.probe import MediaInfo, probe, read_metadata
 from wanavatar_lab.media.samples import Samples, read_samples, write_samples
 from wanavatar_lab.media.video_reader import read_frame, read_frames
-from wanavatar_lab.media.video_writer import TalkingClipWriter, VideoWriter, keep_partial, write_talking_clip
+from wanavatar_lab.media.video_writer import (
+    BackgroundWriter,
+    TalkingClipWriter,
+    VideoWriter,
+    keep_partial,
+    write_talking_clip,
+)
 
 __all__ = [
     "Audio",
+    "BackgroundWriter",
     "MediaInfo",
     "Peaks",
     "Samples",

@@ -4,8 +4,10 @@ What takes hours to make is written to a partial file first, a fragmented MP4 th
 ends, and then copied into the whole one.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +37,8 @@ FRAGMENTED_MP4 = {"movflags": "+delay_moov+default_base_moof", "frag_duration": 
 H264 = {"preset": "fast", "crf": "18", "bf": "0"}
 SECONDS_BETWEEN_KEYFRAMES = 2
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+_log = logging.getLogger(__name__)
 
 
 class VideoWriter:
@@ -224,6 +228,75 @@ class TalkingClipWriter(VideoWriter):
         for _ in range(self._start_frame + 1 if self.frames == 0 else 1):
             if not self.is_full:
                 super().write(frame)
+
+
+class BackgroundWriter:
+    """Writes the segments of a clip by a thread of its own, while the next segment is made.
+
+    A context manager around a `VideoWriter`. One segment at a time is written, and the next one waits for it, so that
+    memory does not grow with their number, and the file is the same as without the thread. At the end, and where an
+    error or a cancellation ends the clip, the segment at hand is written first.
+
+    Args:
+        writer: not yet entered.
+
+    Raises:
+        MediaError: what `writer` refuses, at `check`, at the next `write` or at the end.
+        DiskFull: there is no room, likewise.
+    """
+
+    def __init__(self, writer: VideoWriter) -> None:
+        self._writer = writer
+        self._segment: Future[None] | None = None  # the one at hand
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._writer)
+            self._thread = stack.enter_context(ThreadPoolExecutor(1, "video-writer"))
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the clip has; complete at the end."""
+        return self._writer.frames
+
+    def write(self, frames: Iterable[NDArray[np.uint8]]) -> None:
+        """Write a segment's frames, each as `VideoWriter.write` takes one; returns once the segment before is written.
+
+        Args:
+            frames: taken one by one by the thread, so that what makes them, such as a conversion, is done there too.
+        """
+        self._wait()
+        self._segment = self._thread.submit(self._write, frames)
+
+    def check(self) -> None:
+        """Raise what the segment at hand has failed with, if it has; does not wait."""
+        if self._segment is not None and self._segment.done():
+            self._wait()
+
+    def _write(self, frames: Iterable[NDArray[np.uint8]]) -> None:
+        for frame in frames:
+            self._writer.write(frame)
+        self._writer.flush()
+
+    def _wait(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.result()
+
+    def _finish(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self._wait()
+        except Exception as failure:
+            if kind is None:
+                raise
+            # the clip ends with its first error; this one may be why its last segment is missing
+            _log.warning("The last segment of %s cannot be written: %s", self._writer.path.name, failure)
 
 
 def write_talking_clip(

@@ -24,7 +24,10 @@ _RESOLUTION = (
     "auto, 480p and 720p keep the aspect ratio of the picture: 480p is faster, 720p sharper, auto as large as is usual "
     "for the profile. Width x height crops the picture."
 )
-_SOLVER = "How the steps are computed: UniPC is the models' default, DPM++ the other solver of their own command line."
+_SOLVER = (
+    "How the steps are computed: UniPC is the models' default, DPM++ the other solver of their own command line, Euler "
+    "what distilled LoRAs are trained for."
+)
 _STEPS = "Denoising steps. More steps take longer and usually give finer results."
 _GUIDANCE = "How closely the result follows the prompt. 1 turns guidance off, which is faster."
 _SPEED = (
@@ -74,7 +77,8 @@ Resolution = Annotated[
 ]
 VideoSteps = Annotated[int, spec("Steps", _STEPS, unit="steps", ge=1, le=100)]
 SampleSolver = Annotated[
-    Literal["unipc", "dpm++"], spec("Solver", _SOLVER, group="advanced", options={"unipc": "UniPC", "dpm++": "DPM++"})
+    Literal["unipc", "dpm++", "euler"],
+    spec("Solver", _SOLVER, group="advanced", options={"unipc": "UniPC", "dpm++": "DPM++", "euler": "Euler"}),
 ]
 Speed = Annotated[
     Literal["exact", "balanced", "fast"],

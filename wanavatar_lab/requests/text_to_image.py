@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from wanavatar_lab.profiles import SIZE_MULTIPLE
 from wanavatar_lab.requests.field_spec import Words, spec, translated
-from wanavatar_lab.requests.fields import LONGEST_PROMPT, GuidanceScale, ImageLoras, Seed
+from wanavatar_lab.requests.fields import LONGEST_PROMPT, Attention, GuidanceScale, ImageLoras, Seed
 from wanavatar_lab.requests.request import Request
 from wanavatar_lab.requests.sizes import LARGEST_SIDE, SMALLEST_SIDE
 
@@ -43,6 +43,7 @@ class TextToImage(Request):
     seed: Seed = -1
     upscale: Annotated[bool, spec("Upscale 2x")] = True
     """Also save it twice as wide and high as upscaled.png in the run's folder, with Real-ESRGAN."""
+    attention: Attention = "auto"
     loras: ImageLoras = ()
 
     def size(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class StageContext:
     on_step: Callable[[Step], None] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
+    _writer: Any = field(default=None, init=False, repr=False)  # of the run's video, while it is written
 
     def progress(
         self,
@@ -81,9 +82,12 @@ class StageContext:
 
         Raises:
             Cancelled: the run was cancelled; not to be caught by the stage.
+            MediaError, DiskFull: the run's video cannot be written.
         """
         if self.ranks.agreed(self._is_cancelled()):
             raise Cancelled
+        if self._writer is not None:
+            self._writer.check()
 
     def look(self) -> None:
         """As `check`, where the processes that share the run do not do the same, as while they load.
@@ -149,15 +153,25 @@ class StageContext:
         """
         return partial_file(self.folder, name)
 
-    def writer(self, kind: Callable[..., AbstractContextManager[Any]], name: str, **options: Any) -> Any:
-        """A writer of `wanavatar_lab.media` for the run's file `name`; one that writes nothing in other processes.
+    @contextmanager
+    def writer(self, kind: Callable[..., Any], name: str, **options: Any) -> Iterator[Any]:
+        """A `media.BackgroundWriter` of the run's video `name`; one that writes nothing in other processes.
 
         Args:
-            kind: the class of the writer, which takes a path.
+            kind: the class of the writer behind it, which takes a path.
             name: of the file.
             options: further arguments of the class.
         """
-        return kind(self.folder / name, partial=self.partial(name), **options) if self.ranks.leads else _NoWriter()
+        if not self.ranks.leads:
+            yield _NoWriter()
+            return
+        from wanavatar_lab.media import BackgroundWriter  # clients import this module, and PyAV takes a while
+
+        with BackgroundWriter(kind(self.folder / name, partial=self.partial(name), **options)) as self._writer:
+            try:
+                yield self._writer
+            finally:
+                self._writer = None
 
     def say_placement(self, choice: Choice) -> None:
         """Log and record the offload mode; nothing on a CPU."""
@@ -208,17 +222,8 @@ class _NoWriter:
 
     frames = 0
 
-    def __enter__(self) -> "_NoWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def write(self, frame: Any) -> None:
-        """Nothing."""
-
-    def flush(self) -> None:
-        """Nothing."""
+    def write(self, frames: Any) -> None:
+        """Nothing; the frames are not even made."""
 
 
 class _IntoLog(logging.Handler):

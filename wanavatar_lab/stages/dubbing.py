@@ -79,10 +79,10 @@ class Recording:
         self.seconds = (info.frames or 1) / self.fps
         self.count = self.seen = 0
         self._faces: list[Face | None] = []
-        self._given: _Frames | None = None
+        self._given: tuple[_Frames, _Frames] | None = None  # for the model and for the clip, as below
         self.video = _Windows(self._model_frame, (sys.maxsize, 3, height, width))
         self.mask = _Windows(self._model_mask, (sys.maxsize, 1, height, width))
-        # the model is some frames ahead of the clip that is written
+        # the model is some frames ahead of the clip, which a thread of its own writes
         self._for_model, self._for_clip = _Frames(path), _Frames(path)
         (columns, rows), left, top = cover(self.size, height, width)
         seen = np.zeros((rows, columns), np.uint8)
@@ -132,9 +132,9 @@ class Recording:
         for _ in media.read_frames(self.path, fps=FPS, limit=limit):
             check()
             self.count += 1
-        self.seen, self._given = self.count, _Frames(path)
+        self.seen, self._given = self.count, (_Frames(path), _Frames(path))
         self._last_given = 0
-        if not self._given.still:
+        if not self._given[0].still:
             self._last_given = sum(1 for _ in media.read_frames(path, fps=FPS, limit=self.count)) - 1
 
     def hidden(self) -> int:
@@ -166,13 +166,18 @@ class Recording:
         made = Image.fromarray(np.pad(frame, around, mode="edge"))
         if made.size != self.size:
             made = made.resize(self.size, Image.Resampling.BICUBIC)
-        share = self.mask_of(self.place(number))[..., None]
+        share = self.mask_of(self.place(number), in_clip=True)[..., None]
         return np.rint(recorded + share * (np.asarray(made, np.float32) - recorded)).astype(np.uint8)
 
-    def mask_of(self, place: int) -> Shares:
-        """How much of each pixel of a recorded frame is made anew, [H, W] from 0 to 1."""
+    def mask_of(self, place: int, in_clip: bool = False) -> Shares:
+        """How much of each pixel of a recorded frame is made anew, [H, W] from 0 to 1.
+
+        Args:
+            in_clip: for the clip that is written; else for the model. Each may ask in a thread of its own.
+        """
         if self._given is not None:
-            given = Image.fromarray(self._given.read(min(place, self._last_given))).convert("L").resize(self.size)
+            given = Image.fromarray(self._given[in_clip].read(min(place, self._last_given)))
+            given = given.convert("L").resize(self.size)
             # a compressed video has no pure black and white
             hard = np.where(np.asarray(given) > 127, np.uint8(255), np.uint8(0))
             return np.minimum(feather(hard, EDGE * max(self.size), inside=True), self._seen_by_model)

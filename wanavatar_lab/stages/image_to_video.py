@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
@@ -75,7 +76,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip; segments are written as they are ready, and kept if the run ends before the last one.
+    """Make the clip; each segment is written beside the making of the next, and kept if the run ends before the last.
 
     Raises:
         MediaError: the picture cannot be read.
@@ -117,9 +118,8 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         ) as writer,
     ):
         for segment in _segments(request, models, context, progress, frames["image"], frames.get("last_image")):
-            for frame in segment[0].unbind(dim=1):
-                writer.write((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-            writer.flush()
+            writer.write(_pictures(segment))
+            del segment  # as below
     context.record(
         weights=models.fingerprint,
         loras=loras.record,
@@ -130,6 +130,12 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         segments=len(request.segments()),
     )
     return [Artifact(kind=ImageToVideo.artifact, path=FILE)]
+
+
+def _pictures(frames: torch.Tensor) -> Iterator[np.ndarray]:
+    """Frames [1, 3, F, H, W] in [0, 1] as the file has them, each uint8 [H, W, 3]."""
+    for frame in frames[0].unbind(dim=1):
+        yield (frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _frame(picture: Image.Image, height: int, width: int) -> torch.Tensor:
@@ -202,7 +208,7 @@ def _segments(
             frames = joined(frames, start, first if end is None else end)
         start = frames[:, :, -1].clone()
         yield frames
-        del latents, frames  # hundreds of megabytes, which must not be in memory beside those of the next segment
+        del latents, frames  # hundreds of megabytes, which are not kept any longer than the writer needs them
 
 
 def joined(frames: torch.Tensor, before: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""How a stage's denoising networks compute: the backend of self-attention, products in float8, and compiled blocks.
+"""How a stage's denoising networks compute: the backend of attention, products in float8, and compiled blocks.
 
 A compiled block computes the same to the rounding of fused operations. All blocks of a kind share a graph, for each
-size of clip; the weights of LoRAs, prompts, both passes of guidance and segments share it too. torch keeps what it
-compiled on disk, in the folder `TORCHINDUCTOR_CACHE_DIR`, here that of the settings' `cache_dir`.
+size; the weights of LoRAs, prompts, both passes of guidance and segments share it too. torch keeps what it compiled on
+disk, in the folder `TORCHINDUCTOR_CACHE_DIR`, here that of the settings' `cache_dir`.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import nn
 
 from wanavatar_lab.memory.apply_offload import OffloadableModels, compute_dtype
 from wanavatar_lab.memory.components import DENOISERS
-from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
+from wanavatar_lab.requests import ImageToVideo, SpeechToVideo, TextToImage
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.wan import attention
@@ -31,7 +31,9 @@ _CHANGING = ("group", "fp8")  # modes of offload by which weights change between
 _ON_FAILURE: WeakKeyDictionary[nn.Module, Callable[[Exception], None]] = WeakKeyDictionary()
 
 
-def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, context: StageContext) -> None:
+def prepare(
+    request: TextToImage | ImageToVideo | SpeechToVideo, models: OffloadableModels, context: StageContext
+) -> None:
     """Choose for a run, after its networks were placed and before LoRAs are applied; log and record what.
 
     Raises:
@@ -58,7 +60,8 @@ def prepare(request: ImageToVideo | SpeechToVideo, models: OffloadableModels, co
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache_dir / "inductor"))
             compile_blocks(network, partial(_say_failed, context))
     context.record(attention=chosen, compiled=compiled)
-    _say_quantization(request, models, in_float8, context)
+    if not isinstance(request, TextToImage):
+        _say_quantization(request, models, in_float8, context)
     if models.device != "cpu" or settings.compile == "on":
         context.log(f"Attention by {chosen}: {why}.")
         context.log(
@@ -87,7 +90,7 @@ def _say_quantization(
 
 
 def _compiles(
-    setting: str, models: OffloadableModels, request: ImageToVideo | SpeechToVideo, *, emulated: bool
+    setting: str, models: OffloadableModels, request: TextToImage | ImageToVideo | SpeechToVideo, *, emulated: bool
 ) -> tuple[bool, str]:
     """Whether blocks are compiled, and if not, why."""
     mode = models.choice.mode if models.choice else "none"
@@ -99,6 +102,9 @@ def _compiles(
         return False, "the step cache decides between blocks"
     if emulated and models.device != "cpu":
         return False, "float8 is emulated, for which there may be no compiler"
+    if setting == "auto" and isinstance(request, TextToImage):
+        # a picture takes less than a second, of which compiled blocks save a part, and a new size a minute to compile
+        return False, "a picture is made sooner without. WANAVATAR_COMPILE=on compiles, for many pictures of one size"
     if setting == "auto" and models.device == "cpu":
         return False, "on a CPU it takes longer than it saves"
     return True, ""

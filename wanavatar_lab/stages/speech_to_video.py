@@ -85,7 +85,7 @@ def load(profile: Profile, device: str) -> Models:
 
 
 def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[Artifact]:
-    """Make the clip; segments are written as they are ready, and kept if the run ends before the last one.
+    """Make the clip; each segment is written beside the making of the next, and kept if the run ends before the last.
 
     Raises:
         MediaError: an input cannot be read.
@@ -189,14 +189,11 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
             segment: WanS2VSegment | None = first
             del first
             while segment is not None:
-                for number, frame in enumerate(segment.frames[0], segment.start_frame):
-                    made = (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-                    writer.write(made if recording is None else recording.lay_in(made, number))
-                writer.flush()
+                writer.write(_pictures(segment, recording))
                 context.check()
                 if segment.index + 1 < segments:
                     progress.begin(new + before)
-                segment = None  # hundreds of megabytes, which must not be in memory beside those of the next one
+                segment = None  # hundreds of megabytes, which are not kept any longer than the writer needs them
                 segment = next(stream, None)
     context.record(
         weights=models.fingerprint,
@@ -207,6 +204,14 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
         seconds=writer.frames / FPS,
     )
     return [Artifact(kind=SpeechToVideo.artifact, path=FILE)]
+
+
+def _pictures(segment: WanS2VSegment, recording: Recording | None) -> Iterator[np.ndarray]:
+    """The frames of a segment as the file has them, uint8 [H, W, 3]: where a recording is dubbed, laid into its own."""
+    frames, first = segment.frames[0], segment.start_frame
+    for number, frame in enumerate(frames, first):
+        made = (frame.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        yield made if recording is None else recording.lay_in(made, number)
 
 
 def _voice(

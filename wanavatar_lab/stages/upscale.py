@@ -296,10 +296,12 @@ def _scaled(part: slice, origin: int = 0) -> slice:
 
 def _enlarged(pixels: NDArray[Any], part: Tile, network: Network) -> NDArray[Any]:
     """A tile of a picture uint8 or uint16 [H, W, 1 or 3], at twice its size and without the overlap."""
-    most = np.iinfo(pixels.dtype).max
+    most, in_bytes = np.iinfo(pixels.dtype).max, pixels.dtype == np.uint8
     seen = pixels[part.seen_rows, part.seen_columns]
-    given = torch.from_numpy(seen.transpose(2, 0, 1).astype(np.float32) / most)[None].expand(-1, 3, -1, -1)
-    given = given.to(network.device, network.dtype, memory_format=torch.channels_last)
+    # bytes are copied to the device and back, and computed with there
+    levels = torch.from_numpy(np.ascontiguousarray(seen if in_bytes else seen.astype(np.float32))).to(network.device)
+    given = (levels.permute(2, 0, 1)[None].float() / most).expand(-1, 3, -1, -1)
+    given = given.to(network.dtype, memory_format=torch.channels_last)
     enlarged = network.module(given)[0].float()
     if not bool(enlarged.isfinite().all()):
         raise LabError(
@@ -310,4 +312,5 @@ def _enlarged(pixels: NDArray[Any], part: Tile, network: Network) -> NDArray[Any
     enlarged = enlarged.clamp(0, 1)
     if pixels.shape[2] == 1:
         enlarged = (enlarged * enlarged.new_tensor(LUMA).view(3, 1, 1)).sum(dim=0, keepdim=True)
-    return (enlarged * most).round().permute(1, 2, 0).cpu().numpy().astype(pixels.dtype)
+    made = (enlarged * most).round().permute(1, 2, 0)
+    return (made.to(torch.uint8) if in_bytes else made).cpu().numpy().astype(pixels.dtype, copy=False)

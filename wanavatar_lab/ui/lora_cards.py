@@ -24,6 +24,7 @@ from wanavatar_lab.ui.fields import Control, number_input, range_of
 from wanavatar_lab.ui.language import language, matches, read_words
 from wanavatar_lab.ui.served_files import can_show
 from wanavatar_lab.ui.widget import LabBox, loop_runs
+from wanavatar_lab.weights.table import amount, weights_of_lora
 
 PREVIEW_WIDTH = "14em"
 CLOSED_AFTER = 10.0  # seconds until replaced cards are closed: a page that is still drawing them fails without them
@@ -80,9 +81,7 @@ class LoraCards(Control):
         """A card for each LoRA that fits, and for each that is chosen and missing, which a run would refuse."""
         chosen = {choice["name"]: choice for choice in choices}
         missing = chosen.keys() - {each.name for each in self._fitting}
-        unknown = [
-            Description(name, "", {}, base="", problem=WORDS.text("unknown")) for name in chosen if name in missing
-        ]
+        unknown = [Description(name, "", {}, base="", problem=_why_missing(name)) for name in chosen if name in missing]
         shown = [*self._fitting, *unknown]
         if [card.found for card in self.cards] != shown:
             before = self.cards
@@ -106,6 +105,13 @@ class LoraCards(Control):
         self._title.value = f"<strong>{escape(self.label)}</strong>"
         self._refresh.description = WORDS.text("refresh")
         self._write_message()
+
+
+def _why_missing(name: str) -> str:
+    weights = weights_of_lora(name)
+    if weights is None:
+        return WORDS.text("unknown")
+    return WORDS.text("download", command=f"wanavatar-lab weights download {weights.name}", size=amount(weights.size))
 
 
 def _close_later(cards: Sequence["LoraCard"]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import Flux2Transformer2DModel
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
@@ -162,15 +163,20 @@ def _seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def use_backend(network: Any, name: str) -> None:
-    """Compute self-attention of a Wan network by a backend in `BACKENDS`, and by FlashAttention that to the text too.
+    """Compute self-attention of a Wan network by a backend in `BACKENDS`, or all attention of FLUX.2's.
 
-    Other attention keeps its own: it is little work, and not every backend supports so few keys.
+    By FlashAttention, Wan's attention to the text too. Other attention keeps its own: it is little work, and not every
+    backend supports so few keys.
 
     Raises:
         ImportError: its package is not installed.
     """
     if name == "flash4":
         register_flash_4()
+    if isinstance(network, Flux2Transformer2DModel):  # text and picture are one sequence in every block
+        for block in (*network.transformer_blocks, *network.single_transformer_blocks):
+            block.attn.set_attention_backend(BACKENDS[name][0])
+        return
     for block in network.blocks:
         block.attn1.set_attention_backend(BACKENDS[name][0])
         # cuDNN, which PyTorch takes, reaches a quarter of the GPU's rate for many queries of few keys

@@ -1,11 +1,16 @@
-"""The flow solvers of the reference: diffusers' UniPC and DPM-Solver++ on the sigmas that Wan uses."""
+"""The flow solvers: the reference's UniPC and DPM-Solver++ on the sigmas that Wan uses, and distilled LoRAs' Euler."""
 
 import inspect
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -96,8 +101,43 @@ class WanDPMSolverScheduler(DPMSolverMultistepScheduler):
         )
 
 
+class WanEulerScheduler(FlowMatchEulerDiscreteScheduler):
+    """Euler's method on sigmas equally spaced from 1 towards 0, then shifted.
+
+    Distilled networks are trained at the few timesteps of such a schedule, and not at those between: lightx2v's at
+    1000, 937.5, 833.3 and 625, which are 4 steps with shift 5.
+
+    Attributes:
+        model_outputs: what the last step predicted without noise, as the other solvers keep it.
+    """
+
+    __module__ = "wanavatar_lab.wan"  # as for `WanUniPCScheduler`
+    sigmas: torch.Tensor
+    model_outputs: list[torch.Tensor]
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """As the base class, whose own sigmas end above 0 before the last step."""
+        super().set_timesteps(sigmas=np.linspace(1, 0, num_inference_steps + 1)[:-1].tolist(), device=device)
+        self.sigmas = self.sigmas.cpu()  # or each step would wait for the device to tell its sigma
+        self.model_outputs = []
+        self.set_begin_index(0)
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+        """As the base class, which would return latents in the network's dtype, that of `model_output`."""
+        model_output, sample = model_output.float(), sample.float()
+        index = self.begin_index if self.step_index is None else self.step_index
+        self.model_outputs = [sample - self.sigmas[index] * model_output]
+        return super().step(model_output, timestep, sample, **options)
+
+    @classmethod
+    def shifted(cls, flow_shift: float) -> "WanEulerScheduler":
+        """With this shift of the sigmas, at every size."""
+        return cls(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=flow_shift)
+
+
 # by the value of a request's sample_solver
-SOLVERS: dict[str, type[WanUniPCScheduler] | type[WanDPMSolverScheduler]] = {
+SOLVERS: dict[str, type[WanUniPCScheduler] | type[WanDPMSolverScheduler] | type[WanEulerScheduler]] = {
     "unipc": WanUniPCScheduler,
     "dpm++": WanDPMSolverScheduler,
+    "euler": WanEulerScheduler,
 }

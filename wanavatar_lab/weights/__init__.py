@@ -19,6 +19,7 @@ from wanavatar_lab.weights.table import (
     licence_page,
     missing_weights,
     weights_at,
+    weights_of_lora,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "missing_weights",
     "verify",
     "weights_at",
+    "weights_of_lora",
 ]
 
 

@@ -60,6 +60,7 @@ class Weights:
         fetched: the name of the layout that a download makes.
         gated: whether the hub serves them only to accounts that have accepted the licence.
         link: of a single file.
+        lora: the name of the LoRA that they are, as requests use it; empty for other weights.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Weights:
     fetched: str | None = None
     gated: bool = False
     link: Link | None = None
+    lora: str = ""
 
     def path(self, weights_dir: Path | str) -> Path:
         """Their path under the weights folder; nothing is read."""
@@ -139,6 +141,11 @@ def weights_at(location: Path) -> Weights | None:
     """The weights that a profile keeps at `location` or in its parent folder; None if the table has none."""
     around = {location.name, location.parent.name}
     return next((weights for weights in WEIGHTS.values() if weights.place in around), None)
+
+
+def weights_of_lora(name: str) -> Weights | None:
+    """The weights that are the LoRA of this name; None if the table has none."""
+    return next((weights for weights in WEIGHTS.values() if weights.lora and weights.lora == name), None)
 
 
 def licence_page(weights: Weights) -> str:

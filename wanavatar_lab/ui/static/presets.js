@@ -15,8 +15,9 @@ function render({ model, el }) {
   el.append(root);
   let renamed = ""; // the preset whose name is being changed
 
-  const item = (text, values) => {
+  const item = (text, values, purpose = "") => {
     const made = element("button", { type: "button", className: "wl-menu-item", textContent: text });
+    if (purpose) made.append(element("small", { textContent: purpose }));
     made.addEventListener("click", () => {
       model.send({ kind: "apply", ...values });
       root.open = false;
@@ -31,7 +32,7 @@ function render({ model, el }) {
   };
 
   const showShipped = () => shipped.replaceChildren(...model.get("shipped").map((key) =>
-    element("div", { className: "wl-menu-row" }, item(say(model, key), { name: key }))));
+    element("div", { className: "wl-menu-row" }, item(say(model, key), { name: key }, model.get("words")[`${key}_for`]))));
   const showOwn = () => {
     const parts = () => [...own.querySelectorAll("button, input")];
     const at = parts().indexOf(document.activeElement); // the focus stays where it was
