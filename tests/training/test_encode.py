@@ -128,7 +128,7 @@ class Given(LatentCodec):
 
     frames: torch.Tensor
 
-    def decode(self, latents: torch.Tensor, name: str = "") -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, name: str = "", wanted: int | None = None) -> torch.Tensor:
         return self.frames
 
 

@@ -29,6 +29,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.wan import attention
 
 PROGRAM = "wanavatar-lab bench"
 WRITTEN = "for example text-to-image, or speech-to-video:480x832x80/3 (width x height x frames / steps)"
@@ -191,10 +192,13 @@ def _kernels(words: list[str]) -> int:
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--attention", nargs="+", choices=attention.EXACT, default=[], help="default all installed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args(words)
     usual = network.TINY_CLIP if arguments.size == "tiny" else network.CLIP
-    figures = network.measure_kernels(arguments.size, tuple(arguments.clip or usual), arguments.device)
+    figures = network.measure_kernels(
+        arguments.size, tuple(arguments.clip or usual), arguments.device, only=arguments.attention
+    )
     _write(arguments.json, figures)
     print(tables([figures]))
     return int(any("error" in row for row in figures["rows"]))

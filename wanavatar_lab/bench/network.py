@@ -8,7 +8,7 @@ same pass is also measured with a LoRA of random numbers on every linear layer o
 import argparse
 import itertools
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats: int = 3) -> dict[str, Any]:
+def measure_kernels(
+    size: str, clip: tuple[int, int, int], device: str, repeats: int = 3, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """A pass of the S2V network by each attention that is installed, with compiled blocks by the fastest ones, and with
     products in float8 by the fastest of all, plain and compiled.
 
@@ -105,6 +107,7 @@ def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats:
         clip: height, width and frames.
         device: cpu, cuda or cuda:<n>.
         repeats: passes that count, after one that does not.
+        only: of the attention that is installed; empty for all.
 
     Returns:
         The device, and `rows`, the first of which computes as PyTorch does by itself; the others say by how much their
@@ -121,7 +124,7 @@ def measure_kernels(size: str, clip: tuple[int, int, int], device: str, repeats:
     figures["pixels"] = "x".join(map(str, (clip[1], clip[0], clip[2])))
     wanted: torch.Tensor | None = None
     for quantization, compiled in itertools.product(("none", "fp8"), (False, True)):
-        names = attention.available(device)
+        names = [name for name in attention.available(device) if not only or name in only]
         if compiled or quantization == "fp8":
             # the two fastest, since each takes a minute or two to compile; in float8 the one that is fastest compiled
             before = [row for row in figures["rows"] if row["attention"] in attention.EXACT]
