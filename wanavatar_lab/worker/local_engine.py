@@ -25,8 +25,8 @@ from wanavatar_lab.worker.rank_group import threads_of
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the machine
 _QUERY_SECONDS = 30.0  # a driver that keeps no state takes seconds to answer
-# By default OpenMP's threads spin while they wait for each other. Where other programs want the cores too, they spin away
-# the time that the thread needs for which they wait, and a pass of the pocket S2V network takes several times as long.
+# By default OpenMP's threads spin while they wait for each other. Where other programs want the cores too, they spin
+# away the time that the thread needs for which they wait: a pass of the pocket S2V network takes several times as long.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
