@@ -244,14 +244,14 @@ def test_a_worker_sees_the_gpus_of_its_place(queue_settings: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not show a process's environment")
-@pytest.mark.parametrize("own", [None, "ACTIVE"])
-def test_threads_of_a_worker_sleep_while_they_wait(
+@pytest.mark.parametrize("own", [None, "300000"])
+def test_threads_of_a_worker_soon_sleep_when_they_wait(
     own: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     if own is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    wanted, worker = f"OMP_WAIT_POLICY={own or 'PASSIVE'}".encode(), Worker(tmp_path, {})
+        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+    wanted, worker = f"GOMP_SPINCOUNT={own or 1000}".encode(), Worker(tmp_path, {})
     environment = Path(f"/proc/{worker.pid}/environ")
     try:
         eventually(lambda: wanted in environment.read_bytes().split(b"\0"))

@@ -98,6 +98,9 @@ class Part:
     peers: Peers = field(default_factory=dict)
 
 
+Named = Iterable[tuple[str, Part]]
+
+
 def choose_parts(words: Sequence[str], parts: Sequence[str], size: str) -> list[tuple[Case, tuple[str, ...]]]:
     """Cases, and which of their parts to measure.
 
@@ -298,9 +301,6 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-Named = Iterable[tuple[str, Part]]
-
-
 def _speech_to_video(
     models: Any, case: Case, device: torch.device, published: ModuleType | None, wanted: Sequence[str]
 ) -> Named:
@@ -316,7 +316,7 @@ def _speech_to_video(
         operations = counted(encoder, lambda it: hidden_states(it, torch.empty(1, samples, device="meta")))
         yield "audio_encoder", Part(lambda: pipeline.encode_audio(voice), encoder, operations)
     if "vae.encode" in wanted or "vae.decode" in wanted:
-        # a segment that continues another: the network hears of the frames before by their latents
+        # of a segment that continues another
         motion = MotionContext(codec, _pixels(case, 1), MOTION_FRAMES, True, device)
     if "vae.encode" in wanted:
         before = _pixels(case, MOTION_FRAMES).to(device)

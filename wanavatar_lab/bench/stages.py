@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +87,7 @@ def machine_figures(device: str) -> Figures:
     """The device, and the rate at which pinned host memory is copied to a GPU."""
     figures: Figures = {"device": "cpu", "gpu_bytes": None, "cores": os.cpu_count(), "torch": torch.__version__}
     figures["diffusers"] = diffusers.__version__
+    figures["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     if device != "cpu":
         properties = torch.cuda.get_device_properties(device)
         host = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
