@@ -25,9 +25,9 @@ EFFICIENCY = 0.68
 # is continued from 0.54 s to encode (docs/measured/parts_h200.json).
 WAN_VAE_EFFICIENCY = 0.145
 
-# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least. Both are assumed, and
-# not measured: `bench ranks` measures what they stand for.
-LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.7, 30e-6
+# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least: what two H200s that
+# share the sequence took beyond half of one's time, at two sizes (docs/measured/ranks_480.json, ranks_720.json).
+LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.43, 0.7e-3
 _EXCHANGES = 4  # of a layer: queries, keys, values and what comes of them
 _HEAD = 128  # width of a head of every published transformer; heads are shared whole
 

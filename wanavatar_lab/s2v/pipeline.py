@@ -39,7 +39,15 @@ from wanavatar_lab.s2v.inpaint import segment_given
 from wanavatar_lab.s2v.key_names import has_own_modules, in_our_names
 from wanavatar_lab.s2v.recording import RecordedSegment
 from wanavatar_lab.s2v.transformer import PUBLISHED_INJECT_LAYERS, SegmentMemory, WanS2VTransformer3DModel
-from wanavatar_lab.wan.latents import MOTION_FRAMES, Frames, LatentCodec, Picture, check_finite, picture_to_pixels
+from wanavatar_lab.wan.latents import (
+    MOTION_FRAMES,
+    Frames,
+    LatentCodec,
+    Picture,
+    check_finite,
+    picture_to_pixels,
+    to_host,
+)
 from wanavatar_lab.wan.scheduler import flow_unipc, set_flow_timesteps, with_flow_shift
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
@@ -623,7 +631,7 @@ class MotionContext:
         """
         # the latents before the new ones set the state of the causal decoder
         before = self.ref_latents if self.motion_latents is None else self.motion_latents
-        decoded = self._codec.decode(torch.cat([before, latents], dim=2), name, wanted=4 * latents.shape[2]).cpu()
+        decoded = to_host(self._codec.decode(torch.cat([before, latents], dim=2), name, wanted=4 * latents.shape[2]))
         if self._recorded is not None:
             decoded = self._recorded.composite(decoded)
         if self.motion_latents is None:

@@ -32,7 +32,7 @@ from wanavatar_lab.stages.models import StageModels
 from wanavatar_lab.stages.segment_progress import SegmentProgress
 from wanavatar_lab.stages.shared import shared
 from wanavatar_lab.stages.speed import saved_passes
-from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels
+from wanavatar_lab.wan.latents import LatentCodec, check_finite, picture_to_pixels, to_host
 from wanavatar_lab.wan.load import (
     is_wan_folder,
     load_model,
@@ -202,7 +202,7 @@ def _segments(
             callback_on_step_end=on_step,
             callback_on_step_end_tensor_inputs=["latents"],
         ).frames
-        frames = (LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1).cpu()
+        frames = to_host((LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1))
         context.check()
         if index > 0:
             frames = joined(frames, start, first if end is None else end)

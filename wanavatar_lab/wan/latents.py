@@ -91,6 +91,14 @@ def cover(picture: tuple[int, int], height: int, width: int) -> tuple[tuple[int,
     return size, round((size[0] - width) / 2), round((size[1] - height) / 2)
 
 
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in main memory, by memory that a GPU writes to itself; a tensor that is there is returned."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor)
+
+
 def check_finite(values: torch.Tensor, where: str) -> None:
     """Refuse NaN and infinite values; waits for the device, so call it once a step or less.
 

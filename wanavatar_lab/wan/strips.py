@@ -44,12 +44,15 @@ class Strip:
 
     def with_edges(self, part: Tensor, count: int) -> Tensor:
         """The own columns with `count` more on either side, zeros beyond the picture; all processes call it."""
-        rank, world = self.ranks.rank, self.ranks.world
+        rank, width = self.ranks.rank, part.shape[-1]
         edges = self._from_all(torch.cat([part[..., :count], part[..., -count:]], dim=-1))
-        nothing = torch.zeros_like(part[..., :count])
-        left = edges[rank - 1][..., count:] if rank else nothing
-        right = edges[rank + 1][..., :count] if rank + 1 < world else nothing
-        return torch.cat([left, part, right], dim=-1)
+        # padded, and not joined, so that channels that are innermost in memory stay so
+        wider = F.pad(part, (count, count))
+        if rank:
+            wider[..., :count] = edges[rank - 1][..., count:]
+        if rank + 1 < self.ranks.world:
+            wider[..., count + width :] = edges[rank + 1][..., :count]
+        return wider
 
     def _from_all(self, own: Tensor) -> Tensor:
         own = own.contiguous()
