@@ -1,6 +1,9 @@
 """The VAE computes as diffusers' does, to rounding: no convolution is slow, and no frame is decoded in vain."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from wanavatar_lab.wan import vae as wan_vae
 from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.vae import FastCausalConv3d, make_fast, only_last_frames
 
+POCKET = Path(__file__).resolve().parents[2] / "weights/pocket/video_vae"
 CASES = {
     # name: kernel, stride, padding
     "space and time": ((3, 3, 3), 1, (1, 1, 1)),
@@ -170,3 +174,43 @@ def test_weights_that_change_are_seen() -> None:
     torch.testing.assert_close(made(x)[:, :, 2:], made(x[:, :, 2:]))
     made.weight[:, :, 0] = 1
     assert not torch.allclose(made(x)[:, :, 2:], made(x[:, :, 2:]))
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_a_gpu_decodes_in_float16_as_nearly_as_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain: Any = AutoencoderKLWan.from_pretrained(POCKET).eval().cuda()
+    drawn = torch.randn(1, plain.config.z_dim, 9, 30, 52, generator=torch.Generator().manual_seed(0)).cuda()
+    latents = plain.encode(plain.decode(drawn).sample).latent_dist.mode()  # of something like pictures
+    fast = make_fast(AutoencoderKLWan.from_pretrained(POCKET).eval().half().cuda())
+    with only_last_frames(fast, 12):
+        found = fast.decode(latents.half()).sample.float()
+    assert found.shape[2] == 12
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    usual = plain.decode(latents).sample[:, :, -12:]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    wanted = plain.decode(latents).sample[:, :, -12:]
+    nearness = [float(10 * torch.log10(4 / (each - wanted).square().mean())) for each in (found, usual)]
+    print(f"float16 {nearness[0]:.1f} dB, TF32 {nearness[1]:.1f} dB")
+    assert min(nearness) > 65
+
+
+def test_the_kernel_of_norm_and_activation_computes_as_the_module() -> None:
+    """On a CPU, in Triton's interpreter, which has to be asked for before Triton is imported."""
+    pytest.importorskip("triton")
+    code = """
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
+from wanavatar_lab.wan.vae_kernels import norm_silu
+
+for channels, shape in ((96, (2, 5, 7)), (5, (1, 3, 3)), (384, (3, 2, 1))):
+    norm, x = WanRMS_norm(channels, images=False), torch.randn(2, channels, *shape)
+    norm.gamma.data.uniform_(0.5, 2.0)
+    x[:, :, 0, 0, 0] = 0
+    made = norm_silu(x, norm.gamma.detach())
+    assert made.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(made, torch.nn.functional.silu(norm(x)).detach(), atol=1e-5, rtol=1e-5)
+"""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(POCKET.parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

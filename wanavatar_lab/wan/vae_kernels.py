@@ -22,7 +22,7 @@ def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last_3d)
     made, channels = torch.empty_like(x), x.shape[1]
     places = x.numel() // channels
-    with torch.cuda.device(x.device):
+    with torch.cuda.device_of(x):  # no matter which one is current
         _norm_silu[(triton.cdiv(places, _ROWS),)](
             x, gamma, made, places, channels, channels**0.5, _EPSILON, _ROWS, triton.next_power_of_2(channels)
         )
