@@ -316,7 +316,8 @@ def _parser(bench: str, description: str, sizes: Collection[str] = tuple(SIZES))
     """A parser with the options of every bench of stages."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tells = "tiny runs anywhere in seconds" + ("; pocket is the toy models that ship" if "pocket" in sizes else "")
+    shipped = PROFILES.keys() & set(sizes)
+    tells = "tiny runs anywhere in seconds" + "".join(f"; {size} is the toy models that ship" for size in shipped)
     parser.add_argument("--size", choices=sizes, default="published", help=tells)
     parser.add_argument("--device", default=device, help="default cuda if there is a GPU, else cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

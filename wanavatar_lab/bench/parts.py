@@ -183,8 +183,8 @@ def measure_parts(
 
 def _models(stage: str, size: str, device: str, folder: Path) -> Any:
     """The models of a stage, all of them on the device."""
-    if size == "pocket":
-        models = stage_module(stage).load(PROFILES["pocket"], device)
+    if size in PROFILES:  # whose weights are read
+        models = stage_module(stage).load(PROFILES[size], device)
         if stage != "upscale":
             models.pipeline.to(device)
         return models
