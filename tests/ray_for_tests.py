@@ -48,8 +48,9 @@ class ClusterUnderTest:
     def close(self) -> None:
         """End all; what Ray leaves is killed, such as workers that just start and look for their raylet for long."""
         for process in psutil.Process().children(recursive=True):
-            if "ray" in " ".join(process.cmdline()):
-                self.seen.add(process.pid)
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                if "ray" in " ".join(process.cmdline()):
+                    self.seen.add(process.pid)
         self._cluster.shutdown()
         for pid in filter(is_alive, self.seen):
             with suppress(psutil.NoSuchProcess):  # it has ended at this moment

@@ -229,18 +229,23 @@ def _attention(dim: int, num_heads: int, eps: float, cross: bool) -> WanAttentio
 
 def _modulate(states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, boundary: int) -> torch.Tensor:
     # scale, shift [B, 2, C]: one row for the noisy video tokens, one for the clean ones after `boundary`
-    if torch.compiler.is_compiling():
+    if _fuses(states):
         return states * (1 + _by_token(scale, states, boundary)) + _by_token(shift, states, boundary)
     parts = (states[:, :boundary], states[:, boundary:])
     return torch.cat([part * (1 + scale[:, i : i + 1]) + shift[:, i : i + 1] for i, part in enumerate(parts)], dim=1)
 
 
 def _gated_add(states: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, boundary: int) -> torch.Tensor:
-    if torch.compiler.is_compiling():
+    if _fuses(states):
         return (states.float() + update.float() * _by_token(gate, states, boundary)).type_as(states)
     halves = ((states[:, :boundary], update[:, :boundary]), (states[:, boundary:], update[:, boundary:]))
     sums = [(x.float() + y.float() * gate[:, i : i + 1]).type_as(states) for i, (x, y) in enumerate(halves)]
     return torch.cat(sums, dim=1)
+
+
+def _fuses(states: torch.Tensor) -> bool:
+    # for a CPU torch 2.15 compiles what `_by_token` gives, and its gradients, to code that writes beyond its memory
+    return torch.compiler.is_compiling() and states.is_cuda and not torch.is_grad_enabled()
 
 
 def _by_token(rows: torch.Tensor, states: torch.Tensor, boundary: int) -> torch.Tensor:
@@ -252,9 +257,8 @@ def _by_token(rows: torch.Tensor, states: torch.Tensor, boundary: int) -> torch.
 
 def _feed_forward(ffn: FeedForward, states: torch.Tensor) -> torch.Tensor:
     first = ffn.net[0].proj
-    # compiled for a GPU, the activation is computed in the product's kernel; with an adapter the product is not the end
-    fused = torch.compiler.is_compiling() and states.is_cuda and not torch.is_grad_enabled()
-    if not fused or type(first) is not nn.Linear:
+    # compiled, the activation is computed in the product's kernel; with an adapter the product is not the end
+    if not _fuses(states) or type(first) is not nn.Linear:
         out: torch.Tensor = ffn(states)
         return out
     flat = torch._addmm_activation(first.bias, states.flatten(0, 1), first.weight.t(), use_gelu=True)
