@@ -234,7 +234,9 @@ def test_a_network_is_near_and_comes_back_to_the_bit(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "backend"), [("wan", "eager"), pytest.param("s2v", "inductor", marks=pytest.mark.slow)]
+    # not inductor: torch 2.15 compiles toys of odd sizes for a CPU to code that writes beyond its memory
+    ("kind", "backend"),
+    [("wan", "eager"), pytest.param("s2v", "aot_eager", marks=pytest.mark.slow)],
 )
 def test_compiled_blocks_have_no_breaks_and_compute_the_same(
     kind: str, backend: str, monkeypatch: pytest.MonkeyPatch

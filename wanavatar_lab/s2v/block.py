@@ -244,7 +244,7 @@ def _gated_add(states: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, b
 
 
 def _fuses(states: torch.Tensor) -> bool:
-    # for a CPU torch 2.15 compiles what `_by_token` gives, and its gradients, to code that writes beyond its memory
+    # where it was measured: a training step, and what a CPU computes, are compiled from what is computed uncompiled
     return torch.compiler.is_compiling() and states.is_cuda and not torch.is_grad_enabled()
 
 
