@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from peft import LoraConfig
 from safetensors.torch import save_file
 
 from tests import toys
 from tests.s2v.toy import at_step, blocks, count_calls, flow, relative_error, toy_inputs, toy_model
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
+
+
+@pytest.fixture(autouse=True)
+def active_backend() -> Iterator[None]:
+    """Put back what diffusers takes for layers without a backend of their own, which every choice of one changes."""
+    before = _AttentionBackendRegistry._active_backend
+    yield
+    _AttentionBackendRegistry._active_backend = before
 
 
 def lora(seed: int = 0, rank: int = 2, targets: tuple[str, ...] = ("to_q", "to_k", "to_v")) -> LoraConfig:
