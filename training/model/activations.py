@@ -102,9 +102,7 @@ def use_attention_backend(network: WanS2VTransformer3DModel, name: str) -> None:
         ImportError: its package is not installed.
         ValueError: the dispatcher has no backend of that name.
     """
-    if name == "flash4":
-        attention.register_flash_4()
-    dispatched, _ = attention.BACKENDS.get(name, (name, None))
+    dispatched = attention.dispatched(name)
     block: Any
     for block in network.blocks:
         block.attn1.set_attention_backend(dispatched)

@@ -46,7 +46,7 @@ from wanavatar_lab.s2v.pipeline import FPS, MotionContext
 from wanavatar_lab.stages import kernels, stage_module
 from wanavatar_lab.stages.context import StageContext
 from wanavatar_lab.stages.upscale import enlarge, tiles
-from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec
+from wanavatar_lab.wan.latents import MOTION_FRAMES, LatentCodec, to_host
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 from wanavatar_lab.wan.vae import fit_device
 
@@ -374,7 +374,7 @@ def _image_to_video(
         codec, noise = LatentCodec(vae), torch.randn(1, vae.config.z_dim, latents, rows, columns, device=device)
         operations = _decode_operations(vae, case, latents)
         peers = {"diffusers": lambda: partial(plain_vae(vae).decode, noise)}
-        yield "vae.decode", Part(lambda: codec.decode(noise).cpu(), vae, operations, peers=peers)
+        yield "vae.decode", Part(lambda: to_host(codec.decode(noise)), vae, operations, peers=peers)
 
 
 def _text_to_image(models: Any, case: Case, device: torch.device, _: ModuleType | None, wanted: Sequence[str]) -> Named:

@@ -21,8 +21,8 @@ RATES: dict[str, Rates] = tomllib.loads(Path(__file__).with_suffix(".toml").read
 # Of the data sheet's rate. On an H200, compiled steps of speech to video with FlashAttention 4 reached 0.70 of it at
 # 480x832 and 0.69 at 720x1280, and 0.63 with cuDNN: docs/measured/ranks_480.json, ranks_720.json, kernels_h200.json.
 EFFICIENCY = 0.68
-# Of the rate in 16 bits: a segment of 80 frames at 480x832 took 1.34 s to decode on an H200, and the 73 frames that it
-# is continued from 0.54 s to encode (docs/measured/parts_h200.json).
+# Of the rate in 16 bits: a segment of 80 frames at 480x832 took 1.36 s to decode on an H200, and the 73 frames that it
+# is continued from 0.58 s to encode (docs/measured/ranks_480.json, parts_h200.json).
 WAN_VAE_EFFICIENCY = 0.145
 
 # Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least: what two H200s that

@@ -171,16 +171,26 @@ def use_backend(network: Any, name: str) -> None:
     Raises:
         ImportError: its package is not installed.
     """
-    if name == "flash4":
-        register_flash_4()
+    chosen = dispatched(name)
     if isinstance(network, Flux2Transformer2DModel):  # text and picture are one sequence in every block
         for block in (*network.transformer_blocks, *network.single_transformer_blocks):
-            block.attn.set_attention_backend(BACKENDS[name][0])
+            block.attn.set_attention_backend(chosen)
         return
     for block in network.blocks:
-        block.attn1.set_attention_backend(BACKENDS[name][0])
+        block.attn1.set_attention_backend(chosen)
         # cuDNN, which PyTorch takes, reaches a quarter of the GPU's rate for many queries of few keys
         block.attn2.set_attention_backend(BACKENDS[name if name in _FLASH else "sdpa"][0])
+
+
+def dispatched(name: str) -> str:
+    """The name in diffusers' dispatcher of one in `BACKENDS`, which is registered there if need be; others stay.
+
+    Raises:
+        ImportError: its package is not installed.
+    """
+    if name == "flash4":
+        register_flash_4()
+    return BACKENDS.get(name, (name, None))[0]
 
 
 def register_flash_4() -> None:

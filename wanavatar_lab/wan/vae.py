@@ -137,14 +137,17 @@ class FastResidualBlock(WanResidualBlock):
         before = self.conv_shortcut(x)
         for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
             x = norm_silu(x, norm.gamma)
-            if feat_cache is None:
-                x = conv(x)
-                continue
-            place = feat_idx[0]
-            past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
-            x = conv(x, past)
-            feat_idx[0] += 1
+            x = conv(x) if feat_cache is None else _convolved(conv, x, feat_cache, feat_idx)
         return x + before
+
+
+def _convolved(conv: nn.Module, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+    """What a causal convolution makes of the frames that follow those of the call before."""
+    place = feat_idx[0]
+    past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
+    feat_idx[0] += 1
+    made: Tensor = conv(x, past)
+    return made
 
 
 def _last_frames(past: Tensor | None, x: Tensor) -> Tensor:
@@ -198,14 +201,7 @@ class FastDecoder(WanDecoder3d):
             made: Tensor = super().forward(x, feat_cache, feat_idx, first_chunk)
             return made
 
-        def convolved(conv: nn.Module, x: Tensor) -> Tensor:
-            place = feat_idx[0]
-            past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
-            feat_idx[0] += 1
-            out: Tensor = conv(x, past)
-            return out
-
-        x = self.mid_block(convolved(self.conv_in, x), feat_cache=feat_cache, feat_idx=feat_idx)
+        x = self.mid_block(_convolved(self.conv_in, x, feat_cache, feat_idx), feat_cache=feat_cache, feat_idx=feat_idx)
         for block, (before, after) in zip(self.up_blocks, self._cuts.blocks, strict=True):
             x = before(x)
             if not x.shape[2]:  # nor do finer layers need any of it
@@ -219,7 +215,8 @@ class FastDecoder(WanDecoder3d):
                 if upsampler.mode == "upsample3d" and after.start and feat_cache[feat_idx[0]] is None:
                     feat_cache[feat_idx[0]] = "Rep"  # only the clip's first frame is not doubled
                 x = upsampler(x, feat_cache=feat_cache, feat_idx=feat_idx)
-        return self._cuts.last(convolved(self.conv_out, self.nonlinearity(self.norm_out(x))))
+        x = self.nonlinearity(self.norm_out(x))
+        return self._cuts.last(_convolved(self.conv_out, x, feat_cache, feat_idx))
 
 
 class _Cut:
