@@ -202,6 +202,25 @@ class _SplitHook(ModelHook):
         shared.gathered = next(lengths for name, lengths in shares.items() if name != "encoder_hidden_states")
 
 
+def gathered(part: Tensor, sizes: Sequence[int], dim: int, group: Any = None) -> Tensor:
+    """The parts of all processes, put together; all of them call it.
+
+    Args:
+        part: the own one.
+        sizes: of each process's, along `dim`.
+        dim: along which they follow each other.
+        group: the processes; None is all that have joined.
+    """
+    # gloo gathers parts of one size only
+    part = part.movedim(dim, 0)
+    padded = part.new_zeros(max(sizes), *part.shape[1:])
+    padded[: len(part)] = part
+    whole = part.new_empty(len(sizes) * len(padded), *part.shape[1:])
+    dist.all_gather_into_tensor(whole, padded, group=group)
+    parts = zip(whole.split(len(padded)), sizes, strict=True)
+    return torch.cat([each[:size] for each, size in parts]).movedim(0, dim)
+
+
 class _GatherHook(ModelHook):
     """Puts the parts of a module's output together."""
 
@@ -210,14 +229,7 @@ class _GatherHook(ModelHook):
         self._dim, self._shared = dim, shared
 
     def post_forward(self, module: nn.Module, output: Tensor) -> Tensor:
-        # gloo gathers parts of one size only
-        sizes, part = self._shared.gathered, output.movedim(self._dim, 0)
-        padded = part.new_zeros(max(sizes), *part.shape[1:])
-        padded[: len(part)] = part
-        whole = part.new_empty(self._shared.world * len(padded), *part.shape[1:])
-        dist.all_gather_into_tensor(whole, padded, group=_GROUPS[self._shared.group])
-        parts = zip(whole.split(len(padded)), sizes, strict=True)
-        return torch.cat([each[:size] for each, size in parts]).movedim(0, self._dim)
+        return gathered(output, self._shared.gathered, self._dim, _GROUPS[self._shared.group])
 
 
 class _GuidanceHook(ModelHook):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock
 from torch import Tensor, nn
 
 from wanavatar_lab.runs.ranks import Ranks
+from wanavatar_lab.wan.context_parallel import gathered
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,20 @@ class Strip:
         """All columns [..., W] of the own ones; all processes call it."""
         own = self.columns[self.ranks.rank]
         sizes = [part.shape[-1] // own * each for each in self.columns]
-        parts = self._from_all(F.pad(part, (0, max(sizes) - part.shape[-1])))
-        return torch.cat([each[..., :size] for each, size in zip(parts, sizes, strict=True)], dim=-1)
+        return gathered(part, sizes, -1)
 
     def with_edges(self, part: Tensor, count: int) -> Tensor:
         """The own columns with `count` more on either side, zeros beyond the picture; all processes call it."""
-        rank, width = self.ranks.rank, part.shape[-1]
-        edges = self._from_all(torch.cat([part[..., :count], part[..., -count:]], dim=-1))
+        rank, world, width = self.ranks.rank, self.ranks.world, part.shape[-1]
+        own = torch.cat([part[..., :count], part[..., -count:]], dim=-1)
+        edges = gathered(own, [2 * count] * world, -1).split(2 * count, dim=-1)
         # padded, and not joined, so that channels that are innermost in memory stay so
         wider = F.pad(part, (count, count))
         if rank:
             wider[..., :count] = edges[rank - 1][..., count:]
-        if rank + 1 < self.ranks.world:
+        if rank + 1 < world:
             wider[..., count + width :] = edges[rank + 1][..., :count]
         return wider
-
-    def _from_all(self, own: Tensor) -> Tensor:
-        own = own.contiguous()
-        received = own.new_empty(self.ranks.world, *own.shape)
-        dist.all_gather_into_tensor(received.flatten(0, 1), own)
-        return received
 
 
 class StripConv2d(nn.Conv2d):
