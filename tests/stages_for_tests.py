@@ -133,11 +133,11 @@ def _go_wrong(fault: str, context: StageContext) -> None:
             (context.folder / "child").write_text(str(child.pid))
             _wait_for(context.folder / "go", context, deaf=False)
         case "fork":
-            if (forked := os.fork()) == 0:
+            if os.fork() == 0:
                 os.setsid()  # away from the worker's group, which would take it along
+                (context.folder / "child").write_text(str(os.getpid()))
                 time.sleep(60)
                 os._exit(0)
-            (context.folder / "child").write_text(str(forked))
             _wait_for(context.folder / "go", context, deaf=False)
         case "exit":
             sys.exit(3)

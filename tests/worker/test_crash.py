@@ -219,9 +219,10 @@ def test_all_processes_killed_is_seen_by_the_next_look(queue: QueueUnderTest) ->
     job, queued = queue.submit(hold_at=1), queue.submit()
     worker = queue.worker_at(job, step=1)
     supervisor = queue.process_ids().supervisor
-    for process in (monitor_of(supervisor), supervisor, worker):
+    processes = (monitor_of(supervisor), supervisor, worker)
+    for process in processes:
         os.kill(process, signal.SIGKILL)
-    eventually(lambda: not is_alive(worker) and not is_alive(supervisor))
+    eventually(lambda: not any(map(is_alive, processes)))
     assert state_on_disk(job.run.folder) == "running"
     assert [other.id for other in list_jobs()] == [queued.id, job.id]
     assert job.run.status().state == "failed"
