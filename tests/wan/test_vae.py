@@ -195,13 +195,14 @@ def test_a_gpu_decodes_in_float16_as_nearly_as_in_tf32(monkeypatch: pytest.Monke
     assert min(nearness) > 65
 
 
-def test_the_kernel_of_norm_and_activation_computes_as_the_module() -> None:
+def test_kernels_compute_as_the_modules() -> None:
     """On a CPU, in Triton's interpreter, which has to be asked for before Triton is imported."""
     pytest.importorskip("triton")
     code = """
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
-from wanavatar_lab.wan.vae_kernels import norm_silu
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResidualBlock, WanRMS_norm
+from wanavatar_lab.wan import vae
+from wanavatar_lab.wan.vae_kernels import add, norm_silu
 
 for channels, shape in ((96, (2, 5, 7)), (5, (1, 3, 3)), (384, (3, 2, 1))):
     norm, x = WanRMS_norm(channels, images=False), torch.randn(2, channels, *shape)
@@ -210,6 +211,29 @@ for channels, shape in ((96, (2, 5, 7)), (5, (1, 3, 3)), (384, (3, 2, 1))):
     made = norm_silu(x, norm.gamma.detach())
     assert made.is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(made, torch.nn.functional.silu(norm(x)).detach(), atol=1e-5, rtol=1e-5)
+    bias, other = torch.randn(channels), torch.randn_like(x)
+    biased = x + bias.view(-1, 1, 1, 1)
+    made = norm_silu(x, norm.gamma.detach(), bias)
+    torch.testing.assert_close(made, torch.nn.functional.silu(norm(biased)).detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(add(x, other, bias), biased + other, atol=1e-5, rtol=1e-5)
+    assert add(x, other, bias).is_contiguous(memory_format=torch.channels_last_3d)
+
+torch.manual_seed(0)
+vae._has_kernels = lambda *_: True
+for channels in ((6, 6), (6, 10)):
+    block = WanResidualBlock(*channels).requires_grad_(False)
+    found, wanted = [], []
+    for kept, kind in ((wanted, WanResidualBlock), (found, vae.FastResidualBlock)):
+        for module in block.modules():
+            if isinstance(module, WanCausalConv3d) and kind is vae.FastResidualBlock:
+                module.__class__ = vae.FastCausalConv3d
+        block.__class__, cache = kind, [None] * 2
+        generator = torch.Generator().manual_seed(1)
+        for frames in (1, 2, 4):
+            x = torch.randn(1, channels[0], frames, 4, 3, generator=generator)
+            kept.append(block(x, cache, [0]))
+        kept.append(block(x))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 """
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(POCKET.parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

@@ -78,10 +78,11 @@ class FastCausalConv3d(WanCausalConv3d):
 
     strip: Strip | None = None
 
-    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache_x: Tensor | None = None, biased: bool = True) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F', H', W']; `cache_x` has the frames before, zeros where there are none.
 
-        Results differ from those of `WanCausalConv3d` by the rounding of sums in another order.
+        Results differ from those of `WanCausalConv3d` by the rounding of sums in another order. In a
+        `FastResidualBlock` with kernels, one of these adds the bias, and this does not.
         """
         on_cpu = x.device.type == "cpu"
         # training needs the gradient of every tap, those that are zero so far included
@@ -97,14 +98,15 @@ class FastCausalConv3d(WanCausalConv3d):
         if self.strip and width:
             x, width = self.strip.with_edges(x, width), 0
         depth, stride, padding = self.kernel_size[0], self.stride[0], (height, width)
+        bias = self.bias if biased else None
         if not on_cpu:
             x = x.contiguous(memory_format=torch.channels_last_3d)
-            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
+            return F.conv3d(x, self.weight, bias, self.stride, (0, *padding))
         # looked up at every call, which costs little beside the convolution, since other weights may be loaded
         taps = [tap for tap in range(depth) if tap == depth - 1 or bool(self.weight[:, :, tap].any())]
         large = x.shape[0] > 1 or x.shape[:4].numel() > ONEDNN_ELEMENTS
         if len(taps) == depth and large:
-            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
+            return F.conv3d(x, self.weight, bias, self.stride, (0, *padding))
 
         frames = (x.shape[2] - depth) // stride + 1
         seen = [x[:, :, tap : tap + (frames - 1) * stride + 1 : stride] for tap in taps]
@@ -113,7 +115,7 @@ class FastCausalConv3d(WanCausalConv3d):
             # oneDNN's own order, which everything up to the next convolution keeps
             pictures.contiguous(memory_format=torch.channels_last),
             self.weight[:, :, taps].transpose(1, 2).flatten(1, 2),
-            self.bias,
+            bias,
             self.stride[1:],
             padding,
         )
@@ -121,32 +123,46 @@ class FastCausalConv3d(WanCausalConv3d):
 
 
 class FastResidualBlock(WanResidualBlock):
-    """A `WanResidualBlock` whose norms and activations are one kernel each on a GPU."""
+    """A `WanResidualBlock` whose norms, activations, biases and sum are three kernels on a GPU."""
 
     def forward(self, x: Tensor, feat_cache: list[Any] | None = None, feat_idx: list[int] | None = None) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `feat_cache` and `feat_idx` as diffusers has them."""
         feat_idx = [0] if feat_idx is None else feat_idx
-        # with offload by layers the norms' weights may be elsewhere until their module is called
-        if not (_HAS_TRITON and x.is_cuda and x.dtype == self.norm1.gamma.dtype == torch.float16) or any(
-            norm.gamma.device != x.device for norm in (self.norm1, self.norm2)
-        ):
+        if not _has_kernels(self, x):
             made: Tensor = super().forward(x, feat_cache, feat_idx)
             return made
-        from wanavatar_lab.wan.vae_kernels import norm_silu
+        from wanavatar_lab.wan.vae_kernels import add, norm_silu
 
-        before = self.conv_shortcut(x)
-        for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
-            x = norm_silu(x, norm.gamma)
-            x = conv(x) if feat_cache is None else _convolved(conv, x, feat_cache, feat_idx)
-        return x + before
+        before, bias = x, self.conv2.bias
+        if not isinstance(self.conv_shortcut, nn.Identity):
+            before, bias = self.conv_shortcut(x, biased=False), bias + self.conv_shortcut.bias
+        for norm, conv, missing in ((self.norm1, self.conv1, None), (self.norm2, self.conv2, self.conv1.bias)):
+            x = norm_silu(x, norm.gamma, missing)
+            x = _convolved(conv, x, feat_cache, feat_idx, biased=False)
+        return add(x, before, bias)
 
 
-def _convolved(conv: nn.Module, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+def _has_kernels(block: nn.Module, x: Tensor) -> bool:
+    """Whether `block` may compute `x` by Triton's kernels, which have no backward pass."""
+    return (
+        _HAS_TRITON
+        and x.is_cuda
+        and not torch.is_grad_enabled()
+        # with offload by layers, weights may be elsewhere until their module is called
+        and all((each.dtype, each.device) == (torch.float16, x.device) for each in (x, *block.parameters()))
+    )
+
+
+def _convolved(
+    conv: nn.Module, x: Tensor, feat_cache: list[Any] | None, feat_idx: list[int], **options: bool
+) -> Tensor:
     """What a causal convolution makes of the frames that follow those of the call before."""
-    place = feat_idx[0]
-    past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
-    feat_idx[0] += 1
-    made: Tensor = conv(x, past)
+    past = None
+    if feat_cache is not None:
+        place = feat_idx[0]
+        past, feat_cache[place] = feat_cache[place], _last_frames(feat_cache[place], x)
+        feat_idx[0] += 1
+    made: Tensor = conv(x, past, **options)
     return made
 
 
