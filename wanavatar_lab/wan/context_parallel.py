@@ -334,23 +334,16 @@ def tokens_for_heads(
     query: Tensor, key: Tensor, value: Tensor, group: str, rank: int, lengths: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each [B, lengths[rank], H, D] of the own tokens -> [B, sum(lengths), share of H, D]; all processes call it."""
-    batch, length, heads, dim = query.shape
+    batch, _, heads, dim = query.shape
     shares = [_share_of(heads, other, len(lengths)) for other in range(len(lengths))]
-    row = batch * dim
-    sizes, sent_sizes = [shares[rank] * row * other for other in lengths], [share * row * length for share in shares]
-
-    # each tensor is copied once: where batch is 1, what arrives lies in the order of the tokens
-    def exchanged(states: Tensor) -> Tensor:
-        sent, received = states.new_empty(sum(sent_sizes)), states.new_empty(sum(sizes))
-        for place, part in zip(sent.split(sent_sizes), states.split(shares, dim=2), strict=True):
-            place.view(part.shape).copy_(part)
-        dist.all_to_all_single(received, sent, sizes, sent_sizes, group=_GROUPS[group])
-        if batch == 1:
-            return received.view(1, sum(lengths), shares[rank], dim)
-        parts = zip(received.split(sizes), lengths, strict=True)
-        return torch.cat([part.view(batch, other, shares[rank], dim) for part, other in parts], dim=1)
-
-    return exchanged(query), exchanged(key), exchanged(value)
+    made, sent, received = [], [], []
+    for states in (query, key, value):
+        whole = states.new_empty(batch, sum(lengths), shares[rank], dim)
+        made.append(whole)
+        sent.append(states.split(shares, dim=2))
+        received.append(whole.split(lengths, dim=1))
+    _exchange(sent, received, group, rank)
+    return made[0], made[1], made[2]
 
 
 @tokens_for_heads.register_fake
@@ -364,22 +357,42 @@ def _(
 @torch.library.custom_op("wanavatar::heads_for_tokens", mutates_args=())
 def heads_for_tokens(states: Tensor, heads: int, group: str, rank: int, lengths: list[int]) -> Tensor:
     """[B, sum(lengths), own share of H, D] -> [B, lengths[rank], H, D]; the way back, `heads` is H."""
-    batch, _, share, dim = states.shape
     shares = [_share_of(heads, other, len(lengths)) for other in range(len(lengths))]
-    sent = states if batch == 1 else torch.cat([part.flatten() for part in states.split(lengths, dim=1)])
-    row = batch * dim
-    sizes, sent_sizes = [lengths[rank] * row * other for other in shares], [share * row * length for length in lengths]
-    received = states.new_empty(sum(sizes))
-    dist.all_to_all_single(received, sent.contiguous().flatten(), sizes, sent_sizes, group=_GROUPS[group])
-    whole = states.new_empty(batch, lengths[rank], heads, dim)
-    for place, part in zip(whole.split(shares, dim=2), received.split(sizes), strict=True):
-        place.copy_(part.view(place.shape))
+    whole = states.new_empty(states.shape[0], lengths[rank], heads, states.shape[3])
+    _exchange([states.split(lengths, dim=1)], [whole.split(shares, dim=2)], group, rank)
     return whole
 
 
 @heads_for_tokens.register_fake
 def _(states: Tensor, heads: int, group: str, rank: int, lengths: list[int]) -> Tensor:
     return states.new_empty(states.shape[0], lengths[rank], heads, states.shape[3])
+
+
+def _exchange(sent: list[Sequence[Tensor]], received: list[Sequence[Tensor]], group: str, rank: int) -> None:
+    """Send each process its parts, and fill those that it sends; the own ones are copied.
+
+    An all-to-all of NCCL copies the own parts too, by the few multiprocessors that feed the link, and takes one tensor.
+
+    Args:
+        sent, received: of each tensor a part for each process.
+    """
+    operations, arrived = list[dist.P2POp](), list[tuple[Tensor, Tensor]]()
+    for tag, (parts, places) in enumerate(zip(sent, received, strict=True)):
+        for other, (part, place) in enumerate(zip(parts, places, strict=True)):
+            if other != rank and part.numel():
+                operations.append(dist.P2POp(dist.isend, part.contiguous(), None, _GROUPS[group], tag, other))
+            if other != rank and place.numel():
+                buffer = place if place.is_contiguous() else place.new_empty(place.shape)
+                operations.append(dist.P2POp(dist.irecv, buffer, None, _GROUPS[group], tag, other))
+                arrived.append((place, buffer))
+    waited = dist.batch_isend_irecv(operations) if operations else []
+    for parts, places in zip(sent, received, strict=True):
+        places[rank].copy_(parts[rank])
+    for work in waited:
+        work.wait()
+    for place, buffer in arrived:
+        if buffer is not place:
+            place.copy_(buffer)
 
 
 def _share_of(total: int, rank: int, world: int) -> int:
