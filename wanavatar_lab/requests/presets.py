@@ -62,7 +62,7 @@ SHIPPED: dict[str, dict[str, tuple[Values, Values | None]]] = {
     },
     "speech_to_video": {
         "draft": (
-            {"resolution": "480p", "num_inference_steps": 15, "step_cache": "first_block", "num_segments": 1},
+            {"resolution": "480p", "num_inference_steps": 15, "speed": "balanced", "num_segments": 1},
             {"num_inference_steps": 4, "num_segments": 1},
         ),
         # none is published for this network; that for text to video is made for its blocks, and for all of the noise
