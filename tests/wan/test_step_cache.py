@@ -1,5 +1,6 @@
-"""Passes that are predicted: exact where the flow is a line in sigma, none where the plan computes, gone afterwards."""
+"""Passes that are predicted: exact where the flow is a line, none where the plan computes, gone afterwards."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +18,12 @@ from wanavatar_lab.wan.step_cache import _modulation as modulation
 SIGMAS = [1.0, 0.9, 0.75, 0.5, 0.3]
 
 
+def noise_to_signal(sigma: float) -> float:
+    return math.log((sigma + 0.001) / (1.001 - sigma))
+
+
 class Line(nn.Module, CacheMixin):
-    """Returns a line in sigma, another one for each pass."""
+    """Returns a line in the logarithm of noise to signal, another one for each pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +32,7 @@ class Line(nn.Module, CacheMixin):
     def forward(self, sigma: float, name: str, return_dict: bool = True) -> tuple[Tensor]:
         self.calls.append((name, sigma))
         slope = torch.tensor([1.0, -2.0]) if name == "cond" else torch.tensor([0.5, 3.0])
-        return (1 + slope * sigma,)
+        return (1 + slope * noise_to_signal(sigma),)
 
 
 def denoise(network: Any, steps: int = len(SIGMAS), guided: bool = True) -> list[Tensor]:
@@ -60,7 +65,7 @@ def test_a_segment_knows_nothing_of_the_one_before_and_its_first_step_is_compute
     network, cache = Line(), StepCache("00002", SIGMAS)
     with cache.on(network):
         first, second = denoise(network), denoise(network)
-        assert network.calls == [(name, sigma) for sigma in (1.0, 0.3) for name in ("cond", "uncond")] * 2
+        assert network.calls == [(name, sigma) for sigma in (SIGMAS[0], SIGMAS[-1]) for name in ("cond", "uncond")] * 2
     assert torch.equal(torch.stack(first), torch.stack(second))
     # between them each pass keeps its own first value: one point is no line
     assert torch.equal(first[2], first[0]) and torch.allclose(first[3], first[1])
@@ -100,7 +105,9 @@ def test_a_plan_needs_a_digit_for_each_step(plan: str) -> None:
 
 
 def test_a_line_through_the_last_two_points() -> None:
-    assert extrapolated([(9.0, 50.0), (1.0, 3.0), (0.5, 2.0)], 0.25) == pytest.approx(1.5)
+    # noise to signal is about 9, 1 and 1/9
+    assert extrapolated([(1.0, 50.0), (0.9, 3.0), (0.5, 2.0)], 0.1) == pytest.approx(1.0)
+    assert extrapolated([(1.0, 50.0), (0.9, 3.0)], 0.5) == pytest.approx(-18.8, abs=0.1), "noise alone is finite"
     assert extrapolated([(1.0, 3.0)], 0.25) == 3.0
 
 

@@ -121,10 +121,12 @@ def calibrate(request: ImageToVideo | SpeechToVideo, device: str, folder: Path, 
         return psnr >= least and (r is None or exact_r is None or r >= exact_r - most_lost)
 
     found = {}
+    enough = count  # the plan of all passes is exact, and what is near enough for a speed is so for the next one
     for speed, factor in SPEEDS.items():
-        # the plan of all passes is exact; the first one that is tried has as many as the speed is named for
         most = max(int(count / factor), min(plans))
-        too_few, enough, tried = min(plans) - 1, count, most
+        too_few = min(plans) - 1
+        # the first one that is tried has as many as the speed is named for
+        tried = most if most < enough else (too_few + enough) // 2
         while enough - too_few > 1 + count // 20:
             too_few, enough = (too_few, tried) if near(tried, speed) else (tried, enough)
             tried = (too_few + enough) // 2

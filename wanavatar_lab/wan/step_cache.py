@@ -1,8 +1,9 @@
 """Passes of a denoising network that are predicted from earlier steps instead of computed.
 
 A flow changes slowly from step to step, and the difference that guidance makes is a small part of it. Both are
-extrapolated in sigma, along the line through the last two steps that were computed, which needs no access to the inside
-of a network: the same hook serves both experts of image to video and the network of speech to video.
+extrapolated in the logarithm of noise to signal, along the line through the last two steps that were computed, which
+needs no access to the inside of a network: the same hook serves both experts of image to video and the network of
+speech to video.
 
 How many passes each step computes is a plan, a digit per step: 2 both, 1 that of the prompt, with the guidance
 predicted, and 0 none. The plan is known before a run, so that no step waits for the GPU to decide, nothing can
@@ -10,6 +11,7 @@ accumulate across segments, and processes that share a sequence decide alike. Pl
 (`wanavatar_lab.bench.calibrate`) or from TeaCache's measure.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,10 @@ from torch import Tensor, nn
 
 BOTH, PROMPT, NONE = "2", "1", "0"
 _HOOK = "wanavatar_step_cache"
+# makes the logarithm finite. Larger values come nearer to a line in sigma, and clips of the pocket model farther from
+# the exact one: 12 of 16 passes are at 39.5 dB with 0.001, 37.6 with 0.01, 31.5 with 0.1 and 28.3 in sigma, since the
+# first steps, from whose errors all others go on, change little
+_SOFTENED = 0.001
 
 
 class StepCache:
@@ -110,7 +116,13 @@ def extrapolated(past: Sequence[tuple[float, Any]], sigma: float) -> Any:
     if len(past) == 1:
         return value
     earlier, other = past[-2]
-    return value + (value - other) * ((sigma - before) / (before - earlier))
+    start, end, wanted = (_noise_to_signal(each) for each in (earlier, before, sigma))
+    return value + (value - other) * ((wanted - end) / (end - start))
+
+
+def _noise_to_signal(sigma: float) -> float:
+    """The logarithm of noise to signal, kept from going beyond all bounds for latents that are noise alone."""
+    return math.log((sigma + _SOFTENED) / (1 - sigma + _SOFTENED))
 
 
 @torch.no_grad()
