@@ -24,7 +24,7 @@ from wanavatar_lab.api.body import read_json
 from wanavatar_lab.api.fields import Fields
 from wanavatar_lab.api.outputs import result_url
 from wanavatar_lab.api.tasks import Task, Tasks
-from wanavatar_lab.api.uploads import Receiver
+from wanavatar_lab.api.uploads import Receiver, remove_kept
 from wanavatar_lab.errors import RequestError, RunError
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
 from wanavatar_lab.requests import Request as StageRequest
@@ -82,10 +82,15 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
     body = {"requestBody": {"required": True, "content": _content(tasks.options.profile)}}
 
     async def submit(request: Request) -> str:
-        stage, values = await _values(request, receiver)
-        fields = _FIELDS[stage]
-        made, _ = fields.read(values, tasks.options.profile)
-        return await tasks.submit(request, made, fields)
+        kept: list[Path] = []
+        try:
+            stage, values = await _values(request, receiver, kept)
+            fields = _FIELDS[stage]
+            made, _ = fields.read(values, tasks.options.profile)
+            return await tasks.submit(request, made, fields)
+        except BaseException:
+            remove_kept(kept)
+            raise
 
     @router.post("", response_model=Video, openapi_extra=body)
     async def create(request: Request) -> Response:
@@ -191,8 +196,12 @@ def _content_of(task: Task) -> Response:
     return FileResponse(task.run.path(task.main), media_type="video/mp4")
 
 
-async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, Any]]:
-    """The stage that a body asks for, and the fields of its request as JSON types or text."""
+async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tuple[str, dict[str, Any]]:
+    """The stage that a body asks for, and the fields of its request as JSON types or text.
+
+    Args:
+        kept: gets the uploads that the body's files become.
+    """
     problems: list[tuple[str, str]] = []
     values: dict[str, Any]
     files: Mapping[str, tuple[Path, Any]] = {}
@@ -200,6 +209,7 @@ async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, 
         values, typed = await read_json(request), True
     else:
         texts, files = await receiver.form(request, _FILES)
+        kept += [path for path, _ in files.values()]
         values, typed = {name: value for name, value in texts.items() if value != ""}, False
     if "extra_params" in values:
         extra = _object("extra_params", values.pop("extra_params"), problems)
@@ -214,7 +224,8 @@ async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, 
                 )
                 continue
             try:
-                values[field] = await _data(reference[key], receiver, "audio" if field == "audio" else "picture")
+                kind = "audio" if field == "audio" else "picture"
+                values[field] = await _data(reference[key], receiver, kind, kept)
             except ValueError as error:
                 problems.append((name, str(error)))
     for name, (path, _) in files.items():
@@ -282,8 +293,11 @@ def _object(name: str, value: Any, problems: list[tuple[str, str]]) -> dict[str,
     return {}
 
 
-async def _data(address: str, receiver: Receiver, kind: str) -> str:
+async def _data(address: str, receiver: Receiver, kind: str, kept: list[Path]) -> str:
     """The file that an address means: data in base64, which is kept as an upload, or the path of one.
+
+    Args:
+        kept: gets the upload.
 
     Raises:
         ValueError: it is another address: nothing is fetched.
@@ -304,7 +318,8 @@ async def _data(address: str, receiver: Receiver, kind: str) -> str:
         data = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise ValueError(f"is no base64: {error}") from None
-    return str(await receiver.keep(f"reference{suffix}", data, kind))
+    kept.append(await receiver.keep(f"reference{suffix}", data, kind))
+    return str(kept[-1])
 
 
 def _content(profile: str) -> dict[str, Any]:
