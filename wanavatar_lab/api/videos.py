@@ -23,6 +23,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.api.body import read_json
 from wanavatar_lab.api.fields import Fields
 from wanavatar_lab.api.outputs import result_url
+from wanavatar_lab.api.places import media_below
 from wanavatar_lab.api.tasks import Task, Tasks
 from wanavatar_lab.api.uploads import Receiver, remove_kept
 from wanavatar_lab.errors import RequestError, RunError
@@ -114,7 +115,7 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
         except asyncio.CancelledError:
             await asyncio.shield(tasks.cancel(task_id))
             raise
-        return _content_of(task)
+        return await _content_of(task)
 
     @router.get("", response_model=VideoList)
     async def videos(limit: int = Query(20, ge=1, le=100)) -> Response:
@@ -140,7 +141,7 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
     )
     async def content(video_id: str) -> Response:
         """The clip, as MP4."""
-        return _content_of(await _clip(tasks, video_id))
+        return await _content_of(await _clip(tasks, video_id))
 
     @router.delete("/{video_id}", response_model=Deleted)
     async def delete(video_id: str) -> Response:
@@ -189,11 +190,14 @@ def _video(task: Task) -> dict[str, Any]:
     }
 
 
-def _content_of(task: Task) -> Response:
+async def _content_of(task: Task) -> Response:
     if task.main is None:
         state = _STATES.get(task.status.state, task.status.state)
         raise HTTPException(409, f"There is no clip: the run is {state}. {task.status.error or task.status.message}")
-    return FileResponse(task.run.path(task.main), media_type="video/mp4")
+    path = await run_in_threadpool(media_below, task.run.path(task.main))
+    if path is None:
+        raise HTTPException(404, "The file of the clip is gone.")
+    return FileResponse(path, media_type="video/mp4")
 
 
 async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tuple[str, dict[str, Any]]:
