@@ -53,6 +53,19 @@ def test_other_names(host: str) -> None:
     assert ask(named, Host=host).status_code == (200 if host == "evil.example" else 403)
 
 
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of names that fails or answers otherwise changes nothing of a service that runs."""
+    options = Options(profile="pocket", host="localhost", names=("once",))
+    assert ask(options).status_code == 200
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror("no server of names")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert ask(options).status_code == 200
+    assert ask(options, Host="evil.example").status_code == 403
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_pages_of_other_sites(method: str) -> None:
     for origin in ("https://evil.example", "null", "http://localhost:9000", "http://localhost:8000.evil.example"):
