@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 from functools import cache
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from wanavatar_lab.api import server
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.options import TOKEN_VARIABLE, Options, checked
 from wanavatar_lab.api.server import listen
+from wanavatar_lab.cli import main
 from wanavatar_lab.errors import LabError
 
 TOKEN = "a-token-of-some-length"
@@ -106,6 +109,18 @@ def test_a_browser_keeps_the_token() -> None:
     assert (
         page.status_code == 200 and "make web" in page.text
     )  # the page of Voilà, which asks for no token, is not there
+
+
+@pytest.mark.parametrize("token", [TOKEN, "Zm9vYmFyYmF6+cXV4/Q=="])
+def test_the_address_that_is_printed_has_the_token(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    monkeypatch.setattr(server, "serve", lambda options, listening: listening.close())
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--profile", "pocket"]) == 0
+    (query,) = re.findall(r"\?\S+", capsys.readouterr().err)
+    options = Options(profile="pocket", host="0.0.0.0", token=token)
+    assert ask(options, f"/{query}").status_code == 303
 
 
 def test_a_token_is_drawn_or_given(monkeypatch: pytest.MonkeyPatch) -> None:
