@@ -2,6 +2,10 @@
 
 import asyncio
 import base64
+import errno
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.ui import made_runs
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.options import Options
+from wanavatar_lab.api.tasks import Tasks
+from wanavatar_lab.requests import SeparateVocals
 from wanavatar_lab.runs.uploads import uploads_folder
 
 Ask = Callable[..., httpx2.Response]
@@ -63,3 +70,27 @@ def test_a_form_with_a_file_that_is_not_what_its_name_says(refused: Ask, files: 
 def test_an_upload_with_another_field(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     answer = refused("/api/upload/image", files={"file": files["input_reference"]}, data={"name": "me"})
     assert (answer.status_code, left()) == (422, [])
+
+
+def test_a_voice_for_which_there_is_no_room(
+    refused: Ask, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of it is no recording that can be chosen."""
+    uploads_folder().mkdir(parents=True)
+    recording = uploads_folder() / "me.wav"
+    recording.write_bytes(voice)
+    (found := tmp_path / "voice.wav").write_bytes(voice)
+    run = made_runs.ended_run(SeparateVocals(media=str(recording)), [("audio", found)])
+
+    async def submit(*_: Any) -> str:
+        return run.id
+
+    def full(_: Path, to: Path) -> None:
+        to.write_bytes(voice[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to))
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(Tasks, "submit", submit)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    answer = refused("/api/separate-vocals", data={"audio_path": "uploads/me.wav"})
+    assert (answer.status_code, left()) == (507, ["me.wav"])
