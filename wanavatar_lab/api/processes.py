@@ -47,6 +47,8 @@ class Processes:
             LabError: it says why, or took too long, or its process died.
         """
         async with self._free:
+            # one that has died since, as where memory ran out, says nothing of this call
+            self._idle = [idle for idle in self._idle if idle.returncode is None]
             child = self._idle.pop() if self._idle else await self._start()
             try:
                 assert child.stdin is not None and child.stdout is not None
