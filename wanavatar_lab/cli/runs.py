@@ -11,7 +11,7 @@ from typing import Any
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.options import add_common, add_gpus, add_output, add_run_id
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, run_lines, say
-from wanavatar_lab.cli.queue import PAUSED
+from wanavatar_lab.cli.queue import PAUSED, with_status
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.memory.sharing import SHARED_STAGES
@@ -55,7 +55,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def list_(arguments: argparse.Namespace) -> int:
     """List runs, newest first."""
-    listed = [(job, job.status()) for job in jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]]
+    listed = list(with_status(jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]))
     if arguments.json:
         answer([_facts(job, status) for job, status in listed])
     elif listed:
