@@ -590,6 +590,13 @@ def test_runs_that_are_deleted_while_they_are_listed_are_left_out(
         assert kept.id in out and gone.id not in out
 
 
+def test_a_log_that_is_gone_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_runs.ended_run(TextToImage(profile="pocket", prompt="a"), runs_dir=tmp_path)
+    (run.folder / "log.txt").unlink()
+    assert main(["logs", run.id, "--runs-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"wanavatar-lab: The log of {run.id} cannot be read: No such file or directory.\n"
+
+
 def test_a_terminal_gets_a_bar(studio: Shell) -> None:
     """Standard error is a terminal of 80 columns, and is left empty."""
     ours, theirs = pty.openpty()

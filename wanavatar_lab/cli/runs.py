@@ -140,8 +140,17 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show the last lines of a run's log."""
-    text = Run.open(arguments.id, runs_dir=arguments.runs_dir).log_tail(max(arguments.lines, 1))
+    """Show the last lines of a run's log.
+
+    Raises:
+        RunError: there is no such run.
+        LabError: its log cannot be read.
+    """
+    run = Run.open(arguments.id, runs_dir=arguments.runs_dir)
+    try:
+        text = run.log_tail(max(arguments.lines, 1))
+    except OSError as error:
+        raise LabError(f"The log of {run.id} cannot be read: {error.strerror}.") from error
     answer({"id": arguments.id, "log": text} if arguments.json else text)
     return SUCCEEDED
 
