@@ -133,6 +133,15 @@ def test_errors_name_the_fields_of_the_endpoint(given: dict[str, Any], problem: 
     assert problem in str(error.value)
 
 
+def test_a_number_may_be_auto_where_its_errors_say_so() -> None:
+    with pytest.raises(RequestError, match=r"from 0\.1 to 20, or 'auto'"):
+        GENERATE.read({**FILES, "flow_shift": 100}, "full")
+    request, _ = GENERATE.read({**FILES, "flow_shift": "auto"}, "full")
+    assert request.to_json()["flow_shift"] is None
+    with pytest.raises(RequestError, match="seed: must be an integer"):
+        GENERATE.read({**FILES, "seed": "auto"}, "full")
+
+
 def test_the_schema_has_every_field() -> None:
     schema = GENERATE.schema("full")
     assert SPEECH.keys() < schema["properties"].keys() and schema["required"] == ["audio_path"]
