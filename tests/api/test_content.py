@@ -1,6 +1,7 @@
 """The file of a clip, where it is not what its run says."""
 
 import asyncio
+import mimetypes
 from pathlib import Path
 
 import httpx2
@@ -10,6 +11,31 @@ from tests.ui import made_runs
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.options import Options
 from wanavatar_lab.requests import ImageToVideo
+from wanavatar_lab.runs.uploads import KINDS, uploads_folder
+
+
+def test_every_file_has_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Browsers show nothing of another type, since they may not guess; whatever types this machine knows."""
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
+    monkeypatch.setattr(mimetypes, "types_map", {})
+    uploads_folder().mkdir(parents=True)
+    app = create_app(Options(profile="pocket"))
+
+    async def types() -> dict[str, str]:
+        found = {}
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for suffix in KINDS:
+                (uploads_folder() / f"a{suffix}").touch()
+                found[suffix] = (await client.get(f"/uploads/a{suffix}")).headers["content-type"]
+        return found
+
+    kinds = {"picture": "image", "audio": "audio", "video": "video"}
+    found = asyncio.run(types())
+    assert {suffix: kind.partition("/")[0] for suffix, kind in found.items()} == {
+        suffix: kinds[kind] for suffix, kind in KINDS.items()
+    }
+    assert (found[".webp"], found[".ogg"], found[".mkv"]) == ("image/webp", "audio/ogg", "video/x-matroska")
 
 
 @pytest.mark.parametrize("instead", ["", "outside.mp4"])
