@@ -61,6 +61,26 @@ def test_a_clip_with_a_file_in_json_that_is_refused(refused: Ask, files: dict[st
     assert (answer.status_code, left()) == (404, []), answer.text
 
 
+@pytest.mark.parametrize(
+    "kind", ["audio/wav", "audio/x-wav", "audio/mpeg", "audio/flac", "audio/ogg; codecs=opus", "audio/mp4", "audio/aac"]
+)
+def test_data_of_every_type_is_taken(refused: Ask, files: dict[str, tuple[str, bytes]], kind: str) -> None:
+    """Whatever types this machine knows; only the limit on runs refuses it."""
+    picture, voice = (base64.b64encode(data).decode() for _, data in files.values())
+    body = {
+        "image_reference": {"image_url": f"data:image/png;base64,{picture}"},
+        "audio_reference": {"audio_url": f"data:{kind};base64,{voice}"},
+    }
+    answer = refused("/v1/videos", json=body)
+    assert (answer.status_code, left()) == (429, []), answer.text
+
+
+@pytest.mark.parametrize("kind", ["audio/wav", "audio/wav;charset=a", ";base64", "text/plain;base64"])
+def test_other_data_is_refused(refused: Ask, kind: str) -> None:
+    answer = refused("/v1/videos", json={"audio_reference": {"audio_url": f"data:{kind},UklGRg=="}})
+    assert answer.status_code == 422 and "must be data:TYPE;base64" in answer.text
+
+
 def test_a_form_with_a_file_that_is_not_what_its_name_says(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     """Neither it is kept, nor the one before it."""
     answer = refused("/v1/videos", files=files | {"audio": ("me.wav", files["input_reference"][1])})

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import binascii
 import json
-import mimetypes
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from wanavatar_lab import jobs
 from wanavatar_lab.api.body import read_json
 from wanavatar_lab.api.fields import Fields
-from wanavatar_lab.api.outputs import result_url
+from wanavatar_lab.api.outputs import TYPES, result_url
 from wanavatar_lab.api.places import media_below
 from wanavatar_lab.api.tasks import Task, Tasks
 from wanavatar_lab.api.uploads import Receiver, remove_kept
@@ -43,6 +42,11 @@ _FIELDS = {
 _FILES = {"input_reference": "picture", "audio": "audio"}
 # texts that hold JSON with the address of a file: the field that it becomes, and the key in it
 _REFERENCES = {"image_reference": ("image", "image_url"), "audio_reference": ("audio", "audio_url")}
+# of data by its type; some programs have names of their own for a type
+_SUFFIXES = {kind: suffix for suffix, kind in reversed(TYPES.items())}
+_SUFFIXES |= dict.fromkeys(("audio/x-wav", "audio/wave", "audio/vnd.wave"), ".wav") | {"audio/x-flac": ".flac"}
+_SUFFIXES |= {"audio/mp3": ".mp3", "audio/m4a": ".m4a", "audio/x-m4a": ".m4a", "audio/opus": ".opus"}
+_SUFFIXES |= {"image/jpg": ".jpg"}
 _STATES = {"queued": "queued", "running": "in_progress", "succeeded": "completed"}
 
 
@@ -314,9 +318,9 @@ async def _data(address: str, receiver: Receiver, kind: str, kept: list[Path]) -
             )
         return address
     head, comma, encoded = rest.partition(",")
-    media_type, _, coding = head.lower().rpartition(";")
-    suffix = mimetypes.guess_extension(media_type) or ""
-    if not comma or coding != "base64" or not suffix:
+    media_type, *parameters = [part.strip() for part in head.lower().split(";")]
+    suffix = _SUFFIXES.get(media_type, "")
+    if not comma or parameters[-1:] != ["base64"] or not suffix:
         raise ValueError("must be data:TYPE;base64,… with a type such as image/png or audio/wav")
     try:
         data = base64.b64decode(encoded, validate=True)
