@@ -11,7 +11,15 @@ from tests.queue_for_tests import queue_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
 from training.data.whole_folder import remove_leftovers
 from training.loop.run_folder import checkpoints
-from wanavatar_lab.files import entries, files_below, is_older, remove, remove_if_possible, stat_if_possible
+from wanavatar_lab.files import (
+    entries,
+    files_below,
+    is_older,
+    remove,
+    remove_if_possible,
+    stat_if_possible,
+    whole_file,
+)
 from wanavatar_lab.lora.find import describe, find_adapters
 from wanavatar_lab.runs import uploads
 from wanavatar_lab.runs.run import Run, draft, list_runs, remove_stale_drafts
@@ -155,6 +163,21 @@ def test_uploads_left_behind_go_and_others_stay(tmp_path: Path, after_listing: A
     after_listing(tmp_path, lambda: arrived.rename(tmp_path / "arrived.png"))
     uploads.remove_left_behind(tmp_path)
     assert os.listdir(tmp_path) == ["arrived.png"]
+
+
+def test_what_a_killed_tool_was_writing_goes_and_other_files_stay(tmp_path: Path) -> None:
+    """A tool of the service, which is killed where it takes too long, cannot remove it itself."""
+    (tmp_path / "voice.wav").touch()
+    for _ in range(2):
+        with pytest.raises(SystemExit), whole_file(tmp_path / "sound.wav") as temporary:
+            raise SystemExit
+        temporary.touch()  # which a killed process would not have removed
+    left, written = sorted(tmp_path.glob(".sound.*"))
+    (hidden := tmp_path / ".sound.wav").touch()
+    for path in (left, hidden, tmp_path / "voice.wav"):
+        os.utime(path, (time.time() - LONG_AGO,) * 2)
+    uploads.remove_left_behind(tmp_path)
+    assert {*tmp_path.iterdir()} == {written, hidden, tmp_path / "voice.wav"}
 
 
 def test_only_regular_files_are_loras_and_others_are_said(tmp_path: Path) -> None:

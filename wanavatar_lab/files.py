@@ -31,6 +31,7 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 LEAST_ROOM = 64 * 1024
 _RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 _LONGEST_STEM = 64  # bytes of a name that its temporary one has too
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}(\.[^.]*)?", re.DOTALL)  # names that `whole_file` gives
 
 _log = logging.getLogger(__name__)
 

@@ -1,13 +1,18 @@
 """Fields of the endpoints become those of a request; errors name them as the endpoint does."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from wanavatar_lab import jobs
+from wanavatar_lab.api import processes
 from wanavatar_lab.api.fields import GENERATE, GENERATE_FLUX, GENERATE_I2V
 from wanavatar_lab.api.places import samples_folder
 from wanavatar_lab.errors import RequestError
+from wanavatar_lab.media import VideoWriter
 from wanavatar_lab.profiles import PROFILES
 
 FILES = {"image_path": "samples/avatar_woman.png", "audio_path": "/samples/korean.wav"}
@@ -84,6 +89,28 @@ def test_a_resolution_is_a_number_of_pixels(resolution: str, area: int | None) -
     assert GENERATE.read({**FILES, "resolution": resolution}, "pocket")[1] is None
 
 
+@pytest.mark.parametrize("image", [None, "avatar_woman.png"])
+def test_a_resolution_has_the_shape_of_the_video_to_dub(
+    image: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture beside it only says how the face looks, and there may be none."""
+    clip = tmp_path / "talk.mp4"
+    with VideoWriter(clip, fps=16) as writer:
+        writer.write(np.zeros((80, 160, 3), np.uint8))
+    submitted: list[Any] = []
+
+    def submit(request: Any) -> Any:
+        submitted.append(request)
+        return SimpleNamespace(id="a")
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    fields: dict[str, Any] = {"profile": "pocket", "audio": str(samples_folder() / "korean.wav"), "video": str(clip)}
+    if image is not None:
+        fields["image"] = str(samples_folder() / image)
+    assert processes.submit({"stage": "speech_to_video", **fields}, 128 * 64) == "a"
+    assert submitted[0].resolution == "128x64"
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
@@ -104,6 +131,15 @@ def test_errors_name_the_fields_of_the_endpoint(given: dict[str, Any], problem: 
     with pytest.raises(RequestError) as error:
         GENERATE.read({**FILES, **given}, "full")
     assert problem in str(error.value)
+
+
+def test_a_number_may_be_auto_where_its_errors_say_so() -> None:
+    with pytest.raises(RequestError, match=r"from 0\.1 to 20, or 'auto'"):
+        GENERATE.read({**FILES, "flow_shift": 100}, "full")
+    request, _ = GENERATE.read({**FILES, "flow_shift": "auto"}, "full")
+    assert request.to_json()["flow_shift"] is None
+    with pytest.raises(RequestError, match="seed: must be an integer"):
+        GENERATE.read({**FILES, "seed": "auto"}, "full")
 
 
 def test_the_schema_has_every_field() -> None:

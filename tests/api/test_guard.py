@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 from functools import cache
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from wanavatar_lab.api import server
 from wanavatar_lab.api.app import create_app
 from wanavatar_lab.api.options import TOKEN_VARIABLE, Options, checked
 from wanavatar_lab.api.server import listen
+from wanavatar_lab.cli import main
 from wanavatar_lab.errors import LabError
 
 TOKEN = "a-token-of-some-length"
@@ -51,6 +54,19 @@ def test_other_names(host: str) -> None:
     assert ask(LOCAL, Host=host).status_code == 403
     named = Options(profile="pocket", names=("Evil.Example",))
     assert ask(named, Host=host).status_code == (200 if host == "evil.example" else 403)
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of names that fails or answers otherwise changes nothing of a service that runs."""
+    options = Options(profile="pocket", host="localhost", names=("once",))
+    assert ask(options).status_code == 200
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror("no server of names")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert ask(options).status_code == 200
+    assert ask(options, Host="evil.example").status_code == 403
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
@@ -93,6 +109,18 @@ def test_a_browser_keeps_the_token() -> None:
     assert (
         page.status_code == 200 and "make web" in page.text
     )  # the page of Voilà, which asks for no token, is not there
+
+
+@pytest.mark.parametrize("token", [TOKEN, "Zm9vYmFyYmF6+cXV4/Q=="])
+def test_the_address_that_is_printed_has_the_token(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    monkeypatch.setattr(server, "serve", lambda options, listening: listening.close())
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--profile", "pocket"]) == 0
+    (query,) = re.findall(r"\?\S+", capsys.readouterr().err)
+    options = Options(profile="pocket", host="0.0.0.0", token=token)
+    assert ask(options, f"/{query}").status_code == 303
 
 
 def test_a_token_is_drawn_or_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What no client should send: refused or bounded, and nothing outside of the service's folders is read or written."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -479,3 +480,21 @@ def test_a_process_beside_says_what_is_wrong() -> None:
     assert (
         processes._answer(json.dumps({"call": "submit", "request": wrong, "area": None}))["problems"][0][0] == "prompt"
     )
+
+
+def test_a_process_that_has_died_since_refuses_no_file(tmp_path: Path, picture: bytes) -> None:
+    (path := tmp_path / "a.png").write_bytes(picture)
+
+    async def look_twice() -> list[Any]:
+        beside = processes.Processes(1, 60.0, checks=True)
+        try:
+            first = await beside.call("probe", path=str(path))
+            (idle,) = beside._idle
+            idle.kill()
+            await idle.wait()
+            return [first, await beside.call("probe", path=str(path))]
+        finally:
+            await beside.close()
+
+    first, second = asyncio.run(look_twice())
+    assert first == second

@@ -22,12 +22,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tests.queue_for_tests import eventually
+from tests.ui import made_runs
 from wanavatar_lab import jobs, locks
 from wanavatar_lab.cli import main
 from wanavatar_lab.cli.arguments import command_parser
 from wanavatar_lab.cli.commands import COMMANDS
 from wanavatar_lab.cli.output import run_lines
-from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, fields_of, parse
+from wanavatar_lab.files import remove
+from wanavatar_lab.requests import STAGE_REQUESTS, RequestError, TextToImage, fields_of, parse
 from wanavatar_lab.requests.presets import save_preset
 from wanavatar_lab.runs import list_runs
 from wanavatar_lab.runs.display import clock, progress_line
@@ -573,6 +575,26 @@ def test_a_run_is_shown_and_run_again_with_its_seed_or_changed(studio: Shell) ->
     assert (studio.folder / "again.png").read_bytes() == b"painted"
     done = studio("runs", "rerun", first["id"], "--steps", "many")
     assert done.returncode == 2 and "steps: must be an integer (got 'many')" in done.stderr
+
+
+def test_runs_that_are_deleted_while_they_are_listed_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, gone = (made_runs.ended_run(TextToImage(profile="pocket", prompt="a"), runs_dir=tmp_path) for _ in range(2))
+    remove(gone.folder)
+    for name in ("list_jobs", "list_queue"):  # as they were a moment before
+        monkeypatch.setattr(jobs, name, lambda runs_dir: [jobs.Job(gone), jobs.Job(kept)])
+    for command in ("runs", "queue"):
+        assert main([command, "list", "--runs-dir", str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert kept.id in out and gone.id not in out
+
+
+def test_a_log_that_is_gone_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_runs.ended_run(TextToImage(profile="pocket", prompt="a"), runs_dir=tmp_path)
+    (run.folder / "log.txt").unlink()
+    assert main(["logs", run.id, "--runs-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"wanavatar-lab: The log of {run.id} cannot be read: No such file or directory.\n"
 
 
 def test_a_terminal_gets_a_bar(studio: Shell) -> None:

@@ -115,6 +115,11 @@ def test_markup_is_read_out_and_not_followed() -> None:
     assert plain.seconds + 1 < marked.seconds < 20
 
 
+def test_a_text_does_not_end_at_a_zero() -> None:
+    whole, cut = (speak(text=text, seed=1)[0] for text in ("one two  three", "one two\0 three"))
+    assert np.array_equal(whole.samples, cut.samples)
+
+
 def test_what_espeak_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = json.loads((PROFILES["pocket"].weights("text_to_speech", "weights") / "voices.json").read_text())
     folder = tmp_path / "weights" / "pocket" / "text_to_speech"

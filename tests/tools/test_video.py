@@ -1,6 +1,7 @@
 """Frames, parts and rows of videos, from file to file: the right frames at the right times, with their sound."""
 
 import tempfile
+import tracemalloc
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,19 @@ def test_a_frame_by_its_number(clip: Path, tmp_path: Path, number: int, grey: in
     assert (made.kind, made.width, made.height) == ("picture", SIZE, SIZE)
     assert np.asarray(Image.open(tmp_path / "f.png")).mean() == pytest.approx(grey, abs=NEAR)
     assert read_metadata(tmp_path / "f.png")["Tool"] == "x"
+
+
+def test_a_frame_far_from_the_end_takes_the_memory_of_one(tmp_path: Path) -> None:
+    first, *others = [Image.new("RGBA", (256, 256), (grey, grey, grey, 255)) for grey in range(100)]
+    first.save(tmp_path / "long.webp", save_all=True, append_images=others, lossless=True, duration=40)
+    tracemalloc.start()
+    try:
+        tools.extract_frame(tmp_path / "long.webp", tmp_path / "f.png", frame=-100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * 3 * 256 * 256
+    assert np.asarray(Image.open(tmp_path / "f.png")).max() == 0
 
 
 def test_a_frame_by_its_time(clip: Path, tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ def routes(options: Options) -> APIRouter:
     def health() -> dict[str, Any]:
         """Whether it works, on what, and which models are in memory."""
         profile, device, gpus = PROFILES[options.profile], _device(), read_settings().gpus
+        # auto is all that there are, if they make the run faster, and one process on a CPU
+        there = len(list(GPUS.glob("*"))) if device == "cuda" else 1
+        world = int(gpus) if gpus.isdecimal() else max(1, there)
         loaded, active, busy = _models()
         adapters = find_adapters(read_settings().weights_dir)
         newest = max((file for one in adapters for file in one.files.values()), key=_changed, default=None)
@@ -80,8 +83,8 @@ def routes(options: Options) -> APIRouter:
             "lora_strength": None,
             "lora_checkpoint": newest and printable(newest.name),
             "gpu_busy": busy,
-            "sequence_parallel": gpus != "1",
-            "world_size": int(gpus) if gpus.isdecimal() else max(1, len(list(GPUS.glob("*")))),
+            "sequence_parallel": world > 1,
+            "world_size": world,
             "i2v_available": not missing(ImageToVideo.stage, options.profile),
             "has_moviepy": True,  # sound is taken out of videos by PyAV, which is always there
             "has_audio_separator": importlib.util.find_spec("audio_separator") is not None,

@@ -173,7 +173,9 @@ GENERATE_FLUX = Fields(TextToImage, {"aspect_ratio": "aspect", "lora_weights": "
 
 def _wrong_type(view: Any, value: Any) -> str:
     """What is wrong where a JSON value is of another type than the field; a number as text would be read otherwise."""
-    if view.kind == "bool":
+    if view.optional and value == "auto":  # a number's errors say that it may be this
+        right = True
+    elif view.kind == "bool":
         right = isinstance(value, bool)
     else:
         right = isinstance(value, _JSON_TYPES.get(view.kind, (object,))) and not isinstance(value, bool)

@@ -32,6 +32,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, options: Options) -> None:
         self._app, self._options = app, options
+        self._local = options.local  # asked once: it looks the host's name up
         self._names = {"localhost", options.host.lower(), *(name.lower() for name in options.names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +63,7 @@ class Guard:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         # a service for a network, which has many names, relies on its token
-        if self._options.local and not self._is_local(host):
+        if self._local and not self._is_local(host):
             named = f"answers under local names only, such as localhost, and not under {host[:80]!r}"
             return _refused(403, f"This service {named}. If it is meant to have that name, start it with --name.")
         if origin and not allowed and origin != f"{scope['scheme']}://{host}":

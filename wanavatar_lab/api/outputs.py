@@ -1,6 +1,5 @@
 """Results: /api/outputs, /api/videos, and the files of results and uploads themselves."""
 
-import mimetypes
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +21,31 @@ from wanavatar_lab.runs.trash import discard
 from wanavatar_lab.runs.uploads import kind_of, uploads_folder
 
 MOST_LISTED = 1000  # the newest; a folder of runs may have more than a page can show
-# for browsers, in whatever way a machine has set them up
-_TYPES = {".m4a": "audio/mp4", ".opus": "audio/ogg", ".mkv": "video/x-matroska", ".heic": "image/heic"}
+# of every kind of file that is taken, however a machine is set up: Python's own table lacks some that browsers know
+TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".gif": "image/gif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".mp4": "video/mp4",
+    ".mov": "video/quicktime",
+    ".mkv": "video/x-matroska",
+    ".webm": "video/webm",
+    ".avi": "video/x-msvideo",
+}
 
 
 class Output(BaseModel):
@@ -138,9 +160,7 @@ def type_of(path: Path) -> str:
 
 
 def _file(path: Path) -> Response:
-    suffix = path.suffix.lower()
-    media_type = _TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
-    return FileResponse(path, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
+    return FileResponse(path, media_type=TYPES[path.suffix.lower()], headers={"Cache-Control": "private, no-cache"})
 
 
 def _list(kinds: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Path], int]:

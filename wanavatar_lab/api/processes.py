@@ -47,6 +47,8 @@ class Processes:
             LabError: it says why, or took too long, or its process died.
         """
         async with self._free:
+            # one that has died since, as where memory ran out, says nothing of this call
+            self._idle = [idle for idle in self._idle if idle.returncode is None]
             child = self._idle.pop() if self._idle else await self._start()
             try:
                 assert child.stdin is not None and child.stdout is not None
@@ -124,7 +126,8 @@ def submit(request: dict[str, Any], area: int | None) -> str:
     """Submit a request as JSON, and return the run's id.
 
     Args:
-        area: pixels of a clip at most, in the shape of its picture; None leaves the resolution as it is.
+        area: pixels of a clip at most, in the shape of its picture or of the video to dub; None leaves the resolution
+            as it is.
     """
     from wanavatar_lab import jobs
     from wanavatar_lab.media import read_picture
@@ -136,9 +139,9 @@ def submit(request: dict[str, Any], area: int | None) -> str:
     register_extra_stages()
     made = Request.from_json(request)
     if area is not None and isinstance(made, SpeechToVideo | ImageToVideo):
-        picture = made.read_image() if isinstance(made, SpeechToVideo) else read_picture(made.image)
+        shape = made.source_size() if isinstance(made, SpeechToVideo) else read_picture(made.image).size
         multiple = made.the_profile().size_multiples.get(made.stage, SIZE_MULTIPLE)
-        width, height = fit_into(area, picture.size, multiple)
+        width, height = fit_into(area, shape, multiple)
         made = made.changed(resolution=f"{width}x{height}")
     return jobs.submit(made).id
 

@@ -128,7 +128,7 @@ class Tasks:
         if not RUN_ID.fullmatch(task_id):
             raise _unknown(task_id)
         now, kept = time.monotonic(), self._kept.get(task_id)
-        if kept is None or now - kept[0] > FRESH:
+        if kept is None or (kept[1].done() and now - kept[0] > FRESH):
             # one reads, all who ask meanwhile wait for it
             reading = asyncio.get_running_loop().run_in_executor(self._readers, _status, task_id)
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())

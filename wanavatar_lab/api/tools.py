@@ -19,6 +19,7 @@ from wanavatar_lab.api.processes import Processes
 from wanavatar_lab.api.tasks import Task, Tasks
 from wanavatar_lab.api.uploads import Receiver, Uploaded, form_schema, uploaded
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import whole_file
 from wanavatar_lab.requests import SeparateVocals
 from wanavatar_lab.runs.uploads import uploads_folder
 
@@ -54,7 +55,7 @@ def routes(tasks: Tasks, receiver: Receiver, processes: Processes) -> APIRouter:
         if ended is None or ended.main is None:
             why = (ended.status.error or ended.status.state) if ended else "it was deleted"
             raise LabError(f"The run {run_id} gave no voice: {why}")
-        await run_in_threadpool(shutil.copyfile, ended.run.path(ended.main), out)
+        await run_in_threadpool(_copy, ended.run.path(ended.main), out)
         return JSONResponse(uploaded(out))
 
     return router
@@ -63,6 +64,11 @@ def routes(tasks: Tasks, receiver: Receiver, processes: Processes) -> APIRouter:
 def _form(field: str) -> dict[str, Any]:
     schema = form_schema({field: {"type": "string", "minLength": 1, "maxLength": 1024}}, [field])
     return {"response_model": Uploaded, "openapi_extra": {"requestBody": schema}}
+
+
+def _copy(path: Path, out: Path) -> None:
+    with whole_file(out) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 async def _files(request: Request, receiver: Receiver, field: str, made: str) -> tuple[Path, Path]:

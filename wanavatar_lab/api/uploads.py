@@ -1,7 +1,7 @@
 """Uploads: /api/upload/…, kept only if they decode as what they claim to be, and their lists."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -86,10 +86,13 @@ class Receiver:
             texts: Form = {field: value for field, value in form.items() if isinstance(value, str)}
             # all are looked into before the first is kept
             infos = {field: await self._look(one) for field, one in incoming.items()}
-            kept = {
-                field: (await run_in_threadpool(one.finish, infos[field]), infos[field])
-                for field, one in incoming.items()
-            }
+            kept: dict[str, tuple[Path, MediaInfo]] = {}
+            try:
+                for field, one in incoming.items():
+                    kept[field] = await run_in_threadpool(one.finish, infos[field]), infos[field]
+            except BaseException:
+                remove_kept(path for path, _ in kept.values())
+                raise
             return texts, kept
         finally:
             self._arriving -= 1
@@ -152,6 +155,7 @@ def routes(receiver: Receiver, processes: Processes) -> APIRouter:
         async def upload(request: Request) -> Response:
             texts, files = await receiver.form(request, {"file": kind})
             if texts or "file" not in files:
+                remove_kept(path for path, _ in files.values())
                 raise HTTPException(
                     422, "The form must have a file in the field file, as `curl -F file=@NAME` sends it."
                 )
@@ -190,6 +194,12 @@ def routes(receiver: Receiver, processes: Processes) -> APIRouter:
         return JSONResponse({"message": f"{filename} is deleted."})
 
     return router
+
+
+def remove_kept(paths: Iterable[Path]) -> None:
+    """Remove the files of a request that is refused: a client that sends it again would fill the folder with them."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import binascii
 import json
-import mimetypes
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +21,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from wanavatar_lab import jobs
 from wanavatar_lab.api.body import read_json
 from wanavatar_lab.api.fields import Fields
-from wanavatar_lab.api.outputs import result_url
+from wanavatar_lab.api.outputs import TYPES, result_url
+from wanavatar_lab.api.places import media_below
 from wanavatar_lab.api.tasks import Task, Tasks
-from wanavatar_lab.api.uploads import Receiver
+from wanavatar_lab.api.uploads import Receiver, remove_kept
 from wanavatar_lab.errors import RequestError, RunError
 from wanavatar_lab.requests import ImageToVideo, SpeechToVideo
 from wanavatar_lab.requests import Request as StageRequest
@@ -42,6 +42,11 @@ _FIELDS = {
 _FILES = {"input_reference": "picture", "audio": "audio"}
 # texts that hold JSON with the address of a file: the field that it becomes, and the key in it
 _REFERENCES = {"image_reference": ("image", "image_url"), "audio_reference": ("audio", "audio_url")}
+# of data by its type; some programs have names of their own for a type
+_SUFFIXES = {kind: suffix for suffix, kind in reversed(TYPES.items())}
+_SUFFIXES |= dict.fromkeys(("audio/x-wav", "audio/wave", "audio/vnd.wave"), ".wav") | {"audio/x-flac": ".flac"}
+_SUFFIXES |= {"audio/mp3": ".mp3", "audio/m4a": ".m4a", "audio/x-m4a": ".m4a", "audio/opus": ".opus"}
+_SUFFIXES |= {"image/jpg": ".jpg"}
 _STATES = {"queued": "queued", "running": "in_progress", "succeeded": "completed"}
 
 
@@ -82,10 +87,15 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
     body = {"requestBody": {"required": True, "content": _content(tasks.options.profile)}}
 
     async def submit(request: Request) -> str:
-        stage, values = await _values(request, receiver)
-        fields = _FIELDS[stage]
-        made, _ = fields.read(values, tasks.options.profile)
-        return await tasks.submit(request, made, fields)
+        kept: list[Path] = []
+        try:
+            stage, values = await _values(request, receiver, kept)
+            fields = _FIELDS[stage]
+            made, _ = fields.read(values, tasks.options.profile)
+            return await tasks.submit(request, made, fields)
+        except BaseException:
+            remove_kept(kept)
+            raise
 
     @router.post("", response_model=Video, openapi_extra=body)
     async def create(request: Request) -> Response:
@@ -109,7 +119,7 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
         except asyncio.CancelledError:
             await asyncio.shield(tasks.cancel(task_id))
             raise
-        return _content_of(task)
+        return await _content_of(task)
 
     @router.get("", response_model=VideoList)
     async def videos(limit: int = Query(20, ge=1, le=100)) -> Response:
@@ -135,7 +145,7 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
     )
     async def content(video_id: str) -> Response:
         """The clip, as MP4."""
-        return _content_of(await _clip(tasks, video_id))
+        return await _content_of(await _clip(tasks, video_id))
 
     @router.delete("/{video_id}", response_model=Deleted)
     async def delete(video_id: str) -> Response:
@@ -184,15 +194,22 @@ def _video(task: Task) -> dict[str, Any]:
     }
 
 
-def _content_of(task: Task) -> Response:
+async def _content_of(task: Task) -> Response:
     if task.main is None:
         state = _STATES.get(task.status.state, task.status.state)
         raise HTTPException(409, f"There is no clip: the run is {state}. {task.status.error or task.status.message}")
-    return FileResponse(task.run.path(task.main), media_type="video/mp4")
+    path = await run_in_threadpool(media_below, task.run.path(task.main))
+    if path is None:
+        raise HTTPException(404, "The file of the clip is gone.")
+    return FileResponse(path, media_type="video/mp4")
 
 
-async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, Any]]:
-    """The stage that a body asks for, and the fields of its request as JSON types or text."""
+async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tuple[str, dict[str, Any]]:
+    """The stage that a body asks for, and the fields of its request as JSON types or text.
+
+    Args:
+        kept: gets the uploads that the body's files become.
+    """
     problems: list[tuple[str, str]] = []
     values: dict[str, Any]
     files: Mapping[str, tuple[Path, Any]] = {}
@@ -200,6 +217,7 @@ async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, 
         values, typed = await read_json(request), True
     else:
         texts, files = await receiver.form(request, _FILES)
+        kept += [path for path, _ in files.values()]
         values, typed = {name: value for name, value in texts.items() if value != ""}, False
     if "extra_params" in values:
         extra = _object("extra_params", values.pop("extra_params"), problems)
@@ -214,7 +232,8 @@ async def _values(request: Request, receiver: Receiver) -> tuple[str, dict[str, 
                 )
                 continue
             try:
-                values[field] = await _data(reference[key], receiver, "audio" if field == "audio" else "picture")
+                kind = "audio" if field == "audio" else "picture"
+                values[field] = await _data(reference[key], receiver, kind, kept)
             except ValueError as error:
                 problems.append((name, str(error)))
     for name, (path, _) in files.items():
@@ -282,8 +301,11 @@ def _object(name: str, value: Any, problems: list[tuple[str, str]]) -> dict[str,
     return {}
 
 
-async def _data(address: str, receiver: Receiver, kind: str) -> str:
+async def _data(address: str, receiver: Receiver, kind: str, kept: list[Path]) -> str:
     """The file that an address means: data in base64, which is kept as an upload, or the path of one.
+
+    Args:
+        kept: gets the upload.
 
     Raises:
         ValueError: it is another address: nothing is fetched.
@@ -296,15 +318,16 @@ async def _data(address: str, receiver: Receiver, kind: str) -> str:
             )
         return address
     head, comma, encoded = rest.partition(",")
-    media_type, _, coding = head.lower().rpartition(";")
-    suffix = mimetypes.guess_extension(media_type) or ""
-    if not comma or coding != "base64" or not suffix:
+    media_type, *parameters = [part.strip() for part in head.lower().split(";")]
+    suffix = _SUFFIXES.get(media_type, "")
+    if not comma or parameters[-1:] != ["base64"] or not suffix:
         raise ValueError("must be data:TYPE;base64,… with a type such as image/png or audio/wav")
     try:
         data = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise ValueError(f"is no base64: {error}") from None
-    return str(await receiver.keep(f"reference{suffix}", data, kind))
+    kept.append(await receiver.keep(f"reference{suffix}", data, kind))
+    return str(kept[-1])
 
 
 def _content(profile: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def add_gpus(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gpus",
         metavar="{auto,N}",
-        help="how many GPUs share the run; on a CPU, how many processes (default: WANAVATAR_GPUS, or 1)",
+        help="how many GPUs share the run; on a CPU, how many processes (default: WANAVATAR_GPUS, or auto)",
     )
 
 

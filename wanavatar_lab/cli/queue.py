@@ -1,12 +1,15 @@
 """The command queue: the order of the runs that have not ended, and whether they may start."""
 
 import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.options import add_common
 from wanavatar_lab.cli.output import answer, run_lines, say
-from wanavatar_lab.errors import SUCCEEDED
+from wanavatar_lab.errors import SUCCEEDED, RunError
 from wanavatar_lab.runs.display import progress_line
+from wanavatar_lab.runs.status import Status
 from wanavatar_lab.worker.queue import PLACES
 
 ACTIONS = {
@@ -32,6 +35,13 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         add_common(action)
 
 
+def with_status(found: Iterable[jobs.Job]) -> Iterator[tuple[jobs.Job, Status]]:
+    """Runs that were listed, without those that were deleted since."""
+    for job in found:
+        with suppress(RunError):
+            yield job, job.status()
+
+
 def queue(arguments: argparse.Namespace) -> int:
     """Do one of the actions, and list the queue where it is changed.
 
@@ -49,7 +59,7 @@ def queue(arguments: argparse.Namespace) -> int:
             jobs.resume(runs_dir=folder)
         case "cancel":
             cancelled = jobs.cancel_all(runs_dir=folder)
-    left = [(job, job.status()) for job in jobs.list_queue(runs_dir=folder)]
+    left = list(with_status(jobs.list_queue(runs_dir=folder)))
     paused = jobs.is_paused(runs_dir=folder)
     if arguments.json:
         listed = [{"id": job.id, **status.model_dump(mode="json")} for job, status in left]

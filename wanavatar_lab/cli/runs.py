@@ -11,7 +11,7 @@ from typing import Any
 from wanavatar_lab import jobs
 from wanavatar_lab.cli.options import add_common, add_gpus, add_output, add_run_id
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, run_lines, say
-from wanavatar_lab.cli.queue import PAUSED
+from wanavatar_lab.cli.queue import PAUSED, with_status
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.memory.sharing import SHARED_STAGES
@@ -55,7 +55,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def list_(arguments: argparse.Namespace) -> int:
     """List runs, newest first."""
-    listed = [(job, job.status()) for job in jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]]
+    listed = list(with_status(jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]))
     if arguments.json:
         answer([_facts(job, status) for job, status in listed])
     elif listed:
@@ -140,8 +140,17 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show the last lines of a run's log."""
-    text = Run.open(arguments.id, runs_dir=arguments.runs_dir).log_tail(max(arguments.lines, 1))
+    """Show the last lines of a run's log.
+
+    Raises:
+        RunError: there is no such run.
+        LabError: its log cannot be read.
+    """
+    run = Run.open(arguments.id, runs_dir=arguments.runs_dir)
+    try:
+        text = run.log_tail(max(arguments.lines, 1))
+    except OSError as error:
+        raise LabError(f"The log of {run.id} cannot be read: {error.strerror}.") from error
     answer({"id": arguments.id, "log": text} if arguments.json else text)
     return SUCCEEDED
 

@@ -1,6 +1,7 @@
 """The command serve: the REST service."""
 
 import argparse
+from urllib.parse import quote
 
 from wanavatar_lab.cli.output import say
 from wanavatar_lab.errors import SUCCEEDED
@@ -62,7 +63,8 @@ def serve(arguments: argparse.Namespace) -> int:
     where = f"http://{'localhost' if options.local else options.host}:{options.port}/"
     say(f"The service, with the models {options.profile}: {where}, its endpoints: {where}docs")
     if options.token and not options.local:
-        say(f"It is open to the network, so it asks for a token. In a browser: {where}?token={options.token}")
+        token = quote(options.token, safe="")  # a + in an address would be read as a space
+        say(f"It is open to the network, so it asks for a token. In a browser: {where}?token={token}")
         say(f"In a script: Authorization: Bearer {options.token}")
     server.serve(options, listening)
     return SUCCEEDED

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
-from wanavatar_lab.files import OUT_OF_ROOM, entries, is_older, remove_if_possible, sync
+from wanavatar_lab.files import OUT_OF_ROOM, TEMPORARY, entries, is_older, remove_if_possible, sync
 from wanavatar_lab.settings import read_settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ KINDS: dict[str, str] = {
 _PREFIX = ".upload-"
 _LONGEST_NAME = 120  # bytes of UTF-8; file systems take 255, and numbers and suffixes are added
 _FRESH = 60.0  # seconds in which a file may exist without being locked yet
+_ABANDONED = 3600.0  # seconds in which a file that `whole_file` writes is written to, if its process lives
 
 
 def kind_of(path: Path | str) -> str:
@@ -159,10 +160,13 @@ class Incoming:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove what was arriving when the process that received it died."""
+    """Remove what was arriving when the process that received it died, and what tools were writing when theirs did."""
     for path in entries(folder, f"{_PREFIX}*"):
         # not one that has arrived meanwhile; and only a regular file is opened: opening a pipe would block
         if is_older(path, _FRESH) and not (os.path.isfile(path) and locks.is_locked(path)):
+            remove_if_possible(path)
+    for path in entries(folder, ".*"):
+        if TEMPORARY.fullmatch(path.name) and is_older(path, _ABANDONED):
             remove_if_possible(path)
 
 

@@ -56,7 +56,8 @@ class Espeak:
         speaker, language = self._voices[request.voice], self._languages[request.spoken_language()]
         voice = f"{language['name']}+{speaker['variant']}"
         rate = round(speaker["words_per_minute"] * language["pace"] * request.speaking_rate)
-        asked = {"text": request.text, "voice": voice, "rate": rate, "pitch": speaker["pitch"], "seed": context.seed}
+        text = request.text.replace("\0", " ")  # at which the library would end
+        asked = {"text": text, "voice": voice, "rate": rate, "pitch": speaker["pitch"], "seed": context.seed}
         with subprocess.Popen(
             [sys.executable, str(_PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as child:

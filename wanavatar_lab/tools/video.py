@@ -54,16 +54,26 @@ def extract_frame(
     if time is not None:
         found = read_frame(video, time)
     else:
-        # the last ones are known when all are read: an index may list frames that do not decode
-        seen, kept = 0, deque[Frame](maxlen=max(1, -frame))
-        for each in _checked(read_frames(video, limit=frame + 1 if frame >= 0 else None)):
-            seen += 1
-            kept.append(each)
-        if not -seen <= frame < seen:
-            raise MediaError(f"{video} has {seen} frames and no frame {frame}. Give {-seen} to {seen - 1}.")
-        found = kept[0]
+        found = _by_number(video, frame)
     write_picture(out, Image.fromarray(found), metadata=metadata)
     return probe(out)
+
+
+def _by_number(video: Path | str, frame: int) -> Frame:
+    def missing(seen: int) -> MediaError:
+        return MediaError(f"{video} has {seen} frames and no frame {frame}. Give {-seen} to {seen - 1}.")
+
+    number = frame
+    if frame < -1:
+        # counted first, since so many might not fit into memory; an index may list frames that do not decode
+        seen = sum(1 for _ in _checked(read_frames(video)))
+        if (number := seen + frame) < 0:
+            raise missing(seen)
+    frames = _checked(read_frames(video, limit=number + 1 if number >= 0 else None))
+    ((seen, found),) = deque(enumerate(frames, 1), maxlen=1)
+    if number >= seen:
+        raise missing(seen)
+    return found
 
 
 def trim(
