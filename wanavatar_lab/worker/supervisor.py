@@ -265,7 +265,8 @@ class Supervisor:
         place.run = None
         if news != "done":
             self._stop([place])
-        with self._queue.locked():
+        # where the queue's folder was removed, so was the ticket; runs at other places go on
+        with suppress(FileNotFoundError), self._queue.locked():
             self._queue.remove(run.id)
 
     def _stop(self, places: Sequence[Place]) -> None:
