@@ -110,3 +110,36 @@ def test_runs_go_on_when_one_ends_after_the_queue_was_removed(queue: RunQueue, m
 
     serve(queue, 2, looks, monkeypatch)
     assert [run.status().state for run in (first, second)] == ["succeeded"] * 2
+
+
+def test_the_files_of_a_run_that_waits_are_read_once_and_again_when_they_change(
+    queue: RunQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = queued(queue, 2)
+    read: list[str] = []
+    monkeypatch.setattr(Run, "settings", reading(Run.settings, read, second))
+    at: dict[int, int] = {}
+
+    def looks(run: Run, count: int) -> News:
+        at[count] = len(read)
+        if run == first and count == 10:
+            second.write_settings(read_settings())
+        if run == first and count < 20:
+            return None
+        finish_run(run, "succeeded")
+        return "done"
+
+    serve(queue, 1, looks, monkeypatch)
+    assert (at[2], at[10], at[12], at[20]) == (1, 1, 2, 2)
+    assert second.status().state == "succeeded"
+
+
+def reading(method: Callable[[Run], Settings], read: list[str], watched: Run) -> Callable[[Run], Settings]:
+    """`Run.settings`, which notes when it is asked of `watched`."""
+
+    def settings(run: Run) -> Settings:
+        if run == watched:
+            read.append(run.id)
+        return method(run)
+
+    return settings

@@ -27,11 +27,12 @@ from pathlib import Path
 from types import FrameType
 
 from wanavatar_lab.errors import TERMINATED, LabError
-from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.files import stat_if_possible
+from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
-from wanavatar_lab.settings import read_settings
+from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
 from wanavatar_lab.worker.engine import Engine, Place, engine_of
 from wanavatar_lab.worker.error_messages import worker_died
@@ -138,6 +139,7 @@ class Supervisor:
         self._engines: dict[str, Engine] = {}  # by their name in the settings
         self._settings = read_settings()  # then those of the run that was taken last
         self._places: list[Place] = []
+        self._read: tuple[tuple[object, ...], tuple[Settings, Profile]] | None = None  # of the run that waits first
 
     def serve(self) -> None:
         """Take runs; return when idle for long, or when the queue's folder is gone.
@@ -216,12 +218,23 @@ class Supervisor:
     def _place(self, run: Run, waiting: int) -> tuple[Place, tuple[str, ...]] | None:
         """The place and the GPUs of the first of so many runs that wait, if there is a place for it."""
         try:
-            settings = run.settings()
-            profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
+            settings, profile = self._wants(run)
         except LabError:
             settings, profile = self._settings, PROFILES["full"]  # damaged, which executing it will report
         places = [place for place in self._places if place.engine == settings.engine]
         return self._engine(settings.engine).choose(settings, profile, places, others=waiting > 1)
+
+    def _wants(self, run: Run) -> tuple[Settings, Profile]:
+        """The settings and the profile of a run, which are read again only if it or its files are others than before.
+
+        While it waits for a place, it is looked at for one at every poll: the room of a cluster may grow.
+        """
+        found = [stat_if_possible(run.folder / name) for name in (".settings.json", "request.json")]
+        seen = (run.id, *(each and (each.st_ino, each.st_mtime_ns, each.st_size) for each in found))
+        if self._read is None or self._read[0] != seen:
+            profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
+            self._read = seen, (run.settings(), profile)
+        return self._read[1]
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:
