@@ -14,6 +14,7 @@ from wanavatar_lab import locks
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.status import RUNNING
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker import supervisor
 from wanavatar_lab.worker.engine import Place
@@ -143,3 +144,22 @@ def reading(method: Callable[[Run], Settings], read: list[str], watched: Run) ->
         return method(run)
 
     return settings
+
+
+def test_a_cancelled_run_has_the_time_that_its_own_settings_give_it(
+    queue: RunQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient, hasty = queued(queue, 2)
+    hasty.write_settings(read_settings().model_copy(update={"cancel_grace_seconds": 1e-9}))
+
+    def looks(run: Run, count: int) -> News:
+        if run == patient and count == 2:
+            run.write_status(run.status().model_copy(update={"phase": RUNNING}))
+            run.request_cancel()
+        if count < (10 if run == patient else 20):
+            return None
+        finish_run(run, "succeeded")
+        return "done"
+
+    serve(queue, 2, looks, monkeypatch)
+    assert [run.status().state for run in (patient, hasty)] == ["succeeded"] * 2

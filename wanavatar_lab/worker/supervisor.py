@@ -250,6 +250,7 @@ class Supervisor:
         if place.worker is not None and not place.worker.is_alive():
             self._stop([place])  # one that was killed while idle is no fault of this run
         place.run, place.uses, place.deadline = run, gpus, None
+        place.grace = self._settings.cancel_grace_seconds  # those of this run, which was taken last
         # memory that idle workers with other settings, or on these GPUs, hold is needed here
         idle = [other for other in self._places if other.run is None and other.engine == place.engine]
         self._stop([each for each in idle if each.settings != place.settings or not set(gpus).isdisjoint(each.uses)])
@@ -266,7 +267,7 @@ class Supervisor:
         if (news := worker.news(seconds)) is None:
             # a cancelled stage gets time to stop, but models that load cannot be interrupted
             if place.deadline is None and run.cancel_requested() and self._phase(run) not in (STARTING, LOADING):
-                place.deadline = time.monotonic() + self._settings.cancel_grace_seconds
+                place.deadline = time.monotonic() + place.grace
             if not run.cancel_requested(now=True) and (place.deadline is None or time.monotonic() <= place.deadline):
                 return
             worker.kill()
