@@ -82,12 +82,16 @@ def processes_of(run: Path, machine: int | None = None) -> list[psutil.Process]:
     Args:
         machine: only those of this number, where one machine stands for several.
     """
-    wanted = {MARK: str(run.absolute())} | ({MACHINE: str(machine)} if machine is not None else {})
-    found = []
+    # by its real path: the same folder may be named by a link to it, or by way of another one
+    place, found = os.path.realpath(run), []
     for process in psutil.process_iter():
         # a process that has ended or belongs to another user cannot be read, and is none of the run's
         with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and wanted.items() <= process.environ().items():
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            marks = process.environ()
+            of_machine = machine is None or marks.get(MACHINE) == str(machine)
+            if MARK in marks and of_machine and os.path.realpath(marks[MARK]) == place:
                 found.append(process)
     return found
 
