@@ -59,6 +59,7 @@ from training.launch.processes import (
     Plan,
     StopSignal,
     folder_of_machine,
+    is_of,
     keep_previous_log,
     processes_of,
     ranks_among,
@@ -285,11 +286,11 @@ def _supervisor(run: Path) -> psutil.Process | None:
     noted: dict[str, Any] = json.loads((run / LAUNCHED).read_text())
     try:
         process = psutil.Process(noted["pid"])
-        # the system may have given the process id to another process since
-        same = process.create_time() == noted["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    # The system may have given the process id to another process since. When that began does not tell: it is counted
+    # from the machine's clock, and is another time once the clock was set.
+    return process if is_of(process, run) else None
 
 
 def follow(run: Path, supervisor: "subprocess.Popen[bytes] | None" = None, number: int = 0) -> Ending:

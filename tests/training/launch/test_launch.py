@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 import yaml
@@ -281,3 +282,11 @@ def test_a_run_is_found_by_another_name_of_its_folder(tmp_path: Path) -> None:
         assert [each.pid for each in processes_of(tmp_path / "run")] == [supervisor.pid]
         assert [each.pid for each in processes_of(tmp_path / "link")] == [supervisor.pid]
         assert processes_of(tmp_path / "notebooks") == []
+
+
+def test_a_supervisor_is_told_to_stop_also_where_the_clock_was_set_since(tmp_path: Path) -> None:
+    with standing_in(tmp_path) as supervisor, standing_in(tmp_path, RANK="0") as rank:
+        began = psutil.Process(supervisor.pid).create_time() - 3600
+        (tmp_path / LAUNCHED).write_text(json.dumps({"pid": supervisor.pid, "started": began, "processes": 1}))
+        assert stop(tmp_path, patience=3).why == ""
+        assert (supervisor.wait(), rank.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
