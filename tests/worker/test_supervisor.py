@@ -163,3 +163,17 @@ def test_a_cancelled_run_has_the_time_that_its_own_settings_give_it(
 
     serve(queue, 2, looks, monkeypatch)
     assert [run.status().state for run in (patient, hasty)] == ["succeeded"] * 2
+
+
+def test_a_supervisor_in_the_foreground_frees_the_queue_as_soon_as_it_has_ended(
+    queue: RunQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with its process: a client that submits in between would take it for alive, and start none."""
+
+    def monitor(queue: RunQueue, lock: int) -> None:
+        assert locks.is_locked(queue.folder / "lock")
+        os.close(lock)
+        assert not locks.is_locked(queue.folder / "lock")
+
+    monkeypatch.setattr(supervisor, "monitor", monitor)
+    supervisor.main(["--runs-dir", str(queue.root)])

@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from wanavatar_lab import locks
 from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.files import stat_if_possible
 from wanavatar_lab.profiles import PROFILES, Profile
@@ -66,10 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     if (lock := options.lock) is None:
         queue.prepare()
         with queue.locked():
-            lock = queue.claim()
-        if lock is None:
+            claimed = queue.claim()
+        if claimed is None:
             sys.exit(f"{queue.root} has a supervisor already: {queue.process_ids()}.")
-        lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
+        lock = os.dup(claimed)  # a forked process loses the handles that `locks` knows
+        locks.drop(claimed)  # else the lock would outlast the copy that `monitor` closes
     monitor(queue, lock)
 
 
