@@ -29,8 +29,9 @@ from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
 from tests.training.toy import config_of
 from training.config import TrainingConfig
-from training.launch import supervisor
+from training.launch import launch, supervisor
 from training.launch.launch import start, state, stop
+from training.launch.machines import Machine
 from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, MARK, ONE, PREVIOUS_LOG, TOLD, processes_of
 from training.launch.supervisor import why_failed
 from training.loop.checkpoint import same_bits
@@ -290,3 +291,20 @@ def test_a_supervisor_is_told_to_stop_also_where_the_clock_was_set_since(tmp_pat
         (tmp_path / LAUNCHED).write_text(json.dumps({"pid": supervisor.pid, "started": began, "processes": 1}))
         assert stop(tmp_path, patience=3).why == ""
         assert (supervisor.wait(), rank.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
+
+
+def test_two_who_start_a_run_at_once_start_it_once(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first asks the machines."""
+    config = config_of(tmp_path, samples=samples)
+
+    def asked(*_: object) -> int:
+        with pytest.raises(LabError, match="Another process starts the run"):
+            start(config, module=MODULE)
+        raise LabError("A machine does not answer.")
+
+    monkeypatch.setattr(launch, "check_machines", asked)
+    with pytest.raises(LabError, match="does not answer"):
+        start(config, "ddp", machines=[Machine("localhost")])
+    assert state(config.run).state == "not started"
