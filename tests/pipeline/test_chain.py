@@ -5,11 +5,12 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.queue_for_tests import QueueUnderTest, eventually, let_go, shared_queue_fixture
-from tests.stages_for_tests import Relax
+from tests.stages_for_tests import SIDE, Relax
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.jobs import Job, list_jobs
 from wanavatar_lab.pipeline import Link, Progress
@@ -100,6 +101,24 @@ def test_who_only_looked_leaves_it_going(shared_queue: QueueUnderTest) -> None:
     assert Chain.unseen() == [chain, later]
     asyncio.run(later.follow(nothing))
     assert Chain.unseen() == []  # nobody is shown an older end after a newer one
+
+
+def test_a_file_that_a_run_has_read_may_be_gone_when_its_chain_is_found_again(tmp_path: Path) -> None:
+    np.save(tmp_path / "start.npy", np.zeros((SIDE, SIDE)))
+    before = len(list_jobs())
+    Chain.start([relax("a.npy", start=str(tmp_path / "start.npy"), hold_at=1), relax("b.npy", takes="a.npy")])
+    job = newest(before)
+    (tmp_path / "start.npy").unlink()
+
+    async def find() -> list[str]:
+        (found,) = Chain.unseen()
+        following = asyncio.create_task(found.follow(nothing))
+        await asyncio.sleep(0)
+        let_go(job)
+        return [one.link.file for one in await following]
+
+    assert asyncio.run(find()) == ["a.npy", "b.npy"]
+    assert Chain.unseen() == []
 
 
 def test_an_error_that_ends_a_chain_is_reported_to_its_followers(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Runs on a real Ray cluster of several processes: each is made once, whatever is killed."""
 
+import json
 import os
 import signal
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -19,6 +21,7 @@ from wanavatar_lab.jobs import Job, run_here
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs import inputs
 from wanavatar_lab.settings import Settings, read_settings
+from wanavatar_lab.worker import ray_driver
 from wanavatar_lab.worker.ray_engine import at_most, fitting, in_words, need_of
 
 PATIENCE = 120.0  # seconds; only a failing test waits so long
@@ -244,6 +247,29 @@ def test_a_cluster_that_is_not_there_is_one_clear_error(
         assert queue.submit().wait(PATIENCE).state == "succeeded", "the same queue runs on this machine too"
     finally:
         queue.close()
+
+
+def test_a_cluster_that_is_lost_after_it_was_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the client server, where Ray does not end the process that loses it."""
+    node = {"CPU": 2.0, "GPU": 0.0, "memory": 4e9}
+    found = iter([[{"Alive": True, "Resources": node}]])
+
+    class RayClient:
+        def nodes(self) -> list[dict[str, Any]]:
+            for nodes in found:
+                return nodes
+            raise ConnectionError("Client is shutting down.")
+
+    monkeypatch.setattr(ray_driver, "ray", RayClient(), raising=False)
+    monkeypatch.setattr(ray_driver, "connect", lambda address: None)
+    monkeypatch.setattr(ray_driver, "_COUNT_SECONDS", 0.0)
+    (tmp_path / ".worker").mkdir()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ray_driver.Cluster(tmp_path, "ray://head:10001").watch(theirs)
+        first, last = map(json.loads, ours.recv(65536).splitlines())
+    assert first == {"nodes": [node]}
+    assert last["failed"].startswith("The Ray cluster at ray://head:10001 is lost (ConnectionError: Client is shutting")
 
 
 @pytest.mark.parametrize("engine", ["local", "ray", "ray://head:10001", "10.0.0.1:6379", "[::1]:6379", "ray://[::1]:1"])

@@ -10,7 +10,7 @@ from wanavatar_lab.requests.custom_stages import register_extra_stages
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import PREVIEW, Run
 from wanavatar_lab.runs.status import Artifact, Status
-from wanavatar_lab.worker import ray_folder
+from wanavatar_lab.worker import ray_folder, ray_node
 from wanavatar_lab.worker.ray_folder import RemoteFolder, clear
 from wanavatar_lab.worker.ray_node import NodeWorker
 
@@ -106,3 +106,30 @@ def test_folders_of_the_node_take_precedence(tmp_path: Path, monkeypatch: pytest
     made = NodeWorker(client | {"WANAVATAR_DEVICE": "cpu"}, str(tmp_path / "runs"), "token", 2, 0.0)
     assert made.shared and made._settings["WANAVATAR_WEIGHTS_DIR"] == "/data/weights"
     assert made._settings["WANAVATAR_CACHE_DIR"] == "/home/me/cache" and made._settings["WANAVATAR_DEVICE"] == "cpu"
+
+
+def test_a_look_that_outlasts_its_killed_run_does_the_next_one_no_harm(
+    node: NodeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+
+    class StartingWorker:
+        """A worker during whose start the look at the killed run wakes up."""
+
+        def __init__(self, *_: object) -> None:
+            node.look("killed", 0.0, {})
+
+        def give(self, run_id: str) -> None:
+            node.look("killed", 0.0, {})
+
+        def news(self, seconds: float) -> None:
+            return None
+
+        def kill(self) -> int:
+            killed.append("next")
+            return -9
+
+    monkeypatch.setattr(ray_node, "Worker", StartingWorker)
+    node.kill()
+    node.give("next")
+    assert node.look("next", 0.0, {})["news"] is None and not killed

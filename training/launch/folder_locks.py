@@ -11,7 +11,7 @@ from pathlib import Path
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError
 
-LOCK = ".lock"
+LOCK, STARTING = ".lock", ".starting.lock"
 _PATIENCE = 5.0  # seconds that a killed process may take to free its memory, and with it its lock
 
 
@@ -51,6 +51,23 @@ def is_trained_in(run: Path) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+@contextmanager
+def starting_in(run: Path) -> Iterator[None]:
+    """Hold the lock of those who start a run in a folder, which is made; to ask all machines takes minutes.
+
+    Raises:
+        AlreadyRunning: another process starts one there now.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = locks.take(run / STARTING, wait=False)
+    if lock is None:
+        raise AlreadyRunning(f"Another process starts the run in {run} at this moment. Wait for it, or stop the run.")
+    try:
+        yield
+    finally:
+        locks.drop(lock)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ import psutil  # type: ignore[import-untyped]
 
 from training.config import TrainingConfig
 from training.config.arguments import add_config, config_of
-from training.launch.folder_locks import is_trained_in
+from training.launch.folder_locks import is_trained_in, starting_in
 from training.launch.machine_states import BEAT, LOST_AFTER, STATE, State, joint_state, read_reports
 from training.launch.machines import (
     ROOT,
@@ -59,6 +59,7 @@ from training.launch.processes import (
     Plan,
     StopSignal,
     folder_of_machine,
+    is_of,
     keep_previous_log,
     processes_of,
     ranks_among,
@@ -128,15 +129,16 @@ def start(
                 "which they reach it."
             )
     _check_processes(launcher, processes, len(machines) or 1)
-    run.mkdir(parents=True, exist_ok=True)
-    plan = None
-    if machines:
-        port = check_machines(machines, processes, run, config.samples.absolute(), config.profile)
-        names = tuple(machine.name for machine in machines)
-        launch = secrets.token_hex(8)
-        plan = Plan(len(machines), names, machines[0].address, port, launch, starts=tuple(range(len(machines))))
-    _write_told(config, run)
-    _supervise(run, launcher, processes, module, plan)
+    with starting_in(run):
+        _free_folder(config)  # once more: another process may have started it since
+        plan = None
+        if machines:
+            port = check_machines(machines, processes, run, config.samples.absolute(), config.profile)
+            names = tuple(machine.name for machine in machines)
+            launch = secrets.token_hex(8)
+            plan = Plan(len(machines), names, machines[0].address, port, launch, starts=tuple(range(len(machines))))
+        _write_told(config, run)
+        _supervise(run, launcher, processes, module, plan)
     return state(run)
 
 
@@ -159,10 +161,10 @@ def start_on_this(
         run = config.run.absolute()
         keep_previous_log(folder_of_machine(run, place.number))  # here, since it is followed from now on
         return _start_supervisor(run, launcher, processes, module, plan, place.number)
-    run = _free_folder(config)
-    run.mkdir(parents=True, exist_ok=True)
-    _write_told(config, run)
-    return _supervise(run, launcher, processes, module, replace(plan, starts=(0,)))
+    with starting_in(config.run.absolute()):
+        run = _free_folder(config)
+        _write_told(config, run)
+        return _supervise(run, launcher, processes, module, replace(plan, starts=(0,)))
 
 
 def _free_folder(config: TrainingConfig) -> Path:
@@ -285,11 +287,11 @@ def _supervisor(run: Path) -> psutil.Process | None:
     noted: dict[str, Any] = json.loads((run / LAUNCHED).read_text())
     try:
         process = psutil.Process(noted["pid"])
-        # the system may have given the process id to another process since
-        same = process.create_time() == noted["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    # The system may have given the process id to another process since. When that began does not tell: it is counted
+    # from the machine's clock, and is another time once the clock was set.
+    return process if is_of(process, run) else None
 
 
 def follow(run: Path, supervisor: "subprocess.Popen[bytes] | None" = None, number: int = 0) -> Ending:

@@ -82,14 +82,19 @@ def processes_of(run: Path, machine: int | None = None) -> list[psutil.Process]:
     Args:
         machine: only those of this number, where one machine stands for several.
     """
-    wanted = {MARK: str(run.absolute())} | ({MACHINE: str(machine)} if machine is not None else {})
-    found = []
-    for process in psutil.process_iter():
-        # a process that has ended or belongs to another user cannot be read, and is none of the run's
-        with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and wanted.items() <= process.environ().items():
-                found.append(process)
-    return found
+    return [process for process in psutil.process_iter() if is_of(process, run, machine)]
+
+
+def is_of(process: psutil.Process, run: Path, machine: int | None = None) -> bool:
+    """Whether a process lives and is one of a run's, as for `processes_of`."""
+    try:
+        marks = {} if process.status() == psutil.STATUS_ZOMBIE else process.environ()
+    except psutil.Error:  # it has ended, or belongs to another user
+        return False
+    if MARK not in marks or (machine is not None and marks.get(MACHINE) != str(machine)):
+        return False
+    # the same folder may be named by a link to it, or by way of another one
+    return os.path.realpath(marks[MARK]) == os.path.realpath(run)
 
 
 def ranks_among(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

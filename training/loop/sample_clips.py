@@ -20,7 +20,7 @@ from torch import Tensor
 
 from training.config import TrainingConfig
 from training.data.samples import Samples
-from training.loop.run_folder import CLIPS, USUAL_WEIGHTS, WEIGHTS
+from training.loop.run_folder import CLIPS, USUAL_WEIGHTS, WEIGHTS, read_metrics
 from training.loop.run_log import Log, say
 from training.model.adapter import weighted
 from wanavatar_lab.errors import LabError
@@ -109,7 +109,8 @@ class SampleClips:
             frames = self._write(made[-1], batch["reference"], latents, sound)
             self.log.show_clip(f"clips/{number}", step, frames, FPS, sound)
             found.append(measures | self._measured(made[-1], self.faces))
-        if self.log is not None and (known := dict.fromkeys(name for each in found for name in each)):
+        if self.log is not None:  # also where nothing was measured: the line says that the clips are complete
+            known = dict.fromkeys(name for each in found for name in each)
             values = {name: [each[name] for each in found if name in each] for name in known}
             self.log.write("samples", step, {name: sum(each) / len(each) for name, each in values.items()})
         network.train(training)
@@ -150,7 +151,9 @@ class SampleClips:
         return {name: float(value) for name, value in named.items() if value is not None}
 
     def is_made(self, step: int) -> bool:
-        """Whether the clips of a step are complete."""
+        """Whether the clips of a step are complete, and their measures are in the log."""
+        if all(line["step"] != step for line in read_metrics(self.config.run, "samples")):
+            return False
         return all((self.folder / f"{step:06d}-{self.held_out.entries[row].name}.mp4").is_file() for row in self.rows)
 
     def _generate(self, network: WanS2VTransformer3DModel, batch: dict[str, Tensor], number: int) -> Tensor:

@@ -107,7 +107,7 @@ class Chain:
             cancel: cancel it where this is cancelled, as by the stop button of a notebook; else it goes on.
 
         Raises:
-            RequestError: an input file is missing by now, or a value is not allowed.
+            RequestError: an input file was missing when its run was to begin, or a value is not allowed.
             LabError: a run failed or was cancelled, or the process that submits the runs is gone.
         """
 
@@ -158,6 +158,7 @@ class Chain:
             return job
 
         try:
+            check(self.links())
             asyncio.run(follow(self.links(), lambda _: None, kept=self.kept(), submit=submit))
         except RequestError as error:
             write_json(self.folder / "refused.json", error.problems)

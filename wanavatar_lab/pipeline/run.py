@@ -68,14 +68,15 @@ async def follow(
         begun: called when a link's run is submitted, with the link's index and the run.
         kept: results of links, by their file, that are not run again.
         runs_dir: where runs are; None for the settings'.
-        submit: gives the run of a link; None submits it.
+        submit: gives the run of a link; None submits it, after a look at the input files of all.
         cancel: cancel the run under way where this is cancelled, as by the stop button of a notebook; else it goes on.
 
     Raises:
         RequestError: an input file is missing, or a value is not allowed.
         LabError: a run failed or was cancelled by someone else; the text says which, why, and where its log is.
     """
-    check(links)
+    if submit is None:
+        check(links)
     made: dict[str, Made] = dict(kept or {})
     ahead = [(index, link) for index, link in enumerate(links) if link.file not in made]
     forecast = Forecast([(link.request.stage, link.typical) for _, link in ahead])

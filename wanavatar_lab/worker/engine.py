@@ -43,6 +43,7 @@ class Place:
         uses: those of them that its run has, or the last one had, so that its models may be there.
         worker: None until it is needed.
         run: that the worker executes.
+        grace: seconds that the run, once it is cancelled, has to end by itself.
         deadline: when a run that is cancelled gets no more time to end by itself, in seconds of `time.monotonic`.
         engine: that chose it, as the settings name it.
     """
@@ -52,6 +53,7 @@ class Place:
     uses: tuple[str, ...] = ()
     worker: EngineWorker | None = None
     run: Run | None = None
+    grace: float = 0.0
     deadline: float | None = None
     engine: str = "local"
 

@@ -128,7 +128,7 @@ class Cluster:
         self.token = token.relative_to(runs_dir).as_posix()
 
     def watch(self, control: socket.socket) -> None:
-        """Connect, then tell the engine what the nodes have, whenever that changes."""
+        """Connect, then tell the engine what the nodes have, whenever that changes, until the cluster is lost."""
         connecting = threading.Thread(target=self._connect, name="connect", daemon=True)
         connecting.start()
         connecting.join(_CONNECT_SECONDS)
@@ -142,7 +142,14 @@ class Cluster:
             return
         said = None
         while True:
-            nodes = self.nodes()
+            try:
+                nodes = self.nodes()
+            except Exception as error:  # noqa: BLE001  whatever Ray raises: its client outlives the end of its connection
+                lost = f"The Ray cluster at {self._address} is lost ({type(error).__name__}: {error}). Run it again."
+                # a driver that says so gets no more runs, and is replaced once its last one has ended
+                control.sendall(json.dumps({"failed": lost}).encode() + b"\n")
+                self._fault = lost
+                return
             if nodes != said:
                 control.sendall(json.dumps({"nodes": nodes}).encode() + b"\n")
                 said = nodes

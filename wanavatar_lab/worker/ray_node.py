@@ -53,9 +53,10 @@ class NodeWorker:
         self.shared = (Path(runs_dir) / token).exists()
         self._root = Path(runs_dir) if self.shared else _own_folder()
         self._worker: Worker | None = None
-        self._news: str | None = None  # of the run that was given last
+        self._run_id = ""  # that was given last
+        self._news: str | None = None  # of it
         self._code = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # the system kills a worker when the thread ends that started it, so they are started by one that does not
         self._starter = ThreadPoolExecutor(1)
 
@@ -72,7 +73,8 @@ class NodeWorker:
         """Have the worker execute a run whose folder is here."""
         if self._worker is not None and not self._worker.is_alive():
             self.kill()
-        self._news, self._code = None, 0
+        with self._lock:
+            self._run_id, self._news, self._code = run_id, None, 0
         if self._worker is None:
             self._worker = self._starter.submit(Worker, self._root, self._settings).result()
         self._worker.give(run_id)
@@ -81,7 +83,8 @@ class NodeWorker:
         """Wait at most so long for the end of the run, or for a file of it that has changed.
 
         Args:
-            run_id: that was given.
+            run_id: that was given. A look at one that was killed may still wait when the next one is given: it changes
+                nothing then.
             seconds: to wait.
             seen: the `files` of the last answer; empty where the dispatcher sees the files itself.
 
@@ -93,12 +96,14 @@ class NodeWorker:
         while True:
             files = {} if self.shared else self._watched(run_id)
             with self._lock:
+                if run_id != self._run_id:
+                    return {"news": "died", "code": self._code, "files": files}
                 if self._news is None:  # kept, since an answer may be lost on its way
                     self._news = "died" if self._worker is None else self._worker.news(0.0)
-            if self._news == "died":
-                self.kill()
-            if self._news is not None or files != seen or time.monotonic() >= deadline:
-                return {"news": self._news, "code": self._code, "files": files}
+                if self._news == "died":
+                    self.kill()
+                if self._news is not None or files != seen or time.monotonic() >= deadline:
+                    return {"news": self._news, "code": self._code, "files": files}
             time.sleep(POLL)
 
     def kill(self) -> int:

@@ -26,12 +26,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from wanavatar_lab import locks
 from wanavatar_lab.errors import TERMINATED, LabError
-from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.files import stat_if_possible
+from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
-from wanavatar_lab.settings import read_settings
+from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
 from wanavatar_lab.worker.engine import Engine, Place, engine_of
 from wanavatar_lab.worker.error_messages import worker_died
@@ -65,10 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     if (lock := options.lock) is None:
         queue.prepare()
         with queue.locked():
-            lock = queue.claim()
-        if lock is None:
+            claimed = queue.claim()
+        if claimed is None:
             sys.exit(f"{queue.root} has a supervisor already: {queue.process_ids()}.")
-        lock = os.dup(lock)  # a forked process loses the handles that `locks` knows
+        lock = os.dup(claimed)  # a forked process loses the handles that `locks` knows
+        locks.drop(claimed)  # else the lock would outlast the copy that `monitor` closes
     monitor(queue, lock)
 
 
@@ -138,6 +141,7 @@ class Supervisor:
         self._engines: dict[str, Engine] = {}  # by their name in the settings
         self._settings = read_settings()  # then those of the run that was taken last
         self._places: list[Place] = []
+        self._read: tuple[tuple[object, ...], tuple[Settings, Profile]] | None = None  # of the run that waits first
 
     def serve(self) -> None:
         """Take runs; return when idle for long, or when the queue's folder is gone.
@@ -216,12 +220,23 @@ class Supervisor:
     def _place(self, run: Run, waiting: int) -> tuple[Place, tuple[str, ...]] | None:
         """The place and the GPUs of the first of so many runs that wait, if there is a place for it."""
         try:
-            settings = run.settings()
-            profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
+            settings, profile = self._wants(run)
         except LabError:
             settings, profile = self._settings, PROFILES["full"]  # damaged, which executing it will report
         places = [place for place in self._places if place.engine == settings.engine]
         return self._engine(settings.engine).choose(settings, profile, places, others=waiting > 1)
+
+    def _wants(self, run: Run) -> tuple[Settings, Profile]:
+        """The settings and the profile of a run, which are read again only if it or its files are others than before.
+
+        While it waits for a place, it is looked at for one at every poll: the room of a cluster may grow.
+        """
+        found = [stat_if_possible(run.folder / name) for name in (".settings.json", "request.json")]
+        seen = (run.id, *(each and (each.st_ino, each.st_mtime_ns, each.st_size) for each in found))
+        if self._read is None or self._read[0] != seen:
+            profile = PROFILES.get(str(run.read_json("request.json").get("profile")), PROFILES["full"])
+            self._read = seen, (run.settings(), profile)
+        return self._read[1]
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:
@@ -237,6 +252,7 @@ class Supervisor:
         if place.worker is not None and not place.worker.is_alive():
             self._stop([place])  # one that was killed while idle is no fault of this run
         place.run, place.uses, place.deadline = run, gpus, None
+        place.grace = self._settings.cancel_grace_seconds  # those of this run, which was taken last
         # memory that idle workers with other settings, or on these GPUs, hold is needed here
         idle = [other for other in self._places if other.run is None and other.engine == place.engine]
         self._stop([each for each in idle if each.settings != place.settings or not set(gpus).isdisjoint(each.uses)])
@@ -253,7 +269,7 @@ class Supervisor:
         if (news := worker.news(seconds)) is None:
             # a cancelled stage gets time to stop, but models that load cannot be interrupted
             if place.deadline is None and run.cancel_requested() and self._phase(run) not in (STARTING, LOADING):
-                place.deadline = time.monotonic() + self._settings.cancel_grace_seconds
+                place.deadline = time.monotonic() + place.grace
             if not run.cancel_requested(now=True) and (place.deadline is None or time.monotonic() <= place.deadline):
                 return
             worker.kill()
@@ -265,7 +281,8 @@ class Supervisor:
         place.run = None
         if news != "done":
             self._stop([place])
-        with self._queue.locked():
+        # where the queue's folder was removed, so was the ticket; runs at other places go on
+        with suppress(FileNotFoundError), self._queue.locked():
             self._queue.remove(run.id)
 
     def _stop(self, places: Sequence[Place]) -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 import yaml
@@ -27,9 +29,10 @@ from tests.training.launched import SLOW
 from tests.training.runs import MODULE, alone, finished, ranks, said, wait_for, wait_for_step, wait_for_words
 from tests.training.toy import config_of
 from training.config import TrainingConfig
-from training.launch import supervisor
+from training.launch import launch, supervisor
 from training.launch.launch import start, state, stop
-from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, ONE, PREVIOUS_LOG, TOLD, processes_of
+from training.launch.machines import Machine
+from training.launch.processes import CONFIGS, FAILURES, LAUNCHED, LOG, MARK, ONE, PREVIOUS_LOG, TOLD, processes_of
 from training.launch.supervisor import why_failed
 from training.loop.checkpoint import same_bits
 from training.loop.run_folder import WEIGHTS, checkpoints
@@ -37,6 +40,7 @@ from wanavatar_lab.errors import LabError
 
 pytestmark = pytest.mark.slow
 
+WAITS = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
 ENDLESS = {"max_train_steps": 100_000, "checkpointing_steps": 100_000}
 
 
@@ -44,6 +48,18 @@ ENDLESS = {"max_train_steps": 100_000, "checkpointing_steps": 100_000}
 def left_alone(tmp_path: Path) -> Iterator[None]:
     with alone(tmp_path):
         yield
+
+
+@contextmanager
+def standing_in(run: Path, **marks: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of a run that does nothing."""
+    with subprocess.Popen(WAITS, env=os.environ | {MARK: str(run), **marks}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +273,38 @@ def test_the_users_own_config_changes_nothing_where_one_is_named(tmp_path: Path)
 def test_a_number_that_another_process_has_now_is_no_run(tmp_path: Path) -> None:
     (tmp_path / LAUNCHED).write_text(f'{{"pid": {os.getpid()}, "started": 1.0}}')
     assert state(tmp_path).state == "failed"
+
+
+def test_a_run_is_found_by_another_name_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with standing_in(tmp_path / "notebooks" / ".." / "run") as supervisor:
+        assert [each.pid for each in processes_of(tmp_path / "run")] == [supervisor.pid]
+        assert [each.pid for each in processes_of(tmp_path / "link")] == [supervisor.pid]
+        assert processes_of(tmp_path / "notebooks") == []
+
+
+def test_a_supervisor_is_told_to_stop_also_where_the_clock_was_set_since(tmp_path: Path) -> None:
+    with standing_in(tmp_path) as supervisor, standing_in(tmp_path, RANK="0") as rank:
+        began = psutil.Process(supervisor.pid).create_time() - 3600
+        (tmp_path / LAUNCHED).write_text(json.dumps({"pid": supervisor.pid, "started": began, "processes": 1}))
+        assert stop(tmp_path, patience=3).why == ""
+        assert (supervisor.wait(), rank.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
+
+
+def test_two_who_start_a_run_at_once_start_it_once(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first asks the machines."""
+    config = config_of(tmp_path, samples=samples)
+
+    def asked(*_: object) -> int:
+        with pytest.raises(LabError, match="Another process starts the run"):
+            start(config, module=MODULE)
+        raise LabError("A machine does not answer.")
+
+    monkeypatch.setattr(launch, "check_machines", asked)
+    with pytest.raises(LabError, match="does not answer"):
+        start(config, "ddp", machines=[Machine("localhost")])
+    assert state(config.run).state == "not started"

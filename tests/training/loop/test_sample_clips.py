@@ -77,6 +77,27 @@ def found_in(clip: Path) -> float | None:
     return evaluate(clip, faces="pocket").measures()["lip_r"]
 
 
+def test_clips_are_made_again_whose_measures_were_lost_with_the_process(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, 0)
+    clips, network = made(samples, tmp_path, log), network_of("pocket")
+
+    def killed(*_: object, **__: object) -> None:
+        if list((tmp_path / "clips").glob("000003-*.mp4")):
+            raise KeyboardInterrupt
+        raise LabError("There is no face.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample_clips, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            clips.make(network, 3)
+        assert not clips.is_made(3), "its checkpoint would have no score"
+    clips.make(network, 3)
+    log.close()
+    assert clips.is_made(3) and read_scores(tmp_path, "samples/lip_r").keys() == {3}
+
+
 def test_the_same_step_gives_the_same_clip(samples: Path, tmp_path: Path) -> None:
     network, shown = network_of("pocket"), []
     for name in ("one", "other"):
