@@ -1,0 +1,45 @@
+"""A stage whose pipeline is loaded anew for a run, as after offload group, which diffusers cannot undo."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.lora.files import whole_file
+from tests.stages.test_ends_early import STAGES, request, results_in
+from wanavatar_lab import media
+from wanavatar_lab.memory import usual_workload
+from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.stages import stage_module
+from wanavatar_lab.stages.context import StageContext
+
+
+def loaded(stage: str) -> Any:
+    """Models that the next run loads anew: their pipeline counts as placed in mode group."""
+    models = stage_module(stage).load(PROFILES["pocket"], "cpu")
+    choice = models.apply_offload("auto", usual_workload(stage, "pocket"))
+    models.choice = replace(choice, mode="group")
+    return models
+
+
+def frames(stage: str, models: Any, place: Path, name: str, **fields: Any) -> np.ndarray:
+    (place / name).mkdir()
+    stage_module(stage).run(request(stage, place, **fields), models, StageContext(place / name, seed=1))
+    (made,) = results_in(place / name)
+    if made.suffix == ".png":
+        return np.asarray(media.read_picture(made))
+    return np.stack(list(media.read_frames(made)))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_loras_are_in_the_networks_that_compute(stage: str, place: Path) -> None:
+    _, kind, network = STAGES[stage]
+    whole_file(place / "loras" / kind / "ann.safetensors", network())
+    models = loaded(stage)
+    before = models.pipeline
+    made = frames(stage, models, place, "anew", loras=["ann"])
+    assert models.pipeline is not before
+    assert np.array_equal(made, frames(stage, models, place, "again", loras=["ann"]))
+    assert not np.array_equal(made, frames(stage, models, place, "without"))
