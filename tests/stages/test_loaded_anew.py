@@ -10,6 +10,7 @@ import pytest
 from tests.lora.files import whole_file
 from tests.stages.test_ends_early import STAGES, request, results_in
 from wanavatar_lab import media
+from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.memory import usual_workload
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.stages import stage_module
@@ -43,3 +44,20 @@ def test_loras_are_in_the_networks_that_compute(stage: str, place: Path) -> None
     assert models.pipeline is not before
     assert np.array_equal(made, frames(stage, models, place, "again", loras=["ann"]))
     assert not np.array_equal(made, frames(stage, models, place, "without"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_weights_that_could_not_be_read_are_read_by_the_next_run(
+    stage: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = loaded(stage)
+
+    def fail(_: Any) -> None:
+        raise WeightsError("cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(models), "read", fail)
+        for name in ("first", "second"):
+            with pytest.raises(WeightsError, match="cut short"):
+                frames(stage, models, place, name)
+    assert frames(stage, models, place, "third").size

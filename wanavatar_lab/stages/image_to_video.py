@@ -95,9 +95,9 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         by_choice = name == "image" and "x" in request.resolution
         context.say_crop(name, picture.size, (width, height), by_choice=by_choice)
     frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
-    models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
     choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    models.say_cut_prompts(request, context)
     context.say_placement(choice)
     kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]

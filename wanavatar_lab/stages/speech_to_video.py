@@ -113,11 +113,11 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     _say_what_is_left_out(request, picture.size, (width, height), videos, voice, context)
     if recording is not None:
         videos |= {"video": recording.video, "mask": recording.mask}
-    models.say_cut_prompts(request, context)
     if request.inpaint_video is not None or (recording is not None and trained_for_inpainting(request)):
         models.widen()
     workload = workload_of(request, (width, height))
     choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    models.say_cut_prompts(request, context)
     context.say_placement(choice)
     kernels.prepare(request, models, context)
     pipeline = models.pipeline
