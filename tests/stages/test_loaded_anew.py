@@ -1,5 +1,6 @@
 """A stage whose pipeline is loaded anew for a run, as after offload group, which diffusers cannot undo."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from wanavatar_lab import media
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.memory import usual_workload
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.stages import stage_module
+from wanavatar_lab.stages import speech_to_video, stage_module
 from wanavatar_lab.stages.context import StageContext
 
 
@@ -61,3 +62,20 @@ def test_weights_that_could_not_be_read_are_read_by_the_next_run(
             with pytest.raises(WeightsError, match="cut short"):
                 frames(stage, models, place, name)
     assert frames(stage, models, place, "third").size
+
+
+def test_a_network_that_was_widened_for_inpainting_stays_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, read, gone = loaded("speech_to_video"), speech_to_video.Models.read, []
+    old = weakref.ref(models.pipeline.transformer)
+
+    def note(self: speech_to_video.Models) -> None:
+        gone.append(old() is None)
+        read(self)
+
+    monkeypatch.setattr(speech_to_video.Models, "read", note)
+    models.widen()
+    workload = usual_workload("speech_to_video", "pocket")
+    for mode in ("none", "group"):
+        models.choice = replace(models.apply_offload("auto", workload), mode="group")
+        assert models.pipeline.transformer.config.in_channels == 36, mode
+    assert gone == [True, True], "weights are never in memory twice"

@@ -57,10 +57,20 @@ class OffloadableModels:
         """Load `pipeline` into host memory."""
         raise NotImplementedError(f"{type(self).__name__} has to implement read(), which loads its pipeline.")
 
+    def read_anew(self) -> None:
+        """Load `pipeline` once more; if that fails there is none, and the next `apply_offload` loads it."""
+        self._must_reload = True
+        # the old pipeline is released first, else both would be in memory; it and its hooks refer to each other
+        self.pipeline = self.choice = None
+        gc.collect()
+        release_gpu_memory()
+        self.read()
+        self._must_reload = False
+
     def apply_offload(
         self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF, quantization: str = "none"
     ) -> Choice:
-        """Place the pipeline for a run.
+        """Place the pipeline for a run. It may be another object then, with other networks.
 
         Args:
             offload: as in the request, or auto.
@@ -86,12 +96,8 @@ class OffloadableModels:
         before = self.choice
         # diffusers cannot undo group offload, nor storage in 8 bits
         if self._must_reload or (before and before.mode in ("group", "fp8") and before.mode != choice.mode):
-            self._must_reload = True
-            # the old pipeline is released first, else both would be in memory; it and its hooks refer to each other
-            self.pipeline = self.choice = before = None
-            gc.collect()
-            release_gpu_memory()
-            self.read()
+            self.read_anew()
+            before = None
         # a pipeline whose placement failed half-way cannot be used any more
         self._must_reload, self.choice = True, None
         apply_offload(self.pipeline, self.device, choice, before)
