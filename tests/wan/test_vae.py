@@ -149,6 +149,23 @@ def operations(call: Callable[[], object]) -> set[str]:
     return {event.key for event in seen.key_averages()}
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+@torch.no_grad()
+def test_a_clip_that_is_not_finished_leaves_no_frames_in_memory(vae: AutoencoderKLWan, tiled: bool) -> None:
+    make_fast(vae)
+    if tiled:
+        vae.enable_tiling(32, 32, 16, 16)
+    clip = torch.zeros(1, 3, 5, 48, 48)
+    for half, code, given in (("encoder", vae.encode, clip), ("decoder", vae.decode, torch.zeros(1, 16, 2, 6, 6))):
+
+        def stop(*_: Any) -> None:
+            raise InterruptedError
+
+        with vae.get_submodule(half).mid_block.register_forward_hook(stop), pytest.raises(InterruptedError):
+            code(given)
+        assert not [kept for kept in (*vae._feat_map, *vae._enc_feat_map) if kept is not None], half
+
+
 @torch.no_grad()
 def test_no_convolution_is_slow(vae: AutoencoderKLWan) -> None:
     slow, latents = "aten::slow_conv3d_forward", torch.randn(1, 16, 2, 4, 4)
