@@ -11,6 +11,7 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from tests import toys
 from tests.memory.machines import machine
@@ -249,6 +250,20 @@ def test_inputs_and_outputs_move_between_two_gpus(monkeypatch: pytest.MonkeyPatc
     other(torch.ones(1, 2))
     assert len(sent) == 3
     remove_hook_from_module(elsewhere)
+
+
+def test_the_gpu_that_computes_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for moving in ("move_to_device", "fit_device"):
+        monkeypatch.setattr(module, moving, lambda *_: None)
+    pipeline = toys.s2v_pipeline()
+    choice = choose_offload.choose(components_in(pipeline), WORKLOAD, machine(80), "none")
+    apply_offload(pipeline, "cpu", choice)
+    assert not current
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        apply_offload(pipeline, "cuda:1", choice)
+    assert current == [torch.device("cuda:1")]
 
 
 class Fetching:

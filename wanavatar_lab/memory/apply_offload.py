@@ -148,6 +148,9 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
     """
     # an empty tensor has the device's number, where "cuda" stands for the current one
     target, parts = torch.empty(0, device=device).device, networks(pipeline)
+    if target.type == "cuda":
+        # the current device is where events and streams are made, and where other packages' kernels are launched
+        torch.cuda.set_device(target)
     mode_before = None if before is None else before.mode
     if "vae" in parts:
         # tiling is also switched off, since an earlier run may have needed it
