@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.hooks.group_offloading import ModuleGroup
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -140,6 +141,40 @@ def test_values_beyond_float16_are_computed_in_float32(vae: AutoencoderKLWan, ca
     found = LatentCodec(vae).decode(latents)
     assert "in float32" in caplog.text and vae.dtype == torch.float16
     torch.testing.assert_close(found, LatentCodec(vae.float()).decode(latents))
+
+
+def bring_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let group offload bring copies of weights, as it does from the memory that it has pinned for a GPU's stream."""
+    begin = ModuleGroup.__init__
+
+    def keep(group: ModuleGroup, *arguments: Any, **options: Any) -> None:
+        begin(group, *arguments, **options)
+        held = [*group.parameters, *group.buffers]
+        held += [each for part in group.modules for each in (*part.parameters(), *part.buffers())]
+        group.cpu_param_dict = {each: each.data for each in held}
+
+    def bring(group: ModuleGroup) -> None:
+        for each, copied in group.cpu_param_dict.items():
+            each.data = copied
+
+    monkeypatch.setattr(ModuleGroup, "__init__", keep)
+    for call in ("onload_", "offload_"):
+        monkeypatch.setattr(ModuleGroup, call, bring)
+
+
+@torch.no_grad()
+def test_values_beyond_float16_are_computed_in_float32_layer_by_layer(
+    vae: AutoencoderKLWan, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_copies(monkeypatch)
+    latents = torch.randn(1, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    make_fast(vae).decoder.conv_in.weight.fill_(6e4)
+    wanted = LatentCodec(vae.half().float()).decode(latents)
+    vae.half().enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    for _ in range(2):
+        caplog.clear()
+        torch.testing.assert_close(LatentCodec(vae).decode(latents), wanted)
+        assert "in float32" in caplog.text and vae.dtype == torch.float16
 
 
 def operations(call: Callable[[], object]) -> set[str]:
