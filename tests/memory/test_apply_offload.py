@@ -123,6 +123,26 @@ def test_after_a_choice_that_could_not_be_applied_the_pipeline_is_loaded_anew(
     assert (key_of(models), models.reads) == ("none", 2)
 
 
+def test_a_choice_that_could_not_be_applied_leaves_the_gpu_to_other_stages(
+    placed: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Toy("cuda")
+    old = weakref.ref(models.pipeline)
+
+    def fail(*_: Any) -> None:
+        raise LabError("The system did not let 1.0 GB of main memory be pinned.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "apply_offload", fail)
+        with pytest.raises(LabError, match="be pinned"):
+            models.apply_offload("model", WORKLOAD)
+    assert models.host_bytes() > 0
+    models.offload_to_host()
+    assert old() is None and models.host_bytes() == 0
+    models.apply_offload("none", WORKLOAD)
+    assert (key_of(models), models.reads) == ("none", 2)
+
+
 def test_a_pipeline_that_is_loaded_anew_does_not_lie_beside_the_old_one(
     placed: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,11 +59,7 @@ class OffloadableModels:
 
     def read_anew(self) -> None:
         """Load `pipeline` once more; if that fails there is none, and the next `apply_offload` loads it."""
-        self._must_reload = True
-        # the old pipeline is released first, else both would be in memory; it and its hooks refer to each other
-        self.pipeline = self.choice = None
-        gc.collect()
-        release_gpu_memory()
+        self._release()  # first, else both would be in memory
         self.read()
         self._must_reload = False
 
@@ -106,9 +102,11 @@ class OffloadableModels:
 
     def offload_to_host(self) -> None:
         """Free the GPU for another stage; the next `apply_offload` brings the pipeline back without reading a file."""
-        if torch.device(self.device).type == "cpu" or self._must_reload:
+        if torch.device(self.device).type == "cpu":
             return
-        if self.choice is not None and self.choice.mode == "group":
+        if self._must_reload:  # weights may be anywhere
+            self._release()
+        elif self.choice is not None and self.choice.mode == "group":
             for network in networks(self.pipeline).values():
                 for group in _offload_groups(network):
                     group.offload_()
@@ -116,8 +114,18 @@ class OffloadableModels:
         else:
             move_to_host(networks(self.pipeline).values())
 
+    def _release(self) -> None:
+        """Have no pipeline until it is loaded anew."""
+        self._must_reload = True
+        # it and its hooks refer to each other
+        self.pipeline = self.choice = None
+        gc.collect()
+        release_gpu_memory()
+
     def host_bytes(self) -> int:
         """Host memory that the pipeline takes while it is offloaded, in bytes."""
+        if self.pipeline is None:
+            return 0
         size = sum(component.gpu_bytes for component in self.components())
         if self.choice is not None and self.choice.quantization == "fp8":
             # what is in 8 bits takes as much as it saves on a GPU
