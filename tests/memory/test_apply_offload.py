@@ -11,6 +11,7 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from tests import toys
 from tests.memory.machines import machine
@@ -118,6 +119,26 @@ def test_after_a_choice_that_could_not_be_applied_the_pipeline_is_loaded_anew(
     assert key_of(models) is None
     models.offload_to_host()  # touches nothing, since weights may be anywhere
     monkeypatch.setattr(module, "apply_offload", pretend)
+    models.apply_offload("none", WORKLOAD)
+    assert (key_of(models), models.reads) == ("none", 2)
+
+
+def test_a_choice_that_could_not_be_applied_leaves_the_gpu_to_other_stages(
+    placed: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Toy("cuda")
+    old = weakref.ref(models.pipeline)
+
+    def fail(*_: Any) -> None:
+        raise LabError("The system did not let 1.0 GB of main memory be pinned.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "apply_offload", fail)
+        with pytest.raises(LabError, match="be pinned"):
+            models.apply_offload("model", WORKLOAD)
+    assert models.host_bytes() > 0
+    models.offload_to_host()
+    assert old() is None and models.host_bytes() == 0
     models.apply_offload("none", WORKLOAD)
     assert (key_of(models), models.reads) == ("none", 2)
 
@@ -249,6 +270,20 @@ def test_inputs_and_outputs_move_between_two_gpus(monkeypatch: pytest.MonkeyPatc
     other(torch.ones(1, 2))
     assert len(sent) == 3
     remove_hook_from_module(elsewhere)
+
+
+def test_the_gpu_that_computes_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for moving in ("move_to_device", "fit_device"):
+        monkeypatch.setattr(module, moving, lambda *_: None)
+    pipeline = toys.s2v_pipeline()
+    choice = choose_offload.choose(components_in(pipeline), WORKLOAD, machine(80), "none")
+    apply_offload(pipeline, "cpu", choice)
+    assert not current
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        apply_offload(pipeline, "cuda:1", choice)
+    assert current == [torch.device("cuda:1")]
 
 
 class Fetching:

@@ -9,11 +9,11 @@ import pytest
 from tests.memory.machines import GB, machine
 from wanavatar_lab import cli
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.memory import Machine, Workload, expected_seconds, usual_workload
+from wanavatar_lab.memory import Machine, Workload, expected_seconds, usual_workload, workload_of
 from wanavatar_lab.memory.components import PUBLISHED
 from wanavatar_lab.memory.machine import Gpu
-from wanavatar_lab.memory.sharing import Sharing, choose_sharing, layout_of
-from wanavatar_lab.requests import RequestError
+from wanavatar_lab.memory.sharing import Sharing, choose_sharing, layout_of, leaves_out_passes
+from wanavatar_lab.requests import ImageToVideo, RequestError
 from wanavatar_lab.runs.ranks import ALONE, Layout
 from wanavatar_lab.settings import read_settings
 
@@ -45,6 +45,22 @@ def test_passes_of_guidance_are_shared_before_the_sequence(
     passes: int, world: int, predicted: bool, layout: Layout
 ) -> None:
     assert layout_of(Workload("speech_to_video", 832, 480, 80, 25, passes), world, predicted=predicted) == layout
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "layout"),
+    [
+        (5.0, None, Layout(2, 1)),
+        (5.0, 3.0, Layout(2, 1)),
+        (1.0, None, Layout(1, 2)),
+        # in the steps of one expert there is a single pass: the process of the other pass would get no result
+        (5.0, 1.0, Layout(1, 2)),
+        (1.0, 5.0, Layout(1, 2)),
+    ],
+)
+def test_passes_are_shared_only_where_both_experts_are_guided(high: float, low: float | None, layout: Layout) -> None:
+    request = ImageToVideo(image="a.png", guidance_scale=high, guidance_scale_2=low)
+    assert layout_of(workload_of(request, (480, 832)), 2, predicted=leaves_out_passes(request)) == layout
 
 
 def test_each_layout_takes_as_long_as_its_slowest_part() -> None:

@@ -1,6 +1,7 @@
 """Clips longer than a segment: how they are cut, joined, counted and cancelled."""
 
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from wanavatar_lab.errors import Cancelled, DiskFull
 from wanavatar_lab.memory import workload_of
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import ImageToVideo, RequestError
+from wanavatar_lab.runs.ranks import Ranks
 from wanavatar_lab.stages import image_to_video
 from wanavatar_lab.stages.context import StageContext, Step
 from wanavatar_lab.stages.image_to_video import MAX_SHIFT, joined
-from wanavatar_lab.wan.latents import picture_to_pixels
+from wanavatar_lab.wan.latents import picture_to_pixels, to_host
 
 __all__ = ["models", "place", "weights"]  # fixtures
 
@@ -234,3 +236,24 @@ def test_what_a_prompt_changes_is_left() -> None:
     frames = torch.stack([first - 0.05 * index for index in range(9)], dim=2)  # the light goes out
     made = joined(frames, first, first)
     assert (made[:, :, -1] - frames[:, :, -1]).mean() == pytest.approx(MAX_SHIFT, abs=1e-3)
+
+
+def test_a_segment_is_not_in_memory_while_the_next_is_made(
+    place: Path, models: image_to_video.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, there = list["weakref.ref[torch.Tensor]"](), list[int]()
+
+    def note(decoded: torch.Tensor) -> torch.Tensor:
+        frames = to_host(decoded)
+        made.append(weakref.ref(frames))
+        return frames
+
+    monkeypatch.setattr(image_to_video, "to_host", note)
+    counted = models.pipeline.transformer.register_forward_pre_hook(
+        lambda *_: there.append(sum(frames() is not None for frames in made))
+    )
+    # by a process that writes nothing, so that no writer has them either
+    long = request(place, frame_num=17, segment_frames=9, attention="sdpa")
+    image_to_video.run(long, models, StageContext(place, seed=1, ranks=Ranks(1, 1)))
+    counted.remove()
+    assert len(made) == 2 and len(there) > 2 and not any(there)

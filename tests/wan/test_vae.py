@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.hooks.group_offloading import ModuleGroup
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -142,11 +143,62 @@ def test_values_beyond_float16_are_computed_in_float32(vae: AutoencoderKLWan, ca
     torch.testing.assert_close(found, LatentCodec(vae.float()).decode(latents))
 
 
+def bring_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let group offload bring copies of weights, as it does from the memory that it has pinned for a GPU's stream."""
+    begin = ModuleGroup.__init__
+
+    def keep(group: ModuleGroup, *arguments: Any, **options: Any) -> None:
+        begin(group, *arguments, **options)
+        held = [*group.parameters, *group.buffers]
+        held += [each for part in group.modules for each in (*part.parameters(), *part.buffers())]
+        group.cpu_param_dict = {each: each.data for each in held}
+
+    def bring(group: ModuleGroup) -> None:
+        for each, copied in group.cpu_param_dict.items():
+            each.data = copied
+
+    monkeypatch.setattr(ModuleGroup, "__init__", keep)
+    for call in ("onload_", "offload_"):
+        monkeypatch.setattr(ModuleGroup, call, bring)
+
+
+@torch.no_grad()
+def test_values_beyond_float16_are_computed_in_float32_layer_by_layer(
+    vae: AutoencoderKLWan, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_copies(monkeypatch)
+    latents = torch.randn(1, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    make_fast(vae).decoder.conv_in.weight.fill_(6e4)
+    wanted = LatentCodec(vae.half().float()).decode(latents)
+    vae.half().enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    for _ in range(2):
+        caplog.clear()
+        torch.testing.assert_close(LatentCodec(vae).decode(latents), wanted)
+        assert "in float32" in caplog.text and vae.dtype == torch.float16
+
+
 def operations(call: Callable[[], object]) -> set[str]:
     """The names of what PyTorch computes in `call`."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         call()
     return {event.key for event in seen.key_averages()}
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@torch.no_grad()
+def test_a_clip_that_is_not_finished_leaves_no_frames_in_memory(vae: AutoencoderKLWan, tiled: bool) -> None:
+    make_fast(vae)
+    if tiled:
+        vae.enable_tiling(32, 32, 16, 16)
+    clip = torch.zeros(1, 3, 5, 48, 48)
+    for half, code, given in (("encoder", vae.encode, clip), ("decoder", vae.decode, torch.zeros(1, 16, 2, 6, 6))):
+
+        def stop(*_: Any) -> None:
+            raise InterruptedError
+
+        with vae.get_submodule(half).mid_block.register_forward_hook(stop), pytest.raises(InterruptedError):
+            code(given)
+        assert not [kept for kept in (*vae._feat_map, *vae._enc_feat_map) if kept is not None], half
 
 
 @torch.no_grad()

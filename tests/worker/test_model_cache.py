@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 
 from tests import toys
 from tests.memory.machines import GB
-from tests.stages_for_tests import Relax
+from tests.stages_for_tests import OutOfMemoryError, Relax
 from wanavatar_lab.errors import WeightsError
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.requests import STAGE_REQUESTS, ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
@@ -205,6 +206,31 @@ def test_forget_drops_what_ran_and_release_drops_all() -> None:
     assert cache.host_free(REQUESTS["image"]) == 257 * GB
     cache.release()
     assert (cache.name, tuple(cache.waiting)) == (None, ())
+
+
+@pytest.mark.parametrize("kind", [MemoryError, OutOfMemoryError])
+def test_nothing_keeps_models_that_had_no_room(
+    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
+    stage, loaded = stage_module("upscale"), list["weakref.ref[Patient]"]()
+
+    def load(*_: Any) -> Patient:
+        models = Patient(1)
+        loaded.append(weakref.ref(models))
+        return models
+
+    def fail(*_: Any) -> None:
+        raise kind("out of memory")
+
+    monkeypatch.setattr(stage, "load", load)
+    monkeypatch.setattr(stage, "run", fail)
+    made = Run.create(Upscale(profile="pocket", image=str(toys.picture(tmp_path / "a.png"))))
+    with made.held():
+        made.write_status(Status(state="running"))
+        assert execute(made, ModelCache("cpu", lambda: 8 * GB))
+    assert "ran out of memory" in (made.status().error or "")
+    assert [models() for models in loaded] == [None], "the next run looks at how much memory is free"
 
 
 def test_the_four_stages_of_pocket_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:

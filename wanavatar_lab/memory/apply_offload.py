@@ -57,10 +57,16 @@ class OffloadableModels:
         """Load `pipeline` into host memory."""
         raise NotImplementedError(f"{type(self).__name__} has to implement read(), which loads its pipeline.")
 
+    def read_anew(self) -> None:
+        """Load `pipeline` once more; if that fails there is none, and the next `apply_offload` loads it."""
+        self._release()  # first, else both would be in memory
+        self.read()
+        self._must_reload = False
+
     def apply_offload(
         self, offload: str, workload: Workload, ranks: Ranks = BY_ITSELF, quantization: str = "none"
     ) -> Choice:
-        """Place the pipeline for a run.
+        """Place the pipeline for a run. It may be another object then, with other networks.
 
         Args:
             offload: as in the request, or auto.
@@ -86,12 +92,8 @@ class OffloadableModels:
         before = self.choice
         # diffusers cannot undo group offload, nor storage in 8 bits
         if self._must_reload or (before and before.mode in ("group", "fp8") and before.mode != choice.mode):
-            self._must_reload = True
-            # the old pipeline is released first, else both would be in memory; it and its hooks refer to each other
-            self.pipeline = self.choice = before = None
-            gc.collect()
-            release_gpu_memory()
-            self.read()
+            self.read_anew()
+            before = None
         # a pipeline whose placement failed half-way cannot be used any more
         self._must_reload, self.choice = True, None
         apply_offload(self.pipeline, self.device, choice, before)
@@ -100,9 +102,11 @@ class OffloadableModels:
 
     def offload_to_host(self) -> None:
         """Free the GPU for another stage; the next `apply_offload` brings the pipeline back without reading a file."""
-        if torch.device(self.device).type == "cpu" or self._must_reload:
+        if torch.device(self.device).type == "cpu":
             return
-        if self.choice is not None and self.choice.mode == "group":
+        if self._must_reload:  # weights may be anywhere
+            self._release()
+        elif self.choice is not None and self.choice.mode == "group":
             for network in networks(self.pipeline).values():
                 for group in _offload_groups(network):
                     group.offload_()
@@ -110,8 +114,18 @@ class OffloadableModels:
         else:
             move_to_host(networks(self.pipeline).values())
 
+    def _release(self) -> None:
+        """Have no pipeline until it is loaded anew."""
+        self._must_reload = True
+        # it and its hooks refer to each other
+        self.pipeline = self.choice = None
+        gc.collect()
+        release_gpu_memory()
+
     def host_bytes(self) -> int:
         """Host memory that the pipeline takes while it is offloaded, in bytes."""
+        if self.pipeline is None:
+            return 0
         size = sum(component.gpu_bytes for component in self.components())
         if self.choice is not None and self.choice.quantization == "fp8":
             # what is in 8 bits takes as much as it saves on a GPU
@@ -142,6 +156,9 @@ def apply_offload(pipeline: DiffusionPipeline, device: str, choice: Choice, befo
     """
     # an empty tensor has the device's number, where "cuda" stands for the current one
     target, parts = torch.empty(0, device=device).device, networks(pipeline)
+    if target.type == "cuda":
+        # the current device is where events and streams are made, and where other packages' kernels are launched
+        torch.cuda.set_device(target)
     mode_before = None if before is None else before.mode
     if "vae" in parts:
         # tiling is also switched off, since an earlier run may have needed it

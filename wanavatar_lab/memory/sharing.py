@@ -14,6 +14,7 @@ from wanavatar_lab.memory.estimate_time import expected_seconds
 from wanavatar_lab.memory.machine import Machine
 from wanavatar_lab.memory.workload import Workload
 from wanavatar_lab.profiles import Profile
+from wanavatar_lab.requests import ImageToVideo
 from wanavatar_lab.requests.request import must_be
 from wanavatar_lab.runs.ranks import ALONE, Layout
 
@@ -65,6 +66,8 @@ def layout_of(workload: Workload, world: int, *, predicted: bool = False) -> Lay
 
 def leaves_out_passes(request: Any) -> bool:
     """Whether passes of a request are left out, so that of a step there may be one only."""
+    if isinstance(request, ImageToVideo) and (request.guidance_scale > 1) != (request.low_noise_guidance_scale() > 1):
+        return True  # in the steps of one of its networks
     return getattr(request, "speed", "exact") != "exact" or bool(getattr(request, "use_teacache", False))
 
 

@@ -95,9 +95,9 @@ def run(request: ImageToVideo, models: Models, context: StageContext) -> list[Ar
         by_choice = name == "image" and "x" in request.resolution
         context.say_crop(name, picture.size, (width, height), by_choice=by_choice)
     frames = {name: _frame(picture, height, width) for name, picture in pictures.items()}
-    models.say_cut_prompts(request, context)
     workload = workload_of(request, (width, height))
     choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    models.say_cut_prompts(request, context)
     context.say_placement(choice)
     kernels.prepare(request, models, context)
     experts = [(models.pipeline.transformer, ONLY_HIGH), (models.pipeline.transformer_2, ONLY_LOW)]
@@ -143,7 +143,6 @@ def _frame(picture: Image.Image, height: int, width: int) -> torch.Tensor:
     return picture_to_pixels(picture, height, width, Image.Resampling.LANCZOS)[:, :, 0] / 2 + 0.5
 
 
-@torch.no_grad()
 def _segments(
     request: ImageToVideo,
     models: Models,
@@ -175,38 +174,40 @@ def _segments(
     for index, length in enumerate(lengths):
         end = last if index + 1 == len(lengths) else None
         name = f"Image to video, segment {index + 1} of {len(lengths)}"
-        progress.begin(-(-length // LATENT_FRAMES))
-        # encoded once, whatever the number of segments
-        texts = texts or pipeline.encode_prompt(
-            request.prompt,
-            request.negative_prompt,
-            do_classifier_free_guidance=max(request.guidance_scale, low) > 1,
-            max_sequence_length=TEXT_LENGTH,
-        )
-        # a step depends on the sigmas, so every segment gets a new solver
-        pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(request.flow_shift))
-        latents = pipeline(
-            image=start,
-            last_image=end,
-            prompt_embeds=texts[0],
-            negative_prompt_embeds=texts[1],
-            height=start.shape[2],
-            width=start.shape[3],
-            num_frames=length,
-            num_inference_steps=steps,
-            guidance_scale=request.guidance_scale,
-            guidance_scale_2=low,
-            # noise of the CPU, so that a seed means the same clip on every device; each segment has its own
-            generator=torch.Generator("cpu").manual_seed(context.seed + index),
-            output_type="latent",
-            callback_on_step_end=on_step,
-            callback_on_step_end_tensor_inputs=["latents"],
-        ).frames
-        frames = to_host((LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1))
-        context.check()
-        if index > 0:
-            frames = joined(frames, start, first if end is None else end)
-        start = frames[:, :, -1].clone()
+        # not as a decorator of this generator: that would keep a segment while the next one is made
+        with torch.no_grad():
+            progress.begin(-(-length // LATENT_FRAMES))
+            # encoded once, whatever the number of segments
+            texts = texts or pipeline.encode_prompt(
+                request.prompt,
+                request.negative_prompt,
+                do_classifier_free_guidance=max(request.guidance_scale, low) > 1,
+                max_sequence_length=TEXT_LENGTH,
+            )
+            # a step depends on the sigmas, so every segment gets a new solver
+            pipeline.register_modules(scheduler=SOLVERS[request.sample_solver].shifted(request.flow_shift))
+            latents = pipeline(
+                image=start,
+                last_image=end,
+                prompt_embeds=texts[0],
+                negative_prompt_embeds=texts[1],
+                height=start.shape[2],
+                width=start.shape[3],
+                num_frames=length,
+                num_inference_steps=steps,
+                guidance_scale=request.guidance_scale,
+                guidance_scale_2=low,
+                # noise of the CPU, so that a seed means the same clip on every device; each segment has its own
+                generator=torch.Generator("cpu").manual_seed(context.seed + index),
+                output_type="latent",
+                callback_on_step_end=on_step,
+                callback_on_step_end_tensor_inputs=["latents"],
+            ).frames
+            frames = to_host((LatentCodec(pipeline.vae).decode(latents, name) / 2 + 0.5).clamp(0, 1))
+            context.check()
+            if index > 0:
+                frames = joined(frames, start, first if end is None else end)
+            start = frames[:, :, -1].clone()
         yield frames
         del latents, frames  # hundreds of megabytes, which are not kept any longer than the writer needs them
 

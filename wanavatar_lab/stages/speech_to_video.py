@@ -53,23 +53,27 @@ class Models(StageModels):
     """The S2V models, which can be widened for inpainting."""
 
     pipeline: WanSpeechToVideoPipeline
+    _widened = False
 
     def read(self) -> None:
         """Load the pipeline into main memory."""
         components = load_components(self.folder, torch_dtype=self.dtype, device="cpu", elsewhere=self.elsewhere)
         self.pipeline = WanSpeechToVideoPipeline(**components)
         self.pipeline.set_progress_bar_config(disable=True)  # the run's status has it
+        if self._widened:
+            widen_patch_embedding(self.pipeline.transformer)
 
     def widen(self) -> None:
         """Let the network see which pixels are given, before it is placed on a device; others are not affected.
 
         A network that is placed already may have offload hooks on the layer that is replaced, so it is loaded anew.
         """
+        self._widened = True
+        if self._must_reload:  # for its next placement
+            return
         config = self.pipeline.transformer.config
         if config.in_channels == config.out_channels:
-            self.read()
-            self.choice = None
-            widen_patch_embedding(self.pipeline.transformer)
+            self.read_anew()
 
 
 def load(profile: Profile, device: str) -> Models:
@@ -113,11 +117,11 @@ def run(request: SpeechToVideo, models: Models, context: StageContext) -> list[A
     _say_what_is_left_out(request, picture.size, (width, height), videos, voice, context)
     if recording is not None:
         videos |= {"video": recording.video, "mask": recording.mask}
-    models.say_cut_prompts(request, context)
     if request.inpaint_video is not None or (recording is not None and trained_for_inpainting(request)):
         models.widen()
     workload = workload_of(request, (width, height))
     choice = models.apply_offload(request.offload, workload, context.ranks, request.quantization)
+    models.say_cut_prompts(request, context)
     context.say_placement(choice)
     kernels.prepare(request, models, context)
     pipeline = models.pipeline

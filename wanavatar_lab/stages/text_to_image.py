@@ -89,9 +89,10 @@ def run(request: TextToImage, models: Models, context: StageContext) -> list[Art
     if upscale is not None:
         models.upscaler = models.upscaler or upscale.load(request.the_profile(), models.device)
         models.upscaler.network()  # so that a missing or damaged file is reported before the picture is made
-    workload, network = workload_of(request, request.size()), models.pipeline.transformer
+    workload = workload_of(request, request.size())
     context.say_placement(models.apply_offload("auto", workload, context.ranks))
     kernels.prepare(request, models, context)
+    network = models.pipeline.transformer  # not before, since the pipeline may have been loaded anew
     with (
         applied(request, [(network, ONLY_HIGH)], context.log) as loras,
         shared(request, workload, [network], context),

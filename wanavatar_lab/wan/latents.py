@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from PIL import Image
 
 from wanavatar_lab.errors import NotFinite
@@ -183,11 +184,12 @@ class LatentCodec:
             if self.vae.dtype != torch.float16:
                 raise
         _log.warning("The video VAE has values beyond float16. It computes again in float32, which takes longer.")
-        self.vae.float()
+        # diffusers' group offloading has copies of the weights, taken when it was enabled
+        _maybe_remove_and_reapply_group_offloading(self.vae.float())
         try:
             return compute()
         finally:
-            self.vae.half()
+            _maybe_remove_and_reapply_group_offloading(self.vae.half())
 
     def encode_pose(
         self, pose_video: Frames, window: slice, size: tuple[int, int], device: torch.device

@@ -297,32 +297,41 @@ def only_last_frames(vae: AutoencoderKLWan, wanted: int | None) -> Iterator[None
         vae.decoder.wanted = None
 
 
+@contextmanager
+def _own_frames(vae: AutoencoderKLWan) -> Iterator[None]:
+    """A clip within the block continues no other, and nothing of it stays in memory, however the block ends."""
+    vae.clear_cache()
+    try:
+        yield
+    finally:
+        vae.clear_cache()
+
+
 def _decode(self: AutoencoderKLWan, z: Tensor, return_dict: bool = True) -> Any:
     if _is_tiled(self, *(side * self.spatial_compression_ratio for side in z.shape[3:])):
-        return AutoencoderKLWan._decode(self, z, return_dict)
-    self.clear_cache()
+        with _own_frames(self):
+            return AutoencoderKLWan._decode(self, z, return_dict)
     made: list[Tensor] = []
-    with self.decoder.clip(z.shape[2]):
+    with _own_frames(self), self.decoder.clip(z.shape[2]):
         for part in self.post_quant_conv(z).split(_in_turn(z, 1), dim=2):
             self._conv_idx = [0]
             frames = self.decoder(part, self._feat_map, self._conv_idx)
             made += [frames] if frames.shape[2] else []
-    self.clear_cache()
     sample = torch.cat(made, dim=2).clamp(-1.0, 1.0)
     return DecoderOutput(sample=sample) if return_dict else (sample,)
 
 
 def _encode(self: AutoencoderKLWan, x: Tensor) -> Tensor:
     if _is_tiled(self, *x.shape[3:]):
-        encoded: Tensor = AutoencoderKLWan._encode(self, x)
+        with _own_frames(self):
+            encoded: Tensor = AutoencoderKLWan._encode(self, x)
         return encoded
-    self.clear_cache()
     made: list[Tensor] = []
-    # a group of frames that is not whole is left out, as diffusers does
-    for part in x[:, :, : (x.shape[2] - 1) // 4 * 4 + 1].split(_in_turn(x, 4), dim=2):
-        self._enc_conv_idx = [0]
-        made.append(self.encoder(part, feat_cache=self._enc_feat_map, feat_idx=self._enc_conv_idx))
-    self.clear_cache()
+    with _own_frames(self):
+        # a group of frames that is not whole is left out, as diffusers does
+        for part in x[:, :, : (x.shape[2] - 1) // 4 * 4 + 1].split(_in_turn(x, 4), dim=2):
+            self._enc_conv_idx = [0]
+            made.append(self.encoder(part, feat_cache=self._enc_feat_map, feat_idx=self._enc_conv_idx))
     latents: Tensor = self.quant_conv(torch.cat(made, dim=2))
     return latents
 

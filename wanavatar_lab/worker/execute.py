@@ -74,6 +74,7 @@ def execute(run: Run, cache: ModelCache, group: RankGroup | None = None, gpus: i
             free_memory = cache.release
         elif is_out_of_memory(fault):
             free_memory = cache.forget
+        del fault  # which outlives this clause, unlike `raised`
     if group is not None:
         group.end(early=state != "succeeded")
         usable = usable and not group.lost
