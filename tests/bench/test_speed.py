@@ -45,7 +45,8 @@ def last_latents(plan: str, flows: np.ndarray, networks: list[nn.Module], guidan
                 value = known[0][1]
             else:
                 (a, x), (b, y) = known[-2:]
-                value = y + (y - x) * (SIGMAS[step] - b) / (b - a)
+                start, end, at = (math.log((each + 0.001) / (1.001 - each)) for each in (a, b, SIGMAS[step]))
+                value = y + (y - x) * (at - end) / (end - start)
             values.append(value)
         found += ([*SIGMAS, 0.0][step + 1] - SIGMAS[step]) * (values[0] + (guidance[step] - 1) * values[1])
     return found
