@@ -1,4 +1,4 @@
-"""What a front end is told of the machine."""
+"""GET /api/health: how many GPUs share a run."""
 
 import asyncio
 from pathlib import Path
