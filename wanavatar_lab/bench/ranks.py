@@ -46,7 +46,8 @@ def measure_ranks(
         repeats: steps that count.
 
     Returns:
-        The device, and `rows`, the first of which is of one process; `computed` is what the cost model says of it.
+        The device, and `rows`, the first of which is of processes that compute by themselves; `step_s` is of the
+        slowest process, and `computed_times` what the cost model says.
 
     Raises:
         LabError: there are not so many GPUs, or a process has failed.
@@ -130,7 +131,13 @@ def _run(
         decoding = median_seconds(partial(codec.decode, latents, wanted=frames), warm_up=1, repeats=repeats)
         row: dict[str, Any] = {"gpus": layout.world, "shared": str(layout), "attention": backend, "compiled": compiled}
         row |= {"first_step_s": round(first, 3), "decode_s": round(decoding, 3)}
-        row |= {"step_s": round(seconds, 4), "times": round((rows[0]["step_s"] if rows else seconds) / seconds, 3)}
+        # the others wait for the slowest, also where two GPUs of one model are not equally fast
+        by_rank = torch.zeros(world)
+        by_rank[rank] = seconds
+        torch.distributed.all_reduce(by_rank)
+        row["step_s_by_rank"] = [round(float(each), 4) for each in by_rank]
+        row["step_s"] = max(row["step_s_by_rank"])
+        row["times"] = round((rows[0] if rows else row)["step_s"] / row["step_s"], 3)
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
         row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None
