@@ -21,13 +21,14 @@ RATES: dict[str, Rates] = tomllib.loads(Path(__file__).with_suffix(".toml").read
 # Of the data sheet's rate. On an H200, compiled steps of speech to video with FlashAttention 4 reached 0.70 of it at
 # 480x832 and 0.69 at 720x1280, and 0.63 with cuDNN: docs/measured/ranks_480.json, ranks_720.json, kernels_h200.json.
 EFFICIENCY = 0.68
-# Of the rate in 16 bits: a segment of 80 frames at 480x832 took 1.36 s to decode on an H200, and the 73 frames that it
-# is continued from 0.58 s to encode (docs/measured/ranks_480.json, parts_h200.json).
-WAN_VAE_EFFICIENCY = 0.145
+# Of the rate in 16 bits: a segment of 80 frames at 480x832 took 1.29 s to decode on an H200, and the 73 frames that it
+# is continued from 0.54 s to encode (docs/measured/ranks_480.json, parts_vae_h200.json).
+WAN_VAE_EFFICIENCY = 0.153
 
-# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes at least: what two H200s that
-# share the sequence took beyond half of one's time, at two sizes (docs/measured/ranks_480.json, ranks_720.json).
-LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.43, 0.7e-3
+# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes beside: messages of 270 MB came
+# both ways at 329 of 450 GB/s, and copies and waiting are the rest of what two H200s that share the sequence took
+# beyond half of one's time, at two sizes (docs/measured/ranks_480.json, ranks_720.json).
+LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.73, 0.3e-3
 _EXCHANGES = 4  # of a layer: queries, keys, values and what comes of them
 _HEAD = 128  # width of a head of every published transformer; heads are shared whole
 
