@@ -105,8 +105,9 @@ class Bench:
         # as a training loads it: into CPU RAM, where the GPU need not hold all of it
         self.network = random_network(config, device, dtype, torch.device("cpu") if setting.swap_blocks else device)
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        self.backend = "native"
         if setting.backend:
-            use_attention_backend(self.network, setting.backend)
+            self.backend, _ = use_attention_backend(self.network, setting.backend, device, dtype)
         self.trained = add_adapter(self.network, rank, rank / 2, seed=0, lean=setting.lean, device=device)
         swap = place(self.network, device, setting.float8, setting.swap_blocks)
         if moved:
@@ -302,6 +303,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.shapes:
             result |= _over_shapes(bench, shapes_of("pocket" if arguments.toy else "full", size)[-arguments.shapes :])
         bench.resize(size)
+        result["attention_backend"] = bench.backend
         result |= _timed(bench, arguments.steps, size, rank)
         del bench
         _free(device)
@@ -377,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--keep-attention", type=blocks, metavar="BLOCKS", help="how many keep attention outputs; default: all")
     add("--offload", type=blocks, metavar="BLOCKS", help="how many have kept tensors offloaded; default: all")
     add("--base-dtype", choices=["own", "fp8"], default="own", help="how frozen weights are stored")
-    add("--attention-backend", help="backend of diffusers' attention dispatcher, such as _native_cudnn")
+    add("--attention-backend", help="auto, sdpa, cudnn, flash4, or one of diffusers' dispatcher")
     add("--swap-blocks", type=int, default=0, help="how many blocks have their frozen weights in CPU RAM")
     add("--optimizer", choices=["adamw", "adamw8bit"], default="adamw")
     add("--recipe", choices=[name for name in RECIPES if name != "pocket"], help="settings that the others override")

@@ -178,6 +178,8 @@ class Trainer:
         if not config.swap_blocks:
             network.to(device)
         self.trainable = make_trainable(network, config, device)
+        if self.trainable.attention:
+            say(accelerator, f"self-attention by {self.trainable.attention}")
         self.trained = self.trainable.parameters
         newest = checkpoints(config.run)[-1:]
         seen = dict.fromkeys(gather_object([newest[0].name if newest else "none"]))

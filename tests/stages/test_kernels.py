@@ -152,8 +152,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     times = {"sdpa": 4e-3, "cudnn": 3e-3, "flash4": 2e-3, "sage": 1e-3}
 
-    def measure(_: str, candidates: list[str], *__: Any) -> dict[str, float]:
-        seen.append(candidates)
+    def measure(_: str, candidates: list[str], *__: Any, gradients: bool) -> dict[str, float]:
+        seen.append([*candidates, *(["gradients"] if gradients else [])])
         return {name: times[name] for name in candidates}
 
     monkeypatch.setattr(attention, "measure", measure)
@@ -171,6 +171,8 @@ def test_the_fastest_is_measured_once_for_each_kind_of_network(tmp_path: Path, t
     assert timed == [["sdpa", "cudnn", "flash4"]], "sage is chosen by no clock"
     attention.choose("auto", "cuda", 12, 64, torch.bfloat16, kept)
     assert len(timed) == 2 and len(json.loads(kept.read_text())) == 2
+    attention.choose("auto", "cuda", 12, 64, torch.bfloat16, kept, gradients=True)
+    assert timed[2:] == [["sdpa", "cudnn", "flash4", "gradients"]], "a backward pass has a fastest one of its own"
     assert attention.choose("sage", "cuda", 40, 128, torch.bfloat16, kept) == ("sage", "as asked")
     with pytest.raises(RequestError, match="flash_attn_interface is not installed"):
         attention.choose("flash3", "cuda", 40, 128, torch.bfloat16, kept)

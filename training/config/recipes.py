@@ -33,7 +33,7 @@ def s2v_14b_1gpu() -> dict[str, Any]:
         "keep_attention": None,
         "offload": None,
         "compile": True,
-        "attention_backend": "_native_cudnn",
+        "attention_backend": "auto",
         "validation_steps": 50,
     }
 

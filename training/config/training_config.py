@@ -174,7 +174,8 @@ class TrainingConfig(BaseModel):
     compile: bool = False
     """Compile the blocks with torch.compile, once for every shape of samples."""
     attention_backend: str | None = None
-    """Of self-attention: sdpa, cudnn, flash3, flash4, or a name of diffusers' dispatcher; null for its default."""
+    """Of self-attention: auto for the fastest of this GPU, sdpa, cudnn, flash3, flash4, or a name of diffusers'
+    dispatcher; null for its default."""
 
     @model_validator(mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from training.model.host_memory import HostMemory
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.block import WanS2VTransformerBlock
 from wanavatar_lab.s2v.token_layout import TokenLayout
+from wanavatar_lab.settings import read_settings
 from wanavatar_lab.wan import attention
 
 _ATTENTION = {
@@ -93,19 +94,34 @@ class Activations:
         network.enable_gradient_checkpointing(lambda block, *arguments: block(*arguments))
 
 
-def use_attention_backend(network: WanS2VTransformer3DModel, name: str) -> None:
+def use_attention_backend(
+    network: WanS2VTransformer3DModel, name: str, device: torch.device, dtype: torch.dtype
+) -> tuple[str, str]:
     """Compute self-attention by a backend of ours, such as flash4, or of diffusers' dispatcher, such as _native_cudnn.
 
     Cross-attention to text and audio keeps its own: not every backend supports so few keys.
+
+    Args:
+        name: auto is the one whose forward and backward pass take least time on the device.
+        device, dtype: where the network trains, and in what its blocks compute.
+
+    Returns:
+        The backend, and why it is that one.
 
     Raises:
         ImportError: its package is not installed.
         ValueError: the dispatcher has no backend of that name.
     """
+    why = "as asked"
+    if name == "auto":
+        size = network.config.num_attention_heads, network.config.attention_head_dim
+        kept = read_settings().cache_dir / "attention.json"
+        name, why = attention.choose("auto", str(device), *size, dtype, kept, gradients=True)
     dispatched = attention.dispatched(name)
     block: Any
     for block in network.blocks:
         block.attn1.set_attention_backend(dispatched)
+    return name, why
 
 
 def _policy(_: Any, operator: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:

@@ -32,10 +32,12 @@ class Trainable:
     Attributes:
         groups: AdamW's parameter groups, the LoRA first; "share" is a group's learning rate relative to the config's.
         origins: the base's values of weights that are trained in full, on the CPU, by name.
+        attention: the backend of self-attention that was chosen, and why; empty for diffusers' default.
     """
 
     groups: list[dict[str, Any]]
     origins: dict[str, Tensor]
+    attention: str = ""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -72,11 +74,12 @@ def make_trainable(
         weights = list(parameters_of(network, part).values())
         groups.append({"params": weights, "share": rate / config.learning_rate})
     swap = place(network, device, config.base_dtype == "fp8", config.swap_blocks)
+    chosen: tuple[str, ...] = ()
     if config.attention_backend:
-        use_attention_backend(network, config.attention_backend)
+        chosen = use_attention_backend(network, config.attention_backend, device, DTYPES[config.mixed_precision])
     if config.gradient_checkpointing:
         Activations(config.keep_attention, config.offload, config.compile).install(network, swap)
-    return Trainable(groups, origins)
+    return Trainable(groups, origins, ", ".join(chosen))
 
 
 def place(

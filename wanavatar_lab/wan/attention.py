@@ -1,7 +1,8 @@
 """Backends of self-attention beside PyTorch's own, and the fastest one for the GPU at hand.
 
 A backend is installed with its package or not there; `sage` rounds to 8 bits, so that it is never chosen by itself. The
-others are timed once for each GPU, release and size of heads, over the tokens of a small clip, and the times are kept.
+others are timed once for each GPU, release and size of heads, over the tokens of a small clip, and the times are kept;
+for training with their backward passes.
 """
 
 import importlib.metadata
@@ -10,6 +11,7 @@ import json
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,9 @@ def lacks(device: str) -> dict[str, str]:
     return found
 
 
-def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtype, kept: Path) -> tuple[str, str]:
+def choose(
+    asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtype, kept: Path, *, gradients: bool = False
+) -> tuple[str, str]:
     """The backend of a run, and why it is that one.
 
     Args:
@@ -82,6 +86,7 @@ def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtyp
         device: cpu, cuda or cuda:<n>.
         heads, head_dim, dtype: of the network.
         kept: the file of times.
+        gradients: whether the backward pass counts too.
 
     Raises:
         RequestError: what is asked for is not installed.
@@ -95,7 +100,7 @@ def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtyp
     candidates = [name for name in found if name in EXACT]
     if len(candidates) == 1:
         return candidates[0], "there is no other"
-    times = kept_times(device, candidates, heads, head_dim, dtype, kept)
+    times = kept_times(device, candidates, heads, head_dim, dtype, kept, gradients)
     fastest = min(times, key=lambda name: times[name])
     why = "fastest of " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
     broken = [why_not for name, why_not in lacking.items() if name in EXACT and "cannot be used" in why_not]
@@ -103,14 +108,21 @@ def choose(asked: str, device: str, heads: int, head_dim: int, dtype: torch.dtyp
 
 
 def kept_times(
-    device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype, kept: Path
+    device: str,
+    candidates: list[str],
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    kept: Path,
+    gradients: bool = False,
 ) -> dict[str, float]:
     """Seconds of one self-attention by backend, from a file, or measured and kept there."""
     releases = []
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             releases.append(f"{package} {importlib.metadata.version(package)}")
-    key = ", ".join([torch.cuda.get_device_name(device), f"{heads}x{head_dim} {dtype}", *releases, *candidates])
+    shape = f"{heads}x{head_dim} {dtype}" + (" with gradients" if gradients else "")
+    key = ", ".join([torch.cuda.get_device_name(device), shape, *releases, *candidates])
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
         if not isinstance(known, dict):
@@ -118,7 +130,7 @@ def kept_times(
     except (OSError, ValueError):  # there is none yet, or it is damaged: it is only a cache
         known = {}
     if not isinstance(known.get(key), dict) or "sdpa" not in known[key]:
-        known[key] = measure(device, candidates, heads, head_dim, dtype)
+        known[key] = measure(device, candidates, heads, head_dim, dtype, gradients=gradients)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(kept, durable=False) as temporary:
             temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
@@ -126,27 +138,35 @@ def kept_times(
     return times
 
 
-@torch.no_grad()
 def measure(
-    device: str, candidates: list[str], heads: int, head_dim: int, dtype: torch.dtype, tokens: int = _TOKENS
+    device: str,
+    candidates: list[str],
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    tokens: int = _TOKENS,
+    *,
+    gradients: bool = False,
 ) -> dict[str, float]:
-    """Seconds of one self-attention by backend; one that fails, or is wrong, is left out."""
+    """Seconds of one self-attention, and of its backward pass if asked, by backend; one that is wrong is left out."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (1, tokens, heads, head_dim)
-    query, key, value = (torch.randn(shape, generator=generator, device=device, dtype=dtype) for _ in range(3))
-    wanted = dispatch_attention_fn(query, key, value, backend=BACKENDS["sdpa"][0]).float()
+    query, key, value, grad = (torch.randn(shape, generator=generator, device=device, dtype=dtype) for _ in range(4))
+    inputs = [states.requires_grad_(gradients) for states in (query, key, value)]
+
+    def call(name: str) -> list[Tensor]:
+        with torch.set_grad_enabled(gradients):
+            made: Tensor = dispatch_attention_fn(query, key, value, backend=BACKENDS[name][0])
+            return [made, *(torch.autograd.grad(made, inputs, grad) if gradients else ())]
+
+    wanted = [each.float() for each in call("sdpa")]
     times = {}
     for name in candidates:
-
-        def call(name: str = name) -> Tensor:
-            made: Tensor = dispatch_attention_fn(query, key, value, backend=BACKENDS[name][0])
-            return made
-
         # whatever an optional kernel raises here it would raise in a run, where sdpa can do without it
         with suppress(Exception):
-            error = (call().float() - wanted).norm() / wanted.norm()
-            if error <= _ERROR:
-                times[name] = _seconds(call)
+            pairs = zip(call(name), wanted, strict=True)
+            if all((found.float() - true).norm() <= _ERROR * true.norm() for found, true in pairs):
+                times[name] = _seconds(partial(call, name))
     return times
 
 

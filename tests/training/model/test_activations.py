@@ -1,5 +1,6 @@
 """What a forward pass keeps: the gradients are the same, and attention is computed as often as is said."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.training.toy import toy_with_adapter
 from training.model import host_memory
 from training.model.activations import Activations, use_attention_backend
 from training.model.host_memory import HostMemory
+from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.text_checkpoint import TEXT_LENGTH
 
 BLOCKS = CONFIG["num_layers"]
@@ -166,8 +168,26 @@ def test_a_second_backward_pass_is_refused() -> None:
 
 def test_an_attention_backend_is_for_self_attention_and_has_to_be_known() -> None:
     network: Any = toy_model()
-    use_attention_backend(network, "_native_math")
+    here = torch.device("cpu"), torch.float32
+    assert use_attention_backend(network, "_native_math", *here) == ("_native_math", "as asked")
     assert network.blocks[0].attn1.processor._attention_backend == "_native_math"
     assert network.blocks[0].attn2.processor._attention_backend is None
     with pytest.raises(ValueError, match="unheard"):
-        use_attention_backend(network, "unheard")
+        use_attention_backend(network, "unheard", *here)
+
+
+def test_the_fastest_attention_is_that_of_the_whole_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANAVATAR_CACHE_DIR", str(tmp_path))
+    network: Any = toy_model()
+    assert use_attention_backend(network, "auto", torch.device("cpu"), torch.float32) == ("sdpa", "there is no other")
+    asked = []
+
+    def choose(*arguments: Any, gradients: bool) -> tuple[str, str]:
+        asked.append((*arguments, gradients))
+        return "cudnn", "fastest"
+
+    monkeypatch.setattr(attention, "choose", choose)
+    use_attention_backend(network, "auto", torch.device("cuda:1"), torch.bfloat16)
+    heads = network.config.num_attention_heads, network.config.attention_head_dim
+    assert asked == [("auto", "cuda:1", *heads, torch.bfloat16, tmp_path / "attention.json", True)]
+    assert network.blocks[0].attn1.processor._attention_backend == "_native_cudnn"
