@@ -321,8 +321,10 @@ def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.slow
 def test_ranks_are_measured_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ranks.json"
-    assert main(["ranks", "--size", "tiny", "--device", "cpu", "--gpus", "2", "--json", str(file)]) == 0
+    words = ["ranks", "--size", "tiny", "--device", "cpu", "--gpus", "2", "--profile", "--json", str(file)]
+    assert main(words) == 0
     rows = json.loads(file.read_text())["rows"]
     assert [(row["gpus"], row["shared"]) for row in rows] == [(1, "alone"), (2, "sequence 2"), (2, "guidance 2")]
-    assert all(row["difference"] < 1e-5 and row["step_s"] > 0 for row in rows)
+    assert all(row["difference"] < 1e-5 and row["step_s"] == max(row["step_s_by_rank"]) > 0 for row in rows)
+    assert all(row["kernels"]["attention"] > 0 and row["kernels"]["products"] > 0 for row in rows)
     assert tables([json.loads(file.read_text())]) in capsys.readouterr().out

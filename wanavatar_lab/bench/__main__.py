@@ -246,12 +246,13 @@ def _ranks(words: list[str]) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     parser.add_argument("--repeats", type=int, default=3, help="steps that count, after two that do not; default 3")
+    parser.add_argument("--profile", action="store_true", help="also the kinds of kernels of a step")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args(words)
     clip = tuple(arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP))
     compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
-    repeats = arguments.repeats
-    figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, compiled=compiled, repeats=repeats)
+    counted: dict[str, Any] = {"compiled": compiled, "repeats": arguments.repeats, "profile": arguments.profile}
+    figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, **counted)
     _write(arguments.json, figures)
     print(tables([figures]))
     return 0

@@ -67,6 +67,7 @@ LARGEST_KERNELS = 8  # that are named
 # convolution may be named after a product too. Triton names a kernel after all operators that it fuses, and only its
 # templates are products.
 _KINDS = (
+    ("exchange", re.compile(r"nccl", re.IGNORECASE)),
     ("everything else", re.compile(r"^triton_(?!tem)")),
     ("attention", re.compile(r"flash|fmha|sdpa|attention", re.IGNORECASE)),
     ("convolutions", re.compile(r"conv|fprop|dgrad|winograd", re.IGNORECASE)),
@@ -287,10 +288,11 @@ def kernel_seconds(call: Callable[[], Any], on_gpu: bool = False) -> dict[str, f
 
 
 def kinds_of(by_name: dict[str, float]) -> dict[str, float]:
-    """Seconds by kind of kernel: attention, products, convolutions and everything else."""
+    """Seconds by kind of kernel: attention, products, convolutions, everything else, and exchange where GPUs share."""
     found = dict.fromkeys(("attention", "products", "convolutions", "everything else"), 0.0)
     for name, seconds in by_name.items():
-        found[next((kind for kind, pattern in _KINDS if pattern.search(name)), "everything else")] += seconds
+        kind = next((kind for kind, pattern in _KINDS if pattern.search(name)), "everything else")
+        found[kind] = found.get(kind, 0.0) + seconds
     return found
 
 

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKLWan
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.parts import LARGEST_KERNELS, kernel_seconds, kinds_of
 from wanavatar_lab.bench.random_models import SIZES as MODELS
 from wanavatar_lab.bench.random_models import random_network
 from wanavatar_lab.bench.watch import median_seconds, say
@@ -33,7 +34,14 @@ _TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes 
 
 
 def measure_ranks(
-    size: str, clip: tuple[int, int, int], device: str, world: int, *, compiled: bool, repeats: int = 3
+    size: str,
+    clip: tuple[int, int, int],
+    device: str,
+    world: int,
+    *,
+    compiled: bool,
+    repeats: int = 3,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """A step, of two passes, alone and in every layout of so many processes.
 
@@ -44,6 +52,7 @@ def measure_ranks(
         world: how many processes.
         compiled: whether blocks are compiled.
         repeats: steps that count.
+        profile: whether the kernels of one more step are counted by kind; those of an exchange wait for the other GPU.
 
     Returns:
         The device, and `rows`, the first of which is of processes that compute by themselves; `step_s` is of the
@@ -56,7 +65,7 @@ def measure_ranks(
         raise LabError(f"{world} GPUs are asked for, and torch sees {torch.cuda.device_count()}. Give --gpus as many.")
     context = torch.multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (world, size, clip, device, compiled, repeats, Path(folder))
+        arguments = (world, size, clip, device, compiled, repeats, profile, Path(folder))
         processes = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(world)]
         for process in processes:
             process.start()
@@ -82,6 +91,7 @@ def _run(
     device: str,
     compiled: bool,
     repeats: int,
+    profile: bool,
     folder: Path,
 ) -> None:
     own = torch.device("cpu" if device == "cpu" else f"cuda:{rank}")
@@ -123,6 +133,7 @@ def _run(
             torch.cuda.reset_peak_memory_stats(own)
         first = median_seconds(step, warm_up=0, repeats=1)
         seconds = median_seconds(step, warm_up=1, repeats=repeats)
+        by_name = kernel_seconds(step, on_gpu) if profile else {}
         unshare([model])
         if layout == ALONE:
             wanted = made
@@ -138,6 +149,10 @@ def _run(
         row["step_s_by_rank"] = [round(float(each), 4) for each in by_rank]
         row["step_s"] = max(row["step_s_by_rank"])
         row["times"] = round((rows[0] if rows else row)["step_s"] / row["step_s"], 3)
+        if profile:
+            row["kernels"] = {kind: round(each, 4) for kind, each in kinds_of(by_name).items()}
+            largest = sorted(by_name, key=lambda name: -by_name[name])[:LARGEST_KERNELS]
+            row["largest_kernels"] = {name[:120]: round(by_name[name], 4) for name in largest}
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
         row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None

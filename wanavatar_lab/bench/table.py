@@ -35,6 +35,8 @@ def tables(measured: Iterable[Figures]) -> str:
     for kind in ("speed", "kernels", "ranks", "cluster", "files", "cpu", "network"):
         if rows := [row for figures in by_kind[kind] for row in rows_of(figures)]:
             parts.append(_table(kind, rows))
+        if kind == "ranks" and (profiled := [row for row in rows if "kernels" in row]):
+            parts.append(_table("kernels of ranks", profiled))
     return "\n\n".join(filter(None, parts))
 
 
@@ -180,7 +182,7 @@ def _ms(seconds: float) -> str:
 
 
 def _kind_of_kernel(kind: str) -> Callable[[Figures], str]:
-    return lambda row: _ms(row["kernels"][kind]) if row["kernels"].get(kind) else "–"
+    return lambda row: _ms(row["kernels"][kind]) if row.get("kernels", {}).get(kind) else "–"
 
 
 def _offload_rows(rows: Iterable[Figures]) -> list[Figures]:
@@ -286,6 +288,14 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "decoding": lambda row: f"{row['decode_s']:.2f} s" if "decode_s" in row else "–",
         "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
+    },
+    "kernels of ranks": {
+        "kernels of a step of the first GPU": lambda row: f"{row['device']}, {row['pixels']}",
+        "GPUs": lambda row: f"{row['gpus']}" + ("" if row["gpus"] == 1 else f", {row['shared']}"),
+        "attention": _kind_of_kernel("attention"),
+        "products": _kind_of_kernel("products"),
+        "everything else": _kind_of_kernel("everything else"),
+        "exchange, with waiting": _kind_of_kernel("exchange"),
     },
     "parts": {
         "part": _part,
