@@ -5,7 +5,6 @@ They have random weights of the same size, and compute as they come: uncompiled,
 
 import functools
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,9 +69,12 @@ def published_pass(
         device: where it computes.
     """
     config, dtype = transformer.config, compute_dtype(transformer)
-    if not any(importlib.util.find_spec(name) for name in ("flash_attn", "flash_attn_interface")):
+    published: Any = importlib.import_module("wan.modules.attention")
+    if not hasattr(getattr(published, "flash_attn", None), "flash_attn_varlen_func"):
+        published.FLASH_ATTN_2_AVAILABLE = False  # FlashAttention 4 by itself is a package of the same name
+    if not (published.FLASH_ATTN_2_AVAILABLE or published.FLASH_ATTN_3_AVAILABLE):
         # the publisher's own way out where FlashAttention is not installed, which its networks do not take themselves
-        attend = functools.partial(importlib.import_module("wan.modules.attention").attention, dtype=dtype)
+        attend = functools.partial(published.attention, dtype=dtype)
         for name in MODULES:
             importlib.import_module(f"wan.modules.{name}").flash_attention = attend  # type: ignore[attr-defined]
     theirs = random_network(
