@@ -17,7 +17,7 @@ from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
 from wanavatar_lab.media.pictures import animation, is_picture, picture_texts, read_picture_and_loss
-from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
+from wanavatar_lab.media.video_reader import check_length, orientation, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
 
 
@@ -91,7 +91,7 @@ def probe(path: Path | str) -> MediaInfo:
         check_length(source.path, seconds, settings)
         duration = _duration(seconds, path)
         size = shown_size(stream)
-        width, height = reversed(size) if quarter_turns(first) % 2 else size
+        width, height = reversed(size) if orientation(first)[1] % 2 else size
         fps = float(stream.average_rate or frames / seconds)
         known |= {"hdr": hdr_of(first), "missing": source.missing}
         return MediaInfo("video", width, height, fps, frames, duration, **known)
