@@ -5,6 +5,7 @@ import tracemalloc
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tools.clips import SIZE, greys, sound, video
+from tests.media.samples import mux
+from tests.tools.clips import SIZE, frame, greys, sound, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import Cancelled, MediaError, cancellable
 from wanavatar_lab.media import probe, read_audio, read_frames, read_metadata
@@ -85,6 +87,32 @@ def test_a_part_of_a_video_has_the_nearest_frames(start: float, duration: float 
         assert info.fps == pytest.approx(float(rate), rel=1e-3)
         heard = read_audio(out)
         assert heard.seconds == pytest.approx(float(len(found) / rate), abs=0.001)
+
+
+def test_a_camera_that_was_slower_than_it_says_loses_nothing(tmp_path: Path) -> None:
+    """In the dark a camera takes 15 of the 30 frames per second that its file states."""
+    frames = [frame(4 * number) for number in range(30)]
+    path = mux(tmp_path / "dark.mkv", video="libx264", frames=frames, times=[2 * k for k in range(30)], fps=30)
+    info = probe(path)
+    assert info.frames == 30 and info.fps == pytest.approx(15, rel=0.03)
+    part = tools.trim(path, tmp_path / "part.mp4", start=1.0)
+    assert part.duration == pytest.approx(1.0, abs=0.1)
+    found = greys(tmp_path / "part.mp4")
+    assert (found[0], found[-1]) == pytest.approx((60, 116), abs=NEAR)
+
+
+def test_a_picture_that_begins_after_its_sound_loses_nothing(tmp_path: Path) -> None:
+    frames = [frame(8 * number) for number in range(25)]
+    silence = np.zeros((96_000, 1), np.float32)
+    options: dict[str, Any] = {"video": "libx264", "audio": "aac", "frames": frames, "samples": silence}
+    path = mux(tmp_path / "late.mp4", times=list(range(25, 50)), fps=25, **options)
+    info = probe(path)
+    assert (info.frames, info.fps, info.picture_seconds) == (25, 25.0, 2.0)
+    part = tools.trim(path, tmp_path / "part.mp4")
+    assert (part.frames, part.duration) == (50, 2.0)
+    tools.trim(path, tmp_path / "part.mp4", start=1.6)
+    assert greys(tmp_path / "part.mp4") == pytest.approx(range(120, 200, 8), abs=NEAR)
+    assert tools.interpolate_frames(path, tmp_path / "more.mp4", fps=50, method="blend").duration == 2.0
 
 
 def test_a_part_hears_what_it_shows(tmp_path: Path) -> None:

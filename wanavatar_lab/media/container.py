@@ -160,7 +160,7 @@ class Source:
         self._at_end = False
         try:
             for packet in self.container.demux(self.streams):
-                start, end = self._times(packet)
+                start, end = self.times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
                     self.damaged.append(start)
@@ -185,10 +185,10 @@ class Source:
             raise
         except av.FFmpegError:
             self._read = self._before
-            self.damaged.append(self._times(packet)[0])
+            self.damaged.append(self.times(packet)[0])
             return []
 
-    def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
+    def times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
         """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None or not packet.time_base:
