@@ -132,6 +132,20 @@ def test_a_still_mouth_is_as_open_in_silence_as_in_speech(tmp_path: Path) -> Non
     found = evaluate(clip)
     assert found.lips is not None and found.lips.silence == pytest.approx(found.lips.speech, rel=1e-6)
     assert found.measures()["lip_silence"] == pytest.approx(100, abs=1e-4)
+    # the rounding of its landmarks follows no sound, and at no lag
+    assert (found.lips.r, found.lips.lag, found.lips.r_at_lag) == (None, None, None)
+    assert any("does not change" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("begin", "late"), [(0.0, 0), (0.0, 3), (3.6, 0), (3.5, -2)])
+def test_a_single_word_at_an_end_of_a_clip_is_followed(tmp_path: Path, begin: float, late: int) -> None:
+    sound = np.zeros(4 * 16_000, np.float32)
+    word = slice(round(begin * 16_000), round((begin + 0.4) * 16_000))
+    sound[word] = 0.3 * np.sin(np.arange(6400) / 12) * np.hanning(6400)
+    level = metrics.loudness(sound, frames=64)
+    found = evaluate(drawn(tmp_path / "clip.mp4", np.roll(level / level.max(), late), sound))
+    assert found.lips is not None and found.lips.lag == late
+    assert found.lips.r_at_lag == pytest.approx(1, abs=0.02)
 
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
