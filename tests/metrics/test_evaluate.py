@@ -382,6 +382,15 @@ def test_what_the_command_refuses_it_names(two: list[str], capsys: pytest.Captur
     assert "There is no none.mp4" in capsys.readouterr().err
 
 
+def test_the_numbers_are_printed_where_the_picture_cannot_be_written(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", two[0], "--picture", str(tmp_path / "none" / "a.png")]) == 1
+    said = capsys.readouterr()
+    assert "Lips follow the sound" in said.out
+    assert "a.png cannot be written: No such file or directory. Check the folder" in said.err
+
+
 def test_a_clip_that_was_cut_is_read_as_the_one_it_was_cut_from(tmp_path: Path) -> None:
     def run(name: str, **request: str) -> Path:
         (tmp_path / name).mkdir()
