@@ -322,7 +322,7 @@ def test_the_faces_of_a_profile_are_read_by_its_own_reader(tmp_path: Path) -> No
 
 
 def test_clips_of_two_folders_belong_together_by_name_or_else_in_order(tmp_path: Path) -> None:
-    for name in ("one/b.mp4", "one/a.mp4", "two/b.mov", "two/c.mp4", "three/x.mp4", "three/y.mp4", "one/.note.txt"):
+    for name in ("one/b.mp4", "one/a.mp4", "two/b.mov", "two/c.mp4", "three/x.mp4", "three/y.mp4", "one/._a.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))

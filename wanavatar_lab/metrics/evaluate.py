@@ -359,7 +359,9 @@ def table(found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -
 
 def _clips(place: Path) -> list[Path]:
     if place.is_dir():
-        found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        # hidden ones are no clips: macOS keeps what it notes of a.mp4 as ._a.mp4 on disks of other systems
+        clips = (path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = sorted(path for path in clips if not path.name.startswith("."))
         if not found:
             raise LabError(f"{place} has no clips; they are files that end in {', '.join(SUFFIXES)}.")
         return found
