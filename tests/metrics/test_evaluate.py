@@ -207,6 +207,10 @@ def test_a_picture_of_the_person_is_what_the_clip_is_compared_with(tmp_path: Pat
     same, other = (evaluate(clip, reference=tmp_path / f"{name}.png").measures() for name in ("same", "other"))
     assert (same["face_colour"] or 9) < 2 and (other["face_colour"] or 0) > 5
     assert (same["face_outline"] or 9) < 1.5
+    write_picture(tmp_path / "wall.png", Image.new("RGB", (96, 96), "grey"))
+    nobody = evaluate(clip, reference=tmp_path / "wall.png")
+    assert nobody.measures()["face_colour"] is None and nobody.measures()["colour_drift"] is not None
+    assert any("wall.png: no face was found" in note for note in nobody.notes)
 
 
 # --- the picture

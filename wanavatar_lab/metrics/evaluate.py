@@ -491,6 +491,8 @@ def _reference(picture: Path, source: str, tracks: _Tracks) -> _Look:
     with reader_for(picture, source) as reader:
         reading = reader.read(frames, [0.0])
     face = reading.faces[0]
+    if not np.isfinite(reading.opening).any():
+        tracks.notes.append(f"Nothing of the face is compared with {picture.name}: no face was found in that picture.")
     return _looks(frames, reading)[0], face, tracks.embed(frames[0], face)
 
 
