@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full, whole_file
@@ -134,6 +135,12 @@ class Source:
         self._found = self._read = self._before = Fraction(0)
         self.damaged: list[Fraction] = []
         self._at_end = False
+
+    @property
+    def sound(self) -> AudioStream | None:
+        """The sound that players play: of several tracks the first that is marked as the default, else the first."""
+        tracks = [stream for stream in self.streams if isinstance(stream, AudioStream)]
+        return next((track for track in tracks if track.disposition & Disposition.default), next(iter(tracks), None))
 
     @property
     def seconds(self) -> Fraction:

@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -77,12 +76,11 @@ def probe(path: Path | str) -> MediaInfo:
         return MediaInfo("picture", *picture.image.size, hdr=picture.hdr, missing=picture.missing, **moving)
     settings = read_settings()
     with reading(path, settings) as source:
-        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]
-        known: dict[str, Any] = {}
-        if sounds and sounds[0].rate:
-            known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
-            check_file_rate(path, sounds[0].rate)
-        if sounds and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
+        sound, known = source.sound, dict[str, Any]()
+        if sound and sound.rate:
+            known = {"audio_rate": sound.rate, "audio_channels": sound.channels}
+            check_file_rate(path, sound.rate)
+        if sound and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
             for _ in source.packets():
                 pass
             if not source.seconds or not known:  # a damaged beginning, and packets without times
@@ -93,7 +91,7 @@ def probe(path: Path | str) -> MediaInfo:
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
         found = _counted(source, stream)
-        if found.first is None and sounds:
+        if found.first is None and sound:
             lost = "; ".join(filter(None, ["no frame of its picture can be decoded", source.missing]))
             return MediaInfo("audio", duration=_duration(found.seconds, path), **known, missing=lost)
         if found.first is None:
