@@ -95,6 +95,17 @@ def test_every_exif_orientation_is_read_upright(tmp_path: Path, orientation: int
     assert (info.kind, info.width, info.height, info.duration) == ("picture", 60, 40, None)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_scan_without_compression_is_read_upright(tmp_path: Path, mode: str) -> None:
+    exif, grey = Image.Exif(), np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27
+    exif[ExifTags.Base.Orientation] = 6
+    scan = Image.fromarray(grey) if mode == "I;16" else Image.fromarray((grey >> 8).astype(np.uint8)).convert(mode)
+    scan.save(tmp_path / "a.tif", exif=exif)
+    read = np.asarray(read_picture(tmp_path / "a.tif")).astype(int)
+    assert read.shape == (60, 40, 3)
+    assert np.abs(read - np.rot90(grey / 257, -1)[..., None]).max() <= 2
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "L", "LA", "CMYK", "YCbCr"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")

@@ -431,6 +431,9 @@ def _open(path: Path | str) -> Image.Image:
         filled = next(_filled_webp(source), None)
         formats = [*FORMATS, *filter(None, [FORMATS_BY_NAME.get(source.suffix.lower())])]
         image = Image.open(io.BytesIO(filled) if filled else source, formats=formats)
+    # by its name Pillow would map the file into memory, where it mixes up the rows of a TIFF that is to be turned, and
+    # where the process dies if the file is cut meanwhile
+    image.filename = ""
     width, height = image.size
     if width * height > settings.max_picture_pixels:
         image.close()
