@@ -90,6 +90,11 @@ def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> Non
     assert number_in(read_frame(path, 0.6)) == 4
 
 
+def test_a_raw_stream_is_read_from_any_time(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.h264", video="libx264", frames=[numbered(k) for k in range(50)], fps=25)
+    assert [number_in(read_frame(path, at)) for at in (0.2, 0.8, 1.6)] == [5, 20, 40]
+
+
 def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> None:
     times = [0, 1, 2, 20, 21, 60]
     path = mux(tmp_path / "a.mkv", video="libx264", fps=20, times=times, frames=[numbered(k) for k in range(6)])

@@ -151,7 +151,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         # FFmpeg's frame threads wait for each other for ever on some damaged streams
         stream.thread_type = "SLICE"
         to_array = _Converter(shown_size(stream))
-        sought = start > SEEK_MARGIN
+        # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
+        sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
         chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
         for frame in chosen:
