@@ -90,6 +90,17 @@ def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> Non
     assert number_in(read_frame(path, 0.6)) == 4
 
 
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_a_cut_animation_moves_as_far_as_it_goes(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, noise = tmp_path / f"a.{suffix}", np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), np.uint8)
+    first, *rest = map(Image.fromarray, noise)
+    first.save(path, save_all=True, append_images=rest, duration=100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    info = probe(path)
+    assert (info.kind, info.frames, info.duration) == ("picture", 5, 0.5)
+    assert f"a.{suffix} moves as far as frame 5 of" in caplog.text
+
+
 def test_a_raw_stream_is_read_from_any_time(tmp_path: Path) -> None:
     path = mux(tmp_path / "a.h264", video="libx264", frames=[numbered(k) for k in range(50)], fps=25)
     assert [number_in(read_frame(path, at)) for at in (0.2, 0.8, 1.6)] == [5, 20, 40]

@@ -164,7 +164,7 @@ def is_picture(path: Path | str) -> bool:
 def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
     """The frames of an animated GIF, PNG, WebP or AVIF as RGBA, and how long each is shown in milliseconds.
 
-    It ends where no further frame can be decoded. Of a picture that does not move there are none.
+    It ends where no further frame can be decoded, which is logged. Of a picture that does not move there are none.
 
     Raises:
         MediaError: as `is_picture`, or not a picture.
@@ -175,9 +175,15 @@ def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
             frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
         for index in range(frames if frames > 1 else 0):
             # not around the yield: the caller may read another picture before it takes the next frame
-            with _pillow(path):
-                image.seek(index)
-                frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            try:
+                with _pillow(path):
+                    image.seek(index)
+                    frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            except MediaError as error:
+                if index:
+                    _log.warning("%s moves as far as frame %d of %d: %s", path, index, frames, error)
+                    return
+                raise
             yield frame, max(1, round(image.info.get("duration") or DEFAULT_DURATION))
 
 
