@@ -57,6 +57,8 @@ def test_a_folder_in_the_home_is_found_there(tmp_path: Path, monkeypatch: pytest
 
 def test_a_home_without_a_file_is_fine(tmp_path: Path) -> None:
     assert read_settings({"HOME": str(tmp_path)}) == Settings()
+    # the system refuses to look there, as into the home of another user
+    assert read_settings({"HOME": str(tmp_path / ("home" * 100))}) == Settings()
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def _settings_file(environ: Mapping[str, str]) -> Path | None:
         return Path(environ["WANAVATAR_SETTINGS"])
     home = _config_home(environ)
     usual = Path(home) / "wanavatar-lab" / "settings.toml"
-    return usual if home and usual.is_file() else None
+    # a service may have the home of another user, which it may not look into
+    return usual if home and os.path.isfile(usual) else None
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
