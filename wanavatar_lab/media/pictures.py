@@ -1,5 +1,6 @@
 """Read and write pictures through Pillow."""
 
+import errno
 import io
 import json
 import logging
@@ -18,7 +19,7 @@ import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.files import write_bytes
 from wanavatar_lab.media.container import existing_file
 from wanavatar_lab.media.hdr import ToBT709, colours_to_map
@@ -455,7 +456,7 @@ def _pillow(path: Path | str) -> Iterator[None]:
     """Reading a picture by Pillow, one at a time: its limits are replaced by our own, which have messages of our own.
 
     Raises:
-        MediaError: it is no picture, or damaged.
+        MediaError: it is no picture, damaged, or may not be read.
     """
     try:
         with (
@@ -464,13 +465,16 @@ def _pillow(path: Path | str) -> Iterator[None]:
             _set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK),
         ):
             yield
-    except MediaError:
+    except LabError:
         raise
     except UnidentifiedImageError as error:
         raise _NotAPicture(
             f"{path} is not a picture that can be read. Give a PNG, JPEG, WebP, HEIC or TIFF file."
         ) from error
     except Exception as error:
+        # of the system, and not of a decoder; EINVAL is a damaged place in the file that a decoder has sought
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise MediaError(f"{path} cannot be read: {error.strerror}. Check its permissions and its disk.") from error
         # Pillow's decoders raise nearly every kind of exception on damaged data; each of them means just that
         raise MediaError(f"{path} is damaged or cut short: {error}. Copy, download or export it again.") from error
 
