@@ -156,6 +156,17 @@ def test_recordings_in_a_row(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_audio(tmp_path / "all.wav").samples[:1000], read_audio(parts[0]).samples)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_a_recording_behind_surround_sound_is_heard_from_left_and_right(tmp_path: Path, channels: int) -> None:
+    parts = [sound(tmp_path / "a.wav", 1000, 16_000, 3), sound(tmp_path / "b.wav", 1000, 16_000, channels)]
+    tools.concatenate(parts, tmp_path / "all.wav")
+    stereo = tools.resample(parts[1], tmp_path / "stereo.wav", rate=16_000, channels="stereo")
+    heard = read_audio(tmp_path / "all.wav").samples
+    assert heard.shape == (2000, 3) and stereo.audio_channels == 2
+    np.testing.assert_array_equal(heard[1000:, :2], read_audio(tmp_path / "stereo.wav").samples)
+    assert not heard[1000:, 2].any()
+
+
 def test_sound_and_video_do_not_mix(tmp_path: Path, clip: Path) -> None:
     with pytest.raises(
         MediaError, match=r"Only recordings or only videos can be joined: a\.wav is audio, clip\.mp4 is"
