@@ -325,13 +325,19 @@ def test_the_faces_of_a_profile_are_read_by_its_own_reader(tmp_path: Path) -> No
 # --- several clips
 
 
-def test_clips_of_two_folders_belong_together_by_name_or_else_in_order(tmp_path: Path) -> None:
+def test_clips_of_two_folders_belong_together_by_name_or_else_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("one/b.mp4", "one/a.mp4", "two/b.mov", "two/c.mp4", "three/x.mp4", "three/y.mp4", "one/._a.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     assert pairs(one) == [(one / "a.mp4", None), (one / "b.mp4", None)]
+    assert not caplog.text
     assert pairs(one, two) == [(one / "b.mp4", two / "b.mov")]
+    assert (
+        f"Left out, since no clip of the other folder has that name: {one / 'a.mp4'}, {two / 'c.mp4'}." in caplog.text
+    )
     assert pairs(one, three) == [(one / "a.mp4", three / "x.mp4"), (one / "b.mp4", three / "y.mp4")]
     assert pairs(one / "a.mp4", two / "c.mp4") == [(one / "a.mp4", two / "c.mp4")]
     with pytest.raises(LabError, match=r"has 2 clips and .*c\.mp4 has 1"):

@@ -7,6 +7,7 @@
 Frames are read one by one, so a clip of any length takes the same memory. The same clip gives the same numbers.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,8 @@ EMBEDDED = 4  # faces that are embedded per second; each takes 10 ms
 CHUNK_BYTES = 64 << 20  # of frames that are held at a time
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PICTURE = "picture"  # the region that is the whole frame
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -308,11 +311,11 @@ def evaluate(
 def pairs(first: Path | str, other: Path | str | None = None) -> list[tuple[Path, Path | None]]:
     """The clips to evaluate: a clip or those of a folder, each with the one of `other` that belongs to it.
 
-    Clips of two folders belong together by their names (without suffix), if any are the same; else in the order of
-    their names.
+    Clips of two folders belong together by their names (without suffix), if any are the same, and a warning names the
+    others, which are left out; else in the order of their names.
 
     Raises:
-        LabError: a folder has no clips, there is no such file, or clips remain without another.
+        LabError: a folder has no clips, there is no such file, or none have the same name and one folder has more.
     """
     mine = _clips(Path(first))
     if other is None:
@@ -321,6 +324,9 @@ def pairs(first: Path | str, other: Path | str | None = None) -> list[tuple[Path
     by_name = {clip.stem: clip for clip in theirs}
     shared = [clip for clip in mine if clip.stem in by_name]
     if shared and max(len(mine), len(theirs)) > 1:
+        names = {clip.stem for clip in shared}
+        if alone := [str(clip) for clip in (*mine, *theirs) if clip.stem not in names]:
+            _log.warning("Left out, since no clip of the other folder has that name: %s.", ", ".join(alone))
         return [(clip, by_name[clip.stem]) for clip in shared]
     if len(mine) != len(theirs):
         raise LabError(
