@@ -23,7 +23,7 @@ from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
 from wanavatar_lab.metrics.evaluate import Evaluation, evaluate, pairs
 from wanavatar_lab.metrics.face_readers import profile_of
-from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
+from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, read_landmarks, write_landmarks
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
 from wanavatar_lab.runs import Artifact
 
@@ -211,6 +211,15 @@ def test_a_picture_of_the_person_is_what_the_clip_is_compared_with(tmp_path: Pat
     nobody = evaluate(clip, reference=tmp_path / "wall.png")
     assert nobody.measures()["face_colour"] is None and nobody.measures()["colour_drift"] is not None
     assert any("wall.png: no face was found" in note for note in nobody.notes)
+
+
+def test_a_person_who_comes_late_is_compared_with_nobody(tmp_path: Path) -> None:
+    clip = drawn(tmp_path / "clip.mp4", np.linspace(0.1, 0.9, 64), voice(4))
+    known = read_landmarks(clip)
+    write_landmarks(clip, dataclasses.replace(known, faces=[None] * 32 + list(known.faces[32:])))
+    found = evaluate(clip)
+    assert found.face_found == 0.5 and found.measures()["face_colour"] is None
+    assert any("the first part of the clip, which shows none" in note for note in found.notes)
 
 
 # --- the picture

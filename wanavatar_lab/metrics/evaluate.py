@@ -515,6 +515,11 @@ def _identity(tracks: _Tracks, fps: float, looks: _Look | None, name: str, notes
     embedded = [[tracks.embedded[i] for i in range(start, end) if i in tracks.embedded] for start, end in spans]
     means = [np.mean(each, axis=0) if each else None for each in embedded]
     look, face, embedding = looks or (regions[0], None, means[0])
+    if looks is None and "skin" not in look and any("skin" in each for each in regions):
+        notes.append(
+            "Nothing of the face is compared with the first part of the clip, which shows none: give a picture of the "
+            "person as the reference."
+        )
     oval = None
     if face is not None:
         oval = face.oval
