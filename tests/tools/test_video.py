@@ -148,6 +148,19 @@ def test_videos_in_a_row_keep_their_frames_and_sounds_in_sync(tmp_path: Path, ca
         assert found == pytest.approx(tone, abs=3)
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(1.04, ""), (1.5, "a.mp4 has 0.50 s of sound behind its last frame")])
+def test_no_frame_is_held_between_videos_whose_sound_is_longer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, seconds: float, said: str
+) -> None:
+    """The sound of a phone's recording ends a moment after its picture."""
+    frames, samples = [frame(8 * number) for number in range(16)], np.zeros((round(seconds * 48_000), 1), np.float32)
+    path = mux(tmp_path / "a.mp4", video="libx264", audio="aac", frames=frames, fps=16, samples=samples)
+    made = tools.concatenate([path, path], tmp_path / "b.mp4")
+    assert (made.frames, made.duration) == (32, 2.0)
+    assert greys(tmp_path / "b.mp4") == pytest.approx([*range(0, 128, 8)] * 2, abs=NEAR)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
 def test_recordings_in_a_row(tmp_path: Path) -> None:
     parts = [sound(tmp_path / "a.wav", 1000, 16_000, 2), sound(tmp_path / "b.wav", 3000, 48_000)]
     made = tools.concatenate(parts, tmp_path / "all.wav")

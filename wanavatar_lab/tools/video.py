@@ -159,7 +159,10 @@ def concatenate(
             _log.warning("%s has %s×%s pixels and is fitted into %d×%d.", path, info.width, info.height, width, height)
         if abs((info.fps or 0) - float(fps)) > 0.01:
             _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.fps, float(fps))
-    counts = [max(1, round((info.duration or 0) * fps)) for info in infos]
+        behind = (info.duration or 0) - (info.picture_seconds or 0)
+        if behind > 1 / fps:
+            _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
+    counts = [frames_of(info, fps) for info in infos]
     # the first's own rate, else that of the first with sound; the writer would mix surround sound down in any case
     heard = next(((path, info) for path, info in zip(files, infos, strict=True) if info.audio_rate), None)
     sound: Audio | None = None
