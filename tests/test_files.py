@@ -1,6 +1,8 @@
 """Folders whose entries are renamed, removed or no folders at all between the listing and the next call."""
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from wanavatar_lab.files import (
     remove_if_possible,
     stat_if_possible,
     whole_file,
+    write_text,
 )
 from wanavatar_lab.lora.find import describe, find_adapters
 from wanavatar_lab.runs import uploads
@@ -178,6 +181,23 @@ def test_what_a_killed_tool_was_writing_goes_and_other_files_stay(tmp_path: Path
         os.utime(path, (time.time() - LONG_AGO,) * 2)
     uploads.remove_left_behind(tmp_path)
     assert {*tmp_path.iterdir()} == {written, hidden, tmp_path / "voice.wav"}
+
+
+def test_files_are_written_on_a_disk_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the shared folders of VirtualBox, which answer EINVAL."""
+    sync, answer = os.fsync, errno.EINVAL
+
+    def of_such_a_disk(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(answer, os.strerror(answer))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", of_such_a_disk)
+    write_text(tmp_path / "a.txt", "whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    answer = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        write_text(tmp_path / "b.txt", "on a disk that fails")
 
 
 def test_only_regular_files_are_loras_and_others_are_said(tmp_path: Path) -> None:

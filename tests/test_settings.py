@@ -48,8 +48,17 @@ def test_a_file_says_where_weights_lie(where: str, tmp_path: Path) -> None:
     assert read_settings({**environ, "WANAVATAR_WEIGHTS": "/other"}).weights_dir == Path("/other")
 
 
+def test_a_folder_in_the_home_is_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = written(tmp_path / "mine.toml", 'weights_dir = "~/models"\n')
+    found = read_settings({"WANAVATAR_SETTINGS": str(file), "WANAVATAR_RUNS_DIR": "~/runs"})
+    assert (found.weights_dir, found.runs_dir) == (tmp_path / "models", tmp_path / "runs")
+
+
 def test_a_home_without_a_file_is_fine(tmp_path: Path) -> None:
     assert read_settings({"HOME": str(tmp_path)}) == Settings()
+    # the system refuses to look there, as into the home of another user
+    assert read_settings({"HOME": str(tmp_path / ("home" * 100))}) == Settings()
 
 
 @pytest.mark.parametrize(

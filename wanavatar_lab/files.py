@@ -27,6 +27,7 @@ from wanavatar_lab.errors import Cancelled, DiskFull, LabError
 
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+WITHOUT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
 _RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
@@ -118,6 +119,10 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # shared folders of virtual machines and some network disks sync files, and refuse to sync folders
+        if error.errno not in WITHOUT_SYNC or not stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise
     finally:
         os.close(handle)
 

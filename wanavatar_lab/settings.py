@@ -6,6 +6,8 @@ are read from a file, in lower case:
 
     # ~/.config/wanavatar-lab/settings.toml, or the file that WANAVATAR_SETTINGS names
     weights_dir = "/data/weights"
+
+A folder may begin with ~, the user's home.
 """
 
 import os
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from wanavatar_lab.errors import LabError
 
@@ -23,6 +25,8 @@ __all__ = ["Settings", "config_folder", "read_settings"]
 # package is installed without the repository, defaults are below the working folder.
 _BESIDE = Path(__file__).resolve().parent.parent
 CHECKOUT = _BESIDE if (_BESIDE / "notebooks").is_dir() else Path()
+# no shell has expanded what stands in a file, or in the environment of a container or a service
+Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 
 
 class Settings(BaseModel):
@@ -30,9 +34,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runs_dir: Path = Field(default=CHECKOUT / "runs", description="a folder per run")
-    weights_dir: Path = Field(default=CHECKOUT / "weights", description="model weights and LoRAs")
-    server_root: Path = Field(
+    runs_dir: Folder = Field(default=CHECKOUT / "runs", description="a folder per run")
+    weights_dir: Folder = Field(default=CHECKOUT / "weights", description="model weights and LoRAs")
+    server_root: Folder = Field(
         default=CHECKOUT,
         description="the folder that JupyterLab or Voilà serves; a page shows only files below it",
     )
@@ -62,7 +66,7 @@ class Settings(BaseModel):
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile the blocks of the networks; auto does on a GPU, for videos"
     )
-    cache_dir: Path = Field(
+    cache_dir: Folder = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanavatar-lab",
         description="compiled kernels and their times",
     )
@@ -115,7 +119,8 @@ def _settings_file(environ: Mapping[str, str]) -> Path | None:
         return Path(environ["WANAVATAR_SETTINGS"])
     home = _config_home(environ)
     usual = Path(home) / "wanavatar-lab" / "settings.toml"
-    return usual if home and usual.is_file() else None
+    # a service may have the home of another user, which it may not look into
+    return usual if home and os.path.isfile(usual) else None
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:

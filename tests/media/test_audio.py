@@ -5,13 +5,16 @@ import math
 import re
 import struct
 import wave
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import soundfile
 import soxr  # type: ignore[import-untyped]
+from av.stream import Disposition
 
 from tests.media.samples import clicks, mux, number_in, numbered, onsets, tone
 from wanavatar_lab.errors import MediaError
@@ -238,6 +241,21 @@ def test_a_recording_begins_where_its_earliest_track_does(tmp_path: Path, start:
     assert [number_in(frame) for frame in read_frames(path, fps=16)] == [*range(16)]
     info = probe(path)
     assert (info.frames, info.missing) == (16, "") and info.duration == pytest.approx(1.0, abs=0.07)
+
+
+def test_of_several_tracks_the_one_that_players_play_is_heard(tmp_path: Path) -> None:
+    """A film whose first track is another language, a recording whose first microphone was silent."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as file:
+        tracks: list[Any] = [file.add_stream("pcm_s16le", rate=rate, layout="mono") for rate in (8_000, 16_000)]
+        tracks[0].disposition, tracks[1].disposition = Disposition(0), Disposition.default
+        for track, level in zip(tracks, (0, 10_000), strict=True):
+            frame = av.AudioFrame.from_ndarray(np.full((1, track.rate), level, np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = track.rate, 0, Fraction(1, track.rate)
+            file.mux(track.encode(frame))
+    heard = read_audio(path)
+    assert heard.rate == probe(path).audio_rate == 16_000
+    assert heard.samples.min() == pytest.approx(10_000 / 32_768)
 
 
 def test_a_hole_in_the_timestamps_becomes_silence(tmp_path: Path) -> None:

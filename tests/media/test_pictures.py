@@ -1,7 +1,9 @@
 """Pictures of every kind that people have, and pictures written."""
 
+import errno
 import io
 import json
+import os
 import re
 import struct
 import zlib
@@ -93,6 +95,17 @@ def test_every_exif_orientation_is_read_upright(tmp_path: Path, orientation: int
     assert np.abs(middles(read) - PIXELS).max() <= 8
     info = probe(path)
     assert (info.kind, info.width, info.height, info.duration) == ("picture", 60, 40, None)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_scan_without_compression_is_read_upright(tmp_path: Path, mode: str) -> None:
+    exif, grey = Image.Exif(), np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27
+    exif[ExifTags.Base.Orientation] = 6
+    scan = Image.fromarray(grey) if mode == "I;16" else Image.fromarray((grey >> 8).astype(np.uint8)).convert(mode)
+    scan.save(tmp_path / "a.tif", exif=exif)
+    read = np.asarray(read_picture(tmp_path / "a.tif")).astype(int)
+    assert read.shape == (60, 40, 3)
+    assert np.abs(read - np.rot90(grey / 257, -1)[..., None]).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "L", "LA", "CMYK", "YCbCr"])
@@ -388,6 +401,21 @@ def test_reference_white_of_an_hdr_photo_is_white(
     read = np.asarray(read_picture(path)).astype(int)
     assert np.abs(read[:, 4:28] - 238).max() <= 3 and read[:, 36:].max() <= 6
     assert probe(path).hdr == transfer and f"{path} is HDR ({transfer})" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"something")
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    for read in (read_picture, probe):
+        with pytest.raises(MediaError, match=rf"a\.png cannot be read: {os.strerror(number)}\. Check its permissions"):
+            read(tmp_path / "a.png")
 
 
 def test_what_is_no_picture_is_refused_in_clear_words(tmp_path: Path) -> None:

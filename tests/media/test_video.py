@@ -1,14 +1,20 @@
 """Videos read from files."""
 
+import io
 import re
+import struct
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from tests.media.samples import COLOURS, mux, number_in, numbered, onsets, stripes, tone
 from wanavatar_lab.errors import MediaError
@@ -84,6 +90,22 @@ def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> Non
     assert number_in(read_frame(path, 0.6)) == 4
 
 
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_a_cut_animation_moves_as_far_as_it_goes(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, noise = tmp_path / f"a.{suffix}", np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), np.uint8)
+    first, *rest = map(Image.fromarray, noise)
+    first.save(path, save_all=True, append_images=rest, duration=100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    info = probe(path)
+    assert (info.kind, info.frames, info.duration) == ("picture", 5, 0.5)
+    assert f"a.{suffix} moves as far as frame 5 of" in caplog.text
+
+
+def test_a_raw_stream_is_read_from_any_time(tmp_path: Path) -> None:
+    path = mux(tmp_path / "a.h264", video="libx264", frames=[numbered(k) for k in range(50)], fps=25)
+    assert [number_in(read_frame(path, at)) for at in (0.2, 0.8, 1.6)] == [5, 20, 40]
+
+
 def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> None:
     times = [0, 1, 2, 20, 21, 60]
     path = mux(tmp_path / "a.mkv", video="libx264", fps=20, times=times, frames=[numbered(k) for k in range(6)])
@@ -129,6 +151,47 @@ def test_a_turned_phone_gives_an_upright_picture(tmp_path: Path, rotation: int) 
     assert np.abs(read.astype(int) - upright).mean() < 4
     info = probe(path)
     assert (info.height, info.width) == upright.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda frame: frame.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda frame: np.rot90(frame, 2).swapaxes(0, 1)),
+    ],
+    ids=["left to right", "top to bottom", "on end", "on end, and turned"],
+)
+def test_a_mirrored_selfie_is_shown_as_players_show_it(
+    tmp_path: Path, matrix: tuple[int, int, int, int], shown: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> None:
+    frame = np.zeros((32, 96, 3), np.uint8)
+    frame[:8, :24] = 255
+    path = mux(tmp_path / "a.mp4", video="libx264", frames=[frame] * 3)
+    data = path.read_bytes()
+    a, b, c, d = (each << 16 for each in matrix)
+    plain, mirrored = ([*rows, 0, 0, 1 << 30] for rows in ([1 << 16, 0, 0, 0, 1 << 16, 0], [a, b, 0, c, d, 0]))
+    place = data.index(struct.pack(">9i", *plain), data.index(b"tkhd"))
+    path.write_bytes(data[:place] + struct.pack(">9i", *mirrored) + data[place + 36 :])
+    read, upright = next(read_frames(path)), shown(frame)
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).mean() < 4
+    info = probe(path)
+    assert (info.height, info.width) == upright.shape[:2]
+
+
+def test_frames_of_a_camera_that_are_turned_by_their_exif_are_shown_upright(tmp_path: Path) -> None:
+    exif, memory = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (96, 32)).save(memory, "JPEG", exif=exif.tobytes())
+    with av.open(str(tmp_path / "a.avi"), "w") as file:
+        stream: Any = file.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 32, "yuvj420p"
+        packet = av.Packet(memory.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 10)
+        file.mux(packet)
+    assert next(read_frames(tmp_path / "a.avi")).shape == (96, 32, 3)
 
 
 def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:

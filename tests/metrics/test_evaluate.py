@@ -23,7 +23,7 @@ from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
 from wanavatar_lab.metrics.evaluate import Evaluation, evaluate, pairs
 from wanavatar_lab.metrics.face_readers import profile_of
-from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, write_landmarks
+from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, read_landmarks, write_landmarks
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
 from wanavatar_lab.runs import Artifact
 
@@ -132,6 +132,20 @@ def test_a_still_mouth_is_as_open_in_silence_as_in_speech(tmp_path: Path) -> Non
     found = evaluate(clip)
     assert found.lips is not None and found.lips.silence == pytest.approx(found.lips.speech, rel=1e-6)
     assert found.measures()["lip_silence"] == pytest.approx(100, abs=1e-4)
+    # the rounding of its landmarks follows no sound, and at no lag
+    assert (found.lips.r, found.lips.lag, found.lips.r_at_lag) == (None, None, None)
+    assert any("does not change" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("begin", "late"), [(0.0, 0), (0.0, 3), (3.6, 0), (3.5, -2)])
+def test_a_single_word_at_an_end_of_a_clip_is_followed(tmp_path: Path, begin: float, late: int) -> None:
+    sound = np.zeros(4 * 16_000, np.float32)
+    word = slice(round(begin * 16_000), round((begin + 0.4) * 16_000))
+    sound[word] = 0.3 * np.sin(np.arange(6400) / 12) * np.hanning(6400)
+    level = metrics.loudness(sound, frames=64)
+    found = evaluate(drawn(tmp_path / "clip.mp4", np.roll(level / level.max(), late), sound))
+    assert found.lips is not None and found.lips.lag == late
+    assert found.lips.r_at_lag == pytest.approx(1, abs=0.02)
 
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
@@ -193,6 +207,19 @@ def test_a_picture_of_the_person_is_what_the_clip_is_compared_with(tmp_path: Pat
     same, other = (evaluate(clip, reference=tmp_path / f"{name}.png").measures() for name in ("same", "other"))
     assert (same["face_colour"] or 9) < 2 and (other["face_colour"] or 0) > 5
     assert (same["face_outline"] or 9) < 1.5
+    write_picture(tmp_path / "wall.png", Image.new("RGB", (96, 96), "grey"))
+    nobody = evaluate(clip, reference=tmp_path / "wall.png")
+    assert nobody.measures()["face_colour"] is None and nobody.measures()["colour_drift"] is not None
+    assert any("wall.png: no face was found" in note for note in nobody.notes)
+
+
+def test_a_person_who_comes_late_is_compared_with_nobody(tmp_path: Path) -> None:
+    clip = drawn(tmp_path / "clip.mp4", np.linspace(0.1, 0.9, 64), voice(4))
+    known = read_landmarks(clip)
+    write_landmarks(clip, dataclasses.replace(known, faces=[None] * 32 + list(known.faces[32:])))
+    found = evaluate(clip)
+    assert found.face_found == 0.5 and found.measures()["face_colour"] is None
+    assert any("the first part of the clip, which shows none" in note for note in found.notes)
 
 
 # --- the picture
@@ -307,13 +334,19 @@ def test_the_faces_of_a_profile_are_read_by_its_own_reader(tmp_path: Path) -> No
 # --- several clips
 
 
-def test_clips_of_two_folders_belong_together_by_name_or_else_in_order(tmp_path: Path) -> None:
-    for name in ("one/b.mp4", "one/a.mp4", "two/b.mov", "two/c.mp4", "three/x.mp4", "three/y.mp4", "one/.note.txt"):
+def test_clips_of_two_folders_belong_together_by_name_or_else_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one/b.mp4", "one/a.mp4", "two/b.mov", "two/c.mp4", "three/x.mp4", "three/y.mp4", "one/._a.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     assert pairs(one) == [(one / "a.mp4", None), (one / "b.mp4", None)]
+    assert not caplog.text
     assert pairs(one, two) == [(one / "b.mp4", two / "b.mov")]
+    assert (
+        f"Left out, since no clip of the other folder has that name: {one / 'a.mp4'}, {two / 'c.mp4'}." in caplog.text
+    )
     assert pairs(one, three) == [(one / "a.mp4", three / "x.mp4"), (one / "b.mp4", three / "y.mp4")]
     assert pairs(one / "a.mp4", two / "c.mp4") == [(one / "a.mp4", two / "c.mp4")]
     with pytest.raises(LabError, match=r"has 2 clips and .*c\.mp4 has 1"):
@@ -366,6 +399,15 @@ def test_what_the_command_refuses_it_names(two: list[str], capsys: pytest.Captur
     assert all(word in said for word in ("faces:", "'eyes'", "borders:", "'8,x'", "picture:", "'a.gif'"))
     assert main(["evaluate", "none.mp4"]) == 1
     assert "There is no none.mp4" in capsys.readouterr().err
+
+
+def test_the_numbers_are_printed_where_the_picture_cannot_be_written(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", two[0], "--picture", str(tmp_path / "none" / "a.png")]) == 1
+    said = capsys.readouterr()
+    assert "Lips follow the sound" in said.out
+    assert "a.png cannot be written: No such file or directory. Check the folder" in said.err
 
 
 def test_a_clip_that_was_cut_is_read_as_the_one_it_was_cut_from(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Deleted runs: gone from every list, brought back as they were, and removed for good after their time."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from tests.queue_for_tests import queue_settings_fixture  # noqa: F401  fixture
 from tests.stages_for_tests import Relax
-from wanavatar_lab.errors import RunError
+from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.jobs import attach, list_jobs, run_here
 from wanavatar_lab.runs.run import Run, list_runs
 from wanavatar_lab.runs.trash import KEPT, discard, discarded, empty, restore
@@ -36,6 +37,20 @@ def test_what_waits_or_runs_stays(queue_settings: Path) -> None:
     with ended.held(), pytest.raises(RunError, match="has not ended"):
         discard(ended)
     assert len(list_runs()) == 2
+
+
+def test_a_runs_folder_that_is_read_only_is_said(queue_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, deleted = (run_here(Relax(profile="pocket")) for _ in range(2))
+    discard(deleted)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    for change in (lambda: discard(run), lambda: restore(deleted.id)):
+        with pytest.raises(LabError, match=r"is not writable.*Change its permissions, or set WANAVATAR_RUNS_DIR"):
+            change()
+    assert (list_runs(), discarded()) == ([run], [deleted.id])
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "20260101-120000-ab12-relax", ".gone-20260101-120000-ab12-relax"])

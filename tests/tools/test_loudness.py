@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.media.samples import mux, numbered
 from tests.tools.clips import greys, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import Audio, read_audio, write_audio
+from wanavatar_lab.media import Audio, probe, read_audio, write_audio
 
 RATE = 48_000
 
@@ -89,3 +90,16 @@ def test_a_video_keeps_its_picture(tmp_path: Path) -> None:
     tools.normalize_loudness(path, tmp_path / "b.mp4", loudness=-30.0)
     assert np.abs(np.array(greys(tmp_path / "b.mp4")) - greys(path)).max() < 2
     assert tools.measure_loudness(tmp_path / "b.mp4").integrated == pytest.approx(-30.0, abs=0.3)
+
+
+def test_surround_sound_gets_its_target_in_the_stereo_of_a_video(tmp_path: Path) -> None:
+    wave = 0.2 * np.sin(2 * np.pi * 1000 * np.arange(2 * RATE) / RATE)
+    everywhere = np.repeat(wave[:, None], 6, axis=1).astype(np.float32)
+    frames = [numbered(number) for number in range(32)]
+    path = mux(tmp_path / "a.mp4", video="libx264", audio="aac", frames=frames, samples=everywhere)
+    made = tools.normalize_loudness(path, tmp_path / "b.mp4", loudness=-23.0)
+    assert made.after.integrated == pytest.approx(-23.0, abs=0.1)
+    assert tools.measure_loudness(tmp_path / "b.mp4").integrated == pytest.approx(-23.0, abs=0.3)
+    tools.normalize_loudness(path, tmp_path / "b.wav", loudness=-23.0)
+    assert tools.measure_loudness(tmp_path / "b.wav").integrated == pytest.approx(-23.0, abs=0.1)
+    assert probe(tmp_path / "b.wav").audio_channels == 6

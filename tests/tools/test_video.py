@@ -5,6 +5,7 @@ import tracemalloc
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tools.clips import SIZE, greys, sound, video
+from tests.media.samples import mux
+from tests.tools.clips import SIZE, frame, greys, sound, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import Cancelled, MediaError, cancellable
 from wanavatar_lab.media import probe, read_audio, read_frames, read_metadata
@@ -87,6 +89,32 @@ def test_a_part_of_a_video_has_the_nearest_frames(start: float, duration: float 
         assert heard.seconds == pytest.approx(float(len(found) / rate), abs=0.001)
 
 
+def test_a_camera_that_was_slower_than_it_says_loses_nothing(tmp_path: Path) -> None:
+    """In the dark a camera takes 15 of the 30 frames per second that its file states."""
+    frames = [frame(4 * number) for number in range(30)]
+    path = mux(tmp_path / "dark.mkv", video="libx264", frames=frames, times=[2 * k for k in range(30)], fps=30)
+    info = probe(path)
+    assert info.frames == 30 and info.fps == pytest.approx(15, rel=0.03)
+    part = tools.trim(path, tmp_path / "part.mp4", start=1.0)
+    assert part.duration == pytest.approx(1.0, abs=0.1)
+    found = greys(tmp_path / "part.mp4")
+    assert (found[0], found[-1]) == pytest.approx((60, 116), abs=NEAR)
+
+
+def test_a_picture_that_begins_after_its_sound_loses_nothing(tmp_path: Path) -> None:
+    frames = [frame(8 * number) for number in range(25)]
+    silence = np.zeros((96_000, 1), np.float32)
+    options: dict[str, Any] = {"video": "libx264", "audio": "aac", "frames": frames, "samples": silence}
+    path = mux(tmp_path / "late.mp4", times=list(range(25, 50)), fps=25, **options)
+    info = probe(path)
+    assert (info.frames, info.fps, info.picture_seconds) == (25, 25.0, 2.0)
+    part = tools.trim(path, tmp_path / "part.mp4")
+    assert (part.frames, part.duration) == (50, 2.0)
+    tools.trim(path, tmp_path / "part.mp4", start=1.6)
+    assert greys(tmp_path / "part.mp4") == pytest.approx(range(120, 200, 8), abs=NEAR)
+    assert tools.interpolate_frames(path, tmp_path / "more.mp4", fps=50, method="blend").duration == 2.0
+
+
 def test_a_part_hears_what_it_shows(tmp_path: Path) -> None:
     """A voice that begins at one second begins a quarter of a second after a cut at 0.75 s."""
     path = tmp_path / "c.mp4"
@@ -120,12 +148,36 @@ def test_videos_in_a_row_keep_their_frames_and_sounds_in_sync(tmp_path: Path, ca
         assert found == pytest.approx(tone, abs=3)
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(1.04, ""), (1.5, "a.mp4 has 0.50 s of sound behind its last frame")])
+def test_no_frame_is_held_between_videos_whose_sound_is_longer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, seconds: float, said: str
+) -> None:
+    """The sound of a phone's recording ends a moment after its picture."""
+    frames, samples = [frame(8 * number) for number in range(16)], np.zeros((round(seconds * 48_000), 1), np.float32)
+    path = mux(tmp_path / "a.mp4", video="libx264", audio="aac", frames=frames, fps=16, samples=samples)
+    made = tools.concatenate([path, path], tmp_path / "b.mp4")
+    assert (made.frames, made.duration) == (32, 2.0)
+    assert greys(tmp_path / "b.mp4") == pytest.approx([*range(0, 128, 8)] * 2, abs=NEAR)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
 def test_recordings_in_a_row(tmp_path: Path) -> None:
     parts = [sound(tmp_path / "a.wav", 1000, 16_000, 2), sound(tmp_path / "b.wav", 3000, 48_000)]
     made = tools.concatenate(parts, tmp_path / "all.wav")
     assert (made.audio_rate, made.audio_channels) == (16_000, 2)
     assert len(read_audio(tmp_path / "all.wav").samples) == 2000
     np.testing.assert_array_equal(read_audio(tmp_path / "all.wav").samples[:1000], read_audio(parts[0]).samples)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_a_recording_behind_surround_sound_is_heard_from_left_and_right(tmp_path: Path, channels: int) -> None:
+    parts = [sound(tmp_path / "a.wav", 1000, 16_000, 3), sound(tmp_path / "b.wav", 1000, 16_000, channels)]
+    tools.concatenate(parts, tmp_path / "all.wav")
+    stereo = tools.resample(parts[1], tmp_path / "stereo.wav", rate=16_000, channels="stereo")
+    heard = read_audio(tmp_path / "all.wav").samples
+    assert heard.shape == (2000, 3) and stereo.audio_channels == 2
+    np.testing.assert_array_equal(heard[1000:, :2], read_audio(tmp_path / "stereo.wav").samples)
+    assert not heard[1000:, 2].any()
 
 
 def test_sound_and_video_do_not_mix(tmp_path: Path, clip: Path) -> None:

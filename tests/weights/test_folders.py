@@ -14,6 +14,7 @@ from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, Tool
 from wanavatar_lab.weights import WEIGHTS, amount, append_download_command, find_weights, look, missing_weights, verify
+from wanavatar_lab.weights.folders import files_in, fingerprint
 
 STAGES = [stage for stage, request in STAGE_REQUESTS.items() if not issubclass(request, Tool)]
 
@@ -129,6 +130,18 @@ def test_shards_are_counted_by_their_index_and_by_their_names(tmp_path: Path) ->
         f"high_noise_model/{stem}-00003-of-00003.safetensors",
         f"low_noise_model/{stem}.safetensors.index.json (it is damaged)",
     )
+
+
+def test_a_part_that_is_a_link_to_a_folder_is_looked_into(tmp_path: Path) -> None:
+    model, shared = tmp_path / "model", tmp_path / "other" / "text_encoder"
+    fill(tmp_path, "model/transformer/a.safetensors", "other/text_encoder/model.safetensors")
+    (model / "text_encoder").symlink_to(shared)
+    before = fingerprint(model)
+    assert list(before) == ["text_encoder/model.safetensors", "transformer/a.safetensors"]
+    assert [path.name for path in files_in(model)] == ["model.safetensors", "a.safetensors"]
+    (shared / "model.safetensors").write_bytes(b"another")
+    changed = {name for name, print_ in fingerprint(model).items() if before[name] != print_}
+    assert changed == {"text_encoder/model.safetensors"}
 
 
 def test_a_folder_of_no_layout_lacks_what_a_download_would_bring(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     Raises:
         RequestError: an option is not allowed.
-        LabError: a clip cannot be measured.
+        LabError: a clip cannot be measured, or the picture cannot be written.
     """
     # here, since no other command needs media and numbers
     from wanavatar_lab.metrics.evaluate import evaluate as measure
@@ -69,13 +69,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     for each in (each for pair in found for each in pair if each):
         for note in each.notes:
             say(f"{each.clip}: {note}")
-    if arguments.picture:
-        from wanavatar_lab.metrics.evaluation_picture import draw  # imports matplotlib, which takes a second
-
-        draw(found, arguments.picture)
     told = [(first.to_json(), other.to_json() if other else None) for first, other in found]
     if arguments.json:
         answer([{"clip": first, "other": other} for first, other in told])
     else:
         answer("\n".join(table(told)))
+    if arguments.picture:  # after the numbers, which may have taken long
+        from wanavatar_lab.metrics.evaluation_picture import draw  # imports matplotlib, which takes a second
+
+        draw(found, arguments.picture)
     return SUCCEEDED

@@ -180,10 +180,9 @@ def _sound(path: Path | str, settings: Settings) -> Iterator[_Sound]:
         MediaError: as `read_audio`, for the part that is taken.
     """
     with reading(path, settings) as source:
-        streams = [stream for stream in source.streams if isinstance(stream, AudioStream)]
-        if not streams:
+        stream = source.sound
+        if stream is None:
             raise MediaError(f"{path} has no sound that can be read. Give an audio file, or a video with sound.")
-        stream = streams[0]
         stream.codec_context.thread_count = threads()
         frames = source.decoded(stream)
         head: av.AudioFrame | None = next(frames, None)

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full, whole_file
@@ -136,6 +137,12 @@ class Source:
         self._at_end = False
 
     @property
+    def sound(self) -> AudioStream | None:
+        """The sound that players play: of several tracks the first that is marked as the default, else the first."""
+        tracks = [stream for stream in self.streams if isinstance(stream, AudioStream)]
+        return next((track for track in tracks if track.disposition & Disposition.default), next(iter(tracks), None))
+
+    @property
     def seconds(self) -> Fraction:
         """Seconds from the zero to the end of what was read."""
         return max(Fraction(0), self._read - self.zero)
@@ -160,7 +167,7 @@ class Source:
         self._at_end = False
         try:
             for packet in self.container.demux(self.streams):
-                start, end = self._times(packet)
+                start, end = self.times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
                     self.damaged.append(start)
@@ -185,10 +192,10 @@ class Source:
             raise
         except av.FFmpegError:
             self._read = self._before
-            self.damaged.append(self._times(packet)[0])
+            self.damaged.append(self.times(packet)[0])
             return []
 
-    def _times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
+    def times(self, packet: "Packet[Stream]") -> tuple[Fraction, Fraction]:
         """Start and end of a packet in the file's own time in seconds; where it has none, the end of what was read."""
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None or not packet.time_base:

@@ -1,5 +1,6 @@
 """Read and write pictures through Pillow."""
 
+import errno
 import io
 import json
 import logging
@@ -18,7 +19,7 @@ import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import LabError, MediaError
 from wanavatar_lab.files import write_bytes
 from wanavatar_lab.media.container import existing_file
 from wanavatar_lab.media.hdr import ToBT709, colours_to_map
@@ -164,7 +165,7 @@ def is_picture(path: Path | str) -> bool:
 def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
     """The frames of an animated GIF, PNG, WebP or AVIF as RGBA, and how long each is shown in milliseconds.
 
-    It ends where no further frame can be decoded. Of a picture that does not move there are none.
+    It ends where no further frame can be decoded, which is logged. Of a picture that does not move there are none.
 
     Raises:
         MediaError: as `is_picture`, or not a picture.
@@ -175,9 +176,15 @@ def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
             frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
         for index in range(frames if frames > 1 else 0):
             # not around the yield: the caller may read another picture before it takes the next frame
-            with _pillow(path):
-                image.seek(index)
-                frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            try:
+                with _pillow(path):
+                    image.seek(index)
+                    frame = image.convert("RGBA")  # decodes it, before which a WebP does not know its duration
+            except MediaError as error:
+                if index:
+                    _log.warning("%s moves as far as frame %d of %d: %s", path, index, frames, error)
+                    return
+                raise
             yield frame, max(1, round(image.info.get("duration") or DEFAULT_DURATION))
 
 
@@ -431,6 +438,9 @@ def _open(path: Path | str) -> Image.Image:
         filled = next(_filled_webp(source), None)
         formats = [*FORMATS, *filter(None, [FORMATS_BY_NAME.get(source.suffix.lower())])]
         image = Image.open(io.BytesIO(filled) if filled else source, formats=formats)
+    # by its name Pillow would map the file into memory, where it mixes up the rows of a TIFF that is to be turned, and
+    # where the process dies if the file is cut meanwhile
+    image.filename = ""
     width, height = image.size
     if width * height > settings.max_picture_pixels:
         image.close()
@@ -446,7 +456,7 @@ def _pillow(path: Path | str) -> Iterator[None]:
     """Reading a picture by Pillow, one at a time: its limits are replaced by our own, which have messages of our own.
 
     Raises:
-        MediaError: it is no picture, or damaged.
+        MediaError: it is no picture, damaged, or may not be read.
     """
     try:
         with (
@@ -455,13 +465,16 @@ def _pillow(path: Path | str) -> Iterator[None]:
             _set(PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PNG_CHUNK),
         ):
             yield
-    except MediaError:
+    except LabError:
         raise
     except UnidentifiedImageError as error:
         raise _NotAPicture(
             f"{path} is not a picture that can be read. Give a PNG, JPEG, WebP, HEIC or TIFF file."
         ) from error
     except Exception as error:
+        # of the system, and not of a decoder; EINVAL is a damaged place in the file that a decoder has sought
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise MediaError(f"{path} cannot be read: {error.strerror}. Check its permissions and its disk.") from error
         # Pillow's decoders raise nearly every kind of exception on damaged data; each of them means just that
         raise MediaError(f"{path} is damaged or cut short: {error}. Copy, download or export it again.") from error
 

@@ -5,9 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -17,8 +16,10 @@ from wanavatar_lab.media.audio_reader import read_audio
 from wanavatar_lab.media.container import Source, reading
 from wanavatar_lab.media.hdr import hdr_of
 from wanavatar_lab.media.pictures import animation, is_picture, picture_texts, read_picture_and_loss
-from wanavatar_lab.media.video_reader import check_length, quarter_turns, shown_size, usual_rate, video_stream
+from wanavatar_lab.media.video_reader import check_length, orientation, shown_size, usual_rate, video_stream
 from wanavatar_lab.settings import read_settings
+
+MOST_OFF = Fraction(1, 10)  # by which a header's frame rate may differ from the frames that are there
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class MediaInfo:
         fps: frames per second, on average.
         frames: number of frames.
         duration: seconds, of the longer of picture and sound.
+        picture_seconds: seconds from the file's zero to the end of the last frame; the picture may begin after the
+            sound, so that this is more than its frames last.
         audio_rate: Hz.
         audio_channels: as many as the file has.
         hdr: "HLG" or "PQ" for a picture or video of such colours, which are read as SDR; empty for others.
@@ -43,6 +46,7 @@ class MediaInfo:
     fps: float | None = None
     frames: int | None = None
     duration: float | None = None
+    picture_seconds: float | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
     hdr: str = ""
@@ -63,16 +67,20 @@ def probe(path: Path | str) -> MediaInfo:
         picture, moving = read_picture_and_loss(path), dict[str, Any]()
         if durations := [duration for _, duration in animation(path)]:
             length = sum(durations) / 1000
-            moving = {"fps": len(durations) / length, "frames": len(durations), "duration": length}
+            moving = {
+                "fps": len(durations) / length,
+                "frames": len(durations),
+                "duration": length,
+                "picture_seconds": length,
+            }
         return MediaInfo("picture", *picture.image.size, hdr=picture.hdr, missing=picture.missing, **moving)
     settings = read_settings()
     with reading(path, settings) as source:
-        sounds = [stream for stream in source.streams if isinstance(stream, AudioStream)]
-        known: dict[str, Any] = {}
-        if sounds and sounds[0].rate:
-            known = {"audio_rate": sounds[0].rate, "audio_channels": sounds[0].channels}
-            check_file_rate(path, sounds[0].rate)
-        if sounds and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
+        sound, known = source.sound, dict[str, Any]()
+        if sound and sound.rate:
+            known = {"audio_rate": sound.rate, "audio_channels": sound.channels}
+            check_file_rate(path, sound.rate)
+        if sound and not any(isinstance(stream, VideoStream) and stream.width for stream in source.streams):
             for _ in source.packets():
                 pass
             if not source.seconds or not known:  # a damaged beginning, and packets without times
@@ -82,19 +90,22 @@ def probe(path: Path | str) -> MediaInfo:
             return MediaInfo("audio", duration=_duration(source.seconds, path), **known, missing=source.missing)
         stream = video_stream(source, settings)
         check_length(source.path, source.length, settings)
-        first, frames, seconds = _counted(source, stream)
-        if first is None and sounds:
+        found = _counted(source, stream)
+        if found.first is None and sound:
             lost = "; ".join(filter(None, ["no frame of its picture can be decoded", source.missing]))
-            return MediaInfo("audio", duration=_duration(seconds, path), **known, missing=lost)
-        if first is None:
+            return MediaInfo("audio", duration=_duration(found.seconds, path), **known, missing=lost)
+        if found.first is None:
             raise MediaError(f"{path} has no frame that can be decoded. Export it again.")
-        check_length(source.path, seconds, settings)
-        duration = _duration(seconds, path)
+        check_length(source.path, found.seconds, settings)
+        duration = _duration(found.seconds, path)
         size = shown_size(stream)
-        width, height = reversed(size) if quarter_turns(first) % 2 else size
-        fps = float(stream.average_rate or frames / seconds)
-        known |= {"hdr": hdr_of(first), "missing": source.missing}
-        return MediaInfo("video", width, height, fps, frames, duration, **known)
+        width, height = reversed(size) if orientation(found.first)[1] % 2 else size
+        fps, own = stream.average_rate, found.frames / (found.end - found.begin)
+        # what a header states is exact, but of a camera that is slower in the dark only what was asked of it
+        if not fps or (not source.damaged and abs(fps - own) > MOST_OFF * own):
+            fps = own
+        known |= {"picture_seconds": float(found.end), "hdr": hdr_of(found.first), "missing": source.missing}
+        return MediaInfo("video", width, height, float(fps), found.frames, duration, **known)
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
@@ -114,23 +125,44 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     return {str(name): text for name, text in texts.items() if isinstance(text, str)}
 
 
-def _counted(source: Source, stream: VideoStream) -> tuple[VideoFrame | None, int, Fraction]:
-    """The first frame if any can be decoded, number of frames, and seconds up to the end of the last stream."""
+class _Counted(NamedTuple):
+    """The first frame if any can be decoded, number of frames, seconds up to the end of the last stream, and where the
+    picture begins and ends, in seconds from the file's zero.
+    """
+
+    first: VideoFrame | None
+    frames: int
+    seconds: Fraction
+    begin: Fraction
+    end: Fraction
+
+
+def _counted(source: Source, stream: VideoStream) -> _Counted:
     indexed = 0  # frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
     if "mp4" in source.container.format.name and source.length:
         ends = [entry.pos + entry.size for part in source.streams for entry in part.index_entries[-1:]]
         if max(ends, default=0) <= source.container.size:
             # frames before the begin of an edit list are decoded and not shown
             indexed = sum(not entry.is_discard for entry in stream.index_entries)
-    first, count = None, 0
+    first, count, begin, last, end = None, 0, None, source.zero, source.zero
     for packet in source.packets():
         if packet.stream is stream:
-            count += bool(packet.size) and not packet.is_discard
+            if packet.size and not packet.is_discard:
+                time, until = source.times(packet)
+                begin, last, end = time if begin is None else min(begin, time), max(last, time), max(end, until)
+                count += 1
             first = first or next(iter(source.decode(packet)), None)
         if indexed and source.length and first is not None:
-            return first, indexed, source.length
-    # a raw stream has no times
-    return first, count, source.seconds or count / usual_rate(stream)
+            base = stream.time_base or Fraction(0)
+            begin = (stream.start_time or 0) * base - source.zero
+            end = source.length if stream.duration is None else begin + stream.duration * base
+            return _Counted(first, indexed, source.length, begin, end)
+    if begin is None or end <= begin:  # a raw stream has no times
+        seconds = source.seconds or count / usual_rate(stream)
+        return _Counted(first, count, seconds, Fraction(0), seconds)
+    if end == last:  # without a length of its own, the last frame is shown as long as the others
+        end += (last - begin) / (count - 1)
+    return _Counted(first, count, max(source.seconds, end - source.zero), begin - source.zero, end - source.zero)
 
 
 def _duration(seconds: Fraction, path: Path | str) -> float:

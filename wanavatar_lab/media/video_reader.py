@@ -4,6 +4,7 @@ Any file that FFmpeg knows is read, and animated WebP, of which FFmpeg reads non
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -116,9 +117,21 @@ def usual_rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or USUAL_RATE
 
 
-def quarter_turns(frame: VideoFrame) -> int:
-    """How often a frame has to be turned by 90° counter-clockwise to stand upright."""
-    return round(frame.rotation / 90) % 4
+def orientation(frame: VideoFrame) -> tuple[bool, int]:
+    """How a frame is shown upright: whether it is mirrored from left to right first, and then how often it is turned
+    by 90° counter-clockwise.
+    """
+    try:
+        matrix: Any = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV types one key alone
+    except KeyError:
+        return False, 0
+    except ValueError:  # beside it is something of a kind that PyAV does not know, such as EXIF
+        return False, round(frame.rotation / 90) % 4
+    across, down, _, sideways, upwards = np.frombuffer(matrix, np.int32)[:5].tolist()
+    # a selfie may be mirrored by its matrix, for which the angle that FFmpeg gives is wrong
+    mirrored = across * upwards < down * sideways
+    turn = math.atan2(-down, -across) if mirrored else math.atan2(down, across)
+    return mirrored, round(-turn / (math.pi / 2)) % 4
 
 
 def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: Settings) -> Iterator[Frame]:
@@ -138,7 +151,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         # FFmpeg's frame threads wait for each other for ever on some damaged streams
         stream.thread_type = "SLICE"
         to_array = _Converter(shown_size(stream))
-        sought = start > SEEK_MARGIN
+        # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
+        sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
         chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
         for frame in chosen:
@@ -253,7 +267,8 @@ class _Converter:
         if transparent:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-        return np.ascontiguousarray(np.rot90(array, quarter_turns(frame)))
+        mirrored, turns = orientation(frame)
+        return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirrored else array, turns))
 
     def _reformatted(self, frame: VideoFrame, pixels: str) -> VideoFrame:
         # untagged pictures as players take them: large ones as BT.709, small ones as BT.601

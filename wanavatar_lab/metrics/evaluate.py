@@ -7,6 +7,7 @@
 Frames are read one by one, so a clip of any length takes the same memory. The same clip gives the same numbers.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,8 @@ EMBEDDED = 4  # faces that are embedded per second; each takes 10 ms
 CHUNK_BYTES = 64 << 20  # of frames that are held at a time
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PICTURE = "picture"  # the region that is the whole frame
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -308,11 +311,11 @@ def evaluate(
 def pairs(first: Path | str, other: Path | str | None = None) -> list[tuple[Path, Path | None]]:
     """The clips to evaluate: a clip or those of a folder, each with the one of `other` that belongs to it.
 
-    Clips of two folders belong together by their names (without suffix), if any are the same; else in the order of
-    their names.
+    Clips of two folders belong together by their names (without suffix), if any are the same, and a warning names the
+    others, which are left out; else in the order of their names.
 
     Raises:
-        LabError: a folder has no clips, there is no such file, or clips remain without another.
+        LabError: a folder has no clips, there is no such file, or none have the same name and one folder has more.
     """
     mine = _clips(Path(first))
     if other is None:
@@ -321,6 +324,9 @@ def pairs(first: Path | str, other: Path | str | None = None) -> list[tuple[Path
     by_name = {clip.stem: clip for clip in theirs}
     shared = [clip for clip in mine if clip.stem in by_name]
     if shared and max(len(mine), len(theirs)) > 1:
+        names = {clip.stem for clip in shared}
+        if alone := [str(clip) for clip in (*mine, *theirs) if clip.stem not in names]:
+            _log.warning("Left out, since no clip of the other folder has that name: %s.", ", ".join(alone))
         return [(clip, by_name[clip.stem]) for clip in shared]
     if len(mine) != len(theirs):
         raise LabError(
@@ -359,7 +365,9 @@ def table(found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -
 
 def _clips(place: Path) -> list[Path]:
     if place.is_dir():
-        found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        # hidden ones are no clips: macOS keeps what it notes of a.mp4 as ._a.mp4 on disks of other systems
+        clips = (path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = sorted(path for path in clips if not path.name.startswith("."))
         if not found:
             raise LabError(f"{place} has no clips; they are files that end in {', '.join(SUFFIXES)}.")
         return found
@@ -489,6 +497,8 @@ def _reference(picture: Path, source: str, tracks: _Tracks) -> _Look:
     with reader_for(picture, source) as reader:
         reading = reader.read(frames, [0.0])
     face = reading.faces[0]
+    if not np.isfinite(reading.opening).any():
+        tracks.notes.append(f"Nothing of the face is compared with {picture.name}: no face was found in that picture.")
     return _looks(frames, reading)[0], face, tracks.embed(frames[0], face)
 
 
@@ -505,6 +515,11 @@ def _identity(tracks: _Tracks, fps: float, looks: _Look | None, name: str, notes
     embedded = [[tracks.embedded[i] for i in range(start, end) if i in tracks.embedded] for start, end in spans]
     means = [np.mean(each, axis=0) if each else None for each in embedded]
     look, face, embedding = looks or (regions[0], None, means[0])
+    if looks is None and "skin" not in look and any("skin" in each for each in regions):
+        notes.append(
+            "Nothing of the face is compared with the first part of the clip, which shows none: give a picture of the "
+            "person as the reference."
+        )
     oval = None
     if face is not None:
         oval = face.oval

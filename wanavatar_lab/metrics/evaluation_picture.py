@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from wanavatar_lab.files import whole_file
+from wanavatar_lab.media.pictures import write_bytes_of_picture
 from wanavatar_lab.metrics.evaluate import MEASURES, Evaluation, evaluate
 
 __all__ = ["draw", "lip_curves"]
@@ -29,11 +29,12 @@ def draw(found: Sequence[tuple[Evaluation, Evaluation | None]], path: Path | str
     """Draw one clip, two clips side by side, or the measures of many, as a picture file.
 
     Raises:
+        MediaError: the folder is missing or cannot be written to.
         DiskFull: there is no room; nothing is left behind.
     """
-    figure = _of_pair(*found[0]) if len(found) == 1 else _of_many(found)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=130, facecolor=PAPER)
+    figure, memory = _of_pair(*found[0]) if len(found) == 1 else _of_many(found), io.BytesIO()
+    figure.savefig(memory, format=Path(path).suffix[1:].lower(), dpi=130, facecolor=PAPER)
+    write_bytes_of_picture(Path(path), memory.getvalue())
 
 
 class _Picture(Figure):

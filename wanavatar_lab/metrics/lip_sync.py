@@ -1,5 +1,6 @@
 """Loudness per video frame, and how well the opening of a mouth follows it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ FPS = 16  # of the clips that Wan2.2-S2V makes
 RATE = 16_000  # samples per second, as wav2vec2 takes them
 # frames quieter than this share of a clip's loud speech are silent: -34 dB
 SILENCE = 0.02
+# a track that varies by less than this share of its largest value does not change: landmarks are kept in float32, whose
+# rounding is a hundredth of that
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -145,15 +149,30 @@ def correlation(first: ArrayLike, second: ArrayLike) -> float:
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"The tracks have {a.shape} and {b.shape} frames; cut them to the same length.")
-    if a.std() == 0 or b.std() == 0:
+    if _is_still(a) or _is_still(b):
         raise ValueError("One of the tracks does not change, so its correlation is not defined.")
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def best_lag(mouth: ArrayLike, sound: ArrayLike, *, reach: int = 4) -> int:
-    """The lag in frames, at most `reach`, at which the tracks [F] correlate best; negative if the mouth is early."""
+    """The lag in frames, at most `reach`, at which the tracks [F] correlate best; negative if the mouth is early.
+
+    A lag at which one of them does not change where they overlap, as behind a word at the very beginning, is left out.
+
+    Raises:
+        ValueError: as of `correlation`.
+    """
     a, b = np.asarray(mouth, dtype=np.float64), np.asarray(sound, dtype=np.float64)
-    return max(range(-reach, reach + 1), key=lambda lag: _at_lag(a, b, lag))
+    found = {0: correlation(a, b)}
+    for lag in sorted(range(-reach, reach + 1), key=abs)[1:]:  # so that of two that are equally good the smaller counts
+        with suppress(ValueError):
+            found[lag] = _at_lag(a, b, lag)
+    return max(found, key=lambda lag: found[lag])
+
+
+def _is_still(track: NDArray[np.float64]) -> bool:
+    """Whether a track does not change, or has no frame."""
+    return not len(track) or bool(np.ptp(track) <= ROUNDING * np.abs(track).max())
 
 
 def _at_lag(mouth: NDArray[np.float64], sound: NDArray[np.float64], lag: int) -> float:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanavatar_lab.errors import RunError
-from wanavatar_lab.files import entries, is_older, remove_if_possible, sync
+from wanavatar_lab.files import entries, is_older, remove_if_possible, report_write_errors, sync
 from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 
 KEPT = 7 * 24 * 3600.0  # seconds: time enough to notice a mistake, short enough that videos do not fill the disk
@@ -25,15 +25,17 @@ def discard(run: Run) -> None:
 
     Raises:
         RunError: it is queued or running, or is gone.
+        LabError: the runs folder is not writable.
     """
     if not run.status().ended or run.is_held():
         raise RunError(f"The run {run.id} has not ended; cancel it before deleting it.")
     root = run.folder.parent
-    (root / _TRASH).mkdir(exist_ok=True)
-    empty(root, older_than=KEPT)
-    os.utime(run.folder)  # the time of deletion; written first, so that it is never kept too short
-    run.folder.rename(root / _TRASH / run.id)
-    _make_durable(root)
+    with report_write_errors(run.folder):
+        (root / _TRASH).mkdir(exist_ok=True)
+        empty(root, older_than=KEPT)
+        os.utime(run.folder)  # the time of deletion; written first, so that it is never kept too short
+        run.folder.rename(root / _TRASH / run.id)
+        _make_durable(root)
 
 
 def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
@@ -41,14 +43,16 @@ def restore(run_id: str, *, runs_dir: Path | str | None = None) -> Run:
 
     Raises:
         RunError: it is not among the deleted ones (any more).
+        LabError: the runs folder is not writable.
     """
     root = runs_folder(runs_dir)
     if run_id not in discarded(root):
         raise RunError(
             f"There is no deleted run {run_id!r} in {root / _TRASH}; they are kept for {KEPT / 86400:g} days."
         )
-    (root / _TRASH / run_id).rename(root / run_id)
-    _make_durable(root)
+    with report_write_errors(root / run_id):
+        (root / _TRASH / run_id).rename(root / run_id)
+        _make_durable(root)
     return Run(root / run_id)
 
 

@@ -76,7 +76,7 @@ class Recording:
         if info.hdr:
             logging.getLogger(__name__).warning("%s is HDR (%s); its frames are mapped to SDR, BT.709.", path, info.hdr)
         self.size, self.fps = (info.width or 0, info.height or 0), info.fps or float(FPS)
-        self.seconds = (info.frames or 1) / self.fps
+        self.seconds = info.picture_seconds or 1 / self.fps
         self.count = self.seen = 0
         self._faces: list[Face | None] = []
         self._given: tuple[_Frames, _Frames] | None = None  # for the model and for the clip, as below

@@ -329,7 +329,7 @@ class VideoFrames:
         self.source_size = (info.width, info.height)
         self._still = media.read_picture(path) if info.frames is None else None
         frames = info.frames or 1
-        self.seconds = math.inf if self._still else frames / (info.fps or FPS)
+        self.seconds = math.inf if self._still else info.picture_seconds or 1 / FPS
         self.shape: tuple[int, ...] = (frames, 1 if is_mask else 3, height, width)
         self._frames: Iterator[np.ndarray] = iter(())
         self._place: float = math.inf  # of the next one of `_frames`; they are not open yet

@@ -20,7 +20,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import MediaInfo, probe, read_frames
 from wanavatar_lab.media.timing import frame_rate
 from wanavatar_lab.tools.sound import Progress
-from wanavatar_lab.tools.video import Frame, of_count, sound_of, write_clip
+from wanavatar_lab.tools.video import Frame, frames_of, of_count, sound_of, write_clip
 
 # overlapped blocks of variable size, searched in both directions: the filter's best, and three times as slow
 OPTIONS = {"motion": "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1", "blend": "mi_mode=blend"}
@@ -55,7 +55,7 @@ def interpolate_frames(
             f"{video} has {float(own):.4g} frames per second, and {float(wanted):.4g} are fewer: no frames are "
             f"computed in between. Give {float(own):.4g} or more."
         )
-    count = math.ceil((info.frames or 1) / own * wanted)  # upwards: nothing is cut of the sound
+    count = math.ceil(frames_of(info, own) / own * wanted)  # upwards: nothing is cut of the sound
     frames = of_count(_interpolated(read_frames(video, fps=own), own, wanted, OPTIONS[method]), count)
     write_clip(out, frames, wanted, sound_of(video, info), count, metadata, progress)
     return probe(out)

@@ -14,7 +14,7 @@ import numpy as np
 from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.media.audio import BLOCK, LAYOUTS
-from wanavatar_lab.tools.sound import Progress
+from wanavatar_lab.tools.sound import Progress, with_channels
 from wanavatar_lab.tools.video import rewrite_with_sound
 
 SILENCE = -70.0  # LUFS: the absolute gate of BS.1770; what is below is not measured
@@ -44,7 +44,7 @@ class Normalized:
     """What `normalize_loudness` did.
 
     Attributes:
-        before: of the file as it was.
+        before: of the file as it was; of surround sound that becomes a video's, after it was mixed to two channels.
         gain: what every sample was multiplied by, in dB.
         after: of the result, before its samples are rounded to 16 bits or encoded.
     """
@@ -85,7 +85,9 @@ def normalize_loudness(
         MediaError: there is no sound, or it is silent or shorter than 0.4 s; or the file cannot be read or written.
         DiskFull: there is no room.
     """
-    sound = read_audio(media)
+    sound, is_video = read_audio(media), Path(out).suffix.lower() == ".mp4"
+    if is_video:  # which is written with two channels at most, whose loudness is not that of surround sound
+        sound = with_channels(sound, min(2, sound.channels))
     before = loudness_of(sound)
     if before.integrated is None:
         raise MediaError(
@@ -93,7 +95,7 @@ def normalize_loudness(
             f"{SHORTEST:g} s. Give a longer or louder recording."
         )
     louder, gain = levelled(sound, before, loudness=loudness, peak=peak)
-    if Path(out).suffix.lower() == ".mp4":
+    if is_video:
         rewrite_with_sound(media, out, louder, metadata=metadata, progress=progress)
     else:
         write_audio(out, louder, metadata=metadata)

@@ -57,7 +57,9 @@ def resample(
 
 
 def with_channels(sound: Audio, wanted: int) -> Audio:
-    """Sound with 1, 2, or as many channels as it has: more are mixed, one is repeated."""
+    """Sound with so many channels, 1 to 8: more are mixed, one is repeated, and surround channels that it lacks are
+    silent.
+    """
     samples = sound.samples
     if sound.channels == wanted:
         return sound
@@ -66,6 +68,8 @@ def with_channels(sound: Audio, wanted: int) -> Audio:
         samples /= max(1.0, float(np.abs(samples).max()))
     if wanted == 1:
         samples = samples.mean(axis=1, keepdims=True)
-    elif samples.shape[1] != wanted:
+    elif samples.shape[1] == 1:
         samples = np.repeat(samples, 2, axis=1)
+    # left and right are the first of every layout
+    samples = np.pad(samples, ((0, 0), (0, wanted - samples.shape[1])))
     return Audio(np.ascontiguousarray(samples, np.float32), sound.rate, sound.missing)

@@ -105,13 +105,12 @@ def trim(
         _say_missing(media, start, duration, part.seconds, 1 / part.rate)
         write_audio(out, part, metadata=metadata)
         return probe(out)
-    assert info.fps is not None and info.frames is not None
-    fps = frame_rate(info.fps)
+    fps = frame_rate(info.fps or 0)
     limit = None if duration is None else max(1, round(Fraction(duration) * fps))
-    place = round(Fraction(start) * fps)
-    if place == info.frames and start * fps < info.frames:  # within the time for which the last frame is shown
+    place, whole = round(Fraction(start) * fps), frames_of(info, fps)
+    if place == whole and start * fps < whole:  # within the time for which the last frame is shown
         place -= 1
-    begin, left = float(place / fps), max(1, info.frames - place)
+    begin, left = float(place / fps), max(1, whole - place)
     count = left if limit is None else min(limit, left)
     frames = read_frames(media, fps=fps, start=begin, limit=count)
     sound = sound_of(media, info, begin, count / fps)
@@ -160,7 +159,10 @@ def concatenate(
             _log.warning("%s has %s×%s pixels and is fitted into %d×%d.", path, info.width, info.height, width, height)
         if abs((info.fps or 0) - float(fps)) > 0.01:
             _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.fps, float(fps))
-    counts = [max(1, round((info.duration or 0) * fps)) for info in infos]
+        behind = (info.duration or 0) - (info.picture_seconds or 0)
+        if behind > 1 / fps:
+            _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
+    counts = [frames_of(info, fps) for info in infos]
     # the first's own rate, else that of the first with sound; the writer would mix surround sound down in any case
     heard = next(((path, info) for path, info in zip(files, infos, strict=True) if info.audio_rate), None)
     sound: Audio | None = None
@@ -205,7 +207,7 @@ def rewrite_with_sound(
     if info.kind != "video" or info.fps is None:
         raise MediaError(f"{video} has no picture, so that it cannot be written as a video. Choose .wav.")
     fps = frame_rate(info.fps)
-    write_clip(out, read_frames(video, fps=fps), fps, sound, info.frames or 1, metadata, progress)
+    write_clip(out, read_frames(video, fps=fps), fps, sound, frames_of(info, fps), metadata, progress)
 
 
 def write_clip(
@@ -225,6 +227,11 @@ def write_clip(
             if progress is not None:
                 progress(done, max(done, count))
     return done
+
+
+def frames_of(info: MediaInfo, fps: Fraction) -> int:
+    """How many frames a video has at a constant rate, from its zero on."""
+    return max(1, round(Fraction(info.picture_seconds or 0) * fps))
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -58,8 +58,11 @@ def look(weights: Weights, weights_dir: Path | str) -> Found:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file of a weights folder but the manifest and hidden ones, in which downloads keep their state."""
-    for path in files_below(folder):
+    """Every file of a weights folder but the manifest and hidden ones, in which downloads keep their state.
+
+    A part may be a link to the folder of another model, or on another disk.
+    """
+    for path in files_below(folder, follow_links=True):
         inside = path.relative_to(folder).parts
         if path.name != MANIFEST and not any(part.startswith(".") for part in inside):
             yield path
@@ -78,7 +81,7 @@ def fingerprint(folder: Path, elsewhere: Iterable[Path] = ()) -> dict[str, str]:
     return {
         path.relative_to(base).as_posix(): _hash(path)
         for place, base in places.items()
-        for path in files_below(place)
+        for path in files_below(place, follow_links=True)
         if path.suffix in WEIGHTS_SUFFIXES
     }
 
