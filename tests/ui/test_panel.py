@@ -1,6 +1,7 @@
 """Panels with real runs: by the button, by await, found again; what goes wrong."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,15 @@ def test_a_run_whose_folder_is_deleted_ends_the_waiting() -> None:
         assert eventually(lambda: job.status().ended)
 
     asyncio.run(person())
+
+
+def test_the_next_result_comes_also_where_the_one_shown_was_deleted() -> None:
+    panel = Panel(Relax, steps=1)
+    (before,) = asyncio.run(panel.run())
+    shutil.rmtree(before.parent)  # as in the gallery of another page
+    made = asyncio.run(panel.run())
+    assert made == [job_of(panel).run.folder / "result.npy"]
+    assert [card.run_id for card in cards(panel)] == [job_of(panel).id]
 
 
 def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -353,7 +353,8 @@ class Panel(LabBox):
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
-        shown = next((each.job.status() for each in self.cards if each.job and each.run_id == self._shown), None)
+        others = (each.job.run for each in self.cards if each.job and each.run_id == self._shown)
+        shown = next((run.readable_status() for run in others), None)  # None also where it was deleted since
         newer = shown is not None and status is not None and (shown.finished_at or 0.0) > (status.finished_at or 0.0)
         if status is not None and not newer and (status.state == "succeeded" or status.artifacts):
             self.present(job.run)
