@@ -428,6 +428,8 @@ def test_a_terminal_that_lacks_a_character_gets_its_escape(studio: Shell) -> Non
     studio.environ["PYTHONIOENCODING"] = "ascii"
     try:
         assert studio("paint", "--out", "가.png").stdout == "\\uac00.png\n"
+        explained = studio("plan", "--help")
+        assert (explained.returncode, explained.stderr) == (0, "") and "10\\u2079 bytes" in explained.stdout
     finally:
         (studio.folder / "가.png").unlink()
         del studio.environ["PYTHONIOENCODING"]
