@@ -157,9 +157,9 @@ def logs(arguments: argparse.Namespace) -> int:
 
 def follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> int:
     """Show progress until the run has ended, then print or copy its result. Ctrl-C cancels the run."""
-    if job.status().queue_paused:
-        say(PAUSED)
     try:
+        if job.status().queue_paused:
+            say(PAUSED)
         ended = _wait(job, request, quiet=arguments.json)
     except RunError as error:  # the request is fine; the run's folder was removed meanwhile
         raise LabError(str(error)) from error
