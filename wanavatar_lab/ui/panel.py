@@ -118,15 +118,16 @@ class Panel(LabBox):
             RequestError: the form's values are not allowed.
             RunError: the run failed or was cancelled.
         """
-        job = await self._submit()
+        submitting = asyncio.ensure_future(self._submit())
         try:
+            job = await asyncio.shield(submitting)  # a thread does it, which goes on also where this is interrupted
             if is_headless():
                 from wanavatar_lab.ui.job_card import progress_lines
 
                 await progress_lines(job)
             status = await self._follow(job)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            job.cancel()
+            (await submitting).cancel()
             raise
         if status is None or status.state != "succeeded":
             how = "was deleted" if status is None else f"failed: {status.error}" if status.error else "was cancelled"
