@@ -159,14 +159,18 @@ class Job:
         return status
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """The state, what was made, and the request."""
-        return display.run_bundle(self.run, self.status())
+        """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
+        try:
+            return display.run_bundle(self.run, self.status())
+        except RunError as error:
+            return {"text/plain": str(error)}
 
     def _ipython_display_(self) -> None:
         """Show it; where a person looks at a notebook, what is shown follows the run until it has ended."""
         output = display.LiveOutput()
         output.show(self._repr_mimebundle_())
-        if display.in_live_notebook() and not self.status().ended:
+        status = self.run.readable_status()
+        if display.in_live_notebook() and status is not None and not status.ended:
             import asyncio
 
             task = asyncio.get_running_loop().create_task(self._follow(output))
