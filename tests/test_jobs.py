@@ -21,7 +21,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     steps_done,
 )
 from wanavatar_lab.errors import RequestError, RunError
-from wanavatar_lab.jobs import Job, attach, list_jobs, submit
+from wanavatar_lab.jobs import Job, attach, list_jobs, list_queue, submit
 from wanavatar_lab.runs.run import list_runs
 
 
@@ -233,6 +233,21 @@ def test_results_are_awaited_without_blocking(shared_queue: QueueUnderTest) -> N
         return beats
 
     assert asyncio.run(beside()) > 5
+
+
+def test_an_interrupted_submission_leaves_no_run_that_nobody_waits_for(
+    queue_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.stages_for_tests import Relax
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wanavatar_lab.jobs.start_supervisor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit(Relax(profile="pocket"))
+    (job,) = list_jobs()
+    assert job.run.status().state == "cancelled" and list_queue() == []
 
 
 def test_a_missing_input_is_refused_before_there_is_a_run(queue_settings: Path) -> None:

@@ -36,8 +36,10 @@ def test_a_named_field_wins_even_with_the_default_of_full() -> None:
 def test_defaults_follow_a_changed_profile_and_named_fields_stay() -> None:
     request = SpeechToVideo(profile="pocket", image="a.png", audio="v.wav", num_inference_steps=7)
     assert request.named() == {"profile": "pocket", "image": "a.png", "audio": "v.wav", "num_inference_steps": 7}
-    changed = request.changed(profile="full")
-    assert (changed.resolution, changed.num_inference_steps) == ("auto", 7)
+    for same in (request, from_json(request.to_json())):  # also as a run of the past is read
+        changed = same.changed(profile="full")
+        assert isinstance(changed, SpeechToVideo)
+        assert (changed.resolution, changed.num_inference_steps, changed.guidance_scale) == ("auto", 7, 5.5)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

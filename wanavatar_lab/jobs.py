@@ -13,8 +13,8 @@ Nothing here imports torch.
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,14 +159,18 @@ class Job:
         return status
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """The state, what was made, and the request."""
-        return display.run_bundle(self.run, self.status())
+        """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
+        try:
+            return display.run_bundle(self.run, self.status())
+        except RunError as error:
+            return {"text/plain": str(error)}
 
     def _ipython_display_(self) -> None:
         """Show it; where a person looks at a notebook, what is shown follows the run until it has ended."""
         output = display.LiveOutput()
         output.show(self._repr_mimebundle_())
-        if display.in_live_notebook() and not self.status().ended:
+        status = self.run.readable_status()
+        if display.in_live_notebook() and status is not None and not status.ended:
             import asyncio
 
             task = asyncio.get_running_loop().create_task(self._follow(output))
@@ -240,6 +244,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None, gpus: int | 
         RequestError: an input file is missing or cannot be read, or a LoRA is unknown or for another model.
         DiskFull: there is no room; nothing is left behind.
         LabError: the runs folder is not writable, or is on a disk without locks; or `gpus` is no such number.
+        KeyboardInterrupt: Ctrl-C; a run that is queued by then is cancelled.
     """
     settings = read_settings(os.environ if gpus is None else os.environ | {"WANAVATAR_GPUS": str(gpus)})
     request.check_inputs()
@@ -250,7 +255,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None, gpus: int | 
     if not request.queued:
         return _start_at_once(request, root)
     queue = RunQueue(root)
-    with draft(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:
+    with _submitting(request, root, Status(message="waiting for the worker", submitted_at=time.time())) as drafted:
         drafted.write_settings(settings)
         queue.prepare()
         with queue.locked():
@@ -261,7 +266,7 @@ def submit(request: Request, *, runs_dir: Path | str | None = None, gpus: int | 
             except BaseException:
                 queue.remove(drafted.id)
                 raise
-    _tend(queue, start=True)
+        _tend(queue, start=True)
     return Job(run)
 
 
@@ -333,11 +338,23 @@ def run_here(request: Request, *, runs_dir: Path | str | None = None) -> Run:
     return run
 
 
+@contextmanager
+def _submitting(request: Request, root: Path, status: Status) -> Iterator[Run]:
+    """A draft; a Ctrl-C after it is published cancels it, since the caller has no job yet that could be cancelled."""
+    with draft(request, root, status) as drafted:
+        try:
+            yield drafted
+        except KeyboardInterrupt:
+            published = Run(root / drafted.id)
+            if published.folder.exists():
+                Job(published).cancel()
+            raise
+
+
 def _start_at_once(request: Request, root: Path) -> Job:
     from wanavatar_lab.worker.at_once import start_at_once  # few clients have a tool to run
 
-    status = Status(submitted_at=time.time()).started()
-    with draft(request, root, status) as drafted:
+    with _submitting(request, root, Status(submitted_at=time.time()).started()) as drafted:
         # held from before it is listed until its process ends, or a look at it would take it for abandoned
         lock = locks.take(drafted.folder / "log.txt", wait=True)
         assert lock is not None

@@ -428,6 +428,8 @@ def test_a_terminal_that_lacks_a_character_gets_its_escape(studio: Shell) -> Non
     studio.environ["PYTHONIOENCODING"] = "ascii"
     try:
         assert studio("paint", "--out", "가.png").stdout == "\\uac00.png\n"
+        explained = studio("plan", "--help")
+        assert (explained.returncode, explained.stderr) == (0, "") and "10\\u2079 bytes" in explained.stdout
     finally:
         (studio.folder / "가.png").unlink()
         del studio.environ["PYTHONIOENCODING"]
@@ -597,14 +599,14 @@ def test_a_log_that_is_gone_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == f"wanavatar-lab: The log of {run.id} cannot be read: No such file or directory.\n"
 
 
-def test_a_terminal_gets_a_bar(studio: Shell) -> None:
-    """Standard error is a terminal of 80 columns, and is left empty."""
+def on_terminal(studio: Shell, kind: str, *words: str) -> str:
+    """What a command that succeeds writes to standard error where that is a terminal of 80 columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
-        [sys.executable, "-m", "wanavatar_lab", "paint", "--steps", "60", "--out", "bar.png"],
+        [sys.executable, "-m", "wanavatar_lab", *words],
         cwd=studio.folder,
-        env={**studio.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
+        env={**studio.environ, "TERM": kind, "COLUMNS": "80"},
         stdout=subprocess.PIPE,
         stderr=theirs,
     )
@@ -615,10 +617,19 @@ def test_a_terminal_gets_a_bar(studio: Shell) -> None:
             seen += part
     os.close(ours)
     out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, b"bar.png\n")
-    text = seen.decode()
+    assert (process.returncode, out) == (0, words[-1].encode() + b"\n")
+    return seen.decode()
+
+
+def test_a_terminal_gets_a_bar(studio: Shell) -> None:
+    text = on_terminal(studio, "xterm-256color", "paint", "--steps", "60", "--out", "bar.png")
     assert "━" in text and re.search(r"paint, step \d+ of 60, \d+%", text)
     assert text.endswith("\x1b[2K")  # the line is cleared
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(studio: Shell) -> None:
+    lines = on_terminal(studio, "dumb", "paint", "--out", "lines.png").splitlines()
+    assert lines[-1].startswith("Paint: succeeded in 0:0") and "\x1b" not in "".join(lines)
 
 
 def test_the_queue_is_reordered_paused_and_cancelled(studio: Shell, capsys: pytest.CaptureFixture[str]) -> None:

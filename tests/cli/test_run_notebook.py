@@ -60,6 +60,16 @@ def test_a_missing_notebook_is_said(tmp_path: Path) -> None:
         run_notebook.read_parameters(tmp_path / "none.ipynb", {})
 
 
+def test_what_is_no_notebook_and_a_folder_that_cannot_be_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.ipynb").write_text("{")
+    assert run_notebook.main([str(tmp_path / "cut.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    assert "cut.ipynb cannot be read as a notebook: " in capsys.readouterr().err
+    assert run_notebook.main([str(notebook(tmp_path)), str(tmp_path / "cut.ipynb" / "out.ipynb")]) == 1
+    assert f"{tmp_path / 'cut.ipynb'} cannot be made (File exists)." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("code", "text"),
     [

@@ -40,3 +40,10 @@ def test_loudness_is_printed_for_each_file(place: Path, capsys: pytest.CaptureFi
     assert main(["loudness", "v.wav", "no.wav"]) == 1
     out, err = capsys.readouterr()
     assert out.startswith("v.wav  ") and "There is no file no.wav" in err
+
+
+def test_names_with_dashes_are_files_behind_two_dashes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("-v.wav", "--v_1.wav"):
+        sound(place / name, 16_000, 16_000)
+    assert main(["loudness", "--", "-v.wav", "--v_1.wav"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["-v.wav", "--v_1.wav"]

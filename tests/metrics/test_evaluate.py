@@ -393,7 +393,9 @@ def test_the_table_has_a_column_per_clip_and_medians_of_folders(
     assert (tmp_path / "all.svg").read_text(encoding="utf-8").count("<svg") == 1
 
 
-def test_what_the_command_refuses_it_names(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_refuses_it_names(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", two[0], "--picture", str(tmp_path / "no" / "a.png")]) == 2  # before anything is measured
+    assert f"picture: must be in an existing folder; '{tmp_path / 'no'}' does not exist" in capsys.readouterr().err
     assert main(["evaluate", two[0], "--faces", "eyes", "--borders", "8,x", "--picture", "a.gif"]) == 2
     said = capsys.readouterr().err
     assert all(word in said for word in ("faces:", "'eyes'", "borders:", "'8,x'", "picture:", "'a.gif'"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_a_chain_that_is_cancelled_begins_no_other_run() -> None:
     asyncio.run(stop())
     eventually(lambda: not driver(chain))
     assert len(list_jobs()) == before + 1
+
+
+def test_a_chain_is_cancelled_also_where_an_earlier_result_was_deleted() -> None:
+    before = len(list_jobs())
+    chain = Chain.start([relax("a.npy"), relax("b.npy", hold_at=1)])
+    second = newest(before + 1)
+    (first,) = [job for job in list_jobs()[: len(list_jobs()) - before] if job.id != second.id]
+    shutil.rmtree(first.run.folder)
+    chain.cancel()
+    assert eventually(lambda: second.status().state == "cancelled")
+    eventually(lambda: not driver(chain))
+    with pytest.raises(LabError, match=first.id):  # and the chain is seen, for the tests below
+        asyncio.run(chain.follow(nothing))
 
 
 def test_who_only_looked_leaves_it_going(shared_queue: QueueUnderTest) -> None:

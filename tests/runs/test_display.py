@@ -4,6 +4,7 @@ import base64
 import io
 import queue as queues
 import re
+import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
 from tests.stages_for_tests import Relax
 from wanavatar_lab import media
 from wanavatar_lab.errors import RunError
+from wanavatar_lab.jobs import Job
 from wanavatar_lab.runs import Run
 from wanavatar_lab.runs.status import Artifact, Status
 
@@ -102,6 +104,17 @@ def test_a_run_shows_its_files_and_its_request(queue_settings: Path) -> None:
     assert bundle["text/plain"].splitlines() == [f"Relax {run.id}: succeeded", "  seed 4", f"  {path}"]
     assert path in bundle["text/html"] and "<b>steps</b></td>" in bundle["text/html"]
     assert repr(run.status().artifacts) == f"[Artifact(kind='numbers', path={path!r})]"
+
+
+def test_a_run_that_was_deleted_says_so_and_raises_nothing(
+    queue_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.create(Relax(profile="pocket"))
+    shutil.rmtree(run.folder)
+    for shown in (run, Job(run)):
+        assert shown._repr_mimebundle_() == {"text/plain": f"There is no run in {run.folder}: it has no status.json."}
+    Job(run)._ipython_display_()
+    assert capsys.readouterr().err == ""
 
 
 def test_waiting_shows_lines_and_raises_what_went_wrong(

@@ -1,6 +1,7 @@
 """Batches of a form: runs that differ in their seeds, one strip that fills, what cancels the rest."""
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -11,6 +12,7 @@ from wanavatar_lab.errors import RequestError
 from wanavatar_lab.jobs import Job, list_jobs, list_queue
 from wanavatar_lab.requests import Upscale
 from wanavatar_lab.requests.fields import LARGEST_SEED
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.batch import MOST_RUNS, Batch, seeds_from, submit_batch
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.panel import Panel
@@ -44,6 +46,18 @@ def test_a_batch_is_queued_whole_or_not_at_all() -> None:
     with pytest.raises(RequestError, match="does not exist"):
         submit_batch(Relax(profile="pocket", start="nowhere.npy"), 2)
     assert len(list_jobs()) == before + 3
+
+
+def test_a_thumbnail_whose_run_was_deleted_says_so() -> None:
+    jobs, chosen = submit_batch(Relax(profile="pocket", seed=3, steps=1), 2), list[Run]()
+    for job in jobs:
+        job.wait(20)
+    batch = Batch(jobs, chosen.append)
+    shutil.rmtree(jobs[0].run.folder)  # as in the gallery of another page
+    batch.strip.chosen = jobs[0].id
+    assert batch.strip.notice.startswith(f"There is no run '{jobs[0].id}' in ") and chosen == []
+    batch.strip.chosen = jobs[1].id
+    assert batch.strip.notice == "" and chosen == [jobs[1].run]
 
 
 def test_the_form_queues_as_many_as_it_says_and_shows_one_strip(queue: QueueUnderTest) -> None:

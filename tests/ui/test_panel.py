@@ -1,8 +1,10 @@
 """Panels with real runs: by the button, by await, found again; what goes wrong."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from tests.stages_for_tests import Relax
 from tests.ui import made_runs
 from tests.ui.looking import alerts, everything, named, text, until
 from wanavatar_lab.errors import RequestError, RunError
-from wanavatar_lab.jobs import Job, list_jobs
-from wanavatar_lab.requests import SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.jobs import Job, list_jobs, submit
+from wanavatar_lab.requests import Request, SpeechToVideo, TextToImage, Upscale
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.panel import Panel
@@ -125,6 +127,30 @@ def test_whoever_stops_waiting_cancels() -> None:
     assert eventually(lambda: job_of(panel).status().state == "cancelled")
 
 
+def test_whoever_stops_waiting_while_it_is_submitted_cancels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(request: Request) -> Job:  # as with a large input file, which is copied
+        begun.set()
+        assert may_go_on.wait(20)
+        return submit(request)
+
+    monkeypatch.setattr("wanavatar_lab.jobs.submit", slowly)
+    panel = Panel(Relax, hold_at=1)
+
+    async def impatient() -> None:
+        waiting = asyncio.create_task(panel.run())
+        await until(begun.is_set)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(impatient())
+    assert eventually(lambda: list_jobs()[0].status().state == "cancelled")
+
+
 def test_a_new_panel_finds_the_run_that_goes_on() -> None:
     async def person() -> None:
         first = Panel(Relax, hold_at=1)
@@ -198,6 +224,15 @@ def test_a_run_whose_folder_is_deleted_ends_the_waiting() -> None:
         assert eventually(lambda: job.status().ended)
 
     asyncio.run(person())
+
+
+def test_the_next_result_comes_also_where_the_one_shown_was_deleted() -> None:
+    panel = Panel(Relax, steps=1)
+    (before,) = asyncio.run(panel.run())
+    shutil.rmtree(before.parent)  # as in the gallery of another page
+    made = asyncio.run(panel.run())
+    assert made == [job_of(panel).run.folder / "result.npy"]
+    assert [card.run_id for card in cards(panel)] == [job_of(panel).id]
 
 
 def test_where_nothing_was_ever_run_there_is_nothing_to_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tests.ui.looking import named, shown, text, until
 from wanavatar_lab.jobs import Job, is_paused, list_queue, pause, resume, submit
 from wanavatar_lab.ui.job_card import JobCard
 from wanavatar_lab.ui.language import language
-from wanavatar_lab.ui.queue_view import QueueView
+from wanavatar_lab.ui.queue_view import LOOK_SECONDS, QueueView
 
 
 @pytest.fixture
@@ -144,6 +144,28 @@ def test_a_page_follows_by_itself(shared_queue: QueueUnderTest, running: Job) ->
         await until(lambda: rows(queue) == [job.id])
         let_go(running)
         await until(lambda: rows(queue) == [] and cards(queue) == [])
+        queue.close()
+
+    asyncio.run(person())
+
+
+def test_a_page_follows_again_when_its_disk_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, disk = tmp_path / "runs", tmp_path / "disk"
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
+    disk.mkdir()
+    runs.symlink_to(disk)
+
+    async def person() -> None:
+        queue = QueueView()
+        runs.unlink()
+        runs.symlink_to(runs)  # which cannot be read, as a network disk that is away
+        with pytest.raises(OSError, match="symbolic links"):
+            queue.look()
+        await asyncio.sleep(LOOK_SECONDS * 1.5)
+        runs.unlink()
+        runs.symlink_to(disk)
+        pause()
+        await until(lambda: "no run starts until you resume" in text(queue))
         queue.close()
 
     asyncio.run(person())

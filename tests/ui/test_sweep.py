@@ -1,6 +1,7 @@
 """Grids of runs: refused as a whole, queued as a whole, shown with their axes."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +115,20 @@ def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
             let_go(job)
         await until(lambda: sheet.cells[1][1])
         assert sheet.cells[1][1]["why"] == "failed" and "weights of relax are missing" in sheet.cells[1][1]["error"]
+
+    asyncio.run(person())
+
+
+def test_whoever_stops_waiting_cancels_all_also_where_one_was_deleted() -> None:
+    async def person() -> None:
+        tried = sweep(Relax(profile="pocket", hold_at=1), seed=[1, 2, 3])
+        tried.jobs[2].cancel()
+        shutil.rmtree(tried.jobs[2].run.folder)
+        waiting = asyncio.create_task(tried.results())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await until(lambda: all(job.status().state == "cancelled" for job in tried.jobs[:2]))
 
     asyncio.run(person())

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from wanavatar_lab.cli import completion, doctor, evaluate, extend_prompt, plan, queue, runs, serve, weights
 from wanavatar_lab.cli.options import add_common, add_gpus, add_json, add_output, add_run_id
+from wanavatar_lab.cli.output import answer
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.sharing import SHARED_STAGES
 from wanavatar_lab.profiles import PROFILES
@@ -26,6 +27,9 @@ class Usage(LabError):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Usage(f"{message}. See {self.prog} --help.")
+
+    def print_help(self, file: Any = None) -> None:
+        answer(self.format_help().rstrip("\n"))  # argparse would raise at a character that the terminal lacks
 
 
 class _Grouped(argparse.RawDescriptionHelpFormatter):
@@ -192,9 +196,15 @@ def _short(value: Any) -> str:
 
 
 def _with_dashes(words: Sequence[str]) -> Iterator[str]:
-    """The words with --some_field read as --some-field, text_to_image as text-to-image, and -x.png as a value."""
+    """The words with --some_field read as --some-field, text_to_image as text-to-image, and -x.png as a value.
+
+    Behind -- they stay as they are: names of files.
+    """
     remaining = iter(enumerate(words))
     for index, word in remaining:
+        if word == "--":
+            yield from words[index:]
+            return
         name, equals, value = word.partition("=")
         if not word.startswith("--") and not (index == 0 and name in STAGE_REQUESTS):
             yield word

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from wanavatar_lab.cli.options import place_fault
 from wanavatar_lab.cli.output import answer, say
 from wanavatar_lab.errors import SUCCEEDED, RequestError
-from wanavatar_lab.requests.request import must_be
+from wanavatar_lab.requests.request import must_be, shown
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -59,6 +60,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
             problems.append(("borders", must_be("frame numbers separated by commas, or none", arguments.borders)))
     if arguments.picture and Path(arguments.picture).suffix.lower() not in (".png", ".svg", ".pdf"):
         problems.append(("picture", must_be("a file that ends in .png, .svg or .pdf", arguments.picture)))
+    elif arguments.picture and (fault := place_fault(arguments.picture)):  # not when all is measured
+        problems.append(("picture", f"{fault} (got {shown(arguments.picture)})"))
     if problems:
         raise RequestError(problems)
     how: dict[str, Any] = {"faces": arguments.faces, "reference": arguments.reference, "borders": borders}

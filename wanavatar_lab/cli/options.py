@@ -1,6 +1,8 @@
 """Options that several commands have."""
 
 import argparse
+import os
+from pathlib import Path
 
 from wanavatar_lab.requests import Request
 
@@ -44,3 +46,18 @@ def add_output(command: argparse.ArgumentParser, request: type[Request] | None =
     )
     command.add_argument("--overwrite", action="store_true", help="replace the file of --out if there is one")
     add_common(command)
+
+
+def place_fault(file: str) -> str:
+    """Why no file of this name can be written, such as a folder that does not exist; empty if one can."""
+    path = Path(file)
+    try:
+        if path.is_dir() or not path.name:
+            return "must be the name of a file, not of a folder"
+        if not path.parent.is_dir():
+            return f"must be in an existing folder; {str(path.parent)!r} does not exist"
+        if not os.access(path.parent, os.W_OK):
+            return f"must be in a writable folder; {str(path.parent)!r} is not"
+    except OSError as error:  # a name that is too long
+        return f"cannot be written: {error.strerror}"
+    return ""

@@ -113,7 +113,7 @@ def _range(ends: tuple[float, float]) -> str:
 
 
 class ProgressLine:
-    """A bar and a text on one line of standard error; draws nothing where that is not a terminal."""
+    """A bar and a text on one line of standard error; draws nothing where that is no terminal, or a dumb one."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False)
@@ -121,8 +121,8 @@ class ProgressLine:
 
     @property
     def drawable(self) -> bool:
-        """Whether standard error is a terminal."""
-        return self._console.is_terminal
+        """Whether standard error is a terminal that can move its cursor, unlike that of Emacs (TERM=dumb)."""
+        return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def show(self, text: str, fraction: float | None = None) -> None:
         """Draw the line anew.

@@ -36,7 +36,10 @@ def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     """
     if not notebook.is_file():
         raise LabError(f"There is no notebook at {notebook}.")
-    known = {name: facts["default"] for name, facts in papermill.inspect_notebook(str(notebook)).items()}
+    try:
+        known = {name: facts["default"] for name, facts in papermill.inspect_notebook(str(notebook)).items()}
+    except (OSError, ValueError) as error:  # damaged, or not permitted
+        raise LabError(f"{notebook} cannot be read as a notebook: {error}") from error
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
     for name, text in texts.items():
@@ -63,10 +66,13 @@ def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
 
     Raises:
         RequestError: as `read_parameters`; nothing was run.
-        LabError: a cell failed; `out` shows which.
+        LabError: a cell failed, and `out` shows which; or the folder of `out` cannot be made.
     """
     values = read_parameters(notebook, texts)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{out} cannot be written: {out.parent} cannot be made ({error.strerror}).") from error
     os.environ["JPY_SESSION_NAME"] = str(out.absolute())  # as Jupyter tells a kernel where its notebook is
     try:
         papermill.execute_notebook(

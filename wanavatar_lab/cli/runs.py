@@ -1,7 +1,6 @@
 """The commands for runs: list, show, follow, cancel, run again, and what else is done with one by its id."""
 
 import argparse
-import os
 import re
 import shutil
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab import jobs
-from wanavatar_lab.cli.options import add_common, add_gpus, add_output, add_run_id
+from wanavatar_lab.cli.options import add_common, add_gpus, add_output, add_run_id, place_fault
 from wanavatar_lab.cli.output import ProgressLine, answer, complain, run_lines, say
 from wanavatar_lab.cli.queue import PAUSED, with_status
 from wanavatar_lab.errors import FAILED, INTERRUPTED, SUCCEEDED, DiskFull, LabError, RequestError, RunError
@@ -157,9 +156,9 @@ def logs(arguments: argparse.Namespace) -> int:
 
 def follow(job: jobs.Job, arguments: argparse.Namespace, request: Request) -> int:
     """Show progress until the run has ended, then print or copy its result. Ctrl-C cancels the run."""
-    if job.status().queue_paused:
-        say(PAUSED)
     try:
+        if job.status().queue_paused:
+            say(PAUSED)
         ended = _wait(job, request, quiet=arguments.json)
     except RunError as error:  # the request is fine; the run's folder was removed meanwhile
         raise LabError(str(error)) from error
@@ -244,20 +243,11 @@ def _out_problems(arguments: argparse.Namespace, request: type[Request]) -> list
     out = arguments.out
     if out is None:
         return []
-    path, fault = Path(out), ""
-    try:
-        if request.suffix and path.suffix.lower() != request.suffix:
-            fault = f"must end in {request.suffix}"
-        elif path.is_dir() or not path.name:
-            fault = "must be the name of a file, not of a folder"
-        elif not path.parent.is_dir():
-            fault = f"must be in an existing folder; {str(path.parent)!r} does not exist"
-        elif not os.access(path.parent, os.W_OK):
-            fault = f"must be in a writable folder; {str(path.parent)!r} is not"
-        elif path.exists() and not arguments.overwrite:
-            fault = "exists already; give another name, or --overwrite to replace it"
-    except OSError as error:  # a name that is too long
-        fault = f"cannot be written: {error.strerror}"
+    path, fault = Path(out), place_fault(out)
+    if request.suffix and path.suffix.lower() != request.suffix:
+        fault = f"must end in {request.suffix}"
+    elif not fault and path.exists() and not arguments.overwrite:
+        fault = "exists already; give another name, or --overwrite to replace it"
     return [("out", f"{fault} (got {shown(out)})")] if fault else []
 
 

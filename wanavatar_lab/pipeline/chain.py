@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wanavatar_lab import jobs, locks
-from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.files import entries, read_file, remove_if_possible, report_write_errors, write_json
 from wanavatar_lab.pipeline.links import Link, check
 from wanavatar_lab.pipeline.progress import Progress, Typical
@@ -142,7 +142,8 @@ class Chain:
         (self.folder / "cancelled").touch()
         for link in self.links():
             if link.file in self._read("runs.json"):
-                self._job(link).cancel()
+                with suppress(RunError):  # an earlier one, which was deleted since
+                    self._job(link).cancel()
 
     def run(self) -> None:
         """Submit the links one after the other; what its process does."""

@@ -141,7 +141,7 @@ class Request(Described, metaclass=_RequestType):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The request that `to_json` wrote.
+        """The request that `to_json` wrote; values that are its profile's defaults follow a changed profile.
 
         Raises:
             RequestError: the stage is unknown or not this class's, or a value is not allowed.
@@ -151,6 +151,8 @@ class Request(Described, metaclass=_RequestType):
         request = parse(data.get("stage"), {key: value for key, value in data.items() if key != "stage"})
         if not isinstance(request, cls):
             raise RequestError([("stage", must_be(repr(cls.stage), request.stage))])
+        # every field is written, so that only those that differ from the defaults are known to be chosen
+        request.model_fields_set.intersection_update(dict(display.named_values(request)))
         return request
 
     def to_json(self) -> dict[str, Any]:

@@ -196,10 +196,13 @@ class Run:
         return self.read_json("manifest.json")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """The state, what was made, and the request."""
+        """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
         from wanavatar_lab.runs.display import run_bundle
 
-        return run_bundle(self, self.status())
+        try:
+            return run_bundle(self, self.status())
+        except RunError as error:
+            return {"text/plain": str(error)}
 
     def path(self, artifact: Artifact) -> Path:
         """The file of an artifact."""

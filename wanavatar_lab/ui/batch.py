@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import ipywidgets as widgets
 
-from wanavatar_lab.errors import RunError
+from wanavatar_lab.errors import LabError, RunError
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.field_spec import spec
@@ -24,6 +24,7 @@ from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.fields import NumberControl
 from wanavatar_lab.ui.history import Strip, Thumbnail, thumbnail
 from wanavatar_lab.ui.language import language, read_words
+from wanavatar_lab.ui.messages import in_language
 from wanavatar_lab.ui.record import Record, joined, record_of_run
 from wanavatar_lab.ui.sweep import sweep
 from wanavatar_lab.ui.widget import LabBox, repeat
@@ -139,5 +140,9 @@ class Batch(LabBox):
         self._cancel.disabled = done == count
 
     def _choose(self, change: Mapping[str, Any]) -> None:
+        self.strip.notice = ""
         if change["new"] in self._ended:
-            self._chosen(Run.open(change["new"]))
+            try:
+                self._chosen(Run.open(change["new"]))
+            except (LabError, OSError) as error:  # it was deleted
+                self.strip.notice = in_language(str(error))

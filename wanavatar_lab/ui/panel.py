@@ -118,15 +118,16 @@ class Panel(LabBox):
             RequestError: the form's values are not allowed.
             RunError: the run failed or was cancelled.
         """
-        job = await self._submit()
+        submitting = asyncio.ensure_future(self._submit())
         try:
+            job = await asyncio.shield(submitting)  # a thread does it, which goes on also where this is interrupted
             if is_headless():
                 from wanavatar_lab.ui.job_card import progress_lines
 
                 await progress_lines(job)
             status = await self._follow(job)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            job.cancel()
+            (await submitting).cancel()
             raise
         if status is None or status.state != "succeeded":
             how = "was deleted" if status is None else f"failed: {status.error}" if status.error else "was cancelled"
@@ -353,7 +354,8 @@ class Panel(LabBox):
             main = main_artifact(status.artifacts, self.form.request_class.artifact)
             ordered = [main, *(artifact for artifact in status.artifacts if artifact != main)]
             self.artifacts = [job.run.path(artifact) for artifact in ordered]
-        shown = next((each.job.status() for each in self.cards if each.job and each.run_id == self._shown), None)
+        others = (each.job.run for each in self.cards if each.job and each.run_id == self._shown)
+        shown = next((run.readable_status() for run in others), None)  # None also where it was deleted since
         newer = shown is not None and status is not None and (shown.finished_at or 0.0) > (status.finished_at or 0.0)
         if status is not None and not newer and (status.state == "succeeded" or status.artifacts):
             self.present(job.run)

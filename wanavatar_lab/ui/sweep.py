@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -94,7 +95,8 @@ class Sweep:
     def cancel(self) -> None:
         """Cancel the runs that have not ended, the last one first, so that none starts meanwhile."""
         for job in reversed(self.jobs):
-            job.cancel()
+            with suppress(RunError):  # it was deleted
+                job.cancel()
 
     def sheet(self) -> "ContactSheet":
         """A table of the results: the last field's values in columns, all others in rows.

@@ -18,6 +18,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.requests import Words
 from wanavatar_lab.ui.language import NAMES, language, read_words
 from wanavatar_lab.ui.record import VIEW, Record, is_headless, joined, record_of
@@ -263,13 +264,23 @@ def _finished(task: asyncio.Task[Any]) -> None:
 
 
 def repeat(work: Callable[[], object], seconds: float, widget: widgets.Widget) -> None:
-    """Call `work` every `seconds` until it returns True or `widget` is closed; without a running loop, never."""
+    """Call `work` every `seconds` until it returns True or `widget` is closed; without a running loop, never.
+
+    What cannot be read or written is tried again: the disk may be back at the next call.
+    """
 
     async def timer() -> None:
+        said = ""
         while True:
             await asyncio.sleep(seconds)
-            if widget.comm is None or work() is True:
-                return
+            try:
+                if widget.comm is None or work() is True:
+                    return
+                said = ""
+            except (LabError, OSError) as error:
+                if str(error) != said:  # once, and not every second for a night
+                    said = str(error)
+                    _log.warning("%s could not be brought up to date: %s", type(widget).__name__, said)
 
     if loop_runs():
         start(timer())
