@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import remove
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
@@ -44,6 +45,8 @@ from wanavatar_lab.worker.execute import choose_device
 FORMAT = 3  # of the samples' files; a new number encodes every sample again
 CAPTION = "caption.txt"  # in a clip's folder: what is seen and done in it, its prompt
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
+# files that are removed when no clip needs them; any other was put there by somebody
+_OURS = re.compile(rf".+-\d{{4,}}-(?:first|next)-[0-9a-f]{{12}}(?:\.safetensors|{re.escape(SOUND_ENDS)})")
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 
 
@@ -119,7 +122,7 @@ def encode(
             kind = "next" if segment.continued else "first"
             name = f"{clip.path.name}-{aspect}-{segment.start:04d}-{kind}-{hashed}"
             tensors: dict[str, Tensor] | None = None
-            if not (folder / f"{name}.safetensors").is_file():
+            if not _is_whole(folder / f"{name}.safetensors"):
                 # a clip's frames are read only if one of its samples is new
                 opened = opened or _Opened(clip, steps, encoders, text)
                 tensors = opened.tensors(size, segment, inpaint)
@@ -137,14 +140,23 @@ def encode(
     except LabError:  # a damaged list is written again
         is_listed = False
     if not is_listed:
-        known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
+        known = {f"{entry.name}.safetensors" for entry in entries}
         with changing(folder):
             prompts = ("", encoders.negative_prompt)
             write_list(folder, entries, *(encoders.pipeline.encode_prompt(text)[0].float().cpu() for text in prompts))
             for file in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
-                if file.with_suffix(".safetensors").name not in known:
+                if _OURS.fullmatch(file.name) and file.with_suffix(".safetensors").name not in known:
                     remove(file)
     return entries
+
+
+def _is_whole(sample: Path) -> bool:
+    """Whether a sample's file is there, and was not cut short, as by a copy of the folder that broke off."""
+    try:
+        read_header(sample)
+    except WeightsError:
+        return False
+    return True
 
 
 def _digest(clip: ClipFolder, encoders: Encoders, text: str) -> str:

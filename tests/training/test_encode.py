@@ -165,6 +165,24 @@ def test_what_is_there_is_kept_and_what_is_not_asked_for_goes(folder: Path, enco
     assert len(second) == len(first) and second.keys() != first.keys()
 
 
+def test_only_samples_are_removed_and_what_is_cut_short_is_encoded_again(tmp_path: Path, encoders: Encoders) -> None:
+    clips = [read_clip(write_clip(tmp_path / f"video_00{i}", 32, i)) for i in range(2)]
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    theirs = [samples / name for name in ("my voice.wav", "a-lora.safetensors", "take-0001-first.wav")]
+    for file in theirs:
+        file.write_bytes(b"of somebody else")
+    encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
+    old = {file.name for file in samples.glob("video_001*")}
+    (first, *_) = samples.glob("video_000-*-first-*.safetensors")
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-8])
+    encode(clips[:1], [], samples, encoders, ASPECTS, "a person is talking")
+    assert first.read_bytes() == whole
+    assert len(old) == 3 and not any((samples / name).exists() for name in old)
+    assert [file.read_bytes() for file in theirs] == [b"of somebody else"] * 3
+
+
 def test_for_inpainting_all_that_the_face_comes_to_is_to_be_made(tmp_path: Path, encoders: Encoders) -> None:
     clip = read_clip(write_clip(tmp_path / "video_000", 24))
     encode([clip], [], tmp_path / "samples", encoders, ASPECTS, "a person is talking", inpaint=True)
