@@ -43,7 +43,6 @@ from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.worker.execute import choose_device
 
 FORMAT = 3  # of the samples' files; a new number encodes every sample again
-CAPTION = "caption.txt"  # in a clip's folder: what is seen and done in it, its prompt
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
 # files that are removed when no clip needs them; any other was put there by somebody
 _OURS = re.compile(rf".+-\d{{4,}}-(?:first|next)-[0-9a-f]{{12}}(?:\.safetensors|{re.escape(SOUND_ENDS)})")
@@ -103,18 +102,23 @@ def encode(
     Args:
         clips, held_out: for training, and for validation only.
         aspects: width and height in pixels, by name.
-        prompt: of clips without a `caption.txt`.
+        prompt: of clips without a caption.
         longest: frames of a segment, at most.
         inpaint: add inpainting latents, with which `patch_embedding` is trained to paint a face into a clip.
 
     Raises:
-        LabError: no clip is long enough for a segment, or a training reads the samples in `folder` that would change.
+        LabError: no clip is long enough for a segment, one is to be trained on and held out, a caption is not UTF-8, or
+            a training reads the samples in `folder` that would change.
     """
+    if both := {clip.path.resolve() for clip in clips} & {clip.path.resolve() for clip in held_out}:
+        raise LabError(
+            f"{min(both)} is among the clips to train on and among those held out, so that its errors would say "
+            "nothing of other clips. Leave it out of one of the two lists."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
     for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
-        caption = clip.path / CAPTION
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
+        text = clip.caption() or prompt
         digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
         for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
             source = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from training.data.samples import Samples
 from training.data.segments import segments_of, window_about
-from training.encode import CAPTION, Encoders, encode, main
+from training.encode import Encoders, encode, main
 from training.launch.folder_locks import training_in
 from training.prepare.clip_folder import (
+    CAPTION,
     FACE_MASKS,
     IMAGES,
     LIP_MASKS,
@@ -213,6 +214,29 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> N
         main([*told, "--aspects", "wide"])
     with pytest.raises(SystemExit, match="There is no list of clips"):
         main(["--data", str(tmp_path / "gone.txt"), *told[2:]])
+
+
+def test_a_caption_is_read_as_editors_save_it(tmp_path: Path, encoders: Encoders) -> None:
+    clip = read_clip(write_clip(tmp_path / "video_000", 32))
+    names = []
+    for saved in ("a person\nis talking\n", "\ufeffa person is talking", " ", None):
+        (tmp_path / "video_000" / CAPTION).unlink(missing_ok=True)
+        if saved is not None:
+            (tmp_path / "video_000" / CAPTION).write_text(saved, encoding="utf-8")
+        names.append(
+            [each.name for each in encode([clip], [], tmp_path / "out", encoders, ASPECTS, "a person is talking")]
+        )
+    assert names.count(names[0]) == 4  # a name has the hash of its prompt
+    (tmp_path / "video_000" / CAPTION).write_bytes("사람".encode("cp949"))
+    with pytest.raises(LabError, match=r"caption.txt is not UTF-8 .* Save it as UTF-8"):
+        encode([clip], [], tmp_path / "out", encoders, ASPECTS, "a person is talking")
+
+
+def test_no_clip_is_trained_on_and_held_out(tmp_path: Path) -> None:
+    words = listed(tmp_path, "video_000", "video_001")
+    (tmp_path / "held_out.txt").write_text("video_001\n")
+    with pytest.raises(SystemExit, match="video_001 is among the clips to train on and among those held out"):
+        main([*words, "--held-out", str(tmp_path / "held_out.txt")])
 
 
 def listed(folder: Path, *names: str) -> list[str]:

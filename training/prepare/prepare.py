@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.whole_folder import is_temporary, replace_folder, temporary_beside
-from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_clip, read_facts
+from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_caption, read_clip, read_facts
 from training.prepare.clips import FILES, SHEET, ClipSpec, Options, make_clip
 from training.prepare.cuts import SHORTEST, cut_at_silences
 from training.prepare.people import unlike, usual_look
@@ -187,7 +187,7 @@ def _plan(
             spoken = _sound_of(file.path, info)
             content = sha256_of(file.path)
             cuts = cut_at_silences(spoken, scenes.changes(file.path, content))
-            caption = _text_of(file.caption)
+            caption = read_caption(file.caption) if file.caption else None
             looks = [asdict(options.dilation), options.missing, options.align, options.zoom]
             depends = [FORMAT, file.name, content, source.identity(file.path), looks, caption]
             depends += [info.hdr] if info.hdr else []
@@ -255,15 +255,6 @@ def _sound_of(file: Path, info: MediaInfo) -> NDArray[np.float32]:
     if (info.duration or 0) < SHORTEST / FPS:
         raise MediaError(f"it lasts {info.duration:.2f} s; a clip must have {SHORTEST / FPS:g} s or more.")
     return read_audio(file, rate=RATE, mono=True).samples[:, 0]
-
-
-def _text_of(caption: Path | None) -> str | None:
-    if caption is None:
-        return None
-    try:
-        return " ".join(caption.read_text(encoding="utf-8-sig").split()) or None
-    except UnicodeDecodeError as error:
-        raise LabError(f"its caption {caption} is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
 
 
 def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[str, Mapping[str, Any]]:
