@@ -159,6 +159,8 @@ class Trainer:
 
         # data
         self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
+        for samples in (self.samples, self.held_out):
+            samples.check_network(network.config, config.profile)
         check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
         sizes = config.train_batch_size, config.gradient_accumulation_steps
         self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
