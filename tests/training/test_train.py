@@ -78,6 +78,22 @@ def test_tensorboard_has_losses_and_errors_apart_and_the_base_on_the_curve_of_va
     assert [event.step for event in board.Scalars("validation/lip")] == [0, 3, 6]
 
 
+def test_what_was_logged_before_the_first_checkpoint_goes_when_the_run_begins_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, samples=trained / "samples", max_train_steps=4, checkpointing_steps=4)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("training.train.save_checkpoint", lambda *_: 1 / 0)
+        train(config, toy_model())
+    train(config, toy_model())
+    steps = [(line["kind"], line["step"]) for line in read_metrics(config.run)]
+    assert steps == [("base", 0), *(("train", step) for step in (1, 2, 3, 4)), ("checkpoint", 4), ("validation", 4)]
+    board = EventAccumulator(str(config.run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("loss/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in board.Scalars("validation/lip")] == [0, 4]
+
+
 def test_how_long_checkpoints_and_going_on_took_is_noted(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
     Run(write_config(tmp_path, trained, validation_steps=3, max_train_steps=8)).finish()

@@ -59,7 +59,8 @@ def say(accelerator: Accelerator, text: str) -> None:
 class Log:
     """The log of one run, written by its first process.
 
-    Lines of steps after `step`, from which the run resumes, are removed: those steps are computed again.
+    Lines of steps after `step`, from which the run resumes, are removed: those steps are computed again. A run that
+    begins at step 0 computes all of them, the base's errors and clips too.
 
     Raises:
         DiskFull: by any method, there is no room.
@@ -71,11 +72,11 @@ class Log:
         if self.file.is_file():
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
             # damaged lines go too: a line that is cut short would swallow the next one
-            kept = [line for line in lines if 0 <= logged_step(line) <= step]
+            kept = [line for line in lines if step and 0 <= logged_step(line) <= step]
             write_text(self.file, "".join(f"{line}\n" for line in kept))
         self._folder = run / TENSORBOARD
         with self._writing():
-            self.board = SummaryWriter(self._folder, purge_step=step + 1 if step else None)
+            self.board = SummaryWriter(self._folder, purge_step=step + 1 if step else 0)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step; those that are not finite are left out."""
