@@ -291,6 +291,8 @@ def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[st
 
 
 def _is_complete(path: Path, facts: Mapping[str, Any]) -> bool:
+    if any(not (path / name).exists() for name in FILES):
+        return False
     try:
         return read_clip(path).frames == facts.get("frames")
     except LabError:  # files were deleted or changed since
