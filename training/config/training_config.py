@@ -128,7 +128,8 @@ class TrainingConfig(BaseModel):
     """Micro-batches per optimizer step on one process."""
 
     flow_shift: float = Field(FLOW_SHIFT, gt=0)
-    """Shifts the noise levels of training, validation and sample clips towards more noise, as in sampling."""
+    """Shifts the noise levels of training and validation towards more noise, as in sampling. Sample clips have the
+    shift of a request."""
     conditioning_dropout_prob: float = Field(0.1, ge=0, lt=1)
     """Share of the samples that are trained without reference, without audio and without text, each drawn
     independently; classifier-free guidance needs it."""
