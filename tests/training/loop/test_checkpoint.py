@@ -92,6 +92,16 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
         load_checkpoint(folder, network, optimizer, {})
 
 
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, FACTS])
+def test_a_file_that_is_cut_short_is_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+    network, _, optimizer = begun(tmp_path)
+    folder = save_checkpoint(tmp_path, 1, network, optimizer, {}, limit=1)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-8])
+    with pytest.raises(LabError, match=f"checkpoint-1/{name} .* Remove its folder to resume") as raised:
+        load_checkpoint(folder, network, optimizer, {})
+    assert "ownload" not in str(raised.value)
+
+
 def test_an_average_is_what_others_read_and_the_weights_go_on(tmp_path: Path) -> None:
     network, trainable, optimizer = begun(tmp_path, audio_encoder_rate=1e-3)
     parameters = list(trained_parameters(network).values())
