@@ -117,11 +117,13 @@ def _train(config: TrainingConfig, network: WanS2VTransformer3DModel | None) -> 
     if is_first:
         config.run.mkdir(parents=True, exist_ok=True)
     with training_in(config.run, config.samples) if is_first else nullcontext():
+        # what is wrong with them is said before the network is loaded, which takes minutes
+        samples = Samples(config.samples), Samples(config.samples, held_out=True)
         network = network or network_of(config.profile)
         if loading:
             dist.barrier(loading)
             dist.destroy_process_group(loading)
-        trainer = Trainer(config, network, accelerator)
+        trainer = Trainer(config, *samples, network, accelerator)
         if is_first:  # and only now, when it is known that these settings can resume the run
             write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
         changes = trainer.run()
@@ -149,19 +151,27 @@ class Trainer:
 
     Args:
         config: of the run.
+        samples, held_out: to train on, and to validate on.
         network: without adapters.
         accelerator: of this process.
     """
 
-    def __init__(self, config: TrainingConfig, network: WanS2VTransformer3DModel, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        samples: Samples,
+        held_out: Samples,
+        network: WanS2VTransformer3DModel,
+        accelerator: Accelerator,
+    ) -> None:
         self.config, self.accelerator, self.network = config, accelerator, network
         device, processes = accelerator.device, accelerator.num_processes
 
         # data
-        self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
-        for samples in (self.samples, self.held_out):
-            samples.check_network(network.config, config.profile)
-        check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
+        self.samples, self.held_out = samples, held_out
+        for each in (samples, held_out):
+            each.check_network(network.config, config.profile)
+        check_samples(config.part_rates, {*samples.buckets, *held_out.buckets})
         sizes = config.train_batch_size, config.gradient_accumulation_steps
         self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
         self.steps = config.max_train_steps or self.order.steps_of(config.num_train_epochs)

@@ -46,3 +46,9 @@ def test_samples_of_another_profile_are_named(tmp_path: Path) -> None:
     network = toy_model(audio_dim=16, text_dim=48)
     with pytest.raises(LabError, match=r"audio is \[3, 8\] and not \[3, 16\], text is \[24\].*--profile pocket"):
         train(config_of(tmp_path, profile="pocket"), network)
+
+
+def test_no_network_is_loaded_for_samples_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.train.network_of", lambda _: pytest.fail("it loads the network"))
+    with pytest.raises(LabError, match=r"There are no encoded samples in .*samples"):
+        train(config_of(tmp_path))
