@@ -84,7 +84,7 @@ class TrainingConfig(BaseModel):
     """A checkpoint whose weights a new run starts with, of this project or of its predecessor."""
     profile: str = "full"
     """Whose speech_to_video network is fine-tuned: full (Wan2.2-S2V-14B) or pocket (the toy network)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)  # NumPy's largest
     """Of everything that is drawn at random."""
     deterministic: bool = False
     """Use only kernels that give the same bits every time."""
