@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import remove
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
@@ -42,8 +43,9 @@ from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.worker.execute import choose_device
 
 FORMAT = 3  # of the samples' files; a new number encodes every sample again
-CAPTION = "caption.txt"  # in a clip's folder: what is seen and done in it, its prompt
 SOUND_ENDS = ".wav"  # of the file beside a held-out sample
+# files that are removed when no clip needs them; any other was put there by somebody
+_OURS = re.compile(rf".+-\d{{4,}}-(?:first|next)-[0-9a-f]{{12}}(?:\.safetensors|{re.escape(SOUND_ENDS)})")
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 
 
@@ -100,18 +102,23 @@ def encode(
     Args:
         clips, held_out: for training, and for validation only.
         aspects: width and height in pixels, by name.
-        prompt: of clips without a `caption.txt`.
+        prompt: of clips without a caption.
         longest: frames of a segment, at most.
         inpaint: add inpainting latents, with which `patch_embedding` is trained to paint a face into a clip.
 
     Raises:
-        LabError: no clip is long enough for a segment, or a training reads the samples in `folder` that would change.
+        LabError: no clip is long enough for a segment, one is to be trained on and held out, a caption is not UTF-8, or
+            a training reads the samples in `folder` that would change.
     """
+    if both := {clip.path.resolve() for clip in clips} & {clip.path.resolve() for clip in held_out}:
+        raise LabError(
+            f"{min(both)} is among the clips to train on and among those held out, so that its errors would say "
+            "nothing of other clips. Leave it out of one of the two lists."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
     for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
-        caption = clip.path / CAPTION
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
+        text = clip.caption() or prompt
         digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
         for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
             source = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
@@ -119,7 +126,7 @@ def encode(
             kind = "next" if segment.continued else "first"
             name = f"{clip.path.name}-{aspect}-{segment.start:04d}-{kind}-{hashed}"
             tensors: dict[str, Tensor] | None = None
-            if not (folder / f"{name}.safetensors").is_file():
+            if not _is_whole(folder / f"{name}.safetensors"):
                 # a clip's frames are read only if one of its samples is new
                 opened = opened or _Opened(clip, steps, encoders, text)
                 tensors = opened.tensors(size, segment, inpaint)
@@ -137,14 +144,23 @@ def encode(
     except LabError:  # a damaged list is written again
         is_listed = False
     if not is_listed:
-        known = {f"{entry.name}.safetensors" for entry in entries} | {NO_TEXT}
+        known = {f"{entry.name}.safetensors" for entry in entries}
         with changing(folder):
             prompts = ("", encoders.negative_prompt)
             write_list(folder, entries, *(encoders.pipeline.encode_prompt(text)[0].float().cpu() for text in prompts))
             for file in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
-                if file.with_suffix(".safetensors").name not in known:
+                if _OURS.fullmatch(file.name) and file.with_suffix(".safetensors").name not in known:
                     remove(file)
     return entries
+
+
+def _is_whole(sample: Path) -> bool:
+    """Whether a sample's file is there, and was not cut short, as by a copy of the folder that broke off."""
+    try:
+        read_header(sample)
+    except WeightsError:
+        return False
+    return True
 
 
 def _digest(clip: ClipFolder, encoders: Encoders, text: str) -> str:

@@ -59,7 +59,7 @@ from training.model.ema import averaged, new_ema
 from training.model.full_finetune import PATTERNS, check_samples
 from training.model.shard_frozen import average_gradients, fsdp_requested, shard_frozen
 from training.model.trainable import make_trainable, new_optimizer
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import INTERRUPTED, LabError
 from wanavatar_lab.files import write_text
 from wanavatar_lab.memory.machine import peak_host_bytes
 from wanavatar_lab.profiles import PROFILES
@@ -84,7 +84,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         LabError: the run cannot start or resume, or memory or disk space ran out; see the message. It is also noted in
             the run's `failures.jsonl`.
         NotFinite: the gradients of too many steps in a row were not finite.
-        Stopped: SIGTERM was received; the last completed step is saved.
+        Stopped: SIGTERM was received, or Ctrl-C pressed; the last completed step is saved.
     """
     try:
         return _train(config, network)
@@ -117,11 +117,13 @@ def _train(config: TrainingConfig, network: WanS2VTransformer3DModel | None) -> 
     if is_first:
         config.run.mkdir(parents=True, exist_ok=True)
     with training_in(config.run, config.samples) if is_first else nullcontext():
+        # what is wrong with them is said before the network is loaded, which takes minutes
+        samples = Samples(config.samples), Samples(config.samples, held_out=True)
         network = network or network_of(config.profile)
         if loading:
             dist.barrier(loading)
             dist.destroy_process_group(loading)
-        trainer = Trainer(config, network, accelerator)
+        trainer = Trainer(config, *samples, network, accelerator)
         if is_first:  # and only now, when it is known that these settings can resume the run
             write_text(config.run / CONFIG, config.model_dump_json(indent=1) + "\n")
         changes = trainer.run()
@@ -149,17 +151,27 @@ class Trainer:
 
     Args:
         config: of the run.
+        samples, held_out: to train on, and to validate on.
         network: without adapters.
         accelerator: of this process.
     """
 
-    def __init__(self, config: TrainingConfig, network: WanS2VTransformer3DModel, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        samples: Samples,
+        held_out: Samples,
+        network: WanS2VTransformer3DModel,
+        accelerator: Accelerator,
+    ) -> None:
         self.config, self.accelerator, self.network = config, accelerator, network
         device, processes = accelerator.device, accelerator.num_processes
 
         # data
-        self.samples, self.held_out = Samples(config.samples), Samples(config.samples, held_out=True)
-        check_samples(config.part_rates, {*self.samples.buckets, *self.held_out.buckets})
+        self.samples, self.held_out = samples, held_out
+        for each in (samples, held_out):
+            each.check_network(network.config, config.profile)
+        check_samples(config.part_rates, {*samples.buckets, *held_out.buckets})
         sizes = config.train_batch_size, config.gradient_accumulation_steps
         self.order = Order(self.samples.buckets, *sizes, processes, config.seed)
         self.steps = config.max_train_steps or self.order.steps_of(config.num_train_epochs)
@@ -398,7 +410,7 @@ class Trainer:
 
 
 class Stopped(LabError):
-    """SIGTERM ended the run, and its last completed step is saved."""
+    """SIGTERM or Ctrl-C ended the run, and its last completed step is saved."""
 
 
 class NotFinite(LabError, FloatingPointError):
@@ -429,26 +441,28 @@ def _check_memory_settings(config: TrainingConfig, shared: bool, uses_zero: bool
 
 
 class StopRequest:
-    """Whether SIGTERM was sent to this process or to another of the same run.
+    """Whether this process, or another of the same run, was sent SIGTERM or the SIGINT of Ctrl-C.
 
     Python runs a signal handler between two of its own operations, so a process that waits for another one handles the
     signal late. All processes therefore agree at the same points of the loop: otherwise one would leave while the
-    others wait for its gradients.
+    others wait for its gradients. That can take as long as a micro-batch or the sample clips; a second Ctrl-C does not
+    wait for it, and loses what is not saved.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator, self._received = accelerator, False
-        self._before: signal.Handlers | object | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         # Python sets handlers in the main thread only; in another one SIGTERM ends the process at once
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._receive)
+            self._before = {each: signal.signal(each, self._receive) for each in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]
+        for each, before in self._before.items():
+            if before is not None:
+                signal.signal(each, before)
 
     def received(self) -> bool:
         """Whether to stop now; every process of the run has to call it."""
@@ -458,7 +472,12 @@ class StopRequest:
         return bool(self._accelerator.reduce(flag, "sum").item() > 0)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._received:
+            raise KeyboardInterrupt
         self._received = True
+        if number == signal.SIGINT and self._accelerator.is_main_process:
+            # not by print, which the signal may have interrupted
+            os.write(2, b"\nThe last completed step is being saved. Ctrl-C once more ends the run at once.\n")
 
 
 # --- what is logged of a step
@@ -537,6 +556,8 @@ def main(argv: list[str] | None = None) -> None:
     except Stopped as stopped:
         print(stopped, flush=True)
         raise SystemExit(STOP_CODE) from stopped
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(INTERRUPTED) from interrupt
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
     if int(os.environ.get("RANK", "0")) == 0:

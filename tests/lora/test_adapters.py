@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -78,6 +79,18 @@ def test_what_has_no_weight_is_out_of_the_computation() -> None:
     adapters.set_weights({"face": 0.0, "style": 1.0})
     output(network)
     assert calls and all(name.endswith("style") for name in calls)
+
+
+def test_one_that_runs_out_of_memory_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, plain, adapters, _ = loaded("s2v")
+    one, difference = update(plain, 0)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(type(network), "load_lora_adapter", Mock(side_effect=MemoryError))
+        adapters.load("face", one)
+    assert adapters.loaded() == set()
+    adapters.load("face", one)
+    adapters.set_weights({"face": 1.0})
+    assert relative_error(output(network), output(merged(plain, difference))) <= 1e-5
 
 
 def test_the_last_one_leaves_the_network_as_it_was() -> None:

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from training.data.samples import Samples
 from training.data.segments import segments_of, window_about
-from training.encode import CAPTION, Encoders, encode, main
+from training.encode import Encoders, encode, main
 from training.launch.folder_locks import training_in
 from training.prepare.clip_folder import (
+    CAPTION,
     FACE_MASKS,
     IMAGES,
     LIP_MASKS,
@@ -165,6 +166,24 @@ def test_what_is_there_is_kept_and_what_is_not_asked_for_goes(folder: Path, enco
     assert len(second) == len(first) and second.keys() != first.keys()
 
 
+def test_only_samples_are_removed_and_what_is_cut_short_is_encoded_again(tmp_path: Path, encoders: Encoders) -> None:
+    clips = [read_clip(write_clip(tmp_path / f"video_00{i}", 32, i)) for i in range(2)]
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    theirs = [samples / name for name in ("my voice.wav", "a-lora.safetensors", "take-0001-first.wav")]
+    for file in theirs:
+        file.write_bytes(b"of somebody else")
+    encode(clips[:1], clips[1:], samples, encoders, ASPECTS, "a person is talking")
+    old = {file.name for file in samples.glob("video_001*")}
+    (first, *_) = samples.glob("video_000-*-first-*.safetensors")
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-8])
+    encode(clips[:1], [], samples, encoders, ASPECTS, "a person is talking")
+    assert first.read_bytes() == whole
+    assert len(old) == 3 and not any((samples / name).exists() for name in old)
+    assert [file.read_bytes() for file in theirs] == [b"of somebody else"] * 3
+
+
 def test_for_inpainting_all_that_the_face_comes_to_is_to_be_made(tmp_path: Path, encoders: Encoders) -> None:
     clip = read_clip(write_clip(tmp_path / "video_000", 24))
     encode([clip], [], tmp_path / "samples", encoders, ASPECTS, "a person is talking", inpaint=True)
@@ -195,6 +214,29 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> N
         main([*told, "--aspects", "wide"])
     with pytest.raises(SystemExit, match="There is no list of clips"):
         main(["--data", str(tmp_path / "gone.txt"), *told[2:]])
+
+
+def test_a_caption_is_read_as_editors_save_it(tmp_path: Path, encoders: Encoders) -> None:
+    clip = read_clip(write_clip(tmp_path / "video_000", 32))
+    names = []
+    for saved in ("a person\nis talking\n", "\ufeffa person is talking", " ", None):
+        (tmp_path / "video_000" / CAPTION).unlink(missing_ok=True)
+        if saved is not None:
+            (tmp_path / "video_000" / CAPTION).write_text(saved, encoding="utf-8")
+        names.append(
+            [each.name for each in encode([clip], [], tmp_path / "out", encoders, ASPECTS, "a person is talking")]
+        )
+    assert names.count(names[0]) == 4  # a name has the hash of its prompt
+    (tmp_path / "video_000" / CAPTION).write_bytes("사람".encode("cp949"))
+    with pytest.raises(LabError, match=r"caption.txt is not UTF-8 .* Save it as UTF-8"):
+        encode([clip], [], tmp_path / "out", encoders, ASPECTS, "a person is talking")
+
+
+def test_no_clip_is_trained_on_and_held_out(tmp_path: Path) -> None:
+    words = listed(tmp_path, "video_000", "video_001")
+    (tmp_path / "held_out.txt").write_text("video_001\n")
+    with pytest.raises(SystemExit, match="video_001 is among the clips to train on and among those held out"):
+        main([*words, "--held-out", str(tmp_path / "held_out.txt")])
 
 
 def listed(folder: Path, *names: str) -> list[str]:

@@ -1,12 +1,15 @@
 """A run of training: it learns, it goes on bit by bit after a kill, and processes may share it."""
 
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
@@ -16,10 +19,11 @@ from tests.training.forked import Run
 from tests.training.loop.test_not_finite import break_samples
 from tests.training.toy import config_of, write_samples
 from training.config.training_config import OLD_NAMES
+from training.launch.processes import STOP_CODE
 from training.loop.checkpoint import FACTS, same_bits
-from training.loop.run_folder import CONFIG, METRICS, WEIGHTS, checkpoints, read_metrics
+from training.loop.run_folder import CONFIG, METRICS, WEIGHTS, checkpoints, read_metrics, step_of
 from training.model.adapter import add_adapter, load_adapter_tensors
-from training.train import Stopped, main, train
+from training.train import Stopped, StopRequest, main, train
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import adapters_of
 from wanavatar_lab.lora.match import match
@@ -72,6 +76,22 @@ def test_tensorboard_has_losses_and_errors_apart_and_the_base_on_the_curve_of_va
     assert {"loss/loss", "loss/main", "loss/motion", "loss/full", "loss/full_main", "step/learning_rate"} <= set(tags)
     assert "config/text_summary" in board.Tags()["tensors"]
     assert [event.step for event in board.Scalars("validation/lip")] == [0, 3, 6]
+
+
+def test_what_was_logged_before_the_first_checkpoint_goes_when_the_run_begins_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, samples=trained / "samples", max_train_steps=4, checkpointing_steps=4)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("training.train.save_checkpoint", lambda *_: 1 / 0)
+        train(config, toy_model())
+    train(config, toy_model())
+    steps = [(line["kind"], line["step"]) for line in read_metrics(config.run)]
+    assert steps == [("base", 0), *(("train", step) for step in (1, 2, 3, 4)), ("checkpoint", 4), ("validation", 4)]
+    board = EventAccumulator(str(config.run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("loss/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in board.Scalars("validation/lip")] == [0, 4]
 
 
 def test_how_long_checkpoints_and_going_on_took_is_noted(trained: Path, tmp_path: Path) -> None:
@@ -231,6 +251,31 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for(trained: Path, tmp_pa
         log.write_text("\n".join([*kept, ""]))
     train(config_of(tmp_path, samples=trained / "samples", validation_steps=2), toy_model())
     assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_its_last_step(number: signal.Signals, trained: Path, tmp_path: Path) -> None:
+    file, deadline = write_config(tmp_path, trained, max_train_steps=10_000, checkpointing_steps=10_000), 120
+    run, began = Run(file), time.monotonic()
+    while not read_metrics(tmp_path / "run", "train"):
+        assert run.process.is_alive() and time.monotonic() < began + deadline, run.output
+        time.sleep(0.01)
+    assert run.process.pid is not None
+    os.kill(run.process.pid, number)
+    said = run.finish(exit_code=STOP_CODE)
+    (saved,) = checkpoints(tmp_path / "run")
+    assert step_of(saved) == read_metrics(tmp_path / "run", "train")[-1]["step"]
+    assert f"The run was stopped after step {step_of(saved)} of 10000, which is saved" in said
+    assert ("Ctrl-C once more ends" in said) == (number == signal.SIGINT) and "Traceback" not in said
+
+
+def test_a_second_ctrl_c_waits_for_nothing() -> None:
+    one = Accelerator(cpu=True)
+    with StopRequest(one) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_stopped_before_the_next_step_the_checkpoint_is_left_alone(

@@ -84,7 +84,7 @@ class TrainingConfig(BaseModel):
     """A checkpoint whose weights a new run starts with, of this project or of its predecessor."""
     profile: str = "full"
     """Whose speech_to_video network is fine-tuned: full (Wan2.2-S2V-14B) or pocket (the toy network)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)  # NumPy's largest
     """Of everything that is drawn at random."""
     deterministic: bool = False
     """Use only kernels that give the same bits every time."""
@@ -128,7 +128,8 @@ class TrainingConfig(BaseModel):
     """Micro-batches per optimizer step on one process."""
 
     flow_shift: float = Field(FLOW_SHIFT, gt=0)
-    """Shifts the noise levels of training, validation and sample clips towards more noise, as in sampling."""
+    """Shifts the noise levels of training and validation towards more noise, as in sampling. Sample clips have the
+    shift of a request."""
     conditioning_dropout_prob: float = Field(0.1, ge=0, lt=1)
     """Share of the samples that are trained without reference, without audio and without text, each drawn
     independently; classifier-free guidance needs it."""

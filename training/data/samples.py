@@ -7,9 +7,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.data.sample_list import LIST, Entry, entries_of
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.wan.checkpoint_files import read_safetensors
 from wanavatar_lab.weights.safetensors_header import read_header
 
 NO_TEXT = "no_text.safetensors"
+NEEDED = ("target", "reference", "audio", "text", "face", "lip", "valid")  # of every sample
 
 
 class Samples:
@@ -32,13 +36,22 @@ class Samples:
         negative: that of the negative prompt with which a request samples; None in folders that have none.
 
     Raises:
-        LabError: there are none, or the list cannot be read.
+        LabError: there are none, or the list cannot be read; or a file is missing, damaged or of an earlier release,
+            which is said now and not when its turn comes after hours.
     """
 
     def __init__(self, folder: Path, held_out: bool = False) -> None:
         self.folder = folder
         self.entries = entries_of(folder, held_out)
-        texts = read_safetensors(folder / NO_TEXT)
+        with _encoded_again(folder):
+            texts = read_safetensors(folder / NO_TEXT)
+            shapes = {entry.name: read_header(self._file(entry)).shapes for entry in self.entries}
+        for name, found in shapes.items():
+            if lacks := [each for each in NEEDED if each not in found]:
+                raise LabError(
+                    f"The sample {name} in {folder} has no {', '.join(lacks)}: another release encoded it. Encode the "
+                    "data again."
+                )
         self.no_text = texts["text"][None]
         # folders of earlier releases have none
         self.negative = texts["negative"][None] if "negative" in texts else None
@@ -62,7 +75,8 @@ class Samples:
         Also "no_text" [1, L, d], the empty prompt's embedding. Texts are padded with zeros to one length, as the
         network pads them itself.
         """
-        files = [read_safetensors(self.folder / f"{self.entries[row].name}.safetensors") for row in rows]
+        with _encoded_again(self.folder):
+            files = [read_safetensors(self._file(self.entries[row])) for row in rows]
         longest = max(self.no_text.shape[1], *(len(file["text"]) for file in files))
         for file in files:
             file["text"] = _padded(file["text"], longest)
@@ -72,6 +86,45 @@ class Samples:
             name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in joined.items()
         }
+
+    def check_network(self, config: Mapping[str, Any], profile: str) -> None:
+        """Check that the samples were encoded by the models of a network.
+
+        Args:
+            config: of the network.
+            profile: whose network it is.
+
+        Raises:
+            LabError: they have tensors of other sizes.
+        """
+        wanted = {
+            "target": [config["out_channels"]],
+            "audio": [config["num_audio_layers"], config["audio_dim"]],
+            "text": [config["text_dim"]],
+        }
+        for bucket in dict.fromkeys(self.buckets):
+            shapes = json.loads(bucket)
+            found = {"target": shapes["target"][:1], "audio": shapes["audio"][:2], "text": [self.no_text.shape[-1]]}
+            if differ := [
+                f"{name} is {found[name]} and not {wanted[name]}" for name in wanted if found[name] != wanted[name]
+            ]:
+                raise LabError(
+                    f"The samples in {self.folder} are not for the network of profile {profile}: {', '.join(differ)}. "
+                    f"Encode them with --profile {profile}, or train the profile that they were encoded with."
+                )
+
+    def _file(self, entry: Entry) -> Path:
+        return self.folder / f"{entry.name}.safetensors"
+
+
+@contextmanager
+def _encoded_again(folder: Path) -> Iterator[None]:
+    """Within it, a file of the folder that cannot be read is one to encode again, and none to download."""
+    try:
+        yield
+    except WeightsError as error:
+        why = str(error).removesuffix(" Download it again.")
+        raise LabError(f"{why} The samples in {folder} are not complete: encode the data again.") from error
 
 
 def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:

@@ -29,13 +29,14 @@ from training.model.adapter import adapter_tensors, load_adapter_tensors
 from training.model.deepspeed_state import ShardedOptimizer
 from training.model.ema import averaged
 from training.model.full_finetune import part_tensors
-from wanavatar_lab.errors import LabError
+from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.wan.checkpoint_files import read_safetensors
 
 STATE, FACTS = "state.safetensors", "state.json"
 _VALUE, _AVERAGE, _STEP = "value", "average", "step"
 _SKIPPED = "skipped_steps"
+_REMOVE = "Remove its folder to resume from the checkpoint before it."
 
 
 def save_checkpoint(
@@ -111,12 +112,13 @@ def load_checkpoint(
     """Restore weights, moments and the EMA; returns the number of completed steps.
 
     Raises:
-        LabError: the checkpoint's run had other `facts`, a file of it is missing, or a value in it is not finite.
+        LabError: the checkpoint's run had other `facts`, a file of it is missing or damaged, or a value in it is not
+            finite.
     """
     missing = [name for name in (WEIGHTS, STATE, FACTS) if not (folder / name).is_file()]
     if missing:
-        raise LabError(f"{folder} lacks {', '.join(missing)}. Remove it to resume from the checkpoint before it.")
-    saved = {OLD_NAMES.get(name, name): value for name, value in json.loads((folder / FACTS).read_text()).items()}
+        raise LabError(f"{folder} lacks {', '.join(missing)}. {_REMOVE}")
+    saved = {OLD_NAMES.get(name, name): value for name, value in _facts_of(folder).items()}
     # a fact that an older version did not save cannot be compared
     changed = [
         f"{name} {saved[name]!r} and now {value!r}"
@@ -128,7 +130,7 @@ def load_checkpoint(
             f"{folder} was created with different settings: {'; '.join(changed)}. Use its settings to resume, or give "
             "the run another folder."
         )
-    weights, state = read_safetensors(folder / WEIGHTS), read_safetensors(folder / STATE)
+    weights, state = _tensors_of(folder / WEIGHTS), _tensors_of(folder / STATE)
     for name, tensors in ((WEIGHTS, weights), (STATE, state)):
         if broken := not_finite(tensors):
             raise LabError(f"{in_words(broken, folder / name)} {_go_back(folder.parent)}")
@@ -160,7 +162,21 @@ def load_checkpoint(
 
 def skipped_steps(folder: Path) -> int:
     """How many of a checkpoint's steps were skipped, since their gradient was not finite."""
-    return int(json.loads((folder / FACTS).read_text()).get(_SKIPPED, 0))
+    return int(_facts_of(folder).get(_SKIPPED, 0))
+
+
+def _facts_of(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / FACTS).read_text()))
+    except (ValueError, TypeError) as error:
+        raise LabError(f"{folder / FACTS} is damaged ({error}). {_REMOVE}") from error
+
+
+def _tensors_of(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_safetensors(file)
+    except WeightsError as error:
+        raise LabError(f"{str(error).removesuffix(' Download it again.')} {_REMOVE}") from error
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -177,12 +193,18 @@ def _go_back(run: Path) -> str:
     """How to resume from the newest checkpoint whose values are all finite."""
     later: list[str] = []
     for folder in reversed(checkpoints(run)):
-        files = [folder / name for name in (WEIGHTS, STATE)]
-        if all(file.is_file() and not not_finite(read_safetensors(file)) for file in files):
+        if _is_sound(folder):
             how = f"Remove {' and '.join(later)}" if later else "Start it again"
             return f"{how} to resume from {folder.name}, which is sound; a lower learning_rate may help."
         later.append(folder.name)
     return "There is no sound checkpoint to go back to: train in another folder, with a lower learning_rate."
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        return not any(not_finite(_tensors_of(folder / name)) for name in (WEIGHTS, STATE))
+    except LabError:
+        return False
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.tensorboard import SummaryWriter
 
-from training.loop.run_folder import METRICS, TENSORBOARD, logged_step
-from wanavatar_lab.files import report_write_errors, write_text
+from training.loop.run_folder import CLIPS, METRICS, TENSORBOARD, logged_step
+from wanavatar_lab.files import entries, remove, report_write_errors, write_text
 from wanavatar_lab.media import Audio
 
 # the curves' group in TensorBoard, by kind of line; the base's errors are the first point of validation's curves
@@ -59,7 +59,9 @@ def say(accelerator: Accelerator, text: str) -> None:
 class Log:
     """The log of one run, written by its first process.
 
-    Lines of steps after `step`, from which the run resumes, are removed: those steps are computed again.
+    Lines and sample clips of steps after `step`, from which the run resumes, are removed: those steps are computed
+    again, and until then their clips would be taken for the latest. A run that begins at step 0 computes all of them,
+    the base's errors and clips too.
 
     Raises:
         DiskFull: by any method, there is no room.
@@ -71,11 +73,15 @@ class Log:
         if self.file.is_file():
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
             # damaged lines go too: a line that is cut short would swallow the next one
-            kept = [line for line in lines if 0 <= logged_step(line) <= step]
+            kept = [line for line in lines if step and 0 <= logged_step(line) <= step]
             write_text(self.file, "".join(f"{line}\n" for line in kept))
+        for clip in entries(run / CLIPS, "*.mp4"):
+            made_at = clip.name.partition("-")[0]
+            if made_at.isdecimal() and int(made_at) > step:
+                remove(clip)
         self._folder = run / TENSORBOARD
         with self._writing():
-            self.board = SummaryWriter(self._folder, purge_step=step + 1 if step else None)
+            self.board = SummaryWriter(self._folder, purge_step=step + 1 if step else 0)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step; those that are not finite are left out."""

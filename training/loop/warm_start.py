@@ -40,13 +40,21 @@ def init_from(folder: Path, network: WanS2VTransformer3DModel, origins: Mapping[
         Names without a counterpart in what is trained, by file.
 
     Raises:
-        LabError: the folder has none of the files, or a value in one is not finite.
+        LabError: the folder has none of the files, nothing in them fits what is trained, or a value is not finite.
         WeightsError: a file is damaged.
     """
     files = [folder / name for name in (WEIGHTS, AUDIO_MODULES, PROJECTOR) if (folder / name).is_file()]
     if not files:
         raise LabError(f"{folder} has neither {WEIGHTS} nor {AUDIO_MODULES} nor {PROJECTOR}: nothing to start from.")
-    return {file.name: (_projector if file.name == PROJECTOR else _updates)(file, network, origins) for file in files}
+    found = {file.name: (_projector if file.name == PROJECTOR else _updates)(file, network, origins) for file in files}
+    left = {name: unused for name, (_, unused) in found.items()}
+    if not any(used for used, _ in found.values()):
+        said = "; ".join(f"{name}: {describe_unused(unused)}" for name, unused in left.items())
+        raise LabError(
+            f"Nothing in {folder} fits what is trained, so the run would start with none of it. {said}. Give weights "
+            "of this network and a rank as large as theirs, or leave init_from out."
+        )
+    return left
 
 
 def describe_unused(names: list[str]) -> str:
@@ -58,21 +66,25 @@ def describe_unused(names: list[str]) -> str:
 
 
 def _sound(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # torch computes with no 8-bit numbers
+    of_8_bits = {name: tensor.float() for name, tensor in tensors.items() if tensor.itemsize == 1}
+    tensors = tensors | of_8_bits
     if broken := not_finite(tensors):
         raise LabError(f"{in_words(broken, file)} Give an earlier checkpoint as init_from.")
     return tensors
 
 
-def _updates(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
+def _updates(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> tuple[int, list[str]]:
+    """Load a file of updates; returns how many were used, and the names of the others. So does `_projector`."""
     tensors = _sound(file, read_safetensors(file))
     update, unused = match_partly(network, tensors, read_header(file).metadata, file.name)
-    unused += [name for name, pair in update.pairs.items() if not _set_lora(network.get_submodule(name), pair)]
+    left = [name for name, pair in update.pairs.items() if not _set_lora(network.get_submodule(name), pair)]
     for name, difference in update.diffs.items():
         if name in origins:
             network.get_parameter(name).add_(difference.to(network.get_parameter(name)))
         else:
-            unused.append(name)
-    return unused
+            left.append(name)
+    return len(update.pairs) + len(update.diffs) - len(left), unused + left
 
 
 def _set_lora(layer: Any, pair: Pair) -> bool:
@@ -87,12 +99,12 @@ def _set_lora(layer: Any, pair: Pair) -> bool:
     return True
 
 
-def _projector(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> list[str]:
-    unused = []
-    for theirs, tensor in _sound(file, read_state_dict(file)).items():
+def _projector(file: Path, network: WanS2VTransformer3DModel, origins: Mapping[str, Tensor]) -> tuple[int, list[str]]:
+    unused, tensors = [], _sound(file, read_state_dict(file))
+    for theirs, tensor in tensors.items():
         ours = our_name(theirs, network.config.audio_inject_layers)
         if ours in origins and network.get_parameter(ours).shape == tensor.shape:
             network.get_parameter(ours).copy_(tensor)
         else:
             unused.append(theirs)
-    return unused
+    return len(tensors) - len(unused), unused

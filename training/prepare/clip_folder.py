@@ -57,6 +57,10 @@ class ClipFolder:
         count = max(1, int(self.frames * FPS / self.fps + 1e-6))
         return np.minimum(np.rint(np.arange(count) * self.fps / FPS), self.frames - 1).astype(np.int64)
 
+    def caption(self) -> str | None:
+        """Its description; None without one. Raises as `read_caption` does."""
+        return read_caption(self.path / CAPTION) if (self.path / CAPTION).is_file() else None
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """A frame, RGB [H, W, 3]."""
         return np.asarray(read_picture(self.path / IMAGES / frame_name(index)))
@@ -162,6 +166,18 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and "hash" in facts else None
+
+
+def read_caption(path: Path) -> str | None:
+    """The text of a caption in one line; None if it is empty.
+
+    Raises:
+        LabError: it is not UTF-8.
+    """
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split()) or None
+    except UnicodeDecodeError as error:
+        raise LabError(f"The caption {path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
 
 
 def _frames_in(folder: Path) -> set[str]:

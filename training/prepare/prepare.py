@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.whole_folder import is_temporary, replace_folder, temporary_beside
-from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_clip, read_facts
+from training.prepare.clip_folder import CAPTION, FPS, RATE, SOUND, read_caption, read_clip, read_facts
 from training.prepare.clips import FILES, SHEET, ClipSpec, Options, make_clip
 from training.prepare.cuts import SHORTEST, cut_at_silences
 from training.prepare.people import unlike, usual_look
@@ -187,7 +187,7 @@ def _plan(
             spoken = _sound_of(file.path, info)
             content = sha256_of(file.path)
             cuts = cut_at_silences(spoken, scenes.changes(file.path, content))
-            caption = _text_of(file.caption)
+            caption = read_caption(file.caption) if file.caption else None
             looks = [asdict(options.dilation), options.missing, options.align, options.zoom]
             depends = [FORMAT, file.name, content, source.identity(file.path), looks, caption]
             depends += [info.hdr] if info.hdr else []
@@ -257,15 +257,6 @@ def _sound_of(file: Path, info: MediaInfo) -> NDArray[np.float32]:
     return read_audio(file, rate=RATE, mono=True).samples[:, 0]
 
 
-def _text_of(caption: Path | None) -> str | None:
-    if caption is None:
-        return None
-    try:
-        return " ".join(caption.read_text(encoding="utf-8-sig").split()) or None
-    except UnicodeDecodeError as error:
-        raise LabError(f"its caption {caption} is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
-
-
 def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[str, Mapping[str, Any]]:
     """Rename complete clips whose hash is wanted to their names and remove the others; returns their facts by name."""
     names = {hash_: name for name, hash_ in hashes.items()}
@@ -300,6 +291,8 @@ def _keep_complete(folder: Path, hashes: Mapping[str, str], say: Say) -> dict[st
 
 
 def _is_complete(path: Path, facts: Mapping[str, Any]) -> bool:
+    if any(not (path / name).exists() for name in FILES):
+        return False
     try:
         return read_clip(path).frames == facts.get("frames")
     except LabError:  # files were deleted or changed since

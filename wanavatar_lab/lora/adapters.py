@@ -49,8 +49,9 @@ class Adapters:
             key: of letters, digits and underscores; not yet loaded.
             update: matched with this network.
         """
-        self._diffs[key] = {name: diff.detach().clone() for name, diff in update.diffs.items()}
+        diffs = {name: diff.detach().clone() for name, diff in update.diffs.items()}
         if not update.pairs:
+            self._diffs[key] = diffs
             return
         network, weights, state = self._network, plain_parameters(self._network), dict[str, Tensor]()
         for module, pair in update.pairs.items():
@@ -77,6 +78,8 @@ class Adapters:
                 # a number would be a constant of a compiled graph; a tensor on the CPU works with any device
                 layer.scaling[key] = torch.zeros(())
                 adapt(layer)
+        # not before: what ran out of memory on the way must not be taken for loaded by a later run
+        self._diffs[key] = diffs
         self._activate(list(self.weights))
         self._refresh_offload()
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from training.config import TrainingConfig
 from training.config.recipes import RECIPES
-from training.config.training_config import OLD_NAMES
+from training.config.training_config import OLD_NAMES, problems_of
 from training.data.batch_order import Order
 
 
@@ -38,6 +38,15 @@ def test_the_defaults_are_the_documented_ones(recipe: str) -> None:
     samples_a_step = {"s2v_14b_1gpu": 8, "s2v_14b_2gpu": 16}[recipe]
     order = Order(["square"], found.train_batch_size, found.gradient_accumulation_steps, int(recipe[-4]), found.seed)
     assert order.samples_a_step == samples_a_step
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_named(seed: int) -> None:
+    with pytest.raises(ValidationError) as raised:
+        config(seed=seed)
+    ((name, why),) = problems_of(raised.value)
+    assert name == "seed" and f"(got {seed})" in why
+    config(seed=2**32 - 1)
 
 
 def test_the_learning_rate_rises_and_then_stays_or_falls_along_a_cosine() -> None:

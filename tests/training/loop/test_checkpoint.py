@@ -92,6 +92,16 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
         load_checkpoint(folder, network, optimizer, {})
 
 
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, FACTS])
+def test_a_file_that_is_cut_short_is_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+    network, _, optimizer = begun(tmp_path)
+    folder = save_checkpoint(tmp_path, 1, network, optimizer, {}, limit=1)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-8])
+    with pytest.raises(LabError, match=f"checkpoint-1/{name} .* Remove its folder to resume") as raised:
+        load_checkpoint(folder, network, optimizer, {})
+    assert "ownload" not in str(raised.value)
+
+
 def test_an_average_is_what_others_read_and_the_weights_go_on(tmp_path: Path) -> None:
     network, trainable, optimizer = begun(tmp_path, audio_encoder_rate=1e-3)
     parameters = list(trained_parameters(network).values())
@@ -141,10 +151,24 @@ def test_a_run_may_init_from_a_lora_of_another_rank_and_alpha(tmp_path: Path) ->
     assert left == {WEIGHTS: [], AUDIO_MODULES: []} and "all tensors" in describe_unused([])
     assert relative_error(flow(fresh, toy_inputs()), wanted) < 1e-5
     assert relative_error(flow(toy_model(), toy_inputs()), wanted) > 1e-3
-    # one of a smaller rank, without the encoder, has room for neither
+    # one of a smaller rank has no room for the LoRA, and without the encoder for nothing
     poor = toy_model()
-    left = init_from(folder, poor, make_trainable(poor, config_of(tmp_path, rank=1)).origins)
-    assert "blocks.0.attn1.to_q" in left[WEIGHTS] and "causal_audio_encoder.weights" in left[AUDIO_MODULES]
+    left = init_from(folder, poor, make_trainable(poor, config_of(tmp_path, rank=1, audio_encoder_rate=1e-3)).origins)
+    assert "blocks.0.attn1.to_q" in left[WEIGHTS] and not left[AUDIO_MODULES]
+    poor = toy_model()
+    with pytest.raises(LabError, match=r"Nothing in .*before/checkpoint-3 fits .*causal_audio_encoder"):
+        init_from(folder, poor, make_trainable(poor, config_of(tmp_path, rank=1)).origins)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_run_may_init_from_a_lora_that_is_stored_in_fewer_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    network, _, _ = begun(tmp_path)
+    tensors, metadata = adapter_tensors(network)
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / WEIGHTS, metadata)
+    fresh = toy_model()
+    assert init_from(tmp_path, fresh, make_trainable(fresh, config_of(tmp_path)).origins) == {WEIGHTS: []}
+    for name, tensor in adapter_tensors(fresh)[0].items():
+        assert torch.equal(tensor, tensors[name].to(dtype).float())
 
 
 def test_the_predecessors_files_are_read_as_far_as_names_match(tmp_path: Path) -> None:

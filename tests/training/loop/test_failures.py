@@ -20,9 +20,10 @@ from training.launch import folder_locks
 from training.launch.folder_locks import training_in
 from training.launch.processes import FAILURES, failures_since
 from training.loop.out_of_memory import out_of_memory
-from training.loop.run_folder import METRICS, WEIGHTS, checkpoints, read_metrics
+from training.loop.run_folder import CLIPS, METRICS, WEIGHTS, checkpoints, read_metrics
 from training.loop.run_log import Log
 from training.train import train
+from training.ui.clips import sampled
 from wanavatar_lab.errors import DiskFull, LabError
 
 
@@ -44,6 +45,17 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_pat
     train(config, toy_model())
     assert [line["step"] for line in read_metrics(config.run, "train")] == [1, 2, 3, 4, 5, 6]
     assert "checkpoint-4" in (config.run / FAILURES).read_text()  # after another start too
+
+
+def test_clips_of_steps_that_are_computed_again_are_not_taken_for_the_latest(tmp_path: Path) -> None:
+    """As after a look at checkpoints has led back to an earlier one, and those after it were removed."""
+    (tmp_path / CLIPS).mkdir()
+    for name in ("true-a", "000000-a", "000002-a", "000004-a", "000010-b-0016"):
+        (tmp_path / CLIPS / f"{name}.mp4").touch()
+    Log(tmp_path, 2).close()
+    (clip,) = sampled(tmp_path)
+    assert [*clip.made] == [0, 2]
+    assert len(list((tmp_path / CLIPS).iterdir())) == 3
 
 
 def test_a_log_is_shortened_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

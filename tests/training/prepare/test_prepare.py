@@ -18,12 +18,13 @@ from training.pocket.drawn_person import STYLES, Style, draw_person, draw_video
 from training.pocket.drawn_speech import Utterance, utterances
 from training.pocket.world.attributes import usual
 from training.prepare.__main__ import main
-from training.prepare.clip_folder import FACE_MASKS, FPS, LIP_MASKS, RATE, read_clip, read_clips
-from training.prepare.clips import Options
+from training.prepare.clip_folder import FACE_MASKS, FACTS, FPS, LIP_MASKS, RATE, read_clip, read_clips
+from training.prepare.clips import FILES, Options
 from training.prepare.cuts import LONGEST, SHORTEST
 from training.prepare.prepare import Outcome, prepare
 from training.prepare.report import Prepared
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import remove
 from wanavatar_lab.media import read_audio, read_frame
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, VideoLandmarks, read_landmarks, sidecar, write_landmarks
 
@@ -68,6 +69,17 @@ def test_a_drawn_person_becomes_clips_with_the_masks_of_their_lips(tmp_path: Pat
             assert places.max() + 1 == pytest.approx(points.max() + grown, abs=1.5)
         assert (folder.mask(FACE_MASKS, index)[mask > 0] == 255).mean() > 0.95
     assert 0 < (clip.measures.lip_area or 0) < (clip.measures.face_area or 0) < 0.7
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {FACTS}))  # without its facts it is taken for somebody else's
+def test_a_clip_of_which_a_file_was_deleted_is_made_again(name: str, tmp_path: Path) -> None:
+    draw_person(tmp_path / "videos", said(), size=(64, 64))
+    (clip,) = prepared(tmp_path).clips
+    before = contents(tmp_path / "data" / "processed")
+    remove(clip.path / name)
+    assert prepared(tmp_path).made == 1
+    assert contents(tmp_path / "data" / "processed").keys() == before.keys()
+    assert prepared(tmp_path).made == 0
 
 
 def test_25_frames_a_second_keep_the_mouth_in_step_and_long_videos_are_cut(tmp_path: Path) -> None:
