@@ -404,9 +404,17 @@ def test_what_the_command_refuses_it_names(two: list[str], tmp_path: Path, capsy
 
 
 def test_the_numbers_are_printed_where_the_picture_cannot_be_written(
-    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["evaluate", two[0], "--picture", str(tmp_path / "none" / "a.png")]) == 1
+    folder = tmp_path / "gone"
+    folder.mkdir()
+
+    def measured(*given: Any, **named: Any) -> Any:
+        folder.rmdir()  # as somebody may while a long folder of clips is measured
+        return evaluate(*given, **named)
+
+    monkeypatch.setattr("wanavatar_lab.metrics.evaluate.evaluate", measured)
+    assert main(["evaluate", two[0], "--picture", str(folder / "a.png")]) == 1
     said = capsys.readouterr()
     assert "Lips follow the sound" in said.out
     assert "a.png cannot be written: No such file or directory. Check the folder" in said.err
