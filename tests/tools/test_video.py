@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -62,6 +62,7 @@ def test_a_frame_that_is_not_there_is_refused(clip: Path, tmp_path: Path, number
 
 
 @settings(max_examples=8)
+@example(start=0.25, duration=None, rate=Fraction(30_000, 1001))  # 33 frames last 52,852.8 samples
 @given(
     start=st.floats(0, 3.5),
     duration=st.none() | st.floats(1e-6, 4),

@@ -53,7 +53,7 @@ class SoundTrack:
     """
 
     def __init__(self, container: OutputContainer, audio: Audio) -> None:
-        self.seconds = Fraction(len(audio.samples), audio.rate)
+        self._samples, self._own_rate = len(audio.samples), audio.rate
         self.rate = 44_100 if audio.rate % 11_025 == 0 else 48_000
         self.channels = min(audio.channels, 2)
         stream = container.add_stream("aac", rate=self.rate, layout=LAYOUTS[self.channels], format="fltp")
@@ -63,6 +63,10 @@ class SoundTrack:
         self._blocks = resampled(_at_most_stereo(audio), audio.rate, self.rate)
         self._waiting = np.zeros((0, self.channels), np.float32)
         self._written = 0
+
+    def left(self, seconds: Fraction) -> Fraction:
+        """How many samples of the sound, by its own rate, lie behind `seconds`; negative where it ends before."""
+        return self._samples - seconds * self._own_rate
 
     def advance(self, seconds: Fraction) -> None:
         """Write whole AAC frames until the sound reaches `seconds`, or as far as it goes."""

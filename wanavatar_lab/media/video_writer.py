@@ -174,7 +174,8 @@ class VideoWriter:
         if self._shape is None or (kind is not None and self.partial is None):
             return
         try:
-            while kind is None and self._sound and self.frames < self._sound.seconds * self.fps:
+            # where frames and samples do not divide, the sound of so many frames ends within a sample behind the last
+            while kind is None and self._sound and self._sound.left(self.frames / self.fps) >= 1:
                 self._encode()
             self.flush()
             if self._sound:
