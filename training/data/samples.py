@@ -124,7 +124,7 @@ def _encoded_again(folder: Path) -> Iterator[None]:
         yield
     except WeightsError as error:
         why = str(error).removesuffix(" Download it again.")
-        raise LabError(f"{why} The samples in {folder} are not complete: encode the data again.") from error
+        raise WeightsError(f"{why} The samples in {folder} are not complete: encode the data again.") from error
 
 
 def write_sample(folder: Path, name: str, tensors: Mapping[str, Tensor] | None, clip: str, held_out: bool) -> Entry:

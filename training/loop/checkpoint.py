@@ -176,7 +176,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
     try:
         return read_safetensors(file)
     except WeightsError as error:
-        raise LabError(f"{str(error).removesuffix(' Download it again.')} {_REMOVE}") from error
+        raise WeightsError(f"{str(error).removesuffix(' Download it again.')} {_REMOVE}") from error
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -83,7 +83,7 @@ def test_the_map_of_the_loss_lies_over_the_frame_it_was_measured_on(tmp_path: Pa
     face, lip = torch.zeros(8, 8, 8), torch.zeros(8, 8, 8)
     face[:, 1:7, 3:7], lip[:, 5, 4:6] = 1, 1
     tensors = {"face": face, "lip": lip, "valid": torch.ones(8, dtype=torch.bool), "target": torch.zeros(16, 8, 8, 8)}
-    tensors |= {"text": torch.zeros(2, 4), "audio": torch.zeros(3, 8, 32)}
+    tensors |= {"text": torch.zeros(2, 4), "audio": torch.zeros(3, 8, 32), "reference": torch.zeros(16, 1, 8, 8)}
     person.samples.mkdir()
     entry = write_sample(person.samples, "video_000-square-0000-first-0123456789ab", tensors, "video_000", False)
     write_list(person.samples, [entry], torch.zeros(2, 4))
