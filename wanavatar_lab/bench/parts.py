@@ -258,8 +258,7 @@ def _measured(call: Callable[[], Any], on_gpu: bool, warm_up: int, repeats: int)
         row["peak_bytes"] = torch.cuda.max_memory_allocated()
     by_name = kernel_seconds(call, on_gpu)
     row["kernels"] = kinds_of(by_name) | {"between": max(0.0, row["seconds"] - sum(by_name.values()))}
-    largest = sorted(by_name, key=lambda name: -by_name[name])[:LARGEST_KERNELS]
-    row["largest_kernels"] = {name[:120]: by_name[name] for name in largest}
+    row["largest_kernels"] = largest_of(by_name)
     return row
 
 
@@ -294,6 +293,12 @@ def kinds_of(by_name: dict[str, float]) -> dict[str, float]:
         kind = next((kind for kind, pattern in _KINDS if pattern.search(name)), "everything else")
         found[kind] = found.get(kind, 0.0) + seconds
     return found
+
+
+def largest_of(by_name: dict[str, float]) -> dict[str, float]:
+    """Seconds of the kernels that take most time, by the beginnings of their names."""
+    largest = sorted(by_name, key=lambda name: -by_name[name])[:LARGEST_KERNELS]
+    return {name[:120]: by_name[name] for name in largest}
 
 
 def _release() -> None:

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from wanavatar_lab.bench.network import random_inputs, random_model
-from wanavatar_lab.bench.parts import LARGEST_KERNELS, kernel_seconds, kinds_of
+from wanavatar_lab.bench.parts import kernel_seconds, kinds_of, largest_of
 from wanavatar_lab.bench.random_models import SIZES as MODELS
 from wanavatar_lab.bench.random_models import random_network
 from wanavatar_lab.bench.watch import median_seconds, say
@@ -55,8 +55,8 @@ def measure_ranks(
         profile: whether the kernels of one more step are counted by kind; those of an exchange wait for the other GPU.
 
     Returns:
-        The device, and `rows`, the first of which is of processes that compute by themselves; `step_s` is of the
-        slowest process, and `computed_times` what the cost model says.
+        The device, and `rows`: first without sharing, then each layout. `step_s` is the time of the slowest process,
+        `computed_times` the speedup by the cost model.
 
     Raises:
         LabError: there are not so many GPUs, or a process has failed.
@@ -151,8 +151,7 @@ def _run(
         row["times"] = round((rows[0] if rows else row)["step_s"] / row["step_s"], 3)
         if profile:
             row["kernels"] = {kind: round(each, 4) for kind, each in kinds_of(by_name).items()}
-            largest = sorted(by_name, key=lambda name: -by_name[name])[:LARGEST_KERNELS]
-            row["largest_kernels"] = {name[:120]: round(by_name[name], 4) for name in largest}
+            row["largest_kernels"] = {name: round(each, 4) for name, each in largest_of(by_name).items()}
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
         row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None
