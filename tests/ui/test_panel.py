@@ -127,7 +127,7 @@ def test_whoever_stops_waiting_cancels() -> None:
     assert eventually(lambda: job_of(panel).status().state == "cancelled")
 
 
-def test_whoever_stops_waiting_while_it_is_submitted_cancels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupting_a_submission_cancels_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 
     def slowly(request: Request) -> Job:  # as with a large input file, which is copied

@@ -119,7 +119,7 @@ def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
     asyncio.run(person())
 
 
-def test_whoever_stops_waiting_cancels_all_also_where_one_was_deleted() -> None:
+def test_cancelling_a_sweep_skips_deleted_runs() -> None:
     async def person() -> None:
         tried = sweep(Relax(profile="pocket", hold_at=1), seed=[1, 2, 3])
         tried.jobs[2].cancel()
