@@ -23,7 +23,8 @@ FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 LEAST_WIDTH = 1024  # computed from the rates of an H200: below it, rounding the rows takes what the product saves
 _FIRST = (8, 9)  # compute capability
-_ALIGNMENT = 16  # `torch._scaled_mm` takes inputs and outputs in multiples of it, and any number of rows
+_ALIGNMENT = 16  # `torch._scaled_mm` takes inputs and outputs in multiples of it
+_LEAST_ROWS = 16  # cuBLAS has no product of one row of 13,824 numbers
 _LEAST = 1e-12  # a row of zeros has a scale too
 _PART = 8192  # rows that are rounded at a time
 
@@ -45,7 +46,7 @@ class Float8Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs], in the dtype of `x`."""
         rows, scale = rounded(x.flatten(0, -2))
-        if self.fast:
+        if self.fast and len(rows) >= _LEAST_ROWS:
             made = torch._scaled_mm(
                 rows,
                 self.weight.t(),  # has to be stored by columns, and is
