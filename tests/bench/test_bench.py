@@ -22,7 +22,7 @@ from wanavatar_lab.bench.offload import WAYS
 from wanavatar_lab.bench.random_models import random_pipeline
 from wanavatar_lab.bench.stages import RandomStage
 from wanavatar_lab.bench.table import tables
-from wanavatar_lab.bench.watch import Watch
+from wanavatar_lab.bench.watch import Watch, clock_and_power, read_clocks
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory import Workload, model_offload, usual_workload
 from wanavatar_lab.memory.activations import FACTORS, need
@@ -316,6 +316,15 @@ def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
     after.write_text(json.dumps({"bench": "speed", "rows": []}))
     assert main(["compare", str(before), str(after)]) == 1
     assert "two benches, kernels and speed" in capsys.readouterr().err
+
+
+def test_clock_and_power_are_means_of_what_the_driver_says() -> None:
+    lines = ["1500, 690.5, 0x0000000000000004", "[N/A], 1, 0x0", "1600, 680.1, 0x0000000000000000", "17"]
+    assert read_clocks("\n".join(lines)) == {"clock_mhz": 1550, "power_w": 685, "power_capped": 0.5}
+    assert read_clocks("NVIDIA-SMI has failed") == {}
+    with clock_and_power(torch.device("cpu")) as found:
+        pass
+    assert found == {}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import tempfile
 import time
 from functools import partial
@@ -16,7 +17,7 @@ from wanavatar_lab.bench.network import random_inputs, random_model
 from wanavatar_lab.bench.parts import kernel_seconds, kinds_of, largest_of
 from wanavatar_lab.bench.random_models import SIZES as MODELS
 from wanavatar_lab.bench.random_models import random_network
-from wanavatar_lab.bench.watch import median_seconds, say
+from wanavatar_lab.bench.watch import clock_and_power, median_seconds, say
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json
 from wanavatar_lab.memory import Machine, Workload, expected_seconds
@@ -56,7 +57,7 @@ def measure_ranks(
 
     Returns:
         The device, and `rows`: first without sharing, then each layout. `step_s` is the time of the slowest process,
-        `computed_times` the speedup by the cost model.
+        `computed_times` the speedup by the cost model. `clock_mhz` and the like are means of the processes.
 
     Raises:
         LabError: there are not so many GPUs, or a process has failed.
@@ -132,7 +133,9 @@ def _run(
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(own)
         first = median_seconds(step, warm_up=0, repeats=1)
-        seconds = median_seconds(step, warm_up=1, repeats=repeats)
+        step()
+        with clock_and_power(own) as state:
+            seconds = median_seconds(step, warm_up=0, repeats=repeats)
         by_name = kernel_seconds(step, on_gpu) if profile else {}
         unshare([model])
         if layout == ALONE:
@@ -143,11 +146,13 @@ def _run(
         row: dict[str, Any] = {"gpus": layout.world, "shared": str(layout), "attention": backend, "compiled": compiled}
         row |= {"first_step_s": round(first, 3), "decode_s": round(decoding, 3)}
         # the others wait for the slowest, also where two GPUs of one model are not equally fast
-        by_rank = torch.zeros(world)
-        by_rank[rank] = seconds
-        torch.distributed.all_reduce(by_rank)
-        row["step_s_by_rank"] = [round(float(each), 4) for each in by_rank]
+        states: list[Any] = [None] * world
+        torch.distributed.all_gather_object(states, (seconds, state))
+        row["step_s_by_rank"] = [round(each, 4) for each, _ in states]
         row["step_s"] = max(row["step_s_by_rank"])
+        for fact in ("clock_mhz", "power_w", "power_capped"):
+            if all(fact in found for _, found in states):
+                row[fact] = round(statistics.mean(found[fact] for _, found in states), 2)
         row["times"] = round((rows[0] if rows else row)["step_s"] / row["step_s"], 3)
         if profile:
             row["kernels"] = {kind: round(each, 4) for kind, each in kinds_of(by_name).items()}

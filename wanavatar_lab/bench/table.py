@@ -288,6 +288,10 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "decoding": lambda row: f"{row['decode_s']:.2f} s" if "decode_s" in row else "–",
         "difference": lambda row: f"{row['difference']:.1e}",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
+        "clock": lambda row: f"{row['clock_mhz']:.0f} MHz" if "clock_mhz" in row else "–",
+        "power, at its limit": lambda row: (
+            f"{row['power_w']:.0f} W, {row['power_capped']:.0%}" if "power_w" in row else "–"
+        ),
     },
     "kernels of ranks": {
         "kernels of a step of the first GPU": lambda row: f"{row['device']}, {row['pixels']}",

@@ -1,15 +1,23 @@
-"""Seconds of each call of a network, and the GPU memory it takes beside the weights; progress lines of the benches."""
+"""Seconds of each call of a network, the GPU memory it takes beside the weights, and the clock and power of a GPU.
+
+Progress lines of the benches too.
+"""
 
 import functools
+import shutil
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+_POWER_CAP = 0x4  # of nvidia-smi's reasons for a lower clock: the software's power limit
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,45 @@ def median_seconds(call: Callable[[], Any], warm_up: int, repeats: int) -> float
         synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times[warm_up:])
+
+
+@contextmanager
+def clock_and_power(device: torch.device) -> Iterator[dict[str, float]]:
+    """What a GPU does meanwhile, by nvidia-smi five times a second.
+
+    Yields:
+        A dict that has, when the block has ended, the means `clock_mhz` of the multiprocessors and `power_w`, and
+        `power_capped`, the share of time in which the driver lowered the clock for the power limit. Empty without an
+        NVIDIA GPU or nvidia-smi.
+    """
+    found: dict[str, float] = {}
+    program = shutil.which("nvidia-smi") if device.type == "cuda" else None
+    if program is None:
+        yield found
+        return
+    query = "--query-gpu=clocks.sm,power.draw.instant,clocks_event_reasons.active"
+    own = f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = [program, query, own, "--format=csv,noheader,nounits", "--loop-ms=200"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield found
+        finally:
+            process.terminate()
+            printed, _ = process.communicate()
+    found.update(read_clocks(printed))
+
+
+def read_clocks(printed: str) -> dict[str, float]:
+    """The means of what nvidia-smi has printed for `clock_and_power`, without lines that are cut or have no figures."""
+    samples = []
+    for line in printed.splitlines():
+        with suppress(ValueError):  # [N/A], or the last line
+            clock, power, reasons = line.split(",")
+            samples.append((float(clock), float(power), bool(int(reasons, 16) & _POWER_CAP)))
+    if not samples:
+        return {}
+    clocks, powers, capped = (statistics.mean(each) for each in zip(*samples, strict=True))
+    return {"clock_mhz": round(clocks), "power_w": round(powers), "power_capped": round(capped, 2)}
 
 
 def synchronize() -> None:
