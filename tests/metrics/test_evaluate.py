@@ -246,6 +246,8 @@ def test_borders_are_those_of_the_clips_run(tmp_path: Path) -> None:
     clip = write(tmp_path / "clip.mp4", moving(60))
     (tmp_path / "request.json").write_text(json.dumps({"frames_per_segment": 24}))
     assert evaluate(clip).borders.frames == [24, 48]
+    (tmp_path / "request.json").write_text(json.dumps({"frames_per_segment": None}))
+    assert evaluate(clip).borders.frames == []
     assert evaluate(write(tmp_path / "other_rate.mp4", moving(60), fps=25)).borders.frames == []
 
 
@@ -391,6 +393,21 @@ def test_the_table_has_a_column_per_clip_and_medians_of_folders(
     assert "(median of 2)" in lines[0]
     assert [line.split()[-1] for line in lines if line.startswith("Lips late")] == ["94"]
     assert (tmp_path / "all.svg").read_text(encoding="utf-8").count("<svg") == 1
+
+
+def test_a_damaged_clip_of_a_folder_is_left_out_and_named(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "damaged.mp4").write_bytes(Path(two[0]).read_bytes()[:100])
+    assert main(["evaluate", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    *measured, failed = json.loads(said.out)
+    assert [each["clip"]["clip"] for each in measured] == sorted(two)
+    assert "damaged.mp4" in failed["error"]
+    assert failed["error"] in said.err
+    assert "1 of 3 clips could not be measured" in said.err
+    assert main(["evaluate", str(tmp_path / "damaged.mp4")]) == 1
+    assert "of 1 clips" not in capsys.readouterr().err
 
 
 def test_what_the_command_refuses_it_names(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

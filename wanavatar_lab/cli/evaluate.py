@@ -6,7 +6,7 @@ from typing import Any
 
 from wanavatar_lab.cli.options import place_fault
 from wanavatar_lab.cli.output import answer, say
-from wanavatar_lab.errors import SUCCEEDED, RequestError
+from wanavatar_lab.errors import FAILED, SUCCEEDED, LabError, MediaError, RequestError
 from wanavatar_lab.requests.request import must_be, shown
 
 
@@ -65,20 +65,31 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if problems:
         raise RequestError(problems)
     how: dict[str, Any] = {"faces": arguments.faces, "reference": arguments.reference, "borders": borders}
-    found = [
-        (measure(clip, **how), measure(other, **how) if other else None)
-        for clip, other in pairs(arguments.clip, arguments.other)
-    ]
+    found, failures = [], []
+    clips = pairs(arguments.clip, arguments.other)
+    for clip, other in clips:
+        try:
+            found.append((measure(clip, **how), measure(other, **how) if other else None))
+        except MediaError as error:  # of this clip; the others may have taken hours
+            if len(clips) == 1:
+                raise
+            failures.append(error)
+            say(f"Left out: {error}")
+    if not found:
+        raise LabError(f"None of {len(clips)} clips could be measured.")
     for each in (each for pair in found for each in pair if each):
         for note in each.notes:
             say(f"{each.clip}: {note}")
     told = [(first.to_json(), other.to_json() if other else None) for first, other in found]
     if arguments.json:
-        answer([{"clip": first, "other": other} for first, other in told])
+        answer([{"clip": first, "other": other} for first, other in told] + [{"error": str(each)} for each in failures])
     else:
         answer("\n".join(table(told)))
     if arguments.picture:  # after the numbers, which may have taken long
         from wanavatar_lab.metrics.evaluation_picture import draw  # imports matplotlib, which takes a second
 
         draw(found, arguments.picture)
+    if failures:
+        say(f"{len(failures)} of {len(failures) + len(found)} clips could not be measured; they are named above.")
+        return FAILED
     return SUCCEEDED

@@ -46,6 +46,7 @@ from wanavatar_lab.metrics.picture_faults import (
     largest_cell_change,
     stretches,
 )
+from wanavatar_lab.runs.uploads import KINDS
 
 __all__ = ["MEASURES", "Borders", "Evaluation", "Identity", "Lips", "Measure", "evaluate", "pairs", "table"]
 
@@ -56,7 +57,7 @@ PART_SECONDS = 2.0  # a person's look is averaged over parts of the clip of abou
 FRAMES_PER_SEGMENT = 80  # of speech_to_video
 EMBEDDED = 4  # faces that are embedded per second; each takes 10 ms
 CHUNK_BYTES = 64 << 20  # of frames that are held at a time
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+SUFFIXES = tuple(suffix for suffix, kind in KINDS.items() if kind == "video")
 PICTURE = "picture"  # the region that is the whole frame
 
 _log = logging.getLogger(__name__)
@@ -280,7 +281,8 @@ def evaluate(
     looks = _reference(Path(reference), shown, tracks) if reference else None
     if borders is None:
         # the frames before the first one that the network makes are shown too, so every segment is as long
-        segment = int(request_of(path).get("frames_per_segment", FRAMES_PER_SEGMENT))
+        asked = request_of(path).get("frames_per_segment")
+        segment = asked if isinstance(asked, int) and asked > 0 else FRAMES_PER_SEGMENT  # null, or written by another
         borders = segment_borders(count, first=segment, per_segment=segment) if rate == FPS else []
     wobble = flicker(tracks.luma)
     texture = flicker(tracks.detail)
