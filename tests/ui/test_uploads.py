@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.media.odd_files import BOTH, ODD, SHORT
+from tests.media.samples import mux
 from tests.ui import made_runs
 from tests.ui.looking import until
 from wanavatar_lab import media
+from wanavatar_lab.api.outputs import TYPES
 from wanavatar_lab.errors import DiskFull, LabError, MediaError
 from wanavatar_lab.runs.uploads import Incoming, free_name, safe_name
 from wanavatar_lab.ui.served_files import KINDS
@@ -229,8 +232,22 @@ def test_a_video_without_sound_is_no_recording(tmp_path: Path) -> None:
         incoming.finish()
 
 
-def test_every_suffix_has_a_kind() -> None:
+def test_every_suffix_has_a_kind_and_a_media_type() -> None:
     assert set(KINDS.values()) == {"picture", "audio", "video"}
+    assert TYPES.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("name", ["call.amr", "call.3gp", "pcm_s16be.aiff", "a.m4v", "a.avif"])
+def test_files_of_phones_and_browsers_arrive(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith(".avif"):
+        Image.new("RGB", (32, 24)).save(path)
+    else:
+        mux(path, **SHORT | ({"container": "mp4", **BOTH} if name == "a.m4v" else ODD[name]))
+    data = path.read_bytes()
+    incoming = Incoming(tmp_path / "up", name, len(data), frozenset(KINDS))
+    incoming.write(0, data)
+    assert incoming.finish().read_bytes() == data
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["the same name", "different names"])

@@ -31,6 +31,7 @@ TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
     ".gif": "image/gif",
+    ".avif": "image/avif",
     ".heic": "image/heic",
     ".heif": "image/heif",
     ".wav": "audio/wav",
@@ -40,11 +41,16 @@ TYPES = {
     ".opus": "audio/ogg",
     ".m4a": "audio/mp4",
     ".aac": "audio/aac",
+    ".aif": "audio/aiff",
+    ".aiff": "audio/aiff",
+    ".amr": "audio/amr",
     ".mp4": "video/mp4",
+    ".m4v": "video/x-m4v",
     ".mov": "video/quicktime",
     ".mkv": "video/x-matroska",
     ".webm": "video/webm",
     ".avi": "video/x-msvideo",
+    ".3gp": "video/3gpp",
 }
 
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 # kind of a file by its suffix: what is shown, and what an upload may be
 KINDS: dict[str, str] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"), "picture"),
-    **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"), "audio"),
-    **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi"), "video"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"), "picture"),
+    **dict.fromkeys((".avif", ".heic", ".heif"), "picture"),
+    **dict.fromkeys((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".amr"), "audio"),
+    **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp"), "video"),
 }
 _PREFIX = ".upload-"
 _LONGEST_NAME = 120  # bytes of UTF-8; file systems take 255, and numbers and suffixes are added
