@@ -25,7 +25,7 @@ from training.data.masks import latent_masks, latent_validity
 from training.data.sample_list import Entry, listed_in
 from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
-from training.launch.folder_locks import changing
+from training.launch.folder_locks import changing, encoding_in
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import LabError, WeightsError
 from wanavatar_lab.files import remove
@@ -108,14 +108,27 @@ def encode(
 
     Raises:
         LabError: no clip is long enough for a segment, one is to be trained on and held out, a caption is not UTF-8, or
-            a training reads the samples in `folder` that would change.
+            a training reads the samples in `folder` that would change, or another process encodes into it.
     """
     if both := {clip.path.resolve() for clip in clips} & {clip.path.resolve() for clip in held_out}:
         raise LabError(
             f"{min(both)} is among the clips to train on and among those held out, so that its errors would say "
             "nothing of other clips. Leave it out of one of the two lists."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    with encoding_in(folder):
+        return _encode(clips, held_out, folder, encoders, aspects, prompt, longest, inpaint)
+
+
+def _encode(
+    clips: Sequence[ClipFolder],
+    held_out: Sequence[ClipFolder],
+    folder: Path,
+    encoders: Encoders,
+    aspects: dict[str, tuple[int, int]],
+    prompt: str,
+    longest: int,
+    inpaint: bool,
+) -> list[Entry]:
     entries: list[Entry] = []
     for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
         text = clip.caption() or prompt

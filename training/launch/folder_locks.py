@@ -11,7 +11,7 @@ from pathlib import Path
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError
 
-LOCK, STARTING = ".lock", ".starting.lock"
+LOCK, STARTING, ENCODING = ".lock", ".starting.lock", ".encoding.lock"
 _PATIENCE = 5.0  # seconds that a killed process may take to free its memory, and with it its lock
 
 
@@ -64,6 +64,27 @@ def starting_in(run: Path) -> Iterator[None]:
     lock = locks.take(run / STARTING, wait=False)
     if lock is None:
         raise AlreadyRunning(f"Another process starts the run in {run} at this moment. Wait for it, or stop the run.")
+    try:
+        yield
+    finally:
+        locks.drop(lock)
+
+
+@contextmanager
+def encoding_in(samples: Path) -> Iterator[None]:
+    """Hold the lock of those who encode into a folder, which is made: each would remove what another one has written.
+
+    Raises:
+        LabError: another process encodes into it.
+    """
+    samples.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = locks.take(samples / ENCODING, wait=False)
+    except OSError:  # nobody can write to it, and it may have all samples already
+        yield
+        return
+    if lock is None:
+        raise LabError(f"Another process encodes into {samples}. Wait until it ends, or encode into another folder.")
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.toy import config_of
 from training.launch import folder_locks
-from training.launch.folder_locks import changing, is_trained_in, training_in
+from training.launch.folder_locks import changing, encoding_in, is_trained_in, training_in
 from training.launch.launch import start
 from wanavatar_lab import locks
 from wanavatar_lab.errors import LabError
@@ -63,6 +63,17 @@ def test_several_trainings_read_the_same_samples(folders: tuple[Path, Path], tmp
         with pytest.raises(LabError, match="encode into another folder"), changing(samples):
             pass
     with changing(samples):
+        pass
+
+
+def test_one_process_at_a_time_encodes_into_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "samples"
+    with encoding_in(folder):
+        with pytest.raises(LabError, match=r"Another process encodes into .*samples\. Wait"), encoding_in(folder):
+            pass
+        with changing(folder):  # by the one that encodes
+            pass
+    with encoding_in(folder):
         pass
 
 
