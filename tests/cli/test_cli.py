@@ -224,6 +224,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
             ["num_inference_steps: must be an integer from 1 to 12 (got '99')"],
         ),
         (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
+        (["text-to-image", "--prompt", "--foo"], ["begins with - is written --prompt=…"]),
         (["upscale", "a.png"], ["'a.png' belongs to no option"]),
         (["upscal", "--image", "a.png"], ["'upscal' is not a command; did you mean upscale?"]),
         (["status", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),

@@ -26,6 +26,8 @@ class Usage(LabError):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if value := re.fullmatch(r"argument (.*/)?(-\S+): expected one argument", message):
+            message += f"; one that begins with - is written {value[2]}=…"
         raise Usage(f"{message}. See {self.prog} --help.")
 
     def print_help(self, file: Any = None) -> None:
