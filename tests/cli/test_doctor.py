@@ -75,6 +75,18 @@ def test_what_a_machine_lacks_is_said_with_what_to_do(on_the_cpu: Path, monkeypa
     assert busy.advice == "Use another one, as in make lab PORT=8889."
 
 
+@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not mounted"])
+def test_folders_that_are_none_are_said(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path / "runs"
+    runs.touch() if what == "a file" else runs.symlink_to(tmp_path / "unmounted")
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(runs / "weights"))
+    found = doctor.look_here("pocket")
+    for name, state, variable in (("runs", "problem", "RUNS_DIR"), ("weights folder", "note", "WEIGHTS")):
+        said = check(name, found)
+        assert said.state == state and f"{runs} is no folder" in said.text and f"WANAVATAR_{variable}" in said.advice
+
+
 def test_a_driver_whose_gpu_torch_does_not_see_is_a_problem(on_the_cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = on_the_cpu / "nvidia-smi"
     program.write_text("#!/bin/sh\necho '535.104.05, NVIDIA H200'\n")

@@ -209,7 +209,12 @@ def _driver() -> str:
 
 def _disk(name: str, folder: Path, variable: str, worst: Literal["note", "problem"]) -> Check:
     """Whether a folder, or the one that it will be made in, is writable and has room."""
-    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    existing = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        text = f"{existing} is no folder, or a link to one that is not there"
+        return Check(
+            "machine", name, worst, text, f"Mount its disk, move it away, or set {variable} to another folder."
+        )
     free = shutil.disk_usage(existing).free
     text = f"{folder}, {amount(free)} free"
     if not os.access(existing, os.W_OK):
