@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab.cli import doctor, main
@@ -41,8 +42,22 @@ def test_a_profile_that_is_not_there_is_refused() -> None:
 
 def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_DEVICE", "abacus")
-    with pytest.raises(LabError, match="abacus"):
+    with pytest.raises(
+        LabError, match=r" failed: WANAVATAR_DEVICE is 'abacus': .* Unset it or give an allowed value\.$"
+    ):
         doctor.look("pocket")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_a_problem_among_the_others(
+    device: str, on_the_cpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_DEVICE", device)
+    found = doctor.look_here("full")
+    said = check("device", found)
+    assert said.state == "problem" and f"The device is {device}, and torch cannot use it: " in said.text
+    assert "Unset WANAVATAR_DEVICE" in said.text and check("CPU", found).state == "ok"
 
 
 def check(name: str, found: doctor.Found) -> doctor.Check:

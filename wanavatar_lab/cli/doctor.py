@@ -161,9 +161,13 @@ def look_here(*profiles: str) -> Found:
     """The same in this process, which imports torch."""
     from wanavatar_lab.worker.execute import choose_device
 
-    device = choose_device()
+    device, wrong = choose_device(), list[Check]()
+    try:
+        this_machine(device, most=1)
+    except LabError as error:
+        device, wrong = "cpu", [Check("machine", "device", "problem", str(error))]
     stages = (_stages(profile, device) for profile in profiles)
-    parts = (_machine(device), _weights(profiles), _extras(device), _ports(), *stages)
+    parts = (wrong, _machine(device), _weights(profiles), _extras(device), _ports(), *stages)
     return Found(tuple(each for part in parts for each in part))
 
 
@@ -307,4 +311,8 @@ def _lines(found: Found, problems: Mapping[str, list[str]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([asdict(each) for each in look_here(*sys.argv[1:]).checks]) + "\n")
+    try:
+        checks = [asdict(each) for each in look_here(*sys.argv[1:]).checks]
+    except LabError as error:
+        sys.exit(str(error))
+    sys.stdout.write(json.dumps(checks) + "\n")
