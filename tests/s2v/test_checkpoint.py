@@ -258,6 +258,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a page instead of a shard": (lambda f: shard_of(f, Q).write_text("<html>" * 99), "cannot be read"),
     "a damaged index": (lambda f: cut(f / INDEX, 0.5), r"index\.json is damaged"),
     "an index without a map": (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
+    "an index of numbers": (lambda f: (f / INDEX).write_text('{"weight_map": {"a": 5}}'), "has no weight_map of file"),
     "a damaged config": (lambda f: cut(f / "config.json", 0.5), r"config\.json is damaged"),
     "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
     "a config that is no dict": (
