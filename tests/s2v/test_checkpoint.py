@@ -227,6 +227,11 @@ def cut(file: Path, keep: float) -> None:
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
 
 
+def configure(folder: Path, **fields: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
 def empty(folder: Path) -> None:
     for file in folder.glob(f"{STEM}*"):
         file.unlink()
@@ -265,6 +270,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "config.json").write_text("[]"),
         "holds a list instead of named fields",
     ),
+    "a config with a text for a number": (lambda f: configure(f, dim="96"), r"config\.json cannot be used"),
+    "a config with nothing for a number": (lambda f: configure(f, num_layers=None), r"config\.json cannot be used"),
+    "a config with a negative number": (lambda f: configure(f, ffn_dim=-1), r"config\.json cannot be used"),
     "no weights": (empty, rf"lacks {STEM}\*\.safetensors"),
 }
 
