@@ -84,3 +84,9 @@ def test_what_does_not_fit_is_named(text: str | None, said: str, tmp_path: Path)
 def test_a_variable_that_does_not_fit_is_named() -> None:
     with pytest.raises(LabError, match=r"WANAVATAR_MAX_PICTURE_PIXELS is 'many'.*Unset it"):
         read_settings({"WANAVATAR_MAX_PICTURE_PIXELS": "many"})
+
+
+@pytest.mark.parametrize("device", ["gpu", "abacus", "cuda:", "cuda:one", "CUDA"])
+def test_a_device_that_torch_does_not_know_is_refused(device: str) -> None:
+    with pytest.raises(LabError, match=f"WANAVATAR_DEVICE is '{device}'"):
+        read_settings({"WANAVATAR_DEVICE": device})

@@ -27,6 +27,7 @@ from wanavatar_lab.errors import Cancelled, DiskFull, LabError
 
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}  # of making one: a file has its name, or a link without a target
 WITHOUT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
@@ -133,7 +134,7 @@ def report_write_errors(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: there is no room.
-        LabError: the folder is not writable; the text names it.
+        LabError: the folder is not writable, or is none; the text names it.
     """
     try:
         yield
@@ -144,6 +145,11 @@ def report_write_errors(path: Path) -> Iterator[None]:
             raise LabError(
                 f"{path.parent} is not writable ({error.strerror}). Change its permissions, or set WANAVATAR_RUNS_DIR "
                 "to another folder."
+            ) from error
+        if error.errno in NO_FOLDER:
+            raise LabError(
+                f"{path.parent} is no folder, or a link to one that is not there ({error.strerror}). Mount its disk, "
+                "move it away, or set WANAVATAR_RUNS_DIR to another folder."
             ) from error
         raise
 

@@ -225,6 +225,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, stages: Path) -> Iterator[S
         ),
         (["text-to-image", "--prompt"], ["--prompt", "expected one argument"]),
         (["text-to-image", "--prompt", "--foo"], ["begins with - is written --prompt=…"]),
+        (["loudness", "-a.wav"], ["required: FILE", "'-a.wav' is taken for an option; write -- before it."]),
         (["upscale", "a.png"], ["'a.png' belongs to no option"]),
         (["upscal", "--image", "a.png"], ["'upscal' is not a command; did you mean upscale?"]),
         (["status", "20260101-000000-0000-upscale"], ["There is no run '20260101-000000-0000-upscale'"]),

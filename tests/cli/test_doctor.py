@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.queue_for_tests import REPOSITORY
 from wanavatar_lab.cli import doctor, main
@@ -41,8 +42,22 @@ def test_a_profile_that_is_not_there_is_refused() -> None:
 
 def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANAVATAR_DEVICE", "abacus")
-    with pytest.raises(LabError, match="abacus"):
+    with pytest.raises(
+        LabError, match=r" failed: WANAVATAR_DEVICE is 'abacus': .* Unset it or give an allowed value\.$"
+    ):
         doctor.look("pocket")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_a_problem_among_the_others(
+    device: str, on_the_cpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_DEVICE", device)
+    found = doctor.look_here("full")
+    said = check("device", found)
+    assert said.state == "problem" and f"The device is {device}, and torch cannot use it: " in said.text
+    assert "Unset WANAVATAR_DEVICE" in said.text and check("CPU", found).state == "ok"
 
 
 def check(name: str, found: doctor.Found) -> doctor.Check:
@@ -73,6 +88,18 @@ def test_what_a_machine_lacks_is_said_with_what_to_do(on_the_cpu: Path, monkeypa
     busy = check(str(port), found)
     assert busy.state == "note" and "Address already in use" in busy.text
     assert busy.advice == "Use another one, as in make lab PORT=8889."
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not mounted"])
+def test_folders_that_are_none_are_said(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path / "runs"
+    runs.touch() if what == "a file" else runs.symlink_to(tmp_path / "unmounted")
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(runs))
+    monkeypatch.setenv("WANAVATAR_WEIGHTS", str(runs / "weights"))
+    found = doctor.look_here("pocket")
+    for name, state, variable in (("runs", "problem", "RUNS_DIR"), ("weights folder", "note", "WEIGHTS")):
+        said = check(name, found)
+        assert said.state == state and f"{runs} is no folder" in said.text and f"WANAVATAR_{variable}" in said.advice
 
 
 def test_a_driver_whose_gpu_torch_does_not_see_is_a_problem(on_the_cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,36 @@ def test_a_failing_cell_is_one_sentence(
     assert run_notebook.main([str(notebook(tmp_path, code)), str(out), "-p", "count", "4"]) == errors.FAILED
     assert capsys.readouterr().err == f"wanavatar-lab: {text}. The cell where it happened is marked in {out}.\n"
     assert out.is_file()
+
+
+def test_the_notebook_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = notebook(tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "link.ipynb").symlink_to(path)
+    for out in (path, tmp_path / "link.ipynb", tmp_path):
+        assert run_notebook.main([str(path), str(out)]) == errors.REFUSED
+        assert f"out: must be a file, and another one than the notebook, which stays as it is (got '{out}')" in (
+            capsys.readouterr().err
+        )
+    assert path.read_bytes() == before
+
+
+def test_a_kernel_that_dies_or_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = notebook(tmp_path, "import os\nos._exit(1)"), tmp_path / "out.ipynb"
+    assert run_notebook.main([str(path), str(out)]) == errors.FAILED
+    assert "wanavatar-lab: The kernel ended in the middle of a cell" in capsys.readouterr().err
+    assert nbformat.read(out, 4).cells[0].source == PARAMETERS
+    path.write_text(path.read_text().replace('"python3"', '"gone"'))
+    assert run_notebook.main([str(path), str(out)]) == errors.FAILED
+    assert f"wanavatar-lab: {path} asks for the kernel 'gone', which is not installed." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_and_another_json_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = tmp_path / "full.ipynb"
+    full.symlink_to("/dev/full")
+    assert run_notebook.main([str(notebook(tmp_path)), str(full)]) == errors.FAILED
+    assert f"wanavatar-lab: {full} cannot be written: No space left on device.\n" in capsys.readouterr().err
+    (tmp_path / "other.ipynb").write_text('{"a": 1}')
+    assert run_notebook.main([str(tmp_path / "other.ipynb"), str(tmp_path / "out.ipynb")]) == errors.FAILED
+    assert "other.ipynb cannot be read as a notebook: " in capsys.readouterr().err

@@ -91,6 +91,8 @@ def test_the_pocket_profile_is_planned_from_its_files() -> None:
     assert (plan["device"], plan["mode"], plan["weights_there"]) == ("cpu", "none", True)
     assert (plan["peak_gpu_bytes"], plan["expected_seconds"]) == (None, None)
     assert all(component["file_bytes"] for component in plan["components"])
+    said = run("text-to-image", "--profile", "pocket").stdout
+    assert "in main memory, " in said and "GPU" not in said
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,7 @@ def test_the_pocket_profile_is_planned_from_its_files() -> None:
         ("text-to-image --profile huge", 2, "'huge' is not a profile"),
         ("paint", 2, "'paint' cannot be planned"),
         ("text-to-image --gpus 3", 2, "3 are more than the 0 here"),
+        ("text-to-image --gpu 4090", 2, "gpu: is of another machine, whose memory has to be known; give it too, as in"),
         ("", 2, "STAGE"),
     ],
 )

@@ -227,6 +227,11 @@ def cut(file: Path, keep: float) -> None:
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
 
 
+def configure(folder: Path, **fields: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
 def empty(folder: Path) -> None:
     for file in folder.glob(f"{STEM}*"):
         file.unlink()
@@ -258,12 +263,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a page instead of a shard": (lambda f: shard_of(f, Q).write_text("<html>" * 99), "cannot be read"),
     "a damaged index": (lambda f: cut(f / INDEX, 0.5), r"index\.json is damaged"),
     "an index without a map": (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
+    "an index of numbers": (lambda f: (f / INDEX).write_text('{"weight_map": {"a": 5}}'), "has no weight_map of file"),
     "a damaged config": (lambda f: cut(f / "config.json", 0.5), r"config\.json is damaged"),
     "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
     "a config that is no dict": (
         lambda f: (f / "config.json").write_text("[]"),
         "holds a list instead of named fields",
     ),
+    "a config with a text for a number": (lambda f: configure(f, dim="96"), r"config\.json cannot be used"),
+    "a config with nothing for a number": (lambda f: configure(f, num_layers=None), r"config\.json cannot be used"),
+    "a config with a negative number": (lambda f: configure(f, ffn_dim=-1), r"config\.json cannot be used"),
     "no weights": (empty, rf"lacks {STEM}\*\.safetensors"),
 }
 

@@ -1,12 +1,14 @@
 """Frames between frames: what moves is halfway, and the clip stays as long as it was, with its sound."""
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.tools.clips import video
+from tests.tools.clips import greys, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import VideoWriter, probe, read_audio, read_frames
@@ -53,9 +55,29 @@ def test_the_clip_stays_as_long_with_its_sound(tmp_path: Path, fps: float) -> No
     assert np.abs(heard.samples[:40_000] - before.samples[:40_000]).max() < 0.1
 
 
+@pytest.mark.parametrize("method", ["motion", "blend"])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_last_frame_is_shown_and_reached_evenly(
+    tmp_path: Path, count: int, method: Literal["motion", "blend"]
+) -> None:
+    path = video(tmp_path / "a.mp4", count, 16, step=20)
+    tools.interpolate_frames(path, tmp_path / "b.mp4", fps=32, method=method)
+    last = 20 * (count - 1)
+    assert greys(tmp_path / "b.mp4") == pytest.approx([*range(0, last + 1, 10), last], abs=2)
+
+
 def test_a_clip_of_one_frame_is_held(tmp_path: Path) -> None:
     made = tools.interpolate_frames(video(tmp_path / "a.mp4", 1, 16), tmp_path / "b.mp4", fps=32)
     assert made.frames == 2
+
+
+def test_a_camera_that_misses_its_rate_by_a_little_is_brought_to_it(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.mp4", 30, Fraction(30_003, 1000), step=8)
+    made = tools.interpolate_frames(path, tmp_path / "b.mp4", fps=30)
+    assert (made.fps, made.frames) == (30.0, 30)
+    assert greys(tmp_path / "b.mp4") == pytest.approx(greys(path), abs=2)
+    with pytest.raises(MediaError, match=r"has 30\.003 frames per second, and 29\.97 are fewer.*Give 30\.003 or more"):
+        tools.interpolate_frames(path, tmp_path / "c.mp4", fps=29.97)
 
 
 def test_fewer_frames_are_refused(tmp_path: Path) -> None:

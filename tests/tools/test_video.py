@@ -17,7 +17,7 @@ from tests.media.samples import mux
 from tests.tools.clips import SIZE, frame, greys, sound, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import Cancelled, MediaError, cancellable
-from wanavatar_lab.media import probe, read_audio, read_frames, read_metadata
+from wanavatar_lab.media import Audio, VideoWriter, probe, read_audio, read_frames, read_metadata, write_audio
 
 NEAR = 2.0  # levels of grey that H.264 may change in a plain frame
 
@@ -179,6 +179,23 @@ def test_a_recording_behind_surround_sound_is_heard_from_left_and_right(tmp_path
     assert heard.shape == (2000, 3) and stereo.audio_channels == 2
     np.testing.assert_array_equal(heard[1000:, :2], read_audio(tmp_path / "stereo.wav").samples)
     assert not heard[1000:, 2].any()
+
+
+def test_stereo_of_one_inverted_channel_is_heard_behind_mono(tmp_path: Path) -> None:
+    tone = (0.3 * np.sin(np.arange(4800) / 20)).astype(np.float32)[:, None]
+    for kind in ("wav", "mp4"):
+        parts = [tmp_path / f"{name}.{kind}" for name in ("mono", "inverted")]
+        for part, samples in zip(parts, (tone, np.hstack([tone, -tone])), strict=True):
+            if kind == "wav":
+                write_audio(part, Audio(samples, 48_000))
+            else:
+                with VideoWriter(part, fps=10, audio=Audio(samples, 48_000)) as writer:
+                    writer.write(frame(0))
+        tools.concatenate(parts, tmp_path / f"all.{kind}")
+        heard = read_audio(tmp_path / f"all.{kind}").samples
+        assert heard.shape[1] == 1
+        loudness = [float(np.abs(half).max()) for half in (heard[:4800], heard[4800:])]
+        assert loudness == pytest.approx([0.3, 0.3], rel=0.2)
 
 
 def test_sound_and_video_do_not_mix(tmp_path: Path, clip: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,8 +120,9 @@ def drop_a_tensor(folder: Path) -> None:
     save_file(tensors, file)
 
 
-def rewrite_config(folder: Path) -> None:
-    (folder / "low_noise_model" / "config.json").write_text(json.dumps({"dim": 24}))
+def rewrite_config(folder: Path, **changes: Any) -> None:
+    file = folder / "low_noise_model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes if changes else {"dim": 24}))
 
 
 MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -128,6 +130,8 @@ MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "the VAE": (lambda folder: (folder / "Wan2.1_VAE.pth").unlink(), "lacks Wan2.1_VAE.pth"),
     "a tensor": (drop_a_tensor, "1 tensor missing: "),
     "the config": (rewrite_config, "config.json has no num_heads, in_dim"),
+    "no heads": (lambda folder: rewrite_config(folder, num_heads=0), "config.json cannot be used: "),
+    "a text": (lambda folder: rewrite_config(folder, num_layers="2"), "config.json cannot be used: "),
 }
 
 

@@ -331,3 +331,35 @@ def test_a_distilled_lora_arrives_under_the_name_that_the_preset_has(hub: Hub, c
     (client.weights / "loras/mov/distilled/X/.download").mkdir(parents=True)
     (client.weights / "loras/mov/distilled/X/.download/half.safetensors").write_bytes(b"half")
     assert "half" not in [adapter.name for adapter in find_adapters(client.weights)]
+
+
+def test_a_part_that_is_a_link_to_another_disk_is_completed_there(client: Client, tmp_path: Path) -> None:
+    folder, elsewhere = place_files(client, {"config.json": b"{}"}), tmp_path / "disk"
+    elsewhere.mkdir()
+    (folder / "google").symlink_to(elsewhere)
+    other_disk = f"""
+import errno, os
+from pathlib import Path
+replace, disk = os.replace, {str(elsewhere)!r}
+def refused(source, target):
+    if Path(target).resolve().is_relative_to(disk) and not Path(source).resolve().is_relative_to(disk):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+    replace(source, target)
+os.replace = refused
+"""
+    done = client("download", S2V, before=other_disk)
+    assert done.returncode == 0, done.stderr
+    tokenizer = {name.removeprefix("google/"): data for name, data in WANTED.items() if name.startswith("google/")}
+    found = {path.relative_to(elsewhere).as_posix(): path for path in elsewhere.rglob("*") if path.is_file()}
+    assert {name: path.read_bytes() for name, path in found.items()} == tokenizer
+    assert (folder / "google").is_symlink() and verify(find_weights(S2V), client.weights).sound
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not mounted"])
+def test_a_place_that_is_no_folder_is_named(what: str, client: Client, tmp_path: Path) -> None:
+    client.weights.mkdir()
+    place = client.weights / S2V
+    place.touch() if what == "a file" else place.symlink_to(tmp_path / "unmounted")
+    done = client("download", S2V)
+    assert done.returncode == 1
+    assert f"{place} is no folder, or a link to one that is not there. Mount its disk, move it away" in done.stderr

@@ -1,9 +1,13 @@
 """Weights on disk: the table, the layouts, what a folder lacks, and the error of a run without weights."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from wanavatar_lab.errors import RequestError, WeightsError
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import STAGE_REQUESTS, Tool
 from wanavatar_lab.weights import WEIGHTS, amount, append_download_command, find_weights, look, missing_weights, verify
-from wanavatar_lab.weights.folders import files_in, fingerprint
+from wanavatar_lab.weights.folders import MANIFEST, files_in, fingerprint
 
 STAGES = [stage for stage, request in STAGE_REQUESTS.items() if not issubclass(request, Tool)]
 
@@ -122,7 +126,9 @@ def test_shards_are_counted_by_their_index_and_by_their_names(tmp_path: Path) ->
     index = {"weight_map": {"a": f"{stem}-00001-of-00003.safetensors", "b": f"{stem}-00002-of-00003.safetensors"}}
     fill(folder, f"high_noise_model/{stem}-00001-of-00003.safetensors", f"low_noise_model/{stem}.safetensors")
     (folder / "high_noise_model" / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "low_noise_model" / f"{stem}.safetensors.index.json").write_text("[")
+    for damaged in ('{"weight_map": {"a": 5}}', "["):
+        (folder / "low_noise_model" / f"{stem}.safetensors.index.json").write_text(damaged)
+        assert look(weights, tmp_path).missing[-1] == f"low_noise_model/{stem}.safetensors.index.json (it is damaged)"
     found = look(weights, tmp_path)
     assert found.layout is not None and found.layout.name == "Wan-AI" and found.state == "incomplete"
     assert found.missing == (
@@ -142,6 +148,39 @@ def test_a_part_that_is_a_link_to_a_folder_is_looked_into(tmp_path: Path) -> Non
     (shared / "model.safetensors").write_bytes(b"another")
     changed = {name for name, print_ in fingerprint(model).items() if before[name] != print_}
     assert changed == {"text_encoder/model.safetensors"}
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """Without the rights of root, if this process has them."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_of_another_user_breaks_no_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as place:  # not in `tmp_path`, which is closed to others as a whole
+        folder = Path(place) / "Wan2.2-S2V-14B"
+        fill(folder, "config.json")
+        Path(place).chmod(0o755)
+        folder.chmod(0)
+        monkeypatch.setenv("WANAVATAR_WEIGHTS", place)
+        with as_another_user():
+            assert main(["weights", "where"]) == main(["weights", "list"]) == main(["loras"]) == 0
+            assert main("plan speech-to-video --gpu-memory 80 --host-memory 128".split()) == 1
+            assert main(["weights", "verify"]) == 1
+        folder.chmod(0o700)
+    told = capsys.readouterr()
+    assert f"incomplete: {folder}, 0 bytes; it lacks the permission to read it" in told.out
+    assert f"{folder} may not be read by this user. Change its permissions" in told.err
+    assert f"{folder / MANIFEST} cannot be used: Permission denied." in told.err
 
 
 def test_a_folder_of_no_layout_lacks_what_a_download_would_bring(tmp_path: Path) -> None:

@@ -60,7 +60,13 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         near = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands)}"
         raise Usage(f"{words[0]!r} is not a command; {advice}")
-    arguments, unknown = parser.parse_known_args(words)
+    try:
+        arguments, unknown = parser.parse_known_args(words)
+    except Usage as error:
+        dashed = [word for word in words if re.match("-[^-]", word)]
+        if dashed and "arguments are required" in str(error):  # a file of such a name
+            raise Usage(f"{error} {dashed[0]!r} is taken for an option; write -- before it.") from error
+        raise
     arguments.stage = arguments.command.replace("-", "_")
     changes_fields = arguments.stage in STAGE_REQUESTS or getattr(arguments, "action", None) == "rerun"
     if unknown and not changes_fields:

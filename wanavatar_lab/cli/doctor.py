@@ -161,9 +161,13 @@ def look_here(*profiles: str) -> Found:
     """The same in this process, which imports torch."""
     from wanavatar_lab.worker.execute import choose_device
 
-    device = choose_device()
+    device, wrong = choose_device(), list[Check]()
+    try:
+        this_machine(device, most=1)
+    except LabError as error:
+        device, wrong = "cpu", [Check("machine", "device", "problem", str(error))]
     stages = (_stages(profile, device) for profile in profiles)
-    parts = (_machine(device), _weights(profiles), _extras(device), _ports(), *stages)
+    parts = (wrong, _machine(device), _weights(profiles), _extras(device), _ports(), *stages)
     return Found(tuple(each for part in parts for each in part))
 
 
@@ -209,7 +213,12 @@ def _driver() -> str:
 
 def _disk(name: str, folder: Path, variable: str, worst: Literal["note", "problem"]) -> Check:
     """Whether a folder, or the one that it will be made in, is writable and has room."""
-    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    existing = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        text = f"{existing} is no folder, or a link to one that is not there"
+        return Check(
+            "machine", name, worst, text, f"Mount its disk, move it away, or set {variable} to another folder."
+        )
     free = shutil.disk_usage(existing).free
     text = f"{folder}, {amount(free)} free"
     if not os.access(existing, os.W_OK):
@@ -302,4 +311,8 @@ def _lines(found: Found, problems: Mapping[str, list[str]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([asdict(each) for each in look_here(*sys.argv[1:]).checks]) + "\n")
+    try:
+        checks = [asdict(each) for each in look_here(*sys.argv[1:]).checks]
+    except LabError as error:
+        sys.exit(str(error))
+    sys.stdout.write(json.dumps(checks) + "\n")

@@ -51,7 +51,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     other.add_argument("--gpu-memory", metavar="GB", help="memory of each GPU in 10⁹ bytes")
     other.add_argument("--host-memory", metavar="GB", help="free main memory in 10⁹ bytes")
     other.add_argument("--gpus", metavar="N", help="number of GPUs; 0 plans for the CPU")
-    other.add_argument("--gpu", metavar="NAME", help="GPU model, such as 4090 or H200, to estimate the run time")
+    other.add_argument(
+        "--gpu", metavar="NAME", help="model of these GPUs, such as 4090 or H200, to estimate the run time"
+    )
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -116,6 +118,9 @@ def _machine(arguments: argparse.Namespace) -> Machine:
     host_bytes = None if host is None else int(host * GIGABYTE)
     if memory is not None:
         return other_machine(int(memory * GIGABYTE), 1 if gpus is None else int(gpus), host_bytes, arguments.gpu)
+    if arguments.gpu is not None:  # this machine's GPUs have names of their own
+        problem = "is of another machine, whose memory has to be known; give it too, as in --gpu-memory 24"
+        raise RequestError([("gpu", f"{problem} (got {arguments.gpu!r})")])
     # imports torch, which only a plan for this machine needs
     from wanavatar_lab.worker.execute import choose_device
 
@@ -152,11 +157,12 @@ def _lines(made: Plan) -> Iterator[str]:
     moved += ", products in float8" if choice.quantization == "fp8" else ""
     mode = f"{choice.mode} ({_MODES[choice.mode]}{moved})" if made.machine.gpus else choice.mode
     yield f"offload   {mode}. {choice.reason}"
+    held = "on the GPU" if made.machine.gpus else "in main memory"
     for component in made.components:
         place = choice.placements[component.name]
         where = place.active if place.idle == place.active else f"offloaded to {place.idle}, runs on {place.active}"
         yield (
-            f"  {component.name:<14} {amount(component.gpu_bytes):>9} of weights, {amount(place.bytes)} on the GPU, "
+            f"  {component.name:<14} {amount(component.gpu_bytes):>9} of weights, {amount(place.bytes)} {held}, "
             f"{amount(choice.activations[component.name])} of activations; {where}"
         )
     if choice.peak_gpu_bytes is not None:

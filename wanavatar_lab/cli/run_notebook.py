@@ -16,7 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from wanavatar_lab.cli.output import complain, say
@@ -38,7 +41,7 @@ def read_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]:
         raise LabError(f"There is no notebook at {notebook}.")
     try:
         known = {name: facts["default"] for name, facts in papermill.inspect_notebook(str(notebook)).items()}
-    except (OSError, ValueError) as error:  # damaged, or not permitted
+    except (OSError, ValueError, nbformat.ValidationError) as error:  # damaged, or not permitted
         raise LabError(f"{notebook} cannot be read as a notebook: {error}") from error
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
@@ -61,14 +64,17 @@ def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
 
     Args:
         notebook: stays as it is.
-        out: the executed one, written after every cell.
+        out: the executed one, written after every cell; another file than the notebook.
         texts: parameters by name, as text.
 
     Raises:
-        RequestError: as `read_parameters`; nothing was run.
-        LabError: a cell failed, and `out` shows which; or the folder of `out` cannot be made.
+        RequestError: as `read_parameters`, or `out` is a folder or the notebook; nothing was run.
+        LabError: a cell failed, and `out` shows which; the kernel is not there, or died; or `out` cannot be written.
     """
     values = read_parameters(notebook, texts)
+    if out.is_dir() or (out.exists() and out.samefile(notebook)):
+        allowed = "a file, and another one than the notebook, which stays as it is"
+        raise RequestError([("out", must_be(allowed, str(out)))])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,6 +95,18 @@ def run_notebook(notebook: Path, out: Path, texts: Mapping[str, str]) -> None:
         own = any(kind.__name__ == error.ename for kind in _family(LabError))
         text = error.evalue if own else f"{error.ename}: {error.evalue}"
         raise LabError(f"{text.rstrip('.')}. The cell where it happened is marked in {out}.") from error
+    except DeadKernelError as error:
+        raise LabError(
+            f"The kernel ended in the middle of a cell, as when main memory runs out. What the cells before it "
+            f"showed is in {out}."
+        ) from error
+    except NoSuchKernel as error:
+        raise LabError(
+            f"{notebook} asks for the kernel {error.name!r}, which is not installed. `jupyter kernelspec list` shows "
+            "those that are; choose one in JupyterLab and save the notebook."
+        ) from error
+    except OSError as error:
+        raise LabError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The model that a LoRA was trained for, by the names and shapes in its file, and the stages whose network it fits."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ def _config_width(folder: Path) -> int | None:
     # diffusers' layout, then the reference's of S2V and of I2V
     for place in ("transformer", ".", "high_noise_model"):
         file = folder / place / "config.json"
-        if not file.is_file():
+        if not os.path.isfile(file):  # nor where the folder is another user's
             continue
         try:
             config = json.loads(file.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wanavatar_lab.errors import WeightsError
+from wanavatar_lab.files import entries
 from wanavatar_lab.profiles import Profile
 from wanavatar_lab.weights import missing_weights
 from wanavatar_lab.weights.safetensors_header import read_header
@@ -136,8 +137,18 @@ def dimensions(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _paths(profile: Profile, stage: str, weights_dir: Path) -> dict[str, Path]:
-    """The file or folder of each network of a stage, in diffusers layout or its publisher's; {} where it needs none."""
+    """The file or folder of each network of a stage, in diffusers layout or its publisher's; {} where it needs none.
+
+    Raises:
+        WeightsError: the folder may not be read.
+    """
     folder = profile.weights(stage, weights_dir)
+    try:
+        entries(folder)
+    except PermissionError as error:
+        raise WeightsError(
+            f"{folder} may not be read by this user. Change its permissions, or set WANAVATAR_WEIGHTS to another."
+        ) from error
     if stage == "upscale":
         return {"network": folder}
     if stage == "text_to_speech":
@@ -204,8 +215,8 @@ def weights_files(path: Path) -> list[Path]:
     for index in sorted(path.glob("*.safetensors.index.json")):
         if not _VARIANT.search(index.name):
             shards = _read_json(index).get("weight_map")
-            if not isinstance(shards, dict):
-                raise WeightsError(f"{index} has no weight_map. Download it again.")
+            if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+                raise WeightsError(f"{index} has no weight_map of file names. Download it again.")
             return [path / name for name in sorted(set(shards.values()))]
     for pattern in ("*.safetensors", "pytorch_model*.bin", "*.pth"):
         found = [file for file in sorted(path.glob(pattern)) if not _VARIANT.search(file.name)]

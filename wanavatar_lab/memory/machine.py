@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from wanavatar_lab.errors import LabError
+
 # Bytes that a CUDA context and the libraries' workspaces take of an empty GPU: an estimate, for machines other than
 # this one only. On a GPU of this machine the free memory is queried.
 CONTEXT_BYTES = 600_000_000
@@ -86,11 +88,22 @@ def gpus_of(device: str) -> tuple[Gpu, ...]:
 
 
 def gpu_numbers(device: str) -> list[int]:
-    """The numbers of this machine's GPUs, that of `device` first."""
+    """The numbers of this machine's GPUs, that of `device` first.
+
+    Raises:
+        LabError: torch cannot use it.
+    """
     import torch
 
     chosen = torch.device(device).index
-    chosen = torch.cuda.current_device() if chosen is None else chosen
+    try:
+        chosen = torch.cuda.current_device() if chosen is None else chosen
+        torch.cuda.get_device_name(chosen)
+    except (RuntimeError, AssertionError) as error:  # no driver, no such GPU, or torch is built without CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LabError(
+            f"The device is {device}, and torch cannot use it: {reason}. Unset WANAVATAR_DEVICE, or set it to cpu."
+        ) from error
     return [chosen, *(index for index in range(torch.cuda.device_count()) if index != chosen)]
 
 

@@ -86,11 +86,12 @@ class PublishedCheckpointMixin(ModelMixin):
     @classmethod
     def _read_headers(cls, folder: Path) -> tuple[Self, dict[str, tuple[Path, str]]]:
         """The model on the meta device and where each of its tensors is stored, names and shapes compared."""
-        config = our_config(files.read_config(folder), cls._get_init_keys(cls))
+        published = files.read_config(folder)
         try:
+            config = our_config(published, cls._get_init_keys(cls))
             with torch.device("meta"):
                 model = cls(**config)
-        except ValueError as error:
+        except (ValueError, TypeError, RuntimeError) as error:  # such as a text or nothing instead of a number
             raise WeightsError(f"{folder}/config.json cannot be used: {error}") from error
         layers = model.config.audio_inject_layers
         places, shapes = files.read_headers(folder, lambda name: our_name(name, layers))

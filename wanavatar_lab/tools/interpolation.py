@@ -20,7 +20,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media import MediaInfo, probe, read_frames
 from wanavatar_lab.media.timing import frame_rate
 from wanavatar_lab.tools.sound import Progress
-from wanavatar_lab.tools.video import Frame, frames_of, of_count, sound_of, write_clip
+from wanavatar_lab.tools.video import SAME_RATE, Frame, frames_of, of_count, sound_of, write_clip
 
 # overlapped blocks of variable size, searched in both directions: the filter's best, and three times as slow
 OPTIONS = {"motion": "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1", "blend": "mi_mode=blend"}
@@ -50,11 +50,12 @@ def interpolate_frames(
     if info.kind != "video" or info.fps is None or info.duration is None:
         raise MediaError(f"{video} has no picture that moves. Give a video file.")
     own = frame_rate(info.fps)
-    if wanted < own:
+    if wanted < own - SAME_RATE:
         raise MediaError(
-            f"{video} has {float(own):.4g} frames per second, and {float(wanted):.4g} are fewer: no frames are "
-            f"computed in between. Give {float(own):.4g} or more."
+            f"{video} has {float(own):.6g} frames per second, and {float(wanted):.6g} are fewer: no frames are "
+            f"computed in between. Give {float(own):.6g} or more."
         )
+    own = min(own, wanted)  # of a phone's 30.003, of which 30 are wanted, the nearest frames are taken
     count = math.ceil(frames_of(info, own) / own * wanted)  # upwards: nothing is cut of the sound
     frames = of_count(_interpolated(read_frames(video, fps=own), own, wanted, OPTIONS[method]), count)
     write_clip(out, frames, wanted, sound_of(video, info), count, metadata, progress)
@@ -62,11 +63,8 @@ def interpolate_frames(
 
 
 def _interpolated(frames: Iterator[Frame], own: Fraction, wanted: Fraction, options: str) -> Iterator[Frame]:
-    """Frames at another rate; those at the end, for which the filter lacks a next frame, are not among them."""
+    """Frames at another rate, up to the last one."""
     first = next(frames)
-    if (second := next(frames, None)) is None:  # of which the filter makes nothing
-        yield first
-        return
     graph = av.filter.Graph()
     height, width = first.shape[:2]
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / own)
@@ -83,13 +81,20 @@ def _interpolated(frames: Iterator[Frame], own: Fraction, wanted: Fraction, opti
         last.link_to(following)
         last = following
     graph.configure()
-    for place, frame in enumerate(itertools.chain([first, second], frames)):
+    for place, frame in enumerate(_end_held(itertools.chain([first], frames))):
         given = VideoFrame.from_ndarray(frame, format="rgb24")
         given.pts, given.time_base = place, 1 / own
         graph.push(given)
         yield from _ready(graph)
     graph.push(None)
     yield from _ready(graph)
+
+
+def _end_held(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Frames with the last one twice more: the filter makes nothing of a frame that fewer than two follow."""
+    for frame in frames:
+        yield frame
+    yield from (frame, frame)
 
 
 def _ready(graph: av.filter.Graph) -> Iterator[Frame]:

@@ -57,8 +57,12 @@ def resample(
 
 
 def with_channels(sound: Audio, wanted: int) -> Audio:
-    """Sound with so many channels, 1 to 8: more are mixed, one is repeated, and surround channels that it lacks are
+    """Sound with so many channels: surround sound is mixed, mono is repeated, and surround channels that it lacks are
     silent.
+
+    Args:
+        wanted: 2 to 8, or as many as it has; for mono read it so, since only then channels that cancel each other are
+            found.
     """
     samples = sound.samples
     if sound.channels == wanted:
@@ -66,9 +70,7 @@ def with_channels(sound: Audio, wanted: int) -> Audio:
     if sound.channels > 2:
         samples = samples @ stereo_weights(sound.channels)
         samples /= max(1.0, float(np.abs(samples).max()))
-    if wanted == 1:
-        samples = samples.mean(axis=1, keepdims=True)
-    elif samples.shape[1] == 1:
+    if samples.shape[1] == 1:
         samples = np.repeat(samples, 2, axis=1)
     # left and right are the first of every layout
     samples = np.pad(samples, ((0, 0), (0, wanted - samples.shape[1])))

@@ -27,6 +27,7 @@ from wanavatar_lab.media.timing import frame_rate
 from wanavatar_lab.tools.sound import Progress, with_channels
 
 Frame = NDArray[np.uint8]
+SAME_RATE = Fraction(1, 100)  # frames per second: cameras miss the rate that they mean by less
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def concatenate(
     kinds = {info.kind for info in infos}
     if kinds == {"audio"}:
         first = read_audio(files[0])
-        rest = [with_channels(read_audio(path, rate=first.rate), first.channels) for path in files[1:]]
+        mono = first.channels == 1
+        rest = [with_channels(read_audio(path, rate=first.rate, mono=mono), first.channels) for path in files[1:]]
         samples = np.concatenate([sound.samples for sound in (first, *rest)])
         write_audio(out, Audio(samples, first.rate), metadata=metadata)
         return probe(out)
@@ -157,17 +159,18 @@ def concatenate(
     for path, info in zip(files, infos, strict=True):
         if (info.width, info.height) != (width, height):
             _log.warning("%s has %s×%s pixels and is fitted into %d×%d.", path, info.width, info.height, width, height)
-        if abs((info.fps or 0) - float(fps)) > 0.01:
+        if abs((info.fps or 0) - float(fps)) > SAME_RATE:
             _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.fps, float(fps))
         behind = (info.duration or 0) - (info.picture_seconds or 0)
         if behind > 1 / fps:
             _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
     counts = [frames_of(info, fps) for info in infos]
     # the first's own rate, else that of the first with sound; the writer would mix surround sound down in any case
-    heard = next(((path, info) for path, info in zip(files, infos, strict=True) if info.audio_rate), None)
+    begins = (sound_of(path, info, duration=Fraction(1, 10)) for path, info in zip(files, infos, strict=True))
+    heard = next((begin for begin in begins if begin is not None), None)
     sound: Audio | None = None
     if heard is not None:
-        rate, channels = read_audio(heard[0], duration=0.1).rate, min(2, heard[1].audio_channels or 1)
+        rate, channels = heard.rate, min(2, heard.channels)
         pieces: list[NDArray[np.float32]] = []
         begin = done = 0
         for path, info, count in zip(files, infos, counts, strict=True):
@@ -175,7 +178,7 @@ def concatenate(
             begin += count
             wanted = round(begin / fps * rate) - done
             done += wanted
-            piece = sound_of(path, info, 0.0, count / fps, rate)
+            piece = sound_of(path, info, 0.0, count / fps, rate, mono=channels == 1)
             samples = np.zeros((0, channels), np.float32) if piece is None else with_channels(piece, channels).samples
             if piece is None:
                 _log.warning("%s has no sound; its part is silent.", path)
@@ -241,13 +244,19 @@ def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 def sound_of(
-    path: Path | str, info: MediaInfo, start: float = 0.0, duration: Fraction | None = None, rate: int | None = None
+    path: Path | str,
+    info: MediaInfo,
+    start: float = 0.0,
+    duration: Fraction | None = None,
+    rate: int | None = None,
+    mono: bool = False,
 ) -> Audio | None:
     """The sound of a part of a video; None, with a warning where that is a loss, if it has none there."""
     if info.audio_rate is None:
         return None
     try:
-        return read_audio(path, rate=rate, start=start, duration=None if duration is None else float(duration))
+        seconds = None if duration is None else float(duration)
+        return read_audio(path, rate=rate, mono=mono, start=start, duration=seconds)
     except MediaError as error:
         _log.warning("The part has no sound: %s", error)
         return None

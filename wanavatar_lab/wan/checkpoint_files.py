@@ -134,7 +134,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is damaged ({error}). Download it again.") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{file} holds a {type(value).__name__} instead of named fields. Download it again.")
@@ -162,8 +162,8 @@ def shard_files(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS_STEM}.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise WeightsError(f"{index} has no weight_map. Download it again.")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise WeightsError(f"{index} has no weight_map of file names. Download it again.")
         files = [folder / name for name in sorted(set(weight_map.values()))]
     else:
         files = sorted(folder.glob(f"{WEIGHTS_STEM}*.safetensors"))

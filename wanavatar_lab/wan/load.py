@@ -238,16 +238,19 @@ def load_expert(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
     if lacking or text not in shapes:
         what = f"{folder}/config.json has no {', '.join(lacking)}" if lacking else f"{folder} has no text embedding"
         raise WeightsError(f"{what}, so it is no expert of Wan2.2. Download it again.")
-    # not torch's meta device: the rotary tables are computed and not read, so they need real memory
-    with init_empty_weights():
-        model = WanTransformer3DModel(
-            num_attention_heads=published["num_heads"],
-            attention_head_dim=published["dim"] // published["num_heads"],
-            in_channels=published["in_dim"],
-            out_channels=published["out_dim"],
-            text_dim=shapes[text][1],  # config.json does not have the width of the text encoder
-            **{name: published[name] for name in ("freq_dim", "ffn_dim", "num_layers", "eps")},
-        )
+    try:
+        # not torch's meta device: the rotary tables are computed and not read, so they need real memory
+        with init_empty_weights():
+            model = WanTransformer3DModel(
+                num_attention_heads=published["num_heads"],
+                attention_head_dim=published["dim"] // published["num_heads"],
+                in_channels=published["in_dim"],
+                out_channels=published["out_dim"],
+                text_dim=shapes[text][1],  # config.json does not have the width of the text encoder
+                **{name: published[name] for name in ("freq_dim", "ffn_dim", "num_layers", "eps")},
+            )
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # such as a text instead of a number
+        raise WeightsError(f"{folder}/config.json cannot be used: {error}. Download it again.") from error
     files.compare_names(shapes, files.model_shapes(model), str(folder))
     files.fill(model, files.read_shards(places), dtype, in_float32=WanTransformer3DModel._keep_in_fp32_modules)
     model.register_to_config(_name_or_path=str(folder))

@@ -8,6 +8,7 @@ published hashes beside them, and errors that say what to do.
 An interrupted download keeps the files that were complete. The one in transfer starts over.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any
 
 from wanavatar_lab import locks
 from wanavatar_lab.errors import DiskFull, LabError, WeightsError
-from wanavatar_lab.files import OUT_OF_ROOM, remove, sync
+from wanavatar_lab.files import NO_FOLDER, OUT_OF_ROOM, remove, sync, whole_file
 from wanavatar_lab.weights.folders import MANIFEST, Found, files_in, look
 from wanavatar_lab.weights.safetensors_header import read_header
 from wanavatar_lab.weights.table import Layout, Weights, amount
@@ -148,7 +149,7 @@ def download(weights: Weights, weights_dir: Path | str, on_step: OnStep | None =
             raise _no_room(weights, folder, f": {amount(need)} more are needed, and {amount(free)} are free")
         if layout:  # before the first file, so that `verify` misses those that never arrive
             (staging / MANIFEST).write_text(_manifest(listing), encoding="utf-8")
-            _place(staging, folder, MANIFEST)
+            _place(weights, staging, folder, MANIFEST)
         progress = _Progress("fetching", wanted, on_step)
         for file in wanted:
             progress.begin(file)
@@ -382,13 +383,25 @@ def _fetch(weights: Weights, listing: Listing, file: Published, staging: Path, f
             f"{file.name} of {listing.source} arrived damaged: its hash is not the published one. It was thrown away; "
             f"run `wanavatar-lab weights download {weights.name}` again."
         )
-    _place(staging, folder, file.name)
+    _place(weights, staging, folder, file.name)
 
 
-def _place(staging: Path, folder: Path, name: str) -> None:
+def _place(weights: Weights, staging: Path, folder: Path, name: str) -> None:
     sync(staging / name)
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staging / name, folder / name)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(staging / name, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # a part may be a link to a folder on another disk
+        try:
+            with whole_file(target) as temporary:
+                shutil.copyfile(staging / name, temporary)
+        except DiskFull as full:
+            raise _no_room(weights, target.parent) from full
+        (staging / name).unlink()
 
 
 @contextmanager
@@ -448,6 +461,11 @@ def _explanation(weights: Weights, source: str, folder: Path | None, error: Base
         return LabError(
             f"{server} cannot be reached ({reason}). Check the network, HTTPS_PROXY and HF_ENDPOINT, and run "
             f"`{command}` again. {_KEPT}"
+        )
+    if isinstance(error, OSError) and error.errno in NO_FOLDER:
+        return LabError(
+            f"{error.filename or folder} is no folder, or a link to one that is not there. Mount its disk, move it "
+            "away, or set WANAVATAR_WEIGHTS to another folder."
         )
     if isinstance(error, OSError) and error.errno is not None:
         return LabError(

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanavatar_lab.files import files_below, stat_if_possible
+from wanavatar_lab.files import entries, files_below, stat_if_possible
 from wanavatar_lab.weights.table import Layout, Weights
 
 MANIFEST = "wanavatar_manifest.json"
@@ -24,7 +25,8 @@ class Found:
         weights: which.
         path: their folder or file.
         layout: the layout of the folder; None for a single file, and if no layout is recognised.
-        missing: files that it lacks, as paths or patterns in the folder; empty if `path` does not exist at all.
+        missing: files that it lacks, as paths or patterns in the folder, or the permission to read it; empty if `path`
+            does not exist at all.
         size: bytes on disk.
     """
 
@@ -50,6 +52,10 @@ def look(weights: Weights, weights_dir: Path | str) -> Found:
         return Found(weights, path, None, (f"{path.name} as a file",) if path.is_dir() else (), size)
     if not path.exists():
         return Found(weights, path, None, (), 0)
+    try:
+        entries(path)
+    except PermissionError:  # another user's
+        return Found(weights, path, None, ("the permission to read it",), 0)
     layout = next((layout for layout in weights.layouts if path.is_dir() and (path / layout.marker).exists()), None)
     needed = layout or weights.layout
     missing = _missing(path, needed) if needed is not None else ()
@@ -95,8 +101,9 @@ def _missing_shards(folder: Path) -> Iterator[str]:
     """Shards that are named by an index, or counted by the names of other shards, and do not exist."""
     for index in [*folder.glob("*.index.json"), *folder.glob("*/*.index.json")]:
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            names = sorted({os.fspath(name) for name in mapped})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             yield f"{index.relative_to(folder).as_posix()} (it is damaged)"
             continue
         yield from _missing_beside(index, names, folder)
