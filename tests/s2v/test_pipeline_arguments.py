@@ -13,6 +13,7 @@ from PIL import Image
 from tests.s2v.test_pipeline import TEXT_DIM, arguments, clip, shared_pipe, waveform
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.check_inputs import size_of_clip
+from wanavatar_lab.wan.latents import picture_to_pixels
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"height": 72}, "height is 72"),
@@ -61,6 +62,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": torch.zeros(1, 3, 64, 64)}, r"image is torch.float32 \[1, 3, 64, 64\]"),
     ({"image": np.zeros((64, 64, 3))}, r"image is float64 \[64, 64, 3\]"),
     ({"image": "a.png"}, "image is str"),
+    (
+        {"image": Image.new("I;16", (64, 64))},
+        "image has the mode I;16 .* read it with wanavatar_lab.media.read_picture",
+    ),
     ({"callback_on_step_end_tensor_inputs": ("latent",)}, r"callback_on_step_end_tensor_inputs has \['latent'\]"),
 ]
 
@@ -118,6 +123,15 @@ def test_a_size_that_is_not_given_follows_the_picture(
         height, width = given
         made = shared_pipe()(**arguments(image=picture, height=height, width=width, num_inference_steps=1)).frames
         assert made.shape == (1, 5, *size, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """And not what an editor left behind it, which is often black."""
+    picture = Image.new(mode, (64, 64), 0)
+    if mode == "P":
+        picture.info["transparency"] = 0
+    assert picture_to_pixels(picture, 64, 64).unique().tolist() == [1.0]
 
 
 def test_the_bar_counts_the_steps_of_all_segments(capsys: pytest.CaptureFixture[str]) -> None:
