@@ -118,6 +118,11 @@ def test_what_fits_in_no_mode_is_refused_with_the_figures(stage: str, memory: in
     assert "smaller resolution" in str(caught.value)
 
 
+def test_a_voice_that_does_not_fit_is_not_told_of_resolutions_and_frames() -> None:
+    with pytest.raises(LabError, match=r"^Speech needs 5\.9 GB, and 3\.2 GB can be used .* WANAVATAR_DEVICE=cpu\.$"):
+        choice_for("text_to_speech", machine(4))
+
+
 @pytest.mark.parametrize("offload", OFFLOAD_MODES)
 def test_a_mode_that_is_asked_for_is_taken_where_it_fits(offload: str) -> None:
     assert choice_for("speech_to_video", machine(141), "480x832", offload).mode == offload

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.s2v.test_pipeline import TEXT_DIM, arguments, clip, shared_pipe, waveform
 from wanavatar_lab.s2v import WanSpeechToVideoPipeline
 from wanavatar_lab.s2v.check_inputs import size_of_clip
+from wanavatar_lab.wan.latents import picture_to_pixels
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"height": 72}, "height is 72"),
@@ -24,17 +25,25 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"motion_frames": 72}, "motion_frames is 72"),
     ({"num_segments": -1}, "num_segments is -1"),
     ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+    ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; need 1 or more, a whole number"),
+    ({"num_segments": 1.0}, "num_segments is 1.0"),
+    ({"seed": None}, "seed is None; need a whole number"),
+    ({"seed": 2**64}, f"seed is {2**64}"),
+    ({"guidance_scale": None}, "guidance_scale is None; need a finite number"),
     ({"guidance_scale": math.nan}, "guidance_scale is nan"),
     ({"flow_shift": -1.0}, "flow_shift is -1.0"),
     ({"flow_shift": math.inf}, "flow_shift is inf"),
     ({"pose_end": 1.5}, "pose_end is 1.5"),
     ({"pose_start": 0.8, "pose_end": 0.1}, "pose_start is 0.8 and pose_end is 0.1"),
     ({"pose_video": torch.zeros(8, 3, 32, 64)}, r"pose_video is \(8, 3, 32, 64\)"),
+    ({"pose_video": np.zeros((8, 3, 64, 64), np.float32)}, "pose_video is ndarray of float32; need a float tensor"),
+    ({"pose_video": torch.zeros(8, 3, 64, 64, dtype=torch.uint8)}, "pose_video is Tensor of torch.uint8"),
     ({"latents": torch.zeros(1, 16, 2, 8, 8)}, r"latents is \(1, 16, 2, 8, 8\); need \[S, 16, 1, 8, 8\]"),
     ({"audio_features": None}, "Pass audio"),
     ({"audio": waveform()}, "either audio .* or audio_features"),
     ({"audio_features": torch.zeros(20, 16)}, r"audio_features is \(20, 16\)"),
     ({"audio_features": None, "audio": np.zeros((9000, 2))}, r"audio is \(9000, 2\)"),
+    ({"audio_features": None, "audio": [0.0] * 9000}, "audio is list; need a mono waveform"),
     ({"audio_start": 0.4}, "audio_start is 0.4 s, but the audio ends at 0.40 s"),
     ({"audio_start": -1.0}, "audio_start is -1.0"),
     ({"audio_start": math.nan}, "audio_start is nan"),
@@ -45,6 +54,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "audio_duration is 0.01: that leaves 10 ms",
     ),
     ({"prompt_embeds": None}, "Pass prompt or prompt_embeds"),
+    ({"prompt_embeds": None, "prompt": ["a person"]}, r"prompt is \['a person'\]; need one text"),
     ({"negative_prompt_embeds": None}, "Pass negative_prompt or negative_prompt_embeds"),
     ({"prompt_embeds": torch.zeros(1, 5, 17)}, r"prompt_embeds is \(1, 5, 17\)"),
     ({"prompt_embeds": torch.zeros(1, 513, TEXT_DIM)}, r"prompt_embeds is \(1, 513, 16\)"),
@@ -52,6 +62,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": torch.zeros(1, 3, 64, 64)}, r"image is torch.float32 \[1, 3, 64, 64\]"),
     ({"image": np.zeros((64, 64, 3))}, r"image is float64 \[64, 64, 3\]"),
     ({"image": "a.png"}, "image is str"),
+    (
+        {"image": Image.new("I;16", (64, 64))},
+        "image has the mode I;16 .* read it with wanavatar_lab.media.read_picture",
+    ),
     ({"callback_on_step_end_tensor_inputs": ("latent",)}, r"callback_on_step_end_tensor_inputs has \['latent'\]"),
 ]
 
@@ -109,6 +123,15 @@ def test_a_size_that_is_not_given_follows_the_picture(
         height, width = given
         made = shared_pipe()(**arguments(image=picture, height=height, width=width, num_inference_steps=1)).frames
         assert made.shape == (1, 5, *size, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """And not what an editor left behind it, which is often black."""
+    picture = Image.new(mode, (64, 64), 0)
+    if mode == "P":
+        picture.info["transparency"] = 0
+    assert picture_to_pixels(picture, 64, 64).unique().tolist() == [1.0]
 
 
 def test_the_bar_counts_the_steps_of_all_segments(capsys: pytest.CaptureFixture[str]) -> None:

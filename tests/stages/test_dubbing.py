@@ -242,7 +242,9 @@ def test_a_mask_takes_the_place_of_the_face(place: Path, shown: list[np.ndarray]
     kept = frames_of(place / "dog.mp4")
     for name in ("mask.png", "mask.mp4"):
         shown.clear()
-        dub(place / "dog.mp4", 0.5, place, inpaint_mask=str(place / name), resolution="auto")
+        fields = {"inpaint_mask": str(place / name), "image_box": "0,0,48,64"}
+        run = dub(place / "dog.mp4", 0.5, place, resolution="auto", **fields)
+        assert "image_box has no effect: inpaint_mask says" in run.log_tail()
         made = np.stack(shown)
         assert np.array_equal(made[:, ~white], kept[:, ~white])
         assert (made != kept)[:, 20:44, 34:56].any(axis=(1, 2, 3)).all()

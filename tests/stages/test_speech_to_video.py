@@ -128,12 +128,13 @@ def test_the_log_says_what_the_clip_leaves_out(place: Path) -> None:
             writer.write(np.zeros((96, 64, 3), np.uint8))
     wide = str(toys.picture(place / "wide.png", (160, 64)))
     given: dict[str, Any] = {"image": wide, "pose_video": str(place / "pose.mp4"), "num_inference_steps": 1}
-    run = jobs.run_here(request(place, prompt="word " * 600, resolution="80x64", **given))
+    run = jobs.run_here(request(place, prompt="word " * 600, resolution="80x64", length_by="video", **given))
     assert run.status().state == "succeeded", run.status().error
     log = run.log_tail(50)
     assert "50% of image (160x64) is cut off at left and right to fill 80x64. resolution auto" in log
     assert "47% of pose_video (64x96) is cut off at top and bottom to fill 80x64.\n" in log
     assert "At 80x64 the oldest motion frames are packed without 16 pixels at the right; sides" in log
+    assert "length_by video has no effect without a video to dub: the clip is as long as the voice.\n" in log
     # with the end of the text there are 601
     assert "prompt has 601 tokens: the model reads the first 512, and 89 are left out" in log
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.memory.machines import choice_for, machine
 from tests.ui.looking import alerts, named
 from wanavatar_lab.errors import LabError, NotFinite, RequestError
 from wanavatar_lab.media import VideoWriter, probe
@@ -179,6 +180,9 @@ def test_errors_of_files_and_runs(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as refused:
         super(SpeechToVideo, request).check_inputs()
     errors += [message for _, message in refused.value.problems]
+    with pytest.raises(LabError, match="Speech needs") as unfit:
+        choice_for("text_to_speech", machine(4))
+    errors.append(str(unfit.value))
     for code, script in (("ko", "[가-힣]"), ("zh", "[一-鿿]")):
         language.code = code
         for error in errors:

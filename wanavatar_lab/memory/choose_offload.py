@@ -177,6 +177,11 @@ def choose(
             return choice
     least, gpu = min(candidates, key=_peak), machine.gpus[0]
     there = f"{amount(usable)} can be used of the {amount(gpu.free)} free on the GPU ({amount(gpu.total)} in all)"
+    if workload.stage == "text_to_speech":  # which takes as much for any text
+        raise LabError(
+            f"Speech needs {amount(_peak(least))}, and {there}. End other programs that use the GPU, or set "
+            "WANAVATAR_DEVICE=cpu."
+        )
     smaller = "choose a smaller resolution or fewer frames"
     if offload != "auto":
         message = f"{offload!r} does not fit: it needs {amount(_peak(least))}, and {there}; give 'auto', or {smaller}"

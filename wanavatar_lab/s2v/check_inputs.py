@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,22 @@ PIXEL_MULTIPLE = 16  # VAE stride 8 times patch size 2
 USUAL_AREA = NAMED_AREAS["480p"]  # pixels of a clip whose size is not given: Wan's 480p
 LEAST_PIXELS = PACKED_SIDE  # or the oldest motion frames would have no token
 
-# argument → which values fit, and what an error says is needed
+# argument → which values fit, and what an error says is needed; a TypeError means that one does not, and `index` raises
+# it for what is no whole number
 _NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "height": (lambda n: n >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
-    "width": (lambda n: n >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
-    "frames_per_segment": (lambda n: n >= 4 and n % 4 == 0, "a multiple of 4, 4 or more"),
-    "motion_frames": (lambda n: n >= 1 and n % 4 == 1, "4n + 1, as the VAE groups frames"),
-    "num_segments": (lambda n: n is None or n >= 0, "1 or more, or None for as many as the audio needs"),
-    "num_inference_steps": (lambda n: n >= 1, "1 or more"),
+    "height": (lambda n: index(n) >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
+    "width": (lambda n: index(n) >= LEAST_PIXELS and n % PIXEL_MULTIPLE == 0, "a multiple of 16, 64 or more"),
+    "frames_per_segment": (lambda n: index(n) >= 4 and n % 4 == 0, "a multiple of 4, 4 or more"),
+    "motion_frames": (lambda n: index(n) >= 1 and n % 4 == 1, "4n + 1, as the VAE groups frames"),
+    "num_segments": (lambda n: n is None or index(n) >= 0, "1 or more, or None for as many as the audio needs"),
+    "num_inference_steps": (lambda n: index(n) >= 1, "1 or more, a whole number"),
     "guidance_scale": (math.isfinite, "a finite number, 1 for no guidance"),
     "flow_shift": (lambda x: math.isfinite(x) and x > 0, "a positive number"),
     "pose_start": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
     "pose_end": (lambda x: 0 <= x <= 1, "a share of the steps, 0 to 1"),
     "audio_start": (lambda x: math.isfinite(x) and x >= 0, "seconds from the audio's start, 0 or more"),
     "audio_duration": (lambda x: x is None or (math.isfinite(x) and x > 0), "more than 0 seconds, or None for all"),
+    "seed": (lambda n: -(2**63) <= index(n) < 2**63, "a whole number of 64 bits"),
 }
 
 
@@ -68,8 +71,12 @@ def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> 
         ValueError: names the argument, its value and what is needed.
     """
     for name, (fits, need) in _NEEDS.items():
-        if not fits(arguments[name]):
-            raise ValueError(f"{name} is {arguments[name]}; need {need}.")
+        try:
+            fitting = fits(arguments[name])
+        except TypeError:
+            fitting = False
+        if not fitting:
+            raise ValueError(f"{name} is {arguments[name]!r}; need {need}.")
     start, end = arguments["pose_start"], arguments["pose_end"]
     if start > end:
         raise ValueError(f"pose_start is {start} and pose_end is {end}; need pose_start ≤ pose_end.")
@@ -95,13 +102,19 @@ def check_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> 
         ("mask", "F", (1, height, width)),
         ("latents", "S", (channels, frames // 4, height // 8, width // 8)),
     ):
-        found = () if arguments[name] is None else tuple(arguments[name].shape)
+        value = arguments[name]
+        # other kinds of frames are read as they are needed, and give float tensors
+        if isinstance(value, np.ndarray) or (isinstance(value, torch.Tensor) and not value.is_floating_point()):
+            raise ValueError(f"{name} is {type(value).__name__} of {value.dtype}; need a float tensor.")
+        found = () if value is None else tuple(value.shape)
         if found and found[1:] != shape:
             raise ValueError(f"{name} is {found}; need [{first}, {', '.join(map(str, shape))}].")
     for name in ("prompt", "negative_prompt")[: 2 if arguments["guidance_scale"] > 1 else 1]:
         embeds = arguments[f"{name}_embeds"]
         if embeds is None and arguments[name] is None:
             raise ValueError(f"Pass {name} or {name}_embeds.")
+        if embeds is None and not isinstance(arguments[name], str):
+            raise ValueError(f"{name} is {arguments[name]!r}; need one text.")
         found = () if embeds is None else tuple(embeds.shape)
         if found and (len(found) != 3 or found[::2] != (1, config["text_dim"]) or not 1 <= found[1] <= TEXT_LENGTH):
             raise ValueError(
@@ -131,8 +144,9 @@ def cut_audio(
         whole: Any = features if isinstance(features, AudioFeatures) else AudioFeatures.from_tensor(features)
         rate, least = FEATURE_RATE, 1
     elif audio is not None:
-        if audio.ndim != 1:
-            raise ValueError(f"audio is {tuple(audio.shape)}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
+        if not isinstance(audio, np.ndarray | torch.Tensor) or audio.ndim != 1:
+            found = tuple(audio.shape) if hasattr(audio, "shape") else type(audio).__name__
+            raise ValueError(f"audio is {found}; need a mono waveform [T] at {SAMPLE_RATE} Hz.")
         whole, rate, least = audio, SAMPLE_RATE, SHORTEST_SAMPLES
     else:
         raise ValueError("Pass audio (a waveform) or audio_features.")

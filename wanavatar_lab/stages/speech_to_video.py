@@ -265,7 +265,11 @@ def _say_what_is_left_out(
     voice: media.Audio,
     context: StageContext,
 ) -> None:
-    """Log what a clip of this width and height does not show of the inputs."""
+    """Log what a clip of this width and height does not show of the inputs, and what has no effect on it."""
+    if request.video is None and request.length_by == "video":
+        context.log("length_by video has no effect without a video to dub: the clip is as long as the voice.")
+    if request.image is None and request.image_box is not None and request.inpaint_mask is not None:
+        context.log("image_box has no effect: inpaint_mask says which part of video is made anew.")
     if request.image is not None:
         context.say_crop("image", picture, size, by_choice="x" in request.resolution and request.video is None)
     for name, video in videos.items():

@@ -38,10 +38,18 @@ Picture = Image.Image | np.ndarray | torch.Tensor
 def as_picture(image: Picture) -> Image.Image:
     """A PIL image in RGB of a PIL image, uint8 [H, W, 3], or a float tensor [3, H, W] in [0, 1].
 
+    Transparency is laid over white, as `media.read_picture` does.
+
     Raises:
-        ValueError: the picture is none of these.
+        ValueError: the picture is none of these, or has more than 8 bits, which Pillow would cut to white.
     """
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"image has the mode {image.mode} and not 8 bits; read it with wanavatar_lab.media.read_picture."
+            )
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
     found = type(image).__name__
     if isinstance(image, np.ndarray | torch.Tensor):
