@@ -50,10 +50,10 @@ def start_supervisor(queue: RunQueue, lock: int) -> None:
     """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
     mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
+    words = ("--runs-dir", str(queue.root), "--lock", str(lock))
     with open(queue.log, mode) as log:
-        start_detached(
-            "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root), "--lock", str(lock), lock=lock, log=log
-        )
+        # the client's folder may be removed while workers are still to be started, and no process loads torch there
+        start_detached("wanavatar_lab.worker.supervisor", *words, lock=lock, log=log, folder=queue.root)
 
 
 def main(arguments: list[str] | None = None) -> None:
