@@ -275,8 +275,10 @@ class Supervisor:
             worker.kill()
             self._finish(run, "cancelled")
         elif news == "died":
-            # before its first phase it has not redirected its output to the run's log yet
-            log = str(self._queue.log) if self._phase(run) == STARTING else "log.txt"
+            # what it printed before it had the run is in the queue's log
+            printed = stat_if_possible(run.folder / "log.txt")
+            unread = self._phase(run) == STARTING and (printed is None or not printed.st_size)
+            log = str(self._queue.log) if unread else "log.txt"
             self._finish(run, "failed", worker_died(how_it_ended(worker.kill()), log))
         place.run = None
         if news != "done":
