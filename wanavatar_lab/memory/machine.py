@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from wanavatar_lab.errors import LabError
+
 # Bytes that a CUDA context and the libraries' workspaces take of an empty GPU: an estimate, for machines other than
 # this one only. On a GPU of this machine the free memory is queried.
 CONTEXT_BYTES = 600_000_000
@@ -86,12 +88,21 @@ def gpus_of(device: str) -> tuple[Gpu, ...]:
 
 
 def gpu_numbers(device: str) -> list[int]:
-    """The numbers of this machine's GPUs, that of `device` first."""
+    """The numbers of this machine's GPUs, that of `device` first.
+
+    Raises:
+        LabError: it is none of them.
+    """
     import torch
 
-    chosen = torch.device(device).index
+    chosen, there = torch.device(device).index, torch.cuda.device_count()
+    if (chosen or 0) >= there:
+        raise LabError(
+            f"The device is {device}, and torch sees {there or 'no'} GPU{'s' * (there > 1)}. Set WANAVATAR_DEVICE to "
+            "auto, or look with nvidia-smi whether the driver works."
+        )
     chosen = torch.cuda.current_device() if chosen is None else chosen
-    return [chosen, *(index for index in range(torch.cuda.device_count()) if index != chosen)]
+    return [chosen, *(index for index in range(there) if index != chosen)]
 
 
 def other_machine(gpu_bytes: int, gpus: int = 1, host_bytes: int | None = None, name: str | None = None) -> Machine:
