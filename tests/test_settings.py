@@ -84,3 +84,5 @@ def test_what_does_not_fit_is_named(text: str | None, said: str, tmp_path: Path)
 def test_a_variable_that_does_not_fit_is_named() -> None:
     with pytest.raises(LabError, match=r"WANAVATAR_MAX_PICTURE_PIXELS is 'many'.*Unset it"):
         read_settings({"WANAVATAR_MAX_PICTURE_PIXELS": "many"})
+    with pytest.raises(LabError, match=r"WANAVATAR_DEVICE is 'gpu'.*cuda.*Unset it"):
+        read_settings({"WANAVATAR_DEVICE": "gpu"})

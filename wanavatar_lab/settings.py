@@ -47,7 +47,9 @@ class Settings(BaseModel):
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<n>")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:<n>"
+    )
     gpus: Annotated[str, BeforeValidator(str)] = Field(
         default="auto",
         pattern=r"^(auto|[1-9]\d{0,2})$",
