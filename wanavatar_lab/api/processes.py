@@ -95,6 +95,7 @@ class Processes:
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
             limit=1024**2,
+            start_new_session=True,  # Ctrl-C in a terminal is for the service, which ends them
         )
 
 
