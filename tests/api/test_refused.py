@@ -55,6 +55,12 @@ def test_a_clip_that_is_refused(refused: Ask, files: dict[str, tuple[str, bytes]
     assert (answer.status_code, left()) == (status, [])
 
 
+@pytest.mark.parametrize("seconds", [pytest.param(10**400, id="huge"), "1e400", "nan", -1, True, [4]])
+def test_a_length_that_is_none(refused: Ask, seconds: Any) -> None:
+    answer = refused("/v1/videos", json={"image": "uploads/a.png", "seconds": seconds})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "seconds"], answer.text
+
+
 def test_a_clip_with_a_file_in_json_that_is_refused(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     reference = f"data:image/png;base64,{base64.b64encode(files['input_reference'][1]).decode()}"
     answer = refused("/v1/videos", json={"image_reference": {"image_url": reference}, "audio": "uploads/none.wav"})

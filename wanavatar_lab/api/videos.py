@@ -265,7 +265,7 @@ def _translate(stage: str, values: dict[str, Any], problems: list[tuple[str, str
         length = float(seconds)
         if isinstance(seconds, bool) or not 0 < length <= 86_400:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         problems.append(("seconds", must_be("a number above 0", seconds)))
         return
     name = "audio_duration" if stage == SpeechToVideo.stage else "num_frames"
