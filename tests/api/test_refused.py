@@ -61,6 +61,21 @@ def test_a_length_that_is_none(refused: Ask, seconds: Any) -> None:
     assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "seconds"], answer.text
 
 
+@pytest.mark.parametrize(
+    "also",
+    [
+        {"image": "samples/avatar_man.png"},
+        {"image_reference": '{"image_url": "samples/avatar_man.png"}'},
+        {"extra_params": '{"audio": "samples/korean.wav"}'},
+        {"audio_reference": '{"audio_url": "samples/korean.wav"}'},
+    ],
+)
+def test_a_file_that_is_given_twice(refused: Ask, files: dict[str, tuple[str, bytes]], also: dict[str, str]) -> None:
+    """Which of the two is meant cannot be known."""
+    answer = refused("/v1/videos", files=files, data=also)
+    assert (answer.status_code, left()) == (422, []) and "given" in answer.json()["detail"][0]["msg"], answer.text
+
+
 def test_a_clip_with_a_file_in_json_that_is_refused(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     reference = f"data:image/png;base64,{base64.b64encode(files['input_reference'][1]).decode()}"
     answer = refused("/v1/videos", json={"image_reference": {"image_url": reference}, "audio": "uploads/none.wav"})

@@ -42,6 +42,8 @@ _FIELDS = {
 _FILES = {"input_reference": "picture", "audio": "audio"}
 # texts that hold JSON with the address of a file: the field that it becomes, and the key in it
 _REFERENCES = {"image_reference": ("image", "image_url"), "audio_reference": ("audio", "audio_url")}
+# how each file can be given: by its path, as JSON, or in the form itself
+_GIVEN_AS = (("image", "image_reference", "input_reference"), ("audio", "audio_reference"))
 # of data by its type; some programs have names of their own for a type
 _SUFFIXES = {kind: suffix for suffix, kind in reversed(TYPES.items())}
 _SUFFIXES |= dict.fromkeys(("audio/x-wav", "audio/wave", "audio/vnd.wave"), ".wav") | {"audio/x-flac": ".flac"}
@@ -221,8 +223,12 @@ async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tup
         values, typed = {name: value for name, value in texts.items() if value != ""}, False
     if "extra_params" in values:
         extra = _object("extra_params", values.pop("extra_params"), problems)
-        problems += [("extra_params", f"{name[:80]!r} is given twice") for name in extra if name in values]
+        twice = values.keys() | files.keys()
+        problems += [("extra_params", f"{name[:80]!r} is given twice") for name in extra if name in twice]
         values = {**extra, **values}
+    for ways in _GIVEN_AS:
+        given = [name for name in dict.fromkeys([*values, *files]) if name in ways]
+        problems += [(name, f"is given without {given[0]}: both are the {ways[0]}") for name in given[1:]]
     for name, (field, key) in _REFERENCES.items():
         if name in values:
             reference = _object(name, values.pop(name), problems)
