@@ -76,6 +76,15 @@ def test_a_file_that_is_given_twice(refused: Ask, files: dict[str, tuple[str, by
     assert (answer.status_code, left()) == (422, []) and "given" in answer.json()["detail"][0]["msg"], answer.text
 
 
+def test_a_field_that_is_null_is_one_that_is_left_out(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
+    """As clients send it that write every field of their own model; only the limit on runs refuses it."""
+    uploads_folder().mkdir(parents=True)
+    (uploads_folder() / "a.png").write_bytes(files["input_reference"][1])
+    nothing = ("image_reference", "audio_reference", "extra_params", "fps", "seconds", "width", "height", "seed")
+    answer = refused("/v1/videos", json={"image": "uploads/a.png", "size": "128x128", **dict.fromkeys(nothing)})
+    assert answer.status_code == 429, answer.text
+
+
 def test_a_clip_with_a_file_in_json_that_is_refused(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     reference = f"data:image/png;base64,{base64.b64encode(files['input_reference'][1]).decode()}"
     answer = refused("/v1/videos", json={"image_reference": {"image_url": reference}, "audio": "uploads/none.wav"})

@@ -221,6 +221,7 @@ async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tup
         texts, files = await receiver.form(request, _FILES)
         kept += [path for path, _ in files.values()]
         values, typed = {name: value for name, value in texts.items() if value != ""}, False
+    values = {name: value for name, value in values.items() if value is not None}  # as if it were left out
     if "extra_params" in values:
         extra = _object("extra_params", values.pop("extra_params"), problems)
         twice = values.keys() | files.keys()
