@@ -21,7 +21,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     shared_queue_fixture,
     steps_done,
 )
-from wanavatar_lab.errors import RequestError, RunError
+from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, attach, list_jobs, list_queue, submit
 from wanavatar_lab.runs.run import list_runs
 
@@ -257,6 +257,20 @@ def test_a_missing_input_is_refused_before_there_is_a_run(queue_settings: Path) 
     with pytest.raises(RequestError, match=r"'nowhere\.npy' does not exist"):
         submit(Relax(start="nowhere.npy"))
     assert not queue_settings.exists()
+
+
+def test_a_folder_of_runs_that_is_none_is_named(queue_settings: Path) -> None:
+    from tests.stages_for_tests import Relax
+
+    queue_settings.symlink_to(queue_settings.parent / "not mounted")
+    with pytest.raises(
+        LabError, match=r"runs is a link that leads nowhere\. Mount its disk, or set WANAVATAR_RUNS_DIR"
+    ):
+        submit(Relax())
+    queue_settings.unlink()
+    queue_settings.write_text("a file")
+    with pytest.raises(LabError, match=r"runs is no folder\. Set WANAVATAR_RUNS_DIR to a folder"):
+        submit(Relax())
 
 
 def test_inputs_are_found_from_the_clients_folder(

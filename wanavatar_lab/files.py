@@ -27,6 +27,11 @@ from wanavatar_lab.errors import Cancelled, DiskFull, LabError
 
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_FOLDER = {
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ELOOP,
+}  # of making a folder where a file is, or a link that leads nowhere
 WITHOUT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
@@ -129,11 +134,11 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def report_write_errors(path: Path) -> Iterator[None]:
-    """Raise our errors instead of the system's where writing `path` finds no room or is not permitted.
+    """Raise our errors instead of the system's where writing `path` finds no room, no folder, or is not permitted.
 
     Raises:
         DiskFull: there is no room.
-        LabError: the folder is not writable; the text names it.
+        LabError: the folder is not writable, or is none; the text names it.
     """
     try:
         yield
@@ -145,6 +150,10 @@ def report_write_errors(path: Path) -> Iterator[None]:
                 f"{path.parent} is not writable ({error.strerror}). Change its permissions, or set WANAVATAR_RUNS_DIR "
                 "to another folder."
             ) from error
+        if error.errno in NO_FOLDER and not os.path.isdir(path.parent):
+            lost = os.path.islink(path.parent)  # as one to a disk that is not mounted
+            what = "is a link that leads nowhere. Mount its disk, or set" if lost else "is no folder. Set"
+            raise LabError(f"{path.parent} {what} WANAVATAR_RUNS_DIR to a folder.") from error
         raise
 
 
