@@ -117,6 +117,17 @@ def test_a_form_with_a_file_that_is_not_what_its_name_says(refused: Ask, files: 
     assert (answer.status_code, left()) == (422, [])
 
 
+def test_a_field_of_a_browser_in_which_no_file_was_chosen(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
+    """It is left out; only the limit on runs refuses the clip without a voice."""
+    parts = [
+        b'name="input_reference"; filename="me.png"\r\n\r\n' + files["input_reference"][1],
+        b'name="audio"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n',
+    ]
+    body = b"".join(b"--edge\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--edge--\r\n"
+    answer = refused("/v1/videos", content=body, headers={"Content-Type": "multipart/form-data; boundary=edge"})
+    assert (answer.status_code, left()) == (429, []), answer.text
+
+
 def test_an_upload_with_another_field(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     answer = refused("/api/upload/image", files={"file": files["input_reference"]}, data={"name": "me"})
     assert (answer.status_code, left()) == (422, [])
