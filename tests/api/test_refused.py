@@ -133,6 +133,14 @@ def test_an_upload_with_another_field(refused: Ask, files: dict[str, tuple[str, 
     assert (answer.status_code, left()) == (422, [])
 
 
+def test_a_folder_of_uploads_on_a_disk_that_is_not_mounted(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
+    uploads_folder().parent.mkdir(parents=True)
+    uploads_folder().symlink_to("/nowhere/uploads")
+    answer = refused("/api/upload/image", files={"file": files["input_reference"]})
+    said = f"me.png cannot be kept in {uploads_folder()}: File exists."
+    assert answer.status_code == 422 and said in answer.json()["detail"], answer.text
+
+
 def test_a_voice_for_which_there_is_no_room(
     refused: Ask, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
