@@ -105,7 +105,8 @@ def test_a_browser_keeps_the_token() -> None:
     cookie = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie
-    page = ask(OPEN, "/", Cookie=cookie.partition(";")[0], Accept="text/html")
+    beside = 'prefs={"theme": "dark"}; '  # of another service of the host
+    page = ask(OPEN, "/", Cookie=beside + cookie.partition(";")[0], Accept="text/html")
     assert (
         page.status_code == 200 and "make web" in page.text
     )  # the page of Voilà, which asks for no token, is not there
