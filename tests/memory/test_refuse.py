@@ -102,4 +102,4 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("WANAVATAR_DEVICE", "cuda:99")
     run = jobs.run_here(TextToSpeech(profile="pocket", text="Hello."), runs_dir=tmp_path / "runs")
     error = run.status().error or ""
-    assert error.startswith("The device is cuda:99, and torch sees ") and "Set WANAVATAR_DEVICE to auto" in error
+    assert error.startswith("The device is cuda:99; GPUs that torch sees: ") and "Set WANAVATAR_DEVICE to auto" in error

@@ -98,8 +98,8 @@ def gpu_numbers(device: str) -> list[int]:
     chosen, there = torch.device(device).index, torch.cuda.device_count()
     if (chosen or 0) >= there:
         raise LabError(
-            f"The device is {device}, and torch sees {there or 'no'} GPU{'s' * (there > 1)}. Set WANAVATAR_DEVICE to "
-            "auto, or look with nvidia-smi whether the driver works."
+            f"The device is {device}; GPUs that torch sees: {there}. Set WANAVATAR_DEVICE to auto, or look with "
+            "nvidia-smi whether the driver works."
         )
     chosen = torch.cuda.current_device() if chosen is None else chosen
     return [chosen, *(index for index in range(there) if index != chosen)]
