@@ -28,7 +28,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """What a service answers, within this process, whose clients may not submit anything."""
     monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
     monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path / "runs"))
-    app = create_app(Options(profile="pocket", jobs_per_client=0))
+    app = create_app(Options(profile="pocket", jobs_per_client=0, most_uploads=2))
 
     async def asking(target: str, sent: dict[str, Any]) -> httpx2.Response:
         async with (
@@ -131,6 +131,13 @@ def test_a_field_of_a_browser_in_which_no_file_was_chosen(refused: Ask, files: d
 def test_an_upload_with_another_field(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
     answer = refused("/api/upload/image", files={"file": files["input_reference"]}, data={"name": "me"})
     assert (answer.status_code, left()) == (422, [])
+
+
+def test_as_many_uploads_as_the_limit_says_are_kept(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
+    uploads_folder().mkdir(parents=True)
+    (uploads_folder() / "README.md").write_text("mine")
+    answers = [refused("/api/upload/image", files={"file": files["input_reference"]}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 def test_a_folder_of_uploads_on_a_disk_that_is_not_mounted(refused: Ask, files: dict[str, tuple[str, bytes]]) -> None:
