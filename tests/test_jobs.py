@@ -11,6 +11,7 @@ import pytest
 
 from tests.queue_for_tests import (  # noqa: F401  fixtures
     PATIENCE,
+    REPOSITORY,
     QueueUnderTest,
     eventually,
     is_alive,
@@ -20,7 +21,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     shared_queue_fixture,
     steps_done,
 )
-from wanavatar_lab.errors import RequestError, RunError
+from wanavatar_lab.errors import LabError, RequestError, RunError
 from wanavatar_lab.jobs import Job, attach, list_jobs, list_queue, submit
 from wanavatar_lab.runs.run import list_runs
 
@@ -258,6 +259,20 @@ def test_a_missing_input_is_refused_before_there_is_a_run(queue_settings: Path) 
     assert not queue_settings.exists()
 
 
+def test_a_folder_of_runs_that_is_none_is_named(queue_settings: Path) -> None:
+    from tests.stages_for_tests import Relax
+
+    queue_settings.symlink_to(queue_settings.parent / "not mounted")
+    with pytest.raises(
+        LabError, match=r"runs is a link that leads nowhere\. Mount its disk, or set WANAVATAR_RUNS_DIR"
+    ):
+        submit(Relax())
+    queue_settings.unlink()
+    queue_settings.write_text("a file")
+    with pytest.raises(LabError, match=r"runs is no folder\. Set WANAVATAR_RUNS_DIR to a folder"):
+        submit(Relax())
+
+
 def test_inputs_are_found_from_the_clients_folder(
     shared_queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -268,6 +283,25 @@ def test_inputs_are_found_from_the_clients_folder(
     job = shared_queue.submit(start="mine.npy")
     assert job.wait(PATIENCE).state == "succeeded"
     assert job.run.manifest()["inputs"]["start"]["name"] == "mine.npy"
+
+
+def test_workers_start_after_the_folder_is_removed_from_which_the_supervisor_was_started(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text("max_audio_seconds = 50.0\n")
+    (tmp_path / "short").mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "short")
+        there.setenv("WANAVATAR_SETTINGS", "../mine.toml")
+        there.setenv("PYTHONPATH", os.path.relpath(REPOSITORY))
+        first = queue.submit()
+        assert first.wait(PATIENCE).state == "succeeded"
+        assert first.run.manifest()["facts"]["max_audio_seconds"] == 50.0
+    (tmp_path / "short").rmdir()
+    monkeypatch.setenv("WANAVATAR_DEVICE", "auto")  # another worker, which loads torch to choose
+    second = queue.submit()
+    assert second.wait(5 * PATIENCE).state == "succeeded"
+    assert second.run.manifest()["facts"]["process"] != first.run.manifest()["facts"]["process"]
 
 
 def test_an_idle_supervisor_leaves_with_its_worker_and_a_later_run_gets_new_ones(

@@ -34,6 +34,13 @@ def test_the_environment_sets_them() -> None:
     assert read_settings({"WANAVATAR_WEIGHTS": "/a", "WANAVATAR_WEIGHTS_DIR": "/b"}).weights_dir == Path("/b")
 
 
+def test_a_variable_without_a_value_sets_nothing(tmp_path: Path) -> None:
+    file = written(tmp_path / "mine.toml", 'runs_dir = "/runs"\n')
+    # as a container's, whose own variable is not set: the working folder is no folder of runs
+    empty = {"WANAVATAR_RUNS_DIR": "", "WANAVATAR_WEIGHTS": "", "WANAVATAR_GPUS": "", "WANAVATAR_DEVICE": ""}
+    assert read_settings({"WANAVATAR_SETTINGS": str(file), **empty}) == Settings(runs_dir=Path("/runs"))
+
+
 @pytest.mark.parametrize("where", ["WANAVATAR_SETTINGS", "XDG_CONFIG_HOME", "HOME"])
 def test_a_file_says_where_weights_lie(where: str, tmp_path: Path) -> None:
     places = {

@@ -130,7 +130,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def report_write_errors(path: Path) -> Iterator[None]:
-    """Raise our errors instead of the system's where writing `path` finds no room or is not permitted.
+    """Raise our errors instead of the system's where writing `path` finds no room, no folder, or is not permitted.
 
     Raises:
         DiskFull: there is no room.
@@ -146,11 +146,10 @@ def report_write_errors(path: Path) -> Iterator[None]:
                 f"{path.parent} is not writable ({error.strerror}). Change its permissions, or set WANAVATAR_RUNS_DIR "
                 "to another folder."
             ) from error
-        if error.errno in NO_FOLDER:
-            raise LabError(
-                f"{path.parent} is no folder, or a link to one that is not there ({error.strerror}). Mount its disk, "
-                "move it away, or set WANAVATAR_RUNS_DIR to another folder."
-            ) from error
+        if error.errno in NO_FOLDER and not os.path.isdir(path.parent):
+            lost = os.path.islink(path.parent)  # as one to a disk that is not mounted
+            what = "is a link that leads nowhere. Mount its disk, or set" if lost else "is no folder. Set"
+            raise LabError(f"{path.parent} {what} WANAVATAR_RUNS_DIR to a folder.") from error
         raise
 
 

@@ -1,8 +1,8 @@
 """Folders, limits on input and the worker's behaviour: one frozen object, from the environment and a settings file.
 
 Each field is set by the variable `WANAVATAR_<FIELD>` in capitals, for example `WANAVATAR_RUNS_DIR=/data/runs`;
-`WANAVATAR_WEIGHTS` is accepted for `weights_dir`, and `DISABLE_SP=1` for `WANAVATAR_GPUS=1`. Fields without a variable
-are read from a file, in lower case:
+`WANAVATAR_WEIGHTS` is accepted for `weights_dir`, and `DISABLE_SP=1` for `WANAVATAR_GPUS=1`. Fields whose variable is
+not set, or empty, are read from a file, in lower case:
 
     # ~/.config/wanavatar-lab/settings.toml, or the file that WANAVATAR_SETTINGS names
     weights_dir = "/data/weights"
@@ -47,7 +47,9 @@ class Settings(BaseModel):
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:<n>")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:<n>"
+    )
     gpus: Annotated[str, BeforeValidator(str)] = Field(
         default="auto",
         pattern=r"^(auto|[1-9]\d{0,2})$",
@@ -98,7 +100,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     if environ.get("DISABLE_SP", "").lower() in ("1", "true", "yes"):  # of the program before this one
         values["gpus"], sources["gpus"] = "1", "DISABLE_SP"
     for variable, name in ({"WANAVATAR_WEIGHTS": "weights_dir"} | variables).items():  # WANAVATAR_WEIGHTS_DIR wins
-        if variable in environ:
+        if environ.get(variable):
             values[name], sources[name] = environ[variable], variable
     try:
         return Settings.model_validate(values)

@@ -43,7 +43,12 @@ class Service:
         environ = {**os.environ, "WANAVATAR_SERVER_ROOT": str(self.root), "WANAVATAR_RUNS_DIR": str(self.runs)}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self._words], cwd=REPOSITORY, env=environ, stdout=log, stderr=log
+                [*command, *self._words],
+                cwd=REPOSITORY,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # as in a terminal of its own
             )
         eventually(self._answers, 60)
         return self

@@ -105,7 +105,8 @@ def test_a_browser_keeps_the_token() -> None:
     cookie = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie
-    page = ask(OPEN, "/", Cookie=cookie.partition(";")[0], Accept="text/html")
+    beside = 'prefs={"theme": "dark"}; '  # of another service of the host
+    page = ask(OPEN, "/", Cookie=beside + cookie.partition(";")[0], Accept="text/html")
     assert (
         page.status_code == 200 and "make web" in page.text
     )  # the page of Voilà, which asks for no token, is not there
@@ -121,6 +122,24 @@ def test_the_address_that_is_printed_has_the_token(
     (query,) = re.findall(r"\?\S+", capsys.readouterr().err)
     options = Options(profile="pocket", host="0.0.0.0", token=token)
     assert ask(options, f"/{query}").status_code == 303
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "localhost"), ("::1", "localhost"), ("::", "[::]")])
+def test_the_address_that_is_printed_is_listened_on(
+    host: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listening = listen(Options(port=0))  # of a machine that has no IPv6 too
+    port = listening.getsockname()[1]
+    monkeypatch.setattr(server, "listen", lambda _: listening)
+    monkeypatch.setattr(server, "serve", lambda _, listening: listening.close())
+    assert main(["serve", "--host", host, "--port", "0", "--profile", "pocket"]) == 0
+    assert f" http://{shown}:{port}/, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["..", ".local", "a" * 64])
+def test_a_host_that_cannot_be_a_name_is_named(host: str) -> None:
+    with pytest.raises(LabError, match=f"^{re.escape(repr(host))} is no address of this machine"):
+        checked(Options(host=host))
 
 
 def test_a_token_is_drawn_or_given(monkeypatch: pytest.MonkeyPatch) -> None:

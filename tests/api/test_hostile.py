@@ -24,6 +24,7 @@ from PIL import Image
 from tests.api.service import Service
 from tests.ui import made_runs
 from wanavatar_lab.api import body, processes, server
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import sha256_of
 from wanavatar_lab.requests import TextToImage
 
@@ -480,6 +481,24 @@ def test_a_process_beside_says_what_is_wrong() -> None:
     assert (
         processes._answer(json.dumps({"call": "submit", "request": wrong, "area": None}))["problems"][0][0] == "prompt"
     )
+
+
+def test_a_process_that_ends_blames_what_it_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "resource.py").write_text("raise SystemExit")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def said(checks: bool, seconds: float) -> str:
+        beside = processes.Processes(1, seconds, checks=checks)
+        try:
+            with pytest.raises(LabError) as raised:
+                await beside.call("probe" if checks else "submit", path="a.png")
+            return str(raised.value)
+        finally:
+            await beside.close()
+
+    assert "file" in asyncio.run(said(True, 60.0)) and "file" in asyncio.run(said(True, 0.0))
+    assert asyncio.run(said(False, 60.0)).startswith("The process that submits runs has ended")
+    assert asyncio.run(said(False, 0.0)) == "It takes more than 0 s to submit the run."
 
 
 def test_a_process_that_has_died_since_refuses_no_file(tmp_path: Path, picture: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.api.service import FEW_STEPS, Service, documented
@@ -271,6 +272,18 @@ def test_a_client_has_so_many_runs(service: Service, service_queue: QueueUnderTe
     assert service.client.post("/api/generate-flux", json={"prompt": ""}).status_code == 422
     let_go(blocking)
     blocking.wait(progress=False)
+
+
+def test_ctrl_c_in_its_terminal(service: Service, picture: bytes) -> None:
+    """All processes of the terminal get it; the service ends, with those beside it, and says no more."""
+    assert service.upload("image", "before.png", picture).status_code == 200
+    assert service.process is not None
+    beside = psutil.Process(service.process.pid).children()
+    said = service.log.read_text()
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.process.wait(30) == 130
+    assert service.log.read_text() == said and not any(each.is_running() for each in beside)
+    service.start()
 
 
 def test_killed_in_the_middle_of_a_run(service: Service, service_queue: QueueUnderTest) -> None:

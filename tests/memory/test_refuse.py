@@ -11,7 +11,7 @@ from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.memory import Machine, choose_offload
 from wanavatar_lab.memory.plan import refuse_what_cannot_fit
-from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, Upscale
+from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage, TextToSpeech, Upscale
 from wanavatar_lab.worker.model_cache import ModelCache
 
 
@@ -96,3 +96,10 @@ def test_a_run_that_cannot_fit_loads_nothing(
     assert status.state == "failed"
     assert "does not fit in any mode" in (status.error or "")
     assert loaded == []
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANAVATAR_DEVICE", "cuda:99")
+    run = jobs.run_here(TextToSpeech(profile="pocket", text="Hello."), runs_dir=tmp_path / "runs")
+    error = run.status().error or ""
+    assert error.startswith("The device is cuda:99; GPUs that torch sees: ") and "Set WANAVATAR_DEVICE to auto" in error

@@ -14,6 +14,7 @@ from tests.memory.machines import choice_for, machine
 from tests.ui.looking import alerts, named
 from wanavatar_lab.errors import LabError, NotFinite, RequestError
 from wanavatar_lab.media import VideoWriter, probe
+from wanavatar_lab.memory.machine import this_machine
 from wanavatar_lab.metrics.landmarks import NoLandmarks
 from wanavatar_lab.pipeline import TalkingAvatar
 from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, fields_of, parse
@@ -177,6 +178,9 @@ def test_errors_of_files_and_runs(tmp_path: Path) -> None:
         with pytest.raises(Exception) as caught:
             probe(path)
         errors.append(str(caught.value))
+    with pytest.raises(LabError) as no_gpu:
+        this_machine("cuda:99")
+    errors.append(str(no_gpu.value))
     with pytest.raises(RequestError) as refused:
         super(SpeechToVideo, request).check_inputs()
     errors += [message for _, message in refused.value.problems]

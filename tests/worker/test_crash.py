@@ -87,6 +87,20 @@ def test_a_worker_that_cannot_even_start_fails_the_run(queue: QueueUnderTest, mo
     assert "a broken installation" in (queue.runs_dir / ".worker" / "worker.log").read_text()
 
 
+def test_a_worker_that_cannot_load_torch_names_the_log_that_says_so(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow = queue.runs_dir.parent / "shadow"
+    shadow.mkdir()
+    (shadow / "torch.py").write_text("import os; os.write(2, b'a broken library\\n'); os._exit(2)")
+    monkeypatch.setenv("PYTHONPATH", f"{shadow}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setenv("WANAVATAR_DEVICE", "auto")
+    job = queue.submit()
+    status = job.wait(PATIENCE, check=False)
+    assert status.error is not None and status.error.startswith("worker died (exit code 2). See log.txt")
+    assert job.run.log_tail() == "a broken library"
+
+
 @pytest.mark.parametrize("victims", ["supervisor", "worker and supervisor"])
 def test_a_killed_supervisor_is_replaced_and_the_queue_resumes_unwatched(queue: QueueUnderTest, victims: str) -> None:
     job, queued = queue.submit(fault="child"), queue.submit()

@@ -277,7 +277,7 @@ def test_engines_that_can_be_named(engine: str) -> None:
     assert read_settings({"WANAVATAR_ENGINE": engine}).engine == engine
 
 
-@pytest.mark.parametrize("engine", ["", "slurm", "ray:", "ray://", "http://head:1", "head", "head:", "ray://a b:1"])
+@pytest.mark.parametrize("engine", ["slurm", "ray:", "ray://", "http://head:1", "head", "head:", "ray://a b:1"])
 def test_engines_that_are_refused(engine: str) -> None:
     with pytest.raises(LabError, match="WANAVATAR_ENGINE is"):
         read_settings({"WANAVATAR_ENGINE": engine})

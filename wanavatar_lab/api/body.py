@@ -162,8 +162,9 @@ class _Multipart:
         if b"name" not in options:
             raise HTTPException(400, "A part of the form has no name.")
         file = options.get(b"filename")
-        # names of files are shown and made safe, so that one in another encoding does no harm
-        named = None if file is None else file.decode("utf-8", "replace")
+        # names of files are shown and made safe, so that one in another encoding does no harm; a browser sends an empty
+        # one for a field in which no file was chosen
+        named = file.decode("utf-8", "replace") if file else None
         self._events.append(("part", options[b"name"].decode(), named))
 
     def _end(self) -> None:

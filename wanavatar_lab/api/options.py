@@ -75,6 +75,6 @@ def is_loopback(host: str) -> bool:
     """Whether an address, or every address of a name, is of this machine alone."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError of what cannot be a name, such as ".local"
         raise LabError(f"{host!r} is no address of this machine: {error}.") from error
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)

@@ -63,9 +63,12 @@ class Processes:
                     child.kill()
                 await child.wait()
                 if isinstance(error, TimeoutError):
-                    raise MediaError(f"It takes more than {self._seconds:g} s to look into the file.") from None
+                    work = "look into the file" if self._checks else "submit the run"
+                    raise MediaError(f"It takes more than {self._seconds:g} s to {work}.") from None
                 if isinstance(error, ConnectionError | ValueError):
-                    raise MediaError("The file ends the process that looks into it. Export it again.") from None
+                    if self._checks:
+                        raise MediaError("The file ends the process that looks into it. Export it again.") from None
+                    raise LabError("The process that submits runs has ended; the service's output says why.") from None
                 raise
             self._idle.append(child)
             if self._closed:
@@ -95,6 +98,7 @@ class Processes:
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
             limit=1024**2,
+            start_new_session=True,  # Ctrl-C in a terminal is for the service, which ends them
         )
 
 

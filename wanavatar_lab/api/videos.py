@@ -42,6 +42,8 @@ _FIELDS = {
 _FILES = {"input_reference": "picture", "audio": "audio"}
 # texts that hold JSON with the address of a file: the field that it becomes, and the key in it
 _REFERENCES = {"image_reference": ("image", "image_url"), "audio_reference": ("audio", "audio_url")}
+# how each file can be given: by its path, as JSON, or in the form itself
+_GIVEN_AS = (("image", "image_reference", "input_reference"), ("audio", "audio_reference"))
 # of data by its type; some programs have names of their own for a type
 _SUFFIXES = {kind: suffix for suffix, kind in reversed(TYPES.items())}
 _SUFFIXES |= dict.fromkeys(("audio/x-wav", "audio/wave", "audio/vnd.wave"), ".wav") | {"audio/x-flac": ".flac"}
@@ -219,10 +221,15 @@ async def _values(request: Request, receiver: Receiver, kept: list[Path]) -> tup
         texts, files = await receiver.form(request, _FILES)
         kept += [path for path, _ in files.values()]
         values, typed = {name: value for name, value in texts.items() if value != ""}, False
+    values = {name: value for name, value in values.items() if value is not None}  # as if it were left out
     if "extra_params" in values:
         extra = _object("extra_params", values.pop("extra_params"), problems)
-        problems += [("extra_params", f"{name[:80]!r} is given twice") for name in extra if name in values]
+        twice = values.keys() | files.keys()
+        problems += [("extra_params", f"{name[:80]!r} is given twice") for name in extra if name in twice]
         values = {**extra, **values}
+    for ways in _GIVEN_AS:
+        given = [name for name in dict.fromkeys([*values, *files]) if name in ways]
+        problems += [(name, f"is given without {given[0]}: both are the {ways[0]}") for name in given[1:]]
     for name, (field, key) in _REFERENCES.items():
         if name in values:
             reference = _object(name, values.pop(name), problems)
@@ -265,7 +272,7 @@ def _translate(stage: str, values: dict[str, Any], problems: list[tuple[str, str
         length = float(seconds)
         if isinstance(seconds, bool) or not 0 < length <= 86_400:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         problems.append(("seconds", must_be("a number above 0", seconds)))
         return
     name = "audio_duration" if stage == SpeechToVideo.stage else "num_frames"

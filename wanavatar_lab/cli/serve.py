@@ -60,7 +60,9 @@ def serve(arguments: argparse.Namespace) -> int:
         )
     )
     listening = server.listen(options)
-    where = f"http://{'localhost' if options.local else options.host}:{options.port}/"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    # the port that the system has chosen, where it was asked to
+    where = f"http://{'localhost' if options.local else host}:{listening.getsockname()[1]}/"
     say(f"The service, with the models {options.profile}: {where}, its endpoints: {where}docs")
     if options.token and not options.local:
         token = quote(options.token, safe="")  # a + in an address would be read as a space

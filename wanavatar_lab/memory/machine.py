@@ -91,20 +91,18 @@ def gpu_numbers(device: str) -> list[int]:
     """The numbers of this machine's GPUs, that of `device` first.
 
     Raises:
-        LabError: torch cannot use it.
+        LabError: it is none of them.
     """
     import torch
 
-    chosen = torch.device(device).index
-    try:
-        chosen = torch.cuda.current_device() if chosen is None else chosen
-        torch.cuda.get_device_name(chosen)
-    except (RuntimeError, AssertionError) as error:  # no driver, no such GPU, or torch is built without CUDA
-        reason = str(error).splitlines()[0].rstrip(".")
+    chosen, there = torch.device(device).index, torch.cuda.device_count()
+    if (chosen or 0) >= there:
         raise LabError(
-            f"The device is {device}, and torch cannot use it: {reason}. Unset WANAVATAR_DEVICE, or set it to cpu."
-        ) from error
-    return [chosen, *(index for index in range(torch.cuda.device_count()) if index != chosen)]
+            f"The device is {device}; GPUs that torch sees: {there}. Set WANAVATAR_DEVICE to auto, or look with "
+            "nvidia-smi whether the driver works."
+        )
+    chosen = torch.cuda.current_device() if chosen is None else chosen
+    return [chosen, *(index for index in range(there) if index != chosen)]
 
 
 def other_machine(gpu_bytes: int, gpus: int = 1, host_bytes: int | None = None, name: str | None = None) -> Machine:

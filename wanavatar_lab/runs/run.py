@@ -154,7 +154,9 @@ class Run:
 
     def write_settings(self, settings: Settings) -> None:
         """Record the settings to execute this run with: those of the client that submits it."""
-        settings = settings.model_copy(update={"weights_dir": settings.weights_dir.absolute()})
+        # the worker has a working folder of its own
+        folders = {name: getattr(settings, name).absolute() for name in ("weights_dir", "cache_dir")}
+        settings = settings.model_copy(update=folders)
         files.write_json(self.folder / ".settings.json", settings.model_dump(mode="json"))
 
     def settings(self) -> Settings:

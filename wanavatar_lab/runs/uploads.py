@@ -61,7 +61,8 @@ class Incoming:
         accept: allowed suffixes, a subset of `KINDS`.
 
     Raises:
-        LabError: the suffix or the size is not allowed, or the disk has no room; nothing is left behind.
+        LabError: the suffix or the size is not allowed, the disk has no room, or the folder takes no files; nothing is
+            left behind.
     """
 
     def __init__(self, folder: Path, name: str, size: int | None, accept: frozenset[str]) -> None:
@@ -73,12 +74,19 @@ class Incoming:
             raise LabError(f"{name} ends in {suffix or 'nothing'}; give a file that ends in {known}.")
         if size is not None:
             self._check_size(size)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(folder)
-        if shutil.disk_usage(folder).free < (size or 1):
-            raise self._no_room()
         self.temporary = folder / f"{_PREFIX}{secrets.token_hex(6)}{suffix}"
-        self._handle: int | None = locks.take(self.temporary, wait=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_left_behind(folder)
+            if shutil.disk_usage(folder).free < (size or 1):
+                raise self._no_room()
+            self._handle: int | None = locks.take(self.temporary, wait=True)
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:
+                raise self._no_room() from error
+            raise LabError(
+                f"{self.name} cannot be kept in {folder}: {error.strerror}. Make that a folder which may be written to."
+            ) from error
 
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take the next chunk.

@@ -16,24 +16,29 @@ _GUARD_NAP = 1.0  # seconds
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # from Linux's prctl.h
 
 
-def start_detached(module: str, *words: str, lock: int, log: IO[bytes]) -> None:
+def start_detached(module: str, *words: str, lock: int, log: IO[bytes], folder: Path | None = None) -> None:
     """Start a module of this package as a process that outlives this one, with this environment.
 
     Args:
         words: its arguments.
         lock: a handle that it inherits; the caller closes its own.
         log: what it prints goes there.
+        folder: that it works in; None for that of this process.
     """
     # -P: the client's folder may hold a file that is named like a module of ours
     package = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    theirs = [os.path.abspath(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    paths = {"PYTHONPATH": os.pathsep.join([package, *theirs])}
+    if settings := os.environ.get("WANAVATAR_SETTINGS"):
+        paths["WANAVATAR_SETTINGS"] = os.path.abspath(settings)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module, *words],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         pass_fds=(lock,),
-        env={**os.environ, "PYTHONPATH": python_path},
+        cwd=folder,
+        env={**os.environ, **paths},
         start_new_session=True,
     )
     # waited for, since one that exits before this process would stay in the process table

@@ -84,7 +84,8 @@ def execute(run: Run, cache: ModelCache, group: RankGroup | None = None, gpus: i
     meter.close()
     record.seconds, record.device = meter.seconds, cache.device
     torch = sys.modules.get("torch")
-    if cache.device.startswith("cuda") and torch is not None:
+    # not where CUDA could not be initialised, which is what the run has failed by
+    if cache.device.startswith("cuda") and torch is not None and torch.cuda.is_initialized():
         record.device += f" ({torch.cuda.get_device_name(cache.device)})"
     finish_run(run, state, error=error, artifacts=artifacts, last=meter.status, record=record)
     if interrupted:

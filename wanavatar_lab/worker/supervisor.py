@@ -50,10 +50,10 @@ def start_supervisor(queue: RunQueue, lock: int) -> None:
     """Start a supervisor that outlives this process, and hand it `lock`; the caller closes its own handle."""
     queue.count_starts(queue.starts() + 1)
     mode = "wb" if queue.log.exists() and queue.log.stat().st_size > _LARGEST_LOG else "ab"
+    words = ("--runs-dir", str(queue.root), "--lock", str(lock))
     with open(queue.log, mode) as log:
-        start_detached(
-            "wanavatar_lab.worker.supervisor", "--runs-dir", str(queue.root), "--lock", str(lock), lock=lock, log=log
-        )
+        # the client's folder may be removed while workers are still to be started, and no process loads torch there
+        start_detached("wanavatar_lab.worker.supervisor", *words, lock=lock, log=log, folder=queue.root)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -275,8 +275,10 @@ class Supervisor:
             worker.kill()
             self._finish(run, "cancelled")
         elif news == "died":
-            # before its first phase it has not redirected its output to the run's log yet
-            log = str(self._queue.log) if self._phase(run) == STARTING else "log.txt"
+            # what it printed before it had the run is in the queue's log
+            printed = stat_if_possible(run.folder / "log.txt")
+            unread = self._phase(run) == STARTING and (printed is None or not printed.st_size)
+            log = str(self._queue.log) if unread else "log.txt"
             self._finish(run, "failed", worker_died(how_it_ended(worker.kill()), log))
         place.run = None
         if news != "done":
