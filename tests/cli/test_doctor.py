@@ -56,8 +56,8 @@ def test_a_device_that_is_not_there_is_a_problem_among_the_others(
     monkeypatch.setenv("WANAVATAR_DEVICE", device)
     found = doctor.look_here("full")
     said = check("device", found)
-    assert said.state == "problem" and f"The device is {device}, and torch cannot use it: " in said.text
-    assert "Unset WANAVATAR_DEVICE" in said.text and check("CPU", found).state == "ok"
+    assert said.state == "problem" and f"The device is {device}; GPUs that torch sees: 0. " in said.text
+    assert "Set WANAVATAR_DEVICE to auto" in said.text and check("CPU", found).state == "ok"
 
 
 def check(name: str, found: doctor.Found) -> doctor.Check:

@@ -161,14 +161,6 @@ def test_a_read_only_runs_folder_is_listed_and_submit_names_it(queue_settings: P
     attach(ended.id, runs_dir=runs).cancel()
 
 
-@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not mounted"])
-def test_a_runs_folder_that_is_none_is_named(what: str, queue_settings: Path, tmp_path: Path) -> None:
-    runs = tmp_path / "mine"
-    runs.touch() if what == "a file" else runs.symlink_to(tmp_path / "unmounted")
-    with pytest.raises(LabError, match=f"{runs}.* is no folder.*set WANAVATAR_RUNS_DIR"):
-        submit(Relax(), runs_dir=runs)
-
-
 def test_a_file_size_limit_ends_the_run_with_words(queue_settings: Path) -> None:
     queue = QueueUnderTest(queue_settings)
     # the supervisor and the worker inherit the limit from the client that starts them
