@@ -199,7 +199,9 @@ def test_what_a_gpu_multiplies_goes_by_width_and_numbers(
         return
     made = float8_layer(layer, device="cuda")
     assert made.fast == (kind == "fast")
-    made(torch.empty(2, 3, width, dtype=dtype, device="cuda"))
+    made(torch.empty(2, 8, width, dtype=dtype, device="cuda"))
+    assert len(fake_gpu) == (kind == "fast")
+    made(torch.empty(3, 5, width, dtype=dtype, device="cuda"))  # too few rows for its kernel
     assert len(fake_gpu) == (kind == "fast")
 
 
