@@ -55,7 +55,7 @@ def interpolate_frames(
             f"{video} has {float(own):.6g} frames per second, and {float(wanted):.6g} are fewer: no frames are "
             f"computed in between. Give {float(own):.6g} or more."
         )
-    own = min(own, wanted)  # of a phone's 30.003, of which 30 are wanted, the nearest frames are taken
+    own = min(own, wanted)  # a phone's 30.003 frames per second count as the 30 that are asked for
     count = math.ceil(frames_of(info, own) / own * wanted)  # upwards: nothing is cut of the sound
     frames = of_count(_interpolated(read_frames(video, fps=own), own, wanted, OPTIONS[method]), count)
     write_clip(out, frames, wanted, sound_of(video, info), count, metadata, progress)
