@@ -116,41 +116,34 @@ def encode(
             "nothing of other clips. Leave it out of one of the two lists."
         )
     with encoding_in(folder):
-        return _encode(clips, held_out, folder, encoders, aspects, prompt, longest, inpaint)
+        entries: list[Entry] = []
+        for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
+            text = clip.caption() or prompt
+            digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
+            for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
+                source = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
+                hashed = hashlib.sha256(source.encode()).hexdigest()[:12]
+                kind = "next" if segment.continued else "first"
+                name = f"{clip.path.name}-{aspect}-{segment.start:04d}-{kind}-{hashed}"
+                tensors: dict[str, Tensor] | None = None
+                if not _is_whole(folder / f"{name}.safetensors"):
+                    # a clip's frames are read only if one of its samples is new
+                    opened = opened or _Opened(clip, steps, encoders, text)
+                    tensors = opened.tensors(size, segment, inpaint)
+                entries.append(write_sample(folder, name, tensors, clip.path.name, is_held_out))
+                sound = folder / f"{name}{SOUND_ENDS}"
+                if is_held_out and not segment.continued and not sound.is_file():  # for sample clips
+                    samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
+                    part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
+                    write_audio(sound, Audio(samples[part], RATE))
+        if all(entry.held_out for entry in entries):
+            raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
+        _update_list(folder, entries, encoders)
+    return entries
 
 
-def _encode(
-    clips: Sequence[ClipFolder],
-    held_out: Sequence[ClipFolder],
-    folder: Path,
-    encoders: Encoders,
-    aspects: dict[str, tuple[int, int]],
-    prompt: str,
-    longest: int,
-    inpaint: bool,
-) -> list[Entry]:
-    entries: list[Entry] = []
-    for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
-        text = clip.caption() or prompt
-        digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
-        for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
-            source = f"{digest} {size} {asdict(segment)}{' inpaint' if inpaint else ''}"
-            hashed = hashlib.sha256(source.encode()).hexdigest()[:12]
-            kind = "next" if segment.continued else "first"
-            name = f"{clip.path.name}-{aspect}-{segment.start:04d}-{kind}-{hashed}"
-            tensors: dict[str, Tensor] | None = None
-            if not _is_whole(folder / f"{name}.safetensors"):
-                # a clip's frames are read only if one of its samples is new
-                opened = opened or _Opened(clip, steps, encoders, text)
-                tensors = opened.tensors(size, segment, inpaint)
-            entries.append(write_sample(folder, name, tensors, clip.path.name, is_held_out))
-            sound = folder / f"{name}{SOUND_ENDS}"
-            if is_held_out and not segment.continued and not sound.is_file():  # for sample clips
-                samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
-                part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
-                write_audio(sound, Audio(samples[part], RATE))
-    if all(entry.held_out for entry in entries):
-        raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
+def _update_list(folder: Path, entries: list[Entry], encoders: Encoders) -> None:
+    """Bring the list of samples up to date, and remove those of ours that are not in it."""
     try:
         texts = read_header(folder / NO_TEXT).shapes if (folder / NO_TEXT).is_file() else {}
         is_listed = "negative" in texts and listed_in(folder) == entries
@@ -164,7 +157,6 @@ def _encode(
             for file in (*folder.glob("*.safetensors"), *folder.glob(f"*{SOUND_ENDS}")):
                 if _OURS.fullmatch(file.name) and file.with_suffix(".safetensors").name not in known:
                     remove(file)
-    return entries
 
 
 def _is_whole(sample: Path) -> bool:
