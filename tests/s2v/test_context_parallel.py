@@ -3,6 +3,7 @@
 Real processes: on CPUs they talk through gloo on the loopback address, on GPUs through NCCL.
 """
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
@@ -25,12 +28,14 @@ from wanavatar_lab.runs.ranks import BY_ITSELF, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.s2v.pipeline import denoise_segment
 from wanavatar_lab.stages.kernels import compile_blocks, is_compiled
-from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, share, unshare
+from wanavatar_lab.wan.attention import log_sum_operator
+from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, merged, share, unshare
 from wanavatar_lab.wan.scheduler import SOLVERS
 from wanavatar_lab.wan.vae import make_fast, only_last_frames
 
 STEPS = 2
 CACHED_STEPS = 5
+WITHOUT_SUMS = "_native_math"  # an attention that is shared by heads; that of a CPU by default is shared as a ring
 CASES: dict[str, dict[str, Any]] = {
     "motion kept": {"motion": True},
     "motion dropped": {"motion": False},
@@ -162,6 +167,15 @@ def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
             results |= decoded(here, own)
             results |= first_block_steps(model) if device == "cpu" else {}
         unshare(made)
+        if layout.guidance == 1 and device == "cpu":
+            for network in made:
+                network.set_attention_backend(WITHOUT_SUMS)
+            share(made, here, layout)
+            exchanged = steps_of(model) | other_networks(expert, flux)
+            results |= {f"{WITHOUT_SUMS}/{name}": flow for name, flow in exchanged.items()}
+            unshare(made)
+            for network in made:
+                network.reset_attention_backend()
         if rank == ranks - 1:
             save_file({name: tensor.contiguous() for name, tensor in results.items()}, folder / f"{layout}.safetensors")
     leave()
@@ -191,7 +205,9 @@ def in_processes(folder: Path, device: str, ranks: int) -> Iterator[tuple[Layout
 def alone() -> dict[str, torch.Tensor]:
     """What one process predicts."""
     model, expert, flux = networks()
-    outputs = steps_of(model) | other_networks(expert, flux) | cached_steps(model) | first_block_steps(model)
+    outputs = steps_of(model) | other_networks(expert, flux)
+    outputs |= {f"{WITHOUT_SUMS}/{name}": flow for name, flow in outputs.items()}
+    outputs |= cached_steps(model) | first_block_steps(model)
     assert STEPS <= int(outputs["first block/computed"]) < CACHED_STEPS
     return outputs | segment(model) | decoded(BY_ITSELF)
 
@@ -203,6 +219,21 @@ def test_ranks_together_equal_one_process(ranks: int, tmp_path: Path) -> None:
         assert found.keys() == (wanted.keys() if layout.guidance == 1 else {"segment"})
         errors = {name: relative_error(found[name], wanted[name]) for name in found}
         assert max(errors.values()) < 1e-5, (layout, errors)
+
+
+@given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any), seed=st.integers(0, 99))
+def test_attention_to_parts_of_the_keys_is_put_together(lengths: list[int], seed: int) -> None:
+    attend = log_sum_operator("native", "cpu")
+    assert attend is not None
+    generator = torch.Generator().manual_seed(seed)
+    # far enough apart that the sums of the parts differ by orders of magnitude
+    query, key, value = (
+        5 * torch.randn(2, length, 3, 8, generator=generator) for length in (6, sum(lengths), sum(lengths))
+    )
+    empty = torch.zeros_like(query), torch.full((2, 3, 6), -math.inf)  # of a process without tokens
+    parts = zip(key.split(lengths, dim=1), value.split(lengths, dim=1), strict=True)
+    outputs, log_sums = zip(*(attend(query, *part, None) if part[0].shape[1] else empty for part in parts), strict=True)
+    torch.testing.assert_close(merged(outputs, log_sums), attend(query, key, value, None)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.multi_gpu

@@ -45,6 +45,8 @@ from tests.training.toy import toy_with_adapter
 from training.model.activations import Activations, use_attention_backend
 from wanavatar_lab.s2v import SegmentMemory
 from wanavatar_lab.stages import kernels
+from wanavatar_lab.wan.attention import log_sum_operator
+from wanavatar_lab.wan.context_parallel import merged
 
 # as inductor takes a graph apart, but without its code: torch 2.15 compiles toys of odd sizes for a CPU to code that
 # writes beyond its memory
@@ -53,7 +55,7 @@ torch.compile, kernels.BACKEND = functools.partial(torch.compile, backend=PARTS)
 
 def gradients(backend, activations):
     network, trained = toy_with_adapter()
-    use_attention_backend(network, backend)
+    use_attention_backend(network, backend, torch.device("cpu"), torch.float32)
     activations.install(network)
     interface.calls.clear()
     network(**toy_inputs(), return_dict=False)[0].square().mean().backward()
@@ -79,6 +81,11 @@ with torch.no_grad():
         found = network(**toy_inputs(), memory=memory, return_dict=False)[0]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 assert interface.calls == ["forward"] * 4 * blocks, "attention to the text too, in both passes"
+
+query, key, value = torch.randn(3, 2, 9, 3, 8)
+attend = log_sum_operator(kernels.attention.FLASH_4, "cuda")
+parts = [attend(query, key[:, part], value[:, part], 0.5) for part in (slice(0, 2), slice(2, 9))]
+torch.testing.assert_close(merged(*zip(*parts)), attend(query, key, value, 0.5)[0])
 """
 
 

@@ -267,6 +267,28 @@ def register_flash_4() -> None:
     register_backend(FLASH_4, attend)
 
 
+def log_sum_operator(backend: str, device_type: str) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """An attention that also gives the logarithm of each query's sum of exponentials; None where there is none.
+
+    From the two, attention over parts of the keys is put together. The operator takes query, key and value [B, L, H, D]
+    and the scale, and returns the output and the logarithms [B, H, L] in float32.
+
+    Args:
+        backend: its name in diffusers' dispatcher, where it is registered.
+        device_type: cpu or cuda.
+    """
+    if backend == FLASH_4:
+        operator: Callable[..., tuple[Tensor, Tensor]] = torch.ops.wanavatar.flash_attention_4
+        return operator
+    return _native_on_cpu if (backend, device_type) == ("native", "cpu") else None
+
+
+def _native_on_cpu(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    by_head = (states.transpose(1, 2) for states in (query, key, value))
+    out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*by_head, scale=scale)
+    return out.transpose(1, 2), log_sum
+
+
 def register_backend(name: str, attend: Callable[..., Tensor]) -> None:
     """Give diffusers' dispatcher another backend, whose names are the members of an enumeration."""
     member = str.__new__(AttentionBackendName, name)

@@ -1,17 +1,25 @@
 """A denoising network whose sequence, or whose two passes of guidance, several processes share.
 
-A sequence is cut by the plan that networks of diffusers have (`_cp_plan`), and each process computes its part. For
-self-attention the parts are exchanged for heads: each process attends from all tokens, in its share of the heads
-(DeepSpeed-Ulysses, https://huggingface.co/papers/2309.14509). Neither tokens nor heads have to divide by the number of
-processes. diffusers' own exchange passes a process group through the graph, which cannot be compiled, and asks the
-other processes for their lengths in every layer; here the exchange is an operator, one node of a compiled graph, and
-the lengths are known from the plan.
+A sequence is cut by the plan that networks of diffusers have (`_cp_plan`), and each process computes its part. Neither
+tokens nor heads have to divide by the number of processes. Self-attention is shared in one of two ways:
+
+- ring attention (https://huggingface.co/papers/2310.01889), where the backend gives the sums that it divides by: each
+  process attends from its own tokens to its own keys and values first, while those of the others arrive. Each sends to
+  all others, instead of passing on what it got, since the GPUs of a machine reach each other at the same rate.
+- DeepSpeed-Ulysses (https://huggingface.co/papers/2309.14509) with any other backend: the parts are exchanged for
+  heads, each process attends from all tokens in its share of the heads, and the result is exchanged back. All wait for
+  both exchanges.
+
+diffusers' own exchange passes a process group through the graph, which cannot be compiled, and asks the other processes
+for their lengths in every layer; here an exchange is inside an operator, one node of a compiled graph, and the lengths
+are known from the plan.
 
 Guidance takes a pass for the prompt and one for the negative prompt. Two processes compute one each, and exchange the
 results once per step.
 """
 
 import inspect
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -29,10 +37,10 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor, nn
 
 from wanavatar_lab.runs.ranks import Layout, Ranks
-from wanavatar_lab.wan.attention import register_backend
+from wanavatar_lab.wan.attention import log_sum_operator, register_backend
 
 _SPLIT, _GATHER, _GUIDANCE = "wanavatar_split", "wanavatar_gather", "wanavatar_guidance"
-_PREFIX = "wanavatar_shared_"  # of a backend that exchanges tokens for heads around another one
+_PREFIX = "wanavatar_shared_"  # of a backend that shares what another one computes
 _COUNTED = ("hidden_states", "encoder_hidden_states", 0)  # of a plan, what becomes tokens of self-attention
 _GROUPS: dict[str, Any] = {}  # process groups by a name, since an operator takes no other object
 
@@ -68,6 +76,8 @@ def join(ranks: Ranks, store: Any, device: str, timeout: float) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", os.environ["GLOO_SOCKET_IFNAME"])
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast needs rights that containers rarely have
+    # an exchange beside a kernel that fills the GPU would begin when that ends
+    os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
     on_gpu, patience = device != "cpu", timedelta(seconds=timeout)
     if on_gpu:
         torch.cuda.set_device(device)
@@ -136,7 +146,7 @@ def _share_sequence(network: Any, shared: SharedSequence) -> None:
     network._parallel_config = shared
     for processor in _processors(network):
         processor._parallel_config = shared
-        processor._attention_backend = _exchanging(processor._attention_backend)
+        processor._attention_backend = _shared_backend(processor._attention_backend)
 
 
 def _processors(network: nn.Module) -> list[Any]:
@@ -301,8 +311,8 @@ def _together(hook: FBCHeadBlockHook, shared: SharedSequence) -> Any:
     return torch.compiler.disable(changed_enough)
 
 
-def _exchanging(inner: Any) -> AttentionBackendName:
-    """The attention backend that exchanges tokens for heads around `inner`; None is PyTorch's own."""
+def _shared_backend(inner: Any) -> AttentionBackendName:
+    """The attention backend by which processes share what `inner` computes; None is PyTorch's own."""
     inner = AttentionBackendName("native" if inner is None else inner)
     name = _PREFIX + inner.value
     if name not in AttentionBackendName._value2member_map_:
@@ -318,6 +328,8 @@ def _exchanging(inner: Any) -> AttentionBackendName:
             if shared is None:  # a cross-attention, whose context every process has
                 return dispatch_attention_fn(query, key, value, scale=scale, backend=inner)
             heads, place = query.shape[2], (shared.group, shared.rank, shared.lengths)
+            if log_sum_operator(inner.value, query.device.type):
+                return merged(*ring_attention(query, key, value, scale, inner.value, *place))
             query, key, value = tokens_for_heads(query, key, value, *place)
             if query.shape[2]:  # there may be fewer heads than processes
                 query = dispatch_attention_fn(query, key, value, scale=scale, backend=inner)
@@ -325,6 +337,83 @@ def _exchanging(inner: Any) -> AttentionBackendName:
 
         register_backend(name, attend)
     return AttentionBackendName(name)
+
+
+@torch.library.custom_op("wanavatar::ring_attention", mutates_args=())
+def ring_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None,
+    backend: str,
+    group: str,
+    rank: int,
+    lengths: list[int],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The attention from the own tokens to those of each process; all processes call it.
+
+    Args:
+        query, key, value: [B, lengths[rank], H, D], of the own tokens.
+        scale: of the scores; None is 1 / sqrt(D).
+        backend: with a `log_sum_operator`.
+        group: name of the processes' group.
+        rank: of this process in it.
+        lengths: tokens of each process.
+
+    Returns:
+        Outputs [B, lengths[rank], H, D] and the logarithms of their sums [B, H, lengths[rank]], those of each process.
+    """
+    attend = log_sum_operator(backend, query.device.type)
+    assert attend is not None
+    key, value = key.contiguous(), value.contiguous()
+    world, arriving = len(lengths), []
+    for turn in range(1, world):  # in each, every process sends to one and receives from one
+        target, source = (rank + turn) % world, (rank - turn) % world
+        pair = [own.new_empty(own.shape[0], lengths[source], *own.shape[2:]) for own in (key, value)]
+        sends = [dist.P2POp(dist.isend, own, None, _GROUPS[group], tag, target) for tag, own in enumerate((key, value))]
+        receives = [dist.P2POp(dist.irecv, place, None, _GROUPS[group], tag, source) for tag, place in enumerate(pair)]
+        operations = [operation for operation in (*sends, *receives) if operation.tensor.numel()]
+        arriving.append((pair, dist.batch_isend_irecv(operations) if operations else []))
+    outputs, log_sums = [], []
+    for pair, works in [([key, value], []), *arriving]:
+        for work in works:
+            work.wait()
+        if query.shape[1] and pair[0].shape[1]:
+            output, log_sum = attend(query, *pair, scale)
+        else:  # there may be fewer tokens than processes
+            output, log_sum = torch.zeros_like(query), query.new_full(_by_head(query), -math.inf, dtype=torch.float32)
+        outputs.append(output.contiguous())  # as a compiler is told below
+        log_sums.append(log_sum.contiguous())
+    return outputs, log_sums
+
+
+@ring_attention.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None,
+    backend: str,
+    group: str,
+    rank: int,
+    lengths: list[int],
+) -> tuple[list[Tensor], list[Tensor]]:
+    outputs = [query.new_empty(query.shape) for _ in lengths]
+    return outputs, [query.new_empty(_by_head(query), dtype=torch.float32) for _ in lengths]
+
+
+def _by_head(states: Tensor) -> tuple[int, int, int]:
+    batch, length, heads, _ = states.shape
+    return batch, heads, length
+
+
+def merged(outputs: Sequence[Tensor], log_sums: Sequence[Tensor]) -> Tensor:
+    """One attention [B, L, H, D] of those to parts of the keys, with the logarithms of their sums [B, H, L]."""
+    shares = torch.stack(list(log_sums)).softmax(0).transpose(2, 3)[..., None]
+    total = outputs[0].float() * shares[0]
+    for output, share in zip(outputs[1:], shares[1:], strict=True):
+        total = total + output.float() * share
+    return total.type_as(outputs[0])
 
 
 # One operator for all three: of several that do not depend on each other, a compiler may call another one first in each
