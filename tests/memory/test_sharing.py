@@ -74,8 +74,7 @@ def test_each_layout_takes_as_long_as_its_slowest_part() -> None:
 
     assert times(Layout(2, 1)) == pytest.approx(2.0)
     assert 1.7 < times(Layout(1, 2)) < 2.0
-    # 40 heads are 14, 13 and 13
-    assert times(Layout(1, 3)) < 2.95
+    assert 2.5 < times(Layout(1, 3)) < 3.0
     assert times(Layout(2, 2)) == pytest.approx(2 * times(Layout(1, 2)))
 
 
@@ -143,6 +142,9 @@ def test_the_cost_model_is_within_a_tenth_of_what_two_gpus_took(size: str) -> No
     gpu = Machine((Gpu(measured["device"], 0, 0),), None)
     layouts = {str(layout): layout for layout in (ALONE, Layout(1, 2), Layout(2, 1))}
     assert [row["shared"] for row in measured["rows"]] == list(layouts)
+    alone = expected_seconds(load, network, gpu)
     for row in measured["rows"]:
         seconds = expected_seconds(load, network, gpu, layout=layouts[row["shared"]])
         assert seconds == pytest.approx(row["step_s"], rel=0.1)
+        assert alone is not None and seconds is not None
+        assert alone / seconds == pytest.approx(row["computed_times"], abs=1e-3), "as the table says"

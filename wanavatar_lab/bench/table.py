@@ -287,6 +287,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
         "computed": lambda row: "–" if row["computed_times"] is None else f"{row['computed_times']:.2f}",
         "decoding": lambda row: f"{row['decode_s']:.2f} s" if "decode_s" in row else "–",
         "difference": lambda row: f"{row['difference']:.1e}",
+        "of a pass": lambda row: f"{row['pass_difference']:.1e}" if "pass_difference" in row else "–",
         "peak": lambda row: f"{row['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in row else "–",
         "clock": lambda row: f"{row['clock_mhz']:.0f} MHz" if "clock_mhz" in row else "–",
         "power, at its limit": lambda row: (

@@ -25,12 +25,11 @@ EFFICIENCY = 0.68
 # is continued from 0.54 s to encode (docs/measured/ranks_480.json, parts_vae_h200.json).
 WAN_VAE_EFFICIENCY = 0.153
 
-# Of a link's rate, what an exchange among GPUs reaches, and the seconds that each takes beside: messages of 270 MB came
-# both ways at 329 of 450 GB/s, and copies and waiting are the rest of what two H200s that share the sequence took
-# beyond half of one's time, at two sizes (docs/measured/ranks_480.json, ranks_720.json).
-LINK_EFFICIENCY, EXCHANGE_SECONDS = 0.73, 0.3e-3
-_EXCHANGES = 4  # of a layer: queries, keys, values and what comes of them
-_HEAD = 128  # width of a head of every published transformer; heads are shared whole
+# Two GPUs that share the sequence send keys and values while they attend to their own, at this share of their link's rate
+# (359 MB in 1.66 ms between two H200s, both ways). A layer takes longer than half of one GPU's time by this much beside:
+# what arrives is put together, the exchange takes multiprocessors from attention, and fewer tokens are less efficient
+# (docs/measured/ranks_480.json, ranks_720.json).
+LINK_EFFICIENCY, SHARED_LAYER_SECONDS = 0.48, 1.6e-3
 
 LEAST_SHARE = 1e-3  # a phase always has some of a progress bar
 # multiply-adds per pixel and frame to decode, times the square of the finest width; counted: tests/bench/test_parts.py
@@ -72,19 +71,23 @@ def expected_seconds(
 def _shared_seconds(alone: float, workload: Workload, component: Component, layout: Layout, rates: Rates) -> float:
     """Seconds that GPUs of a layout take for the denoising that takes one GPU `alone` seconds."""
     size = layout.sequence
-    flops = forward_flops(workload, component.width, component.layers, component.feed_forward, component.audio_layers)
-    # the GPU with most heads is waited for
-    heads = max(1, component.width // _HEAD)
-    attention = math.ceil(heads / size) / heads
-    share = (flops.linear / size + flops.attention * attention) / sum(flops)
     passes = math.ceil(workload.passes / layout.guidance)
-    seconds = alone * share * passes / workload.passes
+    seconds = alone / size * passes / workload.passes
     if size > 1:
-        sent = 2.0 * workload.tokens / size * component.width * (size - 1) / size  # bytes in bfloat16
-        exchange = sent / (rates[2] * LINK_EFFICIENCY) + EXCHANGE_SECONDS
-        experts = 0.5 if workload.stage == "image_to_video" else 1.0
-        seconds += experts * workload.segments * workload.steps * passes * component.layers * _EXCHANGES * exchange
+        flops = forward_flops(
+            workload, component.width, component.layers, component.feed_forward, component.audio_layers
+        )
+        layers = _experts(workload) * workload.segments * workload.steps * passes * component.layers
+        # of one process's tokens to those of one: meanwhile the keys and values of the next arrive, 2 bytes each
+        attention = seconds * flops.attention / sum(flops) / layers / size
+        exchange = 2 * 2.0 * workload.tokens / size * component.width / (rates[2] * LINK_EFFICIENCY)
+        seconds += layers * (SHARED_LAYER_SECONDS + (size - 1) * max(0.0, exchange - attention))
     return seconds
+
+
+def _experts(workload: Workload) -> float:
+    """The share of the steps that each network computes: two of image to video have them between them."""
+    return 0.5 if workload.stage == "image_to_video" else 1.0
 
 
 def decoding_share(
@@ -131,11 +134,9 @@ def _seconds(workload: Workload, component: Component, rates: Rates, tiled: bool
 def _flops(workload: Workload, component: Component, tiled: bool) -> float:
     """Floating-point operations of a component for one clip, segment or picture; a multiply-add counts as two."""
     if component.name in DENOISERS:
-        # the two experts of image to video share the steps between them
-        share = 0.5 if workload.stage == "image_to_video" else 1.0
         size = component.width, component.layers, component.feed_forward, component.audio_layers
         one_pass = sum(forward_flops(workload, *size))
-        return share * workload.segments * workload.steps * workload.passes * one_pass
+        return _experts(workload) * workload.segments * workload.steps * workload.passes * one_pass
     if component.name == "text_encoder":
         return 2.0 * component.parameters * TEXT_TOKENS * workload.passes
     if component.name == "vae":
