@@ -25,8 +25,8 @@ EFFICIENCY = 0.68
 # is continued from 0.54 s to encode (docs/measured/ranks_480.json, parts_vae_h200.json).
 WAN_VAE_EFFICIENCY = 0.153
 
-# Two GPUs that share the sequence send keys and values while they attend to their own, at this share of their link's rate
-# (359 MB in 1.66 ms between two H200s, both ways). A layer takes longer than half of one GPU's time by this much beside:
+# Two GPUs that share the sequence send keys and values while they attend to their own, at this share of their link's
+# rate (359 MB in 1.66 ms between two H200s, both ways). A layer takes longer than half of one GPU's time by this much:
 # what arrives is put together, the exchange takes multiprocessors from attention, and fewer tokens are less efficient
 # (docs/measured/ranks_480.json, ranks_720.json).
 LINK_EFFICIENCY, SHARED_LAYER_SECONDS = 0.48, 1.6e-3
