@@ -100,7 +100,18 @@ def test_clips_of_serving_engines(service: Service, picture: bytes, voice: bytes
     clip = is_talking_clip(answer.content, tmp_path)
     again = service.client.post("/v1/videos/sync", files=files, data=fields)
     assert is_talking_clip(again.content, tmp_path) == clip
-    assert [one["id"] for one in service.client.get("/v1/videos?limit=2").json()["data"]][1] == made["id"]
+    page = service.client.get("/v1/videos?limit=2").json()
+    newest, second = (one["id"] for one in page["data"])
+    assert (second, page["first_id"], page["last_id"]) == (made["id"], newest, second)
+    first = service.client.get("/v1/videos?limit=1").json()
+    assert first["has_more"] and [one["id"] for one in first["data"]] == [newest]
+    rest = service.client.get("/v1/videos", params={"after": newest, "limit": 100}).json()
+    assert rest["first_id"] == second and not rest["has_more"]
+    oldest_first = service.client.get("/v1/videos", params={"after": second, "order": "asc"}).json()
+    assert [one["id"] for one in oldest_first["data"]] == [newest]
+    none = service.client.get("/v1/videos", params={"after": newest, "order": "asc"}).json()
+    assert none == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    assert service.client.get("/v1/videos?after=nothing").status_code == 404
     assert service.client.delete(f"/v1/videos/{made['id']}").json()["deleted"] is True
     assert service.client.get(f"/v1/videos/{made['id']}").status_code == 404
 

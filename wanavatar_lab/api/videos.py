@@ -75,6 +75,9 @@ class Video(BaseModel):
 class VideoList(BaseModel):
     object: Literal["list"]
     data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class Deleted(BaseModel):
@@ -124,16 +127,27 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
         return await _content_of(task)
 
     @router.get("", response_model=VideoList)
-    async def videos(limit: int = Query(20, ge=1, le=100)) -> Response:
-        """The newest clips and runs that make one."""
-        ids = await run_in_threadpool(lambda: [run.id for run in list_runs() if run.stage in _STAGES][:limit])
+    async def videos(
+        limit: int = Query(20, ge=1, le=100), after: str | None = None, order: Literal["asc", "desc"] = "desc"
+    ) -> Response:
+        """Clips and runs that make one, newest first, with `order` asc oldest first; a page goes on `after` a clip."""
+        ids = await run_in_threadpool(lambda: [run.id for run in list_runs() if run.stage in _STAGES])
+        if order == "asc":
+            ids.reverse()
+        if after is not None:
+            if after not in ids:
+                raise HTTPException(404, f"There is no clip {after[:80]!r} to list others after.")
+            del ids[: ids.index(after) + 1]
         found = []
-        for run_id in ids:
+        for run_id in ids[:limit]:
             try:
                 found.append(_video(await tasks.task(run_id)))
             except HTTPException:  # deleted since
                 continue
-        return JSONResponse({"object": "list", "data": found})
+        ends = (
+            {"first_id": found[0]["id"], "last_id": found[-1]["id"]} if found else {"first_id": None, "last_id": None}
+        )
+        return JSONResponse({"object": "list", "data": found, **ends, "has_more": len(ids) > limit})
 
     @router.get("/{video_id}", response_model=Video)
     async def video(video_id: str) -> Response:
