@@ -76,6 +76,7 @@ def test_a_home_without_a_file_is_fine(tmp_path: Path) -> None:
             r"mine\.toml sets 'weight_dir', which is not a setting; use one of runs_dir, weights_dir",
         ),
         ("worker_idle_seconds = -1", r"worker_idle_seconds in .*mine\.toml is -1: .*Remove it"),
+        ('runs_dir = ""', r"runs_dir in .*mine\.toml is '': must be the path of a folder\. Remove it"),
         ("weights_dir = ", r"mine\.toml cannot be read"),
         (None, r"mine\.toml cannot be read"),
     ],
@@ -95,5 +96,5 @@ def test_a_variable_that_does_not_fit_is_named() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "abacus", "cuda:", "cuda:one", "CUDA"])
 def test_a_device_that_torch_does_not_know_is_refused(device: str) -> None:
-    with pytest.raises(LabError, match=f"WANAVATAR_DEVICE is '{device}'"):
+    with pytest.raises(LabError, match=f"WANAVATAR_DEVICE is '{device}': must be auto, cpu, cuda or cuda:<n>"):
         read_settings({"WANAVATAR_DEVICE": device})

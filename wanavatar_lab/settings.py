@@ -25,8 +25,23 @@ __all__ = ["Settings", "config_folder", "read_settings"]
 # package is installed without the repository, defaults are below the working folder.
 _BESIDE = Path(__file__).resolve().parent.parent
 CHECKOUT = _BESIDE if (_BESIDE / "notebooks").is_dir() else Path()
+
+
+def _named(folder: object) -> object:
+    if folder == "":  # Path takes it for the working folder
+        raise ValueError("must be the path of a folder")
+    return folder
+
+
 # no shell has expanded what stands in a file, or in the environment of a container or a service
-Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
+Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(lambda path: Path(os.path.expanduser(path)))]
+# what a pattern means
+_ALLOWED = {
+    "device": "auto, cpu, cuda or cuda:<n>",
+    "gpus": "auto, or a number from 1 to 999",
+    "workers": "auto, or a number from 1 to 99",
+    "engine": "local, ray, host:port or ray://host:port",
+}
 
 
 class Settings(BaseModel):
@@ -47,9 +62,7 @@ class Settings(BaseModel):
     max_media_bytes: int = Field(default=2 * 1024**3, gt=0, description="largest file that is read")
     worker_idle_seconds: float = Field(default=600.0, gt=0, description="an idle worker ends after this")
     cancel_grace_seconds: float = Field(default=60.0, gt=0, description="a cancelled stage is killed after this")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:<n>"
-    )
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description=_ALLOWED["device"])
     gpus: Annotated[str, BeforeValidator(str)] = Field(
         default="auto",
         pattern=r"^(auto|[1-9]\d{0,2})$",
@@ -109,7 +122,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         name = str(first["loc"][0])
         if name in Settings.model_fields:
             advice = "Unset it" if sources[name].startswith("WANAVATAR_") else "Remove it"
-            message = f"{sources[name]} is {first['input']!r}: {first['msg']}. {advice} or give an allowed value."
+            wrong = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "string_pattern_mismatch":
+                wrong = f"must be {_ALLOWED[name]}"
+            message = f"{sources[name]} is {first['input']!r}: {wrong}. {advice} or give an allowed value."
         else:
             message = f"{file} sets {name!r}, which is not a setting; use one of {', '.join(Settings.model_fields)}."
         raise LabError(message) from error
