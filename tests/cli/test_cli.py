@@ -551,6 +551,9 @@ def test_a_run_is_cancelled_from_elsewhere(studio: Shell) -> None:
 def test_runs_are_listed_newest_first(studio: Shell) -> None:
     first, second = (studio.json("paint")["id"] for _ in range(2))
     assert [run["id"] for run in studio.json("runs", "--limit", "2")] == [second, first]
+    assert studio.json("runs", "--limit", "0") == []
+    refused = studio("runs", "--limit", "-3")
+    assert refused.returncode == 2 and "argument --limit: must be a number from 0 on; got '-3'" in refused.stderr
     lines = studio("runs", "--limit", "1").stdout.splitlines()
     assert len(lines) == 1 and lines[0].split()[:2] == [second, "succeeded"]
     short, failed = Status(state="succeeded", submitted_at=1.0), Status(state="failed", submitted_at=1.0)

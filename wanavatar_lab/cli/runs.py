@@ -36,7 +36,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == "list":
-            action.add_argument("--limit", type=int, metavar="N", default=20, help="number of runs (default 20)")
+            action.add_argument("--limit", type=_count, metavar="N", default=20, help="number of runs (default 20)")
         else:
             add_run_id(action)
         if name == "rerun":
@@ -47,6 +47,12 @@ def add_actions(command: argparse.ArgumentParser) -> None:
             add_common(action)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on; got {text!r}")
+    return int(text)
+
+
 def runs(arguments: argparse.Namespace) -> int:
     """Do one of the actions."""
     return {"show": show, "cancel": cancel, "rerun": rerun}.get(arguments.action, list_)(arguments)
@@ -54,7 +60,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def list_(arguments: argparse.Namespace) -> int:
     """List runs, newest first."""
-    listed = list(with_status(jobs.list_jobs(runs_dir=arguments.runs_dir)[: max(arguments.limit, 0)]))
+    listed = list(with_status(jobs.list_jobs(runs_dir=arguments.runs_dir)[: arguments.limit]))
     if arguments.json:
         answer([_facts(job, status) for job, status in listed])
     elif listed:
