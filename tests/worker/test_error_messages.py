@@ -50,3 +50,21 @@ def test_only_a_broken_gpu_takes_a_new_process() -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(explain(LabError("x" * 2 * LONGEST), RUN)) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("stage", "advice"),
+    [
+        (
+            "speech_to_video",
+            "Choose a smaller resolution or fewer frames per segment, set offload to model, group or fp8, or",
+        ),
+        ("text_to_speech", "Choose a shorter text, or end other programs that use the GPU; then"),
+        ("text_to_image", "Choose a smaller picture, or end"),
+        ("upscale", "Choose a smaller tile, or end"),
+        ("relax", "End other programs that use the GPU; then run it again."),
+    ],
+)
+def test_the_advice_is_what_a_stage_has(stage: str, advice: str) -> None:
+    said = explain(OutOfMemoryError(""), Run(Path(f"runs/20260101-120000-ab12-{stage}")))
+    assert said.startswith(f"The GPU ran out of memory. {advice}")

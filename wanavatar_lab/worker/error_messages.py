@@ -13,19 +13,23 @@ from wanavatar_lab.errors import (
     is_out_of_main_memory,
 )
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full
+from wanavatar_lab.requests import STAGE_REQUESTS
 from wanavatar_lab.runs.inputs import name_originals
 from wanavatar_lab.runs.run import Run
 
 LONGEST = 4000  # characters; the last status has to fit into its reserved space, 16 KiB, and holds the text twice
 
-_GPU_FULL = (
-    "The GPU ran out of memory. Choose a smaller resolution or fewer frames per segment, set offload to model, "
-    "group or fp8, or end other programs that use the GPU; then run it again."
-)
-_MEMORY_FULL = (
-    "The machine ran out of memory. Choose a smaller resolution or fewer frames per segment, use shorter input, or end "
-    "other programs; then run it again."
-)
+# what takes less memory, by the fields of a request
+_SMALLER = {
+    "width": "a smaller picture",
+    "resolution": "a smaller resolution",
+    "frames_per_segment": "fewer frames per segment",
+    "segment_frames": "fewer frames per segment",
+    "tile": "a smaller tile",
+    "text": "a shorter text",
+    "media": "a shorter recording",
+    "video": "a shorter recording",
+}
 _NO_THREAD = (
     "The system did not allow another thread. Raise the limits on processes and memory (ulimit -u, ulimit -v), or end "
     "other programs; then run it again."
@@ -67,6 +71,20 @@ def supervisor_died(starts: int, log: Path, last_line: str) -> str:
     )
 
 
+def _out_of_memory(run: Run, *, gpu: bool) -> str:
+    fields = STAGE_REQUESTS[run.stage].model_fields if run.stage in STAGE_REQUESTS else {}
+    choices = list(dict.fromkeys(text for field, text in _SMALLER.items() if field in fields))
+    advice = [f"choose {' or '.join(choices[:2])}"] if choices else []
+    if gpu:
+        advice += ["set offload to model, group or fp8"] if "offload" in fields else []
+        ending = "end other programs that use the GPU"
+    else:
+        ending = "end other programs"
+    said = ", ".join([*advice, f"or {ending}" if advice else ending])
+    where = "GPU" if gpu else "machine"
+    return f"The {where} ran out of memory. {said[0].upper()}{said[1:]}; then run it again."
+
+
 def _message(error: BaseException, run: Run) -> str:
     for link in causes(error):
         if isinstance(link, DiskFull):
@@ -80,9 +98,9 @@ def _message(error: BaseException, run: Run) -> str:
     elif any(getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) for link in causes(error)):
         exhausted = _NO_FILE
     elif is_out_of_gpu_memory(error):
-        exhausted = _GPU_FULL
+        exhausted = _out_of_memory(run, gpu=True)
     elif is_out_of_main_memory(error):
-        exhausted = _MEMORY_FULL
+        exhausted = _out_of_memory(run, gpu=False)
     # a file is not damaged if reading it failed for lack of memory, threads or handles; other errors name their remedy
     if isinstance(error, LabError) and (exhausted is None or not isinstance(error, WeightsError | MediaError)):
         return str(error)
