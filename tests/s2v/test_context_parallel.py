@@ -35,6 +35,7 @@ from wanavatar_lab.wan.vae import make_fast, only_last_frames
 
 STEPS = 2
 CACHED_STEPS = 5
+HALF = "half"
 WITHOUT_SUMS = "_native_math"  # an attention that is shared by heads; that of a CPU by default is shared as a ring
 CASES: dict[str, dict[str, Any]] = {
     "motion kept": {"motion": True},
@@ -154,6 +155,15 @@ def begin(rank: int, ranks: int, device: str, folder: Path) -> tuple[Ranks, str]
     return here, own
 
 
+def in_bfloat16(model: WanS2VTransformer3DModel) -> dict[str, torch.Tensor]:
+    """A pass of each kind of segment, rounded as on a GPU."""
+    inputs = {case: inputs_of(case, 0) for case in CASES}
+    return {
+        f"{HALF}/{case}": flow(model, each, hidden_states=each["hidden_states"].bfloat16()).float()
+        for case, each in inputs.items()
+    }
+
+
 def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
     """What each process does: the same calls, its share of the tokens or passes."""
     here, own = begin(rank, ranks, device, folder)
@@ -174,6 +184,10 @@ def run_rank(rank: int, ranks: int, device: str, folder: Path) -> None:
             exchanged = steps_of(model) | other_networks(expert, flux)
             results |= {f"{WITHOUT_SUMS}/{name}": flow for name, flow in exchanged.items()}
             unshare(made)
+            half = WanS2VTransformer3DModel.from_pretrained(folder / HALF, torch_dtype=torch.bfloat16)
+            share([half], here, layout)
+            results |= in_bfloat16(half)
+            unshare([half])
             for network in made:
                 network.reset_attention_backend()
         if rank == ranks - 1:
@@ -215,7 +229,16 @@ def alone() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_together_equal_one_process(ranks: int, tmp_path: Path) -> None:
     wanted = alone()
+    networks()[0].save_pretrained(tmp_path / HALF)
+    half = WanS2VTransformer3DModel.from_pretrained(tmp_path / HALF, torch_dtype=torch.bfloat16)
     for layout, found in in_processes(tmp_path, "cpu", ranks):
+        rounded = {name: found.pop(name) for name in list(found) if name.startswith(HALF)}
+        # they round in other places, and no more of it than one process
+        assert bool(rounded) == (layout.guidance == 1)
+        for name in rounded:
+            by_one = in_bfloat16(half)[name]
+            true = wanted[f"{name.removeprefix(HALF + '/')}/0"]
+            assert relative_error(rounded[name], true) < 1.5 * relative_error(by_one, true), name
         assert found.keys() == (wanted.keys() if layout.guidance == 1 else {"segment"})
         errors = {name: relative_error(found[name], wanted[name]) for name in found}
         assert max(errors.values()) < 1e-5, (layout, errors)
