@@ -58,8 +58,8 @@ def measure_ranks(
     Returns:
         The device, and `rows`: first without sharing, then each layout. `step_s` is the time of the slowest process,
         `computed_times` the speedup by the cost model, `difference` that of the guided flow from one process's, and
-        `pass_difference` the larger one of its passes, which guidance takes apart: with 4.5 their errors grow fivefold.
-        `clock_mhz` and the like are means of the processes.
+        `pass_difference` the larger one of its two passes, which guidance takes apart. `clock_mhz` and the like are
+        means of the processes.
 
     Raises:
         LabError: there are not so many GPUs, or a process has failed.
