@@ -137,9 +137,11 @@ def test_what_no_node_has_is_refused_with_what_there_is(sweep: QueueUnderTest, m
 def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
     cluster: ClusterUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the same path is another folder in every process that has another working folder, as actors have
-    monkeypatch.chdir(tmp_path)
-    queue = QueueUnderTest(use_queue(monkeypatch, Path("/proc/self/cwd/runs")))
+    # the same path is another folder in every process that has another working folder, as actors have; the supervisor
+    # works in the runs folder
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    queue = QueueUnderTest(use_queue(monkeypatch, Path("/proc/self/cwd")))
     use_cluster(monkeypatch, cluster.address)
     try:
         first = queue.submit(seed=3)
