@@ -9,9 +9,10 @@ import pytest
 
 from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.stages_for_tests import Relax
+from tests.ui import made_runs
 from tests.ui.looking import until
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import Job, list_jobs
 from wanavatar_lab.requests import ImageToVideo, TextToImage
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Artifact, Status
@@ -85,8 +86,6 @@ def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None
         (run.folder / "picture.png").write_bytes(b"-")
         run.write_status(Status(state="succeeded", artifacts=[Artifact(kind="picture", path="picture.png")]))
     runs[4].write_status(Status(state="failed", error="no"))
-    from wanavatar_lab.jobs import Job
-
     sheet = Sweep(request, axes, [Job(run) for run in runs]).sheet()
     assert sheet.columns == ["Seed 1", "Seed 2", "Seed 3"]
     assert sheet.rows[0] == "Prompt a cat, Upscale 2x True"
@@ -96,6 +95,29 @@ def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None
     assert (failed, going) == ({"why": "failed", "error": "no"}, None)
     language.code = "ko"
     assert Sweep(request, {"seed": [1]}, [Job(runs[0])]).sheet().columns == ["시드 1"]
+
+
+def test_results_outside_of_the_servers_root_are_kept_and_sent(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
+    request = TextToImage(profile="pocket", prompt="a cat")
+    runs = [Run.create(request) for _ in range(3)]
+    for run in runs:
+        made_runs.picture(run.folder / "picture.png", side=64)
+        run.write_status(Status(state="succeeded", artifacts=[Artifact(kind="picture", path="picture.png")]))
+    (runs[1].folder / "picture.png").unlink()
+    sheet = Sweep(request, {"seed": [1, 2, 3]}, [Job(run) for run in runs]).sheet()
+    first, gone, last = sheet.cells[0]
+    assert (first["path"], first["kind"], last["path"]) == ("", "picture", "")
+    assert gone["why"] == "unseen" and "No such file" in gone["error"], "it hides no other"
+    record = sheet.record()
+    assert record.html.count('src="data:image/') == 2 and record.picture and "picture.png: 64" in record.text
+    sent: list[Any] = []
+    monkeypatch.setattr(sheet, "send", lambda content, buffers=None: sent.append((content["id"], buffers)))
+    for cell in (first, last):
+        sheet.receive({"kind": "thumbnail", "id": cell["id"]})
+    assert [each for each, _ in sent] == ["0 0", "0 2"] and all(buffers[0][:2] == b"\xff\xd8" for _, buffers in sent)
 
 
 def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
