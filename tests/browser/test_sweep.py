@@ -36,7 +36,11 @@ def test_the_sheet_fills_itself(lab: Server, page: Page) -> None:
 
 
 def test_results_on_another_disk_are_sent(show: Show, page: Page, tmp_path: Path) -> None:
-    made = [made_runs.picture(tmp_path / "a.png"), made_runs.clip(tmp_path / "b.mp4"), made_runs.sound(tmp_path / "c.wav")]
+    made = [
+        made_runs.picture(tmp_path / "a.png"),
+        made_runs.clip(tmp_path / "b.mp4"),
+        made_runs.sound(tmp_path / "c.wav"),
+    ]
     cells = f"for column, path in enumerate({[str(path) for path in made]!r}):\n    sheet.fill(0, column, path)\nsheet"
     head = "from wanavatar_lab.ui.sweep import ContactSheet\nsheet = ContactSheet(['Steps 1'], ['1', '2', '3'])\n"
     server = show("sheet_of_another_disk", head + cells)
