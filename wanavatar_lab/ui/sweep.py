@@ -163,6 +163,7 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
     Raises:
         RequestError: there is no such field, a value is not allowed or a file is missing, or there are too many
             runs; nothing is queued.
+        LabError, KeyboardInterrupt: as `jobs.submit`; those that are queued by then are cancelled.
     """
     if request is None:
         raise RequestError([("", "there is no request; correct the errors shown in the form, and try again")])
@@ -192,15 +193,14 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise RequestError(list(problems))
-    queued: list[Job] = []
+    tried = Sweep(request, axes, queued := list[Job]())
     try:
         for each in requests:
             queued.append(submit(each))
-    except LabError:  # the disk is full
-        for job in reversed(queued):
-            job.cancel()
+    except BaseException:  # the disk is full, or Ctrl-C, after which nobody has the runs that are queued by then
+        tried.cancel()
         raise
-    return Sweep(request, axes, queued)
+    return tried
 
 
 def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
