@@ -16,10 +16,12 @@ import yaml
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go, steps_done, use_queue
 from tests.ray_for_tests import ClusterUnderTest, ray_cluster
+from tests.stages_for_tests import Relax
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.jobs import Job, run_here
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs import inputs
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker import ray_driver
 from wanavatar_lab.worker.ray_engine import at_most, fitting, in_words, need_of
@@ -171,6 +173,56 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         assert "Segmentation fault" in crashed.run.log_tail()
     finally:
         queue.close()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a file was read there and is not here yet: the run begins again on the other node."""
+    (tmp_path / "runs" / ".worker").mkdir(parents=True)
+    runs_dir = use_queue(monkeypatch, Path("/proc/self/cwd"))
+    # here the driver is this process, which imported Ray before `ray_cluster` sets the environment
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    ours, theirs = socket.socketpair()
+    with ray_cluster(0, 1, 1) as nodes, ours, theirs:
+        use_cluster(monkeypatch, nodes.address)
+        monkeypatch.chdir(tmp_path / "runs")  # as above: actors have the folder in which the cluster was started
+        run = Run.create(Relax(profile="pocket", hold_at=2), runs_dir=runs_dir)
+        taken, call = list[ray_driver.Actor](), ray_driver.Actor.call
+
+        def call_and_lose(self: ray_driver.Actor, method: str, *values: Any) -> Any:
+            if method == "give":
+                folder = Path(self.folder) / run.id
+                with open(folder / "large.bin", "wb") as file:
+                    file.truncate(2**20)  # of which Ray does not put a copy into its answer
+                (folder / "go").touch()
+                taken.append(self)
+            if method != "read" or values[1] != "large.bin" or len(taken) > 1:
+                return call(self, method, *values)
+            answer = self.handle.read.remote(*values)
+            assert ray_driver.ray.wait([answer], fetch_local=False, timeout=PATIENCE)[0]
+            held = str(Path(self.folder) / ".in-use")
+            (node,) = (
+                node
+                for node in nodes.nodes
+                if any(held in {file.path for file in each.open_files()} for each in nodes.processes(node))
+            )
+            nodes.kill(node)
+            return ray_driver.ray.get(answer)
+
+        monkeypatch.setattr(ray_driver.Actor, "call", call_and_lose)
+        settings = read_settings()
+        wanted = {**settings.for_worker(), "WANAVATAR_EXTRA_STAGES": os.environ["WANAVATAR_EXTRA_STAGES"]}
+        need = need_of(settings, PROFILES["pocket"])
+        cluster = ray_driver.Cluster(runs_dir, nodes.address)
+        cluster._connect()
+        try:
+            place = ray_driver.PlaceThread(cluster, theirs)
+            assert place._execute(run.id, need, {**wanted, "WANAVATAR_DEVICE": "cpu"}) == "done"
+        finally:
+            ray_driver.ray.shutdown()
+    status = run.status()
+    assert (status.state, status.error, len(taken)) == ("succeeded", None, 2)
+    assert "The run was lost" in (status.retried or "") and (run.folder / "large.bin").stat().st_size == 2**20
 
 
 @pytest.mark.slow

@@ -383,7 +383,11 @@ class PlaceThread:
         except Killed:
             self._cluster.give_back(actor)
             raise
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+        except (
+            ray.exceptions.RayActorError,
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.ObjectLostError,  # what it has answered lies on its node until it is here
+        ) as error:
             actor.end()
             self._begin_again(run, actor, error)
             return False
