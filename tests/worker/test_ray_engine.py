@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -171,6 +172,15 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         crashed = queue.submit(fault="crash")
         assert "SIGSEGV" in (crashed.wait(PATIENCE, check=False).error or "")
         assert "Segmentation fault" in crashed.run.log_tail()
+        damaged = queue.submit(hold_at=1)
+        eventually(lambda: damaged.run.status().phase == "relax", PATIENCE)
+        (there,) = Path(tempfile.gettempdir()).glob(f"wanavatar-lab-*/runs-*/{damaged.id}")
+        shutil.rmtree(there)
+        there.touch()  # so that the cancellation cannot be written there
+        damaged.cancel()
+        error = damaged.wait(PATIENCE, check=False).error or ""
+        expected = f"The node {os.uname().nodename} cannot work with the run's files in {there.parent} ("
+        assert error.startswith(expected) and "Make room there, or correct the permissions" in error
     finally:
         queue.close()
 

@@ -307,8 +307,20 @@ class Actor:
             )
 
     def call(self, method: str, *values: Any) -> Any:
-        """Call a method and wait for its answer."""
-        return ray.get(getattr(self.handle, method).remote(*values))
+        """Call a method and wait for its answer.
+
+        Raises:
+            LabError: its node cannot read or write the run's files.
+        """
+        try:
+            return ray.get(getattr(self.handle, method).remote(*values))
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, OSError):
+                raise
+            raise LabError(
+                f"The node {self.node} cannot work with the run's files in {self.folder} ({error.cause}). Make room "
+                "there, or correct the permissions, and run it again."
+            ) from error
 
     def end(self) -> None:
         """End it and its worker, if it is there."""
