@@ -7,6 +7,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.jobs import Job, run_here
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs import inputs
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker import ray_driver
@@ -185,18 +187,33 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         queue.close()
 
 
+@contextmanager
+def driver_here(
+    tmp_path: Path, patch: pytest.MonkeyPatch, nodes: ClusterUnderTest
+) -> Iterator[tuple[ray_driver.Cluster, dict[str, int], dict[str, str]]]:
+    """A driver in this process, whose runs folder no node sees; and what an actor of the test stage takes."""
+    (tmp_path / "runs" / ".worker").mkdir(parents=True)
+    patch.chdir(tmp_path / "runs")  # as above: actors have the folder in which the cluster was started
+    runs_dir = use_queue(patch, Path("/proc/self/cwd"))
+    use_cluster(patch, nodes.address)
+    # this process has imported Ray before `ray_cluster` set the environment
+    patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    settings = read_settings()
+    wanted = {**settings.for_worker(), "WANAVATAR_EXTRA_STAGES": os.environ["WANAVATAR_EXTRA_STAGES"]}
+    cluster = ray_driver.Cluster(runs_dir, nodes.address)
+    cluster._connect()
+    try:
+        yield cluster, need_of(settings, PROFILES["pocket"]), {**wanted, "WANAVATAR_DEVICE": "cpu"}
+    finally:
+        ray_driver.ray.shutdown()
+
+
 @pytest.mark.slow
 def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of a file was read there and is not here yet: the run begins again on the other node."""
-    (tmp_path / "runs" / ".worker").mkdir(parents=True)
-    runs_dir = use_queue(monkeypatch, Path("/proc/self/cwd"))
-    # here the driver is this process, which imported Ray before `ray_cluster` sets the environment
-    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
     ours, theirs = socket.socketpair()
-    with ray_cluster(0, 1, 1) as nodes, ours, theirs:
-        use_cluster(monkeypatch, nodes.address)
-        monkeypatch.chdir(tmp_path / "runs")  # as above: actors have the folder in which the cluster was started
-        run = Run.create(Relax(profile="pocket", hold_at=2), runs_dir=runs_dir)
+    with ray_cluster(0, 1, 1) as nodes, driver_here(tmp_path, monkeypatch, nodes) as (cluster, need, wanted):
+        run = Run.create(Relax(profile="pocket", hold_at=2))
         taken, call = list[ray_driver.Actor](), ray_driver.Actor.call
 
         def call_and_lose(self: ray_driver.Actor, method: str, *values: Any) -> Any:
@@ -220,19 +237,32 @@ def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, mon
             return ray_driver.ray.get(answer)
 
         monkeypatch.setattr(ray_driver.Actor, "call", call_and_lose)
-        settings = read_settings()
-        wanted = {**settings.for_worker(), "WANAVATAR_EXTRA_STAGES": os.environ["WANAVATAR_EXTRA_STAGES"]}
-        need = need_of(settings, PROFILES["pocket"])
-        cluster = ray_driver.Cluster(runs_dir, nodes.address)
-        cluster._connect()
-        try:
-            place = ray_driver.PlaceThread(cluster, theirs)
-            assert place._execute(run.id, need, {**wanted, "WANAVATAR_DEVICE": "cpu"}) == "done"
-        finally:
-            ray_driver.ray.shutdown()
-    status = run.status()
+        with ours, theirs:
+            assert ray_driver.PlaceThread(cluster, theirs)._execute(run.id, need, wanted) == "done"
+        status = run.status()
     assert (status.state, status.error, len(taken)) == ("succeeded", None, 2)
     assert "The run was lost" in (status.retried or "") and (run.folder / "large.bin").stat().st_size == 2**20
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_is_sent_stays_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ray_cluster(1) as nodes, driver_here(tmp_path, monkeypatch, nodes) as (cluster, need, wanted):
+        run = Run.create(Relax(profile="pocket", hold_at=2))
+        called, call = list[str](), ray_driver.Actor.call
+
+        def call_and_give_up(self: ray_driver.Actor, method: str, *values: Any) -> Any:
+            called.append(method)
+            if method == "write" and values[1] == "request.json":  # the supervisor has waited for long
+                finish_run(run, "cancelled")
+                ours.close()
+            return call(self, method, *values)
+
+        monkeypatch.setattr(ray_driver.Actor, "call", call_and_give_up)
+        with theirs:
+            assert ray_driver.PlaceThread(cluster, theirs)._execute(run.id, need, wanted) == "killed"
+        assert run.status().state == "cancelled"
+        assert "give" not in called and called[-1] == "drop", "nothing was begun, and the node keeps nothing"
 
 
 @pytest.mark.slow

@@ -421,6 +421,11 @@ class PlaceThread:
         if not actor.shared:
             folder = RemoteFolder(run, actor.folder, lambda method, *values: actor.call(method, run.id, *values))
             folder.send()
+        try:
+            self._check_killed()  # sending takes long where inputs are large or the network is slow
+        except Killed:
+            actor.call("drop", run.id)
+            raise
         actor.call("give", run.id)
         answer: dict[str, Any] = {"news": None}
         while answer["news"] is None:
