@@ -192,6 +192,8 @@ def driver_here(
     tmp_path: Path, patch: pytest.MonkeyPatch, nodes: ClusterUnderTest
 ) -> Iterator[tuple[ray_driver.Cluster, dict[str, int], dict[str, str]]]:
     """A driver in this process, whose runs folder no node sees; and what an actor of the test stage takes."""
+    import ray
+
     (tmp_path / "runs" / ".worker").mkdir(parents=True)
     patch.chdir(tmp_path / "runs")  # as above: actors have the folder in which the cluster was started
     runs_dir = use_queue(patch, Path("/proc/self/cwd"))
@@ -205,12 +207,14 @@ def driver_here(
     try:
         yield cluster, need_of(settings, PROFILES["pocket"]), {**wanted, "WANAVATAR_DEVICE": "cpu"}
     finally:
-        ray_driver.ray.shutdown()
+        ray.shutdown()
 
 
 @pytest.mark.slow
 def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of a file was read there and is not here yet: the run begins again on the other node."""
+    import ray
+
     ours, theirs = socket.socketpair()
     with ray_cluster(0, 1, 1) as nodes, driver_here(tmp_path, monkeypatch, nodes) as (cluster, need, wanted):
         run = Run.create(Relax(profile="pocket", hold_at=2))
@@ -226,7 +230,7 @@ def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, mon
             if method != "read" or values[1] != "large.bin" or len(taken) > 1:
                 return call(self, method, *values)
             answer = self.handle.read.remote(*values)
-            assert ray_driver.ray.wait([answer], fetch_local=False, timeout=PATIENCE)[0]
+            assert ray.wait([answer], fetch_local=False, timeout=PATIENCE)[0]
             held = str(Path(self.folder) / ".in-use")
             (node,) = (
                 node
@@ -234,7 +238,7 @@ def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, mon
                 if any(held in {file.path for file in each.open_files()} for each in nodes.processes(node))
             )
             nodes.kill(node)
-            return ray_driver.ray.get(answer)
+            return ray.get(answer)
 
         monkeypatch.setattr(ray_driver.Actor, "call", call_and_lose)
         with ours, theirs:
