@@ -1,10 +1,13 @@
 """A grid of runs in a notebook: its sheet has the axes at once and fills while the runs go on."""
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import nameless, open_in_lab, picture_of
+from tests.browser.conftest import Show, nameless, open_in_lab, picture_of
 from tests.browser.servers import Server, write_notebook
+from tests.ui import made_runs
 
 pytestmark = pytest.mark.chromium
 
@@ -30,3 +33,21 @@ def test_the_sheet_fills_itself(lab: Server, page: Page) -> None:
     page.wait_for_function("[...document.querySelectorAll('.wl-sheet img')].every(each => each.naturalWidth === 128)")
     assert nameless(page) == []
     picture_of(page, "sweep-lab")
+
+
+def test_results_on_another_disk_are_sent(show: Show, page: Page, tmp_path: Path) -> None:
+    made = [
+        made_runs.picture(tmp_path / "a.png"),
+        made_runs.clip(tmp_path / "b.mp4"),
+        made_runs.sound(tmp_path / "c.wav"),
+    ]
+    cells = f"for column, path in enumerate({[str(path) for path in made]!r}):\n    sheet.fill(0, column, path)\nsheet"
+    head = "from wanavatar_lab.ui.sweep import ContactSheet\nsheet = ContactSheet(['Steps 1'], ['1', '2', '3'])\n"
+    server = show("sheet_of_another_disk", head + cells)
+    expect(page.get_by_role("img", name="Steps 1, 1")).to_have_js_property("naturalWidth", 256)
+    for kind in ("video", "audio"):
+        page.wait_for_function(f"document.querySelector('.wl-sheet {kind}').duration > 1")
+    page.get_by_role("button", name="Play all").click()
+    page.wait_for_function("document.querySelector('.wl-sheet video').currentTime > 0")
+    assert nameless(page) == []
+    picture_of(page, f"sheet-of-another-disk-{server.kind}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_a_batch_is_queued_whole_or_not_at_all() -> None:
     with pytest.raises(RequestError, match="does not exist"):
         submit_batch(Relax(profile="pocket", start="nowhere.npy"), 2)
     assert len(list_jobs()) == before + 3
+
+
+def test_a_button_that_cannot_cancel_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path))
+    batch = Batch([Job(Run.create(Relax(profile="pocket", seed=seed))) for seed in (1, 2)])
+    (tmp_path / ".worker").touch()  # in whose place the queue cannot have its folder
+    named(batch, "Cancel the rest").click()
+    assert batch.strip.notice.startswith(str(tmp_path / ".worker"))
+    batch.close()
 
 
 def test_a_thumbnail_whose_run_was_deleted_says_so() -> None:

@@ -51,6 +51,19 @@ def test_two_clips_are_measured_and_shown_in_sync(clips: list[str]) -> None:
     panel.close()
 
 
+def test_clips_of_a_runs_folder_outside_of_the_servers_root_are_shown(
+    clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path / "served"))
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path))
+    panel = EvaluationPanel(clips[0])
+    asyncio.run(panel.run())
+    (player,) = panel._players.children
+    assert player.paths == [""], "the kernel sends it"
+    assert "<video" in panel.record().html, "and the notebook keeps it"
+    panel.close()
+
+
 def test_one_clip_is_measured_without_a_panel(clips: list[str]) -> None:
     assert asyncio.run(evaluated(clips[1], faces="drawn")) == evaluate.evaluate(clips[1], faces="drawn")
     with pytest.raises(LabError, match=r"There is no .*gone\.mp4"):

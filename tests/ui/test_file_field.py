@@ -133,6 +133,11 @@ def test_a_video_gives_a_frame(place: Path) -> None:
     named(form, "Use this frame").click()
     assert "no frame at 60 s" in alerts(form)
     assert near(form.controls["image"].value, BLUE)
+    (place / "data").rename(place / "aside")
+    (place / "data").touch()  # in whose place there can be no folder
+    named(form, "Picture: frame at (s)").value = 0.5
+    named(form, "Use this frame").click()
+    assert str(place / "data" / "uploads") in alerts(form)
 
 
 def test_a_path_can_be_typed_and_taken_back(place: Path) -> None:

@@ -118,6 +118,21 @@ def test_the_pause_is_that_of_all_clients(shared_queue: QueueUnderTest, running:
     queue.close()
 
 
+def test_a_button_that_cannot_do_it_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANAVATAR_RUNS_DIR", str(tmp_path))
+    pause()
+    queue, folder = QueueView(), tmp_path / ".worker"
+    folder.rename(tmp_path / "aside")
+    folder.touch()  # in whose place the queue cannot have its folder
+    named(queue, "Resume").click()
+    assert queue.waiting.notice.startswith(str(folder))
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    named(queue, "Resume").click()
+    assert queue.waiting.notice == "" and not is_paused()
+    queue.close()
+
+
 def test_the_queue_leaves_out_what_stands_elsewhere_and_cancels_all(shared_queue: QueueUnderTest, running: Job) -> None:
     rest = [shared_queue.submit() for _ in range(4)]
     shown_elsewhere = [running.id, rest[0].id]

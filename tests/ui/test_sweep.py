@@ -9,12 +9,15 @@ import pytest
 
 from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.stages_for_tests import Relax
+from tests.ui import made_runs
 from tests.ui.looking import until
 from wanavatar_lab.errors import RequestError
-from wanavatar_lab.jobs import list_jobs
+from wanavatar_lab.jobs import Job, list_jobs, submit
 from wanavatar_lab.requests import ImageToVideo, TextToImage
+from wanavatar_lab.runs import trash
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.runs.status import Artifact, Status
+from wanavatar_lab.ui import record
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.language import language
 from wanavatar_lab.ui.sweep import Sweep, sweep
@@ -85,8 +88,6 @@ def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None
         (run.folder / "picture.png").write_bytes(b"-")
         run.write_status(Status(state="succeeded", artifacts=[Artifact(kind="picture", path="picture.png")]))
     runs[4].write_status(Status(state="failed", error="no"))
-    from wanavatar_lab.jobs import Job
-
     sheet = Sweep(request, axes, [Job(run) for run in runs]).sheet()
     assert sheet.columns == ["Seed 1", "Seed 2", "Seed 3"]
     assert sheet.rows[0] == "Prompt a cat, Upscale 2x True"
@@ -96,6 +97,29 @@ def test_the_sheet_has_the_values_along_its_sides(queue: QueueUnderTest) -> None
     assert (failed, going) == ({"why": "failed", "error": "no"}, None)
     language.code = "ko"
     assert Sweep(request, {"seed": [1]}, [Job(runs[0])]).sheet().columns == ["시드 1"]
+
+
+def test_results_outside_of_the_servers_root_are_kept_and_sent(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANAVATAR_SERVER_ROOT", str(tmp_path))
+    request = TextToImage(profile="pocket", prompt="a cat")
+    runs = [Run.create(request) for _ in range(3)]
+    for run in runs:
+        made_runs.picture(run.folder / "picture.png", side=64)
+        run.write_status(Status(state="succeeded", artifacts=[Artifact(kind="picture", path="picture.png")]))
+    (runs[1].folder / "picture.png").unlink()
+    sheet = Sweep(request, {"seed": [1, 2, 3]}, [Job(run) for run in runs]).sheet()
+    first, gone, last = sheet.cells[0]
+    assert (first["path"], first["kind"], last["path"]) == ("", "picture", "")
+    assert gone["why"] == "unseen" and "No such file" in gone["error"], "it hides no other"
+    kept = sheet.record()
+    assert kept.html.count('src="data:image/') == 2 and kept.picture and "picture.png: 64" in kept.text
+    sent: list[Any] = []
+    monkeypatch.setattr(sheet, "send", lambda content, buffers=None: sent.append((content["id"], buffers)))
+    for cell in (first, last):
+        sheet.receive({"kind": "thumbnail", "id": cell["id"]})
+    assert [each for each, _ in sent] == ["0 0", "0 2"] and all(buffers[0][:2] == b"\xff\xd8" for _, buffers in sent)
 
 
 def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
@@ -117,6 +141,38 @@ def test_the_sheet_fills_while_the_runs_go_on(queue: QueueUnderTest) -> None:
         assert sheet.cells[1][1]["why"] == "failed" and "weights of relax are missing" in sheet.cells[1][1]["error"]
 
     asyncio.run(person())
+
+
+def test_one_that_is_deleted_meanwhile_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a notebook runs headless too, which prints the progress of each."""
+    monkeypatch.setattr(record._reader, "is_there", False)
+
+    async def person() -> None:
+        tried = sweep(Relax(profile="pocket", steps=2, hold_at=1), seed=[1, 2])
+        waiting = asyncio.create_task(tried.results())
+        await until(lambda: steps_done(tried.jobs[0]) >= 1)
+        tried.jobs[1].cancel()
+        trash.discard(tried.jobs[1].run)
+        let_go(tried.jobs[0])
+        first, deleted = await waiting
+        assert first.path is not None and deleted.path is None and "There is no run in" in deleted.error
+
+    asyncio.run(person())
+
+
+def test_one_that_is_interrupted_while_it_is_queued_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    queued = list[Job]()
+
+    def interrupted(request: Relax) -> Job:
+        if len(queued) == 2:
+            raise KeyboardInterrupt
+        queued.append(submit(request))
+        return queued[-1]
+
+    monkeypatch.setattr("wanavatar_lab.ui.sweep.submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(Relax(profile="pocket", hold_at=1), seed=[1, 2, 3])
+    assert [job.wait(check=False, progress=False).state for job in queued] == ["cancelled"] * 2
 
 
 def test_cancelling_a_sweep_skips_deleted_runs() -> None:

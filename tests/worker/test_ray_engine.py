@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import yaml
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go, steps_done, use_queue
 from tests.ray_for_tests import ClusterUnderTest, ray_cluster
+from tests.stages_for_tests import Relax
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.jobs import Job, run_here
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.runs import inputs
+from wanavatar_lab.runs.finish import finish_run
+from wanavatar_lab.runs.run import Run
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker import ray_driver
 from wanavatar_lab.worker.ray_engine import at_most, fitting, in_words, need_of
@@ -137,8 +142,8 @@ def test_what_no_node_has_is_refused_with_what_there_is(sweep: QueueUnderTest, m
 def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
     cluster: ClusterUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the same path is another folder in every process that has another working folder, as actors have; the supervisor's
-    # is that of the runs
+    # the same path is another folder in every process that has another working folder, as actors have; the supervisor
+    # works in the runs folder
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path / "runs")
     queue = QueueUnderTest(use_queue(monkeypatch, Path("/proc/self/cwd")))
@@ -169,8 +174,99 @@ def test_folders_that_a_node_does_not_see_are_sent_and_fetched(
         crashed = queue.submit(fault="crash")
         assert "SIGSEGV" in (crashed.wait(PATIENCE, check=False).error or "")
         assert "Segmentation fault" in crashed.run.log_tail()
+        damaged = queue.submit(hold_at=1)
+        eventually(lambda: damaged.run.status().phase == "relax", PATIENCE)
+        (there,) = Path(tempfile.gettempdir()).glob(f"wanavatar-lab-*/runs-*/{damaged.id}")
+        shutil.rmtree(there)
+        there.touch()  # so that the cancellation cannot be written there
+        damaged.cancel()
+        error = damaged.wait(PATIENCE, check=False).error or ""
+        expected = f"The node {os.uname().nodename} cannot work with the run's files in {there.parent} ("
+        assert error.startswith(expected) and "Make room there, or correct the permissions" in error
     finally:
         queue.close()
+
+
+@contextmanager
+def driver_here(
+    tmp_path: Path, patch: pytest.MonkeyPatch, nodes: ClusterUnderTest
+) -> Iterator[tuple[ray_driver.Cluster, dict[str, int], dict[str, str]]]:
+    """A driver in this process, whose runs folder no node sees; and what an actor of the test stage takes."""
+    import ray
+
+    (tmp_path / "runs" / ".worker").mkdir(parents=True)
+    patch.chdir(tmp_path / "runs")  # as above: actors have the folder in which the cluster was started
+    runs_dir = use_queue(patch, Path("/proc/self/cwd"))
+    use_cluster(patch, nodes.address)
+    # this process has imported Ray before `ray_cluster` set the environment
+    patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    settings = read_settings()
+    wanted = {**settings.for_worker(), "WANAVATAR_EXTRA_STAGES": os.environ["WANAVATAR_EXTRA_STAGES"]}
+    cluster = ray_driver.Cluster(runs_dir, nodes.address)
+    cluster._connect()
+    try:
+        yield cluster, need_of(settings, PROFILES["pocket"]), {**wanted, "WANAVATAR_DEVICE": "cpu"}
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a file was read there and is not here yet: the run begins again on the other node."""
+    import ray
+
+    ours, theirs = socket.socketpair()
+    with ray_cluster(0, 1, 1) as nodes, driver_here(tmp_path, monkeypatch, nodes) as (cluster, need, wanted):
+        run = Run.create(Relax(profile="pocket", hold_at=2))
+        taken, call = list[ray_driver.Actor](), ray_driver.Actor.call
+
+        def call_and_lose(self: ray_driver.Actor, method: str, *values: Any) -> Any:
+            if method == "give":
+                folder = Path(self.folder) / run.id
+                with open(folder / "large.bin", "wb") as file:
+                    file.truncate(2**20)  # of which Ray does not put a copy into its answer
+                (folder / "go").touch()
+                taken.append(self)
+            if method != "read" or values[1] != "large.bin" or len(taken) > 1:
+                return call(self, method, *values)
+            answer = self.handle.read.remote(*values)
+            assert ray.wait([answer], fetch_local=False, timeout=PATIENCE)[0]
+            held = str(Path(self.folder) / ".in-use")
+            (node,) = (
+                node
+                for node in nodes.nodes
+                if any(held in {file.path for file in each.open_files()} for each in nodes.processes(node))
+            )
+            nodes.kill(node)
+            return ray.get(answer)
+
+        monkeypatch.setattr(ray_driver.Actor, "call", call_and_lose)
+        with ours, theirs:
+            assert ray_driver.PlaceThread(cluster, theirs)._execute(run.id, need, wanted) == "done"
+        status = run.status()
+    assert (status.state, status.error, len(taken)) == ("succeeded", None, 2)
+    assert "The run was lost" in (status.retried or "") and (run.folder / "large.bin").stat().st_size == 2**20
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_is_sent_stays_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ray_cluster(1) as nodes, driver_here(tmp_path, monkeypatch, nodes) as (cluster, need, wanted):
+        run = Run.create(Relax(profile="pocket", hold_at=2))
+        called, call = list[str](), ray_driver.Actor.call
+
+        def call_and_give_up(self: ray_driver.Actor, method: str, *values: Any) -> Any:
+            called.append(method)
+            if method == "write" and values[1] == "request.json":  # the supervisor has waited for long
+                finish_run(run, "cancelled")
+                ours.close()
+            return call(self, method, *values)
+
+        monkeypatch.setattr(ray_driver.Actor, "call", call_and_give_up)
+        with theirs:
+            assert ray_driver.PlaceThread(cluster, theirs)._execute(run.id, need, wanted) == "killed"
+        assert run.status().state == "cancelled"
+        assert "give" not in called and called[-1] == "drop", "nothing was begun, and the node keeps nothing"
 
 
 @pytest.mark.slow

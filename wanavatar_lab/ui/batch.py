@@ -86,7 +86,7 @@ class Batch(LabBox):
         self.strip = Strip()
         self._count, self._cancel = bare(widgets.HTML), bare(widgets.Button)
         head = bare(widgets.HBox, "wl-queue-head", children=[self._count, self._cancel])
-        self._cancel.on_click(lambda _: self.cancel())
+        self._cancel.on_click(lambda _: self._pressed())
         self.strip.observe(self._choose, "chosen")
         super().__init__([head, self.strip], _dom_classes=["wl-batch"])
         if not self.look():
@@ -138,6 +138,13 @@ class Batch(LabBox):
         self._count.value = f'<div lang="{language.code}" role="status">{told}</div>'
         self._cancel.description = WORDS.text("cancel")
         self._cancel.disabled = done == count
+
+    def _pressed(self) -> None:
+        self.strip.notice = ""
+        try:
+            self.cancel()
+        except (LabError, OSError) as error:  # as of a runs folder that is not writable
+            self.strip.notice = in_language(str(error))
 
     def _choose(self, change: Mapping[str, Any]) -> None:
         self.strip.notice = ""

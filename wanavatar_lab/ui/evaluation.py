@@ -32,7 +32,7 @@ from wanavatar_lab.ui.file_field import FileControl
 from wanavatar_lab.ui.language import language, read_words
 from wanavatar_lab.ui.messages import add_messages, in_language
 from wanavatar_lab.ui.record import Record, joined, record_of
-from wanavatar_lab.ui.served_files import can_show
+from wanavatar_lab.ui.served_files import can_show, is_sent
 from wanavatar_lab.ui.widget import LabBox, LanguageSwitch, Look, start
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ async def _evaluated(words: list[str]) -> tuple[list[Mapping[str, Any]], bytes]:
 
 
 def _players(clips: list[str]) -> list[widgets.Widget]:
-    if not all(Path(clip).is_file() and can_show(clip) for clip in clips):
+    if not all(Path(clip).is_file() and (can_show(clip) or is_sent(clip)) for clip in clips):
         return []
     from wanavatar_lab.ui.player import Player  # it reads media, which is slow to import
 

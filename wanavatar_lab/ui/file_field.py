@@ -240,7 +240,7 @@ class FileControl(Control):
             path = uploads_folder() / f"{Path(self._video).stem}-{self._second.value:g}s-{digest}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             media.write_picture(path, Image.fromarray(frame))
-        except LabError as error:  # the video cannot be read or is shorter, or the disk is full
+        except (LabError, OSError) as error:  # the video cannot be read or is shorter, or nothing can be written
             self._open()
             self.error = str(error)
             return

@@ -229,7 +229,10 @@ def about(run: Run) -> tuple[str, Path | None]:
 
 
 async def progress_lines(*jobs_in_order: jobs.Job) -> None:
-    """Print the progress of runs until they have ended, about six lines for each, where a notebook runs headless."""
+    """Print the progress of runs until they have ended, about six lines for each, where a notebook runs headless.
+
+    One that is deleted meanwhile is passed over.
+    """
     # a page does without it
     from wanavatar_lab.pipeline.progress import TYPICAL, UNKNOWN, Forecast, on_progress
 
@@ -237,7 +240,8 @@ async def progress_lines(*jobs_in_order: jobs.Job) -> None:
     forecast = Forecast([(each.stage, TYPICAL[each.profile].get(each.stage, UNKNOWN)) for each in requests])
     show = on_progress()
     for index, job in enumerate(jobs_in_order):
-        while not (status := job.status()).ended:
+        with suppress(RunError):
+            while not (status := job.status()).ended:
+                show(forecast.progress(index, status))
+                await asyncio.sleep(POLL_SECONDS)
             show(forecast.progress(index, status))
-            await asyncio.sleep(POLL_SECONDS)
-        show(forecast.progress(index, status))

@@ -112,8 +112,8 @@ class QueueView(LabBox):
         buttons = bare(widgets.HBox, "wl-queue-buttons", children=[self._pause, self._cancel])
         # with a layout of its own, since it is hidden while the queue is empty
         self._head = widgets.HBox([self._count, buttons], _dom_classes=["wl-queue-head"])
-        self._pause.on_click(lambda _: self.pause(not self._paused))
-        self._cancel.on_click(lambda _: self.cancel_all())
+        self._pause.on_click(lambda _: self._pressed(lambda: self.pause(not self._paused)))
+        self._cancel.on_click(lambda _: self._pressed(self.cancel_all))
         self.waiting = WaitingRuns(self.look)
         parts = [Look(), self._head, self._place, self.waiting]
         super().__init__(parts, _dom_classes=["wl-queue"])
@@ -184,6 +184,13 @@ class QueueView(LabBox):
         self._cancel.description = WORDS.text("cancel_all")
         self._cancel.disabled = not count
         self._head.layout.display = None if count or self._paused else "none"
+
+    def _pressed(self, act: Callable[[], object]) -> None:
+        self.waiting.notice = ""
+        try:
+            act()
+        except (LabError, OSError) as error:  # as of a runs folder that is not writable
+            self.waiting.notice = in_language(str(error))
 
     def _add(self, run_id: str) -> None:
         if run_id not in self._cards:

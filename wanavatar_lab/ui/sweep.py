@@ -27,7 +27,8 @@ from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words
 from wanavatar_lab.ui.record import Record, is_headless, record_of_file, table
-from wanavatar_lab.ui.served_files import kind_of, server_path, server_root
+from wanavatar_lab.ui.served_files import kind_of, served_path
+from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
 
 MOST_RUNS = 256  # a sheet beyond that is a typing error rather than an experiment
@@ -139,7 +140,7 @@ class Sweep:
                         sheet.leave(row, column, status.state, status.error or "")
                 except RunError:  # deleted by a person
                     sheet.leave(row, column, "gone")
-                except LabError as error:
+                except (LabError, OSError) as error:  # its file is none of a page, or is gone
                     sheet.leave(row, column, "unseen", str(error))
         return waiting
 
@@ -162,6 +163,7 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
     Raises:
         RequestError: there is no such field, a value is not allowed or a file is missing, or there are too many
             runs; nothing is queued.
+        LabError, KeyboardInterrupt: as `jobs.submit`; those that are queued by then are cancelled.
     """
     if request is None:
         raise RequestError([("", "there is no request; correct the errors shown in the form, and try again")])
@@ -191,15 +193,14 @@ def sweep(request: Request | None, /, **lists: Sequence[Any]) -> Sweep:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise RequestError(list(problems))
-    queued: list[Job] = []
+    tried = Sweep(request, axes, queued := list[Job]())
     try:
         for each in requests:
             queued.append(submit(each))
-    except LabError:  # the disk is full
-        for job in reversed(queued):
-            job.cancel()
+    except BaseException:  # the disk is full, or Ctrl-C, after which nobody has the runs that are queued by then
+        tried.cancel()
         raise
-    return Sweep(request, axes, queued)
+    return tried
 
 
 def _grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -214,14 +215,15 @@ class ContactSheet(LabWidget):
         columns: a label for each column.
 
     Attributes:
-        cells: per row and column `{"path", "kind", "version"}`, None where there is no file yet, or
-            `{"why", "error"}` where there will be none.
+        cells: per row and column `{"id", "path", "kind", "version"}`, with the path "" where the server does not serve
+            the file and the kernel sends it; None where there is no file yet, or `{"why", "error"}` where there will be
+            none.
 
     Raises:
         LabError: there are no rows or no columns.
     """
 
-    _esm = script("contact_sheet")
+    _esm = script("thumbnails", "contact_sheet")
     _css = styles("contact_sheet")
     WORDS = read_words(__file__, "states", "contact_sheet")
 
@@ -232,19 +234,23 @@ class ContactSheet(LabWidget):
     def __init__(self, rows: Sequence[str], columns: Sequence[str]) -> None:
         if not rows or not columns:
             raise LabError(f"A contact sheet of {len(rows)} rows and {len(columns)} columns is empty.")
+        self._files: dict[str, Path] = {}  # by the id of their cells
         super().__init__(rows=list(rows), columns=list(columns), cells=[[None] * len(columns) for _ in rows])
 
     def fill(self, row: int, column: int, path: Path | str) -> None:
         """Put a picture, clip or recording into a cell.
 
         Raises:
-            LabError: the page cannot show the file.
+            LabError: it is no picture, clip or recording.
+            OSError: it is not there.
         """
-        path = Path(path)
+        path, cell = Path(path), f"{row} {column}"
         kind = kind_of(path)
         if not kind:
             raise LabError(f"{path.name} is no picture, clip or sound, and cannot be put on a contact sheet.")
-        self._put(row, column, {"path": server_path(path), "kind": kind, "version": str(path.stat().st_mtime_ns)})
+        version = str(path.stat().st_mtime_ns)
+        self._files[cell] = path
+        self._put(row, column, {"id": cell, "path": served_path(path), "kind": kind, "version": version})
 
     def leave(self, row: int, column: int, why: str, error: str = "") -> None:
         """Mark a cell that stays empty.
@@ -255,6 +261,11 @@ class ContactSheet(LabWidget):
             error: the reason in full, if there is more to say.
         """
         self._put(row, column, {"why": why, "error": error})
+
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        """Send a file that the page cannot get from its server."""
+        if content.get("kind") in ("thumbnail", "clip"):
+            start(answer(self, content, self._files.get(str(content.get("id")))))
 
     def record(self) -> Record:
         """The table, with its files; clips are embedded while all of them together are small."""
@@ -267,7 +278,7 @@ class ContactSheet(LabWidget):
                 return Record("…")
             if "path" not in cell:
                 return Record(f"<p>{escape(self.WORDS.text(cell['why']))} {escape(printable(cell['error']))}</p>")
-            return record_of_file(server_root() / cell["path"], side=SHEET_SIDE, largest=largest)
+            return record_of_file(self._files[cell["id"]], side=SHEET_SIDE, largest=largest)
 
         return table(self.rows, self.columns, [[in_cell(cell) for cell in line] for line in self.cells])
 

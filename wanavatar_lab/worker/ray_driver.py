@@ -307,8 +307,20 @@ class Actor:
             )
 
     def call(self, method: str, *values: Any) -> Any:
-        """Call a method and wait for its answer."""
-        return ray.get(getattr(self.handle, method).remote(*values))
+        """Call a method and wait for its answer.
+
+        Raises:
+            LabError: its node cannot read or write the run's files.
+        """
+        try:
+            return ray.get(getattr(self.handle, method).remote(*values))
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, OSError):
+                raise
+            raise LabError(
+                f"The node {self.node} cannot work with the run's files in {self.folder} ({error.cause}). Make room "
+                "there, or correct the permissions, and run it again."
+            ) from error
 
     def end(self) -> None:
         """End it and its worker, if it is there."""
@@ -383,7 +395,11 @@ class PlaceThread:
         except Killed:
             self._cluster.give_back(actor)
             raise
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+        except (
+            ray.exceptions.RayActorError,
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.ObjectLostError,  # what it has answered lies on its node until it is here
+        ) as error:
             actor.end()
             self._begin_again(run, actor, error)
             return False
@@ -405,6 +421,11 @@ class PlaceThread:
         if not actor.shared:
             folder = RemoteFolder(run, actor.folder, lambda method, *values: actor.call(method, run.id, *values))
             folder.send()
+        try:
+            self._check_killed()  # sending takes long where inputs are large or the network is slow
+        except Killed:
+            actor.call("drop", run.id)
+            raise
         actor.call("give", run.id)
         answer: dict[str, Any] = {"news": None}
         while answer["news"] is None:

@@ -4,6 +4,21 @@ function render({ model, el }) {
   const holder = element("div", { className: "wl-sheet-scroll" });
   el.append(holder, element("div", { className: "wl-row" }, play));
   const clips = () => [...holder.querySelectorAll("video")];
+  const sent = thumbnails(model, ending.signal);
+  // a clip that the page does not serve is sent when it comes into view, or its first frame where it is too large
+  const seen = new IntersectionObserver((changes) => {
+    for (const { isIntersecting, target } of changes) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      const { id, key } = target.dataset;
+      sent.play(id, (src) => {
+        if (src) target.src = src;
+        else target.replaceWith(still(id, key, target.getAttribute("aria-label")));
+        if (src && playing) target.play();
+      });
+    }
+  }, { rootMargin: "200px" });
+  ending.signal.addEventListener("abort", () => seen.disconnect());
   let playing = false;
   play.addEventListener("click", () => {
     playing = !playing;
@@ -29,24 +44,37 @@ function render({ model, el }) {
         const reason = element("span", { className: "wl-sheet-reason", textContent: cell.error, title: cell.error });
         return element("div", { className: "wl-sheet-empty" }, element("strong", { textContent: say(model, cell.why) }), reason);
       }
-      const key = `${cell.path} ${cell.version}`;
+      const key = `${cell.id} ${cell.path} ${cell.version}`;
       const label = say(model, "cell", place);
       // an existing one keeps playing
       const shown = old.get(key) ?? make(cell, key);
-      if (cell.kind === "picture") shown.firstChild.alt = label;
+      if (shown.firstChild) shown.firstChild.alt = label;
       else shown.setAttribute("aria-label", label);
-      if (cell.kind === "picture") shown.setAttribute("aria-label", say(model, "open", { name: label }));
+      if (shown.href) shown.setAttribute("aria-label", say(model, "open", { name: label }));
       return shown;
     }
   });
 
   function make(cell, key) {
-    const src = fileUrl(cell.path, cell.version);
     const data = { "data-key": key };
+    if (sent.needed(cell.path)) {
+      if (cell.kind === "picture") return still(cell.id, key);
+      const clip = element(cell.kind, { controls: true, loop: true, muted: cell.kind === "video", "data-id": cell.id, ...data });
+      seen.observe(clip);
+      return clip;
+    }
+    const src = fileUrl(cell.path, cell.version);
     if (cell.kind === "picture") {
       return element("a", { href: src, target: "_blank", rel: "noopener", ...data }, element("img", { src, loading: "lazy" }));
     }
     return element(cell.kind, { src, controls: true, loop: true, muted: cell.kind === "video", preload: "metadata", ...data });
+  }
+
+  function still(id, key, alt = "") {
+    const nothing = () => element("div", { className: "wl-sheet-empty", textContent: say(model, "unseen") });
+    const image = sent.image(id, nothing);
+    image.alt = alt;
+    return element("div", { "data-key": key }, image);
   }
   return () => ending.abort();
 }
