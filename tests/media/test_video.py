@@ -86,7 +86,7 @@ def test_an_animation_is_read_as_a_video_too(tmp_path: Path, suffix: str) -> Non
     info = probe(path)
     assert (info.kind, info.frames, info.duration, info.fps) == ("picture", 6, 0.8, 7.5)
     assert [number_in(frame) for frame in read_frames(path)] == [0, 1, 2, 3, 4, 5]
-    assert [number_in(frame) for frame in read_frames(path, fps=10)] == [0, 1, 2, 2, 3, 3, 4, 5]
+    assert [number_in(frame) for frame in read_frames(path, fps=10)] == [0, 1, 2, 2, 2, 3, 4, 5]
     assert number_in(read_frame(path, 0.6)) == 4
 
 
@@ -110,7 +110,7 @@ def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> Non
     times = [0, 1, 2, 20, 21, 60]
     path = mux(tmp_path / "a.mkv", video="libx264", fps=20, times=times, frames=[numbered(k) for k in range(6)])
     numbers = [number_in(frame) for frame in read_frames(path, fps=10)]
-    expected = [int(np.argmin([abs(time / 20 - k / 10) for time in times])) for k in range(31)]
+    expected = [sum(time <= 2 * k for time in times) - 1 for k in range(31)]  # none before its time
     assert numbers[:31] == expected
     assert [number_in(frame) for frame in read_frames(path)] == list(range(6))
 

@@ -22,7 +22,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.container import Source, reading, threads
 from wanavatar_lab.media.hdr import ToBT709, colours_to_map, hdr_of
 from wanavatar_lab.media.pictures import animation
-from wanavatar_lab.media.timing import exact_seconds, frame_rate
+from wanavatar_lab.media.timing import MAX_FRAME_RATE, exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
 Frame = NDArray[np.uint8]
@@ -47,7 +47,8 @@ def read_frames(
 
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
-            so that times never drift. If None, every source frame once, as the file has them.
+            so that times never drift; one that stands for longer than the others is shown until the next one begins.
+            If None, every source frame once, as the file has them.
         start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it.
         limit: frames at most.
 
@@ -117,6 +118,11 @@ def usual_rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or USUAL_RATE
 
 
+def _fastest_rate(stream: VideoStream) -> Fraction:
+    """Frames per second of a stream where they follow each other fastest, as far as its header says."""
+    return max(usual_rate(stream), stream.guessed_rate or Fraction(0))
+
+
 def orientation(frame: VideoFrame) -> tuple[bool, int]:
     """How a frame is shown upright: whether it is mirrored from left to right first, and then how often it is turned
     by 90° counter-clockwise.
@@ -154,7 +160,7 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
-        chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
+        chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps, _fastest_rate(stream))
         for frame in chosen:
             yield to_array(frame)
 
@@ -219,15 +225,21 @@ def _from_start(frames: Iterator[Timed], start: Fraction) -> Iterator[VideoFrame
         yield before[1]
 
 
-def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
-    """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown."""
+def _at_rate(
+    frames: Iterator[Timed], start: Fraction, fps: Fraction, fastest: Fraction = Fraction(MAX_FRAME_RATE)
+) -> Iterator[VideoFrame]:
+    """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown.
+
+    One that stands for longer than a step of the result, and of the `fastest` rate in the video, is not cut short.
+    """
     count = 0
+    early = 1 / (2 * min(fps, fastest))
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if before is not None:
             # of two that are equally near, the earlier one
-            while start + count / fps <= (before[0] + time) / 2:
+            while start + count / fps <= max((before[0] + time) / 2, time - early):
                 yield before[1]
                 count += 1
             step = time - before[0]
