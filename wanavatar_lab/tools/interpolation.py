@@ -47,7 +47,7 @@ def interpolate_frames(
         DiskFull: there is no room.
     """
     info, wanted = probe(video), frame_rate(fps)
-    if info.kind != "video" or info.fps is None or info.duration is None:
+    if info.kind != "video" or info.fps is None or info.steady_fps is None:
         raise MediaError(f"{video} has no picture that moves. Give a video file.")
     own = frame_rate(info.fps)
     if wanted < own - SAME_RATE:
@@ -55,7 +55,8 @@ def interpolate_frames(
             f"{video} has {float(own):.6g} frames per second, and {float(wanted):.6g} are fewer: no frames are "
             f"computed in between. Give {float(own):.6g} or more."
         )
-    own = min(own, wanted)  # a phone's 30.003 frames per second count as the 30 that are asked for
+    # as many as are asked for at most: a phone's 30.003 frames per second count as 30
+    own = min(frame_rate(info.steady_fps), wanted)
     count = math.ceil(frames_of(info, own) / own * wanted)  # upwards: nothing is cut of the sound
     frames = of_count(_interpolated(read_frames(video, fps=own), own, wanted, OPTIONS[method]), count)
     write_clip(out, frames, wanted, sound_of(video, info), count, metadata, progress)
