@@ -245,3 +245,36 @@ def test_a_cancelled_work_leaves_nothing(tmp_path: Path, clip: Path) -> None:
         with cancellable(cancelled), pytest.raises(Cancelled):
             work(clip, tmp_path / ("f.png" if work is tools.extract_frame else "out.mp4"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("writing", [False, True])
+@pytest.mark.parametrize("work", [tools.extract_audio, tools.trim, tools.resample, tools.normalize_loudness])
+def test_work_on_sound_is_cancelled_while_it_is_read_and_written(tmp_path: Path, work: Any, writing: bool) -> None:
+    source, folder = sound(tmp_path / "a.wav", 200_000, 16_000), tmp_path / "out"
+    folder.mkdir()
+
+    def look() -> None:
+        if bool(list(folder.iterdir())) == writing:
+            raise Cancelled
+
+    with cancellable(look), pytest.raises(Cancelled):
+        work(source, folder / "b.wav")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_frame_held_for_long_sound_is_cancelled(tmp_path: Path) -> None:
+    silence = np.zeros((48_000 * 4, 1), np.float32)
+    path = mux(tmp_path / "a.mp4", video="libx264", audio="aac", frames=[frame(0)], fps=1, samples=silence)
+    done = 0
+
+    def progress(*_: int) -> None:
+        nonlocal done
+        done += 1
+
+    def look() -> None:
+        if done:
+            raise Cancelled
+
+    with cancellable(look), pytest.raises(Cancelled):
+        tools.interpolate_frames(path, tmp_path / "b.mp4", fps=1, progress=progress)
+    assert list(tmp_path.iterdir()) == [path]

@@ -31,13 +31,14 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full, whole_file
 from wanavatar_lab.settings import Settings
 
 FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"), parse_float=Fraction)
 ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
 MAX_THREADS = 8
+PACKETS_PER_LOOK = 16  # for a cancellation; a look at the disk takes as long as a packet of sound
 LONGEST_PRIMING = Fraction(3, 10)  # seconds: 2,112 samples of AAC at 8 kHz are 0.26 s
 # of the outermost ones, those that a player needs
 MP4_BOXES = {b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp", b"mfra", b"meta"}
@@ -163,10 +164,16 @@ class Source:
         return "; ".join(parts)
 
     def packets(self) -> Iterator["Packet[Stream]"]:
-        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
+        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders.
+
+        Raises:
+            Cancelled: the run that is executed was cancelled.
+        """
         self._at_end = False
         try:
-            for packet in self.container.demux(self.streams):
+            for number, packet in enumerate(self.container.demux(self.streams)):
+                if number % PACKETS_PER_LOOK == 0:
+                    check_cancelled()
                 start, end = self.times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
