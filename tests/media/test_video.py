@@ -1,6 +1,7 @@
 """Videos read from files."""
 
 import io
+import itertools
 import re
 import struct
 from collections.abc import Callable
@@ -113,6 +114,17 @@ def test_frames_of_uneven_length_are_taken_by_their_times(tmp_path: Path) -> Non
     expected = [sum(time <= 2 * k for time in times) - 1 for k in range(31)]  # none before its time
     assert numbers[:31] == expected
     assert [number_in(frame) for frame in read_frames(path)] == list(range(6))
+
+
+def test_a_part_is_read_of_a_recording_that_was_cut_behind_its_key_frame(tmp_path: Path) -> None:
+    frames, whole, path = [numbered(k) for k in range(75)], tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    mux(whole, video="libx264", fps=25, frames=frames, video_options={"g": "50", "bf": "2"})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in itertools.islice(source.demux(video=0), 1, 75):
+            packet.stream = stream
+            target.mux(packet)
+    assert [number_in(read_frame(path, at)) for at in (0.7, 1.6, 2.48)] == [50, 50, 63]
 
 
 def test_start_and_limit_choose_a_part(tmp_path: Path) -> None:

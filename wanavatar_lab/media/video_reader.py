@@ -204,7 +204,7 @@ def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Sett
         first = None
     if first is not None and first[0] <= start - SEEK_MARGIN / 2:
         return itertools.chain([first], frames)
-    source.container.seek(0)
+    source.container.seek(0, any_frame=True)  # there may be no key frame so early
     return _timed(source, stream, settings)
 
 
