@@ -102,6 +102,30 @@ def test_a_cut_animation_moves_as_far_as_it_goes(tmp_path: Path, suffix: str, ca
     assert f"a.{suffix} moves as far as frame 5 of" in caplog.text
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_cut_animated_webp_has_its_whole_frames(
+    tmp_path: Path, lossless: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, (first, *rest) = tmp_path / "a.webp", [Image.fromarray(numbered(k)) for k in range(10)]
+    first.save(path, save_all=True, append_images=rest, duration=100, lossless=lossless)
+    whole = path.read_bytes()
+    for size in range(len(whole) // 2, len(whole), 3):
+        path.write_bytes(whole[:size])
+        info = probe(path)
+        assert info.frames and 4 <= info.frames < 10 and info.missing == f"the file has {size:,} of {len(whole):,} bytes"
+        assert [number_in(frame) for frame in read_frames(path)] == list(range(info.frames))
+        assert f"a.webp is cut short and moves as far as frame {info.frames}." in caplog.text
+
+
+def test_a_gif_that_is_cut_anywhere_behind_its_first_frame_is_read(tmp_path: Path) -> None:
+    path, (first, *rest) = tmp_path / "a.gif", [Image.fromarray(numbered(k)) for k in range(10)]
+    first.save(path, save_all=True, append_images=rest, duration=100)
+    whole = path.read_bytes()
+    for size in range(len(whole) // 2, len(whole)):
+        path.write_bytes(whole[:size])
+        assert probe(path).frames in range(1, 11)
+
+
 def test_a_raw_stream_is_read_from_any_time(tmp_path: Path) -> None:
     path = mux(tmp_path / "a.h264", video="libx264", frames=[numbered(k) for k in range(50)], fps=25)
     assert [number_in(read_frame(path, at)) for at in (0.2, 0.8, 1.6)] == [5, 20, 40]
