@@ -24,6 +24,7 @@ from wanavatar_lab.tools.video import SAME_RATE, Frame, frames_of, of_count, sou
 
 # overlapped blocks of variable size, searched in both directions: the filter's best, and three times as slow
 OPTIONS = {"motion": "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1", "blend": "mi_mode=blend"}
+SMALLEST = 32  # pixels: two of the filter's blocks
 
 
 def interpolate_frames(
@@ -43,12 +44,18 @@ def interpolate_frames(
         method: motion moves blocks along their motion; blend cross-fades the two frames around.
 
     Raises:
-        MediaError: the rate is below the video's, or the file cannot be read or written.
+        MediaError: the rate is below the video's, its frames are too small for motion, or the file cannot be read or
+            written.
         DiskFull: there is no room.
     """
     info, wanted = probe(video), frame_rate(fps)
     if info.kind != "video" or info.fps is None or info.steady_fps is None:
         raise MediaError(f"{video} has no picture that moves. Give a video file.")
+    if method == "motion" and min(info.width or 0, info.height or 0) < SMALLEST:
+        raise MediaError(
+            f"{video} has {info.width}×{info.height} pixels, and motion is followed in {SMALLEST}×{SMALLEST} or more. "
+            "Choose the method blend."
+        )
     own = frame_rate(info.fps)
     if wanted < own - SAME_RATE:
         raise MediaError(
