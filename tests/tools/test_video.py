@@ -132,6 +132,17 @@ def test_a_camera_whose_rate_changes_loses_at_most_a_frame(tmp_path: Path) -> No
     assert len(set(map(number_in, read_frames(tmp_path / "part.mp4")))) >= len(times) - 1
 
 
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_an_animation_is_worked_on_as_a_video(tmp_path: Path, suffix: str) -> None:
+    first, *rest = [Image.fromarray(numbered(k)) for k in range(10)]
+    path, out = tmp_path / f"a.{suffix}", tmp_path / "b.mp4"
+    first.save(path, save_all=True, append_images=rest, duration=100, lossless=True)
+    tools.trim(path, out, start=0.5)
+    assert list(map(number_in, read_frames(out))) == [5, 6, 7, 8, 9]
+    assert tools.concatenate([path, out], tmp_path / "c.mp4").frames == 15
+    assert tools.interpolate_frames(path, out, fps=20).duration == 1.0
+
+
 def test_a_picture_that_begins_after_its_sound_loses_nothing(tmp_path: Path) -> None:
     frames = [frame(8 * number) for number in range(25)]
     silence = np.zeros((96_000, 1), np.float32)

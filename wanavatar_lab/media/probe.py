@@ -60,6 +60,11 @@ class MediaInfo:
     hdr: str = ""
     missing: str = ""
 
+    @property
+    def moves(self) -> bool:
+        """Whether it is a video or an animation."""
+        return self.steady_fps is not None
+
 
 def probe(path: Path | str) -> MediaInfo:
     """Look into a media file.

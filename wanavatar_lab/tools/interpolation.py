@@ -49,7 +49,7 @@ def interpolate_frames(
         DiskFull: there is no room.
     """
     info, wanted = probe(video), frame_rate(fps)
-    if info.kind != "video" or info.fps is None or info.steady_fps is None:
+    if info.fps is None or info.steady_fps is None:
         raise MediaError(f"{video} has no picture that moves. Give a video file.")
     if method == "motion" and min(info.width or 0, info.height or 0) < SMALLEST:
         raise MediaError(

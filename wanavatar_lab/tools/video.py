@@ -102,7 +102,7 @@ def trim(
         DiskFull: there is no room.
     """
     info = probe(media)
-    if info.kind != "video" or Path(out).suffix.lower() != ".mp4":
+    if not info.moves or Path(out).suffix.lower() != ".mp4":
         part = read_audio(media, start=start, duration=duration)
         _say_missing(media, start, duration, part.seconds, 1 / part.rate)
         write_audio(out, part, metadata=metadata)
@@ -145,7 +145,7 @@ def concatenate(
     if not files:
         raise MediaError("There is nothing to concatenate. Give one file or more.")
     infos = [probe(path) for path in files]
-    kinds = {info.kind for info in infos}
+    kinds = {"video" if info.moves else info.kind for info in infos}
     if kinds == {"audio"}:
         first = read_audio(files[0])
         mono = first.channels == 1
