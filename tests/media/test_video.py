@@ -112,8 +112,8 @@ def test_a_cut_animated_webp_has_its_whole_frames(
     for size in range(len(whole) // 2, len(whole), 3):
         path.write_bytes(whole[:size])
         info = probe(path)
-        assert info.frames and 4 <= info.frames < 10 and info.missing == f"the file has {size:,} of {len(whole):,} bytes"
-        assert [number_in(frame) for frame in read_frames(path)] == list(range(info.frames))
+        assert info.frames in range(4, 10) and info.missing == f"the file has {size:,} of {len(whole):,} bytes"
+        assert [number_in(frame) for frame in read_frames(path)] == list(range(info.frames or 0))
         assert f"a.webp is cut short and moves as far as frame {info.frames}." in caplog.text
 
 
