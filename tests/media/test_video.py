@@ -236,6 +236,20 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
     assert (probe(path).width, probe(path).height) == (128, 32)
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_a_webm_is_transparent_too(tmp_path: Path, codec: str) -> None:
+    """As of an avatar to be laid over a scene: what is below its transparency is black or noise."""
+    frames = [np.dstack([numbered(number), np.full((32, 96), 255, np.uint8)]) for number in range(60)]
+    for frame in frames:
+        frame[16:, :, :] = 0
+    options = {"g": "25", "auto-alt-ref": "0"}
+    path = mux(tmp_path / "a.webm", video=codec, pixels="yuva420p", fps=25, frames=frames, video_options=options)
+    read = list(read_frames(path))
+    assert [number_in(frame) for frame in read] == list(range(60))
+    assert min(frame[20:].min() for frame in read) >= 250
+    assert [number_in(frame) for frame in read_frames(path, start=1.0, fps=5)] == [25, 30, 35, 40, 45, 50, 55]
+
+
 def test_transparent_frames_are_laid_over_white(tmp_path: Path) -> None:
     frame = np.zeros((16, 32, 4), np.uint8)
     frame[:, :16] = (200, 0, 0, 128)

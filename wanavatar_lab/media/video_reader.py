@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import CodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -29,6 +30,8 @@ Frame = NDArray[np.uint8]
 Timed = tuple[Fraction, VideoFrame]  # seconds from the file's zero, and the frame as it was decoded
 UNSPECIFIED = 2  # of AVColorSpace
 USUAL_RATE = Fraction(25)  # for the few formats that state neither times nor a rate
+# FFmpeg's own decoders leave out the second picture that holds the transparency of a WebM
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # seconds; seeking goes to a key frame before this, so that the frame nearest to the time asked for is not passed
 SEEK_MARGIN = Fraction(1, 2)
@@ -156,6 +159,10 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         stream.codec_context.thread_count = threads()
         # FFmpeg's frame threads wait for each other for ever on some damaged streams
         stream.thread_type = "SLICE"
+        if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ALPHA_DECODERS:
+            decoder = CodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r")
+            decoder.options, decoder.thread_count = stream.codec_context.options, threads()
+            source.decoders[stream.index] = decoder
         to_array = _Converter(shown_size(stream))
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
