@@ -118,6 +118,8 @@ def test_a_recording_that_stands_still_and_then_moves_keeps_its_frames(
         made, sound = list(map(number_in, read_frames(out))), read_audio(out)
         assert set(made) == set(range(65))
         assert made[149:153] == [4, 5, 6, 7] and onsets(sound.samples, sound.rate)[0] == pytest.approx(5.0, abs=0.01)
+    tools.extract_frame(path, tmp_path / "f.png", time=4.9)
+    assert number_in(np.asarray(Image.open(tmp_path / "f.png"))) == 4
     tools.interpolate_frames(path, out, fps=15, method="blend")
     with pytest.raises(MediaError, match=r"has 9\.28571 frames per second, and 9 are fewer"):
         tools.interpolate_frames(path, out, fps=9)

@@ -52,7 +52,7 @@ def read_frames(
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
             so that times never drift; one that stands for longer than the others is shown until the next one begins.
             If None, every source frame once, as the file has them.
-        start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it.
+        start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it, likewise.
         limit: frames at most.
 
     Raises:
@@ -72,7 +72,7 @@ def read_frames(
 
 
 def read_frame(path: Path | str, at_seconds: float) -> Frame:
-    """The frame nearest to `at_seconds`, uint8 `[H, W, 3]` in RGB.
+    """The frame with which `read_frames` begins at `at_seconds`, uint8 `[H, W, 3]` in RGB.
 
     Raises:
         MediaError: as `read_frames`; also if the video ends before `at_seconds`.
@@ -167,7 +167,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
-        chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps, _fastest_rate(stream))
+        fastest = _fastest_rate(stream)
+        chosen = _from_start(frames, start, fastest) if fps is None else _at_rate(frames, start, fps, fastest)
         for frame in chosen:
             yield to_array(frame)
 
@@ -215,13 +216,15 @@ def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Sett
     return _timed(source, stream, settings)
 
 
-def _from_start(frames: Iterator[Timed], start: Fraction) -> Iterator[VideoFrame]:
-    """Every frame from the one nearest to `start` on; none if the video ends before it."""
+def _from_start(
+    frames: Iterator[Timed], start: Fraction, fastest: Fraction = Fraction(MAX_FRAME_RATE)
+) -> Iterator[VideoFrame]:
+    """Every frame from the one that `_at_rate` takes for `start` on; none if the video ends before it."""
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if time >= start:
-            if before is not None and start - before[0] <= time - start:
+            if before is not None and start <= max((before[0] + time) / 2, time - 1 / (2 * fastest)):
                 yield before[1]
             yield frame
             yield from (later for _, later in frames)
