@@ -23,7 +23,7 @@ from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.container import Source, reading, threads
 from wanavatar_lab.media.hdr import ToBT709, colours_to_map, hdr_of
 from wanavatar_lab.media.pictures import animation
-from wanavatar_lab.media.timing import MAX_FRAME_RATE, exact_seconds, frame_rate
+from wanavatar_lab.media.timing import exact_seconds, frame_rate
 from wanavatar_lab.settings import Settings, read_settings
 
 Frame = NDArray[np.uint8]
@@ -150,7 +150,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
             raise MediaError(f"{path} has no picture that moves. Give a video file; a still is read as a picture.")
         to_array = _Converter((head[1].width, head[1].height))
         pictures = itertools.chain([head], pictures)
-        yield from map(to_array, _from_start(pictures, start) if fps is None else _at_rate(pictures, start, fps))
+        shortest = _shown_for(head[1], Fraction(0))
+        yield from map(to_array, _chosen(pictures, start, fps, shortest))
         return
     with reading(path, settings) as source:
         stream = video_stream(source, settings)
@@ -167,9 +168,7 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
-        fastest = _fastest_rate(stream)
-        chosen = _from_start(frames, start, fastest) if fps is None else _at_rate(frames, start, fps, fastest)
-        for frame in chosen:
+        for frame in _chosen(frames, start, fps, 1 / _fastest_rate(stream)):
             yield to_array(frame)
 
 
@@ -216,40 +215,47 @@ def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Sett
     return _timed(source, stream, settings)
 
 
-def _from_start(
-    frames: Iterator[Timed], start: Fraction, fastest: Fraction = Fraction(MAX_FRAME_RATE)
-) -> Iterator[VideoFrame]:
+def _chosen(frames: Iterator[Timed], start: Fraction, fps: Fraction | None, shortest: Fraction) -> Iterator[VideoFrame]:
+    """The frames from `start` on, every one or at a constant rate.
+
+    Args:
+        shortest: seconds for which a frame is usually shown where they follow each other fastest.
+    """
+    return _from_start(frames, start, shortest) if fps is None else _at_rate(frames, start, fps, shortest)
+
+
+def _from_start(frames: Iterator[Timed], start: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
     """Every frame from the one that `_at_rate` takes for `start` on; none if the video ends before it."""
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if time >= start:
-            if before is not None and start <= max((before[0] + time) / 2, time - 1 / (2 * fastest)):
+            if before is not None and start <= max((before[0] + time) / 2, time - shortest / 2):
                 yield before[1]
             yield frame
             yield from (later for _, later in frames)
             return
-        step = time - before[0] if before else step
+        if before is not None:
+            step = time - before[0]
+            shortest = min(shortest, step)
         before = time, frame
     if before is not None and start <= before[0] + _shown_for(before[1], step):
         yield before[1]
 
 
-def _at_rate(
-    frames: Iterator[Timed], start: Fraction, fps: Fraction, fastest: Fraction = Fraction(MAX_FRAME_RATE)
-) -> Iterator[VideoFrame]:
+def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
     """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown.
 
-    One that stands for longer than a step of the result, and of the `fastest` rate in the video, is not cut short.
+    One that stands for longer than a step of the result and than the `shortest` is not cut short.
     """
     count = 0
-    early = 1 / (2 * min(fps, fastest))
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if before is not None:
+            shortest = min(shortest, time - before[0])
             # of two that are equally near, the earlier one
-            while start + count / fps <= max((before[0] + time) / 2, time - early):
+            while start + count / fps <= max((before[0] + time) / 2, time - max(shortest, 1 / fps) / 2):
                 yield before[1]
                 count += 1
             step = time - before[0]
