@@ -24,6 +24,7 @@ from wanavatar_lab.media import Audio, VideoWriter, read_frames, write_picture
 from wanavatar_lab.metrics.evaluate import Evaluation, evaluate, pairs
 from wanavatar_lab.metrics.face_readers import profile_of
 from wanavatar_lab.metrics.landmarks import Face, VideoLandmarks, read_landmarks, write_landmarks
+from wanavatar_lab.metrics.lip_sync import RATE
 from wanavatar_lab.metrics.picture_faults import flicker, frozen, is_black, stretches
 from wanavatar_lab.runs import Artifact
 
@@ -86,6 +87,13 @@ def test_the_lag_of_a_real_face_is_found_to_the_frame(late: int, fps: int, tmp_p
         assert found.lips.r == found.lips.r_at_lag and 0 < (found.measures()["lip_silence"] or 0) < 10
     else:
         assert found.lips.r < found.lips.r_at_lag - 0.2
+
+
+def test_the_lag_is_found_where_the_picture_stands_still_first(tmp_path: Path, face_weights: Path) -> None:
+    """A recording that shows one frame for six seconds, and then a face that is late by 0.12 s."""
+    sound, times = np.pad(voice(3), (6 * RATE, 0)), [0, *range(6 * 25, 9 * 25)]
+    found = evaluate(talking_video(tmp_path / "clip.mp4", sound, times=times, late=0.12, fps=25))
+    assert found.fps == 25 and found.measures()["lip_lag_ms"] == 120
 
 
 def test_another_voice_is_not_followed(tmp_path: Path, face_weights: Path) -> None:

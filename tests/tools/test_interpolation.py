@@ -84,3 +84,10 @@ def test_fewer_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="has 30 frames per second, and 25 are fewer"):
         tools.interpolate_frames(video(tmp_path / "a.mp4", 4, 30), tmp_path / "b.mp4", fps=25)
     assert not (tmp_path / "b.mp4").exists() and probe(tmp_path / "a.mp4").frames == 4
+
+
+def test_frames_that_are_too_small_for_motion_are_refused(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.mp4", 5, size=(64, 30))
+    with pytest.raises(MediaError, match="has 64×30 pixels, and motion is followed in 32×32 or more"):
+        tools.interpolate_frames(path, tmp_path / "b.mp4")
+    assert tools.interpolate_frames(path, tmp_path / "b.mp4", method="blend").height == 30

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.media.samples import mux
+from tests.media.samples import clicks, mux, number_in, numbered, onsets
 from tests.tools.clips import SIZE, frame, greys, sound, video
 from wanavatar_lab import tools
 from wanavatar_lab.errors import Cancelled, MediaError, cancellable
@@ -100,6 +100,49 @@ def test_a_camera_that_was_slower_than_it_says_loses_nothing(tmp_path: Path) -> 
     assert part.duration == pytest.approx(1.0, abs=0.1)
     found = greys(tmp_path / "part.mp4")
     assert (found[0], found[-1]) == pytest.approx((60, 116), abs=NEAR)
+
+
+@pytest.mark.parametrize(("suffix", "codec", "voice"), [("mp4", "libx264", "aac"), ("webm", "libvpx-vp9", "libopus")])
+def test_a_recording_that_stands_still_and_then_moves_keeps_its_frames(
+    tmp_path: Path, suffix: str, codec: str, voice: str
+) -> None:
+    """As of a screen: five frames in as many seconds, then 30 in each, with a click where these begin."""
+    times = [0, 30, 60, 90, 120, *range(150, 210)]
+    frames, path, out = [numbered(k) for k in range(65)], tmp_path / f"screen.{suffix}", tmp_path / "out.mp4"
+    mux(path, video=codec, audio=voice, frames=frames, times=times, fps=30, samples=clicks(48_000, 7.0, [5.0]))
+    info = probe(path)
+    assert info.frames == 65 and [info.fps, info.steady_fps] == pytest.approx([65 / 7, 30], abs=0.01)
+    works = tools.trim, tools.normalize_loudness, lambda path, out: tools.concatenate([path, path], out)
+    for work in works:
+        work(path, out)
+        made, sound = list(map(number_in, read_frames(out))), read_audio(out)
+        assert set(made) == set(range(65))
+        assert made[149:153] == [4, 5, 6, 7] and onsets(sound.samples, sound.rate)[0] == pytest.approx(5.0, abs=0.01)
+    tools.extract_frame(path, tmp_path / "f.png", time=4.9)
+    assert number_in(np.asarray(Image.open(tmp_path / "f.png"))) == 4
+    tools.interpolate_frames(path, out, fps=15, method="blend")
+    with pytest.raises(MediaError, match=r"has 9\.28571 frames per second, and 9 are fewer"):
+        tools.interpolate_frames(path, out, fps=9)
+
+
+def test_a_camera_whose_rate_changes_loses_at_most_a_frame(tmp_path: Path) -> None:
+    """Of a phone: 24 frames per second in the dark and 30 in the light."""
+    times = np.cumsum([0, *[3750] * 72, *[3000] * 90, *[3750] * 71]).tolist()
+    frames = [numbered(k) for k in range(len(times))]
+    path = mux(tmp_path / "phone.mp4", video="libx264", frames=frames, times=times, fps=90_000)
+    tools.trim(path, tmp_path / "part.mp4")
+    assert len(set(map(number_in, read_frames(tmp_path / "part.mp4")))) >= len(times) - 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_an_animation_is_worked_on_as_a_video(tmp_path: Path, suffix: str) -> None:
+    first, *rest = [Image.fromarray(numbered(k)) for k in range(10)]
+    path, out = tmp_path / f"a.{suffix}", tmp_path / "b.mp4"
+    first.save(path, save_all=True, append_images=rest, duration=100, lossless=True)
+    tools.trim(path, out, start=0.5)
+    assert list(map(number_in, read_frames(out))) == [5, 6, 7, 8, 9]
+    assert tools.concatenate([path, out], tmp_path / "c.mp4").frames == 15
+    assert tools.interpolate_frames(path, out, fps=20).duration == 1.0
 
 
 def test_a_picture_that_begins_after_its_sound_loses_nothing(tmp_path: Path) -> None:
@@ -215,3 +258,36 @@ def test_a_cancelled_work_leaves_nothing(tmp_path: Path, clip: Path) -> None:
         with cancellable(cancelled), pytest.raises(Cancelled):
             work(clip, tmp_path / ("f.png" if work is tools.extract_frame else "out.mp4"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("writing", [False, True])
+@pytest.mark.parametrize("work", [tools.extract_audio, tools.trim, tools.resample, tools.normalize_loudness])
+def test_work_on_sound_is_cancelled_while_it_is_read_and_written(tmp_path: Path, work: Any, writing: bool) -> None:
+    source, folder = sound(tmp_path / "a.wav", 200_000, 16_000), tmp_path / "out"
+    folder.mkdir()
+
+    def look() -> None:
+        if bool(list(folder.iterdir())) == writing:
+            raise Cancelled
+
+    with cancellable(look), pytest.raises(Cancelled):
+        work(source, folder / "b.wav")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_frame_held_for_long_sound_is_cancelled(tmp_path: Path) -> None:
+    silence = np.zeros((48_000 * 4, 1), np.float32)
+    path = mux(tmp_path / "a.mp4", video="libx264", audio="aac", frames=[frame(0)], fps=1, samples=silence)
+    done = 0
+
+    def progress(*_: int) -> None:
+        nonlocal done
+        done += 1
+
+    def look() -> None:
+        if done:
+            raise Cancelled
+
+    with cancellable(look), pytest.raises(Cancelled):
+        tools.interpolate_frames(path, tmp_path / "b.mp4", fps=1, progress=progress)
+    assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.media.audio import BLOCK, LAYOUTS, Audio, resampled, stereo_weights
 from wanavatar_lab.media.container import writing
 
@@ -37,6 +37,7 @@ def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] |
         stream = container.add_stream(codec, rate=audio.rate, layout=LAYOUTS[audio.channels], format="s16")
         assert isinstance(stream, AudioStream)
         for place in range(0, len(audio.samples), BLOCK):
+            check_cancelled()
             # 32768 is the scale that reading undoes, so that a file read and written again keeps its samples
             scaled = np.rint(audio.samples[place : place + BLOCK] * np.float32(32768))
             samples = np.clip(scaled, -32768, 32767).astype(np.int16)
@@ -80,6 +81,7 @@ class SoundTrack:
         self._waiting = self._waiting[:left]
         self._waiting = np.pad(self._waiting, ((0, left - len(self._waiting)), (0, 0)))
         while len(self._waiting):
+            check_cancelled()
             self._encode(min(AAC_FRAME, len(self._waiting)))
         self._container.mux(self._stream.encode(None))
 

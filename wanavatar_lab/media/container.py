@@ -27,17 +27,19 @@ from typing import Any, NamedTuple
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.context import CodecContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.files import OUT_OF_ROOM, disk_full, whole_file
 from wanavatar_lab.settings import Settings
 
 FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"), parse_float=Fraction)
 ROUNDING = Fraction(1, 200)  # seconds; lengths are given to the user in hundredths
 MAX_THREADS = 8
+PACKETS_PER_LOOK = 16  # for a cancellation; a look at the disk takes as long as a packet of sound
 LONGEST_PRIMING = Fraction(3, 10)  # seconds: 2,112 samples of AAC at 8 kHz are 0.26 s
 # of the outermost ones, those that a player needs
 MP4_BOXES = {b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp", b"mfra", b"meta"}
@@ -97,6 +99,7 @@ class Source:
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start of sound
             a little below 0 is an encoder's priming, which decoders drop, and does not move the zero.
         damaged: the start of every packet that was skipped, in seconds of the file's own time.
+        decoders: of streams, by index, that are decoded by another decoder than FFmpeg's choice.
         length: seconds from there to where the header says that the last stream ends; None if it declares no length.
     """
 
@@ -134,6 +137,7 @@ class Source:
         # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
         self._found = self._read = self._before = Fraction(0)
         self.damaged: list[Fraction] = []
+        self.decoders: dict[int, CodecContext] = {}
         self._at_end = False
 
     @property
@@ -163,10 +167,16 @@ class Source:
         return "; ".join(parts)
 
     def packets(self) -> Iterator["Packet[Stream]"]:
-        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders."""
+        """The whole packets of all streams, in the file's order; empty ones at the end flush the decoders.
+
+        Raises:
+            Cancelled: the run that is executed was cancelled.
+        """
         self._at_end = False
         try:
-            for packet in self.container.demux(self.streams):
+            for number, packet in enumerate(self.container.demux(self.streams)):
+                if number % PACKETS_PER_LOOK == 0:
+                    check_cancelled()
                 start, end = self.times(packet)
                 self._found, self._before = max(self._found, end), self._read
                 if packet.size and _was_cut(packet, self.container):
@@ -187,7 +197,8 @@ class Source:
     def decode(self, packet: "Packet[Stream]") -> list[Any]:
         """The frames that a packet of `packets` completes; none if the decoder refuses it, which is noted."""
         try:
-            return packet.decode()
+            decoder: Any = self.decoders.get(packet.stream.index)
+            return packet.decode() if decoder is None else decoder.decode(packet if packet.size else None)
         except MemoryError:
             raise
         except av.FFmpegError:

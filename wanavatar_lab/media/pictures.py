@@ -173,7 +173,9 @@ def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
     with ExitStack() as stack:
         with _pillow(path):
             image = stack.enter_context(_open(path))
-            frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+            frames = _count_frames(image) if image.format in ANIMATED else 1
+            if frames > 1 and next(_filled_webp(path), None):
+                _log.warning("%s is cut short and moves as far as frame %d.", path, frames)
         for index in range(frames if frames > 1 else 0):
             # not around the yield: the caller may read another picture before it takes the next frame
             try:
@@ -186,6 +188,13 @@ def animation(path: Path | str) -> Iterator[tuple[Image.Image, int]]:
                     return
                 raise
             yield frame, max(1, round(image.info.get("duration") or DEFAULT_DURATION))
+
+
+def _count_frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # noqa: BLE001 - see _pillow; a GIF is gone through, and the block behind this frame is cut
+        return image.tell() + 2
 
 
 def picture_texts(path: Path | str) -> tuple[dict[str, str], str]:
@@ -263,6 +272,8 @@ def _cut_picture(image: Image.Image, path: Path | str) -> tuple[Image.Image, Ima
                 return None
             data = data[: scans.end].rstrip(b"\xff")
             both = [_decoded(data + filling * 1024 + b"\xff\xd9", "JPEG") for filling in (b"\0", b"\x55")]
+        elif kind == "WEBP" and (whole := _whole_frames(data)):
+            return _decoded(whole, kind), None, f"the file has {len(data):,} of {_webp_bytes(data):,} bytes"
         elif kind == "WEBP":
             both = []
             for filled in _filled_webp(path):
@@ -349,17 +360,36 @@ def _opaque_gif(data: bytes) -> bytes:
 def _filled_webp(path: Path | str) -> Iterator[bytes]:
     """A WebP that is shorter than it declares, filled up in several ways, since its decoder takes whole files only.
 
-    It always takes zeros, which are the first, and some of the others. Nothing comes for any other file, and for one
-    that lacks nearly everything.
+    It always takes zeros, which are the first, and some of the others. Of an animation its whole frames alone come, and
+    nothing for any other file, and for one that lacks nearly everything.
     """
     with open(path, "rb") as file:
         head = file.read(12)
-        size, found = int.from_bytes(head[4:8], "little") + 8, os.fstat(file.fileno()).st_size
+        size, found = _webp_bytes(head), os.fstat(file.fileno()).st_size
         if head[:4] + head[8:] == b"RIFFWEBP" and found < size <= MOST_FILLING * found:
             data = head + file.read()
+            if whole := _whole_frames(data):
+                yield whole
+                return
             yield data.ljust(size, b"\0")
             yield data.ljust(size, b"\x55")
             yield from ((data + bytes([byte])).ljust(size, b"\0") for byte in range(1, 256, 18))
+
+
+def _webp_bytes(data: bytes) -> int:
+    """How long a WebP declares to be."""
+    return int.from_bytes(data[4:8], "little") + 8
+
+
+def _whole_frames(data: bytes) -> bytes:
+    """A WebP that was cut, up to the end of its last whole frame of animation; empty if it has none."""
+    place = end = 12
+    while end <= len(data) - 8:
+        size = int.from_bytes(data[end + 4 : end + 8], "little")
+        name, end = data[end : end + 4], end + 8 + size + size % 2
+        if name == b"ANMF" and end <= len(data):
+            place = end
+    return b"RIFF" + (place - 8).to_bytes(4, "little") + data[8:place] if place > 12 else b""
 
 
 def _decoded(data: bytes, kind: str, *, over: int | None = None) -> Image.Image:

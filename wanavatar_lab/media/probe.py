@@ -7,8 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import ArrayLike
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_file_rate
@@ -20,6 +22,9 @@ from wanavatar_lab.media.video_reader import check_length, orientation, shown_si
 from wanavatar_lab.settings import read_settings
 
 MOST_OFF = Fraction(1, 10)  # by which a header's frame rate may differ from the frames that are there
+# frames per second: a recorder that writes several frames at once dates them a millisecond apart
+LARGEST_STEADY_RATE = 120
+NEARLY_WHOLE = 0.01  # frames per second: less than 29.97 misses 30 by
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class MediaInfo:
         kind: "picture" (an animation too, which has frames and a duration), "video" (with or without sound) or "audio".
         width, height: pixels, upright and square.
         fps: frames per second, on average.
+        steady_fps: the constant rate at which no frame is lost; more than `fps` where a recording stands still and then
+            moves fast.
         frames: number of frames.
         duration: seconds, of the longer of picture and sound.
         picture_seconds: seconds from the file's zero to the end of the last frame; the picture may begin after the
@@ -44,6 +51,7 @@ class MediaInfo:
     width: int | None = None
     height: int | None = None
     fps: float | None = None
+    steady_fps: float | None = None
     frames: int | None = None
     duration: float | None = None
     picture_seconds: float | None = None
@@ -51,6 +59,11 @@ class MediaInfo:
     audio_channels: int | None = None
     hdr: str = ""
     missing: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a video or an animation."""
+        return self.steady_fps is not None
 
 
 def probe(path: Path | str) -> MediaInfo:
@@ -69,6 +82,7 @@ def probe(path: Path | str) -> MediaInfo:
             length = sum(durations) / 1000
             moving = {
                 "fps": len(durations) / length,
+                "steady_fps": _steady_rate(np.cumsum([0, *durations]), Fraction(1, 1000), len(durations) / length),
                 "frames": len(durations),
                 "duration": length,
                 "picture_seconds": length,
@@ -104,8 +118,10 @@ def probe(path: Path | str) -> MediaInfo:
         # what a header states is exact, but of a camera that is slower in the dark only what was asked of it
         if not fps or (not source.damaged and abs(fps - own) > MOST_OFF * own):
             fps = own
+        steady = _steady_rate(found.times, stream.time_base or Fraction(0), float(fps))
+        known |= {"fps": float(fps), "steady_fps": steady, "frames": found.frames, "duration": duration}
         known |= {"picture_seconds": float(found.end), "hdr": hdr_of(found.first), "missing": source.missing}
-        return MediaInfo("video", width, height, float(fps), found.frames, duration, **known)
+        return MediaInfo("video", width, height, **known)
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
@@ -126,8 +142,8 @@ def read_metadata(path: Path | str) -> dict[str, str]:
 
 
 class _Counted(NamedTuple):
-    """The first frame if any can be decoded, number of frames, seconds up to the end of the last stream, and where the
-    picture begins and ends, in seconds from the file's zero.
+    """The first frame if any can be decoded, number of frames, seconds up to the end of the last stream, where the
+    picture begins and ends, in seconds from the file's zero, and when its frames begin, in the stream's clock.
     """
 
     first: VideoFrame | None
@@ -135,15 +151,17 @@ class _Counted(NamedTuple):
     seconds: Fraction
     begin: Fraction
     end: Fraction
+    times: list[int]
 
 
 def _counted(source: Source, stream: VideoStream) -> _Counted:
-    indexed = 0  # frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
+    # times of frames, where all that the index of an MP4 lists is in the file; a fragmented one lists none
+    indexed, times = list[int](), list[int]()
     if "mp4" in source.container.format.name and source.length:
         ends = [entry.pos + entry.size for part in source.streams for entry in part.index_entries[-1:]]
         if max(ends, default=0) <= source.container.size:
             # frames before the begin of an edit list are decoded and not shown
-            indexed = sum(not entry.is_discard for entry in stream.index_entries)
+            indexed = [entry.timestamp for entry in stream.index_entries if not entry.is_discard]
     first, count, begin, last, end = None, 0, None, source.zero, source.zero
     for packet in source.packets():
         if packet.stream is stream:
@@ -151,18 +169,39 @@ def _counted(source: Source, stream: VideoStream) -> _Counted:
                 time, until = source.times(packet)
                 begin, last, end = time if begin is None else min(begin, time), max(last, time), max(end, until)
                 count += 1
+                if packet.pts is not None:
+                    times.append(packet.pts)
             first = first or next(iter(source.decode(packet)), None)
         if indexed and source.length and first is not None:
             base = stream.time_base or Fraction(0)
             begin = (stream.start_time or 0) * base - source.zero
             end = source.length if stream.duration is None else begin + stream.duration * base
-            return _Counted(first, indexed, source.length, begin, end)
+            return _Counted(first, len(indexed), source.length, begin, end, indexed)
     if begin is None or end <= begin:  # a raw stream has no times
         seconds = source.seconds or count / usual_rate(stream)
-        return _Counted(first, count, seconds, Fraction(0), seconds)
+        return _Counted(first, count, seconds, Fraction(0), seconds, times)
     if end == last:  # without a length of its own, the last frame is shown as long as the others
         end += (last - begin) / (count - 1)
-    return _Counted(first, count, max(source.seconds, end - source.zero), begin - source.zero, end - source.zero)
+    return _Counted(first, count, max(source.seconds, end - source.zero), begin - source.zero, end - source.zero, times)
+
+
+def _steady_rate(times: ArrayLike, base: Fraction, fps: float) -> float:
+    """The rate of the frames that follow each other fastest, but for a few, or the average rate if that is as high.
+
+    Args:
+        times: of the frames, in any order.
+        base: seconds of one unit of them.
+        fps: the average rate.
+    """
+    steps = np.sort(np.diff(np.unique(times))) * float(base)
+    if not len(steps):
+        return fps
+    fast = steps[len(steps) // 10]
+    # the mean of those that are nearly as short, since clocks of milliseconds round
+    rate = min(1 / steps[(steps * 1.15 > fast) & (steps < fast * 1.15)].mean(), LARGEST_STEADY_RATE)
+    if rate <= fps * (1 + MOST_OFF):
+        return fps
+    return float(round(rate) if abs(rate - round(rate)) < NEARLY_WHOLE else rate)
 
 
 def _duration(seconds: Fraction, path: Path | str) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import CodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -29,6 +30,8 @@ Frame = NDArray[np.uint8]
 Timed = tuple[Fraction, VideoFrame]  # seconds from the file's zero, and the frame as it was decoded
 UNSPECIFIED = 2  # of AVColorSpace
 USUAL_RATE = Fraction(25)  # for the few formats that state neither times nor a rate
+# FFmpeg's own decoders leave out the second picture that holds the transparency of a WebM
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # seconds; seeking goes to a key frame before this, so that the frame nearest to the time asked for is not passed
 SEEK_MARGIN = Fraction(1, 2)
@@ -47,8 +50,9 @@ def read_frames(
 
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
-            so that times never drift. If None, every source frame once, as the file has them.
-        start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it.
+            so that times never drift; one that stands for longer than the others is shown until the next one begins.
+            If None, every source frame once, as the file has them.
+        start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it, likewise.
         limit: frames at most.
 
     Raises:
@@ -68,7 +72,7 @@ def read_frames(
 
 
 def read_frame(path: Path | str, at_seconds: float) -> Frame:
-    """The frame nearest to `at_seconds`, uint8 `[H, W, 3]` in RGB.
+    """The frame with which `read_frames` begins at `at_seconds`, uint8 `[H, W, 3]` in RGB.
 
     Raises:
         MediaError: as `read_frames`; also if the video ends before `at_seconds`.
@@ -117,6 +121,11 @@ def usual_rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or USUAL_RATE
 
 
+def _fastest_rate(stream: VideoStream) -> Fraction:
+    """Frames per second of a stream where they follow each other fastest, as far as its header says."""
+    return max(usual_rate(stream), stream.guessed_rate or Fraction(0))
+
+
 def orientation(frame: VideoFrame) -> tuple[bool, int]:
     """How a frame is shown upright: whether it is mirrored from left to right first, and then how often it is turned
     by 90° counter-clockwise.
@@ -141,7 +150,8 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
             raise MediaError(f"{path} has no picture that moves. Give a video file; a still is read as a picture.")
         to_array = _Converter((head[1].width, head[1].height))
         pictures = itertools.chain([head], pictures)
-        yield from map(to_array, _from_start(pictures, start) if fps is None else _at_rate(pictures, start, fps))
+        shortest = _shown_for(head[1], Fraction(0))
+        yield from map(to_array, _chosen(pictures, start, fps, shortest))
         return
     with reading(path, settings) as source:
         stream = video_stream(source, settings)
@@ -150,12 +160,15 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         stream.codec_context.thread_count = threads()
         # FFmpeg's frame threads wait for each other for ever on some damaged streams
         stream.thread_type = "SLICE"
+        if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ALPHA_DECODERS:
+            decoder = CodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r")
+            decoder.options, decoder.thread_count = stream.codec_context.options, threads()
+            source.decoders[stream.index] = decoder
         to_array = _Converter(shown_size(stream))
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
-        chosen = _from_start(frames, start) if fps is None else _at_rate(frames, start, fps)
-        for frame in chosen:
+        for frame in _chosen(frames, start, fps, 1 / _fastest_rate(stream)):
             yield to_array(frame)
 
 
@@ -198,36 +211,51 @@ def _sought(source: Source, stream: VideoStream, start: Fraction, settings: Sett
         first = None
     if first is not None and first[0] <= start - SEEK_MARGIN / 2:
         return itertools.chain([first], frames)
-    source.container.seek(0)
+    source.container.seek(0, any_frame=True)  # there may be no key frame so early
     return _timed(source, stream, settings)
 
 
-def _from_start(frames: Iterator[Timed], start: Fraction) -> Iterator[VideoFrame]:
-    """Every frame from the one nearest to `start` on; none if the video ends before it."""
+def _chosen(frames: Iterator[Timed], start: Fraction, fps: Fraction | None, shortest: Fraction) -> Iterator[VideoFrame]:
+    """The frames from `start` on, every one or at a constant rate.
+
+    Args:
+        shortest: seconds for which a frame is usually shown where they follow each other fastest.
+    """
+    return _from_start(frames, start, shortest) if fps is None else _at_rate(frames, start, fps, shortest)
+
+
+def _from_start(frames: Iterator[Timed], start: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
+    """Every frame from the one that `_at_rate` takes for `start` on; none if the video ends before it."""
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if time >= start:
-            if before is not None and start - before[0] <= time - start:
+            if before is not None and start <= max((before[0] + time) / 2, time - shortest / 2):
                 yield before[1]
             yield frame
             yield from (later for _, later in frames)
             return
-        step = time - before[0] if before else step
+        if before is not None:
+            step = time - before[0]
+            shortest = min(shortest, step)
         before = time, frame
     if before is not None and start <= before[0] + _shown_for(before[1], step):
         yield before[1]
 
 
-def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction) -> Iterator[VideoFrame]:
-    """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown."""
+def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
+    """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown.
+
+    One that stands for longer than a step of the result and than the `shortest` is not cut short.
+    """
     count = 0
     before: Timed | None = None
     step = Fraction(0)
     for time, frame in frames:
         if before is not None:
+            shortest = min(shortest, time - before[0])
             # of two that are equally near, the earlier one
-            while start + count / fps <= (before[0] + time) / 2:
+            while start + count / fps <= max((before[0] + time) / 2, time - max(shortest, 1 / fps) / 2):
                 yield before[1]
                 count += 1
             step = time - before[0]

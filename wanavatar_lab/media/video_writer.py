@@ -21,7 +21,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from wanavatar_lab.errors import MediaError
+from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.media.audio import Audio
 from wanavatar_lab.media.audio_writer import SoundTrack
 from wanavatar_lab.media.container import threads, writing
@@ -176,6 +176,7 @@ class VideoWriter:
         try:
             # where frames and samples do not divide, the sound of so many frames ends within a sample behind the last
             while kind is None and self._sound and self._sound.left(self.frames / self.fps) >= 1:
+                check_cancelled()
                 self._encode()
             self.flush()
             if self._sound:

@@ -251,9 +251,9 @@ def evaluate(
     """
     path = Path(clip)
     info = media.probe(path)
-    if info.kind != "video" or not info.fps:
+    if info.kind != "video" or not info.steady_fps:
         raise MediaError(f"{path} is {'a picture' if info.kind == 'picture' else 'sound alone'}. Give a video.")
-    rate, notes = Fraction(info.fps).limit_denominator(1001), [info.missing] if info.missing else []
+    rate, notes = Fraction(info.steady_fps).limit_denominator(1001), [info.missing] if info.missing else []
     tracks = _Tracks(rate, notes)
     with ExitStack() as stack:
         reader: FaceReader | None = None

@@ -31,7 +31,7 @@ def run(request: Tool, models: Any, context: StageContext) -> list[Artifact]:
     """
     suffix = request.suffix
     if not suffix:  # as what it is given
-        suffix = ".mp4" if probe(next(iter(request.input_files().values()))).kind == "video" else ".wav"
+        suffix = ".mp4" if probe(next(iter(request.input_files().values()))).moves else ".wav"
     path = context.folder / FILES[suffix]
     with cancellable(context.check):
         made = getattr(tools, request.stage)(

@@ -24,6 +24,7 @@ from wanavatar_lab.tools.video import SAME_RATE, Frame, frames_of, of_count, sou
 
 # overlapped blocks of variable size, searched in both directions: the filter's best, and three times as slow
 OPTIONS = {"motion": "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1", "blend": "mi_mode=blend"}
+SMALLEST = 32  # pixels: two of the filter's blocks
 
 
 def interpolate_frames(
@@ -43,19 +44,26 @@ def interpolate_frames(
         method: motion moves blocks along their motion; blend cross-fades the two frames around.
 
     Raises:
-        MediaError: the rate is below the video's, or the file cannot be read or written.
+        MediaError: the rate is below the video's, its frames are too small for motion, or the file cannot be read or
+            written.
         DiskFull: there is no room.
     """
     info, wanted = probe(video), frame_rate(fps)
-    if info.kind != "video" or info.fps is None or info.duration is None:
+    if info.fps is None or info.steady_fps is None:
         raise MediaError(f"{video} has no picture that moves. Give a video file.")
+    if method == "motion" and min(info.width or 0, info.height or 0) < SMALLEST:
+        raise MediaError(
+            f"{video} has {info.width}×{info.height} pixels, and motion is followed in {SMALLEST}×{SMALLEST} or more. "
+            "Choose the method blend."
+        )
     own = frame_rate(info.fps)
     if wanted < own - SAME_RATE:
         raise MediaError(
             f"{video} has {float(own):.6g} frames per second, and {float(wanted):.6g} are fewer: no frames are "
             f"computed in between. Give {float(own):.6g} or more."
         )
-    own = min(own, wanted)  # a phone's 30.003 frames per second count as the 30 that are asked for
+    # as many as are asked for at most: a phone's 30.003 frames per second count as 30
+    own = min(frame_rate(info.steady_fps), wanted)
     count = math.ceil(frames_of(info, own) / own * wanted)  # upwards: nothing is cut of the sound
     frames = of_count(_interpolated(read_frames(video, fps=own), own, wanted, OPTIONS[method]), count)
     write_clip(out, frames, wanted, sound_of(video, info), count, metadata, progress)

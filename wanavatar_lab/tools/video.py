@@ -88,8 +88,9 @@ def trim(
 ) -> MediaInfo:
     """Write a part of a recording or of a video with its sound.
 
-    A video keeps its frame rate and size. It is encoded anew, so that the part begins with the frame nearest to `start`
-    and has as many frames as `duration` comes to, one at least; its sound begins and ends with them.
+    A video keeps its size and its frame rate; one that varies becomes constant, as fast as its fastest part. It is
+    encoded anew, so that the part begins with the frame nearest to `start` and has as many frames as `duration` comes
+    to, one at least; its sound begins and ends with them.
 
     Args:
         out: .wav or .flac for sound, .mp4 for a video.
@@ -101,12 +102,12 @@ def trim(
         DiskFull: there is no room.
     """
     info = probe(media)
-    if info.kind != "video" or Path(out).suffix.lower() != ".mp4":
+    if not info.moves or Path(out).suffix.lower() != ".mp4":
         part = read_audio(media, start=start, duration=duration)
         _say_missing(media, start, duration, part.seconds, 1 / part.rate)
         write_audio(out, part, metadata=metadata)
         return probe(out)
-    fps = frame_rate(info.fps or 0)
+    fps = frame_rate(info.steady_fps or 0)
     limit = None if duration is None else max(1, round(Fraction(duration) * fps))
     place, whole = round(Fraction(start) * fps), frames_of(info, fps)
     if place == whole and start * fps < whole:  # within the time for which the last frame is shown
@@ -144,7 +145,7 @@ def concatenate(
     if not files:
         raise MediaError("There is nothing to concatenate. Give one file or more.")
     infos = [probe(path) for path in files]
-    kinds = {info.kind for info in infos}
+    kinds = {"video" if info.moves else info.kind for info in infos}
     if kinds == {"audio"}:
         first = read_audio(files[0])
         mono = first.channels == 1
@@ -155,12 +156,12 @@ def concatenate(
     if kinds != {"video"}:
         named = ", ".join(f"{Path(path).name} is {info.kind}" for path, info in zip(files, infos, strict=True))
         raise MediaError(f"Only recordings or only videos can be joined: {named}.")
-    fps, (width, height) = frame_rate(infos[0].fps or 0), (infos[0].width or 0, infos[0].height or 0)
+    fps, (width, height) = frame_rate(infos[0].steady_fps or 0), (infos[0].width or 0, infos[0].height or 0)
     for path, info in zip(files, infos, strict=True):
         if (info.width, info.height) != (width, height):
             _log.warning("%s has %s×%s pixels and is fitted into %d×%d.", path, info.width, info.height, width, height)
-        if abs((info.fps or 0) - float(fps)) > SAME_RATE:
-            _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.fps, float(fps))
+        if abs((info.steady_fps or 0) - float(fps)) > SAME_RATE:
+            _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.steady_fps, float(fps))
         behind = (info.duration or 0) - (info.picture_seconds or 0)
         if behind > 1 / fps:
             _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
@@ -207,9 +208,9 @@ def rewrite_with_sound(
         DiskFull: there is no room.
     """
     info = probe(video)
-    if info.kind != "video" or info.fps is None:
+    if info.kind != "video" or info.steady_fps is None:
         raise MediaError(f"{video} has no picture, so that it cannot be written as a video. Choose .wav.")
-    fps = frame_rate(info.fps)
+    fps = frame_rate(info.steady_fps)
     write_clip(out, read_frames(video, fps=fps), fps, sound, frames_of(info, fps), metadata, progress)
 
 
