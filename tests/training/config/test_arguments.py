@@ -150,6 +150,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             read("--config", file)
 
 
+def test_a_file_is_read_as_editors_save_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"samples": "a", "run": "b", "rank": 8}', encoding="utf-8-sig")
+    assert read("--config", file).rank == 8
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
