@@ -45,6 +45,7 @@ from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
+from training.launch.refused_paths import report_refused_paths
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import Losses, total
 from training.loop.out_of_memory import join_freed_memory, out_of_memory
@@ -95,7 +96,8 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         Stopped: SIGTERM was received, or Ctrl-C pressed; the last completed step is saved.
     """
     try:
-        return _train(config, network)
+        with report_refused_paths():
+            return _train(config, network)
     except (Stopped, AlreadyRunning):  # no failures of this run
         raise
     except Exception as error:
