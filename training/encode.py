@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ from training.data.sample_list import Entry, listed_in
 from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing, encoding_in
+from training.launch.refused_paths import report_refused_paths
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
-from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.errors import INTERRUPTED, LabError, WeightsError
 from wanavatar_lab.files import remove
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
@@ -274,11 +276,15 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
         encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
-        entries = encode(
-            clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
-        )
+        with report_refused_paths():
+            entries = encode(
+                clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
+            )
     except LabError as error:
         raise SystemExit(str(error)) from error
+    except KeyboardInterrupt as interrupt:
+        print("Interrupted. The same command encodes what is missing.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from interrupt
     trained = sum(not entry.held_out for entry in entries)
     samples = f"{trained} sample{'s' * (trained != 1)} to train on"
     print(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")

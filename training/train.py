@@ -45,10 +45,19 @@ from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
+from training.launch.refused_paths import report_refused_paths
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import Losses, total
 from training.loop.out_of_memory import join_freed_memory, out_of_memory
-from training.loop.run_folder import CONFIG, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
+from training.loop.run_folder import (
+    CONFIG,
+    LIPS_HELD_OUT,
+    best_checkpoint,
+    best_metric,
+    checkpoints,
+    read_metrics,
+    read_scores,
+)
 from training.loop.run_log import Log, say
 from training.loop.sample_clips import SampleClips
 from training.loop.step import Draws, train_step
@@ -87,7 +96,8 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         Stopped: SIGTERM was received, or Ctrl-C pressed; the last completed step is saved.
     """
     try:
-        return _train(config, network)
+        with report_refused_paths():
+            return _train(config, network)
     except (Stopped, AlreadyRunning):  # no failures of this run
         raise
     except Exception as error:
@@ -246,6 +256,7 @@ class Trainer:
         if config.sample_every_n_steps:
             clips = SampleClips(config, self.held_out, self.accelerator, self.log)
         base = self._validate(base=True)
+        self._check_metric(base)
         if self.step == 0:
             self._log_errors("base", base)
         # A resumed run repeats no validation and no clips of the step that it resumes at. The first process decides
@@ -362,6 +373,26 @@ class Trainer:
         weights = without_training(self.network, self.trainable.origins) if base else averaged(self.ema, self.averaged)
         with weights:
             return validate(self.network, self.held_out, self.config.flow_shift, self.accelerator.device)
+
+    def _check_metric(self, base: Mapping[str, float]) -> None:
+        """Refuse a number of validation that this run never computes, as one that is spelt wrong.
+
+        Raises:
+            LabError: no checkpoint would be the best by it, and the run would never stop early.
+        """
+        metric, stops = self.config.metric_for_best_model, self.config.early_stopping_patience > 0
+        if metric == "auto" and stops and not self.config.sample_every_n_steps:
+            metric = LIPS_HELD_OUT
+        kind, _, name = (metric or "").partition("/")
+        if kind == "validation" and name not in base:
+            known = ", ".join(f"validation/{part}" for part in base if "/" not in part)
+            how = (
+                f"Set metric_for_best_model to one of {known}."
+                if known
+                else "No clip is held out: prepare with --hold-out 1, or set metric_for_best_model to null and "
+                "early_stopping_patience to 0."
+            )
+            raise LabError(f"This run computes no {metric} to compare its checkpoints by. {how}")
 
     def _log_errors(self, kind: str, errors: Mapping[str, float]) -> None:
         if self.log and errors:

@@ -259,6 +259,23 @@ def test_a_folder_that_says_nothing_of_it_holds_out_its_last_clip(
     assert len(Samples(tmp_path / "samples")) == 4 and not len(Samples(tmp_path / "samples", held_out=True))
 
 
+def test_a_folder_that_cannot_be_made_is_named_and_an_interrupted_encoding_says_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = listed(tmp_path, "video_000", "video_001")
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"file: File exists\. Change its permissions, or give another folder"):
+        main([*words, "--out", str(tmp_path / "file")])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.encode.write_sample", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 130 and "The same command encodes what is missing" in capsys.readouterr().err
+
+
 def test_samples_that_a_training_reads_stay_what_they_are(folder: Path, encoders: Encoders, tmp_path: Path) -> None:
     clips = [read_clip(folder / f"video_00{i}") for i in range(2)]
     samples = folder / "samples"

@@ -55,7 +55,7 @@ def config_of(arguments: argparse.Namespace) -> TrainingConfig:
     fields: dict[str, Any] = dict(RECIPES[arguments.recipe]()) if arguments.recipe else {}
     if arguments.config:
         try:
-            fields |= with_current_names(dict(json.loads(arguments.config.read_text(encoding="utf-8"))))
+            fields |= with_current_names(dict(json.loads(arguments.config.read_text(encoding="utf-8-sig"))))
         except (OSError, ValueError, TypeError) as error:
             raise LabError(f"{arguments.config} cannot be read: {error}. Give a JSON file of settings.") from error
     flags = {name: value for name, value in vars(arguments).items() if value is not None}

@@ -10,10 +10,11 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests.request import shown, suggestion
 from wanavatar_lab.requests.speech_to_video import FLOW_SHIFT
 
@@ -183,12 +184,32 @@ class TrainingConfig(BaseModel):
     def _rename(cls, fields: Any) -> Any:
         return with_current_names(fields) if isinstance(fields, Mapping) else fields
 
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"must be {' or '.join(PROFILES)}")
+        return profile
+
     @field_validator("metric_for_best_model")
     @classmethod
     def _check_metric(cls, metric: str | None) -> str | None:
         if metric not in (None, "auto") and not all(metric.partition("/")):
             raise ValueError("must be auto, kind/name, as validation/lip, or null")
         return metric
+
+    @model_validator(mode="after")
+    def _check_that_metric_is_computed(self) -> Self:
+        # a run without values of it would keep no best checkpoint and would never stop early, and say nothing
+        metric, samples = self.metric_for_best_model, self.sample_every_n_steps
+        if metric and metric.startswith("samples/") and not samples:
+            raise ValueError(f"metric_for_best_model {metric} is of sample clips: set sample_every_n_steps too.")
+        if self.early_stopping_patience:
+            if metric is None:
+                raise ValueError("early_stopping_patience needs a metric_for_best_model, which is null.")
+            if not self.validation_steps and (metric.startswith("validation/") or (metric == "auto" and not samples)):
+                raise ValueError("early_stopping_patience compares validations during the run: set validation_steps.")
+        return self
 
     @property
     def part_rates(self) -> dict[str, float]:

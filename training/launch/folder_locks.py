@@ -25,7 +25,10 @@ def training_in(run: Path, samples: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunning: another training is running in `run`.
+        LabError: both are one folder.
     """
+    if run.resolve() == samples.resolve():  # it would wait for the lock that it holds itself
+        raise LabError(f"{run} is the folder of the samples. Give the run another one.")
     if is_trained_in(run) or (lock := locks.take(run / LOCK, wait=False)) is None:
         raise AlreadyRunning(
             f"Another training is running in {run}. Wait for it, stop it, or give this one another folder."

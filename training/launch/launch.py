@@ -65,6 +65,7 @@ from training.launch.processes import (
     ranks_among,
     send,
 )
+from training.launch.refused_paths import report_refused_paths
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json, write_text
 
@@ -353,7 +354,8 @@ def main(argv: list[str] | None = None) -> None:
     where.add_argument("--main-port", type=int, default=Place.port, metavar="PORT", help="there; default: %(default)s")
     given = parser.parse_args(argv)
     try:
-        found = _do(given)
+        with report_refused_paths():
+            found = _do(given)
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
     print(f"{found.state}{': ' if found.why else ''}{found.why}", flush=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from training.launch.processes import usable_cores
+from training.launch.refused_paths import report_refused_paths
 from training.prepare.clips import Options
 from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.prepare import prepare
@@ -76,7 +77,8 @@ def main(words: Sequence[str] | None = None) -> int:
         given.zoom,
     )
     try:
-        prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
+        with report_refused_paths():
+            prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
     except LabError as error:
         print(error, file=sys.stderr)
         return 1

@@ -150,6 +150,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             read("--config", file)
 
 
+def test_a_file_is_read_as_editors_save_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"samples": "a", "run": "b", "rank": 8}', encoding="utf-8-sig")
+    assert read("--config", file).rank == 8
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -158,6 +164,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("--samples a --run b --set speed 3", "speed: is no setting"),
         ("--recipe pocket --run b", "^samples: is missing; give --samples$"),
         ("--samples a --run b --metric_for_best_model lip", "must be auto, kind/name, as validation/lip, or null"),
+        ("--samples a --run b --profile pockt", r"^profile: must be full or pocket \(got 'pockt'\)$"),
+        ("--samples a --run b --early_stopping_patience 2", "^early_stopping_patience .* set validation_steps.$"),
+        ("--samples a --run b --early_stopping_patience 2 --metric_for_best_model none", "which is null"),
+        ("--samples a --run b --metric_for_best_model samples/lip_r", "set sample_every_n_steps too"),
         ("--samples a --run b --rank big", "^rank: must be a valid integer.*'big'"),
         ("--config gone.json", "gone.json cannot be read"),
         ("--recipe pocket --samples a --run b --processes 2", "2 processes need a launcher"),

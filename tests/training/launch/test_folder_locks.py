@@ -54,6 +54,15 @@ def test_a_folder_is_free_again_when_its_training_was_killed(folders: tuple[Path
         assert is_trained_in(run)
 
 
+def test_a_run_is_not_put_among_its_samples(folders: tuple[Path, Path]) -> None:
+    _, samples = folders
+    with (
+        pytest.raises(LabError, match="is the folder of the samples"),
+        training_in(samples / ".." / "samples", samples),
+    ):
+        pass
+
+
 def test_several_trainings_read_the_same_samples(folders: tuple[Path, Path], tmp_path: Path) -> None:
     run, samples = folders
     (tmp_path / "other").mkdir()

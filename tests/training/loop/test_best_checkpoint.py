@@ -10,6 +10,7 @@ from tests.training.toy import config_of, write_samples
 from training.loop.checkpoint import remove_old
 from training.loop.run_folder import METRICS, best_checkpoint, best_metric, checkpoints, read_metrics, read_scores
 from training.train import train
+from wanavatar_lab.errors import LabError
 
 
 def names(run: Path) -> list[str]:
@@ -71,6 +72,28 @@ def test_a_run_that_gets_no_better_stops_with_a_checkpoint(tmp_path: Path) -> No
         assert len(steps) == len(scores) < 50 and names(config.run) == [f"checkpoint-{len(steps)}"]
         assert scores.index(min(scores)) == len(scores) - 3
         assert len(read_metrics(config.run, "validation")) == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "settings", "why"),
+    [
+        (
+            1,
+            {"metric_for_best_model": "validation/lips"},
+            "no validation/lips .* validation/lip, validation/background",
+        ),
+        (0, {"metric_for_best_model": "validation/lip"}, "no validation/lip .* No clip is held out"),
+        (0, {"early_stopping_patience": 2, "validation_steps": 1}, "no validation/lip .* No clip is held out"),
+    ],
+)
+def test_a_number_that_is_never_computed_is_refused(
+    held_out: int, settings: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "samples", held_out=held_out)
+    config = config_of(tmp_path, **settings)
+    with pytest.raises(LabError, match=why):
+        train(config, toy_model())
+    assert not read_metrics(config.run, "train")
 
 
 def test_lips_of_sample_clips_decide_where_they_are_measured(tmp_path: Path) -> None:

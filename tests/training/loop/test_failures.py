@@ -47,6 +47,13 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_pat
     assert "checkpoint-4" in (config.run / FAILURES).read_text()  # after another start too
 
 
+def test_a_file_in_the_place_of_the_runs_folder_is_named(tmp_path: Path) -> None:
+    write_samples(tmp_path / "samples")
+    (tmp_path / "run").touch()
+    with pytest.raises(LabError, match=r"run: File exists\. Change its permissions, or give another folder"):
+        train(config_of(tmp_path), toy_model())
+
+
 def test_clips_of_steps_that_are_computed_again_are_not_taken_for_the_latest(tmp_path: Path) -> None:
     """As after a look at checkpoints has led back to an earlier one, and those after it were removed."""
     (tmp_path / CLIPS).mkdir()

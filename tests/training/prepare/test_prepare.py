@@ -285,5 +285,8 @@ def test_the_command_line_says_what_is_wrong(
         main([*words, "--dilate-lips", "-1"])
     assert "--dilate-lips is -1.0; it must be 0 to 1" in capsys.readouterr().err
     draw_person(tmp_path / "videos", said(), size=(64, 64))
+    (tmp_path / "file").touch()
+    assert main([*words[:2], "--out", str(tmp_path / "file/data"), "--landmarks", "drawn"]) == 1
+    assert "file/data/processed: Not a directory. Change its permissions" in capsys.readouterr().err
     sidecar(tmp_path / "videos/said_00.mp4").unlink()
     assert main([*words, "--landmarks", "drawn"]) == 1 and "There are no landmarks at" in capsys.readouterr().err

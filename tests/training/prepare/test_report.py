@@ -1,5 +1,6 @@
 """What is measured of a clip, which clips are the same, which are held out; and folders that appear whole."""
 
+import errno
 import resource
 import signal
 from dataclasses import replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.training.faces import face
 from training.data.whole_folder import is_temporary, replace_folder, whole_folder
+from training.launch.refused_paths import report_refused_paths
 from training.loop.loss import SMALLEST
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Dilation, MaskMaker
@@ -205,6 +207,24 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     replace_folder(tmp_path / "b", tmp_path / "a")
     assert [path.name for path in tmp_path.rglob("*")] == ["a"] and not is_temporary(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("refused", "named"),
+    [
+        (PermissionError(errno.EACCES, "no", "/data/video_000/images"), "/data/video_000/images: Permission denied"),
+        (OSError(errno.EROFS, "no", "/data/.list.0123456789ab.txt"), "/data: Read-only file system"),
+        (
+            RuntimeError('I/O error: Permission denied (os error 13) at path "/data/.tmpAb1"'),
+            "/data: Permission denied",
+        ),
+    ],
+)
+def test_a_path_that_may_not_be_used_is_named(refused: Exception, named: str) -> None:
+    with pytest.raises(LabError, match=f"^{named}. Change its permissions"), report_refused_paths():
+        raise refused
+    with pytest.raises(FileNotFoundError), report_refused_paths():
+        raise FileNotFoundError(errno.ENOENT, "gone", "/data")
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
