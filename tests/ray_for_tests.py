@@ -47,10 +47,11 @@ class ClusterUnderTest:
 
     def close(self) -> None:
         """End all; what Ray leaves is killed, such as workers that just start and look for their raylet for long."""
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # it has ended by itself
-                if "ray" in " ".join(process.cmdline()):
-                    self.seen.add(process.pid)
+        for node in self.nodes:
+            for started in (each.process.pid for kind in node.all_processes.values() for each in kind):
+                with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                    process = psutil.Process(started)
+                    self.seen |= {started, *(child.pid for child in process.children(recursive=True))}
         self._cluster.shutdown()
         for pid in filter(is_alive, self.seen):
             with suppress(psutil.NoSuchProcess):  # it has ended at this moment
