@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import ipywidgets as widgets
 
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import RunError
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import Request, fields_of
 from wanavatar_lab.requests.field_spec import spec
@@ -24,7 +24,7 @@ from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.fields import NumberControl
 from wanavatar_lab.ui.history import Strip, Thumbnail, thumbnail
 from wanavatar_lab.ui.language import language, read_words
-from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.messages import noticed
 from wanavatar_lab.ui.record import Record, joined, record_of_run
 from wanavatar_lab.ui.sweep import sweep
 from wanavatar_lab.ui.widget import LabBox, repeat
@@ -140,16 +140,10 @@ class Batch(LabBox):
         self._cancel.disabled = done == count
 
     def _pressed(self) -> None:
-        self.strip.notice = ""
-        try:
+        with noticed(self.strip):  # as that a runs folder is not writable
             self.cancel()
-        except (LabError, OSError) as error:  # as of a runs folder that is not writable
-            self.strip.notice = in_language(str(error))
 
     def _choose(self, change: Mapping[str, Any]) -> None:
-        self.strip.notice = ""
-        if change["new"] in self._ended:
-            try:
+        with noticed(self.strip):  # as that it was deleted
+            if change["new"] in self._ended:
                 self._chosen(Run.open(change["new"]))
-            except (LabError, OSError) as error:  # it was deleted
-                self.strip.notice = in_language(str(error))

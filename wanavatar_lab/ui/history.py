@@ -20,7 +20,7 @@ from wanavatar_lab.runs.run import RUN_ID, Run, runs_folder
 from wanavatar_lab.runs.status import Status, main_artifact
 from wanavatar_lab.ui.form import labelled
 from wanavatar_lab.ui.language import read_words, shorten
-from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.messages import noticed
 from wanavatar_lab.ui.served_files import kind_of, served_path
 from wanavatar_lab.ui.thumbnails import answer
 from wanavatar_lab.ui.widget import LabWidget, repeat, script, start, styles
@@ -143,8 +143,7 @@ class History(Strip):
         if content.get("kind") == "thumbnail":
             super().receive(content, buffers)
             return
-        self.notice = ""
-        try:
+        with noticed(self):
             run = Run.open(str(content.get("run", "")))
             match str(content.get("kind")):
                 case "use" if run.id in self._known:
@@ -152,8 +151,6 @@ class History(Strip):
                     self._listeners["use"](run, file, str(content.get("stage")))
                 case action if action in self._listeners:
                     self._listeners[action](run)
-        except (LabError, OSError) as error:
-            self.notice = in_language(str(error))
 
 
 def _ended(run: Run) -> Thumbnail | None:

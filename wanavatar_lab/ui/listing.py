@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import traitlets
 
-from wanavatar_lab.errors import LabError
-from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.messages import in_language, noticed
 from wanavatar_lab.ui.widget import LabWidget, repeat
 
 PAGE = 24  # entries shown at first, and added at each click on "Show more"; 2, 3 and 4 columns all divide it
@@ -62,11 +61,8 @@ class Listing(LabWidget):
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what a button asks for; an error becomes the notice."""
-        self.notice = self.fault
-        try:
+        with noticed(self, self.fault):
             self._act(content)
-        except (LabError, OSError) as error:
-            self.notice = in_language(str(error))
 
     def show_words(self) -> None:
         """Put every text into the language shown, those of the entries too."""

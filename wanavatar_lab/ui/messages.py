@@ -8,8 +8,11 @@ English.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.ui.language import WordTable, language, read_words, stage_name
 
 MESSAGES, PHRASES = read_words(__file__, "messages"), read_words(__file__, "phrases")
@@ -23,6 +26,16 @@ _PLACE = re.compile(r"((?:\[\d+\][\w.]*|[a-z][a-z0-9_]*): )(.+)", re.DOTALL)
 def in_language(message: str) -> str:
     """A message, or several joined by "; ", in the language shown; what the tables do not know stays as it is."""
     return message if language.code == "en" else "; ".join(_several(message, language.code))
+
+
+@contextmanager
+def noticed(widget: Any, fault: str = "") -> Iterator[None]:
+    """Do what a person asks for; an error of it becomes the widget's notice, which is `fault` until then."""
+    widget.notice = fault
+    try:
+        yield
+    except (LabError, OSError) as error:
+        widget.notice = in_language(str(error))
 
 
 def add_messages(module: str, table: str) -> None:

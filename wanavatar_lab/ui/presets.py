@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from wanavatar_lab.errors import LabError, RequestError
+from wanavatar_lab.errors import RequestError
 from wanavatar_lab.lora.resolve import resolve
 from wanavatar_lab.requests import FieldView
 from wanavatar_lab.requests.presets import (
@@ -27,7 +27,7 @@ from wanavatar_lab.settings import read_settings
 from wanavatar_lab.ui.form import Form
 from wanavatar_lab.ui.form_memory import plain
 from wanavatar_lab.ui.language import read_words
-from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.messages import in_language, noticed
 from wanavatar_lab.ui.widget import LabWidget, script, styles
 
 
@@ -61,8 +61,8 @@ class Presets(LabWidget):
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Do what the menu asks for; an error becomes the notice."""
         name = str(content.get("name", ""))
-        self.notice, self.shipped = "", [*shipped_presets(self._stage, self._form.profile)]
-        try:
+        self.shipped = [*shipped_presets(self._stage, self._form.profile)]
+        with noticed(self):
             match content.get("kind"):
                 case "look":  # as the menu asks when it opens, which it does to show a notice
                     self.notice = self._lacking()
@@ -79,8 +79,6 @@ class Presets(LabWidget):
                     save_preset(self._stage, self.gone, self._deleted)
                     self.gone = ""
             self.own = [*own_presets(self._stage)]  # another page may have changed them
-        except (LabError, OSError) as error:
-            self.notice = in_language(str(error))
 
     def apply(self, name: str, *, own: bool = False) -> None:
         """Put a preset into the form; a LoRA of it that is not there becomes the notice.

@@ -14,12 +14,12 @@ import ipywidgets as widgets
 import traitlets
 
 from wanavatar_lab import jobs
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import RunError
 from wanavatar_lab.runs.run import Run, runs_folder
 from wanavatar_lab.ui.elements import bare
 from wanavatar_lab.ui.job_card import JobCard, about
 from wanavatar_lab.ui.language import language, read_words, stage_name
-from wanavatar_lab.ui.messages import in_language
+from wanavatar_lab.ui.messages import noticed
 from wanavatar_lab.ui.served_files import served_path
 from wanavatar_lab.ui.widget import LabBox, LabWidget, Look, repeat, script, styles
 from wanavatar_lab.worker.queue import RunQueue
@@ -69,15 +69,12 @@ class WaitingRuns(LabWidget):
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
         """Move or cancel a run."""
-        self.notice = ""
-        try:
+        with noticed(self):  # as that it has just started, or another client cancelled it
             job = jobs.attach(str(content.get("run", "")))
             if content.get("kind") == "move":
                 job.move(str(content.get("to", "")))
             elif content.get("kind") == "cancel":
                 job.cancel()
-        except (LabError, OSError) as error:  # it has just started, or another client cancelled it
-            self.notice = in_language(str(error))
         self._changed()
 
 
@@ -186,11 +183,8 @@ class QueueView(LabBox):
         self._head.layout.display = None if count or self._paused else "none"
 
     def _pressed(self, act: Callable[[], object]) -> None:
-        self.waiting.notice = ""
-        try:
+        with noticed(self.waiting):  # as that a runs folder is not writable
             act()
-        except (LabError, OSError) as error:  # as of a runs folder that is not writable
-            self.waiting.notice = in_language(str(error))
 
     def _add(self, run_id: str) -> None:
         if run_id not in self._cards:
