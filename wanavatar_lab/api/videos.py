@@ -144,9 +144,8 @@ def routes(tasks: Tasks, receiver: Receiver) -> APIRouter:
                 found.append(_video(await tasks.task(run_id)))
             except HTTPException:  # deleted since
                 continue
-        ends = (
-            {"first_id": found[0]["id"], "last_id": found[-1]["id"]} if found else {"first_id": None, "last_id": None}
-        )
+        shown = [each["id"] for each in found] or [None]
+        ends = {"first_id": shown[0], "last_id": shown[-1]}
         return JSONResponse({"object": "list", "data": found, **ends, "has_more": len(ids) > limit})
 
     @router.get("/{video_id}", response_model=Video)
