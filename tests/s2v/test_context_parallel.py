@@ -9,7 +9,6 @@ import multiprocessing.connection
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,20 @@ from torch import nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from tests import toy_flux, toy_i2v, toys
-from tests.s2v.toy import at_step, blocks, count_calls, flow, relative_error, toy_inputs, toy_model
+from tests.s2v.toy import (
+    at_step,
+    blocks,
+    compile_without_inductor,
+    count_calls,
+    flow,
+    relative_error,
+    toy_inputs,
+    toy_model,
+)
 from tests.training.forked import SERVER
 from wanavatar_lab.runs.ranks import BY_ITSELF, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.s2v.pipeline import denoise_segment
-from wanavatar_lab.stages import kernels
 from wanavatar_lab.stages.kernels import compile_blocks, is_compiled
 from wanavatar_lab.wan.attention import log_sum_operator
 from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, merged, share, unshare
@@ -38,7 +45,6 @@ from wanavatar_lab.wan.vae import make_fast, only_last_frames
 STEPS = 2
 CACHED_STEPS = 5
 HALF = "half"
-PARTS = "aot_eager_decomp_partition"  # takes a graph apart as inductor does
 WITHOUT_SUMS = "_native_math"  # an attention that is shared by heads; that of a CPU by default is shared as a ring
 CASES: dict[str, dict[str, Any]] = {
     "motion kept": {"motion": True},
@@ -233,15 +239,14 @@ def alone() -> dict[str, torch.Tensor]:
 def test_ranks_together_equal_one_process(ranks: int, tmp_path: Path) -> None:
     wanted = alone()
     networks()[0].save_pretrained(tmp_path / HALF)
-    half = WanS2VTransformer3DModel.from_pretrained(tmp_path / HALF, torch_dtype=torch.bfloat16)
+    by_one = in_bfloat16(WanS2VTransformer3DModel.from_pretrained(tmp_path / HALF, torch_dtype=torch.bfloat16))
     for layout, found in in_processes(tmp_path, "cpu", ranks):
         rounded = {name: found.pop(name) for name in list(found) if name.startswith(HALF)}
         # they round in other places, and no more of it than one process
         assert bool(rounded) == (layout.guidance == 1)
         for name in rounded:
-            by_one = in_bfloat16(half)[name]
             true = wanted[f"{name.removeprefix(HALF + '/')}/0"]
-            assert relative_error(rounded[name], true) < 1.5 * relative_error(by_one, true), name
+            assert relative_error(rounded[name], true) < 1.5 * relative_error(by_one[name], true), name
         assert found.keys() == (wanted.keys() if layout.guidance == 1 else {"segment"})
         errors = {name: relative_error(found[name], wanted[name]) for name in found}
         assert max(errors.values()) < 1e-5, (layout, errors)
@@ -287,8 +292,7 @@ def test_compiled_ranks_together_equal_one_process(tmp_path: Path) -> None:
 def run_compiled(rank: int, folder: Path) -> None:
     """As `run_rank`, with blocks that are compiled as a run compiles them; a compiler may reorder what it sees."""
     begin(rank, 2, "cpu", folder)
-    # without inductor's code: torch 2.15 compiles toys of odd sizes for a CPU to code that writes beyond its memory
-    torch.compile, kernels.BACKEND = partial(torch.compile, backend=PARTS), PARTS
+    compile_without_inductor()
     model: Any = networks()[0]
     compile_blocks(model, lambda error: sys.exit(str(error)))
     share([model], Ranks(rank, 2), Layout(1, 2))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from wanavatar_lab.s2v import WanS2VTransformer3DModel
 from wanavatar_lab.s2v.block import WanS2VTransformerBlock
+from wanavatar_lab.stages import kernels
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -79,6 +80,15 @@ def flow(model: nn.Module, inputs: dict[str, Any], **more: Any) -> torch.Tensor:
     """What the network predicts, without gradients."""
     result: torch.Tensor = model(**{**inputs, **more}, return_dict=False)[0]
     return result
+
+
+def compile_without_inductor() -> None:
+    """Let this process compile without inductor's code, as far as inductor takes a graph apart.
+
+    torch 2.15 compiles toys of odd sizes for a CPU to code that writes beyond its memory.
+    """
+    parts = "aot_eager_decomp_partition"
+    torch.compile, kernels.BACKEND = partial(torch.compile, backend=parts), parts
 
 
 def at_step(inputs: dict[str, Any], step: int) -> dict[str, Any]:

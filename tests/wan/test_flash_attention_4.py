@@ -37,10 +37,9 @@ def _flash_attn_bwd(q, k, v, out, dout, lse, softmax_scale=None):
     return tuple(each.transpose(1, 2).contiguous() for each in found)
 """
 CHECK = """
-import functools
 import torch
 from flash_attn.cute import interface
-from tests.s2v.toy import toy_inputs
+from tests.s2v.toy import compile_without_inductor, toy_inputs
 from tests.training.toy import toy_with_adapter
 from training.model.activations import Activations, use_attention_backend
 from wanavatar_lab.s2v import SegmentMemory
@@ -48,10 +47,7 @@ from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan.attention import log_sum_operator
 from wanavatar_lab.wan.context_parallel import merged
 
-# as inductor takes a graph apart, but without its code: torch 2.15 compiles toys of odd sizes for a CPU to code that
-# writes beyond its memory
-PARTS = "aot_eager_decomp_partition"
-torch.compile, kernels.BACKEND = functools.partial(torch.compile, backend=PARTS), PARTS
+compile_without_inductor()
 
 def gradients(backend, activations):
     network, trained = toy_with_adapter()
