@@ -224,7 +224,7 @@ def test_a_node_that_is_lost_while_files_are_fetched_from_it(tmp_path: Path, mon
             if method == "give":
                 folder = Path(self.folder) / run.id
                 with open(folder / "large.bin", "wb") as file:
-                    file.truncate(2**20)  # of which Ray does not put a copy into its answer
+                    file.truncate(2**20)  # more than Ray returns inline: it stays in the node's object store
                 (folder / "go").touch()
                 taken.append(self)
             if method != "read" or values[1] != "large.bin" or len(taken) > 1:

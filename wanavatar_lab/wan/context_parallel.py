@@ -382,7 +382,7 @@ def ring_attention(
             output, log_sum = attend(query, *pair, scale)
         else:  # there may be fewer tokens than processes
             output, log_sum = torch.zeros_like(query), query.new_full(_by_head(query), -math.inf, dtype=torch.float32)
-        outputs.append(output.contiguous())  # as a compiler is told below
+        outputs.append(output.contiguous())  # the strides that the fake kernel below promises
         log_sums.append(log_sum.contiguous())
     return outputs, log_sums
 
