@@ -337,3 +337,16 @@ def test_ranks_are_measured_in_every_layout(tmp_path: Path, capsys: pytest.Captu
     assert all(row["difference"] < 1e-5 and row["step_s"] == max(row["step_s_by_rank"]) > 0 for row in rows)
     assert all(row["kernels"]["attention"] > 0 and row["kernels"]["products"] > 0 for row in rows)
     assert tables([json.loads(file.read_text())]) in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_how_much_a_shared_step_differs_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rounding.json"
+    words = ["rounding", "--size", "tiny", "--device", "cpu", "--processes", "3", "--float32", "--json", str(file)]
+    assert main(words) == 0
+    one, three = json.loads(file.read_text())["rows"]
+    assert (one["processes"], one["difference"], one["pass_difference"], one["pass_error"]) == (1, 0, 0, 0)
+    # something was computed in another order, and nothing else
+    assert three["processes"] == 3 and all(0 < three[name] < 1e-5 for name in ("difference", "pass_difference"))
+    assert three["pass_error"] == three["pass_difference"]
+    assert tables([json.loads(file.read_text())]) in capsys.readouterr().out

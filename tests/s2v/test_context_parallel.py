@@ -33,6 +33,7 @@ from tests.s2v.toy import (
     toy_model,
 )
 from tests.training.forked import SERVER
+from wanavatar_lab.bench.rounding import ThroughMainMemory
 from wanavatar_lab.runs.ranks import BY_ITSELF, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.s2v.pipeline import denoise_segment
@@ -45,6 +46,7 @@ from wanavatar_lab.wan.vae import make_fast, only_last_frames
 STEPS = 2
 CACHED_STEPS = 5
 HALF = "half"
+ONE_GPU = "cuda:0"  # where several processes compute
 WITHOUT_SUMS = "_native_math"  # an attention that is shared by heads; that of a CPU by default is shared as a ring
 CASES: dict[str, dict[str, Any]] = {
     "motion kept": {"motion": True},
@@ -159,8 +161,12 @@ def begin(rank: int, ranks: int, device: str, folder: Path) -> tuple[Ranks, str]
     for stream in (1, 2):
         os.dup2(printed, stream)
     torch.set_num_threads(1)
-    here, own = Ranks(rank, ranks), device if device == "cpu" else f"cuda:{rank}"
-    join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, 60.0)
+    here, own = Ranks(rank, ranks), f"cuda:{rank}" if device == "cuda" else device
+    backend = None
+    if device == ONE_GPU:
+        backend = ThroughMainMemory.NAME
+        torch.distributed.Backend.register_backend(backend, ThroughMainMemory, devices=["cpu", "cuda"])
+    join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, 60.0, backend)
     return here, own
 
 
@@ -267,10 +273,12 @@ def test_attention_to_parts_of_the_keys_is_put_together(lengths: list[int], seed
     torch.testing.assert_close(merged(outputs, log_sums), attend(query, key, value, None)[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.multi_gpu
-def test_gpus_together_equal_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "device", [pytest.param(ONE_GPU, marks=pytest.mark.gpu), pytest.param("cuda", marks=pytest.mark.multi_gpu)]
+)
+def test_gpus_together_equal_one_process(device: str, tmp_path: Path) -> None:
     wanted = alone()
-    for layout, found in in_processes(tmp_path, "cuda", 2):
+    for layout, found in in_processes(tmp_path, device, 2):
         errors = {name: relative_error(found[name], wanted[name]) for name in found}
         assert max(errors.values(), default=0.0) < 1e-3, (layout, errors)
 

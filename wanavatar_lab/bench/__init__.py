@@ -21,6 +21,7 @@ peers           the networks of others, beside ours
 stages          whole stages, with their loading and offloading
 offload         the ways to offload, this package's and those of diffusers
 ranks           a step by one GPU, and by several that share it
+rounding        how much such a step differs, on one GPU
 cases           the runs of these two benches, and their requests
 files           reading from a disk
 service         the REST service with many clients

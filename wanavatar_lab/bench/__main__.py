@@ -19,6 +19,7 @@ from wanavatar_lab.bench.offload import VIDEO_STAGES, WAYS, measure_offload
 from wanavatar_lab.bench.parts import PARTS, choose_parts, measure_parts
 from wanavatar_lab.bench.random_models import SIZES
 from wanavatar_lab.bench.ranks import measure_ranks
+from wanavatar_lab.bench.rounding import measure_rounding
 from wanavatar_lab.bench.service import measure_service
 from wanavatar_lab.bench.speed import MODES, calibrate, draw_speed, measure_speed, sample_request
 from wanavatar_lab.bench.stages import measure_stages
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     benches = {"stages": _stages, "offload": _offload, "files": _files, "table": _table, "compare": _compare}
     benches |= {"calibrate": _calibrate, "speed": _speed, "draw-speed": _draw_speed, "kernels": _kernels}
     benches |= {"service": _service, "ranks": _ranks, "cluster": _cluster, "parts": _parts, "cpu": _cpu}
+    benches |= {"rounding": _rounding}
     named = benches.get(arguments[0] if arguments else "")
     try:
         return named(arguments[1:]) if named else _network(arguments)
@@ -53,7 +55,7 @@ def _network(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The S2V network alone. Other benches: parts, stages, offload, files, calibrate, "
-        "speed, draw-speed, kernels, ranks, service, cluster, cpu, table, compare.",
+        "speed, draw-speed, kernels, ranks, rounding, service, cluster, cpu, table, compare.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     units = {"height": "pixels", "width": "pixels", "frames": "frames of the segment, a multiple of 4"}
@@ -236,21 +238,42 @@ def _cluster(words: list[str]) -> int:
     return 0
 
 
-def _ranks(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} ranks", description="A step of the S2V network, by one GPU and by several that share it."
-    )
-    parser.add_argument("--gpus", type=int, default=2, help="how many, on a CPU processes; default 2")
+def _shared_parser(bench: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
     parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def _clip_and_compiled(arguments: argparse.Namespace) -> tuple[tuple[int, int, int], bool]:
+    height, width, frames = arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP)
+    compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
+    return (height, width, frames), compiled
+
+
+def _rounding(words: list[str]) -> int:
+    parser = _shared_parser("rounding", "How much the flow of a step differs where processes on one GPU share it.")
+    parser.add_argument("--processes", type=int, default=2, help="each holds the network; default 2")
+    parser.add_argument("--float32", action="store_true", help="also how far both are from float32; takes a minute")
+    arguments = parser.parse_args(words)
+    clip, compiled = _clip_and_compiled(arguments)
+    sharing = (arguments.device, arguments.processes)
+    figures = measure_rounding(arguments.size, clip, *sharing, compiled=compiled, exact=arguments.float32)
+    _write(arguments.json, figures)
+    print(tables([figures]))
+    return 0
+
+
+def _ranks(words: list[str]) -> int:
+    parser = _shared_parser("ranks", "A step of the S2V network, by one GPU and by several that share it.")
+    parser.add_argument("--gpus", type=int, default=2, help="how many, on a CPU processes; default 2")
     parser.add_argument("--repeats", type=int, default=3, help="steps that count, after two that do not; default 3")
     parser.add_argument("--profile", action="store_true", help="also the kinds of kernels of a step")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args(words)
-    clip = tuple(arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP))
-    compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
+    clip, compiled = _clip_and_compiled(arguments)
     counted: dict[str, Any] = {"compiled": compiled, "repeats": arguments.repeats, "profile": arguments.profile}
     figures = measure_ranks(arguments.size, clip, arguments.device, arguments.gpus, **counted)
     _write(arguments.json, figures)

@@ -5,6 +5,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.vae import fit_device, make_fast
 
-_TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
+TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
 
 
 def measure_ranks(
@@ -66,10 +67,26 @@ def measure_ranks(
     """
     if device != "cpu" and world > torch.cuda.device_count():
         raise LabError(f"{world} GPUs are asked for, and torch sees {torch.cuda.device_count()}. Give --gpus as many.")
+    figures: dict[str, Any] = in_processes(_run, world, size, clip, device, compiled, repeats, profile)
+    return figures
+
+
+def in_processes(run: Callable[..., None], world: int, *arguments: Any) -> Any:
+    """What processes that compute together measure.
+
+    Args:
+        run: of a module, what each of them does; called with its rank, `world`, the arguments and a folder, where they
+            may meet and where one of them writes figures.json.
+        world: how many there are.
+        arguments: that can be pickled.
+
+    Raises:
+        LabError: one of them has failed.
+    """
     context = torch.multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (world, size, clip, device, compiled, repeats, profile, Path(folder))
-        processes = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(world)]
+        every = (world, *arguments, Path(folder))
+        processes = [context.Process(target=run, args=(rank, *every)) for rank in range(world)]
         for process in processes:
             process.start()
         # one that fails leaves the others waiting for it
@@ -81,8 +98,7 @@ def measure_ranks(
             process.join()
         if failed := [rank for rank, process in enumerate(processes) if process.exitcode]:
             raise LabError(f"Rank {failed[0]} of {world} has failed; what it printed is above.")
-        figures: dict[str, Any] = json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
-    return figures
+        return json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
 
 
 @torch.no_grad()
@@ -101,7 +117,7 @@ def _run(
     on_gpu, ranks = own.type == "cuda", Ranks(rank, world)
     if not on_gpu:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
-    join(ranks, FileStore(str(folder / "meeting"), world), str(own), _TIMEOUT)
+    join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model: Any = random_model(size, dtype, own)
     heads = model.config.num_attention_heads, model.config.attention_head_dim
@@ -128,7 +144,7 @@ def _run(
 
         def step(memories: list[SegmentMemory] = memories) -> None:
             nonlocal made
-            made = _step(model, inputs, memories)
+            made = guided_step(model, inputs, memories)
 
         if rank == 0:
             say(f"{layout} …")
@@ -181,7 +197,7 @@ def _random_codec(size: str, device: torch.device) -> LatentCodec:
     return LatentCodec(fit_device(vae, device))
 
 
-def _step(model: Any, inputs: dict[str, Any], memories: list[SegmentMemory]) -> list[torch.Tensor]:
+def guided_step(model: Any, inputs: dict[str, Any], memories: list[SegmentMemory]) -> list[torch.Tensor]:
     """The flow with guidance, as `s2v.pipeline.denoise_segment` computes it, and those of its two passes."""
     passes = []
     for name, memory in zip(("cond", "uncond"), memories, strict=True):

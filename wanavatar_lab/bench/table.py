@@ -19,8 +19,8 @@ def tables(measured: Iterable[Figures]) -> str:
 
     Args:
         measured: results of `measure_stages`, `measure_offload`, `measure_files`, `measure_speed`,
-            `network.measure_kernels`, `measure_ranks`, `measure_cluster`, `measure_parts`, `measure_cpu` and
-            `network.measure`.
+            `network.measure_kernels`, `measure_ranks`, `measure_rounding`, `measure_cluster`, `measure_parts`,
+            `measure_cpu` and `network.measure`.
     """
     by_kind: dict[str, list[Figures]] = {kind: [] for kind in _COLUMNS}
     for figures in measured:
@@ -32,7 +32,7 @@ def tables(measured: Iterable[Figures]) -> str:
     parts += [_head(figures) + _table("offload", rows_of(figures)) for figures in by_kind["offload"]]
     for figures in by_kind["parts"]:
         parts += [_ceilings(figures) + _table("parts", rows_of(figures)), _largest_kernels(figures)]
-    for kind in ("speed", "kernels", "ranks", "cluster", "files", "cpu", "network"):
+    for kind in ("speed", "kernels", "ranks", "rounding", "cluster", "files", "cpu", "network"):
         if rows := [row for figures in by_kind[kind] for row in rows_of(figures)]:
             parts.append(_table(kind, rows))
         if kind == "ranks" and (profiled := [row for row in rows if "kernels" in row]):
@@ -294,6 +294,16 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
             f"{row['power_w']:.0f} W, {row['power_capped']:.0%}" if "power_w" in row else "–"
         ),
     },
+    "rounding": {
+        "S2V network, a sequence shared on one GPU": lambda row: f"{row['device']}, {row['pixels']}",
+        "processes": "processes",
+        "attention": "attention",
+        "compiled": lambda row: "yes" if row["compiled"] else "no",
+        "a pass differs from one process's": lambda row: f"{row['pass_difference']:.1e}",
+        "a step with guidance": lambda row: f"{row['difference']:.1e}",
+        "a pass from float32's": lambda row: f"{row['pass_error']:.1e}" if "pass_error" in row else "–",
+        "a step from float32's": lambda row: f"{row['error']:.1e}" if "error" in row else "–",
+    },
     "kernels of ranks": {
         "kernels of a step of the first GPU": lambda row: f"{row['device']}, {row['pixels']}",
         "GPUs": lambda row: f"{row['gpus']}" + ("" if row["gpus"] == 1 else f", {row['shared']}"),
@@ -343,7 +353,7 @@ _COLUMNS: dict[str, dict[str, str | Callable[[Figures], str]]] = {
 }
 # how many columns say what was measured
 _NAMED = {"stages": 2, "offload": 4, "files": 1, "speed": 3, "kernels": 4, "ranks": 3, "parts": 3, "cluster": 2}
-_NAMED |= {"cpu": 1, "network": 2}
+_NAMED |= {"cpu": 1, "network": 2, "rounding": 4}
 # the columns that a failed case has: those that say what was to be measured; the error comes after them
 _OF_FAILED = {"stages": 2, "offload": 3, "parts": 3}
 

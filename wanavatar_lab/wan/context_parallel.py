@@ -63,7 +63,7 @@ class SharedSequence:
     gathered: list[int] = field(default_factory=list)
 
 
-def join(ranks: Ranks, store: Any, device: str, timeout: float) -> None:
+def join(ranks: Ranks, store: Any, device: str, timeout: float, backend: str | None = None) -> None:
     """Meet the other processes; every one calls this once before it shares a run.
 
     Args:
@@ -71,6 +71,7 @@ def join(ranks: Ranks, store: Any, device: str, timeout: float) -> None:
         store: of torch.distributed, where they find each other.
         device: where this process computes: cpu, cuda or cuda:<n>.
         timeout: seconds that they wait for each other from then on.
+        backend: of torch.distributed; None is NCCL for GPUs, a GPU for each process, and gloo for CPUs.
     """
     # all are on this machine
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
@@ -81,7 +82,7 @@ def join(ranks: Ranks, store: Any, device: str, timeout: float) -> None:
     on_gpu, patience = device != "cpu", timedelta(seconds=timeout)
     if on_gpu:
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    backend = backend or ("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=patience)
 
 

@@ -1,0 +1,172 @@
+"""How much the flow of a step differs where several processes share it, measured on one GPU, or on a CPU.
+
+The processes compute what several GPUs compute, by the same kernels, and what they exchange goes through main memory:
+how fast they are says nothing.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.ranks import TIMEOUT, guided_step, in_processes
+from wanavatar_lab.bench.watch import say
+from wanavatar_lab.files import write_json
+from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
+from wanavatar_lab.s2v import SegmentMemory
+from wanavatar_lab.stages import kernels
+from wanavatar_lab.wan import attention
+from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
+
+
+def measure_rounding(
+    size: str, clip: tuple[int, int, int], device: str, world: int, *, compiled: bool, exact: bool
+) -> dict[str, Any]:
+    """The flow of a step with guidance, by one process and by several that share the sequence.
+
+    Args:
+        size: of the network, a name in `network.SIZES`.
+        clip: height, width and frames.
+        device: cpu, or cuda, of which the first GPU holds the network once for each process.
+        world: how many processes.
+        compiled: whether blocks are compiled.
+        exact: whether the passes are computed in float32 too, which takes a minute or two on a GPU.
+
+    Returns:
+        The device, and `rows`, that of one process first: `difference` of the guided flow from one process's,
+        `pass_difference`, the larger one of the two passes, and with `exact` as `error` and `pass_error` the same from
+        float32's. All are norms of what differs, relative to the norm of what it is compared with.
+
+    Raises:
+        LabError: a process has failed.
+    """
+    figures: dict[str, Any] = in_processes(_run, world, size, clip, device, compiled, exact)
+    return figures
+
+
+@torch.no_grad()
+def _run(
+    rank: int,
+    world: int,
+    size: str,
+    clip: tuple[int, int, int],
+    device: str,
+    compiled: bool,
+    exact: bool,
+    folder: Path,
+) -> None:
+    own, ranks = torch.device(device), Ranks(rank, world)
+    if own.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    dist.Backend.register_backend(ThroughMainMemory.NAME, ThroughMainMemory, devices=["cpu", "cuda"])
+    join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT, ThroughMainMemory.NAME)
+    dtype = torch.bfloat16 if own.type == "cuda" else torch.float32
+    truth = _in_float32(size, clip, own, dtype) if exact and ranks.leads else []
+    ranks.agreed(None)  # before the others take memory
+    model: Any = random_model(size, dtype, own)
+    heads = model.config.num_attention_heads, model.config.attention_head_dim
+    choice = attention.choose("auto", str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
+    backend, _ = ranks.agreed(choice)
+    attention.use_backend(model, backend)
+    if compiled:
+        kernels.compile_blocks(model, lambda error: say(f"Rank {rank}: not compiled: {error}"))
+    inputs = random_inputs(model, *clip, own, dtype)
+    rows: list[dict[str, Any]] = []
+    wanted: list[torch.Tensor] = []
+    for layout in (ALONE, Layout(1, world)):
+        if ranks.leads:
+            say(f"{layout} …")
+        if layout != ALONE:
+            share([model], ranks, layout)
+        made = guided_step(model, inputs, [SegmentMemory(), SegmentMemory()])
+        unshare([model])
+        wanted = wanted or made
+        row: dict[str, Any] = {"processes": layout.world, "attention": backend, "compiled": compiled}
+        row["difference"], row["pass_difference"] = _differences(made, wanted)
+        if truth:
+            row["error"], row["pass_error"] = _differences([each.cpu() for each in made], truth)
+        rows.append(row)
+    if ranks.leads:
+        name = torch.cuda.get_device_name(own) if own.type == "cuda" else "cpu"
+        pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
+        facts = {"bench": "rounding", "size": size, "torch": torch.__version__, "device": name, "pixels": pixels}
+        write_json(folder / "figures.json", {**facts, "rows": rows})
+    leave()
+
+
+def _in_float32(size: str, clip: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+    """What `guided_step` gives with the same weights and inputs, both rounded to `dtype`, on the CPU."""
+    say("in float32 …")
+    model = random_model(size, dtype, device)
+    inputs = random_inputs(model, *clip, device, dtype)
+    model = model.float()
+    inputs = {name: value.float() for name, value in inputs.items()}
+    made = [each.cpu() for each in guided_step(model, inputs, [SegmentMemory(), SegmentMemory()])]
+    del model, inputs
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return made
+
+
+def _differences(made: list[torch.Tensor], wanted: list[torch.Tensor]) -> tuple[float, float]:
+    """Of the guided flow, and the larger one of its passes."""
+    guided, *passes = (float((one - other).norm() / other.norm()) for one, other in zip(made, wanted, strict=True))
+    return float(f"{guided:.2g}"), float(f"{max(passes):.2g}")
+
+
+class ThroughMainMemory(dist.ProcessGroup):
+    """Processes on one GPU, which NCCL does not connect: what they exchange goes through main memory, by gloo.
+
+    It has what `wan.context_parallel` calls for a sequence. Arguments are those of a backend of torch.distributed.
+    """
+
+    NAME = "main_memory"
+
+    def __init__(self, store: Any, rank: int, size: int, timeout: timedelta) -> None:
+        super().__init__(rank, size)
+        self._gloo: Any = dist.ProcessGroupGloo(store, rank, size, timeout)
+
+    def getBackendName(self) -> str:
+        return self.NAME
+
+    def _get_backend(self, device: torch.device) -> Any:
+        return self  # asked whether it sends many tensors at once
+
+    def send(self, tensors: list[torch.Tensor], target: int, tag: int) -> Any:
+        return self._exchange(lambda parts: self._gloo.send(parts, target, tag), tensors, [])
+
+    def recv(self, tensors: list[torch.Tensor], source: int, tag: int) -> Any:
+        return self._exchange(lambda parts: self._gloo.recv(parts, source, tag), tensors, tensors)
+
+    def broadcast(self, tensors: Any, *options: Any) -> Any:
+        return self._exchange(lambda parts: self._gloo.broadcast(parts, *options), tensors, tensors)
+
+    def _allgather_base(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> Any:
+        return self._exchange(lambda both: self._gloo._allgather_base(*both, opts), [output, input], [output])
+
+    all_gather_single = _allgather_base  # its name in torch 2.15
+
+    def _exchange(
+        self, begin: Callable[[list[torch.Tensor]], Any], tensors: list[torch.Tensor], received: list[torch.Tensor]
+    ) -> "_Works":
+        parts = [tensor.cpu() for tensor in tensors]  # those on a CPU themselves
+        return _Works(begin(parts), parts, list(zip(received, parts, strict=False)))
+
+
+class _Works:
+    """An exchange under way; it keeps in memory what is sent."""
+
+    def __init__(self, work: Any, parts: list[torch.Tensor], arriving: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._work, self._parts, self._arriving = work, parts, arriving
+
+    def wait(self) -> None:
+        self._work.wait()
+        for place, part in self._arriving:
+            if place is not part:
+                place.copy_(part)
