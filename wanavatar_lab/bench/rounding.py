@@ -61,7 +61,7 @@ def _run(
     exact: bool,
     folder: Path,
 ) -> None:
-    own, ranks = torch.device(device), Ranks(rank, world)
+    own, ranks = torch.device("cpu" if device == "cpu" else "cuda:0"), Ranks(rank, world)
     if own.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
     dist.Backend.register_backend(ThroughMainMemory.NAME, ThroughMainMemory, devices=["cpu", "cuda"])
