@@ -168,8 +168,8 @@ def test_an_offloaded_stage_leaves_nothing_on_the_gpu(offload: str) -> None:
     clip(models.pipeline)
     models.offload_to_host()
     gc.collect()
-    # what libraries keep for themselves; the weights are a thousand times as much
-    assert torch.cuda.memory_allocated() - before < 20 * 2**20
+    # what libraries keep for themselves, cuBLAS 32 MiB of it; the weights are far more
+    assert torch.cuda.memory_allocated() - before < 64 * 2**20
 
 
 def test_layer_by_layer_no_weight_is_left_on_the_gpu_after_a_clip() -> None:

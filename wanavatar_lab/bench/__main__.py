@@ -257,11 +257,13 @@ def _clip_and_compiled(arguments: argparse.Namespace) -> tuple[tuple[int, int, i
 def _rounding(words: list[str]) -> int:
     parser = _shared_parser("rounding", "How much the flow of a step differs where processes on one GPU share it.")
     parser.add_argument("--processes", type=int, default=2, help="each holds the network; default 2")
+    parser.add_argument("--attention", choices=("auto", *attention.BACKENDS), default="auto")
     parser.add_argument("--float32", action="store_true", help="also how far both are from float32; takes a minute")
     arguments = parser.parse_args(words)
     clip, compiled = _clip_and_compiled(arguments)
     sharing = (arguments.device, arguments.processes)
-    figures = measure_rounding(arguments.size, clip, *sharing, compiled=compiled, exact=arguments.float32)
+    how: dict[str, Any] = {"attend_by": arguments.attention, "compiled": compiled, "exact": arguments.float32}
+    figures = measure_rounding(arguments.size, clip, *sharing, **how)
     _write(arguments.json, figures)
     print(tables([figures]))
     return 0

@@ -4,6 +4,7 @@ The processes compute what several GPUs compute, by the same kernels, and what t
 how fast they are says nothing.
 """
 
+import gc
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,7 +27,14 @@ from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 
 
 def measure_rounding(
-    size: str, clip: tuple[int, int, int], device: str, world: int, *, compiled: bool, exact: bool
+    size: str,
+    clip: tuple[int, int, int],
+    device: str,
+    world: int,
+    *,
+    attend_by: str = "auto",
+    compiled: bool,
+    exact: bool,
 ) -> dict[str, Any]:
     """The flow of a step with guidance, by one process and by several that share the sequence.
 
@@ -35,6 +43,7 @@ def measure_rounding(
         clip: height, width and frames.
         device: cpu, or cuda, of which the first GPU holds the network once for each process.
         world: how many processes.
+        attend_by: a name in `attention.BACKENDS`, or auto; it decides how a sequence is shared.
         compiled: whether blocks are compiled.
         exact: whether the passes are computed in float32 too, which takes a minute or two on a GPU.
 
@@ -46,7 +55,7 @@ def measure_rounding(
     Raises:
         LabError: a process has failed.
     """
-    figures: dict[str, Any] = in_processes(_run, world, size, clip, device, compiled, exact)
+    figures: dict[str, Any] = in_processes(_run, world, size, clip, device, attend_by, compiled, exact)
     return figures
 
 
@@ -57,6 +66,7 @@ def _run(
     size: str,
     clip: tuple[int, int, int],
     device: str,
+    attend_by: str,
     compiled: bool,
     exact: bool,
     folder: Path,
@@ -71,7 +81,7 @@ def _run(
     ranks.agreed(None)  # before the others take memory
     model: Any = random_model(size, dtype, own)
     heads = model.config.num_attention_heads, model.config.attention_head_dim
-    choice = attention.choose("auto", str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
+    choice = attention.choose(attend_by, str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
     backend, _ = ranks.agreed(choice)
     attention.use_backend(model, backend)
     if compiled:
@@ -109,6 +119,7 @@ def _in_float32(size: str, clip: tuple[int, int, int], device: torch.device, dty
     inputs = {name: value.float() for name, value in inputs.items()}
     made = [each.cpu() for each in guided_step(model, inputs, [SegmentMemory(), SegmentMemory()])]
     del model, inputs
+    gc.collect()  # a network and its hooks refer to each other
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return made
