@@ -8,6 +8,7 @@
     python -m wanavatar_lab.bench files --folder /tmp/weights                 reading a stage's files from a disk
     python -m wanavatar_lab.bench service --pollers 200 --uploaders 20         answers of the REST service
     python -m wanavatar_lab.bench ranks --gpus 2                              a step that several GPUs share
+    python -m wanavatar_lab.bench rounding --float32                          how much such a step differs
     python -m wanavatar_lab.bench cpu --demo                                  imports and the demo, on a CPU
     python -m wanavatar_lab.bench table docs/measured/*.json                  the figures as tables
 
