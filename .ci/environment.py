@@ -43,6 +43,11 @@ PROBE = "import json, platform, sys; print(json.dumps([sys.executable, platform.
 
 
 def main() -> None:
+    if VENV.is_symlink():
+        stop(
+            f".venv is a link to {os.path.realpath(VENV)}, whose packages would be replaced. "
+            "Remove the link and run make again."
+        )
     with alone():
         wanted = fingerprint()
         before = read_stamp()
@@ -100,16 +105,22 @@ def find_python() -> str | None:
     A name on PATH proves nothing: a version switcher's shim stands there for releases that it does not have.
     """
     for name in PYTHONS:
-        for folder in os.get_exec_path():
+        for folder in folders_of_programs():
             found = probe(os.path.join(folder, name))
             if found is not None and fits(found):
                 return found[0]
     return None
 
 
+def folders_of_programs() -> list[str]:
+    """Those of PATH, but for the one of `.venv`, which an activated shell has and set-up may remove."""
+    own = os.path.realpath(VENV_PYTHON.parent)
+    return [folder for folder in os.get_exec_path() if os.path.realpath(folder) != own]
+
+
 def find_uv(base: str | None) -> str:
     """A uv that is new enough: from PATH, else from `.bootstrap/`, where pip installs it first if need be."""
-    for folder in os.get_exec_path():
+    for folder in folders_of_programs():
         program = os.path.join(folder, "uv")
         if uv_version(program) >= OLDEST_UV:
             return program

@@ -136,6 +136,29 @@ def test_an_environment_that_lost_its_python_is_made_anew(house: House) -> None:
     assert house.asked() == WHOLE
 
 
+def test_an_environment_of_another_folder_is_left_alone(house: House, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "added by hand").touch()
+    (house.folder / ".venv").symlink_to(there)
+    code, said = house.set_up()
+    assert code == 1 and f"link to {there}" in said and "Remove the link" in said
+    assert not house.asked() and [file.name for file in there.iterdir()] == ["added by hand"]
+
+
+def test_what_an_activated_environment_has_on_path_is_passed_over(house: House) -> None:
+    house.set_up()
+    house.asked()
+    own = house.folder / ".venv" / "bin"
+    for program in ("uv", "python3.12"):
+        shutil.copy(house.path / program, own / program)
+    (house.folder / ".venv" / "set-up.json").unlink()  # so that it is made anew
+    code, said = house.set_up(PATH=os.pathsep.join((str(own), str(house.path))), VIRTUAL_ENV=str(own.parent))
+    assert code == 0, said
+    assert house.asked() == WHOLE
+    assert not (own / "uv").exists()
+
+
 def test_a_face_landmarker_that_is_another_is_told_and_not_kept(house: House) -> None:
     # the stand-in puts a file where the package has the model, as another release of that package would
     target = house.folder / ".venv/share/face-landmarker.new"
