@@ -54,6 +54,7 @@ def read_frames(
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
             so that times never drift; one that stands for longer than the others is shown until the next one begins.
+            A clock that trembles costs no frames: where some are repeated, the next ones may be up to a step late.
             If None, every source frame once, as the file has them.
         start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it, likewise.
         limit: frames at most.
@@ -274,18 +275,26 @@ def _from_start(frames: Iterator[Timed], start: Fraction, shortest: Fraction) ->
 def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
     """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown.
 
-    One that stands for longer than a step of the result and than the `shortest` is not cut short.
+    One that stands for longer than a step of the result and than the `shortest` is not cut short. Where one was
+    repeated, the next ones are not left out but shown late, by less than a step: else a clock that trembles about the
+    middle of two steps would repeat every other frame and lose the rest.
     """
     count = 0
     before: Timed | None = None
     step = Fraction(0)
+    repeated = False
     for time, frame in frames:
         if before is not None:
             shortest = min(shortest, time - before[0])
+            first = count
             # of two that are equally near, the earlier one
             while start + count / fps <= max((before[0] + time) / 2, time - max(shortest, 1 / fps) / 2):
                 yield before[1]
                 count += 1
+            if count == first and (repeated := repeated and start + count / fps < before[0] + 1 / fps):
+                yield before[1]
+                count += 1
+            repeated = repeated or count > first + 1
             step = time - before[0]
         before = time, frame
     if before is not None:
