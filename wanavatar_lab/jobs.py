@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanavatar_lab import locks
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import LabError, RunError, RunsAway
 from wanavatar_lab.lora import check_loras, with_usual_weights
 from wanavatar_lab.requests import Request
 from wanavatar_lab.runs import display
@@ -184,8 +184,10 @@ class Job:
             await asyncio.sleep(_LONGEST_NAP)
             try:
                 status = self.status()
-            except RunError as error:  # deleted meanwhile
+            except RunError as error:  # deleted meanwhile, or its disk is not connected now
                 output.show({"text/plain": str(error)})
+                if isinstance(error, RunsAway):
+                    continue
                 return
             output.show(display.run_bundle(self.run, status))
             if status.ended:
