@@ -204,10 +204,7 @@ class Run:
         """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
         from wanavatar_lab.runs.display import run_bundle
 
-        try:
-            return run_bundle(self, self.status())
-        except RunError as error:
-            return {"text/plain": str(error)}
+        return run_bundle(self, self.status)
 
     def path(self, artifact: Artifact) -> Path:
         """The file of an artifact."""
