@@ -223,6 +223,8 @@ class Run:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
+            if not os.path.exists(self.folder / "cancel"):  # its disk is not connected now
+                return False
             word = ""  # its existence is the request, whatever it is
         return not now or word == CANCEL_NOW
 
@@ -268,6 +270,15 @@ def check_there(root: Path) -> None:
             f"The runs folder {root} cannot be read now ({error.strerror}). Connect its disk again, or check its "
             "permissions."
         ) from error
+
+
+def is_there(root: Path) -> bool:
+    """Whether a folder of runs is there, and not on a disk that is not connected now."""
+    try:
+        check_there(root)
+    except RunsAway:
+        return False
+    return True
 
 
 def list_runs(runs_dir: Path | str | None = None) -> list[Run]:
