@@ -231,6 +231,10 @@ def test_no_frame_is_held_between_videos_whose_sound_is_longer(
     assert (made.frames, made.duration) == (32, 2.0)
     assert greys(tmp_path / "b.mp4") == pytest.approx([*range(0, 128, 8)] * 2, abs=NEAR)
     assert said in caplog.text and bool(said) == bool(caplog.text)
+    caplog.clear()
+    assert tools.trim(path, tmp_path / "c.mp4", duration=0.5).duration == 0.5 and not caplog.text
+    assert tools.trim(path, tmp_path / "c.mp4", start=0.5).frames == 8
+    assert said in caplog.text and bool(said) == bool(caplog.text)
 
 
 def test_recordings_in_a_row(tmp_path: Path) -> None:
