@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["Cancelled", "DiskFull", "LabError", "MediaError", "NotFinite", "RequestError", "RunError", "WeightsError"]
+__all__ = [
+    "Cancelled",
+    "DiskFull",
+    "LabError",
+    "MediaError",
+    "NotFinite",
+    "RequestError",
+    "RunError",
+    "RunsAway",
+    "WeightsError",
+]
 
 # exit codes of every command; 128 + n is what shells report for a process that signal n has ended
 SUCCEEDED, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -56,6 +66,10 @@ class NotFinite(LabError):
 
 class RunError(LabError):
     """A run that is unknown, or whose folder is damaged."""
+
+
+class RunsAway(RunError):
+    """The folder of all runs is not there now, as where its disk is not connected: nothing is known of its runs."""
 
 
 class DiskFull(LabError):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanavatar_lab import locks
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import LabError, RunError, RunsAway
 from wanavatar_lab.lora import check_loras, with_usual_weights
 from wanavatar_lab.requests import Request
 from wanavatar_lab.runs import display
@@ -160,17 +160,13 @@ class Job:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
-        try:
-            return display.run_bundle(self.run, self.status())
-        except RunError as error:
-            return {"text/plain": str(error)}
+        return display.run_bundle(self.run, self.status)
 
     def _ipython_display_(self) -> None:
         """Show it; where a person looks at a notebook, what is shown follows the run until it has ended."""
         output = display.LiveOutput()
         output.show(self._repr_mimebundle_())
-        status = self.run.readable_status()
-        if display.in_live_notebook() and status is not None and not status.ended:
+        if display.in_live_notebook() and not self._stays():
             import asyncio
 
             task = asyncio.get_running_loop().create_task(self._follow(output))
@@ -180,16 +176,18 @@ class Job:
     async def _follow(self, output: "display.LiveOutput") -> None:
         import asyncio
 
-        while True:
+        stays = False
+        while not stays:
             await asyncio.sleep(_LONGEST_NAP)
-            try:
-                status = self.status()
-            except RunError as error:  # deleted meanwhile
-                output.show({"text/plain": str(error)})
-                return
-            output.show(display.run_bundle(self.run, status))
-            if status.ended:
-                return
+            stays = self._stays()
+            output.show(self._repr_mimebundle_())
+
+    def _stays(self) -> bool:
+        """Whether what is shown will not change any more: it has ended, or is gone or damaged."""
+        try:
+            return self.status().ended
+        except RunError as error:
+            return not isinstance(error, RunsAway)
 
     def cancel(self, *, now: bool = False) -> None:
         """Request cancellation. A queued run ends at once, a running one within a denoising step.

@@ -18,7 +18,7 @@ from av.stream import Disposition
 
 from tests.media.samples import clicks, mux, number_in, numbered, onsets, tone
 from wanavatar_lab.errors import MediaError
-from wanavatar_lab.media import Audio, probe, read_audio, read_frames, write_audio
+from wanavatar_lab.media import Audio, VideoWriter, probe, read_audio, read_frames, write_audio
 
 VIDEO_AND_SOUND = {
     "mp4": ("libx264", "aac"),
@@ -72,12 +72,21 @@ def test_flac_and_wav_hold_the_same_samples(tmp_path: Path, channels: int) -> No
     assert np.array_equal(read_audio(tmp_path / "a.wav").samples, read_audio(tmp_path / "a.flac").samples)
 
 
-def test_writing_what_was_read_changes_nothing_and_loud_samples_are_clipped(tmp_path: Path) -> None:
+def test_writing_what_was_read_changes_nothing_and_loud_samples_are_clipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     loud = Audio(np.array([[0.5], [1.5], [-1.0], [-9.0], [1.0]], np.float32), 8_000)
     write_audio(tmp_path / "a.wav", loud)
+    clipped = f"The sound of {tmp_path / 'a.wav'} reaches 9.0 times full scale, where it is clipped"
+    assert [record.message.partition(".")[0] for record in caplog.records] == [clipped.partition(".")[0]]
+    with VideoWriter(tmp_path / "a.mp4", fps=16, audio=loud) as writer:
+        writer.write(numbered(0))
+    assert f"{tmp_path / 'a.mp4'} reaches 9.0 times" in caplog.records.pop().message
+    caplog.clear()
     once = read_audio(tmp_path / "a.wav")
     assert np.allclose(once.samples[:, 0], [0.5, 32767 / 32768, -1, -1, 32767 / 32768], atol=1e-7)
     write_audio(tmp_path / "b.wav", once)
+    assert not caplog.records
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 

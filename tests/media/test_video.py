@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pillow_heif
 import pytest
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -248,6 +249,39 @@ def test_a_webm_is_transparent_too(tmp_path: Path, codec: str) -> None:
     assert [number_in(frame) for frame in read] == list(range(60))
     assert min(frame[20:].min() for frame in read) >= 250
     assert [number_in(frame) for frame in read_frames(path, start=1.0, fps=5)] == [25, 30, 35, 40, 45, 50, 55]
+
+
+@pytest.mark.parametrize("live", ["0", "1"])
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize("angle", [90, 180])
+def test_a_transparent_webm_is_turned_as_its_header_says(tmp_path: Path, angle: int, codec: str, live: str) -> None:
+    """As one without transparency is, from its first frame and from a later one."""
+    frames = [np.dstack([numbered(number), np.full((32, 96), 255, np.uint8)]) for number in range(30)]
+    for frame in frames:
+        frame[16:, :, 3] = 0
+    same: dict[str, Any] = {"video": codec, "rotation": angle, "fps": 25, "video_options": {"auto-alt-ref": "0"}}
+    same["options"] = {"live": live}
+    clear = mux(tmp_path / "clear.webm", pixels="yuva420p", frames=frames, **same)
+    info, read = probe(clear), list(read_frames(clear))
+    assert {frame.shape for frame in read} == {(info.height, info.width, 3)}
+    upright = [np.rot90(frame, -angle // 90) for frame in read]
+    assert list(map(number_in, upright)) == list(range(30))
+    assert min(frame[20:].min() for frame in upright) >= 250
+    assert number_in(np.rot90(read_frame(clear, 1.0), -angle // 90)) == 25
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        (ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, Colorspace.BT2020),
+        (ColorTrc.BT709, ColorPrimaries.SMPTE432, Colorspace.ITU709),
+    ],
+)
+def test_transparency_changes_no_colours(tmp_path: Path, tags: Any) -> None:
+    frame = np.full((32, 64, 4), (20, 200, 60, 255), np.uint8)
+    clear = mux(tmp_path / "a.webm", video="libvpx-vp9", pixels="yuva420p", frames=[frame], tags=tags)
+    opaque = mux(tmp_path / "b.webm", video="libvpx-vp9", frames=[frame[..., :3]], tags=tags)
+    assert read_frame(clear, 0.0)[8, 8] == pytest.approx(read_frame(opaque, 0.0)[8, 8], abs=2)
 
 
 def test_transparent_frames_are_laid_over_white(tmp_path: Path) -> None:

@@ -115,6 +115,11 @@ def test_a_run_that_was_deleted_says_so_and_raises_nothing(
         assert shown._repr_mimebundle_() == {"text/plain": f"There is no run in {run.folder}: it has no status.json."}
     Job(run)._ipython_display_()
     assert capsys.readouterr().err == ""
+    queue_settings.rename(queue_settings.with_name("unmounted"))
+    for shown in (run, Job(run)):
+        assert shown._repr_mimebundle_()["text/plain"].startswith(
+            f"The runs folder {queue_settings} cannot be read now"
+        )
 
 
 def test_waiting_shows_lines_and_raises_what_went_wrong(

@@ -134,6 +134,34 @@ def test_a_camera_whose_rate_changes_loses_at_most_a_frame(tmp_path: Path) -> No
     assert len(set(map(number_in, read_frames(tmp_path / "part.mp4")))) >= len(times) - 1
 
 
+@pytest.mark.parametrize("begin", [0, 17])
+@pytest.mark.parametrize("tremble", [0, 5, 8])
+@pytest.mark.parametrize(("suffix", "codec", "voice"), [("mp4", "libx264", "aac"), ("webm", "libvpx", "libopus")])
+def test_a_clock_that_trembles_is_no_faster_rate(
+    tmp_path: Path, suffix: str, codec: str, voice: str, tremble: int, begin: int
+) -> None:
+    """As of a webcam: 29.97 frames per second in whole milliseconds, each some off, and begun with the sound or later.
+
+    By the middle of two steps later, the nearest frames would be every other one twice.
+    """
+    count, rate = 90, Fraction(30_000, 1001)
+    off = np.random.default_rng(3).normal(0, tremble, count).clip(-16, 16)
+    off[0] = 0
+    times = np.unique(np.rint(begin + np.arange(count) * 1000 / float(rate) + off).astype(int)).tolist()
+    assert len(times) == count
+    path, frames = tmp_path / f"webcam.{suffix}", [numbered(k) for k in range(count)]
+    sound = clicks(48_000, 3.1, [2.0])
+    mux(path, video=codec, audio=voice, frames=frames, times=times, fps=1000, samples=sound)
+    info = probe(path)
+    assert info.frames == count and [info.fps, info.steady_fps] == pytest.approx([float(rate)] * 2, rel=0.02)
+    fps = tools.trim(path, tmp_path / "out.mp4").fps or 0
+    made, sound = list(map(number_in, read_frames(tmp_path / "out.mp4"))), read_audio(tmp_path / "out.mp4").samples
+    assert abs(len(made) - count) <= 1 and len(set(made)) >= count - 3
+    late = [place / fps - times[number] / 1000 for place, number in enumerate(made)]
+    assert max(map(abs, late)) < 1.5 / float(rate)
+    assert onsets(sound, 48_000)[0] == pytest.approx(2.0, abs=0.01)
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
 def test_an_animation_is_worked_on_as_a_video(tmp_path: Path, suffix: str) -> None:
     first, *rest = [Image.fromarray(numbered(k)) for k in range(10)]
@@ -202,6 +230,10 @@ def test_no_frame_is_held_between_videos_whose_sound_is_longer(
     made = tools.concatenate([path, path], tmp_path / "b.mp4")
     assert (made.frames, made.duration) == (32, 2.0)
     assert greys(tmp_path / "b.mp4") == pytest.approx([*range(0, 128, 8)] * 2, abs=NEAR)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+    caplog.clear()
+    assert tools.trim(path, tmp_path / "c.mp4", duration=0.5).duration == 0.5 and not caplog.text
+    assert tools.trim(path, tmp_path / "c.mp4", start=0.5).frames == 8
     assert said in caplog.text and bool(said) == bool(caplog.text)
 
 

@@ -12,8 +12,9 @@ from tests.queue_for_tests import QueueUnderTest, let_go, steps_done
 from tests.ui import made_runs
 from wanavatar_lab.errors import RunError
 from wanavatar_lab.requests import TextToImage, Upscale
+from wanavatar_lab.runs.finish import finish_run
 from wanavatar_lab.runs.run import Run
-from wanavatar_lab.ui.job_card import LOG_CHARACTERS, LOG_LINES, JobCard
+from wanavatar_lab.ui.job_card import LOG_CHARACTERS, LOG_LINES, POLL_SECONDS, JobCard
 from wanavatar_lab.ui.language import language
 
 
@@ -103,6 +104,30 @@ def test_a_run_that_is_unknown_is_refused_and_one_that_goes_is_said(queue_settin
     shutil.rmtree(run.folder)
     assert card.look()
     assert card.state == "gone" and run.id in card.error
+
+
+def test_a_runs_folder_that_is_away_for_a_while_is_said_and_the_run_is_followed_on(queue_settings: Path) -> None:
+    run = Run.create(TextToImage(prompt="a face"))
+    run.write_status(run.status().started())
+
+    async def follow() -> None:
+        with run.held():
+            card = JobCard(run.id)
+            watching = asyncio.ensure_future(card.watch())
+            root = queue_settings.rename(queue_settings.with_name("unmounted"))
+            assert not card.look()
+            assert card.state == "running" and card.error.startswith(f"The runs folder {queue_settings} cannot be read")
+            language.code = "ko"
+            assert card.error.startswith("지금은 실행 폴더")
+            await asyncio.sleep(2 * POLL_SECONDS)
+            root.rename(queue_settings)
+            assert not card.look()
+            assert (card.state, card.error) == ("running", "")
+            finish_run(run, "succeeded")
+        status = await watching
+        assert status is not None and (status.state, card.state) == ("succeeded", "succeeded")
+
+    asyncio.run(follow())
 
 
 def test_a_stage_without_a_seed_shows_none(queue_settings: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.ui import made_runs
 from tests.ui.looking import everything, named
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.profiles import PROFILES
-from wanavatar_lab.requests import STAGE_REQUESTS, SpeechToVideo, TextToImage, Upscale, presets
+from wanavatar_lab.requests import STAGE_REQUESTS, Request, SpeechToVideo, TextToImage, Upscale, presets
 from wanavatar_lab.requests.presets import own_presets, rename_preset, save_preset, shipped_presets, shipped_values
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.ui.form import Form, read_values
@@ -146,6 +146,20 @@ def test_a_value_of_another_release_is_named_and_the_others_come() -> None:
     Presets(form).apply("old", own=True)
     assert form.values()["prompt"] == "a cat"
     assert form.problems() == {"num_inference_steps": "must be an integer from 1 to 12 (got 5000)"}
+
+
+@pytest.mark.parametrize("kind", [TextToImage, Upscale])
+def test_a_profile_that_there_is_not_is_named_at_its_field(kind: type[Request]) -> None:
+    save_preset(kind.stage, "old", {"profile": "huge", "seed": 7, "tile": 128})
+    form = Form(kind)
+    Presets(form).apply("old", own=True)
+    assert form.values().get("seed", form.values().get("tile")) in (7, 128)
+    refused = {"profile": "must be one of 'full', 'pocket' (got 'huge')"}
+    assert (form.profile, form.problems()) == ("pocket", refused)
+    language.code = "ko"  # which says it again
+    assert form.problems() == refused
+    form.controls["profile"].change("pocket")
+    assert not form.problems()
 
 
 @settings(max_examples=20)

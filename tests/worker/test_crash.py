@@ -20,6 +20,7 @@ from tests.queue_for_tests import (  # noqa: F401  fixtures
     queue_settings_fixture,
     steps_done,
 )
+from wanavatar_lab.errors import RunsAway
 from wanavatar_lab.jobs import Job, attach, list_jobs
 from wanavatar_lab.runs.run import Run
 from wanavatar_lab.worker.queue import RunQueue
@@ -345,6 +346,30 @@ def test_a_run_whose_folder_is_removed_does_not_hold_up_the_next(queue: QueueUnd
     (job.run.folder / "go").touch()
     assert after.wait(PATIENCE).state == "succeeded"
     assert queue.process_ids().supervisor == supervisor
+
+
+def test_a_runs_folder_that_is_away_for_a_while_costs_no_run(queue: QueueUnderTest) -> None:
+    first, second = queue.submit(hold_at=1, steps=4), queue.submit()
+    worker, supervisor = queue.worker_at(first, step=1), queue.process_ids().supervisor
+    root = queue.runs_dir.rename(queue.runs_dir.with_name("unmounted"))
+    with pytest.raises(RunsAway):
+        first.status()
+    log = root / ".worker" / "worker.log"
+    eventually(lambda: f"{queue.runs_dir} cannot be read now" in log.read_text())
+    root.rename(queue.runs_dir)
+    let_go(first)
+    assert [job.wait(PATIENCE).state for job in (first, second)] == ["succeeded"] * 2
+    assert queue.process_ids() == (supervisor, (worker,))
+
+
+def test_a_runs_folder_that_does_not_come_back_ends_the_supervisor(
+    queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANAVATAR_WORKER_IDLE_SECONDS", "1")
+    queue.submit().wait(PATIENCE)
+    processes = queue.process_ids()
+    queue.runs_dir.rename(queue.runs_dir.with_name("unmounted"))
+    eventually(lambda: not any(map(is_alive, (processes.supervisor, *processes.workers))))
 
 
 def test_a_request_damaged_in_the_queue_fails_with_its_reason(queue: QueueUnderTest) -> None:

@@ -1,5 +1,6 @@
 """Write sound: WAV and FLAC files, and the AAC track of a video while its frames arrive."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -17,11 +18,14 @@ from wanavatar_lab.media.container import writing
 
 CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
 AAC_FRAME = 1024  # samples
+AUDIBLE = 1.12  # of full scale: 1 dB above it
 AAC_BITS_PER_CHANNEL = 160_000  # per second; FFmpeg's encoder is audibly coarse below 128,000
+
+_log = logging.getLogger(__name__)
 
 
 def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write 16-bit WAV or FLAC, chosen by the suffix; samples beyond ±1 are clipped. Whole or not at all.
+    """Write 16-bit WAV or FLAC, chosen by the suffix, whole or not at all; samples beyond ±1 are clipped, and said.
 
     Args:
         metadata: written as one JSON object into the file's comment.
@@ -43,6 +47,17 @@ def write_audio(path: Path | str, audio: Audio, *, metadata: Mapping[str, str] |
             samples = np.clip(scaled, -32768, 32767).astype(np.int16)
             container.mux(stream.encode(_frame(samples.reshape(1, -1), "s16", audio.channels, audio.rate, place)))
         container.mux(stream.encode(None))
+    say_clipped(path, audio)
+
+
+def say_clipped(path: Path | str, audio: Audio) -> None:
+    """Log where sound that is written to `path` is clipped, but for what resampling and codecs add to full scale."""
+    if (peak := float(np.abs(audio.samples).max(initial=0.0))) > AUDIBLE:
+        _log.warning(
+            "The sound of %s reaches %.1f times full scale, where it is clipped. Normalize its loudness first.",
+            path,
+            peak,
+        )
 
 
 class SoundTrack:

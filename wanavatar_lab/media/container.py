@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import av
 from av.audio.stream import AudioStream
-from av.codec.context import CodecContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -99,7 +98,8 @@ class Source:
         zero: the file's own time, in seconds, that counts as 0: the earliest start of its streams. A start of sound
             a little below 0 is an encoder's priming, which decoders drop, and does not move the zero.
         damaged: the start of every packet that was skipped, in seconds of the file's own time.
-        decoders: of streams, by index, that are decoded by another decoder than FFmpeg's choice.
+        decoders: of streams, by index, that are decoded by another decoder than FFmpeg's choice, with a `decode` like
+            that of `CodecContext`.
         length: seconds from there to where the header says that the last stream ends; None if it declares no length.
     """
 
@@ -137,7 +137,7 @@ class Source:
         # ends in the file's own time in seconds: of all packets, of those that could be read, and without the last one
         self._found = self._read = self._before = Fraction(0)
         self.damaged: list[Fraction] = []
-        self.decoders: dict[int, CodecContext] = {}
+        self.decoders: dict[int, Any] = {}
         self._at_end = False
 
     @property
@@ -197,7 +197,7 @@ class Source:
     def decode(self, packet: "Packet[Stream]") -> list[Any]:
         """The frames that a packet of `packets` completes; none if the decoder refuses it, which is noted."""
         try:
-            decoder: Any = self.decoders.get(packet.stream.index)
+            decoder = self.decoders.get(packet.stream.index)
             return packet.decode() if decoder is None else decoder.decode(packet if packet.size else None)
         except MemoryError:
             raise

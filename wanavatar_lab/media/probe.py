@@ -1,6 +1,7 @@
 """What is in a media file: its kind, size, frames and length."""
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from wanavatar_lab.errors import MediaError
 from wanavatar_lab.media.audio import check_file_rate
@@ -24,6 +25,9 @@ from wanavatar_lab.settings import read_settings
 MOST_OFF = Fraction(1, 10)  # by which a header's frame rate may differ from the frames that are there
 # frames per second: a recorder that writes several frames at once dates them a millisecond apart
 LARGEST_STEADY_RATE = 120
+# How many steps of frames are taken together, and the share of frames that may be left out without it. Over several, a
+# clock that trembles evens out; one alone is for movements that are shorter than these.
+STEPS_TOGETHER = (8, 0.02), (1, 0.1)
 NEARLY_WHOLE = 0.01  # frames per second: less than 29.97 misses 30 by
 
 
@@ -186,22 +190,39 @@ def _counted(source: Source, stream: VideoStream) -> _Counted:
 
 
 def _steady_rate(times: ArrayLike, base: Fraction, fps: float) -> float:
-    """The rate of the frames that follow each other fastest, but for a few, or the average rate if that is as high.
+    """The average rate, if hardly a frame is left out at it, or the rate of the frames that follow each other fastest,
+    but for a few.
 
     Args:
         times: of the frames, in any order.
         base: seconds of one unit of them.
         fps: the average rate.
     """
-    steps = np.sort(np.diff(np.unique(times))) * float(base)
-    if not len(steps):
-        return fps
-    fast = steps[len(steps) // 10]
-    # the mean of those that are nearly as short, since clocks of milliseconds round
-    rate = min(1 / steps[(steps * 1.15 > fast) & (steps < fast * 1.15)].mean(), LARGEST_STEADY_RATE)
+    at, rate = np.unique(times) * float(base), fps
+    for width, few in STEPS_TOGETHER:
+        if _left_out(at, rate) <= few * len(at):
+            break
+        if len(at) <= width:
+            continue
+        steps = np.sort(at[width:] - at[:-width]) / width
+        fast = steps[len(steps) // 10]
+        # the mean of those that are nearly as short, since clocks of milliseconds round
+        slack = 1 + 0.15 / width**0.5
+        rate = min(1 / steps[(steps * slack > fast) & (steps < fast * slack)].mean(), LARGEST_STEADY_RATE)
     if rate <= fps * (1 + MOST_OFF):
         return fps
     return float(round(rate) if abs(rate - round(rate)) < NEARLY_WHOLE else rate)
+
+
+def _left_out(times: NDArray[np.float64], rate: float) -> int:
+    """How many frames get no place at a constant rate, where each may be shown late by one step of it."""
+    count, free = 0, -math.inf
+    for time in times.tolist():
+        if free - time > 1 / rate:
+            count += 1
+        else:
+            free = max(time, free) + 1 / rate
+    return count
 
 
 def _duration(seconds: Fraction, path: Path | str) -> float:

@@ -5,7 +5,7 @@ Any file that FFmpeg knows is read, and animated WebP, of which FFmpeg reads non
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,9 @@ from typing import Any
 import av
 import numpy as np
 from av.codec.context import CodecContext
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -51,6 +54,7 @@ def read_frames(
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
             so that times never drift; one that stands for longer than the others is shown until the next one begins.
+            A clock that trembles costs no frames: where some are repeated, the next ones may be up to a step late.
             If None, every source frame once, as the file has them.
         start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it, likewise.
         limit: frames at most.
@@ -160,16 +164,41 @@ def _frames(path: Path | str, fps: Fraction | None, start: Fraction, settings: S
         stream.codec_context.thread_count = threads()
         # FFmpeg's frame threads wait for each other for ever on some damaged streams
         stream.thread_type = "SLICE"
+        upright = orientation
         if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ALPHA_DECODERS:
-            decoder = CodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r")
-            decoder.options, decoder.thread_count = stream.codec_context.options, threads()
-            source.decoders[stream.index] = decoder
-        to_array = _Converter(shown_size(stream))
+            source.decoders[stream.index] = decoder = _AlphaDecoder(stream.codec_context)
+            upright = decoder.orientation
+        to_array = _Converter(shown_size(stream), upright)
         # a raw stream, whose frames have no times, cannot be sought, and is lost where that was tried
         sought = start > SEEK_MARGIN and stream.start_time is not None
         frames = _sought(source, stream, start, settings) if sought else _timed(source, stream, settings)
         for frame in _chosen(frames, start, fps, 1 / _fastest_rate(stream)):
             yield to_array(frame)
+
+
+class _AlphaDecoder:
+    """Decodes a stream with its transparency.
+
+    What the header says is only told to FFmpeg's own decoder, which decodes the first frame too.
+    """
+
+    def __init__(self, own: Any) -> None:
+        decoder = CodecContext.create(ALPHA_DECODERS[own.name], "r")
+        assert isinstance(decoder, VideoCodecContext)
+        decoder.options, decoder.thread_count = own.options, threads()
+        decoder.color_primaries, decoder.color_trc = own.color_primaries, own.color_trc
+        self._own, self._decoder = own, decoder
+        self._orientation: tuple[bool, int] | None = None
+
+    def decode(self, packet: "Packet[Stream] | None") -> list[Any]:
+        """The frames that a packet completes; None flushes the decoder."""
+        if self._orientation is None:
+            self._orientation = next(map(orientation, self._own.decode(packet)), None)
+        return self._decoder.decode(packet)
+
+    def orientation(self, frame: VideoFrame) -> tuple[bool, int]:
+        """What `orientation` says of the frames that FFmpeg's own decoder makes."""
+        return self._orientation or orientation(frame)
 
 
 def _is_webp(path: Path | str) -> bool:
@@ -246,18 +275,26 @@ def _from_start(frames: Iterator[Timed], start: Fraction, shortest: Fraction) ->
 def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: Fraction) -> Iterator[VideoFrame]:
     """The frame nearest to each of the times `start + k / fps`, up to where the last frame stops being shown.
 
-    One that stands for longer than a step of the result and than the `shortest` is not cut short.
+    One that stands for longer than a step of the result and than the `shortest` is not cut short. Where one was
+    repeated, the next ones are not left out but shown late, by less than a step: else a clock that trembles about the
+    middle of two steps would repeat every other frame and lose the rest.
     """
     count = 0
     before: Timed | None = None
     step = Fraction(0)
+    repeated = False
     for time, frame in frames:
         if before is not None:
             shortest = min(shortest, time - before[0])
+            first = count
             # of two that are equally near, the earlier one
             while start + count / fps <= max((before[0] + time) / 2, time - max(shortest, 1 / fps) / 2):
                 yield before[1]
                 count += 1
+            if count == first and (repeated := repeated and start + count / fps < before[0] + 1 / fps):
+                yield before[1]
+                count += 1
+            repeated = repeated or count > first + 1
             step = time - before[0]
         before = time, frame
     if before is not None:
@@ -274,10 +311,15 @@ def _shown_for(frame: VideoFrame, step: Fraction) -> Fraction:
 
 
 class _Converter:
-    """Turns decoded frames into upright RGB arrays of one size."""
+    """Turns decoded frames into upright RGB arrays of one size.
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._size = size
+    Args:
+        size: width and height of what comes out, before it is turned.
+        upright: how a frame is turned, as `orientation` says it.
+    """
+
+    def __init__(self, size: tuple[int, int], upright: Callable[[VideoFrame], tuple[bool, int]] = orientation) -> None:
+        self._size, self._upright = size, upright
         self._reformatter = VideoReformatter()
         self._to_bt709: dict[tuple[str, int], ToBT709] = {}
 
@@ -295,7 +337,7 @@ class _Converter:
         if transparent:
             alpha = array[..., 3:].astype(np.uint16)
             array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-        mirrored, turns = orientation(frame)
+        mirrored, turns = self._upright(frame)
         return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirrored else array, turns))
 
     def _reformatted(self, frame: VideoFrame, pixels: str) -> VideoFrame:

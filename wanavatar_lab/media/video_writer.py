@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from wanavatar_lab.errors import MediaError, check_cancelled
 from wanavatar_lab.media.audio import Audio
-from wanavatar_lab.media.audio_writer import SoundTrack
+from wanavatar_lab.media.audio_writer import SoundTrack, say_clipped
 from wanavatar_lab.media.container import threads, writing
 from wanavatar_lab.media.probe import MediaInfo, probe
 from wanavatar_lab.media.timing import frame_rate
@@ -136,6 +136,8 @@ class VideoWriter:
         assert isinstance(stream, VideoStream)
         self._stream, self._encoder = stream, self._configured(stream.codec_context)
         self._sound = SoundTrack(self._container, self._audio) if self._audio else None
+        if self._audio and self._audio.channels <= 2:  # more are mixed without clipping
+            say_clipped(self.path, self._audio)
 
     def _configured(self, context: VideoCodecContext) -> VideoCodecContext:
         assert self._shape is not None

@@ -7,12 +7,12 @@ What a notebook keeps needs neither this machine nor a server: see `wanavatar_la
 
 import mimetypes
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanavatar_lab.errors import LabError, MediaError
+from wanavatar_lab.errors import LabError, MediaError, RunError
 from wanavatar_lab.files import printable
 from wanavatar_lab.requests.display import ACCENT, FAINT, FRAME
 from wanavatar_lab.runs.status import Artifact, Status
@@ -88,8 +88,12 @@ def status_html(status: Status, title: str = "", note: str = "") -> str:
     )
 
 
-def run_bundle(run: "Run", status: Status) -> dict[str, str]:
-    """A run in each format, by MIME type."""
+def run_bundle(run: "Run", look: Callable[[], Status]) -> dict[str, str]:
+    """A run in each format, by MIME type; of one that is gone or damaged, as `look` finds it, only that it is."""
+    try:
+        status = look()
+    except RunError as error:
+        return {"text/plain": str(error)}
     text = status_text(status, f"{title_of(run)} {run.id}")
     return {"text/plain": text, "text/html": run_html(run, status)}
 

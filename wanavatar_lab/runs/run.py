@@ -29,7 +29,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wanavatar_lab import files, locks
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import LabError, RunError, RunsAway
 from wanavatar_lab.requests import STAGE_REQUESTS, Request
 from wanavatar_lab.requests.custom_stages import extra_module
 from wanavatar_lab.runs.inputs import keep_inputs
@@ -122,6 +122,7 @@ class Run:
 
         Raises:
             RunError: the file is damaged, or the folder is a link: what it points to is never changed through it.
+            RunsAway: the runs folder is not there now.
         """
         path = self.folder / "status.json"
         if self.folder.is_symlink():
@@ -129,8 +130,10 @@ class Run:
         try:
             return Status.model_validate_json(files.read_file(path)).within(self.folder)
         except (FileNotFoundError, NotADirectoryError) as error:
+            check_there(self.folder.parent)
             raise RunError(f"There is no run in {self.folder}: it has no status.json.") from error
         except OSError as error:
+            check_there(self.folder.parent)
             raise RunError(f"{path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
             raise RunError(f"{path} is not the status of a run. Delete the folder if you do not need it.") from error
@@ -201,10 +204,7 @@ class Run:
         """The state, what was made, and the request; of a run that is gone or damaged, that it is."""
         from wanavatar_lab.runs.display import run_bundle
 
-        try:
-            return run_bundle(self, self.status())
-        except RunError as error:
-            return {"text/plain": str(error)}
+        return run_bundle(self, self.status)
 
     def path(self, artifact: Artifact) -> Path:
         """The file of an artifact."""
@@ -223,6 +223,8 @@ class Run:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
+            if not os.path.exists(self.folder / "cancel"):  # its disk is not connected now
+                return False
             word = ""  # its existence is the request, whatever it is
         return not now or word == CANCEL_NOW
 
@@ -253,6 +255,30 @@ class Run:
 def runs_folder(runs_dir: Path | str | None = None) -> Path:
     """The folder of all runs, absolute: the one given, or the one of the settings."""
     return Path(read_settings().runs_dir if runs_dir is None else runs_dir).absolute()
+
+
+def check_there(root: Path) -> None:
+    """Look whether a folder of runs is there, and not on a disk that is not connected now.
+
+    Raises:
+        RunsAway: it is missing, or cannot be read.
+    """
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        raise RunsAway(
+            f"The runs folder {root} cannot be read now ({error.strerror}). Connect its disk again, or check its "
+            "permissions."
+        ) from error
+
+
+def is_there(root: Path) -> bool:
+    """Whether a folder of runs is there, and not on a disk that is not connected now."""
+    try:
+        check_there(root)
+    except RunsAway:
+        return False
+    return True
 
 
 def list_runs(runs_dir: Path | str | None = None) -> list[Run]:

@@ -1,6 +1,7 @@
 """What a stage gets beside its request and its models: the run's folder and seed, progress, cancellation and log."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ class StageContext:
             raise Cancelled
 
     def _is_cancelled(self) -> bool:
-        return self.ranks.leads and (self.folder / "cancel").exists()
+        return self.ranks.leads and os.path.exists(self.folder / "cancel")  # also of a disk that is away
 
     @contextmanager
     def cancellable(self, *networks: Any) -> Iterator[None]:

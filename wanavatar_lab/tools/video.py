@@ -116,6 +116,8 @@ def trim(
     count = left if limit is None else min(limit, left)
     frames = read_frames(media, fps=fps, start=begin, limit=count)
     sound = sound_of(media, info, begin, count / fps)
+    if limit is None or limit > left:
+        _say_cut(media, info, fps)
     written = write_clip(out, frames, fps, sound, count, metadata, progress)
     _say_missing(media, start, duration, float(written / fps), float(1 / fps))
     return probe(out)
@@ -162,9 +164,7 @@ def concatenate(
             _log.warning("%s has %s×%s pixels and is fitted into %d×%d.", path, info.width, info.height, width, height)
         if abs((info.steady_fps or 0) - float(fps)) > SAME_RATE:
             _log.warning("%s has %.4g frames per second and is shown at %.4g.", path, info.steady_fps, float(fps))
-        behind = (info.duration or 0) - (info.picture_seconds or 0)
-        if behind > 1 / fps:
-            _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
+        _say_cut(path, info, fps)
     counts = [frames_of(info, fps) for info in infos]
     # the first's own rate, else that of the first with sound; the writer would mix surround sound down in any case
     begins = (sound_of(path, info, duration=Fraction(1, 10)) for path, info in zip(files, infos, strict=True))
@@ -268,6 +268,12 @@ def _say_missing(path: Path | str, start: float, asked: float | None, got: float
         _log.warning(
             "%s ends %.2f s after %g s: the part is shorter than the %g s that were asked for.", path, got, start, asked
         )
+
+
+def _say_cut(path: Path | str, info: MediaInfo, fps: Fraction) -> None:
+    behind = (info.duration or 0) - (info.picture_seconds or 0)
+    if behind > 1 / fps:
+        _log.warning("%s has %.2f s of sound behind its last frame, which are cut.", path, behind)
 
 
 def of_count(frames: Iterator[Frame], count: int) -> Iterator[Frame]:

@@ -72,6 +72,7 @@ class Form(LabBox):
         self._waiting: dict[str, Any] = {}  # values of fields that have no control yet
         self._listeners: list[Callable[[], None]] = []
         self._problem, self._said = bare(widgets.HTML), ""
+        self._refused = ""  # why a profile was not taken over
         self._toggle = bare(widgets.Button, "wl-more")
         self._advanced = widgets.VBox(layout={"display": "none"}, _dom_classes=["wl-fields"])
         basic = bare(widgets.VBox, "wl-fields", children=self._make(self._group("basic")))
@@ -158,7 +159,7 @@ class Form(LabBox):
             else:
                 self._waiting[name] = read[name]
         if "profile" in values:
-            self.made["profile"].error = self.lacking()
+            self.made["profile"].error, self._refused = self.lacking(), ""
         self.touched |= set(values)
         self._tell_controls()
 
@@ -273,6 +274,8 @@ class Form(LabBox):
         for name, control in self.made.items():
             control.error = "; ".join(texts[name])
         self._said = "; ".join(texts[""])
+        # what is said of weights is said anew in each language
+        self._refused = "; ".join(text for text in texts.get("profile", []) if text != self.lacking())
         self.show_words()
 
     def lacking(self) -> str:
@@ -289,7 +292,7 @@ class Form(LabBox):
     def show_words(self) -> None:
         """Put the button's text, what is said of weights and the error above all into the language shown."""
         if "profile" in self.touched:
-            self.made["profile"].error = self.lacking()
+            self.made["profile"].error = "; ".join(filter(None, (self._refused, self.lacking())))
         self._problem.value = alert(self._said) if self._said else ""
         self._toggle.description = WORDS.text("expanded" if self.expanded else "collapsed")
 
@@ -317,6 +320,7 @@ class Form(LabBox):
     def _changed(self, name: str) -> None:
         """A person changed a field: it keeps its value, and its error is shown at once."""
         self.touched.add(name)
+        self._refused = ""
         if name == "profile":
             self._set_profile(self.profile)
         problems: dict[str, str] = {}

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import traitlets
 
 from wanavatar_lab import jobs
-from wanavatar_lab.errors import LabError, RunError
+from wanavatar_lab.errors import LabError, RunError, RunsAway
 from wanavatar_lab.requests import STAGE_REQUESTS, Words
 from wanavatar_lab.requests.request import prompt_of
-from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.run import Run, check_there
 from wanavatar_lab.runs.status import Status
 from wanavatar_lab.ui.language import read_words, shorten, stage_name
 from wanavatar_lab.ui.messages import in_language
@@ -176,6 +176,11 @@ class JobCard(LabWidget):
             log = self.log if seen == self._log_seen else self.job.run.log_tail(LOG_LINES)[-LOG_CHARACTERS:]
             preview = self._preview(self.job)
         except (LabError, OSError) as fault:
+            try:
+                check_there(self.job.run.folder.parent)
+            except RunsAway as away:  # its disk may come back, and until then the card shows what was last known
+                self._say(str(away))
+                return False
             # deleted, or damaged: it will not change, and the card shows why
             self.state, self.cancelling = "gone", False
             self._say(str(fault))

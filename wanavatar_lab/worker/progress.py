@@ -7,8 +7,9 @@ from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.memory.machine import peak_host_bytes
-from wanavatar_lab.runs.run import Run
+from wanavatar_lab.runs.run import Run, is_there
 from wanavatar_lab.stages.context import WHOLE, Step
 
 MOST_WRITES = 10  # per second: as often as a page looks; a new phase or segment is always written
@@ -82,7 +83,12 @@ class ProgressMeter:
 
     def _write(self) -> None:
         self.status = self.status.model_copy(update={"memory_bytes": peak_memory()})
-        self._run.write_status(self.status, sync=False)
+        try:
+            self._run.write_status(self.status, sync=False)
+        except (LabError, OSError):
+            # a disk that is not connected now may be back before the stage has something to keep
+            if is_there(self._run.folder.parent):
+                raise
         self._last_write = self._last_report
 
 

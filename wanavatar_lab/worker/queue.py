@@ -86,10 +86,10 @@ class RunQueue:
         return locks.take(self._lock, wait=False)
 
     def is_claimed_by(self, handle: int) -> bool:
-        """Whether `handle` still is the lock that others would try: not if the queue's folder was removed."""
+        """Whether `handle` still is the lock that others would try: not if the queue's folder is gone or away."""
         try:
             return os.path.samestat(os.fstat(handle), os.stat(self._lock))
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def write_process_ids(self, handle: int, ids: ProcessIds) -> None:

@@ -31,7 +31,7 @@ from wanavatar_lab.errors import TERMINATED, LabError
 from wanavatar_lab.files import stat_if_possible
 from wanavatar_lab.profiles import PROFILES, Profile
 from wanavatar_lab.runs.finish import finish_run
-from wanavatar_lab.runs.run import Run, remove_stale_drafts, runs_folder
+from wanavatar_lab.runs.run import Run, is_there, remove_stale_drafts, runs_folder
 from wanavatar_lab.runs.status import LOADING, STARTING, State
 from wanavatar_lab.settings import Settings, read_settings
 from wanavatar_lab.worker.child_process import adopt_orphans, has_exited, how_it_ended, start_detached
@@ -141,10 +141,13 @@ class Supervisor:
         self._engines: dict[str, Engine] = {}  # by their name in the settings
         self._settings = read_settings()  # then those of the run that was taken last
         self._places: list[Place] = []
+        self._gave_up = False  # to wait for the folder of all runs
         self._read: tuple[tuple[object, ...], tuple[Settings, Profile]] | None = None  # of the run that waits first
 
     def serve(self) -> None:
         """Take runs; return when idle for long, or when the queue's folder is gone.
+
+        Where the folder of all runs is gone, its disk may come back: that is waited for as long as for a run.
 
         However it ends, the workers are killed, and runs that they execute are finished as failed.
         """
@@ -164,7 +167,7 @@ class Supervisor:
         self._write_process_ids()
         remove_stale_drafts(self._queue.root)
         idle_since = time.monotonic()
-        while (claimed := self._queue.is_claimed_by(self._lock)) or self._busy():
+        while (claimed := self._queue.is_claimed_by(self._lock) or self._came_back()) or self._busy():
             taken = self._take() if claimed else None  # what has started is done also where the folder was removed
             if claimed and self._queue.starts():  # this supervisor has come so far that starting them works
                 self._queue.count_starts(0)
@@ -184,6 +187,17 @@ class Supervisor:
                     if not self._queue.takeable():  # a client that continues a paused queue starts another one
                         os.close(self._lock)
                         return
+
+    def _came_back(self) -> bool:
+        """Wait while the folder of all runs is away, once and not for ever; whether it has come back with the queue."""
+        root, deadline = self._queue.root, time.monotonic() + self._settings.worker_idle_seconds
+        if not self._gave_up and not is_there(root):
+            _log.warning("%s cannot be read now. The queue waits for its disk.", root)
+            while not is_there(root) and not self._gave_up:
+                time.sleep(POLL)
+                self._gave_up = time.monotonic() > deadline
+            _log.warning("%s is %s.", root, "given up" if self._gave_up else "there again")
+        return self._queue.is_claimed_by(self._lock)
 
     def _take(self) -> tuple[Run, Place, tuple[str, ...]] | None:
         """Mark the next run as running and return it with its place and its GPUs, if there is a place for it.
