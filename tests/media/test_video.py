@@ -71,6 +71,18 @@ def test_another_frame_rate_takes_the_nearest_frame_and_never_drifts(tmp_path: P
         assert distance <= Fraction(1, 2 * source) or number == 40 * source - 1
 
 
+def test_at_a_lower_rate_frames_are_not_late_after_a_gap(tmp_path: Path) -> None:
+    """As of a webcam that leaves frames out: what moves then would not fit what is heard."""
+    source, wanted = 30, 16
+    times = [k for k in range(4 * source) if k % 10 not in (5, 6, 7)]
+    path = mux(tmp_path / "a.mp4", video="libx264", fps=source, frames=list(map(numbered, times)), times=times)
+    numbers = [number_in(frame) for frame in read_frames(path, fps=wanted)]
+    late = {
+        place: number - at for place, number in enumerate(numbers) if not 4 < (at := place * source / wanted) % 10 < 8
+    }
+    assert max(map(abs, late.values())) <= 0.5, late
+
+
 def test_two_animations_are_read_at_the_same_time(tmp_path: Path) -> None:
     shades = [Image.new("RGB", (16, 16), (shade,) * 3) for shade in (0, 100, 200)]
     shades[0].save(tmp_path / "a.webp", save_all=True, append_images=shades[1:], duration=100, lossless=True)

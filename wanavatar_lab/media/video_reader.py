@@ -38,6 +38,7 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # seconds; seeking goes to a key frame before this, so that the frame nearest to the time asked for is not passed
 SEEK_MARGIN = Fraction(1, 2)
+LITTLE_FASTER = Fraction(11, 10)  # times a rate: clocks differ by less, and frames follow each other at the same rate
 
 
 def read_frames(
@@ -54,7 +55,8 @@ def read_frames(
     Args:
         fps: frames per second of the result: frame k is the source frame whose time is nearest to `start + k / fps`,
             so that times never drift; one that stands for longer than the others is shown until the next one begins.
-            A clock that trembles costs no frames: where some are repeated, the next ones may be up to a step late.
+            A clock that trembles costs no frames: where some are repeated, the next ones may be up to a step late,
+            unless the result has fewer frames per second than the file.
             If None, every source frame once, as the file has them.
         start: seconds from the file's zero, which `read_audio` shares; begins with the frame nearest to it, likewise.
         limit: frames at most.
@@ -277,16 +279,17 @@ def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: 
 
     One that stands for longer than a step of the result and than the `shortest` is not cut short. Where one was
     repeated, the next ones are not left out but shown late, by less than a step: else a clock that trembles about the
-    middle of two steps would repeat every other frame and lose the rest.
+    middle of two steps would repeat every other frame and lose the rest. Not at a lower rate, where frames are left out
+    in any case.
     """
     count = 0
     before: Timed | None = None
-    step = Fraction(0)
+    passed = step = Fraction(0)
     repeated = False
-    for time, frame in frames:
+    for read, (time, frame) in enumerate(frames):
         if before is not None:
-            shortest = min(shortest, time - before[0])
-            first = count
+            step = time - before[0]
+            shortest, passed, first = min(shortest, step), passed + step, count
             # of two that are equally near, the earlier one
             while start + count / fps <= max((before[0] + time) / 2, time - max(shortest, 1 / fps) / 2):
                 yield before[1]
@@ -294,8 +297,8 @@ def _at_rate(frames: Iterator[Timed], start: Fraction, fps: Fraction, shortest: 
             if count == first and (repeated := repeated and start + count / fps < before[0] + 1 / fps):
                 yield before[1]
                 count += 1
-            repeated = repeated or count > first + 1
-            step = time - before[0]
+            as_fast = passed * LITTLE_FASTER > read / fps  # as the result, or slower
+            repeated = as_fast and (repeated or count > first + 1)
         before = time, frame
     if before is not None:
         end = before[0] + _shown_for(before[1], step or 1 / fps)
