@@ -7,7 +7,9 @@ All runs go through one queue, whose worker and ranks stay between them, as they
 import os
 import resource
 import signal
+import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +42,24 @@ def studio(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> Iterato
         queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=120))
         yield queue
         queue.close()
+
+
+@contextmanager
+def changed(studio: QueueUnderTest, code: str) -> Iterator[QueueUnderTest]:
+    """A queue of its own, all of whose processes begin with this code while the file `change` is beside its folder."""
+    folder = studio.runs_dir.parent / f"changed{len(list(studio.runs_dir.parent.iterdir()))}"
+    folder.mkdir()
+    (folder / "change").touch()
+    head = f"import os, pathlib, sys\nCHANGE = pathlib.Path({str(folder / 'change')!r})\n"
+    body = textwrap.indent(code, "    ")
+    (folder / "sitecustomize.py").write_text(f"{head}if CHANGE.exists():\n{body}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=120))
+        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+        try:
+            yield queue
+        finally:
+            queue.close()
 
 
 def talking(studio: QueueUnderTest, voice: str = "v.wav", **fields: object) -> SpeechToVideo:
@@ -182,6 +202,22 @@ def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: Que
     eventually(lambda: not is_alive(other.pid) and not is_alive(worker))
     made(PICTURE, 2)
     assert others(studio) and others(studio) != [other]
+
+
+def test_processes_that_have_not_met_cost_one_run(studio: QueueUnderTest) -> None:
+    do_not_meet = """
+if "wanavatar_lab.worker.process" in sys.orig_argv:
+    from wanavatar_lab.worker import rank_group
+    rank_group.TIMEOUT = 1.0
+if "wanavatar_lab.worker.rank_process" in sys.orig_argv:
+    from wanavatar_lab.wan import context_parallel
+    context_parallel.join = lambda *_: __import__("signal").pause()
+"""
+    with changed(studio, do_not_meet) as queue:
+        error = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False).error or ""
+        assert error.startswith("The 2 processes of the run lost each other: ")
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
 
 
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:

@@ -182,8 +182,8 @@ class RankGroup:
         for member in self._members:
             member.say(go=None if store is None else store.port)
         if store is not None:
+            self._joined = True  # also where that fails: torch cannot meet others in this process then
             join(Ranks(0, world), store, self._device, TIMEOUT)
-            self._joined = True
 
     def explained(self, fault: BaseException) -> BaseException:
         """The fault that ended the run here, or what another rank's is the cause of it."""
