@@ -220,6 +220,26 @@ if "wanavatar_lab.worker.rank_process" in sys.orig_argv:
         made(PICTURE, 2)
 
 
+def test_a_run_that_is_cancelled_as_processes_meet_leaves_all_of_them(studio: QueueUnderTest) -> None:
+    cancels = """
+if "wanavatar_lab.worker.process" in sys.orig_argv:
+    from wanavatar_lab.worker.rank_group import RankGroup
+    start = RankGroup.start
+    def cancelled(self, look):
+        start(self, look)
+        if CHANGE.exists():
+            (self._run.folder / "cancel").touch()
+    RankGroup.start = cancelled
+"""
+    with changed(studio, cancels) as queue:
+        status = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False)
+        assert status.state == "cancelled"
+        before = others(queue)
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
+        assert before and others(queue) == before
+
+
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:
     alone, _ = made(talking(studio), 1)
     together, job = made(talking(studio), 3)

@@ -140,7 +140,7 @@ def _run_in(
         models = cache.models(request, module)
     if group is not None:
         group.start(context.look)
-    context.look()
+    context.check()
     meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))
     check_unchanged(run.request(), run.folder)
