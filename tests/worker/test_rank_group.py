@@ -22,6 +22,7 @@ from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, use_queu
 from wanavatar_lab import cli, jobs, media
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
+from wanavatar_lab.worker.rank_group import Member
 
 pytestmark = pytest.mark.slow
 
@@ -238,6 +239,18 @@ if "wanavatar_lab.worker.process" in sys.orig_argv:
         (queue.runs_dir.parent / "change").unlink()
         made(PICTURE, 2)
         assert before and others(queue) == before
+
+
+def test_a_process_that_has_done_its_part_of_a_run_may_be_lost(tmp_path: Path) -> None:
+    member = Member(1, 2, "cpu", tmp_path)
+    os.kill(member.pid, signal.SIGKILL)
+    killed = eventually(member.trouble)
+    assert killed.startswith(f"Rank 1 of 2 (process {member.pid}) ended: signal 9, SIGKILL")
+    member.ended = {"state": "succeeded", "error": "", "lost": False}
+    assert member.trouble() is None
+    member.forget()
+    assert member.trouble() == killed, "the next run has to know"
+    member.kill()
 
 
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:

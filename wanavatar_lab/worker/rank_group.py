@@ -79,12 +79,15 @@ class Member:
         self.loaded, self.ended = False, None
 
     def trouble(self) -> str | None:
-        """What is wrong with it, as a sentence; None if it is well."""
+        """What is wrong with it, as a sentence; None if it is well, or has done its part of the run."""
+        ended = self.ended  # which another thread may change
+        if ended is not None and ended["state"] == "succeeded":
+            return None
         name = f"Rank {self.rank} of {self._world} (process {self.pid})"
         if (code := self._process.poll()) is not None:
             return f"{name} ended: {how_it_ended(code)}."
-        if self.ended is not None and self.ended["state"] == "failed" and not self.ended["lost"]:
-            return f"{name} failed: {self.ended['error']}"
+        if ended is not None and ended["state"] == "failed" and not ended["lost"]:
+            return f"{name} failed: {ended['error']}"
         if time.monotonic() - self._heard > SILENCE:
             return f"{name} has not answered for {SILENCE:.0f} s."
         return None
