@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -251,6 +252,29 @@ def test_a_process_that_has_done_its_part_of_a_run_may_be_lost(tmp_path: Path) -
     member.forget()
     assert member.trouble() == killed, "the next run has to know"
     member.kill()
+
+
+def test_long_messages_come_whole(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    member = Member(1, 2, "cpu", tmp_path)
+    talks = True
+
+    def talk() -> None:
+        while talks:
+            member.say(alive=True)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        for _ in range(30):
+            member.say(go=None, prompt="a" * 240_000)  # before it has a run, it does nothing
+        member.say(run="none", request={}, seed=0)
+        ended = eventually(lambda: member.ended or member.trouble(), 60)
+    finally:
+        talks = False
+        member.kill()
+        thread.join()
+    assert ended["state"] == "failed", "there is no such run"
 
 
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:

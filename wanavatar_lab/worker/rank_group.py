@@ -55,6 +55,7 @@ class Member:
     def __init__(self, rank: int, world: int, device: str, runs_dir: Path) -> None:
         self.rank, self.loaded, self._world, self._heard = rank, False, world, time.monotonic()
         self.ended: dict[str, Any] | None = None
+        self._sending = threading.Lock()
         self._channel, theirs = socket.socketpair()
         environment = dict(os.environ)
         if device == "cpu":
@@ -70,8 +71,8 @@ class Member:
         threading.Thread(target=self._listen, name=f"rank {rank}", daemon=True).start()
 
     def say(self, **message: Any) -> None:
-        """Send it a message; one that is dead gets none."""
-        with suppress(OSError):
+        """Send it a message, from any thread; one that is dead gets none."""
+        with suppress(OSError), self._sending:  # a long one goes in parts, and no other one between them
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
     def forget(self) -> None:
