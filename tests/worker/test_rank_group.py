@@ -242,6 +242,25 @@ if "wanavatar_lab.worker.process" in sys.orig_argv:
         assert before and others(queue) == before
 
 
+def test_processes_whose_memory_ran_out_keep_none_of_it(studio: QueueUnderTest) -> None:
+    runs_out = """
+if {"wanavatar_lab.worker.process", "wanavatar_lab.worker.rank_process"} & {*sys.orig_argv}:
+    from wanavatar_lab.stages import text_to_image
+    draw = text_to_image._draw
+    def drawn(*words):
+        if CHANGE.exists():
+            raise MemoryError
+        return draw(*words)
+    text_to_image._draw = drawn
+"""
+    with changed(studio, runs_out) as queue:
+        error = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False).error or ""
+        assert error.startswith("The machine ran out of memory.")
+        assert not others(queue)
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
+
+
 def test_a_process_that_has_done_its_part_of_a_run_may_be_lost(tmp_path: Path) -> None:
     member = Member(1, 2, "cpu", tmp_path)
     os.kill(member.pid, signal.SIGKILL)
