@@ -92,11 +92,12 @@ def in_processes(run: Callable[..., None], world: int, *arguments: Any) -> Any:
         # one that fails leaves the others waiting for it
         while any(process.is_alive() for process in processes) and not any(process.exitcode for process in processes):
             time.sleep(0.1)
+        failed = [rank for rank, process in enumerate(processes) if process.exitcode]
         for process in processes:
-            if any(other.exitcode for other in processes):
+            if failed:
                 process.kill()
             process.join()
-        if failed := [rank for rank, process in enumerate(processes) if process.exitcode]:
+        if failed:
             raise LabError(f"Rank {failed[0]} of {world} has failed; what it printed is above.")
         return json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
 
