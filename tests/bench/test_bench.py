@@ -20,6 +20,7 @@ from wanavatar_lab.bench.cases import CASES, read_cases
 from wanavatar_lab.bench.network import random_inputs, random_model
 from wanavatar_lab.bench.offload import WAYS
 from wanavatar_lab.bench.random_models import random_pipeline
+from wanavatar_lab.bench.ranks import in_processes
 from wanavatar_lab.bench.stages import RandomStage
 from wanavatar_lab.bench.table import tables
 from wanavatar_lab.bench.watch import Watch, clock_and_power, read_clocks
@@ -325,6 +326,18 @@ def test_clock_and_power_are_means_of_what_the_driver_says() -> None:
     with clock_and_power(torch.device("cpu")) as found:
         pass
     assert found == {}
+
+
+def fail_in_the_second(rank: int, world: int, folder: Path) -> None:
+    if rank:
+        sys.exit(3)
+    time.sleep(600)
+
+
+@pytest.mark.slow
+def test_the_process_that_has_failed_is_named() -> None:
+    with pytest.raises(LabError, match="Rank 1 of 2 has failed"):
+        in_processes(fail_in_the_second, 2)
 
 
 @pytest.mark.slow

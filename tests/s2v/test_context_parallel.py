@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ from wanavatar_lab.wan.attention import log_sum_operator
 from wanavatar_lab.wan.context_parallel import agree_on_first_block, join, leave, merged, share, unshare
 from wanavatar_lab.wan.scheduler import SOLVERS
 from wanavatar_lab.wan.vae import make_fast, only_last_frames
+from wanavatar_lab.worker.rank_group import lost_others
 
 STEPS = 2
 CACHED_STEPS = 5
@@ -155,7 +157,7 @@ def segment(model: WanS2VTransformer3DModel, device: torch.device | str = "cpu")
     return {"segment": latents.cpu()}
 
 
-def begin(rank: int, ranks: int, device: str, folder: Path) -> tuple[Ranks, str]:
+def begin(rank: int, ranks: int, device: str, folder: Path, timeout: float = 60.0) -> tuple[Ranks, str]:
     """Meet the others; gives this rank and where it computes."""
     printed = os.open(folder / f"{ranks}-{rank}.log", os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
@@ -166,7 +168,7 @@ def begin(rank: int, ranks: int, device: str, folder: Path) -> tuple[Ranks, str]
     if device == ONE_GPU:
         backend = ThroughMainMemory.NAME
         torch.distributed.Backend.register_backend(backend, ThroughMainMemory, devices=["cpu", "cuda"])
-    join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, 60.0, backend)
+    join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, timeout, backend)
     return here, own
 
 
@@ -256,6 +258,28 @@ def test_ranks_together_equal_one_process(ranks: int, tmp_path: Path) -> None:
         assert found.keys() == (wanted.keys() if layout.guidance == 1 else {"segment"})
         errors = {name: relative_error(found[name], wanted[name]) for name in found}
         assert max(errors.values()) < 1e-5, (layout, errors)
+
+
+def test_a_process_that_computes_nothing_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    processes = [SERVER.Process(target=wait_for_another, args=(rank, tmp_path), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    processes[0].join(120)
+    processes[1].kill()
+    assert processes[0].exitcode == 0, (tmp_path / "2-0.log").read_text()[-3000:]
+
+
+def wait_for_another(rank: int, folder: Path) -> None:
+    """Rank 1 shares a sequence and computes nothing."""
+    here, _ = begin(rank, 2, "cpu", folder, timeout=5.0)
+    model = toy_model()
+    share([model], here, Layout(1, 2))
+    if rank:
+        signal.pause()
+    with pytest.raises(RuntimeError) as raised:
+        flow(model, inputs_of("motion kept", 0))
+    assert lost_others(raised.value)
+    os._exit(0)
 
 
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any), seed=st.integers(0, 99))

@@ -7,7 +7,10 @@ All runs go through one queue, whose worker and ranks stay between them, as they
 import os
 import resource
 import signal
+import textwrap
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.queue_for_tests import QueueUnderTest, eventually, is_alive, use_queu
 from wanavatar_lab import cli, jobs, media
 from wanavatar_lab.jobs import Job
 from wanavatar_lab.requests import ImageToVideo, Request, SpeechToVideo, TextToImage
+from wanavatar_lab.worker.rank_group import Member
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +44,24 @@ def studio(tmp_path_factory: pytest.TempPathFactory, every_toy: Path) -> Iterato
         queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=120))
         yield queue
         queue.close()
+
+
+@contextmanager
+def changed(studio: QueueUnderTest, code: str) -> Iterator[QueueUnderTest]:
+    """A queue of its own, all of whose processes begin with this code while the file `change` is beside its folder."""
+    folder = studio.runs_dir.parent / f"changed{len(list(studio.runs_dir.parent.iterdir()))}"
+    folder.mkdir()
+    (folder / "change").touch()
+    head = f"import os, pathlib, sys\nCHANGE = pathlib.Path({str(folder / 'change')!r})\n"
+    body = textwrap.indent(code, "    ")
+    (folder / "sitecustomize.py").write_text(f"{head}if CHANGE.exists():\n{body}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        queue = QueueUnderTest(use_queue(patch, folder / "runs", idle_seconds=120))
+        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+        try:
+            yield queue
+        finally:
+            queue.close()
 
 
 def talking(studio: QueueUnderTest, voice: str = "v.wav", **fields: object) -> SpeechToVideo:
@@ -182,6 +204,96 @@ def test_a_lost_process_ends_the_run_and_the_next_one_has_fresh_ones(studio: Que
     eventually(lambda: not is_alive(other.pid) and not is_alive(worker))
     made(PICTURE, 2)
     assert others(studio) and others(studio) != [other]
+
+
+def test_processes_that_have_not_met_cost_one_run(studio: QueueUnderTest) -> None:
+    do_not_meet = """
+if "wanavatar_lab.worker.process" in sys.orig_argv:
+    from wanavatar_lab.worker import rank_group
+    rank_group.TIMEOUT = 1.0
+if "wanavatar_lab.worker.rank_process" in sys.orig_argv:
+    from wanavatar_lab.wan import context_parallel
+    context_parallel.join = lambda *_: __import__("signal").pause()
+"""
+    with changed(studio, do_not_meet) as queue:
+        error = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False).error or ""
+        assert error.startswith("The 2 processes of the run lost each other: ")
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
+
+
+def test_a_run_that_is_cancelled_as_processes_meet_leaves_all_of_them(studio: QueueUnderTest) -> None:
+    cancels = """
+if "wanavatar_lab.worker.process" in sys.orig_argv:
+    from wanavatar_lab.worker.rank_group import RankGroup
+    start = RankGroup.start
+    def cancelled(self, look):
+        start(self, look)
+        if CHANGE.exists():
+            (self._run.folder / "cancel").touch()
+    RankGroup.start = cancelled
+"""
+    with changed(studio, cancels) as queue:
+        status = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False)
+        assert status.state == "cancelled"
+        before = others(queue)
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
+        assert before and others(queue) == before
+
+
+def test_processes_whose_memory_ran_out_keep_none_of_it(studio: QueueUnderTest) -> None:
+    runs_out = """
+if {"wanavatar_lab.worker.process", "wanavatar_lab.worker.rank_process"} & {*sys.orig_argv}:
+    from wanavatar_lab.stages import text_to_image
+    draw = text_to_image._draw
+    def drawn(*words):
+        if CHANGE.exists():
+            raise MemoryError
+        return draw(*words)
+    text_to_image._draw = drawn
+"""
+    with changed(studio, runs_out) as queue:
+        error = jobs.submit(PICTURE, gpus=2).wait(120, check=False, progress=False).error or ""
+        assert error.startswith("The machine ran out of memory.")
+        assert not others(queue)
+        (queue.runs_dir.parent / "change").unlink()
+        made(PICTURE, 2)
+
+
+def test_a_process_that_has_done_its_part_of_a_run_may_be_lost(tmp_path: Path) -> None:
+    member = Member(1, 2, "cpu", tmp_path)
+    os.kill(member.pid, signal.SIGKILL)
+    killed = eventually(member.trouble)
+    assert killed.startswith(f"Rank 1 of 2 (process {member.pid}) ended: signal 9, SIGKILL")
+    member.ended = {"state": "succeeded", "error": "", "lost": False}
+    assert member.trouble() is None
+    member.forget()
+    assert member.trouble() == killed, "the next run has to know"
+    member.kill()
+
+
+def test_long_messages_come_whole(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    member = Member(1, 2, "cpu", tmp_path)
+    talks = True
+
+    def talk() -> None:
+        while talks:
+            member.say(alive=True)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        for _ in range(30):
+            member.say(go=None, prompt="a" * 240_000)  # before it has a run, it does nothing
+        member.say(run="none", request={}, seed=0)
+        ended = eventually(lambda: member.ended or member.trouble(), 60)
+    finally:
+        talks = False
+        member.kill()
+        thread.join()
+    assert ended["state"] == "failed", "there is no such run"
 
 
 def test_three_processes_make_the_same_clip(studio: QueueUnderTest) -> None:

@@ -1,7 +1,6 @@
 """A denoising step of S2V and the decoding of its clip, by one GPU and by several that share them, at true size."""
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.vae import fit_device, make_fast
+from wanavatar_lab.worker.rank_group import threads_of
 
 TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
 
@@ -92,11 +92,12 @@ def in_processes(run: Callable[..., None], world: int, *arguments: Any) -> Any:
         # one that fails leaves the others waiting for it
         while any(process.is_alive() for process in processes) and not any(process.exitcode for process in processes):
             time.sleep(0.1)
+        failed = [rank for rank, process in enumerate(processes) if process.exitcode]
         for process in processes:
-            if any(other.exitcode for other in processes):
+            if failed:
                 process.kill()
             process.join()
-        if failed := [rank for rank, process in enumerate(processes) if process.exitcode]:
+        if failed:
             raise LabError(f"Rank {failed[0]} of {world} has failed; what it printed is above.")
         return json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
 
@@ -116,7 +117,7 @@ def _run(
     own = torch.device("cpu" if device == "cpu" else f"cuda:{rank}")
     on_gpu, ranks = own.type == "cuda", Ranks(rank, world)
     if not on_gpu:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+        torch.set_num_threads(threads_of(world))
     join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model: Any = random_model(size, dtype, own)

@@ -5,7 +5,6 @@ how fast they are says nothing.
 """
 
 import gc
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from wanavatar_lab.s2v import SegmentMemory
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
+from wanavatar_lab.worker.rank_group import threads_of
 
 
 def measure_rounding(
@@ -73,7 +73,7 @@ def _run(
 ) -> None:
     own, ranks = torch.device("cpu" if device == "cpu" else "cuda:0"), Ranks(rank, world)
     if own.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+        torch.set_num_threads(threads_of(world))
     dist.Backend.register_backend(ThroughMainMemory.NAME, ThroughMainMemory, devices=["cpu", "cuda"])
     join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT, ThroughMainMemory.NAME)
     dtype = torch.bfloat16 if own.type == "cuda" else torch.float32

@@ -43,6 +43,7 @@ _SPLIT, _GATHER, _GUIDANCE = "wanavatar_split", "wanavatar_gather", "wanavatar_g
 _PREFIX = "wanavatar_shared_"  # of a backend that shares what another one computes
 _COUNTED = ("hidden_states", "encoder_hidden_states", 0)  # of a plan, what becomes tokens of self-attention
 _GROUPS: dict[str, Any] = {}  # process groups by a name, since an operator takes no other object
+_patience = timedelta(0)  # of `join`, since groups that are made later would wait for torch's half an hour
 
 
 @dataclass
@@ -79,11 +80,12 @@ def join(ranks: Ranks, store: Any, device: str, timeout: float, backend: str | N
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast needs rights that containers rarely have
     # an exchange beside a kernel that fills the GPU would begin when that ends
     os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
-    on_gpu, patience = device != "cpu", timedelta(seconds=timeout)
+    global _patience
+    on_gpu, _patience = device != "cpu", timedelta(seconds=timeout)
     if on_gpu:
         torch.cuda.set_device(device)
     backend = backend or ("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=patience)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=_patience)
 
 
 def leave() -> None:
@@ -111,7 +113,7 @@ def share(networks: Sequence[Any], ranks: Ranks, layout: Layout) -> None:
             (shared, [list(range(first, first + size)) for first in range(0, world, size)]),
             (guided, [list(range(first, world, size)) for first in range(size)]),
         ):
-            _GROUPS[name], _ = dist.new_subgroups_by_enumeration(members)
+            _GROUPS[name], _ = dist.new_subgroups_by_enumeration(members, _patience)
     for network in networks:
         if layout.sequence > 1:
             _share_sequence(network, SharedSequence(shared, ranks.rank % layout.sequence, layout.sequence))

@@ -81,6 +81,8 @@ def execute(run: Run, cache: ModelCache, group: RankGroup | None = None, gpus: i
     # not within the except clause, where the traceback keeps the models' tensors alive
     if free_memory is not None:
         free_memory()
+        if group is not None:
+            group.close()  # what the others hold is in the same memory, or may be in any state as well
     meter.close()
     record.seconds, record.device = meter.seconds, cache.device
     torch = sys.modules.get("torch")
@@ -140,7 +142,7 @@ def _run_in(
         models = cache.models(request, module)
     if group is not None:
         group.start(context.look)
-    context.look()
+    context.check()
     meter.begin(RUNNING)
     artifacts = list(module.run(request, models, context))
     check_unchanged(run.request(), run.folder)

@@ -55,6 +55,7 @@ class Member:
     def __init__(self, rank: int, world: int, device: str, runs_dir: Path) -> None:
         self.rank, self.loaded, self._world, self._heard = rank, False, world, time.monotonic()
         self.ended: dict[str, Any] | None = None
+        self._sending = threading.Lock()
         self._channel, theirs = socket.socketpair()
         environment = dict(os.environ)
         if device == "cpu":
@@ -70,8 +71,8 @@ class Member:
         threading.Thread(target=self._listen, name=f"rank {rank}", daemon=True).start()
 
     def say(self, **message: Any) -> None:
-        """Send it a message; one that is dead gets none."""
-        with suppress(OSError):
+        """Send it a message, from any thread; one that is dead gets none."""
+        with suppress(OSError), self._sending:  # a long one goes in parts, and no other one between them
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
     def forget(self) -> None:
@@ -79,12 +80,15 @@ class Member:
         self.loaded, self.ended = False, None
 
     def trouble(self) -> str | None:
-        """What is wrong with it, as a sentence; None if it is well."""
+        """What is wrong with it, as a sentence; None if it is well, or has done its part of the run."""
+        ended = self.ended  # which another thread may change
+        if ended is not None and ended["state"] == "succeeded":
+            return None
         name = f"Rank {self.rank} of {self._world} (process {self.pid})"
         if (code := self._process.poll()) is not None:
             return f"{name} ended: {how_it_ended(code)}."
-        if self.ended is not None and self.ended["state"] == "failed" and not self.ended["lost"]:
-            return f"{name} failed: {self.ended['error']}"
+        if ended is not None and ended["state"] == "failed" and not ended["lost"]:
+            return f"{name} failed: {ended['error']}"
         if time.monotonic() - self._heard > SILENCE:
             return f"{name} has not answered for {SILENCE:.0f} s."
         return None
@@ -182,8 +186,8 @@ class RankGroup:
         for member in self._members:
             member.say(go=None if store is None else store.port)
         if store is not None:
+            self._joined = True  # also where that fails: torch cannot meet others in this process then
             join(Ranks(0, world), store, self._device, TIMEOUT)
-            self._joined = True
 
     def explained(self, fault: BaseException) -> BaseException:
         """The fault that ended the run here, or what another rank's is the cause of it."""

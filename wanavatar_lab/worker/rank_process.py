@@ -71,7 +71,9 @@ class RankProcess:
                 models = self._cache.models(request, module)
             self._say(loaded=True)
             self._meet()
-            module.run(request, models, StageContext(run.folder, order["seed"], ranks=self._ranks))
+            context = StageContext(run.folder, order["seed"], ranks=self._ranks)
+            context.check()  # as rank 0 does
+            module.run(request, models, context)
         except Cancelled:
             return {"state": "cancelled", "error": "", "lost": False}
         except BaseException as fault:  # noqa: BLE001  a stage may raise anything, and rank 0 must know

@@ -39,7 +39,7 @@ class RemoteFolder:
         self.seen: Files = {}
         self._log = 0  # bytes of the log there that are here
         self._unwritten = b""  # of the log, after the last end of a line: a path may go on in the next part
-        self._cancel: bytes | None = None
+        self._cancelled = False  # there
 
     def send(self) -> None:
         """Send the folder with its inputs, and those of its input files that were too large to be copied into it.
@@ -65,8 +65,8 @@ class RemoteFolder:
 
     def follow(self, files: Files) -> None:
         """Bring what has changed: log, preview and status, and take a cancellation there."""
-        if self._run.cancel_requested() and self._cancel is None:
-            self._cancel = b""
+        if not self._cancelled and self._run.cancel_requested():
+            self._cancelled = True
             self._call("write", "cancel", b"", 0)
         before, self.seen = self.seen, files
         if files.get("log.txt") != before.get("log.txt"):
