@@ -27,10 +27,9 @@ from training.data.sample_list import Entry, listed_in
 from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing, encoding_in
-from training.launch.refused_paths import report_refused_paths
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import INTERRUPTED, LabError, WeightsError
-from wanavatar_lab.files import remove
+from wanavatar_lab.files import remove, report_write_errors
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
@@ -276,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
         encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
-        with report_refused_paths():
+        with report_write_errors(settings={"--out": arguments.out}):
             entries = encode(
                 clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
             )

@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_an_interrupted_encoding_says_
 ) -> None:
     words = listed(tmp_path, "video_000", "video_001")
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"file: File exists\. Change its permissions, or give another folder"):
+    with pytest.raises(SystemExit, match=r"file is no folder\. Move it away, or set --out to a folder"):
         main([*words, "--out", str(tmp_path / "file")])
 
     def interrupted(*_: object) -> None:

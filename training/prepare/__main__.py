@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import get_args
 
 from training.launch.processes import usable_cores
-from training.launch.refused_paths import report_refused_paths
 from training.prepare.clips import Options
 from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.prepare import prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
 from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
         given.zoom,
     )
     try:
-        with report_refused_paths():
+        with report_write_errors(settings={"--out": given.out, "--videos": given.videos}):
             prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
     except LabError as error:
         print(error, file=sys.stderr)
