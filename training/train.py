@@ -233,6 +233,8 @@ class Trainer:
 
         # resume. "samples_a_step" is compared, since processes and accumulation may be exchanged for one another
         self.facts = config.model_dump(mode="json", include=FIXED_ON_RESUME)
+        # it is not read again, so that another one would not be what the run began with
+        self.facts["init_from"] = str(config.init_from.absolute()) if config.init_from else None
         self.facts |= {"samples": len(self.samples), "samples_hash": self.samples.hash}
         self.facts |= {"parts": sorted(config.part_rates), "samples_a_step": self.order.samples_a_step}
         self.step, self.saved, began = 0, 0, time.monotonic()
