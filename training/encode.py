@@ -12,8 +12,9 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,7 @@ def encode(
     prompt: str,
     longest: int = LONGEST,
     inpaint: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[Entry]:
     """Encode clips into `folder` and write its list; samples that exist under their hash are kept.
 
@@ -106,6 +108,7 @@ def encode(
         prompt: of clips without a caption.
         longest: frames of a segment, at most.
         inpaint: add inpainting latents, with which `patch_embedding` is trained to paint a face into a clip.
+        say: called with a line for each clip, once its samples are there.
 
     Raises:
         LabError: no clip is long enough for a segment, one is to be trained on and held out, a caption is not UTF-8, or
@@ -118,7 +121,8 @@ def encode(
         )
     with encoding_in(folder):
         entries: list[Entry] = []
-        for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
+        used = [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]
+        for number, (clip, is_held_out) in enumerate(used, 1):
             text = clip.caption() or prompt
             digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
             for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
@@ -137,6 +141,7 @@ def encode(
                     samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
                     part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
                     write_audio(sound, Audio(samples[part], RATE))
+            say(f"{clip.path.name}: {number} of {len(used)}")
         if all(entry.held_out for entry in entries):
             raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
         _update_list(folder, entries, encoders)
@@ -256,13 +261,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
     shapes = ASPECTS[arguments.profile]
+    say = partial(print, flush=True)  # at once, also where a notebook or a file reads it
     try:
         unknown = [name for name in arguments.aspects.split(",") if name not in shapes]
         if unknown:
             raise LabError(f"There is no aspect {unknown[0]!r}; there are {', '.join(shapes)}.")
         longest = checked_longest(arguments.frames)
         if longest != arguments.frames:
-            print(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
+            say(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
         clips = read_clips(arguments.data)
         listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
         if listed.is_file():
@@ -272,13 +278,12 @@ def main(argv: list[str] | None = None) -> None:
             # folders of other tools have no such list; the last clip makes it possible to watch their training
             clips, held_out = (clips[:-1], clips[-1:]) if len(clips) > 1 else (clips, [])
             if held_out:
-                print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
+                say(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
         encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
         with report_write_errors(settings={"--out": arguments.out}):
-            entries = encode(
-                clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
-            )
+            told = arguments.prompt, longest, arguments.inpaint
+            entries = encode(clips, held_out, arguments.out, encoders, aspects, *told, say)
     except LabError as error:
         raise SystemExit(str(error)) from error
     except KeyboardInterrupt as interrupt:
@@ -286,7 +291,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from interrupt
     trained = sum(not entry.held_out for entry in entries)
     samples = f"{trained} sample{'s' * (trained != 1)} to train on"
-    print(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")
+    say(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ python -m training.prepare --videos FOLDER --out DATA --landmarks drawn   # vide
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -76,9 +77,10 @@ def main(words: Sequence[str] | None = None) -> int:
         given.keep_out_of_sync,
         given.zoom,
     )
+    say = partial(print, flush=True)  # at once, also where a notebook or a file reads it
     try:
         with report_write_errors(settings={"--out": given.out, "--videos": given.videos}):
-            prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
+            prepare(given.videos, given.out, SOURCES[given.landmarks](), options, say)
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
