@@ -271,6 +271,8 @@ def main(argv: list[str] | None = None) -> None:
             say(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
         clips = read_clips(arguments.data)
         listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
+        if arguments.held_out and not listed.is_file():
+            raise LabError(f"There is no list of held-out clips at {listed}. Correct --held-out, or leave it out.")
         if listed.is_file():
             # an empty list holds out none
             held_out = read_clips(listed) if listed.read_text(encoding="utf-8-sig").strip() else []

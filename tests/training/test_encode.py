@@ -216,6 +216,8 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> N
         main([*told, "--aspects", "wide"])
     with pytest.raises(SystemExit, match="There is no list of clips"):
         main(["--data", str(tmp_path / "gone.txt"), *told[2:]])
+    with pytest.raises(SystemExit, match="There is no list of held-out clips"):
+        main([*told, "--held-out", str(tmp_path / "gone.txt")])
 
 
 def test_a_caption_is_read_as_editors_save_it(tmp_path: Path, encoders: Encoders) -> None:
