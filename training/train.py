@@ -256,6 +256,8 @@ class Trainer:
         config, clips = self.config, None
         if config.sample_every_n_steps:
             clips = SampleClips(config, self.held_out, self.accelerator, self.log)
+        if held_out := len(self.held_out):  # minutes, in which nothing else is said
+            say(self.accelerator, f"validates the base on {held_out} held-out sample{'s' * (held_out > 1)}")
         base = self._validate(base=True)
         self._check_metric(base)
         if self.step == 0:
