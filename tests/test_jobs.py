@@ -269,7 +269,7 @@ def test_a_folder_of_runs_that_is_none_is_named(queue_settings: Path) -> None:
         submit(Relax())
     queue_settings.unlink()
     queue_settings.write_text("a file")
-    with pytest.raises(LabError, match=r"runs is no folder\. Set WANAVATAR_RUNS_DIR to a folder"):
+    with pytest.raises(LabError, match=r"runs is no folder\. Move it away, or set WANAVATAR_RUNS_DIR to a folder"):
         submit(Relax())
 
 

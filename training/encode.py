@@ -12,8 +12,9 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,9 @@ from training.data.sample_list import Entry, listed_in
 from training.data.samples import NO_TEXT, write_list, write_sample
 from training.data.segments import ASPECTS, LONGEST, Segment, checked_longest, segments_of, window_about
 from training.launch.folder_locks import changing, encoding_in
-from training.launch.refused_paths import report_refused_paths
 from training.prepare.clip_folder import FACE_MASKS, FPS, IMAGES, LIP_MASKS, RATE, ClipFolder, read_clips
 from wanavatar_lab.errors import INTERRUPTED, LabError, WeightsError
-from wanavatar_lab.files import remove
+from wanavatar_lab.files import remove, report_write_errors
 from wanavatar_lab.media import Audio, read_audio, write_audio
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
@@ -98,6 +98,7 @@ def encode(
     prompt: str,
     longest: int = LONGEST,
     inpaint: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[Entry]:
     """Encode clips into `folder` and write its list; samples that exist under their hash are kept.
 
@@ -107,6 +108,7 @@ def encode(
         prompt: of clips without a caption.
         longest: frames of a segment, at most.
         inpaint: add inpainting latents, with which `patch_embedding` is trained to paint a face into a clip.
+        say: called with a line for each clip, once its samples are there.
 
     Raises:
         LabError: no clip is long enough for a segment, one is to be trained on and held out, a caption is not UTF-8, or
@@ -119,7 +121,8 @@ def encode(
         )
     with encoding_in(folder):
         entries: list[Entry] = []
-        for clip, is_held_out in [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]:
+        used = [*((clip, False) for clip in clips), *((clip, True) for clip in held_out)]
+        for number, (clip, is_held_out) in enumerate(used, 1):
             text = clip.caption() or prompt
             digest, steps, opened = _digest(clip, encoders, text), clip.steps(), None
             for (aspect, size), segment in itertools.product(aspects.items(), segments_of(len(steps), longest)):
@@ -138,6 +141,7 @@ def encode(
                     samples, per_frame = read_audio(clip.sound, rate=RATE, mono=True).samples, RATE // FPS
                     part = slice(segment.start * per_frame, (segment.start + segment.frames) * per_frame)
                     write_audio(sound, Audio(samples[part], RATE))
+            say(f"{clip.path.name}: {number} of {len(used)}")
         if all(entry.held_out for entry in entries):
             raise LabError("No clip is as long as a second, so there is nothing to train on. Prepare longer ones.")
         _update_list(folder, entries, encoders)
@@ -257,15 +261,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device")
     arguments = parser.parse_args(argv)
     shapes = ASPECTS[arguments.profile]
+    say = partial(print, flush=True)  # at once, also where a notebook or a file reads it
     try:
         unknown = [name for name in arguments.aspects.split(",") if name not in shapes]
         if unknown:
             raise LabError(f"There is no aspect {unknown[0]!r}; there are {', '.join(shapes)}.")
         longest = checked_longest(arguments.frames)
         if longest != arguments.frames:
-            print(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
+            say(f"--frames {arguments.frames} is {longest}, since the reference takes the place of a first frame.")
         clips = read_clips(arguments.data)
         listed = arguments.held_out or arguments.data.with_name("held_out_path.txt")
+        if arguments.held_out and not listed.is_file():
+            raise LabError(f"There is no list of held-out clips at {listed}. Correct --held-out, or leave it out.")
         if listed.is_file():
             # an empty list holds out none
             held_out = read_clips(listed) if listed.read_text(encoding="utf-8-sig").strip() else []
@@ -273,13 +280,12 @@ def main(argv: list[str] | None = None) -> None:
             # folders of other tools have no such list; the last clip makes it possible to watch their training
             clips, held_out = (clips[:-1], clips[-1:]) if len(clips) > 1 else (clips, [])
             if held_out:
-                print(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
+                say(f"There is no {listed.name}, so {held_out[0].path.name} is held out.")
         encoders = Encoders.load(arguments.profile, arguments.device or choose_device())
         aspects = {name: shapes[name] for name in arguments.aspects.split(",")}
-        with report_refused_paths():
-            entries = encode(
-                clips, held_out, arguments.out, encoders, aspects, arguments.prompt, longest, arguments.inpaint
-            )
+        with report_write_errors(settings={"--out": arguments.out}):
+            told = arguments.prompt, longest, arguments.inpaint
+            entries = encode(clips, held_out, arguments.out, encoders, aspects, *told, say)
     except LabError as error:
         raise SystemExit(str(error)) from error
     except KeyboardInterrupt as interrupt:
@@ -287,7 +293,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from interrupt
     trained = sum(not entry.held_out for entry in entries)
     samples = f"{trained} sample{'s' * (trained != 1)} to train on"
-    print(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")
+    say(f"{samples} and {len(entries) - trained} held out, in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,6 @@ from training.data.batch_order import Order
 from training.data.samples import Samples
 from training.launch.folder_locks import AlreadyRunning, training_in
 from training.launch.processes import STOP_CODE, note_failure
-from training.launch.refused_paths import report_refused_paths
 from training.loop.checkpoint import load_checkpoint, remove_old, save_checkpoint, skipped_steps, trained_parameters
 from training.loop.loss import Losses, total
 from training.loop.out_of_memory import join_freed_memory, out_of_memory
@@ -69,7 +68,7 @@ from training.model.full_finetune import PATTERNS, check_samples
 from training.model.shard_frozen import average_gradients, fsdp_requested, shard_frozen
 from training.model.trainable import make_trainable, new_optimizer
 from wanavatar_lab.errors import INTERRUPTED, LabError
-from wanavatar_lab.files import write_text
+from wanavatar_lab.files import report_write_errors, write_text
 from wanavatar_lab.memory.machine import peak_host_bytes
 from wanavatar_lab.profiles import PROFILES
 from wanavatar_lab.requests import SpeechToVideo
@@ -96,7 +95,7 @@ def train(config: TrainingConfig, network: WanS2VTransformer3DModel | None = Non
         Stopped: SIGTERM was received, or Ctrl-C pressed; the last completed step is saved.
     """
     try:
-        with report_refused_paths():
+        with report_write_errors(settings={"--run": config.run, "--samples": config.samples}):
             return _train(config, network)
     except (Stopped, AlreadyRunning):  # no failures of this run
         raise
@@ -234,6 +233,8 @@ class Trainer:
 
         # resume. "samples_a_step" is compared, since processes and accumulation may be exchanged for one another
         self.facts = config.model_dump(mode="json", include=FIXED_ON_RESUME)
+        # it is not read again, so that another one would not be what the run began with
+        self.facts["init_from"] = str(config.init_from.absolute()) if config.init_from else None
         self.facts |= {"samples": len(self.samples), "samples_hash": self.samples.hash}
         self.facts |= {"parts": sorted(config.part_rates), "samples_a_step": self.order.samples_a_step}
         self.step, self.saved, began = 0, 0, time.monotonic()
@@ -255,6 +256,8 @@ class Trainer:
         config, clips = self.config, None
         if config.sample_every_n_steps:
             clips = SampleClips(config, self.held_out, self.accelerator, self.log)
+        if held_out := len(self.held_out):  # minutes, in which nothing else is said
+            say(self.accelerator, f"validates the base on {held_out} held-out sample{'s' * (held_out > 1)}")
         base = self._validate(base=True)
         self._check_metric(base)
         if self.step == 0:

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 __all__ = [
     "Cancelled",
@@ -73,7 +74,16 @@ class RunsAway(RunError):
 
 
 class DiskFull(LabError):
-    """No room left for a file that a run has to write."""
+    """No room left for a file that a run has to write.
+
+    Args:
+        text: the message.
+        path: the file, if the message is that of `wanavatar_lab.files.disk_full`.
+    """
+
+    def __init__(self, text: str, path: Path | None = None) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 class Cancelled(Exception):

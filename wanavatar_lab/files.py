@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,7 +31,8 @@ NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}  # of making one: a file 
 WITHOUT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # bytes; libraries write in blocks of at most so much, so a write that fails while less is free has failed for that
 LEAST_ROOM = 64 * 1024
-_RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
+RUNS_DIR = {"WANAVATAR_RUNS_DIR": Path("/")}  # the setting that is named where no other is known
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)(?: at path \"(.+)\")?")  # as safetensors has it in its errors' text
 _LONGEST_STEM = 64  # bytes of a name that its temporary one has too
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}(\.[^.]*)?", re.DOTALL)  # names that `whole_file` gives
 
@@ -75,8 +76,7 @@ def found_no_room(error: Exception, written: Path) -> bool:
     Args:
         written: the file, or the folder of files, that was being written.
     """
-    number = _RUST_ERRNO.search(str(error))  # safetensors' errors have it in their text only
-    if (int(number[1]) if number else getattr(error, "errno", None)) in OUT_OF_ROOM:
+    if _said_by_system(error)[0] in OUT_OF_ROOM:
         return True
     if isinstance(error, LabError | Cancelled) or not written.exists():
         return False
@@ -129,36 +129,70 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def report_write_errors(path: Path) -> Iterator[None]:
-    """Raise our errors instead of the system's where writing `path` finds no room, no folder, or is not permitted.
+def report_write_errors(path: Path | None = None, settings: Mapping[str, Path] = RUNS_DIR) -> Iterator[None]:
+    """Raise our errors instead of the system's where a path has no room, is no folder, or may not be used.
+
+    Args:
+        path: what is written; None for what the error itself names, which may also be what was read.
+        settings: folders by what a user sets to choose them, an option for example. The error says to set the one whose
+            folder the path is in; so does a `DiskFull` from within.
 
     Raises:
         DiskFull: there is no room.
-        LabError: the folder is not writable, or is none; the text names it.
+        LabError: the path may not be used, or a file is where a folder should be; the text names it.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in OUT_OF_ROOM:
-            raise disk_full(path) from error
-        if error.errno in NOT_WRITABLE:
-            raise LabError(
-                f"{path.parent} is not writable ({error.strerror}). Change its permissions, or set WANAVATAR_RUNS_DIR "
-                "to another folder."
-            ) from error
-        if error.errno in NO_FOLDER and not os.path.isdir(path.parent):
-            lost = os.path.islink(path.parent)  # as one to a disk that is not mounted
-            what = "is a link that leads nowhere. Mount its disk, or set" if lost else "is no folder. Set"
-            raise LabError(f"{path.parent} {what} WANAVATAR_RUNS_DIR to a folder.") from error
+    except DiskFull as error:
+        if error.path is None:
+            raise
+        raise disk_full(error.path, settings) from error
+    except Exception as error:
+        number, name = _said_by_system(error)
+        written = path or name
+        if isinstance(error, LabError) or number is None or written is None:
+            raise
+        if number in OUT_OF_ROOM:
+            raise disk_full(written, settings) from error
+        # of what is written, of locks and of temporary files the folder
+        named = written.parent if path or written.name.startswith(".") else written
+        setting = _setting_of(named, settings)
+        if number in NOT_WRITABLE:
+            other = f", or set {setting} to another folder" if setting else ""
+            raise LabError(f"{named}: {os.strerror(number)}. Change its permissions{other}.") from error
+        there = next(each for each in (named, *named.parents) if os.path.lexists(each))
+        if number in NO_FOLDER and not os.path.isdir(there):
+            lost = os.path.islink(there)  # as one to a disk that is not mounted
+            what = "is a link that leads nowhere. Mount its disk" if lost else "is no folder. Move it away"
+            other = f", or set {setting} to a folder" if setting else ""
+            raise LabError(f"{there} {what}{other}.") from error
         raise
 
 
-def disk_full(path: Path) -> DiskFull:
-    """The error to raise where a write to `path` found no room."""
+def disk_full(path: Path, settings: Mapping[str, Path] = RUNS_DIR) -> DiskFull:
+    """The error to raise where a write to `path` found no room; `settings` as for `report_write_errors`."""
+    setting = _setting_of(path, settings)
+    other = f", or set {setting} to a folder on a larger disk," if setting else ""
     return DiskFull(
-        f"There is no room for {path.name} in {path.parent}. Free some space there, or set WANAVATAR_RUNS_DIR to a "
-        "folder on a larger disk, and run it again."
+        f"There is no room for {path.name} in {path.parent}. Free some space there{other} and run it again.", path
     )
+
+
+def _said_by_system(error: Exception) -> tuple[int | None, Path | None]:
+    """The system's number of an error, and the path that it names; None for what it does not say."""
+    rust = _RUST_ERROR.search(str(error))
+    number: Any = int(rust[1]) if rust else getattr(error, "errno", None)
+    name: Any = rust[2] if rust else getattr(error, "filename", None)
+    return number, Path(os.fsdecode(name)) if isinstance(name, str | bytes | os.PathLike) else None
+
+
+def _setting_of(path: Path, settings: Mapping[str, Path]) -> str | None:
+    """The setting whose folder has `path` in it, or lies in `path`; None if it is none of them."""
+    place = path.absolute()
+    for setting, folder in settings.items():
+        if place.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(place):
+            return setting
+    return None
 
 
 def read_file(path: Path, last: int | None = None) -> bytes:

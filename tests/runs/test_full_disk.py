@@ -153,10 +153,10 @@ def test_a_read_only_runs_folder_is_listed_and_submit_names_it(queue_settings: P
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     states = {job.id: job.status().state for job in list_jobs(runs_dir=runs)}
     assert states == {ended.id: "succeeded", abandoned.id: "failed", queued.id: "queued"}
-    said = f"{runs} is not writable \\(Read-only file system\\)"
+    said = f"{runs}: Read-only file system"
     with pytest.raises(LabError, match=said):
         submit(Relax(), runs_dir=runs)
-    with pytest.raises(LabError, match=f"{runs}/.* is not writable"):
+    with pytest.raises(LabError, match=f"{runs}/.*: Read-only file system"):
         attach(queued.id, runs_dir=runs).cancel()
     attach(ended.id, runs_dir=runs).cancel()
 

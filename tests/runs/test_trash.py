@@ -48,7 +48,7 @@ def test_a_runs_folder_that_is_read_only_is_said(queue_settings: Path, monkeypat
 
     monkeypatch.setattr(Path, "rename", refuse)
     for change in (lambda: discard(run), lambda: restore(deleted.id)):
-        with pytest.raises(LabError, match=r"is not writable.*Change its permissions, or set WANAVATAR_RUNS_DIR"):
+        with pytest.raises(LabError, match=r"Permission denied\. Change its permissions, or set WANAVATAR_RUNS_DIR"):
             change()
     assert (list_runs(), discarded()) == ([run], [deleted.id])
 

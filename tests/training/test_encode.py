@@ -1,5 +1,7 @@
 """From clip folders to samples: windows, segments, latents and sound in step, and nothing computed twice."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +216,8 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path, encoders: Encoders) -> N
         main([*told, "--aspects", "wide"])
     with pytest.raises(SystemExit, match="There is no list of clips"):
         main(["--data", str(tmp_path / "gone.txt"), *told[2:]])
+    with pytest.raises(SystemExit, match="There is no list of held-out clips"):
+        main([*told, "--held-out", str(tmp_path / "gone.txt")])
 
 
 def test_a_caption_is_read_as_editors_save_it(tmp_path: Path, encoders: Encoders) -> None:
@@ -259,12 +263,20 @@ def test_a_folder_that_says_nothing_of_it_holds_out_its_last_clip(
     assert len(Samples(tmp_path / "samples")) == 4 and not len(Samples(tmp_path / "samples", held_out=True))
 
 
+def test_every_clip_is_said_when_it_is_encoded(tmp_path: Path) -> None:
+    words = listed(tmp_path, "video_000", "video_001")
+    with redirect_stdout(io.TextIOWrapper(written := io.BytesIO())):
+        main(words)
+        said = written.getvalue().decode()  # what is in a buffer until the process ends is not in it
+    assert "video_000: 1 of 2\nvideo_001: 2 of 2\n2 samples to train on and 2 held out" in said
+
+
 def test_a_folder_that_cannot_be_made_is_named_and_an_interrupted_encoding_says_what_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = listed(tmp_path, "video_000", "video_001")
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"file: File exists\. Change its permissions, or give another folder"):
+    with pytest.raises(SystemExit, match=r"file is no folder\. Move it away, or set --out to a folder"):
         main([*words, "--out", str(tmp_path / "file")])
 
     def interrupted(*_: object) -> None:

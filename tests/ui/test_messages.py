@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.memory.machines import choice_for, machine
 from tests.ui.looking import alerts, named
 from wanavatar_lab.errors import LabError, NotFinite, RequestError
+from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.media import VideoWriter, probe
 from wanavatar_lab.memory.machine import this_machine
 from wanavatar_lab.metrics.landmarks import NoLandmarks
@@ -209,3 +210,17 @@ def test_a_card_shows_its_error_in_the_language(tmp_path: Path, monkeypatch: pyt
     assert card.error == "工作进程已退出（退出码 3）。请查看 log.txt 后重新提交，届时会启动新的工作进程。"
     language.code = "en"
     assert card.error == worker_died("exit code 3")
+
+
+@pytest.mark.parametrize("settings", [{"--run": Path("/")}, {}])
+def test_errors_of_writing(settings: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for number, name in ((errno.ENOSPC, "a"), (errno.EACCES, "a"), (errno.EEXIST, "file"), (errno.EEXIST, "link")):
+        with pytest.raises(LabError) as raised, report_write_errors(settings=settings):
+            raise OSError(number, "no", str(tmp_path / name))
+        assert ("set --run to" in str(raised.value)) == bool(settings)
+        for code, script in (("ko", "[가-힣]"), ("zh", "[一-鿿]")):
+            language.code = code
+            found = in_language(str(raised.value))
+            assert re.search(script, found) and str(tmp_path) in found and ("--run" in found) == bool(settings)

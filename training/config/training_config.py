@@ -82,7 +82,8 @@ class TrainingConfig(BaseModel):
     run: Path
     """Folder of the run: log, checkpoints, TensorBoard. The newest checkpoint in it is resumed."""
     init_from: Path | None = None
-    """A checkpoint whose weights a new run starts with, of this project or of its predecessor."""
+    """A checkpoint whose weights a new run starts with, of this project or of its predecessor. A run that resumes has
+    to name the same one, and does not read it again."""
     profile: str = "full"
     """Whose speech_to_video network is fine-tuned: full (Wan2.2-S2V-14B) or pocket (the toy network)."""
     seed: int = Field(0, ge=0, le=2**32 - 1)  # NumPy's largest

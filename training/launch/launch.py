@@ -65,9 +65,8 @@ from training.launch.processes import (
     ranks_among,
     send,
 )
-from training.launch.refused_paths import report_refused_paths
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.files import write_json, write_text
+from wanavatar_lab.files import report_write_errors, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -354,8 +353,7 @@ def main(argv: list[str] | None = None) -> None:
     where.add_argument("--main-port", type=int, default=Place.port, metavar="PORT", help="there; default: %(default)s")
     given = parser.parse_args(argv)
     try:
-        with report_refused_paths():
-            found = _do(given)
+        found = _do(given)
     except (LabError, ValueError) as error:
         raise SystemExit(str(error)) from error
     print(f"{found.state}{': ' if found.why else ''}{found.why}", flush=True)
@@ -366,8 +364,15 @@ def main(argv: list[str] | None = None) -> None:
 def _do(given: argparse.Namespace) -> Ending:
     """What the command line says."""
     if given.stop or given.state:
-        return stop(given.stop) if given.stop else state(given.state)
+        with report_write_errors(settings={}):
+            return stop(given.stop) if given.stop else state(given.state)
     config = config_of(given)
+    with report_write_errors(settings={"--run": config.run, "--samples": config.samples}):
+        return _start(config, given)
+
+
+def _start(config: TrainingConfig, given: argparse.Namespace) -> Ending:
+    """Start this machine's part of a run, or the whole of it."""
     run = config.run.absolute()
     alone = (given.machines, given.machine_rank, given.main_address)
     if alone == (None, None, None):

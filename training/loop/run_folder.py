@@ -15,6 +15,7 @@ import os
 import re
 from pathlib import Path
 
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import entries
 
 CONFIG, METRICS, TENSORBOARD, CLIPS = "config.json", "metrics.jsonl", "tensorboard", "clips"
@@ -72,6 +73,22 @@ def best_checkpoint(run: Path, metric: str, greater_is_better: bool = False) -> 
     scores = read_scores(run, metric)
     scored = [folder for folder in checkpoints(run) if step_of(folder) in scores]
     return min(scored, key=lambda folder: (-1 if greater_is_better else 1) * scores[step_of(folder)], default=None)
+
+
+def best_of(run: Path) -> tuple[Path, str] | None:
+    """The best checkpoint of a run by its own settings, and the number by which it is; None if there is none.
+
+    Raises:
+        LabError: its settings are damaged.
+    """
+    file = run / CONFIG
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = best_metric(run, settings.get("metric_for_best_model"), settings.get("greater_is_better"))
+    except (ValueError, AttributeError) as error:
+        raise LabError(f"{file} cannot be read: {error}. Another version wrote it, or it was edited.") from error
+    best = best_checkpoint(run, *known) if known else None
+    return (best, known[0]) if best and known else None
 
 
 def read_scores(run: Path, metric: str) -> dict[int, float]:

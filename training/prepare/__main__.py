@@ -7,15 +7,16 @@ python -m training.prepare --videos FOLDER --out DATA --landmarks drawn   # vide
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from training.launch.processes import usable_cores
-from training.launch.refused_paths import report_refused_paths
 from training.prepare.clips import Options
 from training.prepare.draw_masks import Dilation, Missing
 from training.prepare.prepare import prepare
 from wanavatar_lab.errors import LabError
+from wanavatar_lab.files import report_write_errors
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, LandmarkSource, NoLandmarks
 from wanavatar_lab.metrics.mediapipe_landmarks import MediaPipeLandmarks
 
@@ -76,9 +77,10 @@ def main(words: Sequence[str] | None = None) -> int:
         given.keep_out_of_sync,
         given.zoom,
     )
+    say = partial(print, flush=True)  # at once, also where a notebook or a file reads it
     try:
-        with report_refused_paths():
-            prepare(given.videos, given.out, SOURCES[given.landmarks](), options)
+        with report_write_errors(settings={"--out": given.out, "--videos": given.videos}):
+            prepare(given.videos, given.out, SOURCES[given.landmarks](), options, say)
     except LabError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
 """Add the LoRA of a run to the LoRA list, under the name by which requests use it.
 
-weights/loras/mov/character/<name>.safetensors         copy of the newest checkpoint's LoRA, with rank and alpha
+weights/loras/mov/character/<name>.safetensors         copy of a checkpoint's LoRA, with rank and alpha
                             <name>_audio.safetensors   modules trained in full beside it, if there are any
                             <name>.json, <name>.png    description and preview in the list
 """
@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS, checkpoints
+from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS, best_of, checkpoints, step_of
 from wanavatar_lab.errors import LabError, RequestError
 from wanavatar_lab.files import whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
@@ -25,6 +25,7 @@ from wanavatar_lab.ui.language import language, read_words
 
 PLACE = Path("loras") / "mov" / "character"
 AUDIO = "_audio"
+NEWEST, BEST = "newest", "best"  # checkpoints, beside the names of their folders
 _NAME = re.compile(r"\w[\w-]*")
 _RUN, _FILES = "trained_by", "files"  # in the notes: the run's folder, and the files that belong to its LoRA
 
@@ -40,6 +41,7 @@ class Published:
         file: the LoRA's.
         rank, alpha: of its matrices.
         step: of the checkpoint.
+        best: the step of another checkpoint, which is the best, and the number by which it is; None if there is none.
     """
 
     names: tuple[str, ...]
@@ -47,6 +49,7 @@ class Published:
     rank: int
     alpha: float
     step: int
+    best: tuple[int, str] | None = None
 
     def scale(self, strength: float) -> float:
         """The factor on the product of its matrices: strength × alpha / rank."""
@@ -63,11 +66,19 @@ class Published:
             "in the list as": ", ".join(self.names),
             "file": str(self.file),
             "trained for": f"{self.step} steps",
+            **({"best by " + self.best[1]: f"checkpoint-{self.best[0]}, which is not this one"} if self.best else {}),
             "rank, alpha": f"{self.rank}, {self.alpha:g}",
             "scale at strength 1": f"alpha / rank = {self.scale(1.0):g}",
         }
         rows = [("<tr>", [escape(name), f"<b>{escape(value)}</b>"]) for name, value in facts.items()]
         return table_html(["LoRA", ""], rows)
+
+    def said(self) -> str:
+        """Which checkpoint it is, and whether another one is the best, in the current language."""
+        said = language.of(WORDS["taken"]).format(step=self.step)
+        if self.best:
+            said += " " + language.of(WORDS["best"]).format(step=self.best[0], metric=self.best[1])
+        return said
 
     def scale_in_words(self, strength: float) -> str:
         """How that factor comes about, in the current language."""
@@ -80,31 +91,36 @@ class Published:
         )
 
 
-def publish(run: Path, name: str, preview: Path | None = None, strength: float = USUAL_WEIGHTS[WEIGHTS]) -> Published:
-    """Copy the newest checkpoint's LoRA into the list, replacing an earlier one of the same run.
+def publish(
+    run: Path,
+    name: str,
+    preview: Path | None = None,
+    strength: float = USUAL_WEIGHTS[WEIGHTS],
+    checkpoint: str = NEWEST,
+) -> Published:
+    """Copy a checkpoint's LoRA into the list, replacing an earlier one of the same run.
 
     Args:
         run: folder of the training.
         name: letters, digits, - and _.
         preview: a picture of the person.
         strength: the usual weight, with which panels begin.
+        checkpoint: newest, best, or the name of its folder; the best is that by the run's `metric_for_best_model`.
 
     Raises:
-        RequestError: the name is not allowed, or taken by another LoRA.
+        RequestError: the name is not allowed, or taken by another LoRA; or there is no such checkpoint.
         LabError: the run has no checkpoint.
         DiskFull: there is no room.
     """
     if not _NAME.fullmatch(name) or noise_of(name):
         allowed = "letters, digits, - and _, without high_noise or low_noise"
         raise RequestError([("lora_name", must_be(allowed, name))])
-    saved = checkpoints(run)[-1:]
-    if not saved:
-        raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
-    folder, step = _folder(), int(saved[0].name.rpartition("-")[2])
+    saved = _checkpoint(run, checkpoint)
+    folder, step = _folder(), step_of(saved)
     file, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
-    wanted = {file: saved[0] / WEIGHTS}
-    if (saved[0] / AUDIO_MODULES).is_file():
-        wanted[folder / f"{name}{AUDIO}.safetensors"] = saved[0] / AUDIO_MODULES
+    wanted = {file: saved / WEIGHTS}
+    if (saved / AUDIO_MODULES).is_file():
+        wanted[folder / f"{name}{AUDIO}.safetensors"] = saved / AUDIO_MODULES
     if preview is not None and preview.is_file():
         wanted[folder / f"{name}.png"] = preview
     before = _files_of(notes, run)
@@ -126,7 +142,7 @@ def publish(run: Path, name: str, preview: Path | None = None, strength: float =
         (folder / gone).unlink(missing_ok=True)
     # names of removed files are free for other LoRAs
     write_json(notes, noted | {_FILES: sorted(files)})
-    return _listed(file, [path.stem for path in wanted if path.suffix == file.suffix], step)
+    return _listed(run, file, [path.stem for path in wanted if path.suffix == file.suffix], step)
 
 
 def find_published(run: Path, name: str) -> Published | None:
@@ -138,9 +154,23 @@ def find_published(run: Path, name: str) -> Published | None:
     audio = file.with_name(f"{name}{AUDIO}.safetensors")
     names = [name, audio.stem] if audio.name in files and audio.is_file() else [name]
     try:
-        return _listed(file, names, int(json.loads(notes.read_text(encoding="utf-8"))["step"]))
+        return _listed(run, file, names, int(json.loads(notes.read_text(encoding="utf-8"))["step"]))
     except LabError:  # it is damaged; publishing it again repairs it
         return None
+
+
+def _checkpoint(run: Path, wanted: str) -> Path:
+    """A checkpoint of a run, by what `publish` is told."""
+    saved = {path.name: path for path in checkpoints(run)}
+    if not saved:
+        raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
+    best = best_of(run) if wanted == BEST else None
+    if best:
+        return best[0]
+    if wanted != NEWEST and wanted not in saved:
+        named = [NEWEST, *([BEST] if wanted != BEST else []), *saved]
+        raise RequestError([("checkpoint", must_be(" or ".join(named), wanted))])
+    return saved.get(wanted, [*saved.values()][-1])
 
 
 def _folder() -> Path:
@@ -160,7 +190,7 @@ def _files_of(notes: Path, run: Path) -> set[str]:
     return {Path(name).name for name in noted.get(_FILES, usual)}
 
 
-def _listed(file: Path, names: list[str], step: int) -> Published:
+def _listed(run: Path, file: Path, names: list[str], step: int) -> Published:
     """The LoRA as the list reads it from its file, so that rank and alpha are those that will be applied."""
     weights = Path(read_settings().weights_dir).absolute()
     adapters = {path: adapter for adapter in find_adapters(weights) for path in adapter.files.values()}
@@ -168,4 +198,6 @@ def _listed(file: Path, names: list[str], step: int) -> Published:
     if found.problem or found.rank is None or found.alpha is None:
         raise LabError(f"{file} cannot be used: {found.problem or 'it has no rank or no alpha'}")
     by_stem = {path.stem: adapter.name for path, adapter in adapters.items() if path.parent == file.parent}
-    return Published(tuple(by_stem[name] for name in names), file, found.rank[1], found.alpha[1], step)
+    best = best_of(run)
+    other = (step_of(best[0]), best[1]) if best and step_of(best[0]) != step else None
+    return Published(tuple(by_stem[name] for name in names), file, found.rank[1], found.alpha[1], step, other)

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from training.config import TrainingConfig
 from training.launch.launch import Ending, state
-from training.loop.run_folder import CONFIG, WEIGHTS, checkpoints, read_metrics
+from training.loop.run_folder import CONFIG, WEIGHTS, best_of, checkpoints, read_metrics
 from training.ui.clips import labels_of, sampled, side_by_side
 from training.ui.curves import Line, changes, of_kind
 from wanavatar_lab.errors import LabError
@@ -65,6 +65,9 @@ class Results:
         if not self.changes:
             said.append("No errors to compare: nothing is held out, or nothing was validated.")
         said.append(f"LoRA: {self.lora}" if self.lora else "There is no checkpoint yet.")
+        best = best_of(self.run)
+        if best and self.lora and best[0] != self.lora.parent:
+            said.append(f"best by {best[1]}: {best[0] / WEIGHTS}")
         return "\n".join(said)
 
     def download(self) -> Download:

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 
 from training.loop.run_folder import USUAL_WEIGHTS, WEIGHTS
 from training.ui.clips import side_by_side
-from training.ui.publish import Published, find_published, publish
+from training.ui.publish import NEWEST, Published, find_published, publish
 from training.ui.training_panel import TrainingPanel
 from wanavatar_lab import jobs
 from wanavatar_lab.errors import LabError, RunError
@@ -38,6 +38,7 @@ class TryOut(TrainingPanel):
         name: of the LoRA in the list.
         strength: weight of the LoRA, for high and for low noise; parts trained in full have theirs, 1.
         preview: a picture of the person, for the list.
+        checkpoint: as for `training.ui.publish.publish`.
 
     Attributes:
         published: the LoRA, once it is in the list.
@@ -52,7 +53,9 @@ class TryOut(TrainingPanel):
         name: str,
         strength: float = USUAL_WEIGHTS[WEIGHTS],
         preview: Path | None = None,
+        checkpoint: str = NEWEST,
     ) -> None:
+        self._checkpoint = checkpoint
         self._run, self._request, self._name, self._strength, self._preview = run, request, name, strength, preview
         self.published = find_published(run, name)
         self.clips: list[Path] = []
@@ -72,7 +75,8 @@ class TryOut(TrainingPanel):
         Raises:
             LabError: see `training.ui.publish.publish`.
         """
-        self.published = await asyncio.to_thread(publish, self._run, self._name, self._preview, strength=self._strength)
+        what = self._run, self._name, self._preview, self._strength, self._checkpoint
+        self.published = await asyncio.to_thread(publish, *what)
         self.show_words()
         return self.published
 
@@ -115,7 +119,7 @@ class TryOut(TrainingPanel):
         if self.published is None:
             return "The LoRA is not in the list yet: press a button above, then run this cell again."
         said = [f"{', '.join(self.published.names)}: {self.published.file}"]
-        said.append(self.published.scale_in_words(self._strength))
+        said += [self.published.said(), self.published.scale_in_words(self._strength)]
         if self.clips:
             without, with_it = self.clips
             said += [f"without it: {without}", f"with it: {with_it}"]
@@ -144,8 +148,9 @@ class TryOut(TrainingPanel):
             listed = language.of(WORDS["listed"]).format(
                 name=self.published.names[0], step=self.published.step, file=self.published.file
             )
-            scale = self.published.scale_in_words(self._strength)
-            self._said.value = f'<div role="status"><p>{escape(listed)}</p><p>{escape(scale)}</p></div>'
+            said = listed, self.published.said(), self.published.scale_in_words(self._strength)
+            paragraphs = "".join(f"<p>{escape(each)}</p>" for each in said)
+            self._said.value = f'<div role="status">{paragraphs}</div>'
 
 
 def _replace(box: widgets.Box, children: list[widgets.Widget]) -> None:

@@ -57,7 +57,9 @@ def test_a_run_keeps_its_best_checkpoint(greater: bool, tmp_path: Path, capsys: 
     best = (max if greater else min)(scores, key=lambda step: scores[step])
     assert sorted(scores) == [1, 2, 3, 4, 5, 6]
     assert names(config.run) == [f"checkpoint-{step}" for step in sorted({best, 6})]
-    assert f"the best checkpoint by validation/lip is checkpoint-{best}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "validates the base on 1 held-out sample" in said
+    assert f"the best checkpoint by validation/lip is checkpoint-{best}" in said
 
 
 def test_a_run_that_gets_no_better_stops_with_a_checkpoint(tmp_path: Path) -> None:

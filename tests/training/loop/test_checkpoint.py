@@ -225,5 +225,8 @@ def test_a_run_says_what_it_left_and_does_not_begin_again_when_it_goes_on(
     train(told.model_copy(update={"max_train_steps": 2}), toy_model())
     said = capsys.readouterr().out
     assert "resumed from step 1 of 2" in said and "all tensors" not in said
+    for other in (None, tmp_path / "others"):
+        with pytest.raises(LabError, match=f"init_from '{before}' and now .*{other}.*give the run another folder"):
+            train(told.model_copy(update={"max_train_steps": 3, "init_from": other}), toy_model())
     with pytest.raises(LabError, match="nothing to start from"):
         train(told.model_copy(update={"init_from": tmp_path, "run": tmp_path / "other"}), toy_model())

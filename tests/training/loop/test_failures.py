@@ -37,7 +37,9 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_pat
     before = load_file(first / WEIGHTS)
     said = Run(file, file_bytes=size // 2).finish(exit_code=1)
     assert "Traceback" not in said
-    assert f"There is no room for checkpoint-4 in {config.run}. Free some space there" in said
+    assert (
+        f"no room for checkpoint-4 in {config.run}. Free some space there, or set --run to a folder on a larger" in said
+    )
     names = {path.name for path in config.run.iterdir()}
     assert not any(name.startswith(".checkpoint") for name in names) and checkpoints(config.run) == [first]
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(first / WEIGHTS).items())
@@ -50,7 +52,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_said_and_the_run_resumes(tmp_pat
 def test_a_file_in_the_place_of_the_runs_folder_is_named(tmp_path: Path) -> None:
     write_samples(tmp_path / "samples")
     (tmp_path / "run").touch()
-    with pytest.raises(LabError, match=r"run: File exists\. Change its permissions, or give another folder"):
+    with pytest.raises(LabError, match=r"run is no folder\. Move it away, or set --run to a folder"):
         train(config_of(tmp_path), toy_model())
 
 

@@ -1,5 +1,6 @@
 """The whole preparation on videos of a drawn person, whose landmarks are known."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,7 +255,9 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert whole == ["video_000", "video_001"] and list(folder.glob(".video_002.*"))
     assert not (folder / "video_path.txt").exists()
     kept = {path: path.stat().st_mtime_ns for name in whole for path in (folder / name).rglob("*")}
-    assert main([*words, str(tmp_path / "data")]) == 0
+    with redirect_stdout(io.TextIOWrapper(written := io.BytesIO())):
+        assert main([*words, str(tmp_path / "data")]) == 0
+        assert b"video_003: 2 of 2\n" in written.getvalue()  # and not in a buffer until the process ends
     assert {path: path.stat().st_mtime_ns for name in whole for path in (folder / name).rglob("*")} == kept
     assert not list(folder.glob(".video_*"))
     assert main([*words, str(tmp_path / "uninterrupted")]) == 0
@@ -287,6 +291,6 @@ def test_the_command_line_says_what_is_wrong(
     draw_person(tmp_path / "videos", said(), size=(64, 64))
     (tmp_path / "file").touch()
     assert main([*words[:2], "--out", str(tmp_path / "file/data"), "--landmarks", "drawn"]) == 1
-    assert "file/data/processed: Not a directory. Change its permissions" in capsys.readouterr().err
+    assert "/file is no folder. Move it away, or set --out to a folder" in capsys.readouterr().err
     sidecar(tmp_path / "videos/said_00.mp4").unlink()
     assert main([*words, "--landmarks", "drawn"]) == 1 and "There are no landmarks at" in capsys.readouterr().err

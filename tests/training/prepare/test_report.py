@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from tests.training.faces import face
 from training.data.whole_folder import is_temporary, replace_folder, whole_folder
-from training.launch.refused_paths import report_refused_paths
 from training.loop.loss import SMALLEST
 from training.prepare.clip_folder import FPS, RATE
 from training.prepare.draw_masks import Dilation, MaskMaker
 from training.prepare.measures import FOLLOWS, SMALL_LIPS, Measures, Observer, perceptual_hash, sharpness
 from training.prepare.report import assess, divide, duplicates, report_json, report_lines
 from wanavatar_lab.errors import DiskFull, LabError
+from wanavatar_lab.files import report_write_errors
 
 
 def babble(frames: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -221,9 +221,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     ],
 )
 def test_a_path_that_may_not_be_used_is_named(refused: Exception, named: str) -> None:
-    with pytest.raises(LabError, match=f"^{named}. Change its permissions"), report_refused_paths():
+    settings = {"--videos": Path("/videos"), "--out": Path("/data")}
+    said = f"^{named}. Change its permissions, or set --out to another folder"
+    with pytest.raises(LabError, match=said), report_write_errors(settings=settings):
         raise refused
-    with pytest.raises(FileNotFoundError), report_refused_paths():
+    with pytest.raises(LabError, match=f"^{named}. Change its permissions.$"), report_write_errors(settings={}):
+        raise refused
+    with pytest.raises(FileNotFoundError), report_write_errors():
         raise FileNotFoundError(errno.ENOENT, "gone", "/data")
 
 

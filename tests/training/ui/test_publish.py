@@ -188,3 +188,23 @@ def test_a_refusal_is_shown_under_the_buttons(weights: Path, run: Path) -> None:
     named(tryout, "Add to the LoRA list").click()
     assert "lora_name: must be letters" in text(tryout)
     tryout.close()
+
+
+def test_the_newest_the_best_or_a_named_checkpoint_is_taken(weights: Path, run: Path) -> None:
+    write_checkpoint(run, 4)
+    newest = publish(run, "ann")
+    assert (newest.step, newest.best) == (4, (2, "validation/lip"))
+    assert newest.said() == (
+        'Taken from checkpoint-4. The best by validation/lip is checkpoint-2, which checkpoint = "best" takes.'
+    )
+    assert "best by validation/lip" in newest._repr_html_()
+    for wanted in ("best", "checkpoint-2"):
+        taken = publish(run, "ann", checkpoint=wanted)
+        assert (taken.step, taken.best, taken.said()) == (2, None, "Taken from checkpoint-2.")
+        assert taken.file.read_bytes() == (run / "checkpoint-2" / "lora_weights.safetensors").read_bytes()
+    assert find_published(run, "ann") == taken
+    with pytest.raises(RequestError, match="checkpoint: must be newest or best or checkpoint-2 or checkpoint-4"):
+        publish(run, "ann", checkpoint="checkpoint-3")
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(RequestError, match="checkpoint: must be newest or checkpoint-2 or checkpoint-4"):
+        publish(run, "ann", checkpoint="best")

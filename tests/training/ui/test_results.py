@@ -8,7 +8,7 @@ import pytest
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from tests.training.ui.made_run import LINES, write_run
+from tests.training.ui.made_run import LINES, write_checkpoint, write_run
 from training.config.training_config import BRANCHES
 from training.prepare.clip_folder import FACE_MASKS, IMAGES, LIP_MASKS, SOUND, frame_name, read_clip
 from training.ui.clips import sampled
@@ -40,6 +40,11 @@ def test_the_summary_has_steps_changes_and_the_lora(tmp_path: Path) -> None:
         "held-out lip error -25.0% against the base",
         "held-out background error +5.0% against the base",
         f"LoRA: {tmp_path / 'run' / 'checkpoint-2' / 'lora_weights.safetensors'}",
+    ]
+    newest = write_checkpoint(tmp_path / "run", 4) / "lora_weights.safetensors"
+    assert read_results(tmp_path / "run").summary().splitlines()[-2:] == [
+        f"LoRA: {newest}",
+        f"best by validation/lip: {tmp_path / 'run' / 'checkpoint-2' / 'lora_weights.safetensors'}",
     ]
 
 
