@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from peft.tuners import lora
 from torch import nn
 
 from wanavatar_lab.bench.random_models import random_network
 from wanavatar_lab.bench.watch import median_seconds, say
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
+from wanavatar_lab.memory.machine import free_host_bytes
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.float8 import quantize, quantized
+from wanavatar_lab.weights.table import amount
 
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
@@ -43,12 +47,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         Figures, with the unit in each key.
+
+    Raises:
+        LabError: no pass has this size, or main memory does not hold the network.
     """
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    on_gpu, dtype = device.type == "cuda", getattr(torch, arguments.dtype)
-    usual = TINY_CLIP if arguments.size == "tiny" else CLIP
-    given = (arguments.height, arguments.width, arguments.frames)
-    height, width, frames = (theirs or own for theirs, own in zip(given, usual, strict=True))
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    on_gpu = device.type == "cuda"
+    height, width, frames = read_clip(arguments.size, arguments.height, arguments.width, arguments.frames)
+    check_memory(arguments.size, dtype, device)
     say(f"Matrix products in {arguments.dtype} on {device} …")
     rate = matrix_rate(device, dtype)
     if on_gpu:
@@ -112,9 +118,13 @@ def measure_kernels(
     Returns:
         The device, and `rows`, the first of which computes as PyTorch does by itself; the others say by how much their
         output differs from its.
+
+    Raises:
+        LabError: main memory does not hold the network.
     """
     on_gpu, target = device != "cpu", torch.device(device)
     dtype = torch.bfloat16 if on_gpu else torch.float32
+    check_memory(size, dtype, target)
     say(f"Random weights of the {size} network …")
     model: Any = random_model(size, dtype, target)
     inputs, memory = random_inputs(model, *clip, target, dtype), SegmentMemory()
@@ -157,6 +167,42 @@ def measure_kernels(
                 row["error"] = failures[0][:1000]
             figures["rows"].append(row)
     return figures
+
+
+def read_clip(
+    size: str, height: int | None = None, width: int | None = None, frames: int | None = None
+) -> tuple[int, int, int]:
+    """Height, width and frames of a clip; each one that is None is the usual one of the network's size.
+
+    Raises:
+        LabError: the network takes no such clip.
+    """
+    usual, given = TINY_CLIP if size == "tiny" else CLIP, (height, width, frames)
+    clip = [own if theirs is None else theirs for theirs, own in zip(given, usual, strict=True)]
+    if min(clip) <= 0 or any(number % unit for number, unit in zip(clip, (16, 16, 4), strict=True)):
+        raise LabError(
+            f"Height, width and frames are {clip[0]}, {clip[1]} and {clip[2]}; give height and width in multiples of "
+            "16, and frames in multiples of 4."
+        )
+    return clip[0], clip[1], clip[2]
+
+
+def check_memory(size: str, dtype: torch.dtype, device: torch.device, copies: int = 1) -> None:
+    """Refuse networks that would fill the main memory of a machine without a GPU; a GPU says by itself what it lacks.
+
+    Raises:
+        LabError: the weights of so many networks are more than what is free.
+    """
+    if device.type != "cpu":
+        return
+    with init_empty_weights():
+        network = WanS2VTransformer3DModel(**SIZES[size])
+    needed = copies * dtype.itemsize * sum(parameter.numel() for parameter in network.parameters())
+    if needed > (free := free_host_bytes()):
+        raise LabError(
+            f"Random weights of the size {size} take {amount(needed)} of main memory for this, and {amount(free)} are "
+            "free. --size tiny runs anywhere."
+        )
 
 
 def random_model(size: str, dtype: torch.dtype, device: torch.device) -> WanS2VTransformer3DModel:
