@@ -262,11 +262,13 @@ def _several(word: str) -> int:
 
 
 def _rounding(words: list[str]) -> int:
-    parser = _shared_parser("rounding", "How much the flow of a step differs where processes on one GPU share it.")
+    parser = _shared_parser(
+        "rounding", "How much a step of the S2V network that processes share differs from one process's, on one GPU."
+    )
     parser.add_argument("--processes", type=_several, default=2, help="each holds the network; default 2")
     fastest = "default auto: the fastest that is installed"
     parser.add_argument("--attention", choices=("auto", *attention.BACKENDS), default="auto", help=fastest)
-    parser.add_argument("--float32", action="store_true", help="also how far both are from float32; takes a minute")
+    parser.add_argument("--float32", action="store_true", help="also the error of both to float32; takes a minute")
     arguments = parser.parse_args(words)
     clip, compiled = _clip_and_compiled(arguments)
     sharing = (arguments.device, arguments.processes)
