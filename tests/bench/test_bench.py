@@ -176,6 +176,16 @@ def _end_by_signal(rank: int, _world: int, _folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("words", ["", "kernels", "parts speech-to-video:480x832x80 --parts transformer"])
+def test_a_network_that_main_memory_does_not_hold_is_refused(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(random_models, "free_host_bytes", lambda: 10**8)
+    assert main([*words.split(), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "GB of main memory for this, and 100.0 MB are free. --size tiny runs anywhere." in said
+
+
 @pytest.mark.slow  # processes import torch
 def test_a_process_that_ends_is_named_with_how() -> None:
     with pytest.raises(LabError, match=r"rank 1 of 2: signal 9, SIGKILL"):

@@ -18,7 +18,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from peft.tuners import lora
 from torch import nn
 
-from wanavatar_lab.bench.random_models import random_network
+from wanavatar_lab.bench.random_models import check_host_memory, random_network
 from wanavatar_lab.bench.watch import median_seconds, say
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
@@ -26,12 +26,10 @@ from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.memory import Workload
 from wanavatar_lab.memory.components import dimensions
 from wanavatar_lab.memory.estimate_time import forward_flops
-from wanavatar_lab.memory.machine import free_host_bytes
 from wanavatar_lab.s2v import SegmentMemory, WanS2VTransformer3DModel
 from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.float8 import quantize, quantized
-from wanavatar_lab.weights.table import amount
 
 SIZES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 # height, width and frames where they are not given: a CPU would take minutes for tiny at the size of a clip
@@ -54,7 +52,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     on_gpu = device.type == "cuda"
     height, width, frames = read_clip(arguments.size, arguments.height, arguments.width, arguments.frames)
-    check_memory(arguments.size, dtype, device)
     say(f"Matrix products in {arguments.dtype} on {device} …")
     rate = matrix_rate(device, dtype)
     if on_gpu:
@@ -124,7 +121,6 @@ def measure_kernels(
     """
     on_gpu, target = device != "cpu", torch.device(device)
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    check_memory(size, dtype, target)
     say(f"Random weights of the {size} network …")
     model: Any = random_model(size, dtype, target)
     inputs, memory = random_inputs(model, *clip, target, dtype), SegmentMemory()
@@ -187,22 +183,20 @@ def read_clip(
     return clip[0], clip[1], clip[2]
 
 
-def check_memory(size: str, dtype: torch.dtype, device: torch.device, copies: int = 1) -> None:
-    """Refuse networks that would fill the main memory of a machine without a GPU; a GPU says by itself what it lacks.
+def check_memory(size: str, device: torch.device, copies: int) -> None:
+    """Refuse processes that together would fill main memory.
+
+    Args:
+        size: a name in `SIZES`.
+        device: where they compute; a CPU does it in float32.
+        copies: of the network, one in each process.
 
     Raises:
-        LabError: the weights of so many networks are more than what is free.
+        LabError: there is less free memory.
     """
-    if device.type != "cpu":
-        return
     with init_empty_weights():
         network = WanS2VTransformer3DModel(**SIZES[size])
-    needed = copies * dtype.itemsize * sum(parameter.numel() for parameter in network.parameters())
-    if needed > (free := free_host_bytes()):
-        raise LabError(
-            f"Random weights of the size {size} take {amount(needed)} of main memory for this, and {amount(free)} are "
-            "free. --size tiny runs anywhere."
-        )
+    check_host_memory(network, torch.float32, device, copies)
 
 
 def random_model(size: str, dtype: torch.dtype, device: torch.device) -> WanS2VTransformer3DModel:

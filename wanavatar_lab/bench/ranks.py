@@ -66,7 +66,7 @@ def measure_ranks(
     Raises:
         LabError: there are not so many GPUs, main memory does not hold the networks, or a process has failed.
     """
-    check_memory(size, torch.float32, torch.device(device), world)
+    check_memory(size, torch.device(device), world)
     if device != "cpu" and world > torch.cuda.device_count():
         raise LabError(f"{world} GPUs are asked for, and torch sees {torch.cuda.device_count()}. Give --gpus as many.")
     figures: dict[str, Any] = in_processes(_run, world, size, clip, device, compiled, repeats, profile)

@@ -59,7 +59,7 @@ def measure_rounding(
     """
     if why_not := attention.lacks(device).get(attend_by):
         raise LabError(f"Attention by {attend_by}: {why_not}. Give auto, {', '.join(attention.available(device))}.")
-    check_memory(size, torch.float32, torch.device(device), world)
+    check_memory(size, torch.device(device), world)
     figures: dict[str, Any] = in_processes(_run, world, size, clip, device, attend_by, compiled, exact)
     return figures
 
