@@ -1,7 +1,9 @@
 """The benches run without a GPU, and count what the networks really compute and hold."""
 
 import json
+import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -128,6 +130,67 @@ def test_a_case_that_fails_reports_why_and_the_others_run(tmp_path: Path) -> Non
 def test_a_limit_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stages", "upscale", "--size", "tiny", "--device", "cpu", "--memory-gb", "24"]) == 1
     assert "--memory-gb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("round --size tiny", "did you mean 'rounding'?"),
+        ("anything", "there are stages, offload"),
+        ("kernels --size tiny --clip 64 100 8", "64, 100 and 8; give height and width in multiples of 16"),
+        ("rounding --size tiny --clip 0 96 8", "0, 96 and 8; give"),
+        ("--size tiny --frames 6", "64, 96 and 6; give"),
+        (
+            "rounding --size tiny --device cpu --attention flash4",
+            "flash4: cpu does not compute with it. Give auto, sdpa.",
+        ),
+        ("rounding --device cpu --processes 1000", "GB of main memory"),
+        ("ranks --device cpu --gpus 1000", "--size tiny"),
+    ],
+)
+def test_what_no_bench_can_measure_is_refused_in_a_line(
+    words: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 1
+    said = capsys.readouterr()
+    assert answer in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("rounding --size tiny --processes 1", "--processes: must be 2 or more (got 1)"),
+        ("ranks --size tiny --gpus 1", "--gpus: must be 2 or more (got 1)"),
+        ("parts --size tiny --device cuda:99", "--device: 'cuda:99' is not there"),
+        ("stages --size tiny --device gpu", "--device: 'gpu' is not a device"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(words: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2 and answer in capsys.readouterr().err
+
+
+def _end_by_signal(rank: int, _world: int, _folder: Path) -> None:
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)  # ended with the other one, and not named
+
+
+@pytest.mark.parametrize("words", ["", "kernels", "parts speech-to-video:480x832x80 --parts transformer"])
+def test_a_network_that_main_memory_does_not_hold_is_refused(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(random_models, "free_host_bytes", lambda: 10**8)
+    assert main([*words.split(), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "GB of main memory for this, and 100.0 MB are free. --size tiny runs anywhere." in said
+
+
+@pytest.mark.slow  # processes import torch
+def test_a_process_that_ends_is_named_with_how() -> None:
+    with pytest.raises(LabError, match=r"\(rank 1 of 2: signal 9, SIGKILL\)"):
+        in_processes(_end_by_signal, 2)
 
 
 def test_reading_from_a_disk_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,18 +389,6 @@ def test_clock_and_power_are_means_of_what_the_driver_says() -> None:
     with clock_and_power(torch.device("cpu")) as found:
         pass
     assert found == {}
-
-
-def fail_in_the_second(rank: int, world: int, folder: Path) -> None:
-    if rank:
-        sys.exit(3)
-    time.sleep(600)
-
-
-@pytest.mark.slow
-def test_the_process_that_has_failed_is_named() -> None:
-    with pytest.raises(LabError, match="Rank 1 of 2 has failed"):
-        in_processes(fail_in_the_second, 2)
 
 
 @pytest.mark.slow

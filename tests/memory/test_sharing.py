@@ -133,6 +133,14 @@ def test_the_plan_says_how_many_gpus_and_why(capsys: pytest.CaptureFixture[str])
     assert "by number of GPUs, computed: 1: " in said and "in all" in said
 
 
+def test_the_plan_of_many_gpus_is_short_enough_to_read(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "plan speech-to-video --gpu H200 --gpu-memory 141 --host-memory 8000 --gpus 64".split()
+    assert cli.main(words) == 0
+    line = capsys.readouterr().out.partition("computed: ")[2].splitlines()[0]
+    numbers = [int(part.partition(":")[0]) for part in line.split(", ")]
+    assert {*range(1, 9), 16, 32, 64} <= set(numbers) and len(numbers) <= 12, "one more is the number that is used"
+
+
 @pytest.mark.parametrize("size", ["480", "720"])
 def test_the_cost_model_is_within_a_tenth_of_what_two_gpus_took(size: str) -> None:
     measured = json.loads((REPOSITORY / f"docs/measured/ranks_{size}.json").read_text(encoding="utf-8"))

@@ -457,3 +457,11 @@ def test_a_clip_that_was_cut_is_read_as_the_one_it_was_cut_from(tmp_path: Path) 
     assert profile_of(run("own", stage="trim", media="/home/me/own.mp4")) is None
     itself = tmp_path / "itself" / "clip.mp4"
     assert profile_of(run("itself", stage="trim", media=str(itself))) is None
+
+
+def test_a_clip_outside_of_its_run_is_read_by_the_profile_that_it_holds(tmp_path: Path) -> None:
+    request = {"stage": "speech_to_video", "profile": "pocket", "frames_per_segment": 24}
+    for name, metadata in (("here", {"Software": "WanAvatar Lab", "Request": json.dumps(request)}), ("there", {})):
+        with VideoWriter(tmp_path / f"{name}.mp4", fps=16, metadata=metadata) as writer:
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert [profile_of(tmp_path / f"{name}.mp4") for name in ("here", "there", "nowhere")] == ["pocket", None, None]

@@ -347,6 +347,17 @@ def test_a_cluster_that_is_not_there_is_one_clear_error(
         queue.close()
 
 
+def test_no_cluster_on_this_machine_is_not_taken_for_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCluster:  # one that runs here would be found by its processes
+        def init(self, **_: Any) -> None:
+            raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray_driver, "ray", NoCluster(), raising=False)
+    monkeypatch.setattr(ray_driver, "_MISSING", "")
+    with pytest.raises(LabError, match=r"^The Ray cluster of this machine cannot be reached: none is running here\."):
+        ray_driver.connect("auto")
+
+
 def test_a_cluster_that_is_lost_after_it_was_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the client server, where Ray does not end the process that loses it."""
     node = {"CPU": 2.0, "GPU": 0.0, "memory": 4e9}

@@ -30,6 +30,7 @@ from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import whole_file
 from wanavatar_lab.memory.choose_offload import OFFLOAD_MODES
 from wanavatar_lab.profiles import PROFILES
+from wanavatar_lab.requests.request import suggestion
 from wanavatar_lab.wan import attention
 
 PROGRAM = "wanavatar-lab bench"
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     benches |= {"rounding": _rounding}
     named = benches.get(arguments[0] if arguments else "")
     try:
+        if named is None and arguments and not arguments[0].startswith("-"):
+            raise LabError(f"{arguments[0]!r} is not a bench; {suggestion(arguments[0], benches)}")
         return named(arguments[1:]) if named else _network(arguments)
     except LabError as error:
         print(error, file=sys.stderr)
@@ -62,7 +65,7 @@ def _network(words: list[str]) -> int:
     for (name, unit), clip, tiny in zip(units.items(), network.CLIP, network.TINY_CLIP, strict=True):
         parser.add_argument(f"--{name}", type=int, help=f"{unit}; default {clip}, with --size tiny {tiny}")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--device", help="default cuda if there is a GPU, else cpu")
+    _add_device(parser)
     parser.add_argument("--attention-backend", help="a backend of diffusers' attention dispatcher")
     parser.add_argument("--compile", action="store_true", help="compile the repeated blocks")
     parser.add_argument("--adapter-rank", type=int, default=0, help="also measure what a LoRA of this rank adds")
@@ -192,15 +195,13 @@ def _kernels(words: list[str]) -> int:
         description="A pass of the S2V network by each attention, plain, compiled, and in float8.",
     )
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
-    parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    _add_clip(parser)
+    _add_device(parser)
     parser.add_argument("--attention", nargs="+", choices=attention.EXACT, default=[], help="default all installed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args(words)
-    usual = network.TINY_CLIP if arguments.size == "tiny" else network.CLIP
-    figures = network.measure_kernels(
-        arguments.size, tuple(arguments.clip or usual), arguments.device, only=arguments.attention
-    )
+    clip = network.read_clip(arguments.size, *arguments.clip)
+    figures = network.measure_kernels(arguments.size, clip, arguments.device, only=arguments.attention)
     _write(arguments.json, figures)
     print(tables([figures]))
     return int(any("error" in row for row in figures["rows"]))
@@ -241,24 +242,33 @@ def _cluster(words: list[str]) -> int:
 def _shared_parser(bench: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
     parser.add_argument("--size", choices=network.SIZES, default="14b", help="tiny runs anywhere in seconds")
-    parser.add_argument("--clip", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), help="default 480 832 80")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    _add_clip(parser)
+    _add_device(parser, ("cpu", "cuda"))
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser
 
 
 def _clip_and_compiled(arguments: argparse.Namespace) -> tuple[tuple[int, int, int], bool]:
-    height, width, frames = arguments.clip or (network.TINY_CLIP if arguments.size == "tiny" else network.CLIP)
     compiled = arguments.device != "cpu" if arguments.compile is None else arguments.compile
-    return (height, width, frames), compiled
+    return network.read_clip(arguments.size, *arguments.clip), compiled
+
+
+def _several(word: str) -> int:
+    """How many processes share a step."""
+    if int(word) < 2:
+        raise argparse.ArgumentTypeError(f"must be 2 or more (got {word}); a process by itself is measured anyway")
+    return int(word)
 
 
 def _rounding(words: list[str]) -> int:
-    parser = _shared_parser("rounding", "How much the flow of a step differs where processes on one GPU share it.")
-    parser.add_argument("--processes", type=int, default=2, help="each holds the network; default 2")
-    parser.add_argument("--attention", choices=("auto", *attention.BACKENDS), default="auto")
-    parser.add_argument("--float32", action="store_true", help="also how far both are from float32; takes a minute")
+    parser = _shared_parser(
+        "rounding", "How much a step of the S2V network that processes share differs from one process's, on one GPU."
+    )
+    parser.add_argument("--processes", type=_several, default=2, help="each holds the network; default 2")
+    fastest = "default auto: the fastest that is installed"
+    parser.add_argument("--attention", choices=("auto", *attention.BACKENDS), default="auto", help=fastest)
+    parser.add_argument("--float32", action="store_true", help="also the error of both to float32; takes a minute")
     arguments = parser.parse_args(words)
     clip, compiled = _clip_and_compiled(arguments)
     sharing = (arguments.device, arguments.processes)
@@ -271,7 +281,7 @@ def _rounding(words: list[str]) -> int:
 
 def _ranks(words: list[str]) -> int:
     parser = _shared_parser("ranks", "A step of the S2V network, by one GPU and by several that share it.")
-    parser.add_argument("--gpus", type=int, default=2, help="how many, on a CPU processes; default 2")
+    parser.add_argument("--gpus", type=_several, default=2, help="how many, on a CPU processes; default 2")
     parser.add_argument("--repeats", type=int, default=3, help="steps that count, after two that do not; default 3")
     parser.add_argument("--profile", action="store_true", help="also the kinds of kernels of a step")
     arguments = parser.parse_args(words)
@@ -289,7 +299,7 @@ def _speed_parser(bench: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--profile", choices=PROFILES, default="full")
     parser.add_argument("--steps", type=int, default=25, help="default 25")
     parser.add_argument("--frames", type=int, default=80, help="of the clip, a multiple of 4; default 80")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    _add_device(parser)
     return parser
 
 
@@ -341,13 +351,35 @@ def _read(files: Sequence[Path]) -> list[dict[str, Any]]:
 def _parser(bench: str, description: str, sizes: Collection[str] = tuple(SIZES)) -> argparse.ArgumentParser:
     """A parser with the options of every bench of stages."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {bench}", description=description)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     shipped = PROFILES.keys() & set(sizes)
     tells = "tiny runs anywhere in seconds" + "".join(f"; {size} is the toy models that ship" for size in shipped)
     parser.add_argument("--size", choices=sizes, default="published", help=tells)
-    parser.add_argument("--device", default=device, help="default cuda if there is a GPU, else cpu")
+    _add_device(parser)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser
+
+
+def _add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    told = "default cuda if there is a GPU, else cpu"
+    parser.add_argument("--device", type=_device, choices=choices, default=default, help=told)
+
+
+def _device(name: str) -> str:
+    try:
+        kind, number = (device := torch.device(name)).type, device.index or 0
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is not a device; give cpu, cuda or cuda:<n>") from error
+    if kind == "cuda" and number >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{name!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return name
+
+
+def _add_clip(parser: argparse.ArgumentParser) -> None:
+    usual, tiny = (" ".join(map(str, clip)) for clip in (network.CLIP, network.TINY_CLIP))
+    told = f"default {usual}, with --size tiny {tiny}"
+    names = ("HEIGHT", "WIDTH", "FRAMES")
+    parser.add_argument("--clip", type=int, nargs=3, metavar=names, default=(None, None, None), help=told)
 
 
 def _add_cases(parser: argparse.ArgumentParser, default: str) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from peft.tuners import lora
 from torch import nn
 
-from wanavatar_lab.bench.random_models import random_network
+from wanavatar_lab.bench.random_models import check_host_memory, random_network
 from wanavatar_lab.bench.watch import median_seconds, say
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.lora.adapters import AdaptedLinear, adapters_of
 from wanavatar_lab.lora.match import Pair, Update
 from wanavatar_lab.memory import Workload
@@ -43,12 +45,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         Figures, with the unit in each key.
+
+    Raises:
+        LabError: no pass has this size, or main memory does not hold the network.
     """
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    on_gpu, dtype = device.type == "cuda", getattr(torch, arguments.dtype)
-    usual = TINY_CLIP if arguments.size == "tiny" else CLIP
-    given = (arguments.height, arguments.width, arguments.frames)
-    height, width, frames = (theirs or own for theirs, own in zip(given, usual, strict=True))
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    on_gpu = device.type == "cuda"
+    height, width, frames = read_clip(arguments.size, arguments.height, arguments.width, arguments.frames)
     say(f"Matrix products in {arguments.dtype} on {device} …")
     rate = matrix_rate(device, dtype)
     if on_gpu:
@@ -112,6 +115,9 @@ def measure_kernels(
     Returns:
         The device, and `rows`, the first of which computes as PyTorch does by itself; the others say by how much their
         output differs from its.
+
+    Raises:
+        LabError: main memory does not hold the network.
     """
     on_gpu, target = device != "cpu", torch.device(device)
     dtype = torch.bfloat16 if on_gpu else torch.float32
@@ -157,6 +163,40 @@ def measure_kernels(
                 row["error"] = failures[0][:1000]
             figures["rows"].append(row)
     return figures
+
+
+def read_clip(
+    size: str, height: int | None = None, width: int | None = None, frames: int | None = None
+) -> tuple[int, int, int]:
+    """Height, width and frames of a clip; each one that is None is the usual one of the network's size.
+
+    Raises:
+        LabError: the network takes no such clip.
+    """
+    usual, given = TINY_CLIP if size == "tiny" else CLIP, (height, width, frames)
+    clip = [own if theirs is None else theirs for theirs, own in zip(given, usual, strict=True)]
+    if min(clip) <= 0 or any(number % unit for number, unit in zip(clip, (16, 16, 4), strict=True)):
+        raise LabError(
+            f"Height, width and frames are {clip[0]}, {clip[1]} and {clip[2]}; give height and width in multiples of "
+            "16, and frames in multiples of 4."
+        )
+    return clip[0], clip[1], clip[2]
+
+
+def check_memory(size: str, device: torch.device, copies: int) -> None:
+    """Refuse processes that together would fill main memory.
+
+    Args:
+        size: a name in `SIZES`.
+        device: where they compute; a CPU does it in float32.
+        copies: of the network, one in each process.
+
+    Raises:
+        LabError: there is less free memory.
+    """
+    with init_empty_weights():
+        network = WanS2VTransformer3DModel(**SIZES[size])
+    check_host_memory(network, torch.float32, device, copies)
 
 
 def random_model(size: str, dtype: torch.dtype, device: torch.device) -> WanS2VTransformer3DModel:

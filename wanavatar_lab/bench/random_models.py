@@ -37,10 +37,13 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from wanavatar_lab.errors import LabError
+from wanavatar_lab.memory.machine import free_host_bytes
 from wanavatar_lab.s2v import WanS2VTransformer3DModel, WanSpeechToVideoPipeline
 from wanavatar_lab.wan.load import BOUNDARY, FLOW_SHIFT
 from wanavatar_lab.wan.scheduler import WanUniPCScheduler
 from wanavatar_lab.wan.vae import make_fast
+from wanavatar_lab.weights.table import amount
 
 Network = TypeVar("Network", bound=nn.Module)
 CPU = torch.device("cpu")
@@ -133,9 +136,13 @@ def random_network(build: Callable[[], Network], dtype: torch.dtype, device: tor
         build: makes it, under a context in which parameters take no memory.
         dtype: of its weights, but for those that its class keeps in float32.
         device: where its weights are made.
+
+    Raises:
+        LabError: main memory, on a CPU, does not hold them.
     """
     with init_empty_weights():
         network = build()
+    check_host_memory(network, dtype, device)
     if hasattr(network, "tie_weights"):
         network.tie_weights()  # type: ignore[operator]
     # transformers keeps them in float32 only where the others are in float16
@@ -154,6 +161,26 @@ def random_network(build: Callable[[], Network], dtype: torch.dtype, device: tor
             module.to(dtype)
     # only buffers are still elsewhere
     return network.eval() if device == CPU else network.to(device).eval()
+
+
+def check_host_memory(network: nn.Module, dtype: torch.dtype, device: torch.device, copies: int = 1) -> None:
+    """Refuse networks that would fill main memory, for which the system ends processes; a GPU says what it lacks.
+
+    Args:
+        network: its weights may take no memory yet.
+        dtype: of its weights.
+        device: where they are to be.
+        copies: of them.
+
+    Raises:
+        LabError: there is less free memory.
+    """
+    needed = copies * dtype.itemsize * sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cpu" and needed > (free := free_host_bytes()):
+        raise LabError(
+            f"Random weights of {type(network).__name__} take {amount(needed)} of main memory for this, and "
+            f"{amount(free)} are free. --size tiny runs anywhere."
+        )
 
 
 def random_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = CPU) -> torch.Tensor:

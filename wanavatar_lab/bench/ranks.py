@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.network import check_memory, random_inputs, random_model
 from wanavatar_lab.bench.parts import kernel_seconds, kinds_of, largest_of
 from wanavatar_lab.bench.random_models import SIZES as MODELS
 from wanavatar_lab.bench.random_models import random_network
@@ -30,6 +30,7 @@ from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 from wanavatar_lab.wan.latents import LatentCodec
 from wanavatar_lab.wan.vae import fit_device, make_fast
+from wanavatar_lab.worker.child_process import how_it_ended
 from wanavatar_lab.worker.rank_group import threads_of
 
 TIMEOUT = 600.0  # seconds that processes wait for each other; compiling takes minutes
@@ -63,8 +64,9 @@ def measure_ranks(
         means of the processes.
 
     Raises:
-        LabError: there are not so many GPUs, or a process has failed.
+        LabError: there are not so many GPUs, main memory does not hold the networks, or a process has failed.
     """
+    check_memory(size, torch.device(device), world)
     if device != "cpu" and world > torch.cuda.device_count():
         raise LabError(f"{world} GPUs are asked for, and torch sees {torch.cuda.device_count()}. Give --gpus as many.")
     figures: dict[str, Any] = in_processes(_run, world, size, clip, device, compiled, repeats, profile)
@@ -92,13 +94,14 @@ def in_processes(run: Callable[..., None], world: int, *arguments: Any) -> Any:
         # one that fails leaves the others waiting for it
         while any(process.is_alive() for process in processes) and not any(process.exitcode for process in processes):
             time.sleep(0.1)
-        failed = [rank for rank, process in enumerate(processes) if process.exitcode]
+        failed = {rank: process.exitcode for rank, process in enumerate(processes) if process.exitcode}
         for process in processes:
             if failed:
                 process.kill()
             process.join()
         if failed:
-            raise LabError(f"Rank {failed[0]} of {world} has failed; what it printed is above.")
+            how = "; ".join(f"rank {rank} of {world}: {how_it_ended(code)}" for rank, code in failed.items())
+            raise LabError(f"A process has failed ({how}); what it printed is above.")
         return json.loads((Path(folder) / "figures.json").read_text(encoding="utf-8"))
 
 

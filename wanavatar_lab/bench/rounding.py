@@ -14,9 +14,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from wanavatar_lab.bench.network import random_inputs, random_model
+from wanavatar_lab.bench.network import check_memory, random_inputs, random_model
 from wanavatar_lab.bench.ranks import TIMEOUT, guided_step, in_processes
 from wanavatar_lab.bench.watch import say
+from wanavatar_lab.errors import LabError
 from wanavatar_lab.files import write_json
 from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory
@@ -53,8 +54,12 @@ def measure_rounding(
         float32's. All are norms of what differs, relative to the norm of what it is compared with.
 
     Raises:
-        LabError: a process has failed.
+        LabError: the backend does not compute on the device, main memory does not hold the networks, or a process has
+            failed.
     """
+    if why_not := attention.lacks(device).get(attend_by):
+        raise LabError(f"Attention by {attend_by}: {why_not}. Give auto, {', '.join(attention.available(device))}.")
+    check_memory(size, torch.device(device), world)
     figures: dict[str, Any] = in_processes(_run, world, size, clip, device, attend_by, compiled, exact)
     return figures
 

@@ -182,7 +182,9 @@ def _lines(made: Plan) -> Iterator[str]:
         time = f"about {clock(made.seconds)} a {what}, an estimate"
     yield f"time      {time}"
     if len(seconds := made.sharing.seconds) > 1:
-        computed = ", ".join(f"{number}: {clock(each)} ({seconds[1] / each:.2f} x)" for number, each in seconds.items())
+        # of many only powers of two
+        shown = [number for number in seconds if number <= 8 or number == used or not number & (number - 1)]
+        computed = ", ".join(f"{each}: {clock(seconds[each])} ({seconds[1] / seconds[each]:.2f} x)" for each in shown)
         yield f"          by number of GPUs, computed: {computed}"
 
 

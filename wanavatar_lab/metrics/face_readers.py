@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wanavatar_lab.errors import LabError, WeightsError
+from wanavatar_lab.errors import LabError, MediaError, WeightsError
 from wanavatar_lab.files import read_file
 from wanavatar_lab.metrics.landmarks import DrawnLandmarks, Face, FaceIn, LandmarkSource, sidecar
 from wanavatar_lab.metrics.mediapipe_landmarks import WEIGHTS, MediaPipeLandmarks
 from wanavatar_lab.profiles import PROFILES, Profile
+from wanavatar_lab.runs import made_with
 from wanavatar_lab.settings import read_settings
 from wanavatar_lab.weights import find_weights
 from wanavatar_lab.weights.table import download_command
@@ -62,8 +63,8 @@ def reader_for(clip: Path, source: str = "auto") -> Iterator[FaceReader]:
     """The reader of a clip's faces.
 
     Args:
-        source: one of `SOURCES`. "auto" takes the landmarks beside a drawn video, the reader of the profile that the
-            clip's run has, and else MediaPipe.
+        source: one of `SOURCES`. "auto" takes the landmarks beside a drawn video, the reader of the profile that made
+            the clip by `request_of`, and else MediaPipe.
 
     Raises:
         WeightsError: it lacks its weights; the text has the command that downloads them.
@@ -119,11 +120,14 @@ def profile_of(clip: Path) -> str | None:
 
 
 def request_of(clip: Path) -> Mapping[str, Any]:
-    """The request of the run in whose folder a clip is, as it was written; empty if there is none."""
+    """The request of the run in whose folder a clip is, or else the one that the clip holds; empty if there is none."""
     try:
         found = json.loads(read_file(clip.parent / "request.json"))
-    except (OSError, ValueError):
-        return {}  # no run's folder
+    except (OSError, ValueError):  # no run's folder
+        try:
+            found = made_with.read_settings(clip).request
+        except MediaError:
+            return {}
     return found if isinstance(found, dict) else {}
 
 

@@ -91,25 +91,32 @@ def connect(address: str) -> None:
         address: `auto` for the one of this machine, host:port, or ray://host:port for its client server.
 
     Raises:
-        LabError: Ray is not installed, is of another version, or the cluster does not answer.
+        LabError: Ray is not installed, is of another version, or there is no cluster.
     """
     if _MISSING:
         raise LabError(f"WANAVATAR_ENGINE asks for Ray, and it cannot be imported ({_MISSING}). Install it: {INSTALL}")
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    cluster = _named(address)
     advice = "Start it (ray up, ray start), or correct WANAVATAR_ENGINE; WANAVATAR_ENGINE=local runs on this machine."
     if host:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
         except (OSError, ValueError) as error:
-            raise LabError(f"The Ray cluster at {address} cannot be reached ({error}). {advice}") from error
+            raise LabError(f"{cluster} cannot be reached ({error}). {advice}") from error
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # whatever Ray raises, such as RuntimeError where versions differ
+        if not host and isinstance(error, ConnectionError):  # no cluster runs here, so nothing was asked
+            raise LabError(f"{cluster} cannot be reached: none is running here. {advice}") from error
         text = " ".join(str(error).split()) or type(error).__name__
         raise LabError(
-            f"The Ray cluster at {address} does not accept this process: {text} All machines need the same release of "
-            f"Ray and of Python. {advice}"
+            f"{cluster} does not accept this process: {text} All machines need the same release of Ray and of Python. "
+            f"{advice}"
         ) from error
+
+
+def _named(address: str) -> str:
+    return "The Ray cluster of this machine" if address == "auto" else f"The Ray cluster at {address}"
 
 
 class Cluster:
@@ -134,8 +141,8 @@ class Cluster:
         connecting.join(_CONNECT_SECONDS)
         if not self._connected.is_set():
             self._fault = self._fault or (
-                f"The Ray cluster at {self._address} has not answered for {_CONNECT_SECONDS:.0f} s. Look whether its "
-                "head node is up and its ports are open, or set WANAVATAR_ENGINE=local to run on this machine."
+                f"{_named(self._address)} has not answered for {_CONNECT_SECONDS:.0f} s. Look whether its head "
+                "node is up and its ports are open, or set WANAVATAR_ENGINE=local to run on this machine."
             )
             control.sendall(json.dumps({"failed": self._fault}).encode() + b"\n")  # before any place says done
             self._connected.set()
@@ -145,7 +152,7 @@ class Cluster:
             try:
                 nodes = self.nodes()
             except Exception as error:  # noqa: BLE001  whatever Ray raises: its client outlives the end of its connection
-                lost = f"The Ray cluster at {self._address} is lost ({type(error).__name__}: {error}). Run it again."
+                lost = f"{_named(self._address)} is lost ({type(error).__name__}: {error}). Run it again."
                 # a driver that says so gets no more runs, and is replaced once its last one has ended
                 control.sendall(json.dumps({"failed": lost}).encode() + b"\n")
                 self._fault = lost
