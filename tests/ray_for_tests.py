@@ -1,5 +1,7 @@
 """A Ray cluster of several processes on this machine, whose processes are all gone when the tests are over."""
 
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -81,3 +83,42 @@ def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
             yield cluster
         finally:
             cluster.close()
+
+
+@contextmanager
+def ray_head() -> Iterator[str]:
+    """The address of a cluster of one node with two CPUs, as `ray start` makes it in the environment of the caller."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray replaces 127.0.0.1 by an outer address
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # 30 seconds are few for a busy machine
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        port = closed_port()
+        words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
+        words += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}", f"--temp-dir={folder}"]
+        words += [f"--ray-client-server-port={closed_port()}"]  # its usual one may be another cluster's
+        head = psutil.Popen([sys.executable, "-m", "ray.scripts.scripts", *words])
+        try:
+            eventually(lambda: head.poll() is not None or _listens(port), 120)
+            assert head.poll() is None, "Ray ended by itself; what it printed is above"
+            yield f"127.0.0.1:{port}"
+        finally:
+            seen = [head, *head.children(recursive=True)]
+            head.terminate()
+            _, alive = psutil.wait_procs(seen, timeout=20)
+            for process in alive:
+                process.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def closed_port() -> int:
+    """A port of the loopback address on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port

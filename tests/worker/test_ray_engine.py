@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.queue_for_tests import REPOSITORY, QueueUnderTest, eventually, let_go, steps_done, use_queue
-from tests.ray_for_tests import ClusterUnderTest, ray_cluster
+from tests.ray_for_tests import ClusterUnderTest, closed_port, ray_cluster, ray_head
 from tests.stages_for_tests import Relax
 from wanavatar_lab.errors import LabError
 from wanavatar_lab.jobs import Job, run_here
@@ -282,7 +282,7 @@ def test_another_release_of_ray_is_one_clear_error(
     finally:
         queue.close()
     assert error.startswith(f"The Ray cluster at {cluster.address} does not accept this process: Version mismatch")
-    assert "Ray: 2.0.0" in error and "All machines need the same release of Ray and of Python." in error
+    assert "Ray: 2.0.0" in error and "All machines need the same release of Ray and of Python," in error
 
 
 @pytest.mark.slow
@@ -317,12 +317,6 @@ def test_a_node_that_is_lost_in_a_sweep_loses_nothing(cluster: ClusterUnderTest,
         assert "The run was lost" in job.run.manifest()["retried"] and "It begins again" in job.run.log_tail()
 
 
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.mark.parametrize("fault", ["closed", "missing"])
 def test_a_cluster_that_is_not_there_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -345,6 +339,27 @@ def test_a_cluster_that_is_not_there_is_one_clear_error(
         assert queue.submit().wait(PATIENCE).state == "succeeded", "the same queue runs on this machine too"
     finally:
         queue.close()
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_executes_only_what_comes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    for name, token in (("right", "a" * 32), ("wrong", "b" * 32)):
+        (tmp_path / name).write_text(token)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "right"))
+    with ray_head() as address:
+        for name in ("right", "wrong"):
+            monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / name))
+            queue = QueueUnderTest(use_queue(monkeypatch, tmp_path / f"runs of the {name}"))
+            use_cluster(monkeypatch, address)
+            try:
+                status = queue.submit().wait(PATIENCE, check=False)
+            finally:
+                queue.close()
+            assert status.state == ("succeeded" if name == "right" else "failed"), status.error
+        assert "token" in (status.error or "") and "RAY_AUTH_MODE" in (status.error or "")
 
 
 def test_no_cluster_on_this_machine_is_not_taken_for_another_release(monkeypatch: pytest.MonkeyPatch) -> None:

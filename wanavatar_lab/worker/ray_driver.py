@@ -110,8 +110,8 @@ def connect(address: str) -> None:
             raise LabError(f"{cluster} cannot be reached: none is running here. {advice}") from error
         text = " ".join(str(error).split()) or type(error).__name__
         raise LabError(
-            f"{cluster} does not accept this process: {text} All machines need the same release of Ray and of Python. "
-            f"{advice}"
+            f"{cluster} does not accept this process: {text} All machines need the same release of Ray and of Python, "
+            f"and the same token (RAY_AUTH_MODE, ~/.ray/auth_token) if the cluster has one. {advice}"
         ) from error
 
 
@@ -142,7 +142,8 @@ class Cluster:
         if not self._connected.is_set():
             self._fault = self._fault or (
                 f"{_named(self._address)} has not answered for {_CONNECT_SECONDS:.0f} s. Look whether its head "
-                "node is up and its ports are open, or set WANAVATAR_ENGINE=local to run on this machine."
+                "node is up, its ports are open, and its token, if it has one, is the one here (RAY_AUTH_MODE, "
+                "~/.ray/auth_token), or set WANAVATAR_ENGINE=local to run on this machine."
             )
             control.sendall(json.dumps({"failed": self._fault}).encode() + b"\n")  # before any place says done
             self._connected.set()
