@@ -15,7 +15,7 @@ from typing import Any
 
 from training.loop.run_folder import AUDIO_MODULES, USUAL_WEIGHTS, WEIGHTS, best_of, checkpoints, step_of
 from wanavatar_lab.errors import LabError, RequestError
-from wanavatar_lab.files import whole_file, write_json
+from wanavatar_lab.files import report_write_errors, whole_file, write_json
 from wanavatar_lab.lora import describe, find_adapters
 from wanavatar_lab.lora.find import noise_of
 from wanavatar_lab.requests.display import table_html
@@ -109,7 +109,7 @@ def publish(
 
     Raises:
         RequestError: the name is not allowed, or taken by another LoRA; or there is no such checkpoint.
-        LabError: the run has no checkpoint.
+        LabError: the run has no checkpoint, or the weights folder cannot be written.
         DiskFull: there is no room.
     """
     if not _NAME.fullmatch(name) or noise_of(name):
@@ -123,25 +123,26 @@ def publish(
         wanted[folder / f"{name}{AUDIO}.safetensors"] = saved / AUDIO_MODULES
     if preview is not None and preview.is_file():
         wanted[folder / f"{name}.png"] = preview
-    before = _files_of(notes, run)
-    foreign = [path for path in (*wanted, notes) if path.exists() and path.name not in before]
-    if foreign:
-        problem = f"{name!r} is taken: {foreign[0]} belongs to something else; give another name"
-        raise RequestError([("lora_name", problem)])
-    folder.mkdir(parents=True, exist_ok=True)
-    description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
-    files = {path.name for path in (*wanted, notes)}
-    noted = {"description": description, "usual_weight": strength, _RUN: str(run.absolute()), "step": step}
-    # the notes first: if this process is killed, the files copied so far are known as the run's own
-    write_json(notes, noted | {_FILES: sorted(files | before)})
-    for target, source in wanted.items():
-        with whole_file(target) as draft:
-            shutil.copyfile(source, draft)
-    for gone in before - files:
-        # of an earlier training in the same folder, which had modules that this one has not
-        (folder / gone).unlink(missing_ok=True)
-    # names of removed files are free for other LoRAs
-    write_json(notes, noted | {_FILES: sorted(files)})
+    with report_write_errors(settings={"WANAVATAR_WEIGHTS": folder}):
+        before = _files_of(notes, run)
+        foreign = [path for path in (*wanted, notes) if path.exists() and path.name not in before]
+        if foreign:
+            problem = f"{name!r} is taken: {foreign[0]} belongs to something else; give another name"
+            raise RequestError([("lora_name", problem)])
+        description = f"How one person moves their lips, from {step} steps of training. Usual strength: {strength:g}."
+        files = {path.name for path in (*wanted, notes)}
+        noted = {"description": description, "usual_weight": strength, _RUN: str(run.absolute()), "step": step}
+        folder.mkdir(parents=True, exist_ok=True)
+        # the notes first: if this process is killed, the files copied so far are known as the run's own
+        write_json(notes, noted | {_FILES: sorted(files | before)})
+        for target, source in wanted.items():
+            with whole_file(target) as draft:
+                shutil.copyfile(source, draft)
+        for gone in before - files:
+            # of an earlier training in the same folder, which had modules that this one has not
+            (folder / gone).unlink(missing_ok=True)
+        # names of removed files are free for other LoRAs
+        write_json(notes, noted | {_FILES: sorted(files)})
     return _listed(run, file, [path.stem for path in wanted if path.suffix == file.suffix], step)
 
 

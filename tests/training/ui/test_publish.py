@@ -43,6 +43,13 @@ def test_the_newest_checkpoint_is_in_the_list_byte_by_byte(weights: Path, run: P
     assert "10 steps" in found.description and found.preview == str(file.with_suffix(".png"))
 
 
+def test_a_weights_folder_that_is_none_is_named_with_its_setting(weights: Path, run: Path) -> None:
+    weights.mkdir()
+    (weights / "loras").touch()
+    with pytest.raises(LabError, match=r"loras is no folder\. Move it away, or set WANAVATAR_WEIGHTS"):
+        publish(run, "ann")
+
+
 def test_the_scale_is_strength_times_alpha_by_rank(weights: Path, run: Path) -> None:
     published = publish(run, "ann")
     assert published.scale(0.5) == 0.25
