@@ -187,7 +187,7 @@ def _said_by_system(error: Exception) -> tuple[int | None, Path | None]:
 
 
 def _setting_of(path: Path, settings: Mapping[str, Path]) -> str | None:
-    """The setting whose folder has `path` in it, or lies in `path`; None if it is none of them."""
+    """The setting whose folder contains `path`, or is below it; None if no setting fits."""
     place = path.absolute()
     for setting, folder in settings.items():
         if place.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(place):

@@ -161,7 +161,7 @@ def find_published(run: Path, name: str) -> Published | None:
 
 
 def _checkpoint(run: Path, wanted: str) -> Path:
-    """A checkpoint of a run, by what `publish` is told."""
+    """The checkpoint of a run that `publish` copies: newest, best, or the name of its folder."""
     saved = {path.name: path for path in checkpoints(run)}
     if not saved:
         raise LabError(f"The training in {run} has no checkpoint yet. Train with notebook 11 first.")
