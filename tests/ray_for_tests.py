@@ -62,8 +62,8 @@ class ClusterUnderTest:
 
 
 @contextmanager
-def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
-    """A cluster of nodes with so many CPUs, the first its head, which listens on the loopback address only."""
+def _environment() -> Iterator[str]:
+    """What processes of Ray begin with; gives the folder of its files."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)  # short, since the names of sockets in it are limited
@@ -71,6 +71,13 @@ def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         patch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # 30 seconds are few for a busy machine
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each of a dozen processes compiles Ray
+        yield folder
+
+
+@contextmanager
+def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
+    """A cluster of nodes with so many CPUs, the first its head, which listens on the loopback address only."""
+    with _environment():
         from ray.cluster_utils import Cluster
 
         usual: dict[str, Any] = dict(
@@ -88,12 +95,7 @@ def ray_cluster(*cpus: int) -> Iterator[ClusterUnderTest]:
 @contextmanager
 def ray_head() -> Iterator[str]:
     """The address of a cluster of one node with two CPUs, as `ray start` makes it in the environment of the caller."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray replaces 127.0.0.1 by an outer address
-        patch.setenv("PYTHONPATH", str(REPOSITORY))
-        patch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # 30 seconds are few for a busy machine
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    with _environment() as folder:
         port = closed_port()
         words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
         words += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}", f"--temp-dir={folder}"]

@@ -164,10 +164,7 @@ def begin(rank: int, ranks: int, device: str, folder: Path, timeout: float = 60.
         os.dup2(printed, stream)
     torch.set_num_threads(1)
     here, own = Ranks(rank, ranks), f"cuda:{rank}" if device == "cuda" else device
-    backend = None
-    if device == ONE_GPU:
-        backend = ThroughMainMemory.NAME
-        torch.distributed.Backend.register_backend(backend, ThroughMainMemory, devices=["cpu", "cuda"])
+    backend = ThroughMainMemory.register() if device == ONE_GPU else None
     join(here, FileStore(str(folder / f"meeting-{ranks}"), ranks), own, timeout, backend)
     return here, own
 

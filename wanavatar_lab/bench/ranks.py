@@ -123,13 +123,7 @@ def _run(
         torch.set_num_threads(threads_of(world))
     join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT)
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    model: Any = random_model(size, dtype, own)
-    heads = model.config.num_attention_heads, model.config.attention_head_dim
-    choice = attention.choose("auto", str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
-    backend, _ = ranks.agreed(choice)
-    attention.use_backend(model, backend)
-    if compiled:
-        kernels.compile_blocks(model, lambda error: say(f"Rank {rank}: not compiled: {error}"))
+    model, backend = network_of(ranks, size, dtype, own, "auto", folder, compiled=compiled)
     inputs, workload = random_inputs(model, *clip, own, dtype), Workload("speech_to_video", clip[1], clip[0], clip[2])
     parts = [Component("transformer", 1, 2, None, **dimensions(model.config))]
     name = torch.cuda.get_device_name(own) if on_gpu else "cpu"
@@ -182,16 +176,48 @@ def _run(
         load = Workload(**{**vars(workload), "passes": 2})
         estimates = [expected_seconds(load, parts, machine, layout=each) for each in (ALONE, layout)]
         row["computed_times"] = round(estimates[0] / estimates[1], 3) if estimates[0] and estimates[1] else None
-        errors = [float((found - true).norm() / true.norm()) for found, true in zip(made, wanted, strict=True)]
-        row["difference"], row["pass_difference"] = (float(f"{error:.2g}") for error in (errors[0], max(errors[1:])))
+        row["difference"], row["pass_difference"] = differences(made, wanted)
         if on_gpu:
             row["peak_memory_gb"] = round(peak / 1e9, 2)
         rows.append(row)
     if rank == 0:
-        pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
-        facts = {"bench": "ranks", "size": size, "torch": torch.__version__, "device": name, "pixels": pixels}
-        write_json(folder / "figures.json", {**facts, "rows": rows})
+        write_figures(folder, "ranks", size, name, clip, rows)
     leave()
+
+
+def network_of(
+    ranks: Ranks, size: str, dtype: torch.dtype, device: torch.device, attend_by: str, folder: Path, *, compiled: bool
+) -> tuple[Any, str]:
+    """A network as a run has it, in every process with the same attention, and the name of that; all call it.
+
+    Args:
+        size: of the network, a name in `network.SIZES`.
+        attend_by: a name in `attention.BACKENDS`, or auto.
+        folder: where the times of the backends are kept.
+    """
+    model: Any = random_model(size, dtype, device)
+    heads = model.config.num_attention_heads, model.config.attention_head_dim
+    choice = attention.choose(attend_by, str(device), *heads, dtype, folder / "attention.json") if ranks.leads else None
+    backend, _ = ranks.agreed(choice)
+    attention.use_backend(model, backend)
+    if compiled:
+        kernels.compile_blocks(model, lambda error: say(f"Rank {ranks.rank}: not compiled: {error}"))
+    return model, backend
+
+
+def differences(made: list[torch.Tensor], wanted: list[torch.Tensor]) -> tuple[float, float]:
+    """Relative norms of what differs in results of `guided_step`: of the step, and the larger one of its passes."""
+    guided, *passes = (float((one - other).norm() / other.norm()) for one, other in zip(made, wanted, strict=True))
+    return float(f"{guided:.2g}"), float(f"{max(passes):.2g}")
+
+
+def write_figures(
+    folder: Path, bench: str, size: str, device: str, clip: tuple[int, int, int], rows: list[dict[str, Any]]
+) -> None:
+    """Write what `in_processes` returns."""
+    pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
+    facts = {"bench": bench, "size": size, "torch": torch.__version__, "device": device, "pixels": pixels}
+    write_json(folder / "figures.json", {**facts, "rows": rows})
 
 
 def _random_codec(size: str, device: torch.device) -> LatentCodec:

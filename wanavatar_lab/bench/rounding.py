@@ -15,13 +15,11 @@ import torch.distributed as dist
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from wanavatar_lab.bench.network import check_memory, random_inputs, random_model
-from wanavatar_lab.bench.ranks import TIMEOUT, guided_step, in_processes
+from wanavatar_lab.bench.ranks import TIMEOUT, differences, guided_step, in_processes, network_of, write_figures
 from wanavatar_lab.bench.watch import say
 from wanavatar_lab.errors import LabError
-from wanavatar_lab.files import write_json
 from wanavatar_lab.runs.ranks import ALONE, Layout, Ranks
 from wanavatar_lab.s2v import SegmentMemory
-from wanavatar_lab.stages import kernels
 from wanavatar_lab.wan import attention
 from wanavatar_lab.wan.context_parallel import join, leave, share, unshare
 from wanavatar_lab.worker.rank_group import threads_of
@@ -42,7 +40,7 @@ def measure_rounding(
     Args:
         size: of the network, a name in `network.SIZES`.
         clip: height, width and frames.
-        device: cpu, or cuda, of which the first GPU holds the network once for each process.
+        device: cpu or cuda; the first GPU holds the network of every process.
         world: how many processes.
         attend_by: a name in `attention.BACKENDS`, or auto; it decides how a sequence is shared.
         compiled: whether blocks are compiled.
@@ -79,18 +77,11 @@ def _run(
     own, ranks = torch.device("cpu" if device == "cpu" else "cuda:0"), Ranks(rank, world)
     if own.type == "cpu":
         torch.set_num_threads(threads_of(world))
-    dist.Backend.register_backend(ThroughMainMemory.NAME, ThroughMainMemory, devices=["cpu", "cuda"])
-    join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT, ThroughMainMemory.NAME)
+    join(ranks, FileStore(str(folder / "meeting"), world), str(own), TIMEOUT, ThroughMainMemory.register())
     dtype = torch.bfloat16 if own.type == "cuda" else torch.float32
     truth = _in_float32(size, clip, own, dtype) if exact and ranks.leads else []
     ranks.agreed(None)  # before the others take memory
-    model: Any = random_model(size, dtype, own)
-    heads = model.config.num_attention_heads, model.config.attention_head_dim
-    choice = attention.choose(attend_by, str(own), *heads, dtype, folder / "attention.json") if ranks.leads else None
-    backend, _ = ranks.agreed(choice)
-    attention.use_backend(model, backend)
-    if compiled:
-        kernels.compile_blocks(model, lambda error: say(f"Rank {rank}: not compiled: {error}"))
+    model, backend = network_of(ranks, size, dtype, own, attend_by, folder, compiled=compiled)
     inputs = random_inputs(model, *clip, own, dtype)
     rows: list[dict[str, Any]] = []
     wanted: list[torch.Tensor] = []
@@ -103,15 +94,13 @@ def _run(
         unshare([model])
         wanted = wanted or made
         row: dict[str, Any] = {"processes": layout.world, "attention": backend, "compiled": compiled}
-        row["difference"], row["pass_difference"] = _differences(made, wanted)
+        row["difference"], row["pass_difference"] = differences(made, wanted)
         if truth:
-            row["error"], row["pass_error"] = _differences([each.cpu() for each in made], truth)
+            row["error"], row["pass_error"] = differences([each.cpu() for each in made], truth)
         rows.append(row)
     if ranks.leads:
         name = torch.cuda.get_device_name(own) if own.type == "cuda" else "cpu"
-        pixels = "x".join(map(str, (clip[1], clip[0], clip[2])))
-        facts = {"bench": "rounding", "size": size, "torch": torch.__version__, "device": name, "pixels": pixels}
-        write_json(folder / "figures.json", {**facts, "rows": rows})
+        write_figures(folder, "rounding", size, name, clip, rows)
     leave()
 
 
@@ -130,12 +119,6 @@ def _in_float32(size: str, clip: tuple[int, int, int], device: torch.device, dty
     return made
 
 
-def _differences(made: list[torch.Tensor], wanted: list[torch.Tensor]) -> tuple[float, float]:
-    """Of the guided flow, and the larger one of its passes."""
-    guided, *passes = (float((one - other).norm() / other.norm()) for one, other in zip(made, wanted, strict=True))
-    return float(f"{guided:.2g}"), float(f"{max(passes):.2g}")
-
-
 class ThroughMainMemory(dist.ProcessGroup):
     """Processes on one GPU, which NCCL does not connect: what they exchange goes through main memory, by gloo.
 
@@ -147,6 +130,12 @@ class ThroughMainMemory(dist.ProcessGroup):
     def __init__(self, store: Any, rank: int, size: int, timeout: timedelta) -> None:
         super().__init__(rank, size)
         self._gloo: Any = dist.ProcessGroupGloo(store, rank, size, timeout)
+
+    @classmethod
+    def register(cls) -> str:
+        """Make it known to torch.distributed in this process; gives the name of the backend."""
+        dist.Backend.register_backend(cls.NAME, cls, devices=["cpu", "cuda"])
+        return cls.NAME
 
     def getBackendName(self) -> str:
         return self.NAME
